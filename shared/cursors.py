@@ -1,0 +1,74 @@
+"""Cursors: "the last event I had", as one text for every transport, gateway and API.
+
+`customer:alice=1.42` is the place epoch 1, seq 42 in that channel; `=1.0` is before its first event.
+Cursors of several channels are joined by commas.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from shared.channels import NAME, Channel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+MAX_NUMBER = 2**53 - 1  # what a browser's number holds exactly
+MAX_CHANNELS = 100  # in one text; bounds what one client can ask for
+
+_CURSOR = re.compile(rf"((?:customer|topic):{NAME})=([1-9][0-9]{{0,15}})\.(0|[1-9][0-9]{{0,15}})")
+
+
+class InvalidCursor(ValueError):
+    """A text that no event ever had as its cursor."""
+
+
+class Place(NamedTuple):
+    """A place in one channel. Places compare as they follow each other: epoch first, then seq."""
+
+    epoch: int
+    seq: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}.{self.seq}"
+
+
+class Cursor(NamedTuple):
+    channel: Channel
+    place: Place
+
+    def __str__(self) -> str:
+        return f"{self.channel}={self.place}"
+
+
+def parse_cursor(text: str) -> Cursor:
+    """Raises `InvalidCursor`."""
+    match = _CURSOR.fullmatch(text)
+    if not match:
+        raise InvalidCursor(f"not a cursor: {text[:160]!r}; expected <channel>=<epoch>.<seq>")
+    channel, epoch, seq = match[1], int(match[2]), int(match[3])
+    if max(epoch, seq) > MAX_NUMBER:
+        raise InvalidCursor(f"not a cursor: {text[:160]!r}; numbers end at 2^53 - 1")
+    return Cursor(Channel(channel), Place(epoch, seq))
+
+
+def parse_cursors(text: str) -> dict[Channel, Place]:
+    """The places that a joined text names, one a channel; an empty text names none.
+
+    Raises `InvalidCursor`, also for a channel named twice.
+    """
+    if not text:
+        return {}
+    parts = text.split(",", MAX_CHANNELS)
+    if len(parts) > MAX_CHANNELS:
+        raise InvalidCursor(f"more than {MAX_CHANNELS} cursors in one text")
+    places = dict(parse_cursor(part) for part in parts)
+    if len(places) < len(parts):
+        raise InvalidCursor("a channel is named twice")
+    return places
+
+
+def format_cursors(places: Mapping[Channel, Place] | Iterable[Cursor]) -> str:
+    pairs = places.items() if hasattr(places, "items") else places
+    return ",".join(f"{channel}={place}" for channel, place in pairs)

@@ -1,0 +1,192 @@
+"""Events: CloudEvents 1.0 in JSON, checked at the sender's door and made into their final text there.
+
+An event's text is written in two steps, because its `seq` is only known under the channel's row lock:
+`Draft` holds everything else, already as JSON; `Draft.text` puts epoch and seq in and is cheap enough
+to run inside the transaction. Nobody behind the sender parses the text before the browser.
+
+CloudEvents: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md and its JSON format.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import uuid_utils
+
+from shared.channels import Channel, InvalidChannel, parse_channel
+from shared.cursors import MAX_NUMBER, Place
+
+MAX_EVENT_BYTES = 64 * 1024  # CloudEvents: intermediaries must forward events of 64 KiB
+MAX_DEPTH = 32  # of nested arrays and objects in `data`
+SOURCE = "/orderbell/sender"
+ORDER_COMPLETED = "order.completed"
+
+_ATTRIBUTE_NAME = re.compile(r"[a-z0-9]{1,20}")
+_TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_LONGEST_PLACE = len(f',"epoch":{MAX_NUMBER},"seq":{MAX_NUMBER}')
+_RESERVED = frozenset({"epoch", "seq"})  # ours: the place in the channel
+_ORDER = ("specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+class InvalidEvent(ValueError):
+    """An event that no channel takes; the message says which rule it breaks."""
+
+
+class EventTooLarge(InvalidEvent):
+    """An event of more than `MAX_EVENT_BYTES`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An event that lacks only its place. `id` and `source` are its identity."""
+
+    id: str
+    source: str
+    type: str
+    channel: Channel
+    attributes: bytes  # JSON, from the opening brace to before the place
+    data: bytes  # JSON, from after the place to the closing brace
+
+    def text(self, place: Place) -> bytes:
+        """The event's final JSON."""
+        return b'%b,"epoch":%d,"seq":%d%b' % (self.attributes, place.epoch, place.seq, self.data)
+
+    def same_content(self, other_text: bytes) -> bool:
+        """Whether another event's final text differs from this only by its place."""
+        return other_text.startswith(self.attributes + b',"epoch":') and other_text.endswith(self.data)
+
+
+def parse_json(body: bytes) -> Any:
+    """JSON as RFC 8259 has it: UTF-8, no NaN, nested at most `MAX_DEPTH` deep. Raises `InvalidEvent`."""
+    try:
+        value = msgspec.json.decode(body)
+    except RecursionError:
+        raise InvalidEvent(f"nested deeper than {MAX_DEPTH} levels") from None
+    except UnicodeDecodeError:
+        raise InvalidEvent("not UTF-8") from None
+    except msgspec.DecodeError as error:
+        raise InvalidEvent(f"not JSON: {error}") from None
+    _check_depth(value)
+    return value
+
+
+def _check_depth(value: object) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [
+            child
+            for parent in level
+            if isinstance(parent, dict | list)
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+        ]
+        if not level:
+            return
+    raise InvalidEvent(f"nested deeper than {MAX_DEPTH} levels")
+
+
+def parse_event(attributes: object, *, now: datetime) -> Draft:
+    """A caller's CloudEvent as a draft. `attributes` is the JSON object, already decoded.
+
+    `channel` is required as an extension attribute; a missing `time` is set to now. Raises `InvalidEvent`.
+    """
+    if not isinstance(attributes, dict):
+        raise InvalidEvent("a CloudEvent is a JSON object")
+    # JSON format 2.2: null is the same as absent. `data` alone may be null.
+    event = {k: v for k, v in attributes.items() if v is not None or k == "data"}
+    if event.get("specversion") != "1.0":
+        raise InvalidEvent(f'specversion must be "1.0", not {_quote(event.get("specversion"))}')
+    for name in ("id", "source", "type", "channel"):
+        if not isinstance(event.get(name), str) or not event[name]:
+            raise InvalidEvent(f"attribute {name} must be a text that is not empty")
+    for name, value in event.items():
+        if name not in ("data", "data_base64"):
+            _check_attribute(name, value)
+    if "data" in event and "data_base64" in event:
+        raise InvalidEvent("data and data_base64 exclude each other")
+    if "data_base64" in event and not isinstance(event["data_base64"], str):
+        raise InvalidEvent("data_base64 must be a text")
+    try:
+        channel = parse_channel(event["channel"])
+    except InvalidChannel as error:
+        raise InvalidEvent(str(error)) from None
+    event.setdefault("time", format_time(now))
+    return _draft(event, channel)
+
+
+def order_completed(
+    order_id: str,
+    channel: Channel,
+    data: dict[str, Any],
+    *,
+    now: datetime,
+    traceparent: str | None,
+) -> Draft:
+    """The event of an order's completion. Raises `EventTooLarge`."""
+    event: dict[str, Any] = {
+        "specversion": "1.0",
+        "id": str(uuid_utils.uuid7()),
+        "source": SOURCE,
+        "type": ORDER_COMPLETED,
+        "subject": order_id,
+        "time": format_time(now),
+        "datacontenttype": "application/json",
+        "data": data,
+    }
+    if traceparent:
+        event["traceparent"] = traceparent
+    return _draft(event, channel)
+
+
+def format_time(moment: datetime) -> str:
+    """RFC 3339 in UTC with milliseconds."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+def is_traceparent(text: str) -> bool:
+    """Whether the text is a W3C Trace Context header of version 00."""
+    return _TRACEPARENT.fullmatch(text) is not None
+
+
+def _check_attribute(name: str, value: object) -> None:
+    if not _ATTRIBUTE_NAME.fullmatch(name):
+        raise InvalidEvent(f"attribute names are 1 to 20 of a-z and 0-9, not {_quote(name)}")
+    if name in _RESERVED:
+        raise InvalidEvent(f"attribute {name} is set by the sender")
+    if not isinstance(value, str | bool | int) or (isinstance(value, int) and abs(value) > 2**31):
+        raise InvalidEvent(f"attribute {name} must be a text, a boolean or a 32-bit integer")
+    if isinstance(value, str) and _CONTROL.search(value):
+        raise InvalidEvent(f"attribute {name} has control characters")
+    if name in _ORDER and not (isinstance(value, str) and value):
+        raise InvalidEvent(f"attribute {name} must be a text that is not empty")
+    if name == "time":
+        _check_time(value)
+
+
+def _check_time(value: object) -> None:
+    try:
+        moment = datetime.fromisoformat(str(value))
+    except ValueError:
+        raise InvalidEvent(f"time must be an RFC 3339 timestamp, not {_quote(value)}") from None
+    if moment.tzinfo is None or "T" not in str(value).upper():
+        raise InvalidEvent(f"time must be an RFC 3339 timestamp with its offset, not {_quote(value)}")
+
+
+def _draft(event: dict[str, Any], channel: Channel) -> Draft:
+    first = {name: event[name] for name in _ORDER if name in event}
+    rest = {k: v for k, v in event.items() if k not in first and k not in ("channel", "data", "data_base64")}
+    content = {k: event[k] for k in ("data", "data_base64") if k in event}
+    attributes = msgspec.json.encode({**first, **rest, "channel": channel})[:-1]
+    data = b"," + msgspec.json.encode(content)[1:] if content else b"}"
+    size = len(attributes) + _LONGEST_PLACE + len(data)
+    if size > MAX_EVENT_BYTES:
+        raise EventTooLarge(f"an event has at most {MAX_EVENT_BYTES} bytes; this would have up to {size}")
+    return Draft(event["id"], event["source"], event["type"], channel, attributes, data)
+
+
+def _quote(value: object) -> str:
+    return repr(value)[:80]

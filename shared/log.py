@@ -1,0 +1,237 @@
+"""The Redis side of a channel: its log of recent events, its head, its live messages. Writer and readers.
+
+Redis only carries what the database holds, so everything here may be emptied at any time:
+
+* `ob:log:{<channel>}`   stream, ids `<seq>-0`, field `e`: the event's JSON
+* `ob:head:{<channel>}`  hash `epoch`, `seq`: the newest event published
+* `ob:live:{<channel>}`  Pub/Sub: `<epoch> <seq> <JSON>`, and `seen <epoch> <seq>`
+* `ob:seen:{<channel>}`  text `<epoch>.<seq>`: how far the customer has seen
+
+The braces keep a channel's keys in one slot of a cluster. Only commands of Redis 6.2 are used.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from shared.cursors import Place
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from redis.asyncio import Redis
+
+    from shared.channels import Channel
+
+LOG_LENGTH = 1_000  # events a channel keeps in Redis; those before are read from the database
+LOG_SECONDS = 24 * 3600
+HEAD_SECONDS = 7 * 24 * 3600  # outlives the log, or its first event after a quiet day would look like a gap
+
+# Publishing is one script, so that an event is never live without being in the log, and never in the
+# log without being the next one. Repeating it is harmless: that is what lets relays crash and race.
+_PUBLISH = """
+local epoch = tonumber(ARGV[1])
+local head = redis.call('HMGET', KEYS[2], 'epoch', 'seq')
+local head_epoch, last = tonumber(head[1] or 0), tonumber(head[2] or 0)
+if head_epoch > epoch then return {'STALE', head_epoch, last} end
+if head_epoch < epoch then
+  redis.call('DEL', KEYS[1])
+  last = 0
+end
+local answer = 'DUP'
+for i = 7, #ARGV, 2 do
+  local seq = tonumber(ARGV[i])
+  if seq > last then
+    if seq ~= last + 1 then
+      if ARGV[6] ~= 'restart' then return {'GAP', epoch, last} end
+      redis.call('DEL', KEYS[1])
+    end
+    redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], ARGV[i] .. '-0', 'e', ARGV[i + 1])
+    redis.call('HSET', KEYS[2], 'epoch', ARGV[1], 'seq', ARGV[i])
+    redis.call('PUBLISH', ARGV[5], ARGV[1] .. ' ' .. ARGV[i] .. ' ' .. ARGV[i + 1])
+    last = seq
+    answer = 'OK'
+  end
+end
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+redis.call('EXPIRE', KEYS[2], ARGV[4])
+return {answer, epoch, last}
+"""
+
+# Moves the seen place forward only, and tells the customer's other devices if it moved.
+_SEE = """
+local function parts(text)
+  local epoch, seq = string.match(text or '0.0', '^(%d+)%.(%d+)$')
+  return tonumber(epoch), tonumber(seq)
+end
+local epoch, seq = parts(redis.call('GET', KEYS[1]) or nil)
+local new_epoch, new_seq = parts(ARGV[1])
+local moved = new_epoch > epoch or (new_epoch == epoch and new_seq > seq)
+if moved then redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2]) end
+if moved and ARGV[3] ~= '' then redis.call('PUBLISH', ARGV[3], 'seen ' .. new_epoch .. ' ' .. new_seq) end
+return moved and 1 or 0
+"""
+
+_LIVE = re.compile(rb"([1-9][0-9]{0,15}) ([1-9][0-9]{0,15}) (?=\{)")
+_SEEN = re.compile(rb"seen ([1-9][0-9]{0,15}) (0|[1-9][0-9]{0,15})")
+
+
+class Answer(enum.Enum):
+    """What became of a publish."""
+
+    OK = "OK"
+    DUP = "DUP"  # all of it was there already
+    GAP = "GAP"  # something before it is missing; nothing after `last` was published
+    STALE = "STALE"  # the database went back meanwhile: this publisher's epoch is old
+
+
+class Published(NamedTuple):
+    answer: Answer
+    head: Place
+
+
+class Entry(NamedTuple):
+    """One event: its place and its JSON text."""
+
+    place: Place
+    text: bytes
+
+
+class Seen(NamedTuple):
+    """The customer has seen everything up to this place."""
+
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class LogRead:
+    """What one look at a channel's log found: its head, if Redis knows one, and the events asked for."""
+
+    head: Place | None
+    entries: tuple[Entry, ...]
+
+
+class Names:
+    """Keys and Pub/Sub channels, all under one prefix."""
+
+    def __init__(self, prefix: str = "ob") -> None:
+        self.prefix = prefix
+        self._live = f"{prefix}:live:{{".encode()
+
+    def log(self, channel: Channel) -> str:
+        return f"{self.prefix}:log:{{{channel}}}"
+
+    def head(self, channel: Channel) -> str:
+        return f"{self.prefix}:head:{{{channel}}}"
+
+    def live(self, channel: Channel) -> str:
+        return f"{self.prefix}:live:{{{channel}}}"
+
+    def seen(self, channel: Channel) -> str:
+        return f"{self.prefix}:seen:{{{channel}}}"
+
+    def ticket(self, digest: str) -> str:
+        return f"{self.prefix}:ticket:{digest}"
+
+    def probe(self, gateway: str) -> str:
+        return f"{self.prefix}:probe:{gateway}"
+
+
+class LogWriter:
+    """Publishes into channels' logs. One process may have several; many processes may."""
+
+    def __init__(self, redis: Redis, names: Names) -> None:
+        self._redis = redis
+        self._names = names
+        self._publish = redis.register_script(_PUBLISH)
+        self._see = redis.register_script(_SEE)
+
+    async def publish(
+        self, batches: Sequence[tuple[Channel, Sequence[Entry]]], *, restart: bool = False
+    ) -> list[Published]:
+        """Publish each channel's entries, in order of seq and of one epoch, in one round trip.
+
+        `restart` accepts a gap: the channel's log begins anew behind it. Raises redis-py's errors, after
+        which any part may have been published; repeating is harmless.
+        """
+        pipeline = self._redis.pipeline(transaction=False)
+        for channel, entries in batches:
+            arguments: list[str | int | bytes] = [
+                entries[0].place.epoch,
+                LOG_LENGTH,
+                LOG_SECONDS,
+                HEAD_SECONDS,
+            ]
+            arguments += [self._names.live(channel), "restart" if restart else "refuse"]
+            for entry in entries:
+                arguments += [entry.place.seq, entry.text]
+            keys = [self._names.log(channel), self._names.head(channel)]
+            await self._publish(keys=keys, args=arguments, client=pipeline)
+        replies = await pipeline.execute()
+        return [Published(Answer(r[0].decode()), Place(int(r[1]), int(r[2]))) for r in replies]
+
+    async def see(self, places: Sequence[tuple[Channel, Place]], *, tell: bool = True) -> None:
+        """Move seen places forward; with `tell`, the customer's other devices hear of it."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for channel, place in places:
+            live = self._names.live(channel) if tell else ""
+            keys = [self._names.seen(channel)]
+            await self._see(keys=keys, args=[str(place), HEAD_SECONDS, live], client=pipeline)
+        await pipeline.execute()
+
+
+class LogReader:
+    """Reads channels' logs. Many channels in one call cost one round trip."""
+
+    def __init__(self, redis: Redis, names: Names) -> None:
+        self._redis = redis
+        self._names = names
+
+    async def heads(self, channels: Sequence[Channel]) -> list[Place | None]:
+        pipeline = self._redis.pipeline(transaction=False)
+        for channel in channels:
+            pipeline.hmget(self._names.head(channel), ["epoch", "seq"])
+        return [_head(reply) for reply in await pipeline.execute()]
+
+    async def seen(self, channels: Sequence[Channel]) -> list[Place | None]:
+        """How far each customer has seen; None where Redis does not know."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for channel in channels:  # no MGET: the keys of several channels share no slot of a cluster
+            pipeline.get(self._names.seen(channel))
+        replies = await pipeline.execute()
+        return [Place(*map(int, reply.split(b"."))) if reply else None for reply in replies]
+
+    async def read(self, channels: Sequence[tuple[Channel, int]], *, limit: int) -> list[LogRead]:
+        """Each channel's head and its entries after the given seq, `limit` at most, oldest first."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for channel, seq in channels:
+            pipeline.hmget(self._names.head(channel), ["epoch", "seq"])
+            pipeline.xrange(self._names.log(channel), min=f"{seq + 1}-0", count=limit)
+        replies = await pipeline.execute()
+        return [_log_read(head, entries) for head, entries in zip(replies[::2], replies[1::2], strict=True)]
+
+
+def _head(reply: list[bytes | None]) -> Place | None:
+    epoch, seq = reply
+    return Place(int(epoch), int(seq)) if epoch and seq else None
+
+
+def _log_read(head_reply: list[bytes | None], entries: list[tuple[bytes, dict[bytes, bytes]]]) -> LogRead:
+    head = _head(head_reply)
+    if head is None:  # a log without its head says nothing about its epoch
+        return LogRead(None, ())
+    return LogRead(
+        head, tuple(Entry(Place(head.epoch, int(id[:-2])), fields[b"e"]) for id, fields in entries)
+    )
+
+
+def parse_live(message: bytes) -> Entry | Seen | None:
+    """What a live message says; None for what nobody of us has published."""
+    if match := _LIVE.match(message):
+        return Entry(Place(int(match[1]), int(match[2])), message[match.end() :])
+    if match := _SEEN.fullmatch(message):
+        return Seen(Place(int(match[1]), int(match[2])))
+    return None

@@ -1,0 +1,48 @@
+"""Connecting to Redis or Valkey, with deadlines that notice a peer which stopped answering."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialWithJitterBackoff
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+CONNECT_SECONDS = 2
+REPLY_SECONDS = 3
+
+_KEEPALIVE: dict[str, int] = {
+    "TCP_KEEPIDLE": 10,
+    "TCP_KEEPINTVL": 3,
+    "TCP_KEEPCNT": 3,
+    # An unanswered write stops the keepalive probes, and Linux then waits for some 15 minutes.
+    "TCP_USER_TIMEOUT": 10_000,
+}
+
+
+def connect(url: str, *, retries: int = 2, max_connections: int = 50) -> Redis:
+    """A client with its own pool; nothing is sent before the first command.
+
+    Commands are repeated after a lost connection, so send only what may run twice. Raises `ValueError`
+    for a URL that redis-py doesn't know.
+    """
+    return Redis.from_url(
+        url,
+        protocol=2,  # RESP3 costs redis-py more for each reply and gives us nothing
+        retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=1), retries),
+        max_connections=max_connections,
+        socket_timeout=REPLY_SECONDS,
+        socket_connect_timeout=CONNECT_SECONDS,
+        socket_keepalive=True,
+        socket_keepalive_options=keepalive_options(),
+        health_check_interval=15,
+    )
+
+
+def keepalive_options() -> Mapping[int, int]:
+    """What this system has of the options; macOS, for one, lacks some."""
+    return {getattr(socket, name): value for name, value in _KEEPALIVE.items() if hasattr(socket, name)}
