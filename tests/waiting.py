@@ -1,0 +1,49 @@
+"""Waiting for a condition, so that no test sleeps for a guessed time."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+T = TypeVar("T")
+
+TIMEOUT_SECONDS = 10.0
+_POLL_SECONDS = 0.01
+
+
+def wait_until(condition: Callable[[], T], timeout: float = TIMEOUT_SECONDS) -> T:
+    """The condition's first true value. Raises `TimeoutError` with the condition's name."""
+    deadline = time.monotonic() + timeout
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {timeout} s: {_name(condition)}; last value: {value!r}")
+        time.sleep(_POLL_SECONDS)
+    return value
+
+
+async def await_until(
+    condition: Callable[[], T | Awaitable[T]],
+    timeout: float = TIMEOUT_SECONDS,  # noqa: ASYNC109 - it names the condition when it fails
+) -> T:
+    """`wait_until` for tests with a loop; the condition may be async."""
+    deadline = time.monotonic() + timeout
+    while True:
+        result: Any = condition()
+        value: T = await result if inspect.isawaitable(result) else result
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {timeout} s: {_name(condition)}; last value: {value!r}")
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+def _name(condition: Callable[..., object]) -> str:
+    name = getattr(condition, "__qualname__", repr(condition))
+    if name.endswith("<lambda>"):
+        return inspect.getsource(condition).strip()
+    return str(name)
