@@ -8,6 +8,7 @@ import sys
 import uuid
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 
 from shared import redis as shared_redis
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 _NOT_RUN = pytest.StashKey[dict[str, int]]()
+
+
+# Two busy cores make any single example late now and then; that is no failure.
+hypothesis.settings.register_profile("orderbell", deadline=None)
+hypothesis.settings.load_profile("orderbell")
 
 
 def pytest_configure(config: pytest.Config) -> None:

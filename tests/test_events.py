@@ -1,0 +1,387 @@
+"""Events: what the sender's door lets in, and the text that everybody else passes on unread."""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from cloudevents.core.bindings.http import HTTPMessage, from_structured_event
+from cloudevents.core.formats.json import JSONFormat
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.channels import customer_channel
+from shared.cursors import MAX_NUMBER, Place
+from shared.events import (
+    MAX_DEPTH,
+    MAX_EVENT_BYTES,
+    ORDER_COMPLETED,
+    SOURCE,
+    EventTooLarge,
+    InvalidEvent,
+    format_time,
+    is_traceparent,
+    order_completed,
+    parse_event,
+    parse_json,
+)
+
+NOW = datetime(2026, 11, 23, 14, 25, 0, 123_456, tzinfo=UTC)
+ALICE = customer_channel("alice")
+LAST = Place(MAX_NUMBER, MAX_NUMBER)
+EVENT: dict[str, Any] = {
+    "specversion": "1.0",
+    "id": "e-1",
+    "source": "/kitchen",
+    "type": "menu.changed",
+    "channel": "topic:menu",
+}
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda children: st.lists(children) | st.dictionaries(st.text(), children),
+    max_leaves=20,
+)
+
+
+def text_of(**attributes: Any) -> dict[str, Any]:
+    """The final text of EVENT with these attributes, decoded again."""
+    decoded: dict[str, Any] = json.loads(parse_event({**EVENT, **attributes}, now=NOW).text(Place(1, 42)))
+    return decoded
+
+
+# --- JSON
+
+
+def nested(depth: int, *, bracket: str = "[]") -> bytes:
+    return (bracket[0] * depth + bracket[1] * depth).encode()
+
+
+def test_json_as_deep_as_allowed() -> None:
+    parse_json(nested(MAX_DEPTH))
+    parse_json(b'{"a":' * MAX_DEPTH + b"1" + b"}" * MAX_DEPTH)
+
+
+@pytest.mark.parametrize("depth", [MAX_DEPTH + 1, 1_000, 100_000])
+def test_json_too_deep(depth: int) -> None:
+    with pytest.raises(InvalidEvent, match="nested deeper"):
+        parse_json(nested(depth))
+    with pytest.raises(InvalidEvent, match="nested deeper"):
+        parse_json(b'{"a":' * depth + b"1" + b"}" * depth)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b" ",
+        b"{",
+        b"nope",
+        b"NaN",
+        b"1e999",
+        b'{"a":NaN}',
+        b"Infinity",
+        b"-Infinity",
+        b"{'a':1}",
+        b'{"a":1,}',
+        b"{}{}",
+    ],
+)
+def test_not_json(body: bytes) -> None:
+    with pytest.raises(InvalidEvent):
+        parse_json(body)
+
+
+@pytest.mark.parametrize(
+    "body", [b'"\xff"', b'{"a":"\xc3\x28"}', b'"\xed\xa0\x80"', '{"a":1}'.encode("utf-16")]
+)
+def test_not_utf8(body: bytes) -> None:
+    with pytest.raises(InvalidEvent):
+        parse_json(body)
+
+
+def test_lone_surrogate_in_an_escape_is_refused() -> None:
+    """It could not be written as UTF-8 again."""
+    with pytest.raises(InvalidEvent):
+        parse_json(b'{"a":"\\ud800"}')
+
+
+@given(json_values)
+def test_json_that_is_not_too_deep_is_read_as_everybody_reads_it(value: object) -> None:
+    assert parse_json(json.dumps(value).encode()) == value
+
+
+# --- a caller's event
+
+
+def test_text_has_the_attributes_the_place_and_then_the_data() -> None:
+    draft = parse_event({**EVENT, "data": {"dish": "soup"}, "time": "2026-11-23T14:25:00Z"}, now=NOW)
+    assert draft.text(Place(1, 42)) == (
+        b'{"specversion":"1.0","id":"e-1","source":"/kitchen","type":"menu.changed","time":"2026-11-23T14:25:00Z",'
+        b'"channel":"topic:menu","epoch":1,"seq":42,"data":{"dish":"soup"}}'
+    )
+    assert (draft.id, draft.source, draft.type, draft.channel) == (
+        "e-1",
+        "/kitchen",
+        "menu.changed",
+        "topic:menu",
+    )
+
+
+def test_event_without_data_and_time() -> None:
+    assert text_of() == {**EVENT, "time": "2026-11-23T14:25:00.123Z", "epoch": 1, "seq": 42}
+
+
+def test_data_may_be_null_and_attributes_of_null_are_absent() -> None:
+    text = text_of(data=None, subject=None)
+    assert text["data"] is None
+    assert "subject" not in text
+
+
+@given(json_values)
+def test_data_arrives_as_it_was_given(data: object) -> None:
+    assert text_of(data=data)["data"] == data
+
+
+@pytest.mark.parametrize("event", [None, [], "event", 1, True])
+def test_event_is_an_object(event: object) -> None:
+    with pytest.raises(InvalidEvent, match="object"):
+        parse_event(event, now=NOW)
+
+
+@pytest.mark.parametrize("version", [None, "", "0.3", "1.1", "1", 1.0, 1])
+def test_specversion_is_ours(version: object) -> None:
+    with pytest.raises(InvalidEvent, match="specversion"):
+        parse_event({**EVENT, "specversion": version}, now=NOW)
+
+
+@pytest.mark.parametrize("name", ["specversion", "id", "source", "type", "channel"])
+def test_required_attribute_is_missing(name: str) -> None:
+    with pytest.raises(InvalidEvent, match=name):
+        parse_event({k: v for k, v in EVENT.items() if k != name}, now=NOW)
+
+
+@pytest.mark.parametrize("name", ["id", "source", "type", "channel"])
+@pytest.mark.parametrize("value", ["", None, 1, True, ["x"], {}])
+def test_required_attribute_is_no_text(name: str, value: object) -> None:
+    with pytest.raises(InvalidEvent, match=name):
+        parse_event({**EVENT, name: value}, now=NOW)
+
+
+@pytest.mark.parametrize("name", ["subject", "datacontenttype", "dataschema", "time"])
+@pytest.mark.parametrize("value", ["", 1, True])
+def test_optional_attribute_is_a_text(name: str, value: object) -> None:
+    with pytest.raises(InvalidEvent, match=name):
+        parse_event({**EVENT, name: value}, now=NOW)
+
+
+@pytest.mark.parametrize("name", ["", "Upper", "under_score", "with-dash", "ä", "x" * 21, "a b"])
+def test_attribute_name(name: str) -> None:
+    with pytest.raises(InvalidEvent, match="attribute names"):
+        parse_event({**EVENT, name: "x"}, now=NOW)
+
+
+@pytest.mark.parametrize("value", [1.5, [1], {"a": 1}, 2**31, -(2**31) - 1])
+def test_extension_value_of_no_attribute_type(value: object) -> None:
+    with pytest.raises(InvalidEvent, match="shop"):
+        parse_event({**EVENT, "shop": value}, now=NOW)
+
+
+@pytest.mark.parametrize("value", ["a\nb", "\x00", "\x7f", "\x85"])
+@pytest.mark.parametrize("name", ["id", "subject", "shop"])
+def test_control_characters_in_attributes(name: str, value: str) -> None:
+    with pytest.raises(InvalidEvent, match="control characters"):
+        parse_event({**EVENT, name: value}, now=NOW)
+
+
+@pytest.mark.parametrize("value", ["7", 7, -7, True, 2**31 - 1])
+def test_extensions_are_kept(value: object) -> None:
+    assert text_of(shop=value)["shop"] == value
+
+
+@pytest.mark.parametrize("name", ["epoch", "seq"])
+def test_the_place_is_not_the_callers(name: str) -> None:
+    with pytest.raises(InvalidEvent, match="set by the sender"):
+        parse_event({**EVENT, name: 1}, now=NOW)
+
+
+@pytest.mark.parametrize("channel", ["menu", "order:1", "topic:", "topic:a b", "topic:{a}"])
+def test_channel_must_be_one(channel: str) -> None:
+    with pytest.raises(InvalidEvent, match="not a channel"):
+        parse_event({**EVENT, "channel": channel}, now=NOW)
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        "2026-11-23T14:25:00Z",
+        "2026-11-23t14:25:00z",
+        "2026-11-23T14:25:00.123456+01:00",
+        "2026-11-23T14:25:00-00:00",
+    ],
+)
+def test_time(time: str) -> None:
+    assert text_of(time=time)["time"] == time
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        "yesterday",
+        "2026-11-23",
+        "2026-11-23T14:25:00",
+        "2026-11-23 14:25:00Z",
+        "2026-13-01T00:00:00Z",
+        "1790000000",
+    ],
+)
+def test_not_a_time(time: str) -> None:
+    with pytest.raises(InvalidEvent, match="time"):
+        parse_event({**EVENT, "time": time}, now=NOW)
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        "2026-W48-1T14:25:00Z",
+        "20261123T142500Z",
+        "2026-11-23T14:25Z",
+        "2026-11-23T14Z",
+        "2026-11-23T14:25:00,5Z",
+        "2026-11-23T14:25:00+0100",
+    ],
+)
+def test_iso_8601_that_is_no_rfc_3339(time: str) -> None:
+    with pytest.raises(InvalidEvent, match="time"):
+        parse_event({**EVENT, "time": time}, now=NOW)
+
+
+def test_data_and_data_base64_exclude_each_other() -> None:
+    with pytest.raises(InvalidEvent, match="exclude"):
+        parse_event({**EVENT, "data": 1, "data_base64": "AA=="}, now=NOW)
+
+
+@pytest.mark.parametrize("value", [1, [], True, "not base64!", "AAA", "AA==\n"])
+def test_data_base64_is_base64(value: object) -> None:
+    with pytest.raises(InvalidEvent, match="data_base64"):
+        parse_event({**EVENT, "data_base64": value}, now=NOW)
+
+
+def test_data_base64_is_kept() -> None:
+    encoded = base64.b64encode(bytes(range(256))).decode()
+    assert text_of(data_base64=encoded)["data_base64"] == encoded
+
+
+def test_largest_event_fits_wherever_its_place_will_be() -> None:
+    room = MAX_EVENT_BYTES - len(parse_event({**EVENT, "data": ""}, now=NOW).text(LAST))
+    draft = parse_event({**EVENT, "data": "x" * room}, now=NOW)
+    assert len(draft.text(LAST)) == MAX_EVENT_BYTES
+    with pytest.raises(EventTooLarge):
+        parse_event({**EVENT, "data": "x" * (room + 1)}, now=NOW)
+
+
+def test_size_counts_bytes_not_characters() -> None:
+    with pytest.raises(EventTooLarge):
+        parse_event({**EVENT, "data": "é" * (MAX_EVENT_BYTES // 2)}, now=NOW)
+
+
+# --- the event of a completed order
+
+
+def test_order_completed() -> None:
+    draft = order_completed("1042", ALICE, {"order_id": "1042"}, now=NOW, traceparent=TRACEPARENT)
+    text = json.loads(draft.text(Place(1, 42)))
+    assert text.pop("id") == draft.id
+    assert text == {
+        "specversion": "1.0",
+        "source": SOURCE,
+        "type": ORDER_COMPLETED,
+        "subject": "1042",
+        "time": "2026-11-23T14:25:00.123Z",
+        "datacontenttype": "application/json",
+        "traceparent": TRACEPARENT,
+        "channel": "customer:alice",
+        "epoch": 1,
+        "seq": 42,
+        "data": {"order_id": "1042"},
+    }
+
+
+def test_every_completed_order_has_an_id_of_its_own() -> None:
+    ids = [order_completed("1", ALICE, {}, now=NOW, traceparent=None).id for _ in range(100)]
+    assert len(set(ids)) == 100
+    assert ids == sorted(ids)  # UUIDv7
+
+
+def test_order_completed_that_is_too_large() -> None:
+    with pytest.raises(EventTooLarge):
+        order_completed("1", ALICE, {"note": "x" * MAX_EVENT_BYTES}, now=NOW, traceparent=None)
+
+
+def test_same_content_ignores_the_place_alone() -> None:
+    fixed = {**EVENT, "time": "2026-11-23T14:25:00Z", "data": {"dish": "soup"}}
+    draft = parse_event(fixed, now=NOW)
+    assert draft.same_content(draft.text(Place(1, 1)))
+    assert draft.same_content(draft.text(LAST))
+    for change in (
+        {"data": {"dish": "fish"}},
+        {"subject": "x"},
+        {"channel": "topic:menu2"},
+        {"type": "other"},
+    ):
+        assert not draft.same_content(parse_event({**fixed, **change}, now=NOW).text(Place(1, 1)))
+
+
+# --- small parts
+
+
+def test_times_are_utc_with_milliseconds() -> None:
+    assert format_time(NOW) == "2026-11-23T14:25:00.123Z"
+    assert format_time(NOW.astimezone(timezone(timedelta(hours=5)))) == "2026-11-23T14:25:00.123Z"
+
+
+@pytest.mark.parametrize(
+    ("text", "valid"),
+    [
+        (TRACEPARENT, True),
+        (TRACEPARENT.upper(), False),
+        ("01" + TRACEPARENT[2:], False),
+        (TRACEPARENT + "-00", False),
+        (f"00-{'0' * 32}-b7ad6b7169203331-01", False),
+        (f"00-0af7651916cd43dd8448eb211c80319c-{'0' * 16}-01", False),
+        ("", False),
+    ],
+)
+def test_traceparent(text: str, *, valid: bool) -> None:
+    assert is_traceparent(text) is valid
+
+
+# --- the CloudEvents SDK reads what we write
+
+
+@pytest.mark.parametrize("data", [{"dish": "soup"}, [1, 2], "text", None])
+def test_cloudevents_sdk_reads_our_text(data: object) -> None:
+    attributes = {
+        **EVENT,
+        "subject": "1042",
+        "shop": "7",
+        "datacontenttype": "application/json",
+        "data": data,
+    }
+    text = parse_event(attributes, now=NOW).text(Place(1, 42))
+    message = HTTPMessage(headers={"content-type": "application/cloudevents+json"}, body=text)
+    event = from_structured_event(message, JSONFormat())
+    assert event.get_id() == "e-1"
+    assert event.get_source() == "/kitchen"
+    assert event.get_time() == NOW.replace(microsecond=123_000)
+    assert event.get_extension("channel") == "topic:menu"
+    assert event.get_extension("seq") == 42
+    assert event.get_data() == data
