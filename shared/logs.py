@@ -30,9 +30,15 @@ def configure_logs(log_format: str, level: str, service: str) -> None:
         _Name(service),
     ]
     if log_format == "json":
-        rendering: list[Any] = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        # Without locals: they hold payloads and tokens.
+        tracebacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        rendering: list[Any] = [
+            structlog.processors.ExceptionRenderer(tracebacks),
+            structlog.processors.JSONRenderer(),
+        ]
     else:
-        rendering = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        plain = structlog.dev.plain_traceback
+        rendering = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -43,7 +49,7 @@ def configure_logs(log_format: str, level: str, service: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for chatty in ("httpx2", "httpcore2", "alembic"):
+    for chatty in ("httpx2", "httpcore2", "alembic", "uvicorn.error"):
         logging.getLogger(chatty).setLevel("WARNING")
     structlog.configure(
         processors=[

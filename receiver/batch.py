@@ -1,0 +1,59 @@
+"""Questions asked one at a time, answered many at a time.
+
+Connections that arrive together ask the same things of the same servers, and a round trip costs far
+more than another question in it. While one batch is on its way the next one collects; nobody waits for
+a timer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+Q = TypeVar("Q")
+A = TypeVar("A")
+
+
+class Batch(Generic[Q, A]):
+    """`answer` gets up to `limit` questions and returns as many answers, in order.
+
+    What it raises, everyone in that batch gets. `run` must be running for anything to be answered.
+    """
+
+    def __init__(self, answer: Callable[[Sequence[Q]], Awaitable[Sequence[A]]], *, limit: int) -> None:
+        self._answer = answer
+        self._limit = limit
+        self._waiting: deque[tuple[Q, asyncio.Future[A]]] = deque()
+        self._asked = asyncio.Event()
+
+    async def ask(self, question: Q) -> A:
+        future: asyncio.Future[A] = asyncio.get_running_loop().create_future()
+        self._waiting.append((question, future))
+        self._asked.set()
+        return await future
+
+    async def run(self) -> None:
+        while True:
+            await self._asked.wait()
+            self._asked.clear()
+            while self._waiting:
+                await self._answer_some()
+
+    async def _answer_some(self) -> None:
+        count = min(self._limit, len(self._waiting))
+        batch = [self._waiting.popleft() for _ in range(count)]
+        batch = [(question, future) for question, future in batch if not future.done()]
+        try:
+            answers = await self._answer([question for question, _ in batch]) if batch else ()
+        except Exception as error:  # it belongs to those who asked; the next batch may fare better
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for (_, future), answer in zip(batch, answers, strict=True):
+            if not future.done():
+                future.set_result(answer)

@@ -1,0 +1,185 @@
+"""From "the last event I had" to live events: in order, without gap or repeat.
+
+Two things fall behind and are caught up in the same way. A connection that has just come, from its
+cursor to its feed's place; then it joins those who are live. And a feed that missed live messages, or
+can't know whether it did, from its place to the channel's head; then everyone live in it is in place.
+
+It rests on this order: **subscribe first, read second, compare places last**. A feed is subscribed
+before anything is read, so what is published after the reading is heard; what was published before is
+in the log, because the publish script appends and publishes in one step; and what the log does not have
+the sender's history has, because an event is committed before it is published. Both sources are read
+after a place and give what follows it without a gap, so no buffer of live events is needed: reading
+goes on until the places are equal, and between that comparison and joining nothing is awaited.
+
+The log may lie: it may be empty, trimmed, or of a Redis that lost its tail. `follows` decides, from the
+log alone, whether it can be believed; wherever it can't, the history is asked, which can.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, TypeVar
+
+import structlog
+from redis.exceptions import RedisError
+
+from receiver import metrics, notices
+from receiver.batch import Batch
+from receiver.history import MAX_CHANNELS, Found, HistoryUnavailable
+from receiver.hub import event_of
+from shared.channels import is_private
+from shared.cursors import Cursor, Place
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from receiver.connection import Connection
+    from receiver.history import History
+    from receiver.hub import Feed
+    from shared.channels import Channel
+    from shared.log import LogRead, LogReader
+
+LOG_EVENTS = 200  # of one channel, in one look at its log
+_LOG_CHANNELS = 200  # in one pipeline
+
+Q = TypeVar("Q")
+A = TypeVar("A")
+
+logger = structlog.get_logger(__name__)
+
+
+class Unavailable(Exception):
+    """Neither the log nor the history could say what follows; either may soon."""
+
+
+def follows(place: Place, read: LogRead) -> Found | None:
+    """What follows a place, if the log alone can tell; None where the history must be asked."""
+    head, entries = read.head, read.entries
+    if head is None or head.epoch != place.epoch:
+        return None
+    if not entries:
+        return Found(place, (), head) if head == place else None
+    contiguous = all(entry.place.seq == place.seq + n for n, entry in enumerate(entries, 1))
+    return Found(place, entries, head) if contiguous else None
+
+
+def _short(feed: Feed, found: Found) -> bool:
+    """Whether a live message told of more than was found. A feed moves on while it is being repaired."""
+    reached = max(found.head, feed.place or found.head)
+    return feed.heard is not None and feed.heard > reached
+
+
+class CatchUp:
+    """Reads what was missed, for all connections and feeds of a gateway, many in one request."""
+
+    def __init__(self, log: LogReader, history: History, hears: Callable[[], bool]) -> None:
+        self._log = log
+        self._hears = hears  # while Redis is not heard, waiting for its time-outs would only delay
+        self._history = history
+        self._log_reads: Batch[Cursor, LogRead | None] = Batch(self._read_log, limit=_LOG_CHANNELS)
+        self._history_reads = Batch(self._read_history, limit=MAX_CHANNELS)
+        self._heads = Batch(log.heads, limit=_LOG_CHANNELS)
+        self._seen = Batch(log.seen, limit=_LOG_CHANNELS)
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for batch in (self._log_reads, self._history_reads, self._heads, self._seen):
+                tasks.create_task(batch.run())
+
+    async def read(self, channel: Channel, place: Place) -> Found:
+        """What follows a place. Raises `Unavailable`."""
+        read = await self._ask_redis(self._log_reads, Cursor(channel, place))
+        found = follows(place, read) if read else None
+        return found or await self._ask_history(Cursor(channel, place))
+
+    async def head(self, channel: Channel) -> Place:
+        """The channel's newest place. Raises `Unavailable`."""
+        head = await self._ask_redis(self._heads, channel)
+        return head or (await self._ask_history(channel)).head
+
+    async def seen(self, channel: Channel) -> Place:
+        """Where a customer without a cursor starts. Raises `Unavailable`."""
+        seen = await self._ask_redis(self._seen, channel)
+        return seen or (await self._ask_history(channel)).after
+
+    async def start(self, feed: Feed, cursor: Place | None) -> Place:
+        """Where a connection starts in a feed that is established. Raises `Unavailable`."""
+        assert feed.place is not None
+        if cursor is not None:
+            return cursor
+        return await self.seen(feed.channel) if is_private(feed.channel) else feed.place
+
+    async def join(self, connection: Connection, feed: Feed, place: Place) -> None:
+        """Bring a connection from its place to the feed's, and make it live. Raises `Unavailable`."""
+        while not connection.closed:
+            if place == feed.place:
+                feed.live.add(connection)
+                return
+            found = await self.read(feed.channel, place)
+            if found.reset:
+                metrics.resets.labels(found.reset).inc()
+                connection.tell(notices.reset(feed.channel, found.head, found.reset))
+                place = found.head
+            for entry in found.entries:
+                connection.hand_over(event_of(entry))
+                place = entry.place
+                await connection.wait_writable()
+            if not found.entries and place != feed.place:
+                await self._align(feed, place)
+
+    async def _align(self, feed: Feed, place: Place) -> None:
+        """A connection has read all there is and its feed is elsewhere: one of the two was misled."""
+        before = feed.place
+        await self.repair(feed)
+        if feed.place == before and feed.place != place:
+            raise Unavailable(
+                f"{feed.channel}: the feed is at {before}, all that can be read ends at {place}"
+            )
+
+    async def repair(self, feed: Feed) -> None:
+        """Bring a feed to its channel's head, handing over what was missed. Raises `Unavailable`.
+
+        Several may ask for the same feed; `deliver` drops what another has handed over before.
+        """
+        while (place := feed.place) is not None:
+            found = await self.read(feed.channel, place)
+            if found.complete and _short(feed, found):
+                # The log ends before what was heard, so Redis has lost its tail. The history hasn't.
+                found = await self._ask_history(Cursor(feed.channel, place))
+            if found.reset and feed.place == place:
+                metrics.resets.labels(found.reset).inc()
+                feed.reset(found.head, notices.reset(feed.channel, found.head, found.reset))
+            for entry in found.entries:
+                if feed.place == Place(entry.place.epoch, entry.place.seq - 1):
+                    feed.deliver(event_of(entry))
+            if found.complete:
+                self._forget_what_never_was(feed, found)
+                return
+
+    def _forget_what_never_was(self, feed: Feed, found: Found) -> None:
+        if _short(feed, found):
+            logger.warning("heard of an event that was never committed", channel=feed.channel)
+            feed.heard = feed.place
+
+    async def _read_log(self, cursors: Sequence[Cursor]) -> Sequence[LogRead]:
+        asked = [(cursor.channel, cursor.place.seq) for cursor in cursors]
+        return await self._log.read(asked, limit=LOG_EVENTS)
+
+    async def _read_history(self, asked: Sequence[Channel | Cursor]) -> Sequence[Found]:
+        metrics.history_reads.inc(len(asked))
+        return await self._history.read(asked)
+
+    async def _ask_redis(self, batch: Batch[Q, A | None], question: Q) -> A | None:
+        """None where Redis does not know, or is not there to be asked."""
+        if not self._hears():
+            return None
+        try:
+            return await batch.ask(question)
+        except (RedisError, OSError, TimeoutError):
+            return None
+
+    async def _ask_history(self, asked: Channel | Cursor) -> Found:
+        try:
+            return await self._history_reads.ask(asked)
+        except HistoryUnavailable as error:
+            raise Unavailable(str(error)) from error

@@ -1,0 +1,211 @@
+"""One WebSocket after its handshake: a socket, the feeds it is in, and a few flags.
+
+Nothing runs for an idle connection and nothing is kept for it but this object. Frames from the browser
+are rare (seen, pong, close); the websockets library parses and checks them, with a parser that is made
+when bytes come and dropped when they end between two frames.
+
+Backpressure is the transport's buffer. It is bounded in bytes (`MAX_BUFFER`) and in time
+(`MAX_STALL_SECONDS`, receiver/heartbeat.py); beyond either the connection is closed with 4408. Dropping
+one event instead would leave a gap; closing makes the browser come back with its cursor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from types import GeneratorType
+from typing import TYPE_CHECKING, Protocol, cast
+
+from websockets.frames import Frame, Opcode
+from websockets.protocol import OPEN
+from websockets.server import ServerProtocol
+
+from receiver.frames import PING, close_frame, text_frame
+from receiver.hub import Close, Event
+
+if TYPE_CHECKING:
+    from receiver.hub import Feed
+    from shared.auth import Identity
+
+MAX_MESSAGE_BYTES = 16 * 1024  # of one message from a browser: room for a token
+MAX_BUFFER = 256 * 1024  # bytes that wait for one browser
+PAUSE_BUFFER = 64 * 1024  # from here on catching up waits, and the stall clock runs
+MAX_STALL_SECONDS = 5.0
+LINGER_SECONDS = 2.0  # for the browser to answer our close frame
+FRAMES_PER_HEARTBEAT = 400  # from one browser, control frames included, then 4429
+
+
+class Listener(Protocol):
+    """Who is told what a connection hears; one for all connections of a gateway."""
+
+    def receive(self, connection: Connection, message: bytes) -> None: ...
+    def lost(self, connection: Connection) -> None: ...
+    def stalled(self, connection: Connection) -> None: ...
+    def closing(self, connection: Connection) -> None: ...
+
+
+class Connection(asyncio.Protocol):
+    """A `receiver.hub.Subscriber` on a WebSocket."""
+
+    __slots__ = (
+        "_close_sent",
+        "_fragments",
+        "_listener",
+        "_parser",
+        "_transport",
+        "_waiter",
+        "closed",
+        "feeds",
+        "frames_left",
+        "heard",
+        "identity",
+        "paused",
+        "reason",
+        "since",
+    )
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._transport: asyncio.Transport
+        self._parser: ServerProtocol | None = None
+        self._fragments: list[bytes] | None = None  # of a message that is not whole yet
+        self._waiter: asyncio.Future[None] | None = None  # of the one task that catches up
+        self._close_sent = False
+        self.closed = False  # nothing is sent any more
+        self.reason: tuple[int, str] = (1006, "")  # of the end, for the log
+        self.identity: Identity | None = None
+        self.feeds: tuple[Feed, ...] = ()
+        self.paused = False
+        self.since = 0.0  # when it paused, or began to close; loop time
+        self.heard = True  # any bytes since the last heartbeat
+        self.frames_left = FRAMES_PER_HEARTBEAT
+
+    # The hub's side: nothing here waits.
+
+    def hand_over(self, event: Event) -> None:
+        if not self.closed:
+            self._transport.write(event.websocket_frame)
+            if self.paused:
+                self._close_if_slow()
+
+    def tell(self, text: bytes) -> None:
+        if not self.closed:
+            self._transport.write(text_frame(text))
+            if self.paused:
+                self._close_if_slow()
+
+    def ping(self) -> None:
+        if not self.closed:
+            self._transport.write(PING)
+
+    def close(self, code: Close, reason: str) -> None:
+        """Send a close frame and nothing more. The first reason wins."""
+        if not self.closed:
+            self._transport.write(close_frame(code, reason))
+            self._close_sent = True
+            self._end(code, reason)
+
+    def abort(self, code: int, reason: str) -> None:
+        """End at once, without a word to a browser that does not listen."""
+        if not self.closed:
+            self._end(code, reason)
+        self._transport.abort()
+
+    async def wait_writable(self) -> None:
+        """Until the buffer has drained or the connection has ended. For one task at a time."""
+        if self.paused and not self.closed:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+
+    # The transport's side.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's are none by class
+        self._transport.set_write_buffer_limits(high=PAUSE_BUFFER)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        self._parser = None
+        self._wake()
+        self._listener.lost(self)
+
+    def pause_writing(self) -> None:
+        self.paused = True
+        if not self.closed:
+            self.since = asyncio.get_running_loop().time()
+            self._listener.stalled(self)
+
+    def resume_writing(self) -> None:
+        self.paused = False
+        self._wake()
+
+    def data_received(self, data: bytes) -> None:
+        self.heard = True
+        parser = self._parser or ServerProtocol(state=OPEN, max_size=MAX_MESSAGE_BYTES)
+        parser.receive_data(data)
+        for frame in parser.events_received():
+            assert isinstance(frame, Frame)
+            self._take(frame)
+        if self._flush(parser):
+            self._parser = None if _between_frames(parser) else parser
+
+    def _take(self, frame: Frame) -> None:
+        self.frames_left -= 1
+        if self.frames_left < 0:
+            self.close(Close.TOO_FAST, "too many frames")
+        elif frame.opcode is Opcode.CLOSE:
+            code = int.from_bytes(frame.data[:2], "big") if frame.data else 1005
+            self._end(code, "closed by the browser")
+        elif frame.opcode is Opcode.BINARY:
+            self.close(Close.UNSUPPORTED_DATA, "text only")
+        elif frame.opcode in (Opcode.TEXT, Opcode.CONT) and not self.closed:
+            self._take_text(bytes(frame.data), final=frame.fin)
+
+    def _take_text(self, text: bytes, *, final: bool) -> None:
+        if self._fragments is not None or not final:
+            self._fragments = [*(self._fragments or ()), text]
+            text = b"".join(self._fragments)
+        if final:
+            self._fragments = None
+            self._listener.receive(self, text)
+
+    def _flush(self, parser: ServerProtocol) -> bool:
+        """Send what the parser answers: pongs, a close. False once the connection ends."""
+        answer = b"".join(parser.data_to_send())
+        if self._close_sent:  # what counts now is only the browser's answer to it
+            answer = b""
+        if parser.parser_exc is not None:
+            self._end(parser.close_sent.code if parser.close_sent else 1006, str(parser.parser_exc))
+        if answer and self.paused:  # pings from one that does not read
+            self.abort(Close.SLOW, "answers pile up")
+            return False
+        if answer:
+            self._transport.write(answer)
+        if parser.close_expected():
+            self._transport.close()
+            return False
+        return True
+
+    def _close_if_slow(self) -> None:
+        if self._transport.get_write_buffer_size() > MAX_BUFFER:
+            self.close(Close.SLOW, "too slow")
+
+    def _end(self, code: int, reason: str) -> None:
+        if not self.closed:
+            self.closed = True
+            self.reason = (int(code), reason)
+            self.since = asyncio.get_running_loop().time()
+            self._wake()
+            self._listener.closing(self)
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+        self._waiter = None
+
+
+def _between_frames(parser: ServerProtocol) -> bool:
+    """Whether the parser waits for the first byte of a message, so that a new one would do as well."""
+    assert isinstance(parser.parser, GeneratorType)
+    waiting_in = parser.parser.gi_yieldfrom
+    between = isinstance(waiting_in, GeneratorType) and waiting_in.__name__ == "at_eof"
+    return between and parser.current_size is None

@@ -1,0 +1,27 @@
+"""WebSocket frames as a server writes them: unmasked, whole, uncompressed. RFC 6455 5.2.
+
+What browsers send is parsed by the websockets library (receiver/connection.py). What we send is made
+here, because it is made once and then written to every connection that shares it.
+"""
+
+from __future__ import annotations
+
+_FIN_TEXT, _FIN_CLOSE, _FIN_PING = 0x81, 0x88, 0x89
+_MAX_REASON_BYTES = 123  # a control frame's payload is 125 bytes, the code takes two
+
+PING = bytes((_FIN_PING, 0))
+
+
+def text_frame(payload: bytes) -> bytes:
+    size = len(payload)
+    if size < 126:
+        return bytes((_FIN_TEXT, size)) + payload
+    if size < 65536:
+        return bytes((_FIN_TEXT, 126)) + size.to_bytes(2, "big") + payload
+    return bytes((_FIN_TEXT, 127)) + size.to_bytes(8, "big") + payload
+
+
+def close_frame(code: int, reason: str) -> bytes:
+    """The reason is cut to what a close frame holds."""
+    text = reason.encode()[:_MAX_REASON_BYTES].decode(errors="ignore").encode()
+    return bytes((_FIN_CLOSE, 2 + len(text))) + code.to_bytes(2, "big") + text

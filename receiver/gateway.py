@@ -1,0 +1,274 @@
+"""One gateway: its parts, put together, and the life of a connection in it.
+
+A connection's life: accepted, authenticated, a member of its channels' feeds, told where it starts
+(hello), caught up and live in each feed, ended. The waiting parts run in the task that accepted it;
+once it is live no task belongs to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+
+from receiver import metrics, notices
+from receiver.catch_up import CatchUp, Unavailable
+from receiver.heartbeat import Heartbeat
+from receiver.hub import Close, Event, Hub
+from receiver.repair import Repair
+from receiver.seen import SeenReports
+from receiver.subscription import Subscription
+from shared.auth import InvalidToken, KeysUnavailable
+from shared.channels import is_private
+from shared.cursors import InvalidCursor, parse_cursors
+from shared.log import Entry, LogReader, Names, Seen, parse_live
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from redis.asyncio import Redis
+
+    from receiver.authentication import Authentication
+    from receiver.connection import Connection
+    from receiver.history import History
+    from receiver.hub import Feed
+    from shared.auth import Identity
+    from shared.channels import Channel
+    from shared.cursors import Place
+    from shared.settings import ReceiverSettings
+
+ESTABLISH_SECONDS = 10.0  # for a channel's first subscription, or its place from the sender
+
+logger = structlog.get_logger(__name__)
+
+
+class _Data(msgspec.Struct):
+    cursor: str = ""
+    token: str = ""
+    ticket: str = ""
+
+
+class _Message(msgspec.Struct):
+    """What a browser sends: a CloudEvent, of which these two matter."""
+
+    type: str
+    data: _Data = msgspec.field(default_factory=_Data)
+
+
+_decode_message = msgspec.json.Decoder(_Message).decode
+
+
+class BadMessage(ValueError):
+    """A browser sent what no client of ours sends."""
+
+
+class Gateway:
+    def __init__(
+        self,
+        redis: Redis,
+        history: History,
+        authentication: Authentication,
+        settings: ReceiverSettings,
+        *,
+        name: str,
+    ) -> None:
+        names = Names(settings.key_prefix)
+        log = LogReader(redis, names)
+        self.name = name
+        self.draining = False
+        self.heartbeat = Heartbeat(settings.heartbeat_seconds)
+        self._settings = settings
+        self._authentication = authentication
+        self.subscription = Subscription(redis, names, self, gateway=name)
+        self.hub = Hub(self.subscription.subscribe, self.subscription.unsubscribe)
+        self.catch_up = CatchUp(log, history, self._hears)
+        self._repair = Repair(self.hub, self.catch_up, log, self._hears)
+        self._seen = SeenReports(history)
+        self._authenticating: dict[Connection, asyncio.Future[Identity]] = {}
+        self._tasks: asyncio.TaskGroup
+
+    async def run(self) -> None:
+        """Everything that runs beside the connections; it ends only by being cancelled, or by a defect."""
+        async with asyncio.TaskGroup() as self._tasks:
+            for part in (self.subscription, self.catch_up, self._repair, self._seen, self.heartbeat):
+                self._tasks.create_task(part.run(), name=type(part).__name__)
+
+    @property
+    def ready(self) -> bool:
+        return self.subscription.hears and not self.draining
+
+    @property
+    def full(self) -> bool:
+        return self.heartbeat.count >= self._settings.max_connections
+
+    def _hears(self) -> bool:
+        return self.subscription.hears
+
+    # The life of a connection.
+
+    def open(self, connection: Connection) -> None:
+        """It is accepted; from now on `lost` will be called for it, once."""
+        self.heartbeat.add(connection)
+        metrics.connections.labels("websocket").inc()
+
+    def authenticate(self, connection: Connection) -> asyncio.Future[Identity]:
+        """Expect `orderbell.auth` as its first message."""
+        future: asyncio.Future[Identity] = asyncio.get_running_loop().create_future()
+        self._authenticating[connection] = future
+        return future
+
+    async def serve(
+        self, connection: Connection, identity: Identity, cursors: Mapping[Channel, Place]
+    ) -> None:
+        """Bring an authenticated connection into its feeds. Closes it where that fails."""
+        foreign = [channel for channel in cursors if channel not in identity.channels]
+        if foreign:
+            connection.close(Close.FORBIDDEN, f"the token does not name {foreign[0]}")
+        if connection.closed:
+            return
+        self._enter(connection, identity)
+        own = connection.feeds[0]
+        if own.members > self._settings.max_connections_per_customer:
+            connection.close(Close.TOO_MANY_CONNECTIONS, "too many connections of one customer")
+            return
+        try:
+            async with asyncio.timeout(ESTABLISH_SECONDS):
+                await self._wait_established(connection.feeds)
+            await self._bring_in(connection, cursors)
+        except (Unavailable, TimeoutError) as error:
+            logger.warning("a connection could not be brought in", why=str(error) or "no answer in time")
+            connection.close(Close.TRY_AGAIN_LATER, "events can't be read now")
+
+    def _enter(self, connection: Connection, identity: Identity) -> None:
+        connection.identity = identity
+        connection.feeds = tuple(map(self.hub.enter, identity.channels))
+        metrics.opened.labels("websocket").inc()
+        logger.info("connection opened", transport="websocket", topics=len(identity.topics))
+
+    async def _wait_established(self, feeds: tuple[Feed, ...]) -> None:
+        for feed in feeds:
+            if feed.place is None:
+                established = asyncio.Event()
+                feed.when_established(established.set)
+                await established.wait()
+
+    async def _bring_in(self, connection: Connection, cursors: Mapping[Channel, Place]) -> None:
+        starts = {
+            feed.channel: await self.catch_up.start(feed, cursors.get(feed.channel))
+            for feed in connection.feeds
+        }
+        connection.tell(
+            notices.hello(starts, heartbeat_seconds=self._settings.heartbeat_seconds, gateway=self.name)
+        )
+        for feed in connection.feeds:
+            await self.catch_up.join(connection, feed, starts[feed.channel])
+
+    # What connections tell: receiver.connection.Listener.
+
+    def receive(self, connection: Connection, message: bytes) -> None:
+        try:
+            self._take(connection, message)
+        except BadMessage as error:
+            connection.close(Close.BAD_MESSAGE, str(error))
+
+    def stalled(self, connection: Connection) -> None:
+        self.heartbeat.stalled(connection)
+
+    def closing(self, connection: Connection) -> None:
+        """It gets nothing any more: leave its feeds now, not when its socket is gone."""
+        feeds, connection.feeds = connection.feeds, ()
+        for feed in feeds:
+            self.hub.leave(feed, connection)
+        self.heartbeat.closing(connection)
+
+    def lost(self, connection: Connection) -> None:
+        self.closing(connection)
+        self.heartbeat.discard(connection)
+        if future := self._authenticating.pop(connection, None):
+            future.cancel()
+        code, reason = connection.reason
+        metrics.connections.labels("websocket").dec()
+        metrics.closed.labels(str(code)).inc()
+        logger.info("connection closed", transport="websocket", code=code, reason=reason)
+
+    def _take(self, connection: Connection, text: bytes) -> None:
+        try:
+            message = _decode_message(text)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise BadMessage("not a CloudEvent that a gateway knows") from None
+        if message.type == "orderbell.auth":
+            self._tasks.create_task(self._verify(connection, message.data))
+        elif message.type != "orderbell.seen":
+            raise BadMessage(f"unknown type {message.type[:40]!r}")
+        elif connection.identity is None:
+            connection.close(Close.UNAUTHENTICATED, "authenticate first")
+        else:
+            self._take_seen(connection, message.data.cursor)
+
+    def _take_seen(self, connection: Connection, text: str) -> None:
+        """Only places up to its feed's own count: nobody has seen what was not handed over."""
+        try:
+            places = parse_cursors(text)
+        except InvalidCursor as error:
+            raise BadMessage(str(error)) from None
+        by_channel = {feed.channel: feed for feed in connection.feeds if is_private(feed.channel)}
+        for channel, place in places.items():
+            feed = by_channel.get(channel)
+            if feed is not None and feed.place is not None and place <= feed.place:
+                self._seen.report(channel, place)
+
+    async def _verify(self, connection: Connection, data: _Data) -> None:
+        """An `orderbell.auth`: the first makes it a customer's connection, later ones renew its end."""
+        try:
+            identity = await self._authentication.verify(token=data.token, ticket=data.ticket)
+        except InvalidToken as error:
+            connection.close(Close.UNAUTHENTICATED, str(error))
+            return
+        except KeysUnavailable as error:
+            connection.close(Close.TRY_AGAIN_LATER, str(error))
+            return
+        waiting = self._authenticating.pop(connection, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(identity)
+        elif connection.identity is not None and connection.identity.channels != identity.channels:
+            connection.close(Close.FORBIDDEN, "the new token names other channels")
+        elif connection.identity is not None:
+            connection.identity = identity
+
+    # What the subscription tells: receiver.subscription.Listener.
+
+    def hear(self, channel: Channel, message: bytes) -> None:
+        feed = self.hub.get(channel)
+        if feed is None:
+            return
+        said = parse_live(message)
+        if isinstance(said, Entry):
+            if not feed.hear(Event(said.place, said.text)):
+                self._repair.request(feed, "gap")
+        elif isinstance(said, Seen):
+            feed.tell(notices.seen(channel, said.place))
+        else:
+            metrics.foreign.inc()
+
+    def confirmed(self, channel: Channel) -> None:
+        """Redis has subscribed us: what was published before is in the log, what comes now is heard."""
+        if feed := self.hub.get(channel):
+            self._repair.request(feed, "subscribed")
+
+    # The end.
+
+    async def drain(self, seconds: float) -> None:
+        """Say goodbye to everyone, spread over that time, and close them with 1012."""
+        self.draining = True
+        connections = self.heartbeat.connections
+        random.shuffle(connections)
+        started = asyncio.get_running_loop().time()
+        for n, connection in enumerate(connections):
+            due = started + seconds * n / len(connections)
+            await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
+            connection.tell(notices.bye(random.randint(0, 2_000)))
+            connection.close(Close.RESTART, "going away, come back")
+        await self.heartbeat.wait_empty()

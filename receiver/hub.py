@@ -1,0 +1,192 @@
+"""Channels and who hears them, in this process: a look-up and a loop, no waiting.
+
+A feed is one channel as this gateway knows it. Its `place` is the last event that was handed to
+everyone who is live in it. That one number is checked for each event; whoever joins has reached the
+same place before, so no connection's own place needs to be kept or compared afterwards:
+
+* an event with the next seq is handed to all who are live, and becomes the feed's place;
+* one at or before the place is a repeat and is dropped;
+* one behind a gap is not handed over. The feed is repaired from the log or the history
+  (receiver/catch_up.py), which hands over what was missing and then this event, in order.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Protocol
+
+from receiver.frames import text_frame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from shared.channels import Channel
+    from shared.cursors import Place
+    from shared.log import Entry
+
+
+class Close(enum.IntEnum):
+    """Why a connection ends. RFC 6455 7.4.2: 4000-4999 are ours."""
+
+    NORMAL = 1000
+    PROTOCOL_ERROR = 1002
+    UNSUPPORTED_DATA = 1003
+    INTERNAL_ERROR = 1011
+    RESTART = 1012
+    TRY_AGAIN_LATER = 1013
+    BAD_MESSAGE = 4400
+    UNAUTHENTICATED = 4401
+    FORBIDDEN = 4403
+    SLOW = 4408
+    TOO_MANY_CONNECTIONS = 4409
+    TOO_FAST = 4429
+
+
+class Repairing(enum.Enum):
+    """What is being done about a feed that may have missed something."""
+
+    NO = enum.auto()
+    YES = enum.auto()
+    AGAIN = enum.auto()  # something happened since it began, so what it read may be too old
+
+
+class Event:
+    """One event on its way to browsers. Each transport's frame is made once, by the first that needs it."""
+
+    __slots__ = ("_websocket_frame", "place", "text")
+
+    def __init__(self, place: Place, text: bytes) -> None:
+        self.place = place
+        self.text = text
+        self._websocket_frame: bytes | None = None
+
+    @property
+    def websocket_frame(self) -> bytes:
+        if self._websocket_frame is None:
+            self._websocket_frame = text_frame(self.text)
+        return self._websocket_frame
+
+
+class Subscriber(Protocol):
+    """A connection, as the hub sees it."""
+
+    closed: bool
+
+    def hand_over(self, event: Event) -> None:
+        """Send it without waiting; closes itself where its browser is too slow."""
+
+    def tell(self, text: bytes) -> None:
+        """Send a CloudEvent that has no place: a reset, a seen."""
+
+    def close(self, code: Close, reason: str) -> None:
+        """The first reason wins."""
+
+
+class Feed:
+    """One channel in this gateway. `members` have asked for it; those of them in `live` are in place."""
+
+    __slots__ = ("_waiting", "channel", "headless", "heard", "live", "members", "place", "repair")
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self.place: Place | None = None  # unknown until the subscription is confirmed and the head was read
+        self.heard: Place | None = None  # the newest that Redis told of, in place or not
+        self.members = 0
+        self.live: set[Subscriber] = set()
+        self.repair = Repairing.NO
+        self.headless = False  # Redis knows no head of it, and the history was asked since
+        self._waiting: list[Callable[[], None]] = []
+
+    def establish(self, head: Place) -> None:
+        """Set the first place: nobody is live yet, so what comes before it is read by each who joins."""
+        if self.place is None:
+            self.place = max(head, self.heard or head)
+        for callback in self._waiting:
+            callback()
+        self._waiting = []
+
+    def when_established(self, callback: Callable[[], None]) -> None:
+        """Call it once the place is known; at once where it is."""
+        if self.place is None:
+            self._waiting.append(callback)
+        else:
+            callback()
+
+    def hear(self, event: Event) -> bool:
+        """Take a live event; False where the feed must be repaired first."""
+        place, at = event.place, self.place
+        if self.heard is None or place > self.heard:
+            self.heard = place
+        if at is None or place <= at:
+            return True
+        if place.seq != at.seq + 1 or place.epoch != at.epoch:
+            return False
+        self.deliver(event)
+        return True
+
+    def deliver(self, event: Event) -> None:
+        """Hand the next event to everyone who is live; a repeat does nothing."""
+        if self.place is not None and event.place <= self.place:
+            return
+        self.place = event.place
+        for subscriber in self.live:
+            subscriber.hand_over(event)
+
+    def reset(self, place: Place, notice: bytes) -> None:
+        """Go on at another place, and tell everyone why."""
+        self.place = place
+        self.tell(notice)
+
+    def tell(self, text: bytes) -> None:
+        for subscriber in self.live:
+            subscriber.tell(text)
+
+
+class Hub:
+    """The feeds of this gateway.
+
+    `subscribe` and `unsubscribe` reach Redis; they are called when a channel's first member comes and,
+    through `drop_empty`, some time after its last one has left.
+    """
+
+    def __init__(
+        self, subscribe: Callable[[Channel], None], unsubscribe: Callable[[Iterable[Channel]], None]
+    ) -> None:
+        self._subscribe = subscribe
+        self._unsubscribe = unsubscribe
+        self._feeds: dict[Channel, Feed] = {}
+
+    def __len__(self) -> int:
+        return len(self._feeds)
+
+    @property
+    def feeds(self) -> list[Feed]:
+        return list(self._feeds.values())
+
+    def get(self, channel: Channel) -> Feed | None:
+        return self._feeds.get(channel)
+
+    def enter(self, channel: Channel) -> Feed:
+        """Become a member of a channel's feed; each `enter` needs its `leave`."""
+        feed = self._feeds.get(channel)
+        if feed is None:
+            feed = self._feeds[channel] = Feed(channel)
+            self._subscribe(channel)
+        feed.members += 1
+        return feed
+
+    def leave(self, feed: Feed, subscriber: Subscriber) -> None:
+        feed.live.discard(subscriber)
+        feed.members -= 1
+
+    def drop_empty(self) -> None:
+        """Forget the feeds that nobody is a member of. A page that reloads finds its feed still there."""
+        empty = [channel for channel, feed in self._feeds.items() if not feed.members]
+        for channel in empty:
+            del self._feeds[channel]
+        if empty:
+            self._unsubscribe(empty)
+
+
+def event_of(entry: Entry) -> Event:
+    return Event(entry.place, entry.text)

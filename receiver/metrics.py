@@ -1,0 +1,18 @@
+"""What a gateway counts. No label ever holds a customer, an order or a channel."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge
+
+connections = Gauge("orderbell_connections", "Connections that are open", ["transport"])
+opened = Counter("orderbell_connections_opened", "Connections that were authenticated", ["transport"])
+closed = Counter("orderbell_connections_closed", "Connections that ended", ["code"])
+refused = Counter("orderbell_handshakes_refused", "Handshakes refused before accepting", ["reason"])
+foreign = Counter("orderbell_messages_foreign", "Live messages that no sender of ours has published")
+resets = Counter("orderbell_resets", "Cursors that could not be honoured", ["reason"])
+repairs = Counter("orderbell_feed_repairs", "Feeds that had to read what they missed", ["cause"])
+history_reads = Counter("orderbell_history_reads", "Channels read from the sender, not from Redis")
+subscription_losses = Counter("orderbell_subscription_losses", "Times that Redis was no longer heard")
+feeds = Gauge("orderbell_feeds", "Channels that this gateway is subscribed to")
+pull_mode = Gauge("orderbell_pull_mode", "1 while events are pulled from the sender, Redis being away")
+seen_reports = Counter("orderbell_seen_reports", "Seen cursors passed on to the sender")

@@ -1,0 +1,106 @@
+"""Keeps every feed in place: after a subscription, after a gap, and by looking regularly.
+
+A feed can miss an event without any gap being heard: the last event before a quiet hour, or everything
+while Redis was away. So the heads of all feeds are compared with their places every few seconds, in
+pipelines. While Redis is away the sender is asked instead, more often: pull mode.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import structlog
+from redis.exceptions import RedisError
+
+from receiver import metrics
+from receiver.catch_up import CatchUp, Unavailable
+from receiver.hub import Repairing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from receiver.hub import Feed, Hub
+    from shared.cursors import Place
+    from shared.log import LogReader
+
+CHECK_SECONDS = 3.0
+PULL_SECONDS = 1.0
+_CHANNELS_PER_PIPELINE = 1_000
+
+logger = structlog.get_logger(__name__)
+
+
+class Repair:
+    """Runs repairs, one at a time for each feed, all feeds side by side."""
+
+    def __init__(self, hub: Hub, catch_up: CatchUp, log: LogReader, hears: Callable[[], bool]) -> None:
+        self._hub = hub
+        self._catch_up = catch_up
+        self._log = log
+        self._hears = hears
+        self._tasks: asyncio.TaskGroup
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as self._tasks:
+            while True:
+                self._hub.drop_empty()
+                metrics.feeds.set(len(self._hub))
+                if self._hears():
+                    await self._check_heads()
+                else:
+                    self._pull()
+                await asyncio.sleep(CHECK_SECONDS if self._hears() else PULL_SECONDS)
+
+    def request(self, feed: Feed, cause: str) -> None:
+        """Repair a feed soon, with what is read from now on."""
+        if feed.repair is Repairing.NO:
+            feed.repair = Repairing.YES
+            metrics.repairs.labels(cause).inc()
+            self._tasks.create_task(self._repair(feed))
+        else:
+            feed.repair = Repairing.AGAIN
+
+    async def _repair(self, feed: Feed) -> None:
+        try:
+            while feed.repair is not Repairing.NO:
+                feed.repair = Repairing.YES
+                await self._repair_once(feed)
+                if feed.repair is Repairing.YES:
+                    feed.repair = Repairing.NO
+        except Unavailable as error:
+            logger.debug("repair must wait", channel=feed.channel, why=str(error))
+            feed.headless = False  # it will be asked for again
+        finally:
+            feed.repair = Repairing.NO
+
+    async def _repair_once(self, feed: Feed) -> None:
+        if feed.place is None:
+            feed.establish(await self._catch_up.head(feed.channel))
+        else:
+            await self._catch_up.repair(feed)
+
+    async def _check_heads(self) -> None:
+        metrics.pull_mode.set(0)
+        feeds = [feed for feed in self._hub.feeds if feed.repair is Repairing.NO]
+        for start in range(0, len(feeds), _CHANNELS_PER_PIPELINE):
+            part = feeds[start : start + _CHANNELS_PER_PIPELINE]
+            try:
+                heads = await self._log.heads([feed.channel for feed in part])
+            except (RedisError, OSError, TimeoutError):
+                return  # the subscription notices the same, and then we pull
+            self._request_where_behind(part, heads)
+
+    def _request_where_behind(self, feeds: Iterable[Feed], heads: Iterable[Place | None]) -> None:
+        for feed, head in zip(feeds, heads, strict=True):
+            # No head: Redis was emptied, or nothing was ever published. Only the history knows which.
+            unknown, feed.headless = head is None and not feed.headless, head is None
+            behind = head is not None and head != feed.place
+            ahead = feed.heard is not None and feed.place is not None and feed.heard > feed.place
+            if feed.place is None or unknown or behind or ahead:
+                self.request(feed, "check")
+
+    def _pull(self) -> None:
+        metrics.pull_mode.set(1)
+        for feed in self._hub.feeds:
+            self.request(feed, "pull")

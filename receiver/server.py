@@ -1,0 +1,126 @@
+"""uvicorn for sockets that live for hours, and for clients that mean no good.
+
+What uvicorn 0.54 leaves open and what is done about it here (each with a test in test_server.py; the
+versions are pinned in pyproject.toml, because this rests on its internals):
+
+* a client that never ends its request's head keeps a connection for ever: `HEADER_SECONDS`, `MAX_HEAD`;
+* WebSockets are closed all in the same moment when it shuts down: the gateway drains them first;
+* it waits without end for connections that don't close: `timeout_graceful_shutdown`;
+* after a clean shutdown it raises the signal again, and the exit status says that it was killed.
+
+What it leaves open behind the WebSocket handshake doesn't concern us: receiver/handshake.py takes over.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+import structlog
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from receiver.handshake import Handshake
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from starlette.applications import Starlette
+
+    from receiver.gateway import Gateway
+    from shared.settings import ReceiverSettings
+
+HEADER_SECONDS = 5.0  # for a request's whole head
+MAX_HEAD = 32 * 1024  # bytes; room for a large cookie and a token
+GRACE_SECONDS = 5  # for plain requests that are under way when the drain is over
+
+logger = structlog.get_logger(__name__)
+
+
+class BoundedHttp(HttpToolsProtocol):
+    """HTTP/1.1 with a deadline and a limit for what comes before a body."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._head_bytes = 0
+        self._in_head = True
+        self._head_deadline = self.loop.call_later(HEADER_SECONDS, self._give_up)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._head_deadline.cancel()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if not self._in_head:  # the next request of a connection that was kept alive
+            self._in_head = True
+            self._head_bytes = 0
+            self._head_deadline = self.loop.call_later(HEADER_SECONDS, self._give_up)
+
+    def on_headers_complete(self) -> None:
+        self._head_deadline.cancel()
+        self._in_head = False
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        if self._in_head:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self._in_head and self._head_bytes > MAX_HEAD:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        self.transport.abort()
+
+
+class Server(uvicorn.Server):
+    """Drains the gateway before it shuts down, and exits with 0 when it was asked to end."""
+
+    def __init__(self, config: uvicorn.Config, gateway: Gateway, drain_seconds: float) -> None:
+        super().__init__(config)
+        self._gateway = gateway
+        self._drain_seconds = drain_seconds
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._gateway.draining = True  # not ready, before anybody is sent away
+        for server in self.servers:
+            server.close()
+        for listening in sockets or []:
+            listening.close()
+        logger.info("draining", connections=self._gateway.heartbeat.count, seconds=self._drain_seconds)
+        if not self.force_exit:
+            await self._gateway.drain(self._drain_seconds)
+        await super().shutdown(sockets)
+        self._captured_signals.clear()
+
+
+def serve(app: Starlette, gateway: Gateway, settings: ReceiverSettings, listening: socket.socket) -> None:
+    """Run until SIGTERM or SIGINT; a second SIGINT skips the drain."""
+    config = uvicorn.Config(
+        app,
+        http=BoundedHttp,
+        ws=Handshake,
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=True,
+        forwarded_allow_ips=list(settings.forwarded_allow_ips),
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+    host, port = listening.getsockname()[:2]
+    logger.info("listening", url=f"http://{host}:{port}")
+    Server(config, gateway, settings.drain_seconds).run(sockets=[listening])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """The bound socket. A port in use, or an address that is not ours, is one line and exit code 2."""
+    try:
+        infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        return socket.create_server(infos[0][4][:2], family=infos[0][0], backlog=4096)
+    except OSError as error:
+        why = "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror
+        print(f"orderbell: cannot listen on {host}:{port}: {why}", file=sys.stderr)
+        raise SystemExit(2) from None
