@@ -71,7 +71,8 @@ local epoch, seq = parts(redis.call('GET', KEYS[1]) or nil)
 local new_epoch, new_seq = parts(ARGV[1])
 local moved = new_epoch > epoch or (new_epoch == epoch and new_seq > seq)
 if moved then redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2]) end
-if moved and ARGV[3] ~= '' then redis.call('PUBLISH', ARGV[3], 'seen ' .. new_epoch .. ' ' .. new_seq) end
+-- The text given, not the numbers: Lua writes those above 1e14 with an exponent.
+if moved and ARGV[3] ~= '' then redis.call('PUBLISH', ARGV[3], 'seen ' .. string.gsub(ARGV[1], '%.', ' ')) end
 return moved and 1 or 0
 """
 

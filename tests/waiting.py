@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -26,15 +26,19 @@ def wait_until(condition: Callable[[], T], timeout: float = TIMEOUT_SECONDS) -> 
     return value
 
 
+@overload
+async def await_until(condition: Callable[[], Awaitable[T]], timeout: float = ...) -> T: ...  # noqa: ASYNC109
+@overload
+async def await_until(condition: Callable[[], T], timeout: float = ...) -> T: ...  # noqa: ASYNC109
 async def await_until(
-    condition: Callable[[], T | Awaitable[T]],
+    condition: Callable[[], Any],
     timeout: float = TIMEOUT_SECONDS,  # noqa: ASYNC109 - it names the condition when it fails
-) -> T:
+) -> Any:
     """`wait_until` for tests with a loop; the condition may be async."""
     deadline = time.monotonic() + timeout
     while True:
-        result: Any = condition()
-        value: T = await result if inspect.isawaitable(result) else result
+        result = condition()
+        value = await result if inspect.isawaitable(result) else result
         if value:
             return value
         if time.monotonic() > deadline:
