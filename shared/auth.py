@@ -94,15 +94,26 @@ class JwksVerifier:
     async def verify(self, token: str) -> Identity:
         if len(token) > MAX_TOKEN_BYTES:
             raise InvalidToken("the token is too long")
+        # PyJWKClient blocks while it fetches; one at a time, or a crowd would fetch the same keys.
+        async with self._fetching:
+            key = await asyncio.to_thread(self._key_of, token)
+        return _identity(_decode(token, key, _ASYMMETRIC, self._audience, self._issuer))
+
+    def _key_of(self, token: str) -> jwt.PyJWK:
         try:
-            # PyJWKClient blocks while it fetches; one at a time, or a crowd would fetch the same keys.
-            async with self._fetching:
-                key = await asyncio.to_thread(self._client.get_signing_key_from_jwt, token)
-        except jwt.PyJWKClientConnectionError as error:
+            kid = jwt.get_unverified_header(token).get("kid", "")
+        except jwt.PyJWTError as error:
+            raise InvalidToken("the token is not valid") from error
+        try:
+            self._client.get_signing_keys()
+        except (jwt.PyJWTError, ValueError) as error:  # ValueError: it answered, but no JSON
+            raise KeysUnavailable("the issuer's keys cannot be fetched") from error
+        try:
+            return self._client.get_signing_key(kid)
+        except (jwt.PyJWKClientConnectionError, ValueError) as error:
             raise KeysUnavailable("the issuer's keys cannot be fetched") from error
         except jwt.PyJWTError as error:
             raise InvalidToken("the token's key is not one of its issuer's") from error
-        return _identity(_decode(token, key.key, _ASYMMETRIC, self._audience, self._issuer))
 
 
 def create_verifier(settings: ReceiverSettings) -> Verifier:

@@ -7,6 +7,7 @@ A secret may also be given as a file: `ORDERBELL_API_KEYS_FILE=/run/secrets/api_
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import sys
 from pathlib import Path
@@ -165,7 +166,14 @@ class _FileSource(PydanticBaseSettingsSource):
         paths = {
             name: os.environ.get(f"{PREFIX}{name.upper()}_FILE") for name in self.settings_cls.model_fields
         }
-        return {name: Path(path).read_text(encoding="utf-8").strip() for name, path in paths.items() if path}
+        return {name: _read(path) for name, path in paths.items() if path}
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError:
+        raise OSError(errno.EILSEQ, "not UTF-8", path) from None
 
 
 S = TypeVar("S", bound=Settings)

@@ -1,0 +1,98 @@
+"""The direction of imports: sender and receiver never know each other, and shared knows neither.
+
+And nothing happens at import: no connection, no task, no look at the environment.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from shared.settings import PREFIX
+from tests.processes import clean_environment
+
+REPOSITORY = Path(__file__).parent.parent
+FORBIDDEN = {
+    "sender": {"receiver", "tests", "bench"},
+    "receiver": {"sender", "tests", "bench"},
+    "shared": {"sender", "receiver", "tests", "bench"},
+}
+FILES = [path for package in FORBIDDEN for path in sorted((REPOSITORY / package).rglob("*.py"))]
+# Alembic runs its migrations from files of their own; they are no modules of ours.
+MODULES = [path for path in FILES if path.stem != "__main__" and "migrations" not in path.parts]
+
+# Whatever opens a socket, starts a thread or a process, or reads a setting of ours, raises.
+_WATCHED_IMPORT = f"""
+import importlib, os, sys, threading
+def refuse(event, arguments):
+    if event in ("socket.connect", "socket.bind", "socket.getaddrinfo", "subprocess.Popen", "os.fork",
+                 "os.posix_spawn", "sqlite3.connect"):
+        raise RuntimeError(f"at import: {{event}} {{arguments}}")
+def refuse_start(thread):
+    raise RuntimeError(f"at import: {{thread}}")
+threading.Thread.start = refuse_start
+class Watched(type(os.environ)):
+    def __getitem__(self, name):
+        if name.startswith({PREFIX!r}):
+            raise RuntimeError(f"at import: reads {{name}}")
+        return super().__getitem__(name)
+os.environ.__class__ = Watched
+sys.addaudithook(refuse)
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+"""
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(REPOSITORY).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported_packages(path: Path) -> set[str]:
+    """The top-level packages that a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are written in full"
+            found.add(str(node.module).partition(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_imports_go_one_way(path: Path) -> None:
+    package = path.relative_to(REPOSITORY).parts[0]
+    assert not imported_packages(path) & FORBIDDEN[package]
+
+
+def test_nothing_connects_or_starts_or_reads_settings_at_import() -> None:
+    command = [sys.executable, "-c", _WATCHED_IMPORT, *map(module_name, MODULES)]
+    done = subprocess.run(command, cwd=REPOSITORY, env=clean_environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_watch_sees_what_it_must() -> None:
+    for act in (
+        "import socket; socket.create_connection(('127.0.0.1', 9))",
+        "import os; os.environ.get('ORDERBELL_REDIS_URL')",
+        "import os; os.getenv('ORDERBELL_REDIS_URL')",
+        "import threading; threading.Thread(target=print).start()",
+        "import subprocess; subprocess.run(['true'])",
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", f"{_WATCHED_IMPORT}\n{act}"],
+            capture_output=True,
+            text=True,
+            cwd=REPOSITORY,
+        )
+        assert "at import: " in done.stderr, act
+
+
+def test_there_is_something_to_hold() -> None:
+    packages = {path.relative_to(REPOSITORY).parts[0] for path in FILES}
+    assert packages == set(FORBIDDEN)

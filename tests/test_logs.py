@@ -1,0 +1,73 @@
+"""Logs: one line each, ours and the libraries' alike."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).parent.parent
+CONFIGURE = """
+import logging, structlog
+from shared.logs import configure_logs
+configure_logs({log_format!r}, {level!r}, "sender")
+logger = structlog.get_logger("sender.relay")
+"""
+
+
+def logged(program: str, *, log_format: str = "json", level: str = "INFO") -> list[str]:
+    """The lines that a process of its own writes: configuring is for a whole process."""
+    source = CONFIGURE.format(log_format=log_format, level=level) + program
+    done = subprocess.run([sys.executable, "-c", source], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not done.stdout
+    return done.stderr.splitlines()
+
+
+def record(program: str) -> dict[str, Any]:
+    (line,) = logged(program)
+    parsed: dict[str, Any] = json.loads(line)
+    return parsed
+
+
+def test_record_is_one_json_object_that_names_its_service() -> None:
+    found = record('logger.info("published", events=3)')
+    assert found["event"] == "published"
+    assert found["events"] == 3
+    assert found["service"] == "sender"
+    assert found["level"] == "info"
+    assert found["logger"] == "sender.relay"
+    assert "T" in found["timestamp"]
+
+
+def test_libraries_records_look_the_same() -> None:
+    found = record('logging.getLogger("uvicorn.error").warning("late by %s", 3)')
+    assert (found["event"], found["level"], found["service"]) == ("late by 3", "warning", "sender")
+
+
+def test_exception_stays_on_one_line() -> None:
+    found = record('try:\n    1 / 0\nexcept ZeroDivisionError:\n    logger.exception("failed")')
+    assert "ZeroDivisionError" in json.dumps(found["exception"])
+
+
+def test_line_breaks_in_a_value_make_no_second_line() -> None:
+    assert record(r'logger.info("refused", reason="a\nb\r\nc")')["reason"] == "a\nb\r\nc"
+
+
+def test_long_values_are_cut() -> None:
+    assert len(record('logger.info("refused", reason="x" * 100_000)')["reason"]) < 1100
+
+
+def test_levels_below_the_chosen_one_are_silent() -> None:
+    program = 'logger.debug("a"); logger.info("b"); logger.warning("c"); logging.getLogger("x").info("d")'
+    assert [json.loads(line)["event"] for line in logged(program, level="WARNING")] == ["c"]
+    assert [json.loads(line)["event"] for line in logged(program, level="DEBUG")] == ["a", "b", "c", "d"]
+
+
+def test_console_format_is_for_people() -> None:
+    (line,) = logged('logger.info("published", events=3)', log_format="console")
+    assert "published" in line
+    assert "events=3" in line
+    assert "\x1b" not in line  # no colours where it is no terminal

@@ -1,0 +1,62 @@
+"""Connecting: with deadlines that notice a peer which stopped answering."""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from shared.embedded import free_port
+from shared.redis import REPLY_SECONDS, connect, keepalive_options
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+    from shared.embedded import EmbeddedServer
+
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_commands_answer_bytes(redis: Redis, key_prefix: str) -> None:
+    await redis.set(f"{key_prefix}:a", "é")
+    assert await redis.get(f"{key_prefix}:a") == "é".encode()
+
+
+async def test_nobody_listening_is_told_at_once() -> None:
+    async with connect(f"redis://127.0.0.1:{free_port()}", retries=0) as client:
+        with pytest.raises(RedisConnectionError):
+            await client.ping()
+
+
+async def test_command_is_repeated_after_a_restart(redis_server: EmbeddedServer) -> None:
+    async with connect(redis_server.url) as client:
+        await client.ping()
+        redis_server.kill()
+        redis_server.start()
+        assert await client.ping()
+
+
+async def test_frozen_peer_is_noticed(redis_server: EmbeddedServer) -> None:
+    async with connect(redis_server.url, retries=0) as client:
+        await client.ping()
+        redis_server.stop()
+        started = time.monotonic()
+        with pytest.raises((RedisTimeoutError, RedisConnectionError)):
+            await client.set("a", "b")
+        assert time.monotonic() - started < REPLY_SECONDS + 1
+
+
+async def test_url_of_no_redis_is_refused() -> None:
+    with pytest.raises(ValueError, match="redis://"):
+        connect("http://localhost")
+
+
+def test_keepalive_options_are_the_systems_own() -> None:
+    with socket.socket() as opened:
+        for option, value in keepalive_options().items():
+            opened.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -1,0 +1,224 @@
+"""Settings: every fault at once, and no secret anywhere."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from shared.settings import PREFIX, ReceiverSettings, SenderSettings, Settings, known_names, load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    Set = Callable[..., None]
+    Faults = Callable[..., list[str]]
+
+KEY = "k" * 16
+SECRET = "s" * 32
+
+
+@pytest.fixture(name="set")
+def set_environment(monkeypatch: pytest.MonkeyPatch) -> Set:
+    """Makes these the only settings; names without prefix, in lower case."""
+    for name in [name for name in os.environ if name.startswith(PREFIX)]:
+        monkeypatch.delenv(name)
+
+    def set(**settings: str) -> None:
+        for name, value in settings.items():
+            monkeypatch.setenv(PREFIX + name.upper(), value)
+
+    return set
+
+
+@pytest.fixture
+def faults(capsys: pytest.CaptureFixture[str]) -> Faults:
+    """Loads in vain; the lines that say why."""
+
+    def faults(settings_class: type[Settings], host: str | None = None) -> list[str]:
+        with pytest.raises(SystemExit) as ended:
+            load(settings_class, host=host)
+        assert ended.value.code == 2
+        printed = capsys.readouterr()
+        assert not printed.out
+        return printed.err.splitlines()
+
+    return faults
+
+
+def test_defaults_are_those_of_the_contract(set: Set) -> None:
+    set(api_keys=KEY, jwt_secret=SECRET)
+    sender, receiver = load(SenderSettings), load(ReceiverSettings)
+    assert sender.redis_url == receiver.redis_url == "redis://localhost:6379/0"
+    assert sender.key_prefix == receiver.key_prefix == "ob"
+    assert sender.database_url == "sqlite+aiosqlite:///orderbell.db"
+    assert str(receiver.sender_url).rstrip("/") == "http://127.0.0.1:8090"
+    assert receiver.jwt_audience == "orderbell"
+    assert sender.history_days == 7
+    assert not sender.development
+
+
+def test_a_required_setting_is_missing(set: Set, faults: Faults) -> None:
+    set()
+    assert faults(SenderSettings) == ["orderbell: ORDERBELL_API_KEYS: missing"]
+
+
+def test_all_faults_are_told_at_once(set: Set, faults: Faults) -> None:
+    set(redis_url="http://localhost", api_keys="short", log_level="LOUD", history_days="-1", databse_url="x")
+    lines = faults(SenderSettings)
+    assert len(lines) == 5
+    for name in ("REDIS_URL", "API_KEYS", "LOG_LEVEL", "HISTORY_DAYS", "DATABSE_URL"):
+        assert sum(f"ORDERBELL_{name}" in line for line in lines) == 1, lines
+
+
+def test_unknown_name_is_refused_and_the_likely_one_told(set: Set, faults: Faults) -> None:
+    set(api_keys=KEY, databse_url="sqlite+aiosqlite:///x.db")
+    assert faults(SenderSettings) == [
+        "orderbell: ORDERBELL_DATABSE_URL: no such setting; did you mean ORDERBELL_DATABASE_URL?"
+    ]
+
+
+def test_unlikely_name_is_refused_without_a_guess(set: Set, faults: Faults) -> None:
+    set(api_keys=KEY, zzzzzz="1")
+    assert faults(SenderSettings) == ["orderbell: ORDERBELL_ZZZZZZ: no such setting"]
+
+
+def test_settings_of_the_other_service_and_of_tests_are_no_fault(set: Set) -> None:
+    set(
+        api_keys=KEY,
+        jwt_secret=SECRET,
+        database_url="sqlite+aiosqlite:///x.db",
+        test_redis_url="redis://localhost",
+    )
+    load(SenderSettings)
+    load(ReceiverSettings)
+
+
+def test_empty_is_the_same_as_unset(set: Set) -> None:
+    set(api_keys=KEY, redis_url="")
+    assert load(SenderSettings).redis_url == "redis://localhost:6379/0"
+
+
+def test_keys_are_split_at_commas(set: Set) -> None:
+    set(api_keys=f" {KEY}1 , {KEY}2,")
+    assert [key.get_secret_value() for key in load(SenderSettings).api_keys] == [f"{KEY}1", f"{KEY}2"]
+
+
+@pytest.mark.parametrize("keys", [",", " ", f"{KEY},short"])
+def test_keys_that_open_too_easily(set: Set, faults: Faults, keys: str) -> None:
+    set(api_keys=keys)
+    (line,) = faults(SenderSettings)
+    assert line.startswith("orderbell: ORDERBELL_API_KEYS: ")
+
+
+def test_secret_from_a_file(set: Set, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(KEY + "\n")
+    set(api_keys_file=str(tmp_path / "key"))
+    assert load(SenderSettings).api_keys[0].get_secret_value() == KEY
+
+
+def test_file_that_cannot_be_read(set: Set, faults: Faults, tmp_path: Path) -> None:
+    set(api_keys_file=str(tmp_path / "nothing"))
+    (line,) = faults(SenderSettings)
+    assert "_FILE" in line
+    assert "nothing: No such file" in line
+
+
+def test_file_that_is_no_text(set: Set, faults: Faults, tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(b"\xff\xfe\x00")
+    set(api_keys_file=str(tmp_path / "key"))
+    (line,) = faults(SenderSettings)
+    assert "_FILE" in line
+
+
+def test_no_secret_is_shown(set: Set, faults: Faults) -> None:
+    set(api_keys="hush-hush-key-number-1", jwt_secret="hush-hush" * 4)
+    assert "hush" not in repr(load(ReceiverSettings)) + str(load(ReceiverSettings).model_dump())
+    set(api_keys="hush", jwt_secret="hush", redis_url="redis://:hush@:1", database_url="mysql://u:hush@h/d")
+    assert not any("hush" in line for line in faults(ReceiverSettings) + faults(SenderSettings))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://localhost",
+        "redis://:pw@h:6380/3",
+        "rediss://user:pw@h",
+        "unix:///run/redis.sock",
+        "redis://[::1]:6379",
+    ],
+)
+def test_redis_url(set: Set, url: str) -> None:
+    set(api_keys=KEY, redis_url=url)
+    assert load(SenderSettings).redis_url == url
+
+
+@pytest.mark.parametrize(
+    "url", ["localhost:6379", "http://localhost", "redis://", "redis://h:port", "redis://h:99999"]
+)
+def test_redis_url_that_is_none(set: Set, faults: Faults, url: str) -> None:
+    set(api_keys=KEY, redis_url=url)
+    (line,) = faults(SenderSettings)
+    assert line.startswith("orderbell: ORDERBELL_REDIS_URL: ")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:///x.db",
+        "sqlite+aiosqlite:///",
+        "postgresql://h/d",
+        "postgresql+asyncpg:///d",
+        "mysql://h/d",
+        "x",
+    ],
+)
+def test_database_url_that_is_none(set: Set, faults: Faults, url: str) -> None:
+    set(api_keys=KEY, database_url=url)
+    (line,) = faults(SenderSettings)
+    assert line.startswith("orderbell: ORDERBELL_DATABASE_URL: ")
+
+
+def test_tokens_are_verified_in_exactly_one_way(set: Set, faults: Faults) -> None:
+    set(api_keys=KEY)
+    assert "exactly one" in faults(ReceiverSettings)[0]
+    set(jwt_secret=SECRET, jwks_url="https://issuer.example/keys")
+    assert "exactly one" in faults(ReceiverSettings)[0]
+
+
+def test_secret_that_is_too_short(set: Set, faults: Faults) -> None:
+    set(api_keys=KEY, jwt_secret="s" * 31)
+    assert "at least 32 bytes" in faults(ReceiverSettings)[0]
+
+
+@pytest.mark.parametrize(
+    "origin", ["shop.example", "https://shop.example/", "https://shop.example/x", "*", "ftp://h"]
+)
+def test_origin_that_is_none(set: Set, faults: Faults, origin: str) -> None:
+    set(api_keys=KEY, jwt_secret=SECRET, allowed_origins=f"https://a.example,{origin}")
+    (line,) = faults(ReceiverSettings)
+    assert "is no origin" in line
+
+
+def test_any_proxy_is_refused(set: Set, faults: Faults) -> None:
+    set(api_keys=KEY, forwarded_allow_ips="*")
+    assert "any client's" in faults(SenderSettings)[0]
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.7", "shop.example", ""])
+def test_development_mode_refuses_to_listen_beyond_loopback(set: Set, faults: Faults, host: str) -> None:
+    set(api_keys=KEY, development="1")
+    (line,) = faults(SenderSettings, host=host)
+    assert "loopback" in line
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
+def test_development_mode_listens_on_loopback(set: Set, host: str) -> None:
+    set(api_keys=KEY, development="1")
+    assert load(SenderSettings, host=host).development
+
+
+def test_every_field_of_both_services_is_a_known_name() -> None:
+    assert {"ORDERBELL_DATABASE_URL", "ORDERBELL_JWKS_URL", "ORDERBELL_API_KEYS_FILE"} <= known_names()
