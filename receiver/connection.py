@@ -16,8 +16,8 @@ from types import GeneratorType
 from typing import TYPE_CHECKING, Protocol, cast
 
 from websockets.frames import Frame, Opcode
-from websockets.protocol import OPEN
-from websockets.server import ServerProtocol
+from websockets.protocol import SERVER
+from websockets.protocol import Protocol as Parser
 
 from receiver.frames import PING, close_frame, text_frame
 from receiver.hub import Close, Event
@@ -66,7 +66,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self._transport: asyncio.Transport
-        self._parser: ServerProtocol | None = None
+        self._parser: Parser | None = None
         self._fragments: list[bytes] | None = None  # of a message that is not whole yet
         self._waiter: asyncio.Future[None] | None = None  # of the one task that catches up
         self._close_sent = False
@@ -140,7 +140,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.heard = True
-        parser = self._parser or ServerProtocol(state=OPEN, max_size=MAX_MESSAGE_BYTES)
+        parser = self._parser or Parser(SERVER, max_size=MAX_MESSAGE_BYTES)
         parser.receive_data(data)
         for frame in parser.events_received():
             assert isinstance(frame, Frame)
@@ -168,7 +168,7 @@ class Connection(asyncio.Protocol):
             self._fragments = None
             self._listener.receive(self, text)
 
-    def _flush(self, parser: ServerProtocol) -> bool:
+    def _flush(self, parser: Parser) -> bool:
         """Send what the parser answers: pongs, a close. False once the connection ends."""
         answer = b"".join(parser.data_to_send())
         if self._close_sent:  # what counts now is only the browser's answer to it
@@ -203,7 +203,7 @@ class Connection(asyncio.Protocol):
         self._waiter = None
 
 
-def _between_frames(parser: ServerProtocol) -> bool:
+def _between_frames(parser: Parser) -> bool:
     """Whether the parser waits for the first byte of a message, so that a new one would do as well."""
     assert isinstance(parser.parser, GeneratorType)
     waiting_in = parser.parser.gi_yieldfrom

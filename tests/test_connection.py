@@ -1,0 +1,269 @@
+"""`Connection` on a real socket pair: what a browser may send, and how slow it may read."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+from websockets.client import ClientProtocol
+from websockets.frames import Close as CloseFrame
+from websockets.frames import Frame, Opcode
+from websockets.protocol import OPEN
+from websockets.uri import parse_uri
+
+from receiver.connection import FRAMES_PER_HEARTBEAT, MAX_BUFFER, Connection
+from receiver.heartbeat import Heartbeat
+from receiver.hub import Close, Event
+from shared.auth import Identity
+from shared.cursors import Place
+from tests.waiting import await_until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+pytestmark = pytest.mark.anyio
+
+
+class Listener:
+    """What a gateway would be told."""
+
+    def __init__(self, heartbeat: Heartbeat) -> None:
+        self.messages: list[bytes] = []
+        self.ends: list[tuple[int, str]] = []
+        self.heartbeat = heartbeat
+
+    def receive(self, connection: Connection, message: bytes) -> None:
+        self.messages.append(message)
+
+    def stalled(self, connection: Connection) -> None:
+        self.heartbeat.stalled(connection)
+
+    def closing(self, connection: Connection) -> None:
+        self.heartbeat.closing(connection)
+
+    def lost(self, connection: Connection) -> None:
+        self.heartbeat.discard(connection)
+        self.ends.append(connection.reason)
+
+
+class Browser:
+    """The other end: websockets' client side on a raw socket, so that it can also misbehave."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+        self.protocol = ClientProtocol(parse_uri("ws://localhost/"), state=OPEN, max_size=None)
+
+    async def send(self, data: bytes) -> None:
+        await asyncio.get_running_loop().sock_sendall(self.socket, data)
+
+    async def flush(self) -> None:
+        await self.send(b"".join(self.protocol.data_to_send()))
+
+    async def receive(self) -> Frame:
+        """The next frame; raises `EOFError` where there is none any more."""
+        while not self.protocol.events:
+            data = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(self.socket, 65536), 5)
+            if not data:
+                raise EOFError
+            self.protocol.receive_data(data)
+        frame = self.protocol.events.pop(0)
+        assert isinstance(frame, Frame)
+        return frame
+
+    async def receive_close(self) -> CloseFrame:
+        while (frame := await self.receive()).opcode is not Opcode.CLOSE:
+            pass
+        return CloseFrame.parse(frame.data)
+
+
+class World:
+    def __init__(self) -> None:
+        self.heartbeat = Heartbeat(heartbeat_seconds=1)
+        self.listener = Listener(self.heartbeat)
+        self.connection = Connection(self.listener)
+        self.browser: Browser
+
+    async def connect(self) -> None:
+        ours, theirs = socket.socketpair()
+        for sock in (ours, theirs):  # small and alike everywhere, so that a slow reader is soon one
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+            sock.setblocking(False)
+        await asyncio.get_running_loop().create_connection(lambda: self.connection, sock=ours)
+        self.heartbeat.add(self.connection)
+        self.browser = Browser(theirs)
+
+    def tick(self, seconds: float = 0) -> None:
+        """A second passes, or the clock is moved further."""
+        self.heartbeat.tick(asyncio.get_running_loop().time() + seconds, 0)
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    world = World()
+    await world.connect()
+    yield world
+    world.connection.abort(1006, "the test is over")
+    world.browser.socket.close()
+    await await_until(lambda: bool(world.listener.ends))
+
+
+def event(size: int = 2) -> Event:
+    return Event(Place(1, 1), b"x" * size)
+
+
+async def test_event_arrives_as_one_text_frame(world: World) -> None:
+    world.connection.hand_over(event(300))
+    frame = await world.browser.receive()
+    assert (frame.opcode, frame.data) == (Opcode.TEXT, b"x" * 300)
+
+
+async def test_message_arrives_and_nothing_is_kept_for_it(world: World) -> None:
+    world.browser.protocol.send_text(b"hello")
+    await world.browser.flush()
+    await await_until(lambda: world.listener.messages == [b"hello"])
+    assert world.connection._parser is None
+
+
+async def test_message_in_single_bytes_arrives_whole(world: World) -> None:
+    world.browser.protocol.send_text(b"h" * 200)
+    for byte in b"".join(world.browser.protocol.data_to_send()):
+        await world.browser.send(bytes([byte]))
+        await asyncio.sleep(0)
+    await await_until(lambda: world.listener.messages == [b"h" * 200])
+    assert world.connection._parser is None
+
+
+async def test_message_in_fragments_arrives_whole_around_a_ping(world: World) -> None:
+    protocol = world.browser.protocol
+    protocol.send_text(b"he", fin=False)
+    protocol.send_ping(b"are you there")
+    protocol.send_continuation(b"llo", fin=True)
+    await world.browser.flush()
+    await await_until(lambda: world.listener.messages == [b"hello"])
+    pong = await world.browser.receive()
+    assert (pong.opcode, pong.data) == (Opcode.PONG, b"are you there")
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (b"\x81\x05hello", 1002),  # not masked
+        (b"\xf1\x80\0\0\0\0", 1002),  # reserved bits
+        (b"\x83\x80\0\0\0\0", 1002),  # no such opcode
+        (b"\x80\x80\0\0\0\0", 1002),  # continues nothing
+        (b"\x89\xfe\x00\x7e\0\0\0\0" + b"x" * 126, 1002),  # a ping of 126 bytes
+        (b"\x81\xfe\x40\x01\0\0\0\0", 1009),  # 16,385 bytes
+        (b"\x81\xff\x7f\xff\xff\xff\xff\xff\xff\xff\0\0\0\0", 1009),  # 2^63 - 1 bytes
+        (b"\x82\x81\0\0\0\0x", 1003),  # binary
+        (b"\x88\x81\0\0\0\0x", 1002),  # half a close code
+    ],
+)
+async def test_broken_frame_ends_the_connection(world: World, data: bytes, code: int) -> None:
+    await world.browser.send(data)
+    assert (await world.browser.receive_close()).code == code
+    world.tick(3)
+    await await_until(lambda: [end[0] for end in world.listener.ends] == [code])
+
+
+async def test_close_of_the_browser_is_answered_and_ends_it(world: World) -> None:
+    world.browser.protocol.send_close(1001, "leaving")
+    await world.browser.flush()
+    assert (await world.browser.receive_close()).code == 1001
+    await await_until(lambda: world.listener.ends == [(1001, "closed by the browser")])
+
+
+async def test_first_reason_to_close_wins_and_nothing_follows_it(world: World) -> None:
+    world.connection.close(Close.UNAUTHENTICATED, "expired")
+    world.connection.close(Close.SLOW, "too slow")
+    world.connection.hand_over(event())
+    assert await world.browser.receive_close() == CloseFrame(4401, "expired")
+    await world.browser.flush()
+    with contextlib.suppress(EOFError):
+        pytest.fail(f"{await world.browser.receive()} after the close frame")
+    await await_until(lambda: world.listener.ends == [(4401, "expired")])
+
+
+async def test_browser_that_does_not_answer_a_close_is_ended(world: World) -> None:
+    world.connection.close(Close.FORBIDDEN, "no")
+    world.tick()
+    assert world.listener.ends == []
+    world.tick(3)
+    await await_until(lambda: world.listener.ends == [(4403, "no")])
+
+
+async def test_browser_that_reads_nothing_is_closed_with_bounded_memory(world: World) -> None:
+    handed_over = 0
+    while not world.connection.closed:
+        world.connection.hand_over(event(1_000))
+        handed_over += 1
+    assert world.connection.reason == (4408, "too slow")
+    assert handed_over * 1_000 < 2 * MAX_BUFFER
+    world.tick(3)
+    await await_until(lambda: world.listener.ends == [(4408, "too slow")])
+
+
+async def test_browser_that_stalls_with_little_to_read_is_closed_in_time(world: World) -> None:
+    while not world.connection.paused:
+        world.connection.hand_over(event(1_000))
+    world.tick(4)
+    assert not world.connection.closed
+    world.connection.heard = True  # it sends, but does not read
+    world.tick(6)
+    assert world.connection.reason == (4408, "too slow")
+
+
+async def test_browser_that_reads_again_stays(world: World) -> None:
+    sent = 0
+    while not world.connection.paused:
+        world.connection.hand_over(event(1_000))
+        sent += 1
+    waiting = asyncio.create_task(world.connection.wait_writable())
+    for _ in range(sent):
+        await world.browser.receive()
+    await asyncio.wait_for(waiting, 5)
+    world.tick(60)
+    assert not world.connection.closed
+
+
+async def test_too_many_frames_are_refused(world: World) -> None:
+    for _ in range(FRAMES_PER_HEARTBEAT + 1):
+        world.browser.protocol.send_pong(b"")
+    await world.browser.flush()
+    assert (await world.browser.receive_close()).code == 4429
+
+
+async def test_pings_of_one_that_does_not_read_pile_up_nowhere(world: World) -> None:
+    while not world.connection.paused:
+        world.connection.hand_over(event(1_000))
+    world.browser.protocol.send_ping(b"x" * 125)
+    await world.browser.flush()
+    await await_until(lambda: world.listener.ends == [(4408, "answers pile up")])
+
+
+async def test_silent_browser_is_dropped_within_two_heartbeats(world: World) -> None:
+    world.tick()
+    assert (await world.browser.receive()).opcode is Opcode.PING
+    world.tick()
+    await await_until(lambda: world.listener.ends == [(1006, "no heartbeat")])
+
+
+async def test_browser_that_answers_pings_stays(world: World) -> None:
+    for _ in range(5):
+        world.tick()
+        assert (await world.browser.receive()).opcode is Opcode.PING
+        await world.browser.flush()  # the pong
+        await await_until(lambda: world.connection.heard)
+    assert not world.connection.closed
+
+
+async def test_connection_ends_with_its_token(world: World) -> None:
+    world.connection.identity = Identity("alice", frozenset(), expires_at=100)
+    world.heartbeat.tick(asyncio.get_running_loop().time(), wall_clock=99)
+    assert not world.connection.closed
+    world.connection.heard = True
+    world.heartbeat.tick(asyncio.get_running_loop().time(), wall_clock=101)
+    assert world.connection.reason == (4401, "the token has expired")

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import msgspec
+
+from receiver.hub import Close, Event, Feed, Hub
+from shared.channels import Channel, customer_channel
+from shared.cursors import Place
+
+ALICE = customer_channel("alice")
+
+
+class Recorder:
+    """A subscriber that remembers."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.seqs: list[int] = []
+        self.told: list[bytes] = []
+
+    def hand_over(self, event: Event) -> None:
+        self.seqs.append(event.place.seq)
+
+    def tell(self, text: bytes) -> None:
+        self.told.append(text)
+
+    def close(self, code: Close, reason: str) -> None:
+        self.closed = True
+
+
+def event(seq: int, epoch: int = 1) -> Event:
+    return Event(Place(epoch, seq), b'{"seq":%d}' % seq)
+
+
+def feed_at(seq: int, *subscribers: Recorder) -> Feed:
+    feed = Feed(ALICE)
+    feed.establish(Place(1, seq))
+    feed.live.update(subscribers)
+    return feed
+
+
+def test_next_event_is_handed_to_everyone_live() -> None:
+    one, other = Recorder(), Recorder()
+    feed = feed_at(41, one, other)
+    assert feed.hear(event(42))
+    assert (one.seqs, other.seqs, feed.place) == ([42], [42], Place(1, 42))
+
+
+def test_repeat_is_dropped() -> None:
+    subscriber = Recorder()
+    feed = feed_at(41, subscriber)
+    for seq in (42, 42, 41, 40):
+        assert feed.hear(event(seq))
+    assert subscriber.seqs == [42]
+
+
+def test_event_behind_a_gap_is_not_handed_over() -> None:
+    subscriber = Recorder()
+    feed = feed_at(41, subscriber)
+    assert not feed.hear(event(43))
+    assert (subscriber.seqs, feed.place, feed.heard) == ([], Place(1, 41), Place(1, 43))
+
+
+def test_event_of_a_newer_epoch_needs_a_repair_though_its_seq_is_the_next() -> None:
+    subscriber = Recorder()
+    feed = feed_at(41, subscriber)
+    assert not feed.hear(event(42, epoch=2))
+    assert subscriber.seqs == []
+
+
+def test_event_of_an_older_epoch_is_dropped() -> None:
+    subscriber = Recorder()
+    feed = Feed(ALICE)
+    feed.establish(Place(2, 3))
+    feed.live.add(subscriber)
+    assert feed.hear(event(4, epoch=1))
+    assert subscriber.seqs == []
+
+
+def test_what_was_heard_before_the_head_was_read_counts() -> None:
+    feed = Feed(ALICE)
+    feed.hear(event(43))
+    feed.establish(Place(1, 42))
+    assert feed.place == Place(1, 43)
+
+
+def test_first_place_is_set_once() -> None:
+    feed = feed_at(41)
+    feed.establish(Place(1, 50))
+    assert feed.place == Place(1, 41)
+
+
+def test_those_who_wait_for_the_place_are_told_once() -> None:
+    feed, calls = Feed(ALICE), []
+    feed.when_established(lambda: calls.append("waited"))
+    feed.establish(Place(1, 0))
+    feed.establish(Place(1, 0))
+    feed.when_established(lambda: calls.append("at once"))
+    assert calls == ["waited", "at once"]
+
+
+def test_all_share_one_frame() -> None:
+    shared = event(1)
+    assert shared.websocket_frame is shared.websocket_frame
+    assert msgspec.json.decode(shared.websocket_frame[2:]) == {"seq": 1}
+
+
+class Commands:
+    """What a hub asks of its subscription."""
+
+    def __init__(self) -> None:
+        self.subscribed: list[Channel] = []
+        self.unsubscribed: list[Channel] = []
+        self.hub = Hub(self.subscribed.append, self.unsubscribed.extend)
+
+
+def test_channel_is_subscribed_by_its_first_member_alone() -> None:
+    commands = Commands()
+    first, second = commands.hub.enter(ALICE), commands.hub.enter(ALICE)
+    assert first is second
+    assert commands.subscribed == [ALICE]
+
+
+def test_channel_is_left_after_its_last_member() -> None:
+    commands, one, other = Commands(), Recorder(), Recorder()
+    feed = commands.hub.enter(ALICE)
+    commands.hub.enter(ALICE)
+    feed.live.update((one, other))
+    commands.hub.leave(feed, one)
+    commands.hub.drop_empty()
+    assert (commands.unsubscribed, feed.live) == ([], {other})
+    commands.hub.leave(feed, other)
+    commands.hub.drop_empty()
+    assert (commands.unsubscribed, len(commands.hub)) == ([ALICE], 0)
+
+
+def test_page_that_reloads_finds_its_feed_in_place() -> None:
+    commands = Commands()
+    feed = commands.hub.enter(ALICE)
+    feed.establish(Place(1, 7))
+    commands.hub.leave(feed, Recorder())
+    assert commands.hub.enter(ALICE) is feed
+    commands.hub.drop_empty()
+    assert (commands.subscribed, commands.unsubscribed) == ([ALICE], [])
