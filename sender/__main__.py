@@ -1,0 +1,135 @@
+"""`python -m sender`: builds one sender and runs it until SIGTERM or Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+import structlog
+import uvicorn
+from uvicorn.loops.auto import auto_loop_factory
+
+from sender.api import Api
+from sender.app import create_app
+from sender.database import DatabaseError, DatabaseUnusable, open_database
+from sender.metrics import Metrics
+from sender.page_files import PageFiles
+from sender.relay import Relay
+from sender.retention import Retention
+from sender.seen import SeenTeller
+from shared.auth import ApiKeys
+from shared.log import LogWriter, Names
+from shared.logs import configure_logs
+from shared.redis import connect
+from shared.settings import SenderSettings, load
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from starlette.applications import Starlette
+
+logger = structlog.get_logger(__name__)
+
+PAGE = Path(__file__).parent / "page"
+REQUESTS_END_SECONDS = 3  # with the relay's second below, 5 from SIGTERM to the end
+RELAY_END_SECONDS = 1
+SWITCH_SECONDS = 0.0005  # the writer's thread asks for the interpreter often, and briefly
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=8090, show_default=True)
+def main(host: str, port: int) -> None:
+    """Run the sender: HTTP in, database first, Redis behind it."""
+    settings = load(SenderSettings, host=host)
+    configure_logs(settings.log_format, settings.log_level, "sender")
+    sys.setswitchinterval(SWITCH_SECONDS)
+    listener = _listen(host, port)
+    try:
+        with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
+            runner.run(serve(settings, listener))
+    except (DatabaseUnusable, DatabaseError) as error:
+        _end(f"ORDERBELL_DATABASE_URL: {error}")
+
+
+async def serve(settings: SenderSettings, listener: socket.socket) -> None:
+    """Everything is built here and ends with this."""
+    metrics = Metrics()
+    async with open_database(settings.database_url) as database, connect(settings.redis_url) as redis:
+        log = LogWriter(redis, Names(settings.key_prefix))
+        relay = Relay(database, log, metrics, _now)
+        teller = SeenTeller(log)
+        retention = Retention(database, metrics, _now, history_days=settings.history_days)
+        pages = PageFiles(PAGE, settings.api_keys[0] if settings.development else None)
+        app = create_app(
+            Api(database, relay, teller, metrics, _now), pages, ApiKeys(settings.api_keys), metrics
+        )
+        # A task that dies takes the process with it, loudly: its supervisor starts a whole one.
+        async with asyncio.TaskGroup() as tasks:
+            relaying = tasks.create_task(relay.run())
+            others = [tasks.create_task(teller.run()), tasks.create_task(retention.run())]
+            await _Server(settings, app).serve(sockets=[listener])
+            relay.stop()
+            await asyncio.wait({relaying}, timeout=RELAY_END_SECONDS)
+            for task in (relaying, *others):
+                task.cancel()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, but a signal ends it with exit code 0."""
+
+    def __init__(self, settings: SenderSettings, app: Starlette) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                lifespan="off",
+                ws="none",
+                proxy_headers=True,
+                forwarded_allow_ips=list(settings.forwarded_allow_ips),
+                timeout_graceful_shutdown=REQUESTS_END_SECONDS,
+            )
+        )
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listener in sockets or []:
+            logger.info("listening", url=_url(listener))
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # uvicorn would note the signal here, and raise it again when it has ended.
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        _end(f"cannot listen on {host} port {port}: {error.strerror or error}")
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _end(reason: str) -> NoReturn:
+    print(f"orderbell: {reason}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""Bodies of requests and answers, as types: what is parsed, what is answered and what `/openapi.json` says
+come from the same place.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+
+import msgspec
+
+from sender.history import DEFAULT_LIMIT, MAX_LIMIT
+from sender.orders import Order
+from shared.channels import NAME
+from shared.events import parse_json
+from shared.problems import Problem
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+MAX_BODY_BYTES = 96 * 1024  # an event of 64 KiB, however its caller spaced it
+MAX_BATCH_BYTES = 4 * 2**20  # 1,000 events of 4 KiB
+MAX_BATCH = 1_000  # events
+MAX_CHANNELS = 500  # in one request
+
+T = TypeVar("T")
+
+# The end of line is refused because `$` alone would let one follow.
+Name = Annotated[str, msgspec.Meta(pattern=rf"^{NAME}(?!\n)$", examples=["1042"])]
+CursorText = Annotated[str, msgspec.Meta(examples=["customer:alice=1.42"])]
+Limit = Annotated[int, msgspec.Meta(ge=1, le=MAX_LIMIT)]
+Data = Annotated[
+    dict[str, Any],
+    msgspec.Meta(
+        description="What the event shall tell; `message`, a text, is what the pop-up says.",
+        extra_json_schema={"properties": {"message": {"type": "string"}}},
+    ),
+]
+CloudEvent = Annotated[
+    msgspec.Raw, msgspec.Meta(extra_json_schema={"$ref": "#/components/schemas/CloudEvent"})
+]
+
+
+class PlaceOrder(msgspec.Struct, forbid_unknown_fields=True):
+    order_id: Name
+    customer_id: Name
+    data: Data = {}
+
+
+class CompleteOrder(msgspec.Struct, forbid_unknown_fields=True):
+    data: Data = {}
+
+
+class HistoryRequest(msgspec.Struct, forbid_unknown_fields=True):
+    after: Annotated[
+        list[str],
+        msgspec.Meta(
+            max_length=MAX_CHANNELS,
+            description="Cursors; or channels: from the customer's seen cursor on, of a topic from now on.",
+            examples=[["customer:alice=1.42", "customer:bob", "topic:menu"]],
+        ),
+    ]
+    limit: Limit = DEFAULT_LIMIT
+
+
+class SeenRequest(msgspec.Struct, forbid_unknown_fields=True):
+    cursors: Annotated[list[CursorText], msgspec.Meta(max_length=MAX_CHANNELS)]
+
+
+class CompletedOrder(msgspec.Struct):
+    order: Order
+    event: CloudEvent | None
+
+
+class Orders(msgspec.Struct):
+    orders: list[Order]
+    as_of: CursorText | None  # of the customer, where one was named
+    before: Name | None  # to ask for the orders before these; null after the oldest
+
+
+class EventResult(msgspec.Struct, omit_defaults=True):
+    status: Literal["accepted", "duplicate", "refused"]
+    source: str | None
+    id: str | None
+    cursor: CursorText | msgspec.UnsetType = msgspec.UNSET
+    error: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class EventResults(msgspec.Struct):
+    results: list[EventResult]
+
+
+class ChannelEvents(msgspec.Struct):
+    events: list[CloudEvent]
+    cursor: CursorText  # of the last one given
+    as_of: CursorText
+
+
+class ChannelHistoryBody(msgspec.Struct):
+    channel: str
+    after: CursorText
+    as_of: CursorText
+    seen: CursorText | None
+    reset: Literal["pruned", "epoch", "future"] | None
+    events: list[CloudEvent]
+
+
+class HistoryBody(msgspec.Struct):
+    channels: list[ChannelHistoryBody]
+
+
+class Seen(msgspec.Struct):
+    seen: list[CursorText]
+
+
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    """The whole body. Reads no further than the limit, whatever Content-Length says."""
+    too_large = Problem(413, "content-too-large", f"this request may have at most {max_bytes} bytes")
+    if int(request.headers.get("content-length", "0")) > max_bytes:
+        raise too_large
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > max_bytes:
+            raise too_large
+    return bytes(body)
+
+
+def media_type(request: Request) -> str:
+    """The Content-Type without parameters. Raises `Problem` for any charset but UTF-8."""
+    kind, *parameters = request.headers.get("content-type", "").lower().split(";")
+    for parameter in parameters:
+        name, _, value = parameter.strip().partition("=")
+        if name == "charset" and value.strip('"') not in ("utf-8", "utf8", "us-ascii"):
+            raise Problem(415, "unsupported-media-type", "bodies are UTF-8")
+    return kind.strip()
+
+
+def parse_body(request: Request, body: bytes, body_type: type[T]) -> T:
+    """Raises `Problem` and `InvalidEvent`."""
+    if media_type(request) != "application/json":
+        raise Problem(415, "unsupported-media-type", "Content-Type must be application/json")
+    try:
+        return msgspec.convert(parse_json(body), body_type)
+    except msgspec.ValidationError as error:
+        raise Problem(400, "invalid-body", str(error)) from None
+
+
+def parse_query(request: Request, query_type: type[T]) -> T:
+    """Raises `Problem`, also for unknown parameters: to ignore one would be to answer another question."""
+    given = request.query_params.multi_items()
+    if len(dict(given)) < len(given):
+        raise Problem(400, "invalid-query", "a parameter is given twice")
+    try:
+        return msgspec.convert(dict(given), query_type, strict=False)
+    except msgspec.ValidationError as error:
+        raise Problem(400, "invalid-query", str(error)) from None

@@ -1,0 +1,207 @@
+"""History: a channel's events as the database keeps them, and whether a cursor can still be honoured.
+
+Every answer comes from one snapshot, so that what it says about the head and what it gives belong together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+from sqlalchemy import bindparam, select, text
+
+from sender.tables import channels, generation
+from shared.channels import Channel, is_private
+from shared.cursors import Cursor, Place
+from shared.log import Entry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from sqlalchemy import Connection
+
+MAX_LIMIT = 1_000
+DEFAULT_LIMIT = 100
+MAX_CHANNEL_BYTES = 2**20  # of one channel in one answer; the event that reaches it is still given
+MAX_BYTES = 2**24  # of all channels together
+
+_ROUND = 256  # events read at a time; with 64 KiB each, 16 MiB
+
+
+class Reset(Enum):
+    """Why a cursor can't be honoured."""
+
+    PRUNED = "pruned"  # what followed it is deleted
+    EPOCH = "epoch"  # the database went back since
+    FUTURE = "future"  # no event was ever there
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A channel as the database has it."""
+
+    head: Place
+    pruned_seq: int
+    seen: Place
+
+    def check(self, place: Place) -> Reset | None:
+        """Whether reading can go on after the place."""
+        if place.epoch != self.head.epoch:
+            return Reset.EPOCH
+        if place.seq > self.head.seq:
+            return Reset.FUTURE
+        return Reset.PRUNED if place.seq < self.pruned_seq else None
+
+
+class Request(NamedTuple):
+    """Events of a channel after a place; None means from where its customer has seen, of a topic from now."""
+
+    channel: Channel
+    after: Place | None
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelHistory:
+    """One channel's answer: `entries` follow `after` without a hole, oldest first."""
+
+    channel: Channel
+    after: Place
+    as_of: Place
+    seen: Place | None  # None for topics
+    reset: Reset | None
+    entries: tuple[Entry, ...]
+
+
+def head(connection: Connection, channel: Channel) -> Cursor:
+    """The channel's newest place; seq 0 when nothing was ever there."""
+    return Cursor(channel, states(connection, [channel])[channel].head)
+
+
+def states(connection: Connection, names: Sequence[Channel]) -> dict[Channel, State]:
+    """How each channel stands, also those that never had an event."""
+    epoch = current_epoch(connection)
+    found = {
+        Channel(row.channel): State(
+            Place(epoch, row.seq),
+            row.pruned_seq,
+            Place(row.seen_epoch, row.seen_seq) if row.seen_epoch else Place(epoch, 0),
+        )
+        for row in connection.execute(_STATES, {"channels": list(names)})
+    }
+    untouched = State(Place(epoch, 0), 0, Place(epoch, 0))
+    return {channel: found.get(channel, untouched) for channel in names}
+
+
+def oldest(connection: Connection, channel: Channel) -> Place:
+    """The place before the oldest event that is kept."""
+    state = states(connection, [channel])[channel]
+    return Place(state.head.epoch, state.pruned_seq)
+
+
+def read(connection: Connection, requests: Sequence[Request], *, limit: int) -> list[ChannelHistory]:
+    """Answers in the order asked. Each has at most `limit` events and about `MAX_CHANNEL_BYTES`.
+
+    All together have about `MAX_BYTES`; the last channels may then get fewer, or none.
+    """
+    found = states(connection, [request.channel for request in requests])
+    starts = [_start(request, found[request.channel]) for request in requests]
+    ranges = {
+        request.channel: range(start.seq, min(found[request.channel].head.seq, start.seq + limit))
+        for request, start in zip(requests, starts, strict=True)
+        if found[request.channel].check(start) is None
+    }
+    entries = _read_ranges(connection, ranges)
+    return [
+        _answer(request.channel, start, found[request.channel], entries.get(request.channel, []))
+        for request, start in zip(requests, starts, strict=True)
+    ]
+
+
+def read_some(connection: Connection, channel: Channel, wanted: range) -> list[Entry]:
+    """The first events after the range's start up to its end; as many as are read at a time."""
+    floor = states(connection, [channel])[channel].pruned_seq
+    part = range(max(wanted.start, floor), wanted.stop)[:_ROUND]
+    return [entry for _, entry in _read_round(connection, [(channel, part)])]
+
+
+def current_epoch(connection: Connection) -> int:
+    return int(connection.execute(_EPOCH).scalar_one())
+
+
+def _start(request: Request, state: State) -> Place:
+    if request.after is not None:
+        return request.after
+    return state.seen if is_private(request.channel) else state.head
+
+
+def _answer(channel: Channel, start: Place, state: State, entries: Sequence[Entry]) -> ChannelHistory:
+    seen = state.seen if is_private(channel) else None
+    return ChannelHistory(channel, start, state.head, seen, state.check(start), tuple(entries))
+
+
+def _read_ranges(connection: Connection, ranges: Mapping[Channel, range]) -> dict[Channel, list[Entry]]:
+    """The events after each range's start up to its end, within the limits of bytes."""
+    entries: dict[Channel, list[Entry]] = {}
+    sizes: dict[Channel, int] = {}
+    for part in _rounds(ranges):
+        open_ranges = [wanted for wanted in part if sizes.get(wanted[0], 0) < MAX_CHANNEL_BYTES]
+        for channel, entry in _read_round(connection, open_ranges):
+            if sizes.get(channel, 0) < MAX_CHANNEL_BYTES:
+                entries.setdefault(channel, []).append(entry)
+                sizes[channel] = sizes.get(channel, 0) + len(entry.text)
+        if sum(sizes.values()) >= MAX_BYTES:
+            break
+    return entries
+
+
+def _rounds(ranges: Mapping[Channel, range]) -> Iterator[list[tuple[Channel, range]]]:
+    """The same ranges in parts of `_ROUND` events at most; a channel's come in order."""
+    part: list[tuple[Channel, range]] = []
+    room = _ROUND
+    for channel, wanted in ranges.items():
+        rest = wanted
+        while rest:
+            part.append((channel, rest[:room]))
+            rest, room = rest[room:], room - len(part[-1][1])
+            if not room:
+                yield part
+                part, room = [], _ROUND
+    if part:
+        yield part
+
+
+def _read_round(
+    connection: Connection, ranges: Sequence[tuple[Channel, range]]
+) -> Iterator[tuple[Channel, Entry]]:
+    if not ranges:
+        return
+    wanted = msgspec.json.encode([(channel, part.start, part.stop) for channel, part in ranges]).decode()
+    for channel, epoch, seq, text_ in connection.execute(_READ[connection.dialect.name], {"ranges": wanted}):
+        yield Channel(channel), Entry(Place(epoch, seq), text_.encode())
+
+
+_EPOCH = select(generation.c.epoch)
+_STATES = select(channels).where(channels.c.channel.in_(bindparam("channels", expanding=True)))
+# One statement for many channels. The ranges come as JSON because both databases can open that.
+_READ = {
+    "sqlite": text(
+        """
+        SELECT e.channel, e.epoch, e.seq, e.text
+        FROM json_each(:ranges) AS r
+        CROSS JOIN events AS e ON e.channel = json_extract(r.value, '$[0]')
+            AND e.seq > json_extract(r.value, '$[1]') AND e.seq <= json_extract(r.value, '$[2]')
+        ORDER BY e.channel, e.seq
+        """
+    ),
+    "postgresql": text(
+        """
+        SELECT e.channel, e.epoch, e.seq, e.text
+        FROM jsonb_array_elements(CAST(:ranges AS jsonb)) AS r
+        JOIN events AS e ON e.channel = r ->> 0
+            AND e.seq > CAST(r ->> 1 AS bigint) AND e.seq <= CAST(r ->> 2 AS bigint)
+        ORDER BY e.channel, e.seq
+        """
+    ),
+}

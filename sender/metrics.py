@@ -1,0 +1,71 @@
+"""What the sender counts. Labels have few values: never a customer, an order or a path as it came."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+if TYPE_CHECKING:
+    from sender.outbox import Backlog
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
+class Metrics:
+    """One registry for one service, so that a test's counts are its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.completions = Counter(
+            "orderbell_completions", "Orders completed, repetitions not counted.", registry=self.registry
+        )
+        self.events = Counter(
+            "orderbell_events", "Events that callers posted, by result.", ["result"], registry=self.registry
+        )
+        self.published = Counter(
+            "orderbell_relay_published",
+            "Channels' batches that the relay gave to Redis, by its answer.",
+            ["answer"],
+            registry=self.registry,
+        )
+        self.refilled = Counter(
+            "orderbell_relay_refilled",
+            "Events published anew because Redis had lost them.",
+            registry=self.registry,
+        )
+        self.redis_up = Gauge(
+            "orderbell_redis_up",
+            "Whether the relay's last word with Redis went well.",
+            registry=self.registry,
+        )
+        self.outbox_size = Gauge(
+            "orderbell_outbox_events",
+            "Events that are recorded and not yet published.",
+            registry=self.registry,
+        )
+        self.outbox_age = Gauge(
+            "orderbell_outbox_oldest_seconds", "Age of the oldest of them.", registry=self.registry
+        )
+        self.pruned = Counter(
+            "orderbell_events_pruned", "Events deleted because their time was over.", registry=self.registry
+        )
+        self.requests = Histogram(
+            "orderbell_request_seconds",
+            "Time from a request's head to its answer's end.",
+            ["method", "route", "status"],
+            registry=self.registry,
+            buckets=_SECONDS,
+        )
+
+    def note_backlog(self, backlog: Backlog, *, now: datetime) -> None:
+        oldest = datetime.fromisoformat(backlog.oldest) if backlog.oldest else now
+        self.outbox_size.set(backlog.size)
+        self.outbox_age.set(max(0.0, (now - oldest).total_seconds()))
+
+    def exposition(self) -> bytes:
+        return generate_latest(self.registry)

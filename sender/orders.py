@@ -1,0 +1,195 @@
+"""Orders: placed once, completed once. Completing records the event in the same transaction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import msgspec
+from sqlalchemy import bindparam, select, update
+
+from sender import outbox
+from sender.history import head
+from sender.tables import DIALECTS, events, insert_into, orders
+from shared.channels import customer_channel
+from shared.events import format_time, order_completed
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from sqlalchemy import Connection, Row
+    from sqlalchemy.sql.dml import ReturningInsert
+
+    from shared.cursors import Cursor
+    from shared.events import Draft
+
+OrderStatus = Literal["open", "completed"]
+
+
+class UnknownOrder(LookupError):
+    """An order that was never placed here."""
+
+
+class OrderConflict(ValueError):
+    """An order id that is taken by an order with other content."""
+
+
+class InvalidOrder(ValueError):
+    """Data that no pop-up could show."""
+
+
+class Order(msgspec.Struct, frozen=True):
+    order_id: str
+    customer_id: str
+    status: OrderStatus
+    created_at: str
+    completed_at: str | None
+    data: msgspec.Raw
+
+
+class Placed(NamedTuple):
+    order: Order
+    new: bool
+
+
+class Completed(NamedTuple):
+    order: Order
+    event: bytes | None  # its JSON; None where the history no longer keeps it
+    new: bool
+
+
+class Listed(NamedTuple):
+    """Orders, newest first, and what they were read together with."""
+
+    orders: list[Order]
+    before: str | None  # the order id to go on with; None after the oldest
+    as_of: Cursor | None  # where the customer's channel was at that moment
+
+
+def place(
+    connection: Connection, order_id: str, customer_id: str, data: dict[str, Any], *, now: datetime
+) -> Placed:
+    """Raises `OrderConflict`, and `EventTooLarge` for data that no event could carry."""
+    _draft(order_id, customer_id, data, now=now, traceparent=None)
+    given = {
+        "order_id": order_id,
+        "customer_id": customer_id,
+        "data": msgspec.json.encode(data).decode(),
+        "created_at": format_time(now),
+        "status": "open",
+    }
+    row = connection.execute(_PLACE[connection.dialect.name], given).one_or_none()
+    if row is not None:
+        return Placed(_order(row), new=True)
+    row = connection.execute(_FIND, {"order_id": order_id}).one()
+    if row.customer_id != customer_id or not _same(row.data, data):
+        raise OrderConflict(f"order {order_id} was placed with other content")
+    return Placed(_order(row), new=False)
+
+
+def complete(
+    connection: Connection,
+    order_id: str,
+    data: dict[str, Any],
+    *,
+    now: datetime,
+    traceparent: str | None,
+) -> Completed:
+    """The first completion counts: later ones get its event, whatever data they bring.
+
+    Raises `UnknownOrder` and `EventTooLarge`.
+    """
+    row = connection.execute(_FIND_LOCKED, {"order_id": order_id}).one_or_none()
+    if row is None:
+        raise UnknownOrder(f"no order {order_id}")
+    if row.status == "completed":
+        return Completed(_order(row), _event(connection, row), new=False)
+    merged = msgspec.json.decode(row.data) | data
+    draft = _draft(order_id, row.customer_id, merged, now=now, traceparent=traceparent)
+    recorded = outbox.record(connection, draft, now=now)
+    completed_at = format_time(now)
+    changes = {"status": "completed", "completed_at": completed_at, "seq": recorded.place.seq}
+    connection.execute(_COMPLETE, {"completed_order": order_id, **changes})
+    order = msgspec.structs.replace(_order(row), status="completed", completed_at=completed_at)
+    return Completed(order, recorded.text, new=True)
+
+
+def find(
+    connection: Connection,
+    *,
+    customer_id: str | None,
+    status: OrderStatus | None,
+    before: str | None,
+    limit: int,
+) -> Listed:
+    """The newest orders that fit, and the customer's cursor from the same snapshot.
+
+    `before` is an order id: only orders placed before it. Raises `UnknownOrder` for it.
+    """
+    statement = select(orders).order_by(orders.c.position.desc()).limit(limit + 1)
+    if customer_id is not None:
+        statement = statement.where(orders.c.customer_id == customer_id)
+    if status is not None:
+        statement = statement.where(orders.c.status == status)
+    if before is not None:
+        statement = statement.where(orders.c.position < _position(connection, before))
+    rows = connection.execute(statement).all()
+    return Listed(
+        [_order(row) for row in rows[:limit]],
+        rows[limit - 1].order_id if len(rows) > limit else None,
+        head(connection, customer_channel(customer_id)) if customer_id is not None else None,
+    )
+
+
+def _draft(
+    order_id: str, customer_id: str, data: dict[str, Any], *, now: datetime, traceparent: str | None
+) -> Draft:
+    if not isinstance(data.get("message", ""), str):
+        raise InvalidOrder("data.message must be a text: it is what the customer reads")
+    whose = {"order_id": order_id, "customer_id": customer_id}
+    content = {**whose, "message": f"Order {order_id} is complete", **data, **whose}
+    return order_completed(order_id, customer_channel(customer_id), content, now=now, traceparent=traceparent)
+
+
+def _order(row: Row[Any]) -> Order:
+    return Order(
+        row.order_id,
+        row.customer_id,
+        row.status,
+        row.created_at,
+        row.completed_at,
+        msgspec.Raw(row.data.encode()),
+    )
+
+
+def _event(connection: Connection, row: Row[Any]) -> bytes | None:
+    place = {"channel": customer_channel(row.customer_id), "seq": row.seq}
+    text = connection.execute(_EVENT, place).scalar_one_or_none()
+    return text.encode() if text is not None else None
+
+
+def _position(connection: Connection, order_id: str) -> int:
+    row = connection.execute(_FIND, {"order_id": order_id}).one_or_none()
+    if row is None:
+        raise UnknownOrder(f"no order {order_id}")
+    return int(row.position)
+
+
+def _same(stored: str, data: dict[str, Any]) -> bool:
+    """Whether both say the same; the order of an object's members says nothing."""
+    return msgspec.json.encode(msgspec.json.decode(stored), order="sorted") == msgspec.json.encode(
+        data, order="sorted"
+    )
+
+
+def _place(dialect: str) -> ReturningInsert[Any]:
+    statement = insert_into(dialect, orders).on_conflict_do_nothing(index_elements=[orders.c.order_id])
+    return statement.returning(*orders.c)
+
+
+_PLACE = {dialect: _place(dialect) for dialect in DIALECTS}
+_FIND = select(orders).where(orders.c.order_id == bindparam("order_id"))
+_FIND_LOCKED = _FIND.with_for_update()
+_COMPLETE = update(orders).where(orders.c.order_id == bindparam("completed_order"))
+_EVENT = select(events.c.text).where(
+    events.c.channel == bindparam("channel"), events.c.seq == bindparam("seq")
+)

@@ -1,0 +1,211 @@
+"""Recording events: each gets its channel's next seq, and waits in the outbox until it is published.
+
+The seq is taken under the channel's row lock, in the transaction that records the event. So seqs have no
+holes, and the order of commits is the order of seqs: who has seen 7 can be sure that 6 is not still coming.
+
+Everything takes sets: a batch of a thousand events costs three statements, as one event does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlalchemy import bindparam, func, insert, select, update
+
+from sender.tables import DIALECTS, channels, events, generation, insert_into
+from shared.channels import Channel
+from shared.cursors import Cursor, Place
+from shared.events import Draft, format_time
+from shared.log import Entry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+    from sqlalchemy.sql.dml import ReturningInsert
+
+
+class Status(Enum):
+    """What became of an event that somebody gave us."""
+
+    ACCEPTED = "accepted"
+    DUPLICATE = "duplicate"  # recorded before; it has the place it got then
+    REFUSED = "refused"  # its identity is taken by an event with other content
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """An event at our door. `content` is the digest of what its caller gave, before we added to it."""
+
+    draft: Draft
+    content: str
+
+    @property
+    def identity(self) -> str:
+        return digest(self.draft.source.encode(), self.draft.id.encode())
+
+
+class Receipt(NamedTuple):
+    """What became of an arrival. `cursor` is its event's, None if it was refused."""
+
+    status: Status
+    cursor: Cursor | None
+
+
+class Recorded(NamedTuple):
+    place: Place
+    text: bytes
+
+
+class Waiting(NamedTuple):
+    """An event in the outbox."""
+
+    position: int
+    channel: Channel
+    entry: Entry
+
+
+class Backlog(NamedTuple):
+    size: int
+    oldest: str | None  # when its oldest event was recorded
+
+
+def digest(*parts: bytes) -> str:
+    """Short enough for an index, long enough that nobody finds two texts with the same."""
+    state = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        state.update(b"%d:" % len(part))
+        state.update(part)
+    return state.hexdigest()
+
+
+def record(connection: Connection, draft: Draft, *, now: datetime) -> Recorded:
+    """Record an event whose identity is new because we have just made it."""
+    (recorded,) = _record(connection, [Arrival(draft, content="")], now=now)
+    return recorded
+
+
+def record_once(connection: Connection, arrivals: Sequence[Arrival], *, now: datetime) -> list[Receipt]:
+    """Record those that were not recorded before. A receipt each, in the order given."""
+    identities = [arrival.identity for arrival in arrivals]
+    known = _known(connection, identities)
+    fresh: dict[str, Arrival] = {}
+    for identity, arrival in zip(identities, arrivals, strict=True):
+        if identity not in known:
+            fresh.setdefault(identity, arrival)  # of two in one batch, the first
+    recorded = _record(connection, list(fresh.values()), now=now)
+    for (identity, arrival), (place, _) in zip(fresh.items(), recorded, strict=True):
+        known[identity] = _Known(arrival.content, Cursor(arrival.draft.channel, place))
+    return [
+        _receipt(arrival, known[identity], accepted=fresh.get(identity) is arrival)
+        for identity, arrival in zip(identities, arrivals, strict=True)
+    ]
+
+
+def unpublished(connection: Connection, *, limit: int) -> list[Waiting]:
+    """What waits in the outbox, oldest first; of one channel in order of seq."""
+    # Never "position greater than the last": rows become visible in another order than they are numbered.
+    rows = connection.execute(_UNPUBLISHED, {"limit": limit})
+    return [
+        Waiting(position, Channel(channel), Entry(Place(epoch, seq), text.encode()))
+        for position, channel, epoch, seq, text in rows
+    ]
+
+
+def mark_published(connection: Connection, positions: Iterable[int], *, now: datetime) -> None:
+    connection.execute(_MARK, {"positions": list(positions), "now": format_time(now)})
+
+
+def backlog(connection: Connection) -> Backlog:
+    """How much waits in the outbox."""
+    return Backlog(*connection.execute(_BACKLOG).one())
+
+
+class _Known(NamedTuple):
+    content: str
+    cursor: Cursor
+
+
+def _known(connection: Connection, identities: Sequence[str]) -> dict[str, _Known]:
+    return {
+        identity: _Known(content, Cursor(Channel(channel), Place(epoch, seq)))
+        for identity, content, channel, epoch, seq in connection.execute(_KNOWN, {"identities": identities})
+    }
+
+
+def _receipt(arrival: Arrival, known: _Known, *, accepted: bool) -> Receipt:
+    if accepted:
+        return Receipt(Status.ACCEPTED, known.cursor)
+    if arrival.content == known.content:
+        return Receipt(Status.DUPLICATE, known.cursor)
+    return Receipt(Status.REFUSED, None)
+
+
+def _record(connection: Connection, arrivals: Sequence[Arrival], *, now: datetime) -> list[Recorded]:
+    if not arrivals:
+        return []
+    next_places = _take_places(connection, Counter(arrival.draft.channel for arrival in arrivals))
+    recorded_at = format_time(now)
+    recorded, rows = [], []
+    for arrival in arrivals:
+        channel = arrival.draft.channel
+        place = next_places[channel]
+        next_places[channel] = Place(place.epoch, place.seq + 1)
+        text = arrival.draft.text(place)
+        recorded.append(Recorded(place, text))
+        rows.append(
+            {
+                "channel": channel,
+                "seq": place.seq,
+                "epoch": place.epoch,
+                "identity": arrival.identity,
+                "content": arrival.content,
+                "recorded_at": recorded_at,
+                "text": text.decode(),
+            }
+        )
+    connection.execute(_INSERT, rows)
+    return recorded
+
+
+def _take_places(connection: Connection, counts: Counter[Channel]) -> dict[Channel, Place]:
+    """Move each channel's seq by its count; the first place taken in each. Locks the channels' rows."""
+    # By name, so that two batches that share channels wait for each other instead of deadlocking.
+    rows = [{"channel": channel, "seq": counts[channel]} for channel in sorted(counts)]
+    heads = connection.execute(_TAKE[connection.dialect.name], rows if len(rows) > 1 else rows[0])
+    return {
+        Channel(channel): Place(epoch, seq - counts[Channel(channel)] + 1) for channel, seq, epoch in heads
+    }
+
+
+def _take(dialect: str) -> ReturningInsert[Any]:
+    statement = insert_into(dialect, channels)
+    return statement.on_conflict_do_update(
+        index_elements=[channels.c.channel], set_={"seq": channels.c.seq + statement.excluded.seq}
+    ).returning(channels.c.channel, channels.c.seq, _EPOCH)
+
+
+# Statements are made once: making one costs about as much as running it.
+_EPOCH = select(generation.c.epoch).scalar_subquery()
+_TAKE = {dialect: _take(dialect) for dialect in DIALECTS}
+_INSERT = insert(events)
+_KNOWN = select(events.c.identity, events.c.content, events.c.channel, events.c.epoch, events.c.seq).where(
+    events.c.identity.in_(bindparam("identities", expanding=True))
+)
+_UNPUBLISHED = (
+    select(events.c.position, events.c.channel, events.c.epoch, events.c.seq, events.c.text)
+    .where(events.c.published_at.is_(None))
+    .order_by(events.c.position)
+    .limit(bindparam("limit"))
+)
+_MARK = (
+    update(events)
+    .where(events.c.position.in_(bindparam("positions", expanding=True)))
+    .values(published_at=bindparam("now"))
+)
+_BACKLOG = select(func.count(), func.min(events.c.recorded_at)).where(events.c.published_at.is_(None))

@@ -1,0 +1,125 @@
+"""PostgreSQL behind the two doors: asyncpg, a small pool, and the isolation that each door needs.
+
+Writes run READ COMMITTED and take row locks in one order (an order's row, then channels by name), so they
+do not deadlock; what the database still refuses (a deadlock, two callers recording the same event at the
+same time) is run again. Reads see one snapshot, so that `as_of` and what was read with it belong together.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+import structlog
+from sqlalchemy import make_url, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from sender.database import DatabaseFull, DatabaseUnavailable
+from sender.migrations import migrate
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from sqlalchemy import Connection
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+logger = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+ATTEMPTS = 5
+POOL_SIZE = 10
+COMMAND_SECONDS = 10
+LOCK_SECONDS = 5
+
+_MIGRATION_LOCK = 0x6F7264657262656C  # "orderbel": any number that nobody else uses
+_RUN_AGAIN = frozenset({"40001", "40P01", "23505"})  # serialization failure, deadlock, unique violation
+_FULL = frozenset({"53100"})
+_BUSY = frozenset({"53000", "53200", "53300", "55P03", "57014", "57P01", "57P02", "57P03", "25006"})
+
+
+@asynccontextmanager
+async def open_postgres(url: str) -> AsyncIterator[PostgresDatabase]:
+    engine = create_async_engine(
+        make_url(url),
+        pool_size=POOL_SIZE,
+        max_overflow=0,
+        pool_timeout=LOCK_SECONDS,
+        isolation_level="READ COMMITTED",
+        connect_args={
+            "timeout": LOCK_SECONDS,
+            "command_timeout": COMMAND_SECONDS,
+            "server_settings": {"application_name": "orderbell", "lock_timeout": str(LOCK_SECONDS * 1000)},
+        },
+    )
+    try:
+        async with _explained(), engine.begin() as connection:
+            await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
+            await connection.run_sync(migrate)
+        yield PostgresDatabase(engine)
+    finally:
+        await engine.dispose()
+
+
+class PostgresDatabase:
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._write_engine = engine
+        self._read_engine = engine.execution_options(
+            isolation_level="REPEATABLE READ", postgresql_readonly=True
+        )
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return await self._write_once(work)
+            except _RunAgain as refusal:
+                logger.debug("transaction runs again", reason=str(refusal.__cause__))
+        try:
+            return await self._write_once(work)
+        except _RunAgain as refusal:
+            raise DatabaseUnavailable(f"refused {ATTEMPTS} times in a row") from refusal
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        async with _explained(), self._read_engine.connect() as connection:
+            return await connection.run_sync(work)
+
+    async def _write_once(self, work: Callable[[Connection], T]) -> T:
+        async with _explained(), self._write_engine.connect() as connection, connection.begin():
+            return await self._run(connection, work)
+
+    async def _run(self, connection: AsyncConnection, work: Callable[[Connection], T]) -> T:
+        try:
+            return await connection.run_sync(work)
+        except DBAPIError as error:
+            # Before the commit nothing is stored, so it is safe to run again, also on a new connection.
+            if error.connection_invalidated or _code(error) in _RUN_AGAIN:
+                raise _RunAgain from error
+            raise
+
+
+class _RunAgain(Exception):
+    """The work did no wrong and nothing of it is stored."""
+
+
+@asynccontextmanager
+async def _explained() -> AsyncIterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        code = _code(error)
+        if code in _FULL:
+            raise DatabaseFull("the database's disk is full") from error
+        if error.connection_invalidated or code in _BUSY or code.startswith("08"):
+            raise DatabaseUnavailable(f"PostgreSQL: {error.orig}") from error
+        raise
+    except PoolTimeout as error:
+        raise DatabaseUnavailable(f"no connection was free for {LOCK_SECONDS} s") from error
+    except (OSError, TimeoutError) as error:  # asyncpg's own, while it connects or waits
+        raise DatabaseUnavailable(f"PostgreSQL does not answer: {error}") from error
+
+
+def _code(error: DBAPIError) -> str:
+    """The SQLSTATE, or an empty text."""
+    return str(getattr(error.orig, "sqlstate", None) or "")

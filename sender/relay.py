@@ -1,0 +1,185 @@
+"""The relay: takes events out of the outbox and gives them to Redis, in each channel's order.
+
+It may crash, repeat itself and race with the relays of other senders; what makes that harmless is the publish
+script's answer (`shared.log`):
+
+* OK, DUP: Redis has them; mark them published.
+* GAP: something before them is missing, because Redis lost it. The database has it: publish that first.
+* STALE: Redis knows a newer epoch than we do, so this database is an old copy. Nothing more can be published
+  rightly until somebody looks; the events stay in the outbox.
+
+While Redis is away the outbox grows and requests go on as before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from functools import partial
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import structlog
+from redis.exceptions import RedisError
+
+from sender import history, outbox
+from sender.database import DatabaseError
+from shared.log import LOG_LENGTH, Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+
+    from sender.database import Database
+    from sender.metrics import Metrics
+    from sender.outbox import Waiting
+    from shared.channels import Channel
+    from shared.cursors import Place
+    from shared.log import Entry, LogWriter, Published
+
+logger = structlog.get_logger(__name__)
+
+BATCH = 500  # events in one round trip
+POLL_SECONDS = 1.0  # finds what another sender recorded and did not live to publish
+MAX_BACKOFF_SECONDS = 5.0
+DEAD_SECONDS = 30.0  # without a turn of the loop; Redis' and the database's deadlines are far below
+
+
+class Relay:
+    """Run by its owner as a task; `wake` it after each commit that recorded events."""
+
+    def __init__(
+        self, database: Database, log: LogWriter, metrics: Metrics, clock: Callable[[], datetime]
+    ) -> None:
+        self._database = database
+        self._log = log
+        self._metrics = metrics
+        self._clock = clock
+        self._woken = asyncio.Event()
+        self._stopping = False
+        self._failures = 0
+        self._last_turn = asyncio.get_running_loop().time()
+        self.redis_up: bool | None = None  # None before the first word with it
+
+    @property
+    def alive(self) -> bool:
+        return asyncio.get_running_loop().time() - self._last_turn < DEAD_SECONDS
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    def stop(self) -> None:
+        """After one more look into the outbox, `run` returns."""
+        self._stopping = True
+        self._woken.set()
+
+    async def run(self) -> None:
+        while True:
+            stopping = self._stopping  # read before the last look, not after it
+            self._last_turn = asyncio.get_running_loop().time()
+            self._woken.clear()
+            more = await self._try_batch()
+            if stopping and not more:
+                return
+            if not more:
+                await self._wait()
+
+    async def _try_batch(self) -> bool:
+        """Publish a batch; whether there is more to do at once."""
+        try:
+            more = await self._relay_batch()
+        except (RedisError, OSError) as error:
+            self._note_redis(up=False, reason=str(error))
+        except DatabaseError as error:
+            logger.warning("relay cannot use the database", reason=str(error))
+        except _Stale:
+            pass  # logged where it was found
+        else:
+            self._failures = 0
+            return more
+        self._failures += 1
+        return False
+
+    async def _wait(self) -> None:
+        """Until woken; after a failure, for a while that grows with each one."""
+        if self._failures and not self._stopping:
+            longest = min(MAX_BACKOFF_SECONDS, 0.1 * 2 ** min(self._failures, 10))
+            await asyncio.sleep(random.uniform(longest / 2, longest))
+            return
+        try:
+            async with asyncio.timeout(POLL_SECONDS):
+                await self._woken.wait()
+        except TimeoutError:
+            pass
+
+    async def _relay_batch(self) -> bool:
+        waiting = await self._database.read(partial(outbox.unpublished, limit=BATCH))
+        if not waiting:
+            return False
+        channels = _by_channel(waiting)
+        batches = [(channel, [event.entry for event in events]) for channel, events in channels.items()]
+        answers = await self._publish(batches)
+        published: list[int] = []
+        stale: Place | None = None
+        for (channel, entries), answer in zip(batches, answers, strict=True):
+            if answer.answer is Answer.GAP:
+                answer = await self._refill(channel, answer.head, entries[-1].place)
+            if answer.answer is Answer.STALE:
+                stale = answer.head
+            elif answer.answer is not Answer.GAP:  # a second one: Redis was emptied meanwhile, come again
+                published += [event.position for event in channels[channel]]
+        if published:
+            await self._database.write(partial(outbox.mark_published, positions=published, now=self._clock()))
+        if stale:
+            await self._tell_stale(stale)
+        return len(waiting) == BATCH and bool(published)
+
+    async def _publish(
+        self, batches: Sequence[tuple[Channel, Sequence[Entry]]], *, restart: bool = False
+    ) -> list[Published]:
+        answers = await self._log.publish(batches, restart=restart)
+        self._note_redis(up=True)
+        for published in answers:
+            self._metrics.published.labels(published.answer.value).inc()
+        return answers
+
+    async def _refill(self, channel: Channel, known: Place, last: Place) -> Published:
+        """Publish all that Redis lacks of a channel, up to `last`; of a large hole only the newest events."""
+        first = max(known.seq + 1, last.seq - LOG_LENGTH + 1)
+        while True:
+            wanted = range(first - 1, last.seq)
+            found = await self._database.read(partial(history.read_some, channel=channel, wanted=wanted))
+            (answer,) = await self._publish([(channel, found)], restart=found[0].place.seq > known.seq + 1)
+            self._metrics.refilled.inc(len(found))
+            if answer.answer is not Answer.OK or answer.head >= last:
+                return answer
+            known, first = answer.head, answer.head.seq + 1
+
+    def _note_redis(self, *, up: bool, reason: str = "") -> None:
+        """Log a change of state, once."""
+        if up is not self.redis_up:
+            self.redis_up = up
+            self._metrics.redis_up.set(up)
+            if up:
+                logger.info("redis answers the relay")
+            else:
+                logger.warning("redis is away; events wait in the outbox", reason=reason)
+
+    async def _tell_stale(self, newer: Place) -> None:
+        epoch = await self._database.read(history.current_epoch)
+        logger.error(
+            "redis knows a newer epoch: this database is an old copy, its events are not published",
+            ours=epoch,
+            newer=newer.epoch,
+        )
+        raise _Stale
+
+
+class _Stale(Exception):
+    """Already logged; the relay only has to wait."""
+
+
+def _by_channel(waiting: Sequence[Waiting]) -> dict[Channel, list[Waiting]]:
+    """Each channel's events in order of seq."""
+    in_order = sorted(waiting, key=lambda event: (event.channel, event.entry.place))
+    return {channel: list(events) for channel, events in groupby(in_order, key=lambda event: event.channel)}

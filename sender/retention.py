@@ -1,0 +1,114 @@
+"""Retention: what is older than the history's time is deleted, a little at a time.
+
+Only published events go, and of each channel only a beginning: `pruned_seq` moves in the same transaction,
+so that a cursor before it gets a reset and never a hole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING
+
+import structlog
+from sqlalchemy import bindparam, delete, select, update
+
+from sender.database import DatabaseError
+from sender.idempotency import KEPT_HOURS
+from sender.tables import channels, events, idempotency
+from shared.events import format_time
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+    from sender.database import Database
+    from sender.metrics import Metrics
+
+logger = structlog.get_logger(__name__)
+
+BATCH = 500  # rows in one transaction, so that nobody waits long behind it
+EVERY_SECONDS = 60.0
+
+
+class Retention:
+    def __init__(
+        self, database: Database, metrics: Metrics, clock: Callable[[], datetime], *, history_days: float
+    ) -> None:
+        self._database = database
+        self._metrics = metrics
+        self._clock = clock
+        self._kept = timedelta(days=history_days)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            try:
+                await self.sweep()
+            except DatabaseError as error:
+                logger.warning("retention cannot use the database", reason=str(error))
+            await asyncio.sleep(EVERY_SECONDS)
+
+    async def sweep(self) -> None:
+        """Delete all whose time is over."""
+        now = self._clock()
+        await self._drain(partial(prune_keys, before=now - timedelta(hours=KEPT_HOURS)))
+        count = await self._drain(partial(prune_events, before=now - self._kept))
+        if count:
+            self._metrics.pruned.inc(count)
+            logger.info("history pruned", events=count)
+
+    async def _drain(self, prune: Callable[[Connection], int]) -> int:
+        total = 0
+        while count := await self._database.write(prune):
+            total += count
+        return total
+
+
+def prune_events(connection: Connection, *, before: datetime) -> int:
+    """Delete some events recorded before that moment; how many."""
+    old = connection.execute(_OLD, {"before": format_time(before), "limit": BATCH}).all()
+    last: dict[str, int] = {}
+    for channel, seq in old:
+        last[channel] = max(seq, last.get(channel, 0))
+    count = 0
+    for channel in sorted(last):  # by name, as everybody locks channels
+        count += _prune_channel(connection, channel, last[channel])
+    return count
+
+
+def prune_keys(connection: Connection, *, before: datetime) -> int:
+    """Delete some idempotency keys stored before that moment; how many."""
+    return connection.execute(_PRUNE_KEYS, {"before": format_time(before), "limit": BATCH}).rowcount
+
+
+def _prune_channel(connection: Connection, channel: str, last: int) -> int:
+    connection.execute(_MOVE, {"pruned_channel": channel, "last": last})
+    return connection.execute(_PRUNE, {"channel": channel, "last": last}).rowcount
+
+
+_OLD = (
+    select(events.c.channel, events.c.seq)
+    .where(events.c.recorded_at < bindparam("before"), events.c.published_at.is_not(None))
+    .order_by(events.c.recorded_at)
+    .limit(bindparam("limit"))
+)
+_MOVE = (
+    update(channels)
+    .where(channels.c.channel == bindparam("pruned_channel"), channels.c.pruned_seq < bindparam("last"))
+    .values(pruned_seq=bindparam("last"))
+)
+_PRUNE = delete(events).where(
+    events.c.channel == bindparam("channel"),
+    events.c.seq <= bindparam("last"),
+    events.c.published_at.is_not(None),
+)
+_OLD_KEYS = (
+    select(idempotency.c.scope)
+    .where(idempotency.c.created_at < bindparam("before"))
+    .limit(bindparam("limit"))
+)
+_PRUNE_KEYS = delete(idempotency).where(idempotency.c.scope.in_(_OLD_KEYS))

@@ -1,0 +1,241 @@
+"""SQLite behind the two doors: one thread that writes, a few that read.
+
+SQLite has one writer at a time, and what costs is the disk sync of each commit. So the writes that wait
+are run together in one transaction, each in a savepoint of its own, and committed once: the more callers
+wait, the less each pays (group commit). A thread of plain calls is also several times cheaper than an
+async driver, which hops to a thread and back for every statement.
+
+The settings' `sqlite+aiosqlite://` is the usual spelling for such a URL in an async service; the driver
+used is Python's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import structlog
+from sqlalchemy import URL, create_engine, event, make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool, QueuePool
+
+from sender.database import DatabaseError, DatabaseFull, DatabaseUnavailable, DatabaseUnusable
+from sender.migrations import migrate
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from sqlalchemy import Connection, Engine
+
+logger = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+BUSY_SECONDS = 5  # how long another process may hold the lock before we say so
+MAX_JOBS = 256  # writes in one transaction; bounds how long the first waits for the last
+MAX_WAITING = 5_000  # writes; beyond that, callers are sent away at once
+READERS = 3
+
+_PRAGMAS = {
+    "busy_timeout": BUSY_SECONDS * 1000,
+    "journal_mode": "wal",
+    "synchronous": 2,  # FULL: NORMAL may lose commits that were answered when the power fails
+    "foreign_keys": 1,
+}
+
+
+@asynccontextmanager
+async def open_sqlite(url: str) -> AsyncIterator[SqliteDatabase]:
+    path = make_url(url).database
+    if not path or path == ":memory:":
+        raise DatabaseUnusable("SQLite must have a file: what is only in memory is lost with the process")
+    await asyncio.to_thread(_prepare, path)
+    database = SqliteDatabase(path)
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+class SqliteDatabase:
+    """Belongs to the loop it is made in."""
+
+    def __init__(self, path: str) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
+        self._waiting = 0
+        self._write_engine = _engine(path, begin="BEGIN IMMEDIATE")
+        self._read_engine = _engine(path, begin="BEGIN")
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="sqlite-reader")
+        self._writer = threading.Thread(target=self._write_jobs, name="sqlite-writer", daemon=True)
+        self._writer.start()
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        if self._waiting >= MAX_WAITING:
+            raise DatabaseUnavailable(f"{MAX_WAITING} writes are waiting already")
+        job: _Job[T] = _Job(work, self._loop.create_future())
+        self._waiting += 1
+        self._jobs.put(job)
+        try:
+            return await job.done
+        finally:
+            self._waiting -= 1
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        return await self._loop.run_in_executor(self._readers, self._read, work)
+
+    async def close(self) -> None:
+        """What was given before is done first."""
+        self._jobs.put(None)
+        await asyncio.to_thread(self._writer.join)
+        await asyncio.to_thread(self._readers.shutdown)
+        self._read_engine.dispose()
+        self._write_engine.dispose()
+
+    def _read(self, work: Callable[[Connection], T]) -> T:
+        try:
+            with self._read_engine.connect() as connection, connection.begin():
+                return work(connection)
+        except DBAPIError as error:
+            raise _explain(error) from error
+
+    # Everything below runs in the writer's thread.
+
+    def _write_jobs(self) -> None:
+        with self._write_engine.connect() as connection:
+            while jobs := self._take():
+                outcomes = _run(connection, jobs)
+                self._loop.call_soon_threadsafe(_resolve, jobs, outcomes)
+
+    def _take(self) -> list[_Job[Any]]:
+        """All that wait, but at least one; none when closed."""
+        first = self._jobs.get()
+        jobs = [] if first is None else [first]
+        while jobs and len(jobs) < MAX_JOBS and not self._jobs.empty():
+            following = self._jobs.get()
+            if following is None:
+                self._jobs.put(None)  # for the next time
+                break
+            jobs.append(following)
+        return jobs
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Job(Generic[T]):
+    work: Callable[[Connection], T]
+    done: asyncio.Future[T]
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    error: Exception
+
+
+class _TransactionLost(Exception):
+    """SQLite rolled back all of the transaction by itself, as it does when the disk is full."""
+
+
+def _run(connection: Connection, jobs: Sequence[_Job[Any]]) -> Sequence[Any]:
+    """One transaction for all jobs; what each came to. Without the commit, none came to anything."""
+    try:
+        with connection.begin():
+            return [_run_one(connection, job) for job in jobs]
+    except _TransactionLost as error:
+        return [_Failure(_explain(error.__cause__ or error))] * len(jobs)
+    except Exception as error:  # the thread must outlive a failed commit, whatever its reason
+        return [_Failure(_explain(error))] * len(jobs)
+
+
+def _run_one(connection: Connection, job: _Job[T]) -> T | _Failure:
+    # The driver's own savepoint costs a tenth of SQLAlchemy's.
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    driver.execute("SAVEPOINT job")
+    try:
+        result = job.work(connection)
+    except Exception as error:  # this job's alone: the others go on
+        if not driver.in_transaction:
+            raise _TransactionLost from error
+        driver.execute("ROLLBACK TO job")
+        driver.execute("RELEASE job")
+        return _Failure(_explain(error))
+    driver.execute("RELEASE job")
+    return result
+
+
+def _resolve(jobs: Sequence[_Job[Any]], outcomes: Sequence[Any]) -> None:
+    for job, outcome in zip(jobs, outcomes, strict=True):
+        if job.done.done():  # its caller was cancelled
+            continue
+        if isinstance(outcome, _Failure):
+            job.done.set_exception(outcome.error)
+        else:
+            job.done.set_result(outcome)
+
+
+def _prepare(path: str) -> None:
+    """The file, the schema, and whether SQLite keeps what we promise."""
+    engine = _engine(path, begin="BEGIN IMMEDIATE")
+    try:
+        with engine.connect() as connection:
+            _check_pragmas(connection)
+            with connection.begin():
+                migrate(connection)
+    except DBAPIError as error:
+        raise _explain(error) from error
+    finally:
+        engine.dispose()
+
+
+def _check_pragmas(connection: Connection) -> None:
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    for name, wanted in _PRAGMAS.items():
+        (found,) = driver.execute(f"PRAGMA {name}").fetchone()
+        if found != wanted:
+            raise DatabaseUnusable(f"SQLite does not take PRAGMA {name}={wanted} here; it is {found}")
+
+
+def _engine(path: str, *, begin: str) -> Engine:
+    reading = begin == "BEGIN"
+    engine = create_engine(
+        URL.create("sqlite+pysqlite", database=path),
+        poolclass=QueuePool if reading else NullPool,
+        # Python's module would begin transactions by itself, and too late; we say when.
+        connect_args={"isolation_level": None, "check_same_thread": False},
+        **({"pool_size": READERS, "max_overflow": 0} if reading else {}),
+    )
+
+    @event.listens_for(engine, "connect")
+    def set_pragmas(driver: sqlite3.Connection, _record: object) -> None:
+        for name, value in _PRAGMAS.items():
+            driver.execute(f"PRAGMA {name}={value}")
+
+    @event.listens_for(engine, "begin")
+    def begin_transaction(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine
+
+
+def _explain(error: BaseException) -> Exception:
+    """What the caller is told; an error that is none of the database's is theirs and stays itself."""
+    original = error.orig if isinstance(error, DBAPIError) else error
+    if not isinstance(original, sqlite3.OperationalError | sqlite3.DatabaseError):
+        return error if isinstance(error, Exception) else DatabaseError(str(error))
+    if isinstance(original, sqlite3.IntegrityError):
+        return error if isinstance(error, Exception) else original
+    code = getattr(original, "sqlite_errorcode", 0) & 0xFF  # the lower byte is the kind
+    if code == sqlite3.SQLITE_FULL:
+        return DatabaseFull("the disk is full")
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return DatabaseUnavailable(f"another process has locked the database for {BUSY_SECONDS} s")
+    if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+        return DatabaseUnavailable(str(original))
+    return error if isinstance(error, Exception) else original

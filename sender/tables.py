@@ -1,0 +1,116 @@
+"""The tables of the sender's database, the same on SQLite and PostgreSQL.
+
+Times are texts as RFC 3339 has them, in UTC with milliseconds: they sort as they follow each other, and
+nobody converts them on the way out.
+
+`events` is outbox and history in one: a row is in the outbox while `published_at` is null, and history
+afterwards. There is no other queue, so nothing can be in one and missing in the other.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "%(table_name)s_%(column_0_N_name)s_index",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "ck": "%(table_name)s_%(constraint_name)s_check",
+        "pk": "%(table_name)s_pkey",
+    }
+)
+
+# SQLite counts rows by itself only where the type is exactly INTEGER.
+_Position = BigInteger().with_variant(Integer, "sqlite")
+_Time = String(24)
+_Name = String(128)
+_Channel = String(160)
+_Digest = String(32)
+
+channels = Table(
+    "channels",
+    metadata,
+    Column("channel", _Channel, primary_key=True),
+    Column("seq", BigInteger, nullable=False),  # of its newest event; its row lock orders the channel
+    Column("pruned_seq", BigInteger, nullable=False, server_default="0"),  # deleted up to here
+    Column("seen_epoch", BigInteger, nullable=False, server_default="0"),  # 0: never reported
+    Column("seen_seq", BigInteger, nullable=False, server_default="0"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("position", _Position, primary_key=True, autoincrement=True),
+    Column("channel", _Channel, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("identity", _Digest, nullable=False, unique=True),  # of source and id, which may be long
+    Column("content", _Digest, nullable=False),  # of what the caller gave: tells a repetition from a clash
+    Column("recorded_at", _Time, nullable=False),
+    Column("published_at", _Time),
+    Column("text", Text, nullable=False),  # the event's final JSON; last, as it may fill pages of its own
+    UniqueConstraint("channel", "seq"),
+)
+Index(
+    "events_unpublished_index",
+    events.c.position,
+    sqlite_where=events.c.published_at.is_(None),
+    postgresql_where=events.c.published_at.is_(None),
+)
+Index("events_recorded_at_index", events.c.recorded_at)  # retention deletes the oldest
+
+orders = Table(
+    "orders",
+    metadata,
+    Column("position", _Position, primary_key=True, autoincrement=True),
+    Column("order_id", _Name, nullable=False, unique=True),
+    Column("customer_id", _Name, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("created_at", _Time, nullable=False),
+    Column("completed_at", _Time),
+    Column("seq", BigInteger),  # of its event, in its customer's channel
+    Column("data", Text, nullable=False),  # JSON as the caller gave it
+    CheckConstraint("status IN ('open', 'completed')", name="status"),
+)
+Index("orders_customer_id_status_index", orders.c.customer_id, orders.c.status, orders.c.position)
+Index("orders_status_index", orders.c.status, orders.c.position)
+
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("scope", _Digest, primary_key=True),  # digest of API key, method, path and Idempotency-Key
+    Column("body", _Digest, nullable=False),  # digest of the request's body
+    Column("created_at", _Time, nullable=False),
+    Column("status", Integer),  # null where the answer is not kept but made anew
+    Column("answer", Text),
+)
+Index("idempotency_created_at_index", idempotency.c.created_at)
+
+generation = Table(
+    "generation",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("epoch", BigInteger, nullable=False),  # grows when the database itself went back
+    CheckConstraint("id = 1", name="one_row"),
+)
+
+
+Insert = sqlite.Insert | postgresql.Insert
+DIALECTS = ("sqlite", "postgresql")
+
+
+def insert_into(dialect: str, table: Table) -> Insert:
+    """An INSERT that knows ON CONFLICT, which the standard lacks and both databases have."""
+    return sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
