@@ -191,8 +191,6 @@ class Api:
         body = await bodies.read_body(request, bodies.MAX_BODY_BYTES * 2)
         given = bodies.parse_body(request, body, bodies.HistoryRequest)
         requests = [_history_request(text) for text in given.after]
-        if len({asked.channel for asked in requests}) < len(requests):
-            raise Problem(400, "invalid-cursor", "a channel is named twice")
         unseen: list[Cursor] = []
 
         def work(connection: Connection) -> Answer:

@@ -5,6 +5,7 @@ Every answer comes from one snapshot, so that what it says about the head and wh
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,7 +19,7 @@ from shared.cursors import Cursor, Place
 from shared.log import Entry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from sqlalchemy import Connection
 
@@ -60,6 +61,14 @@ class Request(NamedTuple):
 
     channel: Channel
     after: Place | None
+
+
+class Wanted(NamedTuple):
+    """The events of a channel after the part's start up to its end, for the request of that number."""
+
+    number: int
+    channel: Channel
+    part: range
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,15 +116,15 @@ def read(connection: Connection, requests: Sequence[Request], *, limit: int) -> 
     """
     found = states(connection, [request.channel for request in requests])
     starts = [_start(request, found[request.channel]) for request in requests]
-    ranges = {
-        request.channel: range(start.seq, min(found[request.channel].head.seq, start.seq + limit))
-        for request, start in zip(requests, starts, strict=True)
-        if found[request.channel].check(start) is None
-    }
-    entries = _read_ranges(connection, ranges)
+    wanted = [
+        Wanted(number, channel, range(start.seq, min(found[channel].head.seq, start.seq + limit)))
+        for number, ((channel, _), start) in enumerate(zip(requests, starts, strict=True))
+        if found[channel].check(start) is None
+    ]
+    entries = _read_wanted(connection, wanted)
     return [
-        _answer(request.channel, start, found[request.channel], entries.get(request.channel, []))
-        for request, start in zip(requests, starts, strict=True)
+        _answer(channel, start, found[channel], entries.get(number, []))
+        for number, ((channel, _), start) in enumerate(zip(requests, starts, strict=True))
     ]
 
 
@@ -123,7 +132,7 @@ def read_some(connection: Connection, channel: Channel, wanted: range) -> list[E
     """The first events after the range's start up to its end; as many as are read at a time."""
     floor = states(connection, [channel])[channel].pruned_seq
     part = range(max(wanted.start, floor), wanted.stop)[:_ROUND]
-    return [entry for _, entry in _read_round(connection, [(channel, part)])]
+    return [entry for _, entry in _read_round(connection, [Wanted(0, channel, part)])]
 
 
 def current_epoch(connection: Connection) -> int:
@@ -141,67 +150,65 @@ def _answer(channel: Channel, start: Place, state: State, entries: Sequence[Entr
     return ChannelHistory(channel, start, state.head, seen, state.check(start), tuple(entries))
 
 
-def _read_ranges(connection: Connection, ranges: Mapping[Channel, range]) -> dict[Channel, list[Entry]]:
-    """The events after each range's start up to its end, within the limits of bytes."""
-    entries: dict[Channel, list[Entry]] = {}
-    sizes: dict[Channel, int] = {}
-    for part in _rounds(ranges):
-        open_ranges = [wanted for wanted in part if sizes.get(wanted[0], 0) < MAX_CHANNEL_BYTES]
-        for channel, entry in _read_round(connection, open_ranges):
-            if sizes.get(channel, 0) < MAX_CHANNEL_BYTES:
-                entries.setdefault(channel, []).append(entry)
-                sizes[channel] = sizes.get(channel, 0) + len(entry.text)
-        if sum(sizes.values()) >= MAX_BYTES:
+def _read_wanted(connection: Connection, wanted: Sequence[Wanted]) -> dict[int, list[Entry]]:
+    """By number, the events after each part's start up to its end, within the limits of bytes."""
+    entries: dict[int, list[Entry]] = {}
+    sizes: Counter[int] = Counter()
+    for some in _rounds(wanted):
+        open_still = [one for one in some if sizes[one.number] < MAX_CHANNEL_BYTES]
+        for number, entry in _read_round(connection, open_still):
+            if sizes[number] < MAX_CHANNEL_BYTES:
+                entries.setdefault(number, []).append(entry)
+                sizes[number] += len(entry.text)
+        if sizes.total() >= MAX_BYTES:
             break
     return entries
 
 
-def _rounds(ranges: Mapping[Channel, range]) -> Iterator[list[tuple[Channel, range]]]:
-    """The same ranges in parts of `_ROUND` events at most; a channel's come in order."""
-    part: list[tuple[Channel, range]] = []
+def _rounds(wanted: Sequence[Wanted]) -> Iterator[list[Wanted]]:
+    """The same, in rounds of `_ROUND` events at most; what is cut goes on in the next."""
+    some: list[Wanted] = []
     room = _ROUND
-    for channel, wanted in ranges.items():
-        rest = wanted
-        while rest:
-            part.append((channel, rest[:room]))
-            rest, room = rest[room:], room - len(part[-1][1])
+    for number, channel, part in wanted:
+        while part:
+            some.append(Wanted(number, channel, part[:room]))
+            part, room = part[room:], room - len(part[:room])
             if not room:
-                yield part
-                part, room = [], _ROUND
-    if part:
-        yield part
+                yield some
+                some, room = [], _ROUND
+    if some:
+        yield some
 
 
-def _read_round(
-    connection: Connection, ranges: Sequence[tuple[Channel, range]]
-) -> Iterator[tuple[Channel, Entry]]:
-    if not ranges:
+def _read_round(connection: Connection, wanted: Sequence[Wanted]) -> Iterator[tuple[int, Entry]]:
+    if not wanted:
         return
-    wanted = msgspec.json.encode([(channel, part.start, part.stop) for channel, part in ranges]).decode()
-    for channel, epoch, seq, text_ in connection.execute(_READ[connection.dialect.name], {"ranges": wanted}):
-        yield Channel(channel), Entry(Place(epoch, seq), text_.encode())
+    parts = [(number, channel, part.start, part.stop) for number, channel, part in wanted]
+    given = {"wanted": msgspec.json.encode(parts).decode()}
+    for number, epoch, seq, event in connection.execute(_READ[connection.dialect.name], given):
+        yield number, Entry(Place(epoch, seq), event.encode())
 
 
 _EPOCH = select(generation.c.epoch)
 _STATES = select(channels).where(channels.c.channel.in_(bindparam("channels", expanding=True)))
-# One statement for many channels. The ranges come as JSON because both databases can open that.
+# One statement for many channels. What is wanted comes as JSON because both databases can open that.
 _READ = {
     "sqlite": text(
         """
-        SELECT e.channel, e.epoch, e.seq, e.text
-        FROM json_each(:ranges) AS r
-        CROSS JOIN events AS e ON e.channel = json_extract(r.value, '$[0]')
-            AND e.seq > json_extract(r.value, '$[1]') AND e.seq <= json_extract(r.value, '$[2]')
-        ORDER BY e.channel, e.seq
+        SELECT json_extract(w.value, '$[0]') AS number, e.epoch, e.seq, e.text
+        FROM json_each(:wanted) AS w
+        CROSS JOIN events AS e ON e.channel = json_extract(w.value, '$[1]')
+            AND e.seq > json_extract(w.value, '$[2]') AND e.seq <= json_extract(w.value, '$[3]')
+        ORDER BY number, e.seq
         """
     ),
     "postgresql": text(
         """
-        SELECT e.channel, e.epoch, e.seq, e.text
-        FROM jsonb_array_elements(CAST(:ranges AS jsonb)) AS r
-        JOIN events AS e ON e.channel = r ->> 0
-            AND e.seq > CAST(r ->> 1 AS bigint) AND e.seq <= CAST(r ->> 2 AS bigint)
-        ORDER BY e.channel, e.seq
+        SELECT CAST(w ->> 0 AS integer) AS number, e.epoch, e.seq, e.text
+        FROM jsonb_array_elements(CAST(:wanted AS jsonb)) AS w
+        JOIN events AS e ON e.channel = w ->> 1
+            AND e.seq > CAST(w ->> 2 AS bigint) AND e.seq <= CAST(w ->> 3 AS bigint)
+        ORDER BY number, e.seq
         """
     ),
 }
