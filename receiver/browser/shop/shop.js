@@ -1,0 +1,165 @@
+/** The shop page: an application's page with Orderbell in it, small enough to be read as an example. */
+
+import { AlertSource, DesktopAlerts, TitleBadge, Toasts } from "/client/v1/orderbell.js";
+import { Alerts, textOf } from "./alerts.js";
+import { element } from "./elements.js";
+import { showMenu } from "./menu.js";
+import { Orders } from "./orders.js";
+import { DEVELOPMENT, keepToken, resume, signIn, signOut } from "./session.js";
+
+const toasts = new Toasts({ summary: (count) => `${count} orders are complete` });
+const desktop = new DesktopAlerts();
+const badge = new TitleBadge();
+
+/** @param {import("./session.js").Session} session */
+function open({ customer, getToken }) {
+  const orders = new Orders();
+  const alerts = new Alerts(customer);
+  const source = new AlertSource(gateway(), { key: customer, getToken });
+
+  source.addEventListener("open", () => {
+    connection("open", `Connected to ${new URL(source.url).host}`);
+  });
+  source.addEventListener("message", (message) => {
+    const { data: event, lastEventId } = /** @type {MessageEvent} */ (message);
+    alerts.add(lastEventId, event);
+    if (event.type === "order.completed") orders.complete(event);
+  });
+  source.addEventListener("alert", (alert) => {
+    const event = /** @type {CustomEvent} */ (alert).detail;
+    const title = String(event.data?.item ?? (event.type === "order.completed" ? "Your order is complete" : "News"));
+    toasts.show(textOf(event), { title });
+    desktop.show(title, { body: textOf(event), tag: event.id, icon: "/static/bell.svg" });
+    if (document.hidden) badge.count += 1;
+    alerts.shown(`${event.channel}=${event.epoch}.${event.seq}`, "here");
+  });
+  source.addEventListener("shown", (shown) => {
+    const { cursor, by } = /** @type {CustomEvent} */ (shown).detail;
+    alerts.shown(cursor, by);
+  });
+  source.addEventListener("reset", () => orders.load().catch(showFailure));
+  source.addEventListener("reconnecting", (reconnecting) => {
+    const { attempt } = /** @type {CustomEvent} */ (reconnecting).detail;
+    connection("connecting", attempt > 2 ? "No connection; still trying" : "Reconnecting …");
+  });
+  source.addEventListener("close", (close) => {
+    const { code, reason } = /** @type {CloseEvent} */ (close);
+    if (code !== 1000) leave(`The gateway ended the connection: ${reason || code}.`);
+  });
+
+  function leave(failure = "") {
+    source.close();
+    orders.clear();
+    alerts.clear();
+    signOut().then(() => welcome(failure), showFailure);
+  }
+
+  element("customer").textContent = customer;
+  element("sign-out").onclick = () => leave();
+  element("welcome").hidden = true;
+  for (const id of ["shop", "account", "connection"]) element(id).hidden = false;
+  connection("connecting", "Connecting …");
+  showMenu((order) => orders.add(order));
+  showHow(customer);
+  orders.load().catch(showFailure);
+}
+
+/** @param {string} failure */
+function welcome(failure = "") {
+  for (const id of ["shop", "account", "connection"]) element(id).hidden = true;
+  element("welcome").hidden = false;
+  element("welcome-failure").textContent = failure;
+  element(DEVELOPMENT ? "name" : "token").focus();
+}
+
+/** @param {unknown} error */
+function showFailure(error) {
+  const text = error instanceof Error ? error.message : String(error);
+  element(element("welcome").hidden ? "menu-failure" : "welcome-failure").textContent = text;
+}
+
+/** @param {"open" | "connecting"} state @param {string} text */
+function connection(state, text) {
+  const shown = element("connection");
+  shown.dataset.state = state;
+  if (shown.textContent !== text) shown.textContent = text;
+}
+
+/**
+ * Which gateway to connect to: the one that served this page. In development mode `?gateway=8092` names another
+ * by its port, to see that any will do; the tabs then still share one origin, as they do behind a balancer.
+ */
+function gateway() {
+  const port = new URLSearchParams(location.search).get("gateway");
+  return DEVELOPMENT && port && /^\d{1,5}$/.test(port) ? `${location.protocol}//${location.hostname}:${port}/` : "/";
+}
+
+/** @param {string} customer */
+function showHow(customer) {
+  const sender = `${location.protocol}//${location.hostname}:8090`;
+  const call = (/** @type {string} */ path) =>
+    `curl ${sender}${path} \\\n  -H "Authorization: Bearer $API_KEY" -H "Content-Type: application/json" \\\n  -d `;
+  element("how").textContent =
+    `${call("/orders")}'{"order_id":"1042","customer_id":"${customer}"}'\n\n${call("/orders/1042/complete")}'{}'`;
+}
+
+/** The links of the tour, where `make run` has its ports; elsewhere nobody could tell where they lead. */
+function showTour() {
+  const other = { 8091: "8092", 8092: "8091" }[location.port];
+  if (!DEVELOPMENT || !other) return;
+  document.documentElement.dataset.defaultPorts = "";
+  const connected = new URLSearchParams(location.search).has("gateway");
+  element("other-gateway").setAttribute("href", connected ? "/" : `/?gateway=${other}`);
+  element("back-office").setAttribute("href", `http://${location.hostname}:8090/`);
+}
+
+function showDesktop() {
+  const { state } = desktop;
+  const hints = {
+    unsupported: "",
+    insecure: "Desktop alerts need HTTPS, or localhost.",
+    default: "For when you look at another window.",
+    granted: "Desktop alerts are on, for when you look at another window.",
+    denied: "Desktop alerts are blocked; the site settings beside the address allow them again.",
+  };
+  element("desktop").hidden = state === "unsupported";
+  element("desktop-button").hidden = state !== "default";
+  element("desktop-hint").textContent = hints[state];
+}
+
+/** @param {() => Promise<import("./session.js").Session>} enter */
+async function tryToEnter(enter) {
+  element("welcome-failure").textContent = "";
+  try {
+    open(await enter());
+    element("main").focus();
+  } catch (error) {
+    showFailure(error);
+  }
+}
+
+element("sign-in").addEventListener("submit", (event) => {
+  event.preventDefault();
+  tryToEnter(() => signIn(/** @type {HTMLInputElement} */ (element("name")).value));
+});
+for (const button of document.querySelectorAll("[data-name]")) {
+  button.addEventListener("click", () => tryToEnter(() => signIn(button.textContent ?? "")));
+}
+element("paste-token").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const input = /** @type {HTMLInputElement} */ (element("token"));
+  tryToEnter(async () => keepToken(input.value.trim()));
+  input.value = "";
+});
+element("desktop-button").addEventListener("click", () => desktop.request());
+desktop.addEventListener("change", showDesktop);
+document.addEventListener("visibilitychange", () => {
+  if (!document.hidden) badge.count = 0;
+});
+
+showDesktop();
+showTour();
+resume().then(
+  (session) => (session ? open(session) : welcome()),
+  (error) => welcome(error instanceof Error ? error.message : String(error)),
+);

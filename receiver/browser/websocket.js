@@ -1,0 +1,54 @@
+/**
+ * The WebSocket transport: one connection, from open to close, and nothing about what is said over it.
+ *
+ * A transport is a function of this shape; Server-Sent Events and polling will be two more.
+ *
+ * @callback Transport
+ * @param {URL} url  of the gateway's /events, with `after`
+ * @param {Listener} listener
+ * @returns {Connection}
+ *
+ * @typedef {object} Listener
+ * @property {() => void} opened  what is sent from now on arrives
+ * @property {(text: string) => void} received  one CloudEvent in JSON
+ * @property {(code: number, reason: string, wasClean: boolean) => void} closed  once, and nothing after it
+ *
+ * @typedef {object} Connection
+ * @property {(text: string) => void} send
+ * @property {() => void} leave  ends it from here; the listener hears no more, not even `closed`
+ */
+
+const SUBPROTOCOL = "cloudevents.json";
+
+/**
+ * @param {typeof WebSocket} WebSocketClass
+ * @returns {Transport}
+ */
+export function webSocketTransport(WebSocketClass) {
+  return (url, listener) => {
+    const address = new URL(url);
+    address.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+    const socket = new WebSocketClass(address.href, SUBPROTOCOL);
+    const listening = new AbortController();
+    const { signal } = listening;
+    socket.addEventListener("open", () => listener.opened(), { signal });
+    socket.addEventListener("message", ({ data }) => listener.received(String(data)), { signal });
+    socket.addEventListener(
+      "close",
+      ({ code, reason, wasClean }) => {
+        listening.abort();
+        listener.closed(code, reason, wasClean);
+      },
+      { signal },
+    );
+    return {
+      send: (text) => socket.send(text),
+      leave: () => {
+        // After sleep or a change of network the closing handshake would wait for a peer that is gone:
+        // stop listening first.
+        listening.abort();
+        socket.close(1000);
+      },
+    };
+  };
+}
