@@ -15,9 +15,16 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent / "browser"
 
+_CONNECT = "connect-src 'self'"
+# Without a balancer each gateway is an origin of its own. `/?gateway=8092` lets tabs of one origin, which
+# share what they have shown, connect to several gateways, as they would through a balancer.
+_CONNECT_ANY_PORT = _CONNECT + " ws://127.0.0.1:* ws://localhost:*"
+_POLICY = (
+    f"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; {_CONNECT};"
+    " base-uri 'none'; frame-ancestors 'none'; form-action 'self'"
+)
 _HEADERS = {
-    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self';"
-    " img-src 'self' data:; connect-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'",
+    "content-security-policy": _POLICY,
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
     "cache-control": "no-cache",
@@ -26,11 +33,13 @@ _HEADERS = {
 
 def page_routes(*, development: bool) -> list[BaseRoute]:
     page = (FOLDER / "shop.html").read_text(encoding="utf-8")
+    headers = _HEADERS
     if development:
         page = page.replace('data-development="false"', 'data-development="true"')
+        headers = {**_HEADERS, "content-security-policy": _POLICY.replace(_CONNECT, _CONNECT_ANY_PORT)}
 
     async def shop(request: Request) -> HTMLResponse:
-        return HTMLResponse(page, headers=_HEADERS)
+        return HTMLResponse(page, headers=headers)
 
     files = _WithHeaders(StaticFiles(directory=FOLDER))
     return [Route("/", shop), Mount("/client/v1", files), Mount("/static", files)]

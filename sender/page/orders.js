@@ -7,6 +7,7 @@
  */
 
 const SHOWN = 10; // completed orders
+const STAY_MS = 1_200; // a completed row: the second click of a double click must not meet the next row's button
 const MINUTE_MS = 60_000;
 
 export class OpenOrders {
@@ -28,7 +29,7 @@ export class OpenOrders {
   }
 
   get count() {
-    return this.#rows.size;
+    return [...this.#rows.keys()].filter((id) => !this.#gone.has(id)).length;
   }
 
   /** @param {Order[]} orders  oldest first */
@@ -97,12 +98,14 @@ export class OpenOrders {
     const lost = () => (failure.textContent = "No answer; trying again.");
     try {
       const order = await this.complete(id, { message, key, lost });
+      failure.textContent = "";
+      button.textContent = "Completed";
+      row.dataset.done = "true";
       this.#gone.add(id);
-      this.#remove(id);
       this.completed(order);
+      setTimeout(() => this.#remove(id), STAY_MS);
     } catch (error) {
       failure.textContent = `Not completed. ${error instanceof Error ? error.message : error}`;
-    } finally {
       delete row.dataset.working;
       button.removeAttribute("aria-disabled");
       button.textContent = "Complete";
