@@ -139,7 +139,7 @@ class CatchUp:
     async def repair(self, feed: Feed) -> None:
         """Bring a feed to its channel's head, handing over what was missed. Raises `Unavailable`.
 
-        Several may ask for the same feed; `deliver` drops what another has handed over before.
+        Several may do so at once, and live events come meanwhile: each hands over only what is the next.
         """
         while (place := feed.place) is not None:
             found = await self.read(feed.channel, place)

@@ -1,0 +1,307 @@
+"""Catching up, against a world that loses, delays and forgets as a seed says."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from receiver.catch_up import CatchUp, Unavailable, follows
+from receiver.history import Found, History, HistoryUnavailable
+from receiver.hub import Event, Hub
+from receiver.repair import Repair
+from shared.channels import Channel, customer_channel
+from shared.cursors import Cursor, Place
+from shared.log import Entry, LogRead, LogReader
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Sequence
+
+    from receiver.connection import Connection
+    from receiver.hub import Feed
+
+pytestmark = pytest.mark.anyio
+
+ALICE = customer_channel("alice")
+
+
+def entries(seqs: Iterable[int], epoch: int = 1) -> tuple[Entry, ...]:
+    return tuple(Entry(Place(epoch, seq), b'{"seq":%d}' % seq) for seq in seqs)
+
+
+@pytest.mark.parametrize(
+    ("head", "seqs", "believed"),
+    [
+        (Place(1, 42), [], True),  # nothing newer
+        (Place(1, 44), [43, 44], True),
+        (Place(1, 99), [43, 44], True),  # a first part
+        (None, [], False),  # emptied
+        (Place(1, 44), [44], False),  # trimmed: 43 is missing
+        (Place(1, 45), [43, 45], False),  # a hole
+        (Place(1, 45), [], False),  # the log expired before its head
+        (Place(1, 40), [], False),  # a replica that lacks the tail
+        (Place(2, 44), [43, 44], False),  # another life of the database
+    ],
+)
+def test_log_is_believed_only_where_it_can_tell(head: Place | None, seqs: list[int], believed: bool) -> None:
+    found = follows(Place(1, 42), LogRead(head, entries(seqs)))
+    assert (found is not None) is believed
+    if found:
+        assert [entry.place.seq for entry in found.entries] == seqs
+
+
+class World:
+    """A database that is right, a log that may not be, and live messages that may not come."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.epoch = 1
+        self.database = 0  # the newest seq that is committed
+        self.pruned = 0
+        self.log: list[int] = []
+        self.head = 0  # 0: Redis knows none
+        self.redis_up = True
+        self.sender_up = True
+        self.hub = Hub(lambda channel: None, lambda channels: None)
+        log = WorldLog(self)
+        self.catch_up = CatchUp(log, WorldHistory(self), lambda: self.redis_up)
+        self.repair = Repair(self.hub, self.catch_up, log, lambda: self.redis_up)
+        self._in_flight: list[Event] = []
+
+    async def pause(self) -> None:
+        for _ in range(self.random.randrange(4)):
+            await asyncio.sleep(0)
+
+    def complete_an_order(self) -> None:
+        """Commit, then publish as the relay does: in order, and refilled where the log has lost something."""
+        self.database += 1
+        if self.redis_up:
+            self.log += range((self.head or self.database - 1) + 1, self.database + 1)
+            self.head = self.database
+            if self.random.random() < 0.8:  # else the live message is lost
+                self._in_flight.append(Event(Place(self.epoch, self.database), b"{}"))
+
+    def deliver_live(self) -> None:
+        messages, self._in_flight = self._in_flight, []
+        feed = self.hub.get(ALICE)
+        for message in messages:
+            if feed and not feed.hear(message):
+                self.repair.request(feed, "gap")
+
+    def misbehave(self) -> None:
+        fault = self.random.randrange(12)
+        if fault == 0:
+            self.log, self.head = [], 0  # FLUSHALL
+        elif fault == 1:
+            self.log = self.log[-2:]  # trimmed
+        elif fault == 2 and self.head > 3:
+            self.head -= 2  # a fail-over that lost the tail
+            self.log = [seq for seq in self.log if seq <= self.head]
+        elif fault == 3:
+            self.redis_up = not self.redis_up
+        elif fault == 4:
+            self.sender_up = not self.sender_up
+
+
+class WorldLog(LogReader):
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def heads(self, channels: Sequence[Channel]) -> list[Place | None]:
+        return [read.head for read in await self.read([(channel, 0) for channel in channels], limit=0)]
+
+    async def seen(self, channels: Sequence[Channel]) -> list[Place | None]:
+        return [None for _ in channels]
+
+    async def read(self, channels: Sequence[tuple[Channel, int]], *, limit: int) -> list[LogRead]:
+        world = self._world
+        await world.pause()
+        if not world.redis_up:
+            raise RedisConnectionError("away")
+        head = Place(world.epoch, world.head) if world.head else None
+        reads = [
+            LogRead(head, entries([s for s in world.log if s > after][:limit], world.epoch) if head else ())
+            for _, after in channels
+        ]
+        await world.pause()
+        return reads
+
+
+class WorldHistory(History):
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def read(self, asked: Sequence[Channel | Cursor], *, limit: int = 3) -> list[Found]:
+        world = self._world
+        await world.pause()
+        if not world.sender_up:
+            raise HistoryUnavailable("away")
+        found = [self._find(one.place if isinstance(one, Cursor) else Place(world.epoch, 0)) for one in asked]
+        await world.pause()
+        return found
+
+    def _find(self, after: Place) -> Found:
+        world = self._world
+        head = Place(world.epoch, world.database)
+        if after.epoch != world.epoch:
+            return Found(after, (), head, "epoch")
+        if after.seq > world.database:
+            return Found(after, (), head, "future")
+        if after.seq < world.pruned:
+            return Found(after, (), head, "pruned")
+        last = min(world.database, after.seq + 3)
+        return Found(after, entries(range(after.seq + 1, last + 1), world.epoch), head)
+
+
+class Browser:
+    """A connection, as catching up sees it."""
+
+    def __init__(self, place: Place) -> None:
+        self.start = place
+        self.seqs: list[int] = []
+        self.told: list[bytes] = []
+        self.closed = False
+
+    def hand_over(self, event: Event) -> None:
+        self.seqs.append(event.place.seq)
+
+    def tell(self, text: bytes) -> None:
+        self.told.append(text)
+
+    async def wait_writable(self) -> None:
+        await asyncio.sleep(0)
+
+    async def connect(self, world: World, feed: Feed) -> None:
+        """Join, as often as it takes; a real browser comes back with its cursor."""
+        while True:
+            place = Place(world.epoch, self.seqs[-1]) if self.seqs else self.start
+            try:
+                await world.catch_up.join(self.as_connection(), feed, place)
+                return
+            except Unavailable:
+                await asyncio.sleep(0)
+
+    def as_connection(self) -> Connection:
+        return self  # type: ignore[return-value] # it has what is used of one
+
+
+@pytest.fixture
+async def running() -> AsyncIterator[list[asyncio.Task[None]]]:
+    tasks: list[asyncio.Task[None]] = []
+    yield tasks
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def start(world: World, running: list[asyncio.Task[None]]) -> Feed:
+    running += [asyncio.create_task(world.catch_up.run()), asyncio.create_task(world.repair.run())]
+    await asyncio.sleep(0)
+    feed = world.hub.enter(ALICE)
+    feed.establish(Place(world.epoch, world.database))
+    return feed
+
+
+@pytest.mark.parametrize("seed", range(200))
+async def test_catch_up_has_no_gap_and_no_repeat(seed: int, running: list[asyncio.Task[None]]) -> None:
+    world = World(seed)
+    for _ in range(world.random.randrange(8)):
+        world.complete_an_order()
+    feed = await start(world, running)
+    browsers: list[Browser] = []
+    joins: list[asyncio.Task[None]] = []
+    for _ in range(60):
+        act = world.random.random()
+        if act < 0.5:
+            world.complete_an_order()
+        elif act < 0.6:
+            browser = Browser(Place(world.epoch, world.random.randint(0, world.database)))
+            browsers.append(browser)
+            joins.append(asyncio.create_task(browser.connect(world, feed)))
+        elif act < 0.7:
+            world.misbehave()
+        else:
+            world.deliver_live()
+        await world.pause()
+
+    world.redis_up = world.sender_up = True
+    world.complete_an_order()  # the relay refills what Redis has lost
+    async with asyncio.timeout(5):
+        await asyncio.gather(*joins)
+        while feed.place != Place(world.epoch, world.database):
+            world.repair.request(feed, "check")
+            await asyncio.sleep(0)
+    assert browsers
+    for browser in browsers:
+        assert browser.seqs == list(range(browser.start.seq + 1, world.database + 1))
+        assert browser.told == []
+
+
+async def test_cursor_of_another_epoch_gets_a_reset_and_goes_on(running: list[asyncio.Task[None]]) -> None:
+    world = World(0)
+    world.epoch, world.database = 2, 5
+    feed = await start(world, running)
+    browser = Browser(Place(1, 9))
+    await world.catch_up.join(browser.as_connection(), feed, browser.start)
+    assert b'"reason":"epoch"' in browser.told[0]
+    assert b'"cursor":"customer:alice=2.5"' in browser.told[0]
+    feed.hear(Event(Place(2, 6), b"{}"))
+    assert browser.seqs == [6]
+
+
+async def test_cursor_from_the_future_gets_a_reset(running: list[asyncio.Task[None]]) -> None:
+    world = World(0)
+    world.database = 5
+    feed = await start(world, running)
+    browser = Browser(Place(1, 900))
+    await world.catch_up.join(browser.as_connection(), feed, browser.start)
+    assert b'"reason":"future"' in browser.told[0]
+    assert browser.as_connection() in feed.live
+
+
+async def test_cursor_before_what_is_kept_gets_a_reset(running: list[asyncio.Task[None]]) -> None:
+    world = World(0)
+    world.database, world.pruned = 50, 40
+    feed = await start(world, running)
+    browser = Browser(Place(1, 3))
+    await world.catch_up.join(browser.as_connection(), feed, browser.start)
+    assert b'"reason":"pruned"' in browser.told[0]
+    assert browser.seqs == []
+
+
+async def test_restored_database_resets_everyone_live(running: list[asyncio.Task[None]]) -> None:
+    world = World(0)
+    world.database = 20
+    feed = await start(world, running)
+    browser = Browser(Place(1, 20))
+    await world.catch_up.join(browser.as_connection(), feed, browser.start)
+    world.epoch, world.database, world.log, world.head = 2, 11, [11], 11
+    assert not feed.hear(Event(Place(2, 11), b"{}"))
+    await world.catch_up.repair(feed)
+    assert b'"reason":"epoch"' in browser.told[0]
+    assert feed.place == Place(2, 11)
+
+
+async def test_message_of_an_event_that_never_was_does_not_hold_a_feed_up(
+    running: list[asyncio.Task[None]],
+) -> None:
+    world = World(0)
+    world.database = 5
+    feed = await start(world, running)
+    assert not feed.hear(Event(Place(1, 999_999), b"{}"))
+    await world.catch_up.repair(feed)
+    assert feed.heard == feed.place == Place(1, 5)
+    assert feed.hear(Event(Place(1, 6), b"{}"))
+
+
+async def test_nothing_is_guessed_while_neither_source_answers(running: list[asyncio.Task[None]]) -> None:
+    world = World(0)
+    world.database = 5
+    world.redis_up = world.sender_up = False
+    feed = await start(world, running)
+    with pytest.raises(Unavailable):
+        await world.catch_up.join(Browser(Place(1, 3)).as_connection(), feed, Place(1, 3))
+    assert not feed.live
