@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import sys
-from urllib.request import ProxyHandler, build_opener
+from http.client import HTTPConnection, HTTPException
+from urllib.parse import urlsplit
 
 SECONDS = 2  # below the deadline that compose.yaml and the Dockerfile set
 
-# An engine may set `http_proxy` in every container; we ask ourselves.
-_direct = build_opener(ProxyHandler({}))
-
 
 def answers(url: str) -> bool:
+    # Not urllib.request: it takes twice the time to import, every few seconds, and goes through `http_proxy`.
+    parts = urlsplit(url)
+    connection = HTTPConnection(parts.netloc, timeout=SECONDS)
     try:
-        with _direct.open(url, timeout=SECONDS) as response:
-            return bool(response.status == 200)
-    except OSError as error:  # refused, too late, or an HTTP status that says no
+        connection.request("GET", parts.path)
+        status = connection.getresponse().status
+    except (OSError, HTTPException) as error:
         print(f"{url}: {error}", file=sys.stderr)
         return False
+    finally:
+        connection.close()
+    return status == 200
 
 
 if __name__ == "__main__":
