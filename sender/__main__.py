@@ -38,7 +38,6 @@ logger = structlog.get_logger(__name__)
 PAGE = Path(__file__).parent / "page"
 REQUESTS_END_SECONDS = 3  # with the relay's second below, 5 from SIGTERM to the end
 RELAY_END_SECONDS = 1
-SWITCH_SECONDS = 0.0005  # the writer's thread asks for the interpreter often, and briefly
 
 
 @click.command()
@@ -48,7 +47,6 @@ def main(host: str, port: int) -> None:
     """Run the sender: HTTP in, database first, Redis behind it."""
     settings = load(SenderSettings, host=host)
     configure_logs(settings.log_format, settings.log_level, "sender")
-    sys.setswitchinterval(SWITCH_SECONDS)
     listener = _listen(host, port)
     try:
         with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:

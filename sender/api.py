@@ -81,20 +81,21 @@ class Api:
             raise orders.UnknownOrder(f"no order {order_id[:128]!r}")
         body = await bodies.read_body(request, bodies.MAX_BODY_BYTES)
         given = bodies.parse_body(request, body, bodies.CompleteOrder) if body else bodies.CompleteOrder()
-        now, traceparent = self._clock(), _traceparent(request)
+        completion = orders.Completion(order_id, given.data, self._clock(), _traceparent(request))
+        if "idempotency-key" not in request.headers:
+            done = await self._database.write_together(orders.complete_all, completion)
+            self._note_completion(new=done.new)
+            return _response(_completed(done))
         new = False
 
         def work(connection: Connection) -> Answer:
             nonlocal new
-            done = orders.complete(connection, order_id, given.data, now=now, traceparent=traceparent)
+            done = orders.complete(connection, completion)
             new = done.new
-            event = msgspec.Raw(done.event) if done.event is not None else None
-            return Answer(200, msgspec.json.encode(bodies.CompletedOrder(done.order, event)))
+            return _completed(done)
 
         response = await self._write(request, body, work)
-        if new:
-            self._metrics.completions.inc()
-            self._relay.wake()
+        self._note_completion(new=new)
         return response
 
     async def list_orders(self, request: Request) -> Response:
@@ -254,6 +255,11 @@ class Api:
             return False
         return True
 
+    def _note_completion(self, *, new: bool) -> None:
+        if new:
+            self._metrics.completions.inc()
+            self._relay.wake()
+
     async def _write(
         self,
         request: Request,
@@ -271,6 +277,11 @@ class Api:
             partial(idempotency.once, claim=claim, work=work, now=self._clock(), keep=keep)
         )
         return _response(outcome.answer, replayed=outcome.replayed)
+
+
+def _completed(done: orders.Completed) -> Answer:
+    event = msgspec.Raw(done.event) if done.event is not None else None
+    return Answer(200, msgspec.json.encode(bodies.CompletedOrder(done.order, event)))
 
 
 def _response(answer: Answer, *, replayed: bool = False) -> Response:
@@ -298,7 +309,7 @@ def _arrival(event: object, traceparent: str, now: datetime) -> outbox.Arrival:
         raise InvalidEvent("a CloudEvent is a JSON object")
     # A repetition may come in another trace, and a `time` that is missing would be another one.
     content = outbox.digest(msgspec.json.encode(event, order="sorted"))
-    return outbox.Arrival(parse_event({"traceparent": traceparent} | event, now=now), content)
+    return outbox.arrival(parse_event({"traceparent": traceparent} | event, now=now), content)
 
 
 def _arrival_or_result(event: object, traceparent: str, now: datetime) -> outbox.Arrival | bodies.EventResult:

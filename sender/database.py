@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from sqlalchemy import make_url
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from sqlalchemy import Connection
 
 T = TypeVar("T")
+I = TypeVar("I")  # noqa: E741 - an item
+R = TypeVar("R")
 
 
 class DatabaseError(Exception):
@@ -44,6 +46,16 @@ class Database(Protocol):
 
         The work may run several times; only the last one counts. Raises what the work raised, then
         nothing of it is stored, and `DatabaseError`.
+        """
+        ...
+
+    async def write_together(
+        self, work: Callable[[Connection, Sequence[I]], Sequence[R | Exception]], item: I
+    ) -> R:
+        """`write` for work that takes many items at a time; those that wait may share one transaction.
+
+        The work returns a result for each item, in order: an exception where that item alone failed and
+        nothing of it is stored.
         """
         ...
 

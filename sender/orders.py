@@ -14,6 +14,7 @@ from shared.channels import customer_channel
 from shared.events import format_time, order_completed
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection, Row
@@ -51,6 +52,15 @@ class Placed(NamedTuple):
     new: bool
 
 
+class Completion(NamedTuple):
+    """Somebody says that an order is complete."""
+
+    order_id: str
+    data: dict[str, Any]
+    now: datetime
+    traceparent: str | None
+
+
 class Completed(NamedTuple):
     order: Order
     event: bytes | None  # its JSON; None where the history no longer keeps it
@@ -79,38 +89,44 @@ def place(
     }
     row = connection.execute(_PLACE[connection.dialect.name], given).one_or_none()
     if row is not None:
-        return Placed(_order(row), new=True)
+        return Placed(_order(row, row.status, row.completed_at), new=True)
     row = connection.execute(_FIND, {"order_id": order_id}).one()
     if row.customer_id != customer_id or not _same(row.data, data):
         raise OrderConflict(f"order {order_id} was placed with other content")
-    return Placed(_order(row), new=False)
+    return Placed(_order(row, row.status, row.completed_at), new=False)
 
 
-def complete(
-    connection: Connection,
-    order_id: str,
-    data: dict[str, Any],
-    *,
-    now: datetime,
-    traceparent: str | None,
-) -> Completed:
+def complete(connection: Connection, completion: Completion) -> Completed:
     """The first completion counts: later ones get its event, whatever data they bring.
 
-    Raises `UnknownOrder` and `EventTooLarge`.
+    Raises `UnknownOrder`, `InvalidOrder` and `EventTooLarge`.
     """
-    row = connection.execute(_FIND_LOCKED, {"order_id": order_id}).one_or_none()
-    if row is None:
-        raise UnknownOrder(f"no order {order_id}")
-    if row.status == "completed":
-        return Completed(_order(row), _event(connection, row), new=False)
-    merged = msgspec.json.decode(row.data) | data
-    draft = _draft(order_id, row.customer_id, merged, now=now, traceparent=traceparent)
-    recorded = outbox.record(connection, draft, now=now)
-    completed_at = format_time(now)
-    changes = {"status": "completed", "completed_at": completed_at, "seq": recorded.place.seq}
-    connection.execute(_COMPLETE, {"completed_order": order_id, **changes})
-    order = msgspec.structs.replace(_order(row), status="completed", completed_at=completed_at)
-    return Completed(order, recorded.text, new=True)
+    (outcome,) = complete_all(connection, [completion])
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def complete_all(
+    connection: Connection, completions: Sequence[Completion]
+) -> list[Completed | UnknownOrder | ValueError]:
+    """Many at a time, which costs four statements as one does; what `complete` would raise is returned."""
+    asked = {"order_ids": [completion.order_id for completion in completions]}
+    rows = {row.order_id: row for row in connection.execute(_FIND_LOCKED, asked)}
+    drafts: dict[str, Draft] = {}
+    refused: dict[int, ValueError] = {}
+    for number, completion in enumerate(completions):
+        row = rows.get(completion.order_id)
+        if row is not None and row.status == "open" and completion.order_id not in drafts:
+            try:
+                drafts[completion.order_id] = _completion_draft(row, completion)
+            except ValueError as error:
+                refused[number] = error
+    done = _record_completions(connection, rows, drafts, now=completions[0].now)
+    return [
+        refused.get(number) or _outcome(connection, completion.order_id, rows, done)
+        for number, completion in enumerate(completions)
+    ]
 
 
 def find(
@@ -134,7 +150,7 @@ def find(
         statement = statement.where(orders.c.position < _position(connection, before))
     rows = connection.execute(statement).all()
     return Listed(
-        [_order(row) for row in rows[:limit]],
+        [_order(row, row.status, row.completed_at) for row in rows[:limit]],
         rows[limit - 1].order_id if len(rows) > limit else None,
         head(connection, customer_channel(customer_id)) if customer_id is not None else None,
     )
@@ -150,15 +166,43 @@ def _draft(
     return order_completed(order_id, customer_channel(customer_id), content, now=now, traceparent=traceparent)
 
 
-def _order(row: Row[Any]) -> Order:
-    return Order(
-        row.order_id,
-        row.customer_id,
-        row.status,
-        row.created_at,
-        row.completed_at,
-        msgspec.Raw(row.data.encode()),
-    )
+def _completion_draft(row: Row[Any], completion: Completion) -> Draft:
+    data = msgspec.json.decode(row.data) | completion.data
+    now, traceparent = completion.now, completion.traceparent
+    return _draft(row.order_id, row.customer_id, data, now=now, traceparent=traceparent)
+
+
+def _record_completions(
+    connection: Connection, rows: Mapping[str, Row[Any]], drafts: Mapping[str, Draft], *, now: datetime
+) -> dict[str, Completed]:
+    completed_at = format_time(now)
+    recorded = dict(zip(drafts, outbox.record(connection, list(drafts.values()), now=now), strict=True))
+    changes = [
+        {"completed_order": order_id, "status": "completed", "completed_at": completed_at, "seq": place.seq}
+        for order_id, (place, _) in recorded.items()
+    ]
+    if changes:
+        connection.execute(_COMPLETE, changes)
+    return {
+        order_id: Completed(_order(rows[order_id], "completed", completed_at), event, new=True)
+        for order_id, (_, event) in recorded.items()
+    }
+
+
+def _outcome(
+    connection: Connection, order_id: str, rows: Mapping[str, Row[Any]], done: dict[str, Completed]
+) -> Completed | UnknownOrder:
+    if completed := done.get(order_id):
+        done[order_id] = completed._replace(new=False)  # for the next who asks in the same batch
+        return completed
+    if row := rows.get(order_id):
+        return Completed(_order(row, row.status, row.completed_at), _event(connection, row), new=False)
+    return UnknownOrder(f"no order {order_id}")
+
+
+def _order(row: Row[Any], status: OrderStatus, completed_at: str | None) -> Order:
+    data = msgspec.Raw(row.data.encode())
+    return Order(row.order_id, row.customer_id, status, row.created_at, completed_at, data)
 
 
 def _event(connection: Connection, row: Row[Any]) -> bytes | None:
@@ -188,7 +232,12 @@ def _place(dialect: str) -> ReturningInsert[Any]:
 
 _PLACE = {dialect: _place(dialect) for dialect in DIALECTS}
 _FIND = select(orders).where(orders.c.order_id == bindparam("order_id"))
-_FIND_LOCKED = _FIND.with_for_update()
+_FIND_LOCKED = (
+    select(orders)
+    .where(orders.c.order_id.in_(bindparam("order_ids", expanding=True)))
+    .order_by(orders.c.order_id)  # two batches lock orders that they share in the same order
+    .with_for_update()
+)
 _COMPLETE = update(orders).where(orders.c.order_id == bindparam("completed_order"))
 _EVENT = select(events.c.text).where(
     events.c.channel == bindparam("channel"), events.c.seq == bindparam("seq")

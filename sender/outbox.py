@@ -40,14 +40,11 @@ class Status(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """An event at our door. `content` is the digest of what its caller gave, before we added to it."""
+    """An event at our door."""
 
     draft: Draft
-    content: str
-
-    @property
-    def identity(self) -> str:
-        return digest(self.draft.source.encode(), self.draft.id.encode())
+    identity: str  # digest of source and id
+    content: str  # digest of what its caller gave, before we added to it
 
 
 class Receipt(NamedTuple):
@@ -84,26 +81,28 @@ def digest(*parts: bytes) -> str:
     return state.hexdigest()
 
 
-def record(connection: Connection, draft: Draft, *, now: datetime) -> Recorded:
-    """Record an event whose identity is new because we have just made it."""
-    (recorded,) = _record(connection, [Arrival(draft, content="")], now=now)
-    return recorded
+def arrival(draft: Draft, content: str) -> Arrival:
+    return Arrival(draft, digest(draft.source.encode(), draft.id.encode()), content)
+
+
+def record(connection: Connection, drafts: Sequence[Draft], *, now: datetime) -> list[Recorded]:
+    """Record events whose identities are new because we have just made them."""
+    return _record(connection, [arrival(draft, content="") for draft in drafts], now=now)
 
 
 def record_once(connection: Connection, arrivals: Sequence[Arrival], *, now: datetime) -> list[Receipt]:
     """Record those that were not recorded before. A receipt each, in the order given."""
-    identities = [arrival.identity for arrival in arrivals]
-    known = _known(connection, identities)
+    known = _known(connection, [given.identity for given in arrivals])
     fresh: dict[str, Arrival] = {}
-    for identity, arrival in zip(identities, arrivals, strict=True):
-        if identity not in known:
-            fresh.setdefault(identity, arrival)  # of two in one batch, the first
+    for given in arrivals:
+        if given.identity not in known:
+            fresh.setdefault(given.identity, given)  # of two in one batch, the first
     recorded = _record(connection, list(fresh.values()), now=now)
-    for (identity, arrival), (place, _) in zip(fresh.items(), recorded, strict=True):
-        known[identity] = _Known(arrival.content, Cursor(arrival.draft.channel, place))
+    for new, (place, _) in zip(fresh.values(), recorded, strict=True):
+        known[new.identity] = _Known(new.content, Cursor(new.draft.channel, place))
     return [
-        _receipt(arrival, known[identity], accepted=fresh.get(identity) is arrival)
-        for identity, arrival in zip(identities, arrivals, strict=True)
+        _receipt(given, known[given.identity], accepted=fresh.get(given.identity) is given)
+        for given in arrivals
     ]
 
 
@@ -138,10 +137,10 @@ def _known(connection: Connection, identities: Sequence[str]) -> dict[str, _Know
     }
 
 
-def _receipt(arrival: Arrival, known: _Known, *, accepted: bool) -> Receipt:
+def _receipt(given: Arrival, known: _Known, *, accepted: bool) -> Receipt:
     if accepted:
         return Receipt(Status.ACCEPTED, known.cursor)
-    if arrival.content == known.content:
+    if given.content == known.content:
         return Receipt(Status.DUPLICATE, known.cursor)
     return Receipt(Status.REFUSED, None)
 
@@ -149,22 +148,22 @@ def _receipt(arrival: Arrival, known: _Known, *, accepted: bool) -> Receipt:
 def _record(connection: Connection, arrivals: Sequence[Arrival], *, now: datetime) -> list[Recorded]:
     if not arrivals:
         return []
-    next_places = _take_places(connection, Counter(arrival.draft.channel for arrival in arrivals))
+    next_places = _take_places(connection, Counter(given.draft.channel for given in arrivals))
     recorded_at = format_time(now)
     recorded, rows = [], []
-    for arrival in arrivals:
-        channel = arrival.draft.channel
+    for given in arrivals:
+        channel = given.draft.channel
         place = next_places[channel]
         next_places[channel] = Place(place.epoch, place.seq + 1)
-        text = arrival.draft.text(place)
+        text = given.draft.text(place)
         recorded.append(Recorded(place, text))
         rows.append(
             {
                 "channel": channel,
                 "seq": place.seq,
                 "epoch": place.epoch,
-                "identity": arrival.identity,
-                "content": arrival.content,
+                "identity": given.identity,
+                "content": given.content,
                 "recorded_at": recorded_at,
                 "text": text.decode(),
             }

@@ -20,7 +20,7 @@ from sender.database import DatabaseFull, DatabaseUnavailable
 from sender.migrations import migrate
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 logger = structlog.get_logger(__name__)
 
 T = TypeVar("T")
+I = TypeVar("I")  # noqa: E741 - an item
+R = TypeVar("R")
 
 ATTEMPTS = 5
 POOL_SIZE = 10
@@ -80,6 +82,15 @@ class PostgresDatabase:
             return await self._write_once(work)
         except _RunAgain as refusal:
             raise DatabaseUnavailable(f"refused {ATTEMPTS} times in a row") from refusal
+
+    async def write_together(
+        self, work: Callable[[Connection, Sequence[I]], Sequence[R | Exception]], item: I
+    ) -> R:
+        # Each alone: PostgreSQL lets transactions run side by side and shares the disk sync by itself.
+        (outcome,) = await self.write(lambda connection: work(connection, [item]))
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         async with _explained(), self._read_engine.connect() as connection:

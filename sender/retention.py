@@ -90,11 +90,10 @@ def _prune_channel(connection: Connection, channel: str, last: int) -> int:
     return connection.execute(_PRUNE, {"channel": channel, "last": last}).rowcount
 
 
-_OLD = (
-    select(events.c.channel, events.c.seq)
-    .where(events.c.recorded_at < bindparam("before"), events.c.published_at.is_not(None))
-    .order_by(events.c.recorded_at)
-    .limit(bindparam("limit"))
+# Rows are numbered about as they are recorded, so the oldest are found without an index on time.
+_OLDEST = select(events).order_by(events.c.position).limit(bindparam("limit")).subquery()
+_OLD = select(_OLDEST.c.channel, _OLDEST.c.seq).where(
+    _OLDEST.c.recorded_at < bindparam("before"), _OLDEST.c.published_at.is_not(None)
 )
 _MOVE = (
     update(channels)

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 logger = structlog.get_logger(__name__)
 
 T = TypeVar("T")
+I = TypeVar("I")  # noqa: E741 - an item
+R = TypeVar("R")
 
 BUSY_SECONDS = 5  # how long another process may hold the lock before we say so
 MAX_JOBS = 256  # writes in one transaction; bounds how long the first waits for the last
@@ -47,6 +49,8 @@ _PRAGMAS = {
     "journal_mode": "wal",
     "synchronous": 2,  # FULL: NORMAL may lose commits that were answered when the power fails
     "foreign_keys": 1,
+    "cache_size": -65_536,  # KiB; the digests' index is read at random places
+    "wal_autocheckpoint": 4_000,  # pages: 16 MB
 }
 
 
@@ -68,7 +72,7 @@ class SqliteDatabase:
 
     def __init__(self, path: str) -> None:
         self._loop = asyncio.get_running_loop()
-        self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_Job[Any, Any] | None] = queue.SimpleQueue()
         self._waiting = 0
         self._write_engine = _engine(path, begin="BEGIN IMMEDIATE")
         self._read_engine = _engine(path, begin="BEGIN")
@@ -77,9 +81,14 @@ class SqliteDatabase:
         self._writer.start()
 
     async def write(self, work: Callable[[Connection], T]) -> T:
+        return await self.write_together(lambda connection, items: [work(connection)], None)
+
+    async def write_together(
+        self, work: Callable[[Connection, Sequence[I]], Sequence[R | Exception]], item: I
+    ) -> R:
         if self._waiting >= MAX_WAITING:
             raise DatabaseUnavailable(f"{MAX_WAITING} writes are waiting already")
-        job: _Job[T] = _Job(work, self._loop.create_future())
+        job: _Job[I, R] = _Job(work, item, self._loop.create_future())
         self._waiting += 1
         self._jobs.put(job)
         try:
@@ -113,7 +122,7 @@ class SqliteDatabase:
                 outcomes = _run(connection, jobs)
                 self._loop.call_soon_threadsafe(_resolve, jobs, outcomes)
 
-    def _take(self) -> list[_Job[Any]]:
+    def _take(self) -> list[_Job[Any, Any]]:
         """All that wait, but at least one; none when closed."""
         first = self._jobs.get()
         jobs = [] if first is None else [first]
@@ -127,54 +136,65 @@ class SqliteDatabase:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Job(Generic[T]):
-    work: Callable[[Connection], T]
-    done: asyncio.Future[T]
-
-
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    error: Exception
+class _Job(Generic[I, R]):
+    work: Callable[[Connection, Sequence[I]], Sequence[R | Exception]]
+    item: I
+    done: asyncio.Future[R]
 
 
 class _TransactionLost(Exception):
-    """SQLite rolled back all of the transaction by itself, as it does when the disk is full."""
+    """SQLite rolled back all of the transaction by itself, as it may when the disk is full."""
 
 
-def _run(connection: Connection, jobs: Sequence[_Job[Any]]) -> Sequence[Any]:
+def _run(connection: Connection, jobs: Sequence[_Job[Any, Any]]) -> list[Any]:
     """One transaction for all jobs; what each came to. Without the commit, none came to anything."""
     try:
         with connection.begin():
-            return [_run_one(connection, job) for job in jobs]
+            return _run_groups(connection, jobs)
     except _TransactionLost as error:
-        return [_Failure(_explain(error.__cause__ or error))] * len(jobs)
+        return [_explain(error.__cause__ or error)] * len(jobs)
     except Exception as error:  # the thread must outlive a failed commit, whatever its reason
-        return [_Failure(_explain(error))] * len(jobs)
+        return [_explain(error)] * len(jobs)
 
 
-def _run_one(connection: Connection, job: _Job[T]) -> T | _Failure:
+def _run_groups(connection: Connection, jobs: Sequence[_Job[Any, Any]]) -> list[Any]:
+    """Jobs of the same work together."""
+    groups: dict[Any, list[int]] = {}
+    for number, job in enumerate(jobs):
+        groups.setdefault(job.work, []).append(number)
+    outcomes: list[Any] = [None] * len(jobs)
+    for work, numbers in groups.items():
+        for number, outcome in zip(
+            numbers, _run_group(connection, work, [jobs[n].item for n in numbers]), strict=True
+        ):
+            outcomes[number] = outcome
+    return outcomes
+
+
+def _run_group(connection: Connection, work: Callable[..., Any], items: Sequence[Any]) -> Sequence[Any]:
     # The driver's own savepoint costs a tenth of SQLAlchemy's.
     driver = connection.connection.driver_connection
     assert isinstance(driver, sqlite3.Connection)
     driver.execute("SAVEPOINT job")
     try:
-        result = job.work(connection)
-    except Exception as error:  # this job's alone: the others go on
+        outcomes: Sequence[Any] = work(connection, items)
+    except Exception as error:  # theirs alone: the other groups go on
         if not driver.in_transaction:
             raise _TransactionLost from error
         driver.execute("ROLLBACK TO job")
-        driver.execute("RELEASE job")
-        return _Failure(_explain(error))
+        outcomes = [_explain(error)]
     driver.execute("RELEASE job")
-    return result
+    if len(items) > 1 and len(outcomes) == 1:  # one of them spoilt it for all; find out which
+        return [_run_group(connection, work, [item])[0] for item in items]
+    return outcomes
 
 
-def _resolve(jobs: Sequence[_Job[Any]], outcomes: Sequence[Any]) -> None:
+def _resolve(jobs: Sequence[_Job[Any, Any]], outcomes: Sequence[Any]) -> None:
     for job, outcome in zip(jobs, outcomes, strict=True):
         if job.done.done():  # its caller was cancelled
             continue
-        if isinstance(outcome, _Failure):
-            job.done.set_exception(outcome.error)
+        if isinstance(outcome, Exception):
+            job.done.set_exception(outcome)
         else:
             job.done.set_result(outcome)
 

@@ -69,7 +69,6 @@ Index(
     sqlite_where=events.c.published_at.is_(None),
     postgresql_where=events.c.published_at.is_(None),
 )
-Index("events_recorded_at_index", events.c.recorded_at)  # retention deletes the oldest
 
 orders = Table(
     "orders",

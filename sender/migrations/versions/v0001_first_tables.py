@@ -37,7 +37,6 @@ def upgrade() -> None:
         sa.UniqueConstraint("channel", "seq", name=op.f("events_channel_seq_key")),
         sa.UniqueConstraint("identity", name=op.f("events_identity_key")),
     )
-    op.create_index("events_recorded_at_index", "events", ["recorded_at"], unique=False)
     op.create_index(
         "events_unpublished_index",
         "events",
