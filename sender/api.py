@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from sender import binding, bodies, history, idempotency, metrics, orders, outbox, seen
 from sender.database import DatabaseError
+from sender.generation import current_epoch
 from sender.idempotency import Answer
 from sender.orders import OrderStatus
 from shared.channels import is_name, parse_channel
@@ -250,7 +251,7 @@ class Api:
     async def _database_answers(self) -> bool:
         try:
             async with asyncio.timeout(READY_SECONDS):
-                await self._database.read(history.current_epoch)
+                await self._database.read(current_epoch)
         except (DatabaseError, TimeoutError):
             return False
         return True

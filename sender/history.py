@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 from sqlalchemy import bindparam, select, text
 
-from sender.tables import channels, generation
+from sender.generation import current_epoch
+from sender.tables import channels
 from shared.channels import Channel, is_private
 from shared.cursors import Cursor, Place
 from shared.log import Entry
@@ -135,10 +136,6 @@ def read_some(connection: Connection, channel: Channel, wanted: range) -> list[E
     return [entry for _, entry in _read_round(connection, [Wanted(0, channel, part)])]
 
 
-def current_epoch(connection: Connection) -> int:
-    return int(connection.execute(_EPOCH).scalar_one())
-
-
 def _start(request: Request, state: State) -> Place:
     if request.after is not None:
         return request.after
@@ -189,7 +186,6 @@ def _read_round(connection: Connection, wanted: Sequence[Wanted]) -> Iterator[tu
         yield number, Entry(Place(epoch, seq), event.encode())
 
 
-_EPOCH = select(generation.c.epoch)
 _STATES = select(channels).where(channels.c.channel.in_(bindparam("channels", expanding=True)))
 # One statement for many channels. What is wanted comes as JSON because both databases can open that.
 _READ = {

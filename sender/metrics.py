@@ -38,6 +38,11 @@ class Metrics:
             "Events published anew because Redis had lost them.",
             registry=self.registry,
         )
+        self.epoch_changes = Counter(
+            "orderbell_epoch_changes",
+            "Times that the database was found to have gone back.",
+            registry=self.registry,
+        )
         self.redis_up = Gauge(
             "orderbell_redis_up",
             "Whether the relay's last word with Redis went well.",

@@ -5,8 +5,11 @@ script's answer (`shared.log`):
 
 * OK, DUP: Redis has them; mark them published.
 * GAP: something before them is missing, because Redis lost it. The database has it: publish that first.
-* STALE: Redis knows a newer epoch than we do, so this database is an old copy. Nothing more can be published
-  rightly until somebody looks; the events stay in the outbox.
+* STALE: Redis knows a newer epoch than our events have. Either the epoch grew meanwhile, then they have
+  moved into it and are read again; or this database is an old copy.
+
+A database that is an old copy (or a new one beside a Redis that knows the old) shows also in a head that is
+beyond ours. Both are alarms, and a new epoch begins: customers get a reset instead of silence.
 
 While Redis is away the outbox grows and requests go on as before.
 """
@@ -24,10 +27,11 @@ from redis.exceptions import RedisError
 
 from sender import history, outbox
 from sender.database import DatabaseError
+from sender.generation import begin_epoch, current_epoch
 from shared.log import LOG_LENGTH, Answer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
     from sender.database import Database
@@ -41,7 +45,7 @@ logger = structlog.get_logger(__name__)
 
 BATCH = 500  # events in one round trip
 POLL_SECONDS = 1.0  # finds what another sender recorded and did not live to publish
-MAX_BACKOFF_SECONDS = 5.0
+MAX_BACKOFF_SECONDS = 2.0
 DEAD_SECONDS = 30.0  # without a turn of the loop; Redis' and the database's deadlines are far below
 
 
@@ -91,9 +95,8 @@ class Relay:
         except (RedisError, OSError) as error:
             self._note_redis(up=False, reason=str(error))
         except DatabaseError as error:
-            logger.warning("relay cannot use the database", reason=str(error))
-        except _Stale:
-            pass  # logged where it was found
+            if not self._failures:
+                logger.warning("the relay cannot use the database", reason=str(error))
         else:
             self._failures = 0
             return more
@@ -117,22 +120,28 @@ class Relay:
         if not waiting:
             return False
         channels = _by_channel(waiting)
+        heads = await self._publish_channels(channels)
+        beyond = {name: head for name, head in heads.items() if head > channels[name][-1].entry.place}
+        if beyond and await self._went_back(beyond):
+            return True
+        published = [event.position for channel in heads for event in channels[channel]]
+        if published:
+            await self._database.write(partial(outbox.mark_published, positions=published, now=self._clock()))
+        return len(waiting) == BATCH and bool(published)
+
+    async def _publish_channels(self, channels: Mapping[Channel, Sequence[Waiting]]) -> dict[Channel, Place]:
+        """Publish them; the heads of those channels that Redis has completely now."""
         batches = [(channel, [event.entry for event in events]) for channel, events in channels.items()]
         answers = await self._publish(batches)
-        published: list[int] = []
-        stale: Place | None = None
+        heads = {}
         for (channel, entries), answer in zip(batches, answers, strict=True):
             if answer.answer is Answer.GAP:
                 answer = await self._refill(channel, answer.head, entries[-1].place)
             if answer.answer is Answer.STALE:
-                stale = answer.head
+                await self._renew_epoch(answer.head)
             elif answer.answer is not Answer.GAP:  # a second one: Redis was emptied meanwhile, come again
-                published += [event.position for event in channels[channel]]
-        if published:
-            await self._database.write(partial(outbox.mark_published, positions=published, now=self._clock()))
-        if stale:
-            await self._tell_stale(stale)
-        return len(waiting) == BATCH and bool(published)
+                heads[channel] = answer.head
+        return heads
 
     async def _publish(
         self, batches: Sequence[tuple[Channel, Sequence[Entry]]], *, restart: bool = False
@@ -165,18 +174,26 @@ class Relay:
             else:
                 logger.warning("redis is away; events wait in the outbox", reason=reason)
 
-    async def _tell_stale(self, newer: Place) -> None:
-        epoch = await self._database.read(history.current_epoch)
-        logger.error(
-            "redis knows a newer epoch: this database is an old copy, its events are not published",
-            ours=epoch,
-            newer=newer.epoch,
-        )
-        raise _Stale
+    async def _went_back(self, heads: Mapping[Channel, Place]) -> bool:
+        """Whether Redis knows events that the database does not, so that a new epoch had to begin.
 
+        A head beyond what we published is usually another relay's work.
+        """
+        states = await self._database.read(partial(history.states, names=list(heads)))
+        for channel, head in heads.items():
+            if head > states[channel].head:
+                await self._renew_epoch(head)
+                return True
+        return False
 
-class _Stale(Exception):
-    """Already logged; the relay only has to wait."""
+    async def _renew_epoch(self, known: Place) -> None:
+        """Make the database's epoch newer than what Redis knows, or find that it is."""
+        epoch = await self._database.read(current_epoch)
+        if epoch > known.epoch:
+            return
+        new = await self._database.write(partial(begin_epoch, after=known.epoch))
+        self._metrics.epoch_changes.inc()
+        logger.error("the database went back: redis knows newer events; a new epoch begins", epoch=new)
 
 
 def _by_channel(waiting: Sequence[Waiting]) -> dict[Channel, list[Waiting]]:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
-from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy import bindparam, delete, func, select, update
 
 from sender.database import DatabaseError
 from sender.idempotency import KEPT_HOURS
@@ -86,6 +86,9 @@ def prune_keys(connection: Connection, *, before: datetime) -> int:
 
 
 def _prune_channel(connection: Connection, channel: str, last: int) -> int:
+    first_waiting = connection.execute(_FIRST_WAITING, {"channel": channel}).scalar_one()
+    if first_waiting is not None:
+        last = min(last, first_waiting - 1)
     connection.execute(_MOVE, {"pruned_channel": channel, "last": last})
     return connection.execute(_PRUNE, {"channel": channel, "last": last}).rowcount
 
@@ -103,7 +106,9 @@ _MOVE = (
 _PRUNE = delete(events).where(
     events.c.channel == bindparam("channel"),
     events.c.seq <= bindparam("last"),
-    events.c.published_at.is_not(None),
+)
+_FIRST_WAITING = select(func.min(events.c.seq)).where(
+    events.c.channel == bindparam("channel"), events.c.published_at.is_(None)
 )
 _OLD_KEYS = (
     select(idempotency.c.scope)

@@ -1,0 +1,61 @@
+"""The epoch: the generation of the database. It grows when the database itself went back.
+
+A database restored from a backup, or begun anew beside a Redis that still knows the old one, would give
+seqs a second time. Nobody could tell the new 11 from the old 11, and Redis would take it for a repetition.
+In a new epoch every cursor of before gets a reset, and everybody goes on from there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import bindparam, func, select, text, update
+
+from sender.tables import channels, events, generation
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+
+def current_epoch(connection: Connection) -> int:
+    return int(connection.execute(_EPOCH).scalar_one())
+
+
+def begin_epoch(connection: Connection, *, after: int) -> int:
+    """Begin the epoch that follows `after`, unless it or a later one has begun; the epoch that holds now.
+
+    Events that are still in the outbox move into it. Those before can no longer be asked for.
+    """
+    if connection.dialect.name == "postgresql":  # nobody takes a seq under the old epoch meanwhile
+        connection.execute(text("LOCK TABLE channels IN EXCLUSIVE MODE"))
+    epoch = current_epoch(connection)
+    if epoch > after:
+        return epoch
+    connection.execute(update(generation).values(epoch=after + 1))
+    connection.execute(_CLOSE_HISTORY)
+    moved = [
+        {"moved": row.position, "epoch": after + 1, "text": _moved(row.text, row.seq, row.epoch, after + 1)}
+        for row in connection.execute(_OUTBOX)
+    ]
+    if moved:
+        connection.execute(_MOVE, moved)
+    return after + 1
+
+
+def _moved(event: str, seq: int, old: int, new: int) -> str:
+    """The same event under its new place."""
+    # The first match is the place: before it stand only texts, in which quotes are escaped.
+    return event.replace(f',"epoch":{old},"seq":{seq}', f',"epoch":{new},"seq":{seq}', 1)
+
+
+_EPOCH = select(generation.c.epoch)
+_OUTBOX = select(events.c.position, events.c.epoch, events.c.seq, events.c.text).where(
+    events.c.published_at.is_(None)
+)
+_MOVE = update(events).where(events.c.position == bindparam("moved"))
+_FIRST_WAITING = (
+    select(func.min(events.c.seq) - 1)
+    .where(events.c.channel == channels.c.channel, events.c.published_at.is_(None))
+    .scalar_subquery()
+)
+_CLOSE_HISTORY = update(channels).values(pruned_seq=func.coalesce(_FIRST_WAITING, channels.c.seq))
