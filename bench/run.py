@@ -1,0 +1,53 @@
+"""One run of the benchmarks: what all its parts are given."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from bench.stack import running_stack
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from bench.stack import Stack
+
+
+@dataclass
+class Run:
+    redis_binary: Path
+    directory: Path  # for databases and logs; gone afterwards
+    group: int  # process group of whatever is started
+    rounds: int
+    seconds: float  # of one measurement, about
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+    _started: float = field(default_factory=time.monotonic)
+
+    def progress(self, text: str) -> None:
+        print(f"[{time.monotonic() - self._started:7.1f} s] {text}", file=sys.stderr, flush=True)
+
+    def new_directory(self, name: str) -> Path:
+        """A path that does not exist yet."""
+        return self.directory / f"{name}-{next(self._numbers)}"
+
+    def stack(self, *, gateways: int, database_url: str = "") -> AbstractContextManager[Stack]:
+        return running_stack(
+            self.redis_binary,
+            self.new_directory("stack"),
+            self.group,
+            gateways=gateways,
+            database_url=database_url,
+        )
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        self.progress(name)
+        started = time.monotonic()
+        yield
+        self.progress(f"{name}: done in {time.monotonic() - started:.0f} s")
