@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+import msgspec
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
+from starlette.responses import Response
 from starlette.routing import Mount, Route
 
-from sender import database, idempotency, orders, seen
+from sender import database, idempotency, openapi, orders, seen
 from shared import problems
 from shared.channels import InvalidChannel
 from shared.cursors import InvalidCursor
@@ -19,7 +21,6 @@ from shared.problems import Problem
 
 if TYPE_CHECKING:
     from starlette.requests import Request
-    from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from sender.api import Api
@@ -43,6 +44,7 @@ def create_app(api: Api, pages: PageFiles, api_keys: ApiKeys, metrics: Metrics) 
         Route("/livez", api.livez),
         Route("/readyz", api.readyz),
         Route("/metrics", api.metrics),
+        Route("/openapi.json", openapi_document),
         Route("/", pages.index),
         Route("/development/api-key", pages.api_key),
         Mount("/static", pages.assets),
@@ -52,6 +54,10 @@ def create_app(api: Api, pages: PageFiles, api_keys: ApiKeys, metrics: Metrics) 
         middleware=[Middleware(MeasureRequests, metrics)],
         exception_handlers={**problems.HANDLERS, **dict.fromkeys(_PROBLEMS, _tell)},
     )
+
+
+async def openapi_document(request: Request) -> Response:
+    return Response(msgspec.json.encode(openapi.document()), media_type="application/json")
 
 
 class RequireKey:

@@ -35,9 +35,7 @@ Data = Annotated[
         extra_json_schema={"properties": {"message": {"type": "string"}}},
     ),
 ]
-CloudEvent = Annotated[
-    msgspec.Raw, msgspec.Meta(extra_json_schema={"$ref": "#/components/schemas/CloudEvent"})
-]
+Event = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"$ref": "#/components/schemas/Event"})]
 
 
 class PlaceOrder(msgspec.Struct, forbid_unknown_fields=True):
@@ -68,7 +66,7 @@ class SeenRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 class CompletedOrder(msgspec.Struct):
     order: Order
-    event: CloudEvent | None
+    event: Event | None
 
 
 class Orders(msgspec.Struct):
@@ -90,7 +88,7 @@ class EventResults(msgspec.Struct):
 
 
 class ChannelEvents(msgspec.Struct):
-    events: list[CloudEvent]
+    events: list[Event]
     cursor: CursorText  # of the last one given
     as_of: CursorText
 
@@ -101,7 +99,7 @@ class ChannelHistoryBody(msgspec.Struct):
     as_of: CursorText
     seen: CursorText | None
     reset: Literal["pruned", "epoch", "future"] | None
-    events: list[CloudEvent]
+    events: list[Event]
 
 
 class HistoryBody(msgspec.Struct):
