@@ -77,7 +77,7 @@ class EmbeddedServer:
         with self._log.open("ab") as log:
             self.process = self._popen(log)
         deadline = time.monotonic() + READY_SECONDS
-        while not self._answers():
+        while not self.answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
                 raise NotStarted(f"{self.binary} did not start: {self._last_line()}")
@@ -100,7 +100,7 @@ class EmbeddedServer:
         assert self.process is not None
         self.process.send_signal(number)
 
-    def _popen(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    def command(self) -> list[str]:
         options = {
             "--bind": "127.0.0.1",
             "--port": str(self.port),
@@ -109,17 +109,20 @@ class EmbeddedServer:
             "--appendonly": "no",
             # Evicting would tear holes into channels' logs. They'd be filled from the database, but slowly.
             "--maxmemory-policy": "noeviction",
+            "--loglevel": "warning",
         }
-        command = [str(self.binary), *(word for option in options.items() for word in option)]
+        return [str(self.binary), *(word for option in options.items() for word in option)]
+
+    def _popen(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            command,
+            self.command(),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             process_group=self._process_group,
         )
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
                 connection.sendall(b"PING\r\n")

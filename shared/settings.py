@@ -153,6 +153,8 @@ class ReceiverSettings(Settings):
     def _check_one_way_to_verify(self) -> ReceiverSettings:
         if (self.jwt_secret is None) == (self.jwks_url is None):
             raise ValueError(f"set exactly one of {PREFIX}JWT_SECRET and {PREFIX}JWKS_URL")
+        if self.development and self.jwt_secret is None:
+            raise ValueError(f"{PREFIX}DEVELOPMENT signs customers in itself and needs {PREFIX}JWT_SECRET")
         return self
 
 
@@ -179,11 +181,29 @@ def _read(path: str) -> str:
 S = TypeVar("S", bound=Settings)
 
 
+class InvalidSettings(Exception):
+    """Every fault of this process's settings, a line each."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("; ".join(faults))
+        self.faults = faults
+
+
 def load(settings_class: type[S], *, host: str | None = None) -> S:
     """The settings of this process. Faults go to standard error, a line each, and the process ends with 2.
 
     With `host`, development mode is held to loopback.
     """
+    try:
+        return read(settings_class, host=host)
+    except InvalidSettings as error:
+        for fault in error.faults:
+            print(f"orderbell: {fault}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def read(settings_class: type[S], *, host: str | None = None) -> S:
+    """`load` for those who go on with faults. Raises `InvalidSettings`."""
     faults = _unknown_names(os.environ)
     try:
         settings = settings_class()
@@ -198,9 +218,7 @@ def load(settings_class: type[S], *, host: str | None = None) -> S:
             )
         if not faults:
             return settings
-    for fault in faults:
-        print(f"orderbell: {fault}", file=sys.stderr)
-    raise SystemExit(2)
+    raise InvalidSettings(faults)
 
 
 def known_names() -> frozenset[str]:

@@ -1,0 +1,94 @@
+"""The local directory, `.orderbell/`: what `orderbell up` keeps from one run to the next.
+
+`api-key` and `jwt-secret` are made once; `environment` has all settings of the run that goes on, so that
+`orderbell token`, `watch` and `doctor` know them, and so does a gateway that you start beside it:
+`set -a; . .orderbell/environment; python -m receiver --port 8093`. All are readable by their owner alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shared.settings import PREFIX
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, MutableMapping
+
+DEFAULT = Path(".orderbell")
+API_KEY = "api-key"
+JWT_SECRET = "jwt-secret"
+
+
+class InUse(Exception):
+    """Another run has the directory."""
+
+
+class LocalDirectory:
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """For one run alone: two relays with a Redis each would publish half of the events each.
+
+        Raises `InUse`, or `OSError` where no directory can be made.
+        """
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with (self.path / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InUse(f"another `orderbell up` runs in {self.path}") from None
+            yield
+
+    def secret(self, name: str) -> str:
+        """The secret of this name, made at the first call."""
+        path = self.path / name
+        if not path.exists():
+            _write(path, secrets.token_hex(32) + "\n")
+        return path.read_text(encoding="utf-8").strip()
+
+    @contextlib.contextmanager
+    def tell(self, environment: MutableMapping[str, str]) -> Iterator[None]:
+        """Write the settings down for as long as they hold."""
+        ours = {name: value for name, value in sorted(environment.items()) if name.startswith(PREFIX)}
+        path = self.path / "environment"
+        _write(path, "".join(f"{name}={shlex.quote(value)}\n" for name, value in ours.items()))
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+    def adopt(self, environment: MutableMapping[str, str]) -> None:
+        """Take the settings of the run that goes on, or at least its secrets, but for what is set already."""
+        for name, value in self._settings().items():
+            # Tokens are verified in one way alone.
+            other = PREFIX + "JWKS_URL" if name == PREFIX + "JWT_SECRET" else name
+            if not is_set(environment, name) and not is_set(environment, other):
+                environment[name] = value
+
+    def _settings(self) -> dict[str, str]:
+        with contextlib.suppress(FileNotFoundError):
+            words = shlex.split((self.path / "environment").read_text(encoding="utf-8"))
+            return dict(word.split("=", 1) for word in words)
+        names = {PREFIX + "API_KEYS": API_KEY, PREFIX + "JWT_SECRET": JWT_SECRET}
+        return {name: self.secret(file) for name, file in names.items() if (self.path / file).exists()}
+
+
+def is_set(environment: MutableMapping[str, str], name: str) -> bool:
+    """Whether a setting is given, itself or as a file."""
+    return bool(environment.get(name) or environment.get(f"{name}_FILE"))
+
+
+def _write(path: Path, text: str) -> None:
+    # Never readable by others, not even while it is written; and never half written.
+    new = path.with_name(f"{path.name}.{os.getpid()}")
+    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+    new.replace(path)
