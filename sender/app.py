@@ -52,7 +52,7 @@ def create_app(api: Api, pages: PageFiles, api_keys: ApiKeys, metrics: Metrics) 
     return Starlette(
         routes=routes,
         middleware=[Middleware(MeasureRequests, metrics)],
-        exception_handlers={**problems.HANDLERS, **dict.fromkeys(_PROBLEMS, _tell)},
+        exception_handlers={**problems.HANDLERS, **dict.fromkeys(_PROBLEMS, _tell), 405: _tell_methods},
     )
 
 
@@ -112,6 +112,15 @@ async def _tell(request: Request, error: Exception) -> Response:
     kind = next(kind for kind in type(error).__mro__ if kind in _PROBLEMS)
     status, name, headers = _PROBLEMS[kind]
     return Problem(status, name, str(error), headers).response()
+
+
+async def _tell_methods(request: Request, error: Exception) -> Response:
+    """405 with all methods of the path; the router knows only its first route's."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    paths = [route for route in routes if route.path_regex.match(request.url.path)]
+    allowed = sorted({method for route in paths for method in route.methods or ()})
+    detail = f"{request.method} is not for this path"
+    return Problem(405, "method-not-allowed", detail, {"Allow": ", ".join(allowed)}).response()
 
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
