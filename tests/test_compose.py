@@ -304,6 +304,16 @@ def test_what_the_image_is_made_of_reaches_the_builder() -> None:
                 assert (ROOT / source).exists()
 
 
+def test_the_image_is_built_once_and_never_fetched() -> None:
+    ours = {name: service for name, service in SERVICES.items() if service["image"] == "orderbell"}
+    assert {name: service["pull_policy"] for name, service in ours.items()} == {
+        "keys": "build",
+        "sender": "never",
+        "receiver": "never",
+    }
+    assert [name for name, service in SERVICES.items() if "build" in service] == ["keys"]
+
+
 # --- the secrets
 
 

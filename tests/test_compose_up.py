@@ -96,7 +96,7 @@ class Installation(NamedTuple):
 def installation() -> Iterator[Installation]:
     """Started with no step before, as the README says."""
     try:
-        compose("up", "--build", "--wait")
+        compose("up", "--wait")
         yield Installation(
             customers=compose("port", "balancer", "8091"),
             back_office=compose("port", "balancer", "8090"),
@@ -171,7 +171,7 @@ def test_a_click_in_the_back_office_pops_up_in_browsers_on_both_receivers(
         for page in devices:
             page.on("websocket", lambda socket: socket.on("framereceived", partial(_note_gateway, gateways)))
             page.goto(customers)
-            page.get_by_label("token").fill(installation.token("alice"))
+            page.get_by_label("token").fill(compose("exec", "-T", "receiver", "orderbell", "token", "alice"))
             page.get_by_role("button", name="Connect").click()
             expect(page.locator("#connection")).to_have_attribute(
                 "data-state", "open", timeout=SECONDS * 1000
