@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from redis.asyncio import Redis
+from redis.asyncio import Connection, Redis, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
 
@@ -24,13 +25,44 @@ _KEEPALIVE: dict[str, int] = {
 }
 
 
+class _EndsWhenCancelled:
+    """Sends commands as redis-py does, and lets a cancellation through.
+
+    redis-py sends with `asyncio.wait_for`, and that of Python 3.11 returns as if nothing had happened where
+    the sending is done in the moment it is cancelled. A task that loops over commands then never ends, and
+    the process that waits for it hangs in its shutdown. The reply is left unread, so the connection goes.
+    """
+
+    async def send_packed_command(self, *args: Any, **kwargs: Any) -> None:
+        await super().send_packed_command(*args, **kwargs)  # type: ignore[misc] # a mixin
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            await self.disconnect(nowait=True)  # type: ignore[attr-defined]
+            raise asyncio.CancelledError
+
+
+class _Tcp(_EndsWhenCancelled, Connection):
+    pass
+
+
+class _Tls(_EndsWhenCancelled, SSLConnection):
+    pass
+
+
+class _Unix(_EndsWhenCancelled, UnixDomainSocketConnection):
+    pass
+
+
+_CLASSES = {Connection: _Tcp, SSLConnection: _Tls, UnixDomainSocketConnection: _Unix}
+
+
 def connect(url: str, *, retries: int = 2, max_connections: int = 50) -> Redis:
     """A client with its own pool; nothing is sent before the first command.
 
     Commands are repeated after a lost connection, so send only what may run twice. Raises `ValueError`
     for a URL that redis-py doesn't know.
     """
-    return Redis.from_url(
+    client = Redis.from_url(
         url,
         protocol=2,  # RESP3 costs redis-py more for each reply and gives us nothing
         retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=1), retries),
@@ -41,6 +73,9 @@ def connect(url: str, *, retries: int = 2, max_connections: int = 50) -> Redis:
         socket_keepalive_options=keepalive_options(),
         health_check_interval=15,
     )
+    pool = client.connection_pool
+    pool.connection_class = _CLASSES[pool.connection_class]  # by the URL's scheme
+    return client
 
 
 def keepalive_options() -> Mapping[int, int]:

@@ -136,6 +136,17 @@ def processes(redis_url: str, key_prefix: str, tmp_path: Path, process_group: in
     print(started.end(), file=sys.stderr)  # pytest shows it where the test failed
 
 
+@pytest.fixture(scope="module")
+def module_processes(
+    redis_url: str, tmp_path_factory: pytest.TempPathFactory, process_group: int
+) -> Iterator[Processes]:
+    """As `processes`, shared by a file's tests that leave them as they found them."""
+    prefix = f"ob-{uuid.uuid4().hex[:12]}"
+    started = Processes(redis_url, prefix, tmp_path_factory.mktemp("processes"), process_group)
+    yield started
+    print(started.end(), file=sys.stderr)
+
+
 @pytest.fixture(scope="session")
 def chromium_path() -> Path:
     """The Chromium to drive; mark tests that use it with `browser`. See `tests.chromium.arguments`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 from typing import TYPE_CHECKING
@@ -49,6 +50,23 @@ async def test_frozen_peer_is_noticed(redis_server: EmbeddedServer) -> None:
         with pytest.raises((RedisTimeoutError, RedisConnectionError)):
             await client.set("a", "b")
         assert time.monotonic() - started < REPLY_SECONDS + 1
+
+
+async def test_cancellation_comes_through_wherever_a_command_is(redis: Redis, key_prefix: str) -> None:
+    """With redis-py's own class, on Python 3.11, some of these tasks go on for ever."""
+
+    async def loop() -> None:
+        while True:
+            await redis.publish(key_prefix, b"")
+
+    for turns in range(100):
+        task = asyncio.create_task(loop())
+        for _ in range(turns % 17):
+            await asyncio.sleep(0)
+        task.cancel()
+        ended, _ = await asyncio.wait([task], timeout=2)
+        assert ended
+        assert task.cancelled()
 
 
 async def test_url_of_no_redis_is_refused() -> None:

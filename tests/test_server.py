@@ -1,0 +1,216 @@
+"""What uvicorn leaves open, closed: raw sockets against a real gateway. See receiver/server.py."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import os
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import httpx2
+import pytest
+
+from receiver.handshake import HANDSHAKE_SECONDS
+from receiver.server import HEADER_SECONDS, MAX_HEAD
+from tests.waiting import await_until
+from tests.websocket_client import connected
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from tests.processes import Processes, ReceiverProcess
+
+pytestmark = pytest.mark.anyio
+
+KEY = base64.b64encode(os.urandom(16))
+
+
+@pytest.fixture(scope="module")
+def gateway(module_processes: Processes) -> ReceiverProcess:
+    module_processes.start_sender()
+    return module_processes.start_receiver()
+
+
+@contextlib.asynccontextmanager
+async def raw(gateway: ReceiverProcess) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+def upgrade(target: str = "/events", **changes: bytes | None) -> bytes:
+    """A handshake request; a header that is changed to None is left out."""
+    headers: dict[str, bytes | None] = {
+        "host": b"localhost",
+        "upgrade": b"websocket",
+        "connection": b"Upgrade",
+        "sec_websocket_key": KEY,
+        "sec_websocket_version": b"13",
+        "sec_websocket_protocol": b"cloudevents.json",
+        **changes,
+    }
+    lines = [f"GET {target} HTTP/1.1".encode()]
+    lines += [n.replace("_", "-").encode() + b": " + v for n, v in headers.items() if v is not None]
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+async def status(gateway: ReceiverProcess, request: bytes) -> int:
+    """Of the answer; 0 where the connection ended without one."""
+    async with raw(gateway) as (reader, writer):
+        writer.write(request)
+        try:
+            line = await asyncio.wait_for(reader.readline(), 10)
+        except ConnectionError:
+            return 0
+        return int(line.split()[1]) if line else 0
+
+
+async def test_handshake_is_answered_as_the_rfc_says(gateway: ReceiverProcess) -> None:
+    async with raw(gateway) as (reader, writer):
+        writer.write(upgrade())
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+    accept = base64.b64encode(hashlib.sha1(KEY + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+    assert head.startswith(b"HTTP/1.1 101 ")
+    assert b"sec-websocket-accept: " + accept + b"\r\n" in head
+    assert b"sec-websocket-protocol: cloudevents.json\r\n" in head
+    assert b"sec-websocket-extensions" not in head.lower()
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "expected"),
+    [
+        (upgrade(sec_websocket_version=b"8"), 426),
+        (upgrade(sec_websocket_version=None), 426),
+        (upgrade(sec_websocket_key=None), 400),
+        (upgrade(sec_websocket_key=b"short"), 400),
+        (upgrade(sec_websocket_key=base64.b64encode(b"x" * 15)), 400),
+        (upgrade("/nowhere"), 403),
+        (upgrade().replace(b"GET", b"POST"), 405),
+        (upgrade(upgrade=b"h2c"), 426),  # a plain GET: told to upgrade to WebSocket
+        (upgrade("/events%00"), 403),
+        (b"nonsense\r\n\r\n", 400),
+    ],
+)
+async def test_handshake_that_is_none_is_refused(
+    gateway: ReceiverProcess, request_bytes: bytes, expected: int
+) -> None:
+    assert await status(gateway, request_bytes) == expected
+
+
+async def test_compression_is_not_negotiated(gateway: ReceiverProcess) -> None:
+    async with raw(gateway) as (reader, writer):
+        writer.write(upgrade(sec_websocket_extensions=b"permessage-deflate"))
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+    assert b"extensions" not in head.lower()
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Slow: "])
+async def test_head_that_never_ends_is_given_up_in_time(gateway: ReceiverProcess, sent: bytes) -> None:
+    async with raw(gateway) as (reader, writer):
+        writer.write(sent)
+        started = time.monotonic()
+        with contextlib.suppress(ConnectionError):
+            assert await asyncio.wait_for(reader.read(), HEADER_SECONDS + 3) == b""
+        assert time.monotonic() - started > HEADER_SECONDS - 1
+
+
+async def test_head_of_more_than_32_kib_is_given_up_at_once(gateway: ReceiverProcess) -> None:
+    async with raw(gateway) as (reader, writer):
+        writer.write(b"GET /livez HTTP/1.1\r\nX-Long: " + b"x" * (MAX_HEAD + 1))
+        started = time.monotonic()
+        with contextlib.suppress(ConnectionError):
+            assert await asyncio.wait_for(reader.read(), 5) == b""
+        assert time.monotonic() - started < HEADER_SECONDS - 1
+
+
+async def test_large_cookie_does_not_hang_the_handshake(gateway: ReceiverProcess) -> None:
+    """uvicorn's own WebSocket class leaves a header of more than 8 KiB without any answer."""
+    assert await status(gateway, upgrade(cookie=b"a=" + b"x" * 16_000)) == 101
+
+
+async def test_second_request_of_a_connection_has_its_own_deadline_and_limit(
+    gateway: ReceiverProcess,
+) -> None:
+    async with raw(gateway) as (reader, writer):
+        for _ in range(3):
+            writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Pad: " + b"x" * (MAX_HEAD // 2) + b"\r\n\r\n")
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+            assert head.startswith(b"HTTP/1.1 200 ")
+            await asyncio.wait_for(reader.readexactly(len(b'{"status":"ok"}')), 5)
+
+
+async def test_frames_before_the_answer_end_the_connection(gateway: ReceiverProcess) -> None:
+    async with raw(gateway) as (reader, writer):
+        writer.write(upgrade())
+        await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        writer.write(b"\x81\x05hello")  # not masked: the connection's own parser answers, 1002
+        close = await asyncio.wait_for(reader.read(4), 5)
+        assert close[:1] == b"\x88"
+        assert int.from_bytes(close[2:4], "big") == 1002
+
+
+async def test_drain_says_bye_spreads_the_closes_and_exits_with_0(module_processes: Processes) -> None:
+    gateway = module_processes.start_receiver(drain_seconds="1.5")
+    token = module_processes.token("alice")
+    async with contextlib.AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(connected(gateway, token)) for _ in range(30)]
+        hostile = await asyncio.open_connection("127.0.0.1", gateway.port)
+        hostile[1].write(upgrade(authorization=f"Bearer {token}".encode()))  # never reads, never closes
+        await hostile[0].readuntil(b"\r\n\r\n")
+        started = time.monotonic()
+        gateway.process.terminate()
+        ends: list[float] = []
+
+        async def wait_close(client_index: int) -> None:
+            code, _ = await clients[client_index].receive_close()
+            assert code == 1012
+            ends.append(time.monotonic() - started)
+
+        await asyncio.gather(*(wait_close(n) for n in range(30)))
+        assert await asyncio.to_thread(gateway.process.wait, 10) == 0
+        took = time.monotonic() - started
+        hostile[1].close()
+    assert all(client.notices[-1]["type"] == "orderbell.bye" for client in clients)
+    assert ends[-1] - ends[0] > 0.8
+    assert took < 8
+
+
+async def test_draining_gateway_is_not_ready_and_takes_nobody(module_processes: Processes) -> None:
+    gateway = module_processes.start_receiver(drain_seconds="3")
+    token = module_processes.token("alice")
+    async with connected(gateway, token) as one, connected(gateway, token) as other:
+        async with httpx2.AsyncClient(base_url=gateway.url, trust_env=False) as kept_alive:
+            assert (await kept_alive.get("/readyz")).json() == {
+                "ready": True,
+                "redis": True,
+                "draining": False,
+            }
+            gateway.process.terminate()
+            await await_until(lambda: not gateway.answers("/livez"))  # nothing listens any more
+            answer = await kept_alive.get("/readyz")  # a balancer's open connection
+            assert (answer.status_code, answer.json()["draining"]) == (503, True)
+        assert {(await one.receive_close())[0], (await other.receive_close())[0]} == {1012}
+
+
+async def test_port_in_use_is_one_line_and_exit_code_2(gateway: ReceiverProcess) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "receiver", "--port", str(gateway.port)),
+        env=gateway.environment,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, error = await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode == 2
+    assert error.decode() == f"orderbell: cannot listen on 127.0.0.1:{gateway.port}: the port is in use\n"
+
+
+def test_handshake_deadline_is_above_that_of_the_first_message() -> None:
+    """In-band authentication happens after the handshake, with a deadline of its own."""
+    assert HANDSHAKE_SECONDS <= HEADER_SECONDS

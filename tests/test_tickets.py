@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from receiver.tickets import LIFETIME_SECONDS, Tickets
+from shared.auth import Identity, InvalidToken
+from shared.log import Names
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+pytestmark = pytest.mark.anyio
+
+ALICE = Identity("alice", frozenset({"menu"}), 4_000_000_000.0)
+
+
+@pytest.fixture
+def tickets(redis: Redis, key_prefix: str) -> Tickets:
+    return Tickets(redis, Names(key_prefix))
+
+
+async def test_ticket_proves_its_customer_once(tickets: Tickets) -> None:
+    ticket = await tickets.issue(ALICE)
+    assert await tickets.redeem(ticket) == ALICE
+    with pytest.raises(InvalidToken, match="used up"):
+        await tickets.redeem(ticket)
+
+
+async def test_no_two_tickets_are_alike(tickets: Tickets) -> None:
+    assert len({await tickets.issue(ALICE) for _ in range(100)}) == 100
+
+
+async def test_ticket_dies_by_itself_and_redis_does_not_know_it(
+    tickets: Tickets, redis: Redis, key_prefix: str
+) -> None:
+    ticket = await tickets.issue(ALICE)
+    [key] = [key async for key in redis.scan_iter(f"{key_prefix}:ticket:*")]
+    assert ticket.encode() not in key
+    assert 0 < await redis.ttl(key) <= LIFETIME_SECONDS
+    await redis.expire(key, 0)
+    with pytest.raises(InvalidToken):
+        await tickets.redeem(ticket)
+
+
+@pytest.mark.parametrize("ticket", ["", "x", "a" * 44, "*" * 43, "a b" * 14 + "c", "ü" * 43])
+async def test_what_never_was_a_ticket_is_refused(tickets: Tickets, ticket: str) -> None:
+    with pytest.raises(InvalidToken):
+        await tickets.redeem(ticket)

@@ -1,0 +1,282 @@
+"""The WebSocket transport's door: who comes in, and what everyone else is told."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import TYPE_CHECKING
+
+import httpx2
+import jwt
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from tests.websocket_client import connected
+
+if TYPE_CHECKING:
+    from tests.processes import Processes, ReceiverProcess
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module")
+def gateway(module_processes: Processes) -> ReceiverProcess:
+    module_processes.start_sender()
+    return module_processes.start_receiver(allowed_origins="https://shop.example")
+
+
+@pytest.fixture
+def token(module_processes: Processes) -> str:
+    return module_processes.token("alice")
+
+
+def unsigned(claims: dict[str, object]) -> str:
+    parts = ({"alg": "none", "typ": "JWT"}, claims)
+    return (
+        ".".join(base64.urlsafe_b64encode(json.dumps(p).encode()).rstrip(b"=").decode() for p in parts) + "."
+    )
+
+
+async def test_hello_says_where_the_connection_starts(gateway: ReceiverProcess, token: str) -> None:
+    async with connected(gateway, token) as client:
+        hello = client.notices[0]
+        assert hello["source"] == "/orderbell/receiver"
+        assert hello["data"]["cursor"] == "customer:alice=1.0"
+        assert hello["data"]["channels"] == ["customer:alice"]
+        assert hello["data"]["heartbeat_seconds"] == 20
+        assert client.websocket.subprotocol == "cloudevents.json"
+
+
+async def test_token_may_come_as_header_cookie_ticket_or_first_message(
+    gateway: ReceiverProcess, token: str
+) -> None:
+    own = {"Origin": gateway.url}
+    async with connected(gateway, None, headers={"Cookie": f"orderbell_token={token}", **own}):
+        pass
+    for where in ("url", "message"):
+        answer = httpx2.post(
+            f"{gateway.url}/tickets", headers={"Authorization": f"Bearer {token}"}, trust_env=False
+        )
+        assert answer.status_code == 201
+        assert answer.json()["expires_in"] == 60
+        ticket = answer.json()["ticket"]
+        query = f"ticket={ticket}" if where == "url" else ""
+        async with connected(gateway, None, query=query, hello=False) as client:
+            if where == "message":
+                await client.send("orderbell.auth", {"ticket": ticket})
+            assert (await client.receive())["type"] == "orderbell.hello"
+        async with connected(gateway, None, query=f"ticket={ticket}", hello=False) as client:
+            assert (await client.receive_close())[0] == 4401  # used up
+    async with connected(gateway, None, hello=False) as client:
+        await client.send("orderbell.auth", {"token": token})
+        assert (await client.receive())["type"] == "orderbell.hello"
+
+
+async def test_token_that_proves_nothing_is_4401(
+    gateway: ReceiverProcess, module_processes: Processes
+) -> None:
+    secret = module_processes.jwt_secret
+    good = {"sub": "alice", "aud": "orderbell", "exp": 4_000_000_000}
+    bad = [
+        "not-a-token",
+        unsigned(good),
+        jwt.encode(good, "another-secret-of-32-bytes-or-more", "HS256"),
+        jwt.encode({**good, "exp": 1_000_000_000}, secret, "HS256"),
+        jwt.encode({**good, "aud": "another"}, secret, "HS256"),
+        jwt.encode({"sub": "alice", "aud": "orderbell"}, secret, "HS256"),
+        jwt.encode({**good, "sub": "al*ice"}, secret, "HS256"),
+        jwt.encode({**good, "topics": ["a b"]}, secret, "HS256"),
+        jwt.encode({**good, "pad": "x" * 5_000}, secret, "HS256"),
+    ]
+    for token in bad:
+        async with connected(gateway, token, hello=False) as client:
+            code, reason = await client.receive_close()
+            assert code == 4401, reason
+            assert token not in reason
+
+
+async def test_no_token_within_five_seconds_is_4401(gateway: ReceiverProcess) -> None:
+    async with connected(gateway, None, hello=False) as client:
+        assert await client.receive_close() == (4401, "no token within 5 s")
+
+
+async def test_token_in_the_url_is_refused_though_it_is_good(gateway: ReceiverProcess, token: str) -> None:
+    for name in ("token", "access_token", "jwt"):
+        async with connected(gateway, None, query=f"{name}={token}", hello=False) as client:
+            assert (await client.receive_close())[0] == 4400
+    answer = httpx2.post(f"{gateway.url}/tickets?token={token}", trust_env=False)
+    assert (answer.status_code, answer.json()["type"]) == (400, "urn:orderbell:problem:token-in-url")
+    assert token not in gateway.text()
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    [
+        "garbage",
+        "customer:alice",
+        "customer:alice=",
+        "customer:alice=1",
+        "customer:alice=1.-1",
+        "customer:alice=0.1",
+        "customer:alice=1.01",
+        "customer:alice=1.99999999999999999999",
+        "customer:alice=1.1,customer:alice=1.2",
+        "customer:al%20ice=1.1",
+        "order:alice=1.1",
+        "customer:alice=1.1,",
+    ],
+)
+async def test_cursor_that_no_event_ever_had_is_4400(
+    gateway: ReceiverProcess, token: str, cursor: str
+) -> None:
+    async with connected(gateway, token, query=f"after={cursor}", hello=False) as client:
+        assert (await client.receive_close())[0] == 4400
+
+
+async def test_cursor_of_a_channel_that_the_token_does_not_name_is_4403(
+    gateway: ReceiverProcess, token: str
+) -> None:
+    for cursor in ("customer:bob=1.1", "topic:menu=1.1"):
+        async with connected(gateway, token, query=f"after={cursor}", hello=False) as client:
+            assert (await client.receive_close())[0] == 4403
+
+
+@pytest.mark.parametrize(("cursor", "reason"), [("1.900", "future"), ("7.1", "epoch")])
+async def test_cursor_that_cannot_be_honoured_gets_a_reset_with_where_to_refetch(
+    gateway: ReceiverProcess, token: str, cursor: str, reason: str
+) -> None:
+    async with connected(gateway, token, query=f"after=customer:alice={cursor}") as client:
+        reset = await client.receive()
+        assert reset["type"] == "orderbell.reset"
+        assert reset["data"] == {
+            "channel": "customer:alice",
+            "reason": reason,
+            "cursor": "customer:alice=1.0",
+            "refetch": "/orders?customer_id=alice",
+        }
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", '"x"', "{}", '{"type":1}', '{"type":"order.completed"}', "[" * 9_000, "\x00"],
+)
+async def test_message_that_no_client_of_ours_sends_is_4400(
+    gateway: ReceiverProcess, token: str, text: str
+) -> None:
+    async with connected(gateway, token) as client:
+        await client.websocket.send(text)
+        assert (await client.receive_close())[0] == 4400
+
+
+async def test_seen_before_authentication_is_4401(gateway: ReceiverProcess) -> None:
+    async with connected(gateway, None, hello=False) as client:
+        await client.report_seen("customer:alice=1.1")
+        assert (await client.receive_close())[0] == 4401
+
+
+async def test_seen_of_another_channel_or_of_the_future_moves_nothing(
+    gateway: ReceiverProcess, token: str
+) -> None:
+    async with connected(gateway, token) as client:
+        await client.report_seen("customer:bob=1.1")
+        await client.report_seen("customer:alice=1.900")
+        await client.report_seen("garbage")
+        assert (await client.receive_close())[0] == 4400
+    async with connected(gateway, token) as client:
+        assert client.notices[0]["data"]["cursor"] == "customer:alice=1.0"
+
+
+async def test_token_renewed_in_band_must_name_the_same_channels(
+    gateway: ReceiverProcess, token: str, module_processes: Processes
+) -> None:
+    async with connected(gateway, token) as client:
+        await client.send("orderbell.auth", {"token": module_processes.token("alice", lifetime_seconds=900)})
+        await client.send("orderbell.auth", {"token": module_processes.token("bob")})
+        assert (await client.receive_close())[0] == 4403
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "null",
+        "https://evil.example",
+        "http://shop.example",
+        "https://shop.example.evil.example",
+        "https://evil-shop.example",
+        "https://shop.example:8443",
+        "https://SHOP.example.",
+        "file://",
+    ],
+)
+async def test_foreign_origin_is_refused_before_accepting(
+    gateway: ReceiverProcess, token: str, origin: str
+) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        async with connected(gateway, token, headers={"Origin": origin}):
+            pass
+    assert refused.value.response.status_code == 403
+    assert refused.value.response.headers["content-type"] == "application/problem+json"
+    assert httpx2.post(
+        f"{gateway.url}/tickets",
+        headers={"Authorization": f"Bearer {token}", "Origin": origin},
+        trust_env=False,
+    ).status_code == 403  # fmt: skip
+
+
+async def test_allowed_and_own_origin_come_in(gateway: ReceiverProcess, token: str) -> None:
+    for origin in ("https://shop.example", gateway.url):
+        async with connected(gateway, token, headers={"Origin": origin}):
+            pass
+
+
+async def test_cookie_without_an_origin_proves_nothing(gateway: ReceiverProcess, token: str) -> None:
+    cookie = {"Cookie": f"orderbell_token={token}"}
+    assert httpx2.post(f"{gateway.url}/tickets", headers=cookie, trust_env=False).status_code == 401
+
+
+@pytest.mark.parametrize("offered", [(), ("v12.stomp",), ("cloudevents.avro", "mqtt")])
+async def test_client_without_a_known_subprotocol_is_refused(
+    gateway: ReceiverProcess, token: str, offered: tuple[str, ...]
+) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        async with connected(gateway, token, subprotocols=offered):
+            pass
+    assert refused.value.response.status_code == 400
+
+
+async def test_connection_beyond_a_customers_limit_is_4409_and_leaves_the_others(
+    module_processes: Processes,
+) -> None:
+    gateway = module_processes.start_receiver(max_connections_per_customer="2")
+    token = module_processes.token("carol")
+    async with connected(gateway, token), connected(gateway, token) as second:
+        async with connected(gateway, token, hello=False) as third:
+            assert (await third.receive_close())[0] == 4409
+        assert await (await second.websocket.ping()) >= 0
+    async with connected(gateway, token):
+        pass
+
+
+async def test_gateway_that_is_full_says_503_before_accepting(module_processes: Processes) -> None:
+    gateway = module_processes.start_receiver(max_connections="1")
+    token = module_processes.token("carol")
+    async with connected(gateway, token):
+        with pytest.raises(InvalidStatus) as refused:
+            async with connected(gateway, token):
+                pass
+    assert refused.value.response.status_code == 503
+    assert refused.value.response.headers["retry-after"]
+
+
+async def test_each_connection_logs_one_line_when_it_opens_and_one_when_it_closes(
+    module_processes: Processes,
+) -> None:
+    gateway = module_processes.start_receiver()
+    token = module_processes.token("dora")
+    async with connected(gateway, token):
+        pass
+    assert gateway.terminate() == 0
+    [opened], [closed] = gateway.records("connection opened"), gateway.records("connection closed")
+    assert (opened["transport"], closed["code"]) == ("websocket", 1000)
+    assert token not in gateway.text()
+    assert "dora" not in gateway.text()
