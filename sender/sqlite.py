@@ -154,6 +154,8 @@ def _run(connection: Connection, jobs: Sequence[_Job[Any, Any]]) -> list[Any]:
     except _TransactionLost as error:
         return [_explain(error.__cause__ or error)] * len(jobs)
     except Exception as error:  # the thread must outlive a failed commit, whatever its reason
+        # SQLite leaves a transaction open whose COMMIT failed, and SQLAlchemy believes it closed.
+        _driver(connection).rollback()
         return [_explain(error)] * len(jobs)
 
 
@@ -173,8 +175,7 @@ def _run_groups(connection: Connection, jobs: Sequence[_Job[Any, Any]]) -> list[
 
 def _run_group(connection: Connection, work: Callable[..., Any], items: Sequence[Any]) -> Sequence[Any]:
     # The driver's own savepoint costs a tenth of SQLAlchemy's.
-    driver = connection.connection.driver_connection
-    assert isinstance(driver, sqlite3.Connection)
+    driver = _driver(connection)
     driver.execute("SAVEPOINT job")
     try:
         outcomes: Sequence[Any] = work(connection, items)
@@ -214,12 +215,17 @@ def _prepare(path: str) -> None:
 
 
 def _check_pragmas(connection: Connection) -> None:
-    driver = connection.connection.driver_connection
-    assert isinstance(driver, sqlite3.Connection)
+    driver = _driver(connection)
     for name, wanted in _PRAGMAS.items():
         (found,) = driver.execute(f"PRAGMA {name}").fetchone()
         if found != wanted:
             raise DatabaseUnusable(f"SQLite does not take PRAGMA {name}={wanted} here; it is {found}")
+
+
+def _driver(connection: Connection) -> sqlite3.Connection:
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    return driver
 
 
 def _engine(path: str, *, begin: str) -> Engine:
@@ -236,6 +242,7 @@ def _engine(path: str, *, begin: str) -> Engine:
     def set_pragmas(driver: sqlite3.Connection, _record: object) -> None:
         for name, value in _PRAGMAS.items():
             driver.execute(f"PRAGMA {name}={value}")
+        driver.execute(f"PRAGMA query_only={reading:d}")
 
     @event.listens_for(engine, "begin")
     def begin_transaction(connection: Connection) -> None:

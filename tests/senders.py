@@ -1,0 +1,90 @@
+"""A whole sender in the test's own process: real database, real Redis, real app; only the socket is spared."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+from pydantic import SecretStr
+
+import sender
+from sender.api import Api
+from sender.app import create_app
+from sender.database import open_database
+from sender.metrics import Metrics
+from sender.page_files import PageFiles
+from sender.relay import Relay
+from sender.seen import SeenTeller
+from shared.auth import ApiKeys
+from shared.log import LogReader, LogWriter, Names
+from shared.redis import connect
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sender.database import Database
+
+API_KEY = "a-key-for-tests-only"
+PAGE = Path(sender.__file__).parent / "page"
+
+
+@dataclass
+class Clock:
+    """Time that only tests move."""
+
+    now: datetime = field(default_factory=lambda: datetime(2026, 11, 23, 14, 25, tzinfo=UTC))
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, **duration: float) -> None:
+        self.now += timedelta(**duration)
+
+
+@dataclass
+class RunningSender:
+    client: httpx2.AsyncClient
+    database: Database
+    relay: Relay
+    metrics: Metrics
+    clock: Clock
+    log: LogReader
+
+    async def place(self, order_id: str, customer_id: str = "alice", **data: object) -> httpx2.Response:
+        body = {"order_id": order_id, "customer_id": customer_id, "data": data}
+        return await self.client.post("/orders", json=body)
+
+    async def complete(self, order_id: str, **arguments: Any) -> httpx2.Response:
+        return await self.client.post(f"/orders/{order_id}/complete", **arguments)
+
+
+@asynccontextmanager
+async def run_sender(
+    database_url: str, redis_url: str, key_prefix: str, *, relaying: bool = True
+) -> AsyncIterator[RunningSender]:
+    """Without `relaying` events stay in the outbox."""
+    clock, metrics, names = Clock(), Metrics(), Names(key_prefix)
+    async with open_database(database_url) as database, connect(redis_url, retries=0) as redis:
+        log = LogWriter(redis, names)
+        relay, teller = Relay(database, log, metrics, clock), SeenTeller(log)
+        app = create_app(
+            Api(database, relay, teller, metrics, clock),
+            PageFiles(PAGE, SecretStr(API_KEY)),
+            ApiKeys([SecretStr(API_KEY)]),
+            metrics,
+        )
+        transport = httpx2.ASGITransport(app)
+        headers = {"Authorization": f"Bearer {API_KEY}"}
+        client = httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=headers)
+        async with client, asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(teller.run())]
+            if relaying:
+                running.append(tasks.create_task(relay.run()))
+            yield RunningSender(client, database, relay, metrics, clock, LogReader(redis, names))
+            for task in running:
+                task.cancel()

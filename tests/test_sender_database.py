@@ -1,0 +1,339 @@
+"""The two doors, on both databases, and what SQLite's one writer does with those that wait."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from contextlib import closing
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, insert, select, text
+
+from sender import sqlite
+from sender.database import DatabaseFull, DatabaseUnavailable, DatabaseUnusable, open_database
+from sender.tables import channels, metadata
+from tests.postgres_servers import fresh_database
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from sender.database import Database
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def database(database_url: str, anyio_backend: object) -> AsyncIterator[Database]:
+    async with open_database(database_url) as database:
+        yield database
+
+
+@pytest.fixture
+def sqlite_path(tmp_path: Path) -> Path:
+    return tmp_path / "orderbell.db"
+
+
+@pytest.fixture
+async def sqlite_database(sqlite_path: Path, anyio_backend: object) -> AsyncIterator[sqlite.SqliteDatabase]:
+    async with sqlite.open_sqlite(f"sqlite+aiosqlite:///{sqlite_path}") as database:
+        yield database
+
+
+def put(connection: Connection, name: str) -> str:
+    connection.execute(insert(channels), {"channel": name, "seq": 1})
+    return name
+
+
+def names(connection: Connection) -> list[str]:
+    return list(connection.execute(select(channels.c.channel).order_by(channels.c.channel)).scalars())
+
+
+def fail_after_put(connection: Connection, name: str) -> None:
+    put(connection, name)
+    raise LookupError(name)
+
+
+async def test_what_a_write_returned_from_is_read_by_the_next_read(database: Database) -> None:
+    assert await database.write(partial(put, name="a")) == "a"
+    assert await database.read(names) == ["a"]
+
+
+async def test_failed_write_stores_nothing_and_raises_what_the_work_raised(database: Database) -> None:
+    with pytest.raises(LookupError, match="a"):
+        await database.write(partial(fail_after_put, name="a"))
+    assert await database.read(names) == []
+
+
+async def test_reads_see_one_snapshot(database_url: str, database: Database) -> None:
+    await database.write(partial(put, name="a"))
+    loop, reading, written = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+
+    def read_twice(connection: Connection) -> tuple[list[str], list[str]]:
+        first = names(connection)
+        if database_url.startswith("sqlite"):  # it reads in a thread, PostgreSQL in the loop
+            loop.call_soon_threadsafe(reading.set)
+            assert written.wait(5)
+        else:
+            wait_in_loop(other := asyncio.create_task(database.write(partial(put, name="b"))))
+            assert other.done()
+        return first, names(connection)
+
+    reader = asyncio.create_task(database.read(read_twice))
+    if database_url.startswith("sqlite"):
+        await reading.wait()
+        await database.write(partial(put, name="b"))
+        written.set()
+    assert await reader == (["a"], ["a"])
+    assert await database.read(names) == ["a", "b"]
+
+
+def wait_in_loop(task: asyncio.Task[Any]) -> None:
+    """Let the loop run from within `run_sync`."""
+    from sqlalchemy.util import await_only
+
+    await_only(asyncio.wait({task}))
+
+
+async def test_reads_cannot_write(database: Database) -> None:
+    with pytest.raises(Exception, match=r"read-only|readonly"):
+        await database.read(partial(put, name="a"))
+
+
+async def test_cancelled_caller_disturbs_nobody(database: Database) -> None:
+    cancelled = asyncio.create_task(database.write(partial(put, name="a")))
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    await database.write(partial(put, name="b"))
+    assert "b" in await database.read(names)
+
+
+async def test_migrated_schema_is_what_the_code_says(database: Database) -> None:
+    def differences(connection: Connection) -> list[Any]:
+        return list(compare_metadata(MigrationContext.configure(connection), metadata))
+
+    assert await database.read(differences) == []
+
+
+async def test_several_senders_start_at_once_on_an_empty_database(database_url: str) -> None:
+    async def start(number: int) -> None:
+        async with open_database(database_url) as database:
+            await database.write(partial(put, name=str(number)))
+
+    await asyncio.gather(*map(start, range(4)))
+    async with open_database(database_url) as database:
+        assert await database.read(names) == ["0", "1", "2", "3"]
+
+
+# SQLite alone
+
+
+async def in_one_batch(
+    database: sqlite.SqliteDatabase, *works: Callable[[Connection], object]
+) -> list[object | BaseException]:
+    """Run the works in one transaction: the writer is held until all of them wait."""
+    held, go = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def hold(connection: Connection) -> None:
+        loop.call_soon_threadsafe(held.set)
+        assert go.wait(5)
+
+    holder = asyncio.create_task(database.write(hold))
+    await held.wait()
+    waiting = [asyncio.create_task(database.write(work)) for work in works]
+    await asyncio.sleep(0)  # all have put their job
+    go.set()
+    await holder
+    return await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_one_failing_job_among_good_ones_fails_alone(sqlite_database: sqlite.SqliteDatabase) -> None:
+    outcomes = await in_one_batch(
+        sqlite_database, partial(put, name="a"), partial(fail_after_put, name="b"), partial(put, name="c")
+    )
+    assert outcomes[0] == "a"
+    assert isinstance(outcomes[1], LookupError)
+    assert outcomes[2] == "c"
+    assert await sqlite_database.read(names) == ["a", "c"]
+
+
+async def test_jobs_that_wait_share_one_commit(
+    sqlite_database: sqlite.SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[int] = []
+    run = sqlite._run
+
+    def counted(connection: Connection, jobs: Sequence[Any]) -> list[Any]:
+        batches.append(len(jobs))
+        return run(connection, jobs)
+
+    monkeypatch.setattr(sqlite, "_run", counted)
+    await in_one_batch(sqlite_database, *(partial(put, name=str(n)) for n in range(20)))
+    assert batches == [1, 20]
+
+
+async def test_when_the_commit_fails_all_of_its_jobs_fail(sqlite_database: sqlite.SqliteDatabase) -> None:
+    def break_a_deferred_rule(connection: Connection) -> None:
+        connection.execute(text("PRAGMA defer_foreign_keys = ON"))
+        connection.execute(text("CREATE TABLE child (parent TEXT REFERENCES channels (channel))"))
+        connection.execute(text("INSERT INTO child VALUES ('nobody')"))
+
+    outcomes = await in_one_batch(sqlite_database, partial(put, name="a"), break_a_deferred_rule)
+    assert all(isinstance(outcome, Exception) for outcome in outcomes)
+    assert await sqlite_database.read(names) == []
+    await sqlite_database.write(partial(put, name="b"))
+    assert await sqlite_database.read(names) == ["b"]
+
+
+async def test_items_of_one_work_run_together_and_one_that_spoils_it_fails_alone(
+    sqlite_database: sqlite.SqliteDatabase,
+) -> None:
+    together: list[int] = []
+
+    def put_all(connection: Connection, items: Sequence[str]) -> list[str | Exception]:
+        together.append(len(items))
+        for item in items:
+            connection.execute(insert(channels), {"channel": item, "seq": 1})
+            if item == "spoilt":
+                raise ArithmeticError(item)
+        return [LookupError(item) if item == "unknown" else item for item in items]
+
+    held, go = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def hold(connection: Connection) -> None:
+        loop.call_soon_threadsafe(held.set)
+        assert go.wait(5)
+
+    holder = asyncio.create_task(sqlite_database.write(hold))
+    await held.wait()
+    waiting = [
+        asyncio.create_task(sqlite_database.write_together(put_all, item))
+        for item in ("a", "spoilt", "unknown", "b")
+    ]
+    await asyncio.sleep(0)
+    go.set()
+    await holder
+    a, spoilt, unknown, b = await asyncio.gather(*waiting, return_exceptions=True)
+    assert (a, b) == ("a", "b")
+    assert isinstance(spoilt, ArithmeticError)
+    assert isinstance(unknown, LookupError)
+    assert together == [4, 1, 1, 1, 1]
+    assert "spoilt" not in await sqlite_database.read(names)
+
+
+async def test_locked_database_is_waited_for_then_told(
+    sqlite_database: sqlite.SqliteDatabase, sqlite_path: Path
+) -> None:
+    await sqlite_database.write(lambda connection: connection.exec_driver_sql("PRAGMA busy_timeout = 200"))
+    with closing(sqlite3.connect(sqlite_path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(DatabaseUnavailable, match="locked"):
+            await sqlite_database.write(partial(put, name="a"))
+        assert await sqlite_database.read(names) == []
+        waiting = asyncio.create_task(sqlite_database.write(partial(put, name="b")))
+        await asyncio.sleep(0)
+        other.execute("COMMIT")
+        assert await waiting == "b"
+    assert await sqlite_database.read(names) == ["b"]
+
+
+async def test_full_disk_is_told_and_recovered_from(sqlite_database: sqlite.SqliteDatabase) -> None:
+    def limit_pages(connection: Connection, pages: int) -> int:
+        used = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        return int(connection.exec_driver_sql(f"PRAGMA max_page_count = {used + pages}").scalar_one())
+
+    def fill(connection: Connection) -> None:
+        for number in range(1000):
+            put(connection, f"{number:0150}")
+
+    await sqlite_database.write(partial(limit_pages, pages=2))
+    outcomes = await in_one_batch(sqlite_database, fill, partial(put, name="a"))
+    assert isinstance(outcomes[0], DatabaseFull)
+    stored = await sqlite_database.read(names)
+    assert stored == ([] if isinstance(outcomes[1], Exception) else ["a"])
+    await sqlite_database.write(partial(limit_pages, pages=100_000))
+    await sqlite_database.write(partial(put, name="b"))
+    assert "b" in await sqlite_database.read(names)
+
+
+async def test_too_many_waiting_writes_are_sent_away(
+    sqlite_database: sqlite.SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "MAX_WAITING", 2)
+    outcomes = await in_one_batch(sqlite_database, *(partial(put, name=str(n)) for n in range(3)))
+    assert [type(outcome) for outcome in outcomes] == [str, DatabaseUnavailable, DatabaseUnavailable]
+
+
+async def test_commits_are_on_disk_when_answered(sqlite_database: sqlite.SqliteDatabase) -> None:
+    """Held by SQLite's own promise for these settings; that they took is checked at every start."""
+
+    def settings(connection: Connection) -> dict[str, Any]:
+        wanted = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+        return {name: connection.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in wanted}
+
+    assert await sqlite_database.write(settings) == {
+        "journal_mode": "wal",
+        "synchronous": 2,
+        "foreign_keys": 1,
+        "busy_timeout": 5000,
+    }
+
+
+async def test_settings_that_did_not_take_refuse_to_start(
+    sqlite_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sqlite._PRAGMAS, "synchronous", "9")
+    with pytest.raises(DatabaseUnusable, match="synchronous"):
+        async with sqlite.open_sqlite(f"sqlite+aiosqlite:///{sqlite_path}"):
+            pass
+
+
+@pytest.mark.parametrize("url", ["sqlite+aiosqlite://", "sqlite+aiosqlite:///:memory:"])
+async def test_database_without_a_file_is_refused(url: str) -> None:
+    with pytest.raises(DatabaseUnusable, match="file"):
+        async with open_database(url):
+            pass
+
+
+async def test_closing_finishes_what_was_given_before(sqlite_path: Path) -> None:
+    async with sqlite.open_sqlite(f"sqlite+aiosqlite:///{sqlite_path}") as database:
+        given = [asyncio.create_task(database.write(partial(put, name=str(n)))) for n in range(20)]
+        await asyncio.sleep(0)
+    assert await asyncio.gather(*given) == [str(n) for n in range(20)]
+
+
+# PostgreSQL alone
+
+
+@pytest.fixture
+def postgres_database_url(postgres_url: str) -> Iterator[str]:
+    with fresh_database(postgres_url) as url:
+        yield url
+
+
+@pytest.mark.postgres
+async def test_lost_connections_cost_nobody_an_answer(postgres_database_url: str) -> None:
+    """PostgreSQL closes all idle connections, as a restart does: the next write runs on a new one."""
+    async with (
+        open_database(postgres_database_url) as database,
+        open_database(postgres_database_url) as other,
+    ):
+        await asyncio.gather(*(database.write(partial(put, name=str(n))) for n in range(4)))
+        kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
+        await other.read(lambda c: c.execute(text(kill + "AND pid <> pg_backend_pid()")).all())
+        assert await database.write(partial(put, name="after")) == "after"
+        assert "after" in await database.read(names)
+
+
+@pytest.mark.postgres
+async def test_unreachable_server_is_told_as_unavailable() -> None:
+    with pytest.raises(DatabaseUnavailable):
+        async with open_database("postgresql+asyncpg://nobody@127.0.0.1:1/orderbell"):
+            pass
