@@ -1,0 +1,108 @@
+"""What a gateway answers over plain HTTP."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import httpx2
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.websocket_client import connected
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from shared.embedded import EmbeddedServer
+    from tests.processes import Processes, ReceiverProcess
+
+
+@pytest.fixture(scope="module")
+def gateway(module_processes: Processes) -> ReceiverProcess:
+    module_processes.start_sender()
+    return module_processes.start_receiver(allowed_origins="https://shop.example")
+
+
+@pytest.fixture
+def client(gateway: ReceiverProcess) -> Iterator[httpx2.Client]:
+    with httpx2.Client(base_url=gateway.url, trust_env=False) as client:
+        yield client
+
+
+def test_livez_and_readyz_need_no_token(client: httpx2.Client) -> None:
+    assert client.get("/livez").json() == {"status": "ok"}
+    assert client.get("/readyz").json() == {"ready": True, "redis": True, "draining": False}
+
+
+@pytest.mark.anyio
+async def test_metrics_count_connections_without_naming_anybody(
+    gateway: ReceiverProcess, client: httpx2.Client, module_processes: Processes
+) -> None:
+    async with connected(gateway, module_processes.token("secret-customer")):
+        text = client.get("/metrics").text
+    assert "secret-customer" not in text
+    samples = {s.name: s.value for f in text_string_to_metric_families(text) for s in f.samples}
+    assert samples["orderbell_connections"] == 1
+    assert samples["orderbell_feeds"] >= 0
+
+
+def test_plain_get_of_events_is_told_to_upgrade(client: httpx2.Client) -> None:
+    answer = client.get("/events")
+    assert (answer.status_code, answer.headers["upgrade"]) == (426, "websocket")
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/nowhere", 404), ("GET", "/tickets", 405), ("POST", "/livez", 405), ("POST", "/tickets", 401)],
+)
+def test_errors_are_problem_json(client: httpx2.Client, method: str, path: str, status: int) -> None:
+    answer = client.request(method, path)
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["status"] == status
+
+
+def test_ticket_may_be_fetched_by_pages_of_allowed_origins_alone(
+    client: httpx2.Client, module_processes: Processes
+) -> None:
+    preflight = {
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "authorization",
+    }
+    allowed = client.options("/tickets", headers={"origin": "https://shop.example", **preflight})
+    assert allowed.headers["access-control-allow-origin"] == "https://shop.example"
+    foreign = client.options("/tickets", headers={"origin": "https://evil.example", **preflight})
+    assert "access-control-allow-origin" not in foreign.headers
+    answer = client.post(
+        "/tickets",
+        headers={
+            "origin": "https://shop.example",
+            "authorization": f"Bearer {module_processes.token('alice')}",
+        },
+    )
+    assert (answer.status_code, answer.headers["cache-control"]) == (201, "no-store")
+    assert answer.headers["access-control-allow-origin"] == "https://shop.example"
+
+
+def test_pages_may_load_nothing_from_elsewhere(client: httpx2.Client) -> None:
+    page = client.get("/")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert page.headers["x-content-type-options"] == "nosniff"
+    script = client.get("/client/v1/orderbell.js")
+    assert script.headers["content-type"].startswith(("text/javascript", "application/javascript"))
+    assert script.headers["access-control-allow-origin"] == "*"  # for modules on other sites' pages
+    assert client.get("/client/v1/../../settings.py").status_code == 404
+
+
+def test_tickets_wait_for_redis_and_say_so(module_processes: Processes, redis_server: EmbeddedServer) -> None:
+    gateway = module_processes.start_receiver(redis_url=redis_server.url)
+    redis_server.kill()
+    answer = httpx2.post(
+        f"{gateway.url}/tickets",
+        headers={"Authorization": f"Bearer {module_processes.token('alice')}"},
+        trust_env=False,
+        timeout=20,
+    )
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
