@@ -39,7 +39,12 @@ def _playwrights_own() -> Path | None:
         [sys.executable, "-c", _ASK_PLAYWRIGHT], capture_output=True, text=True, timeout=30
     )
     path = Path(asked.stdout.strip() or "/nonexistent")
-    return path if path.is_file() else None
+    return path if path.is_file() and _starts(path) else None
+
+
+def _starts(path: Path) -> bool:
+    """Playwright downloads the browser but not the libraries of the system that it needs."""
+    return subprocess.run([path, "--version"], capture_output=True, timeout=30).returncode == 0
 
 
 def _download_directories() -> list[Path]:

