@@ -1,4 +1,4 @@
-"""A whole sender in the test's own process: real database, real Redis, real app; only the socket is spared."""
+"""A whole sender in the test's process: real database, real Redis, real app; only the socket is spared."""
 
 from __future__ import annotations
 

@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sqlalchemy import Connection, select
+
+from sender import history, outbox, retention
+from sender.history import Request, Reset, State
+from sender.outbox import arrival
+from sender.tables import events
+from shared.channels import Channel
+from shared.cursors import Place
+from shared.events import parse_event
+from tests.senders import run_sender
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from tests.senders import RunningSender
+
+pytestmark = pytest.mark.anyio
+
+NOW = datetime(2026, 11, 23, 14, 25, tzinfo=UTC)
+ALICE = Channel("customer:alice")
+MENU = Channel("topic:menu")
+
+
+@pytest.fixture
+async def sender(
+    database_url: str, redis_url: str, key_prefix: str, anyio_backend: object
+) -> AsyncIterator[RunningSender]:
+    async with run_sender(database_url, redis_url, key_prefix, relaying=False) as sender:
+        yield sender
+
+
+async def record(sender: RunningSender, channel: Channel, count: int, *, size: int = 1) -> None:
+    def work(connection: Connection) -> None:
+        for number in range(count):
+            event = {"specversion": "1.0", "id": f"{channel}-{number}", "source": "/test", "type": "t"}
+            draft = parse_event(event | {"channel": channel, "data": "x" * size}, now=NOW)
+            outbox.record_once(connection, [arrival(draft, content="")], now=sender.clock())
+
+    await sender.database.write(work)
+
+
+async def prune_first(sender: RunningSender, count: int) -> None:
+    """As retention does when they were recorded long ago."""
+
+    def work(connection: Connection) -> None:
+        oldest = select(events.c.position).order_by(events.c.seq).limit(count)
+        outbox.mark_published(connection, connection.execute(oldest).scalars().all(), now=NOW)
+        assert retention.prune_events(connection, before=sender.clock()) == count
+
+    sender.clock.advance(days=8)
+    await sender.database.write(work)
+
+
+async def ask(sender: RunningSender, *after: str, limit: int = 100) -> list[dict[str, Any]]:
+    response = await sender.client.post("/history", json={"after": list(after), "limit": limit})
+    assert response.status_code == 200, response.text
+    channels: list[dict[str, Any]] = response.json()["channels"]
+    return channels
+
+
+def seqs(answer: dict[str, Any]) -> list[int]:
+    return [event["seq"] for event in answer["events"]]
+
+
+@pytest.mark.parametrize(
+    ("place", "reset"),
+    [
+        (Place(2, 5), None),
+        (Place(2, 9), None),
+        (Place(2, 4), Reset.PRUNED),
+        (Place(2, 10), Reset.FUTURE),
+        (Place(1, 7), Reset.EPOCH),
+        (Place(3, 7), Reset.EPOCH),
+    ],
+)
+def test_state_tells_which_places_can_be_honoured(place: Place, reset: Reset | None) -> None:
+    assert State(Place(2, 9), pruned_seq=5, seen=Place(2, 0)).check(place) is reset
+
+
+async def test_events_follow_the_cursor_without_a_hole(sender: RunningSender) -> None:
+    await record(sender, ALICE, 5)
+    (answer,) = await ask(sender, "customer:alice=1.2")
+    assert seqs(answer) == [3, 4, 5]
+    assert answer["after"] == "customer:alice=1.2"
+    assert answer["as_of"] == "customer:alice=1.5"
+    assert answer["reset"] is None
+
+
+async def test_channel_alone_means_from_the_seen_cursor_and_a_topic_from_now(sender: RunningSender) -> None:
+    await record(sender, ALICE, 3)
+    await record(sender, MENU, 3)
+    await sender.client.post("/seen", json={"cursors": ["customer:alice=1.2"]})
+    alice, menu, bob = await ask(sender, "customer:alice", "topic:menu", "customer:bob")
+    assert (alice["after"], alice["seen"], seqs(alice)) == ("customer:alice=1.2", "customer:alice=1.2", [3])
+    assert (menu["after"], menu["seen"], seqs(menu)) == ("topic:menu=1.3", None, [])
+    assert (bob["after"], bob["as_of"]) == ("customer:bob=1.0", "customer:bob=1.0")
+
+
+async def test_a_channel_may_be_asked_for_at_several_places(sender: RunningSender) -> None:
+    await record(sender, ALICE, 3)
+    answers = await ask(sender, "customer:alice=1.2", "customer:alice=1.0", "customer:alice")
+    assert [seqs(answer) for answer in answers] == [[3], [1, 2, 3], [1, 2, 3]]
+
+
+@pytest.mark.parametrize(("cursor", "reset"), [("1.4", "future"), ("2.1", "epoch"), ("1.0", "pruned")])
+async def test_cursor_that_cannot_be_honoured_is_reset_and_the_others_are_answered(
+    sender: RunningSender, cursor: str, reset: str
+) -> None:
+    await record(sender, ALICE, 3)
+    await prune_first(sender, 1)
+    await record(sender, MENU, 1)
+    alice, menu = await ask(sender, f"customer:alice={cursor}", "topic:menu=1.0")
+    assert (alice["reset"], alice["events"], alice["as_of"]) == (reset, [], "customer:alice=1.3")
+    assert seqs(menu) == [1]
+
+
+async def test_limit_holds_for_each_channel(sender: RunningSender) -> None:
+    await record(sender, ALICE, 5)
+    await record(sender, MENU, 2)
+    alice, menu = await ask(sender, "customer:alice=1.1", "topic:menu=1.0", limit=3)
+    assert (seqs(alice), alice["as_of"]) == ([2, 3, 4], "customer:alice=1.5")
+    assert seqs(menu) == [1, 2]
+
+
+async def test_reading_in_rounds_loses_and_repeats_nothing(
+    sender: RunningSender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "_ROUND", 3)
+    await record(sender, ALICE, 7)
+    await record(sender, MENU, 4)
+    alice, menu = await ask(sender, "customer:alice=1.0", "topic:menu=1.1")
+    assert (seqs(alice), seqs(menu)) == ([1, 2, 3, 4, 5, 6, 7], [2, 3, 4])
+
+
+async def test_large_events_end_an_answer_early_and_without_a_hole(
+    sender: RunningSender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "_ROUND", 4)
+    monkeypatch.setattr(history, "MAX_CHANNEL_BYTES", 5_000)
+    monkeypatch.setattr(history, "MAX_BYTES", 9_000)
+    for channel in (ALICE, MENU, Channel("topic:third")):
+        await record(sender, channel, 9, size=1_000)
+    answers = await ask(sender, "customer:alice=1.0", "topic:menu=1.0", "topic:third=1.0")
+    assert [seqs(answer) for answer in answers] == [[1, 2, 3, 4, 5], [1, 2, 3], []]
+    assert [answer["reset"] for answer in answers] == [None, None, None]
+
+
+async def test_five_hundred_channels_are_one_request(sender: RunningSender) -> None:
+    for number in range(0, 500, 50):
+        await record(sender, Channel(f"customer:{number}"), 2)
+    answers = await ask(sender, *(f"customer:{number}=1.0" for number in range(500)))
+    assert [seqs(answer) for answer in answers] == [[1, 2] if n % 50 == 0 else [] for n in range(500)]
+
+
+async def test_more_channels_are_refused(sender: RunningSender) -> None:
+    after = [f"customer:{number}" for number in range(501)]
+    response = await sender.client.post("/history", json={"after": after})
+    assert response.status_code == 400
+
+
+@pytest.mark.parametrize(
+    "cursor", ["", "alice", "customer:", "customer:alice=1", "customer:alice=0.1", "topic:a b"]
+)
+async def test_garbage_cursor_is_refused(sender: RunningSender, cursor: str) -> None:
+    response = await sender.client.post("/history", json={"after": [cursor]})
+    assert (response.status_code, response.headers["content-type"]) == (400, "application/problem+json")
+
+
+async def test_stored_text_is_embedded_as_it_is(sender: RunningSender) -> None:
+    await record(sender, ALICE, 1)
+    (entry,) = await sender.database.read(
+        lambda connection: history.read(connection, [Request(ALICE, Place(1, 0))], limit=1)[0].entries
+    )
+    response = await sender.client.post("/history", json={"after": ["customer:alice=1.0"]})
+    assert entry.text in response.content
+
+
+class TestOneChannel:
+    async def get(self, sender: RunningSender, path: str, **query: str) -> Any:
+        return await sender.client.get(f"/channels/{path}/events", params=query)
+
+    async def test_starts_at_the_oldest_kept(self, sender: RunningSender) -> None:
+        await record(sender, ALICE, 4)
+        await prune_first(sender, 2)
+        answer = (await self.get(sender, "customer:alice", limit="1")).json()
+        assert seqs(answer) == [3]
+        assert (answer["cursor"], answer["as_of"]) == ("customer:alice=1.3", "customer:alice=1.4")
+        answer = (await self.get(sender, "customer:alice", after=answer["cursor"])).json()
+        assert (seqs(answer), answer["cursor"]) == ([4], "customer:alice=1.4")
+        answer = (await self.get(sender, "customer:alice", after=answer["cursor"])).json()
+        assert (seqs(answer), answer["cursor"]) == ([], "customer:alice=1.4")
+
+    @pytest.mark.parametrize(("cursor", "reset"), [("1.9", "future"), ("7.1", "epoch"), ("1.1", "pruned")])
+    async def test_cursor_that_cannot_be_honoured_is_gone(
+        self, sender: RunningSender, cursor: str, reset: str
+    ) -> None:
+        await record(sender, ALICE, 4)
+        await prune_first(sender, 2)
+        response = await self.get(sender, "customer:alice", after=f"customer:alice={cursor}")
+        assert response.status_code == 410
+        assert response.json()["as_of"] == "customer:alice=1.4"
+        assert response.json()["reset"] == reset
+
+    async def test_cursor_of_another_channel_is_refused(self, sender: RunningSender) -> None:
+        response = await self.get(sender, "customer:alice", after="customer:bob=1.0")
+        assert (response.status_code, response.json()["type"]) == (
+            400,
+            "urn:orderbell:problem:invalid-cursor",
+        )
+
+    @pytest.mark.parametrize(
+        "channel", ["alice", "customer:", "customer:a%20b", "user:alice", "customer:%7Ba%7D"]
+    )
+    async def test_bad_channel_name_is_refused(self, sender: RunningSender, channel: str) -> None:
+        response = await self.get(sender, channel)
+        assert (response.status_code, response.json()["type"]) == (
+            400,
+            "urn:orderbell:problem:invalid-channel",
+        )
+
+
+async def test_refill_reads_no_further_back_than_history_is_kept(sender: RunningSender) -> None:
+    await record(sender, ALICE, 4)
+    await prune_first(sender, 2)
+    found = await sender.database.read(partial(history.read_some, channel=ALICE, wanted=range(0, 4)))
+    assert [entry.place.seq for entry in found] == [3, 4]
