@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import click
 from uvicorn.loops.auto import auto_loop_factory
 
-from bench import completions, machine, post_to_frame
+from bench import completions, fan_out, machine, post_to_frame
+from bench.load import compile_native
 from bench.run import Run
 from shared.embedded import path_server, wheel_server
 from shared.guard import Guard
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 PARTS: dict[str, Callable[[Run], Awaitable[Table]]] = {
     "post-to-frame": post_to_frame.run,
     "completions": completions.run,
+    "fan-out": fan_out.run,
 }
 RESULTS = Path(__file__).parent / "results"
 
@@ -47,7 +49,7 @@ def main(parts: Sequence[str], rounds: int, seconds: float, results: Path) -> No
     with Guard() as guard, tempfile.TemporaryDirectory(prefix="orderbell-bench-") as directory:
         path = Path(directory)
         path.chmod(0o755)  # PostgreSQL runs as another user where we are root
-        run = Run(redis_binary, path, guard.group, rounds, seconds)
+        run = Run(redis_binary, compile_native(path), path, guard.group, rounds, seconds)
         try:
             for name in parts or PARTS:
                 _run_part(run, name, results)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @dataclass
 class Run:
     redis_binary: Path
+    binaries: Path  # of what bench/native/ compiles to
     directory: Path  # for databases and logs; gone afterwards
     group: int  # process group of whatever is started
     rounds: int

@@ -1,0 +1,198 @@
+"""Who is measured: each a number of gateways on a Redis of their own, and a way to publish to them.
+
+Customers are numbered; a connection belongs to one customer. An event goes to one customer or to all. Its
+`n` counts per customer, or for all, and lets the load generator see what is missing or out of order.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+import uuid
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import hiredis
+
+from bench import orders
+from bench.caller import Caller, callers
+from bench.load import line
+from bench.stack import Server, running_redis, running_stack, start_server
+from shared.embedded import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import AsyncExitStack
+
+    from bench.run import Run
+    from bench.stack import Stack
+
+TO_ALL = "all"
+
+
+class Event(NamedTuple):
+    customer: int | None  # None: to all
+    n: int
+
+
+class Contender(Protocol):
+    name: str
+    engineio: bool  # its clients speak Socket.IO
+
+    async def start(self, run: Run, gateways: int, stack: AsyncExitStack) -> None:
+        """Everything that is needed; `stack` ends it."""
+
+    @property
+    def gateway_pids(self) -> list[int]: ...
+
+    @property
+    def redis_pid(self) -> int: ...
+
+    def connection(self, customer: int, gateway: int) -> str:
+        """A line for the load generator."""
+
+    async def publish(self, events: Sequence[Event]) -> None:
+        """Returns when they are on their way, in order."""
+
+
+class Orderbell:
+    """The real way: POST /events, commit, relay, Redis, gateway. Tokens, places and limits as always."""
+
+    name = "Orderbell"
+    engineio = False
+
+    def __init__(self) -> None:
+        self.stack: Stack
+        self.gateways: list[Server]
+        self._caller: Caller
+
+    async def start(self, run: Run, gateways: int, stack: AsyncExitStack) -> None:
+        self.stack = stack.enter_context(
+            running_stack(run.redis_binary, run.new_directory("orderbell"), run.group, gateways=gateways)
+        )
+        self.gateways = [server for server in self.stack.servers if server is not self.stack.sender]
+        (self._caller,) = await stack.enter_async_context(callers(self.stack.sender.port, 1))
+
+    @property
+    def gateway_pids(self) -> list[int]:
+        return [gateway.pid for gateway in self.gateways]
+
+    @property
+    def redis_pid(self) -> int:
+        return _pid(self.stack.redis.process)
+
+    def connection(self, customer: int, gateway: int, *, after: str = "") -> str:
+        headers = [
+            "Sec-WebSocket-Protocol: cloudevents.json",
+            f"Authorization: Bearer {self.stack.token(f'customer-{customer}', [TO_ALL])}",
+        ]
+        target = f"/events?after={after}" if after else "/events"
+        return line(self.gateways[gateway].port, target, headers, ready=1)
+
+    async def publish(self, events: Sequence[Event]) -> None:
+        answer = await self._caller.call(orders.batch(self.stack, map(_cloud_event, events)))
+        if answer.status != 202 or b'"refused"' in answer.body:
+            raise orders.Refused(f"{answer.status} {answer.body[:500].decode(errors='replace')}")
+
+
+class Floor:
+    """native/floor.c"""
+
+    name = "floor: C, one send() a delivery"
+    engineio = False
+
+    def __init__(self) -> None:
+        self.gateways: list[Server] = []
+        self._redis: RedisPublisher
+
+    async def start(self, run: Run, gateways: int, stack: AsyncExitStack) -> None:
+        directory = run.new_directory("floor")
+        directory.mkdir()
+        redis = stack.enter_context(running_redis(run.redis_binary, directory, run.group))
+        self.redis_pid = _pid(redis.process)
+        self._redis = stack.enter_context(RedisPublisher(redis.port))
+        for _ in range(gateways):
+            port = free_port()
+            command = [str(run.binaries / "floor"), str(port), str(redis.port)]
+            server = start_server("floor", command, port, {}, directory, run.group, cwd=directory)
+            stack.callback(server.end)
+            server.wait_ready(None)
+            self.gateways.append(server)
+
+    redis_pid = 0
+
+    @property
+    def gateway_pids(self) -> list[int]:
+        return [gateway.pid for gateway in self.gateways]
+
+    def connection(self, customer: int, gateway: int) -> str:
+        return line(self.gateways[gateway].port, f"/customer-{customer}")
+
+    async def publish(self, events: Sequence[Event]) -> None:
+        self._redis.publish([(_floor_channel(event), payload(event)) for event in events])
+
+
+class RedisPublisher:
+    """PUBLISH, many in one write, over a socket of its own."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+
+    def __enter__(self) -> RedisPublisher:
+        self._socket = socket.create_connection(("127.0.0.1", self._port))
+        self._reader = hiredis.Reader()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def publish(self, messages: Sequence[tuple[str, bytes]]) -> None:
+        commands = [
+            hiredis.pack_command(("PUBLISH", channel, text))  # type: ignore[arg-type] # any length
+            for channel, text in messages
+        ]
+        self._socket.sendall(b"".join(commands))
+        for _ in messages:
+            while (reply := self._reader.gets()) is False:
+                self._reader.feed(self._socket.recv(65536))
+            if isinstance(reply, Exception):
+                raise reply
+
+
+def payload(event: Event) -> bytes:
+    """As large as what Orderbell sends for the same event."""
+    channel = TO_ALL if event.customer is None else f"customer-{event.customer}"
+    return json.dumps(cloud_event_as_sent(channel, event), separators=(",", ":")).encode()
+
+
+def cloud_event_as_sent(channel: str, event: Event) -> dict[str, Any]:
+    return {
+        "specversion": "1.0",
+        "id": uuid.uuid4().hex,
+        "source": "/bench",
+        "type": "order.completed",
+        "time": "2026-11-23T14:25:00.123Z",
+        "channel": f"customer:{channel}",
+        "epoch": 1,
+        "seq": event.n,
+        "data": {
+            "order_id": "1042",
+            "message": "Order 1042 is complete",
+            "n": event.n,
+            "sent": time.monotonic_ns(),
+        },
+    }
+
+
+def _cloud_event(event: Event) -> dict[str, Any]:
+    channel = f"topic:{TO_ALL}" if event.customer is None else f"customer:customer-{event.customer}"
+    return orders.event(channel, n=event.n, sent=time.monotonic_ns())
+
+
+def _floor_channel(event: Event) -> str:
+    return TO_ALL if event.customer is None else f"one:customer-{event.customer}"
+
+
+def _pid(process: Any) -> int:
+    assert process is not None
+    return int(process.pid)
