@@ -19,6 +19,7 @@ from shared.log import Names
 from shared.logs import configure_logs
 from shared.redis import connect
 from shared.settings import ReceiverSettings, load
+from shared.wire import Pipelines
 
 
 @click.command()
@@ -35,14 +36,17 @@ def main(host: str, port: int) -> None:
         base_url=str(settings.sender_url),
         headers={"authorization": f"Bearer {settings.api_keys[0].get_secret_value()}"},
         timeout=5,
+        trust_env=False,  # a proxy for the way out of a company is none for the way to its own sender
     )
     tickets = Tickets(redis, Names(settings.key_prefix))
     authentication = Authentication(create_verifier(settings), tickets, cookie=settings.jwt_cookie)
     name = f"{socket.gethostname()}:{listening.getsockname()[1]}"
-    gateway = Gateway(redis, History(sender), authentication, settings, name=name)
+    pipelines = Pipelines(redis)
+    gateway = Gateway(redis, pipelines, History(sender), authentication, settings, name=name)
     development = Development(settings, authentication, sender) if settings.development else None
+    resources = (redis, pipelines, sender)
     app = create_app(
-        gateway, authentication, tickets, Origins(settings.allowed_origins), development, (redis, sender)
+        gateway, authentication, tickets, Origins(settings.allowed_origins), development, resources
     )
     serve(app, gateway, settings, listening)
 

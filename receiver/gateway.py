@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from shared.channels import Channel
     from shared.cursors import Place
     from shared.settings import ReceiverSettings
+    from shared.wire import Pipelines
 
 ESTABLISH_SECONDS = 10.0  # for a channel's first subscription, or its place from the sender
 
@@ -69,6 +70,7 @@ class Gateway:
     def __init__(
         self,
         redis: Redis,
+        pipelines: Pipelines,
         history: History,
         authentication: Authentication,
         settings: ReceiverSettings,
@@ -76,13 +78,13 @@ class Gateway:
         name: str,
     ) -> None:
         names = Names(settings.key_prefix)
-        log = LogReader(redis, names)
+        log = LogReader(pipelines, names)
         self.name = name
         self.draining = False
         self.heartbeat = Heartbeat(settings.heartbeat_seconds)
         self._settings = settings
         self._authentication = authentication
-        self.subscription = Subscription(redis, names, self, gateway=name)
+        self.subscription = Subscription(redis, pipelines, names, self, gateway=name)
         self.hub = Hub(self.subscription.subscribe, self.subscription.unsubscribe)
         self.catch_up = CatchUp(log, history, self._hears)
         self._repair = Repair(self.hub, self.catch_up, log, self._hears)
@@ -112,7 +114,7 @@ class Gateway:
     def open(self, connection: Connection) -> None:
         """It is accepted; from now on `lost` will be called for it, once."""
         self.heartbeat.add(connection)
-        metrics.connections.labels("websocket").inc()
+        metrics.websocket_connections.inc()
 
     def authenticate(self, connection: Connection) -> asyncio.Future[Identity]:
         """Expect `orderbell.auth` as its first message."""
@@ -145,7 +147,7 @@ class Gateway:
     def _enter(self, connection: Connection, identity: Identity) -> None:
         connection.identity = identity
         connection.feeds = tuple(map(self.hub.enter, identity.channels))
-        metrics.opened.labels("websocket").inc()
+        metrics.websocket_opened.inc()
         logger.info("connection opened", transport="websocket", topics=len(identity.topics))
 
     async def _wait_established(self, feeds: tuple[Feed, ...]) -> None:
@@ -190,7 +192,7 @@ class Gateway:
         if future := self._authenticating.pop(connection, None):
             future.cancel()
         code, reason = connection.reason
-        metrics.connections.labels("websocket").dec()
+        metrics.websocket_connections.dec()
         metrics.closed.labels(str(code)).inc()
         logger.info("connection closed", transport="websocket", code=code, reason=reason)
 

@@ -6,6 +6,8 @@ from prometheus_client import Counter, Gauge
 
 connections = Gauge("orderbell_connections", "Connections that are open", ["transport"])
 opened = Counter("orderbell_connections_opened", "Connections that were authenticated", ["transport"])
+websocket_connections = connections.labels("websocket")  # bound once: a look-up of labels takes 5 µs
+websocket_opened = opened.labels("websocket")
 closed = Counter("orderbell_connections_closed", "Connections that ended", ["code"])
 refused = Counter("orderbell_handshakes_refused", "Handshakes refused before accepting", ["reason"])
 foreign = Counter("orderbell_messages_foreign", "Live messages that no sender of ours has published")

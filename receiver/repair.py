@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 CHECK_SECONDS = 3.0
 PULL_SECONDS = 1.0
+CHECKS_PER_SECOND = 1_000  # heads; with more than 3,000 feeds a round takes longer, and its cost stays
 _CHANNELS_PER_PIPELINE = 1_000
 
 logger = structlog.get_logger(__name__)
@@ -50,7 +51,11 @@ class Repair:
                     await self._check_heads()
                 else:
                     self._pull()
-                await asyncio.sleep(CHECK_SECONDS if self._hears() else PULL_SECONDS)
+                await asyncio.sleep(self._pause())
+
+    def _pause(self) -> float:
+        """Seconds to the next round."""
+        return max(CHECK_SECONDS, len(self._hub) / CHECKS_PER_SECOND) if self._hears() else PULL_SECONDS
 
     def request(self, feed: Feed, cause: str) -> None:
         """Repair a feed soon, with what is read from now on."""

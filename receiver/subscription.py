@@ -1,8 +1,7 @@
 """The gateway's one connection that hears Redis.
 
-redis-py connects: it knows URLs, TLS and passwords. Then the socket is ours, and hiredis parses what
-comes, many messages a read; redis-py's Pub/Sub costs 20 to 30 times as much for each. We also want what
-its Pub/Sub hides: every loss of the connection, and every confirmation.
+It is a `shared.wire.Wire`: messages are taken many a read, and we see what redis-py's Pub/Sub hides, every
+loss of the connection and every confirmation. Commands of one moment leave in one write.
 
 Two things make silence visible. A subscription counts only when Redis has confirmed it. And the gateway
 publishes a probe to itself, by another connection, and must hear it here: a Redis that is frozen, cut
@@ -14,22 +13,22 @@ One task owns the connection. It never ends by itself; whoever runs it ends it.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import uuid
 from collections import Counter
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
-import hiredis
 import structlog
 from redis.exceptions import RedisError
 
 from receiver import metrics
+from shared.wire import Command, Pipelines, Wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from redis.asyncio import Redis
-    from redis.asyncio.connection import AbstractConnection
 
     from shared.channels import Channel
     from shared.log import Names
@@ -50,15 +49,19 @@ class Listener(Protocol):
 
 
 class Subscription:
-    def __init__(self, redis: Redis, names: Names, listener: Listener, *, gateway: str) -> None:
+    def __init__(
+        self, redis: Redis, pipelines: Pipelines, names: Names, listener: Listener, *, gateway: str
+    ) -> None:
         self._redis = redis
+        self._pipelines = pipelines
         self._listener = listener
         self._names = names
         self._probe = names.probe(f"{gateway}:{uuid.uuid4().hex}").encode()  # no other gateway's, ever
         self._channels: dict[bytes, Channel] = {}  # what is wanted, by its name in Redis
         self._unconfirmed: Counter[bytes] = Counter()  # commands sent, confirmations not yet come
-        self._transport: asyncio.Transport | None = None
-        self._lost = asyncio.Event()
+        self._wire: Wire | None = None
+        self._unsent: list[tuple[bytes, bytes]] = []  # command and channel, of this turn of the loop
+        self._lost: asyncio.Future[str]
         self._confirmed = asyncio.Event()  # the probe's channel is subscribed
         self._heard_at = 0.0  # loop time of the last probe
         self.hears = False  # a probe came through, and the last one not too long ago
@@ -68,14 +71,13 @@ class Subscription:
         """Want a channel from now on; the listener is told when Redis has confirmed it."""
         name = self._names.live(channel).encode()
         self._channels[name] = channel
-        self._send_subscribe([name])
+        self._send_subscribe(name)
 
     def unsubscribe(self, channels: Iterable[Channel]) -> None:
-        names = [self._names.live(channel).encode() for channel in channels]
-        for name in names:
+        for channel in channels:
+            name = self._names.live(channel).encode()
             self._channels.pop(name, None)
-        if names:
-            self._send(b"UNSUBSCRIBE", names)
+            self._send(b"UNSUBSCRIBE", name)
 
     async def run(self) -> None:
         """Keep hearing Redis, whatever happens to it."""
@@ -91,54 +93,41 @@ class Subscription:
             await asyncio.sleep(random.uniform(0, min(_MAX_BACKOFF_SECONDS, 0.1 * 2 ** min(attempt, 10))))
 
     async def _run_once(self) -> None:
-        connection = self._redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+        self._lost = asyncio.get_running_loop().create_future()
+        self._wire = await Wire.open(self._redis, self._take, self._lose)
         try:
-            await connection.connect()
-            self._take_over(connection)
+            self._begin()
             async with asyncio.TaskGroup() as tasks:
                 probing = tasks.create_task(self._publish_probes())
-                await self._wait_until_silent()
+                self._log_loss(await self._wait_until_silent())
                 probing.cancel()
         finally:
-            self._close()
-            await connection.disconnect(nowait=True)
+            self._wire.abort()
+            self._wire = None
+            self.hears = False
 
-    def _take_over(self, connection: AbstractConnection) -> None:
-        writer = connection._writer  # redis-py has no other way to the socket; test_subscription.py pins it
-        assert writer is not None
-        self._transport = cast("asyncio.Transport", writer.transport)  # uvloop's are none by class
-        self._lost.clear()
+    def _begin(self) -> None:
         self._confirmed.clear()
         self._unconfirmed.clear()
-        self._transport.set_protocol(_Reader(self))
+        self._unsent.clear()
         self._heard_at = asyncio.get_running_loop().time()
-        self._send_subscribe([self._probe, *self._channels])
+        for name in (self._probe, *self._channels):
+            self._send_subscribe(name)
 
-    def _close(self) -> None:
-        self.hears = False
-        if self._transport is not None:
-            self._transport.abort()
-            self._transport = None
-
-    async def _wait_until_silent(self) -> None:
-        """Returns when the connection is lost or the last probe is too long ago."""
+    async def _wait_until_silent(self) -> str:
+        """Returns why, when the connection is lost or the last probe is too long ago."""
         loop = asyncio.get_running_loop()
         while (left := self._heard_at + SILENCE_SECONDS - loop.time()) > 0:
-            try:
-                async with asyncio.timeout(left):
-                    await self._lost.wait()
-            except TimeoutError:
-                continue  # a probe may have come meanwhile
-            self._log_loss("connection closed")
-            return
-        self._log_loss(f"no probe heard for {SILENCE_SECONDS} s")
+            await asyncio.wait([self._lost], timeout=left)
+            if self._lost.done():
+                return self._lost.result()
+        return f"no probe heard for {SILENCE_SECONDS} s"
 
     async def _publish_probes(self) -> None:
         await self._confirmed.wait()
         while True:
             try:
-                async with asyncio.timeout(PROBE_SECONDS):
-                    await self._redis.publish(self._probe, b"")
+                await self._pipelines.execute([("PUBLISH", self._probe, b"")])
             except (RedisError, OSError, TimeoutError):
                 pass  # its silence is what is noticed
             await asyncio.sleep(PROBE_SECONDS)
@@ -151,26 +140,38 @@ class Subscription:
         self._loss_told = True
         self.hears = False
 
-    def _send_subscribe(self, names: list[bytes]) -> None:
-        if self._transport is not None:
-            self._unconfirmed.update(names)
-            self._send(b"SUBSCRIBE", names)
+    def _send_subscribe(self, name: bytes) -> None:
+        if self._wire is not None:
+            self._unconfirmed[name] += 1
+            self._send(b"SUBSCRIBE", name)
 
-    def _send(self, command: bytes, names: list[bytes]) -> None:
-        if self._transport is None:
+    def _send(self, command: bytes, name: bytes) -> None:
+        if self._wire is None:
+            return  # what is wanted is sent when it is back
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._unsent.append((command, name))
+
+    def _flush(self) -> None:
+        """Order is kept: a channel may be wanted, left and wanted again in one turn."""
+        commands: list[Command] = []
+        for command, group in itertools.groupby(self._unsent, key=lambda pair: pair[0]):
+            names = [name for _, name in group]
+            starts = range(0, len(names), _CHANNELS_PER_COMMAND)
+            commands += [(command, *names[start : start + _CHANNELS_PER_COMMAND]) for start in starts]
+        self._unsent.clear()
+        if self._wire is not None and commands:
+            self._wire.send(commands)
+
+    def _lose(self, why: str) -> None:
+        if not self._lost.done():
+            self._lost.set_result(why)
+
+    def _take(self, reply: Any) -> None:
+        if not isinstance(reply, list) or len(reply) != 3:
+            self._lose(f"redis refuses: {reply}")
             return
-        for start in range(0, len(names), _CHANNELS_PER_COMMAND):
-            part = names[start : start + _CHANNELS_PER_COMMAND]
-            self._transport.write(hiredis.pack_command((command, *part)))  # type: ignore[arg-type] # any length
-
-    # What the reader below calls.
-
-    def lost(self) -> None:
-        self._lost.set()
-
-    def take(self, reply: list[bytes | int]) -> None:
         kind, name, value = reply
-        assert isinstance(name, bytes)
         if kind == b"message":
             self._take_message(name, value)
         elif kind == b"subscribe":
@@ -199,27 +200,3 @@ class Subscription:
             self._confirmed.set()
         elif name in self._channels:
             self._listener.confirmed(self._channels[name])
-
-
-class _Reader(asyncio.Protocol):
-    """Bytes to replies. A reply that cannot be parsed ends the connection."""
-
-    def __init__(self, subscription: Subscription) -> None:
-        self._subscription = subscription
-        self._reader = hiredis.Reader()
-        self._transport: asyncio.BaseTransport | None = None
-
-    def data_received(self, data: bytes) -> None:
-        self._reader.feed(data)
-        try:
-            while (reply := self._reader.gets()) is not False:
-                if isinstance(reply, list):
-                    self._subscription.take(reply)
-                elif isinstance(reply, Exception):
-                    raise reply
-        except (hiredis.HiredisError, ValueError) as error:
-            logger.error("redis sent what is no message", error=str(error))
-            self._subscription.lost()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._subscription.lost()

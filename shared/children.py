@@ -14,7 +14,8 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-END_SECONDS = 4.0  # from SIGTERM to SIGKILL; all is over within five
+END_SECONDS = 3.5  # from SIGTERM to SIGKILL; all is over within five
+LAST_SECONDS = 0.5  # at least, for those that end last
 _POLL_SECONDS = 0.05
 _COLORS = ("cyan", "green", "yellow", "magenta", "blue", "bright_green", "bright_yellow", "bright_magenta")
 
@@ -133,7 +134,8 @@ class Children:
             with contextlib.suppress(ProcessLookupError):
                 child.process.terminate()
         if waits:
-            await asyncio.wait(waits, timeout=deadline - asyncio.get_running_loop().time())
+            left = deadline - asyncio.get_running_loop().time()
+            await asyncio.wait(waits, timeout=max(left, LAST_SECONDS))
         for child in children:
             if child.process.returncode is None:
                 print(f"orderbell: {child.name} did not end and is killed", file=sys.stderr)

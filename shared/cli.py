@@ -13,7 +13,7 @@ from shared.local import DEFAULT, LocalDirectory
 PORT = click.IntRange(1, 65535)
 DATA = click.option(
     "--data",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=click.Path(path_type=Path),
     default=DEFAULT,
     show_default=True,
     help="Directory that `orderbell up` keeps its database and its keys in.",
@@ -75,9 +75,10 @@ def up(gateways: int, sender_port: int, receiver_port: int, data: Path) -> None:
 )
 @DATA
 def token(customer: str, topics: tuple[str, ...], minutes: float, data: Path) -> None:
-    """Print a token (JWT) for CUSTOMER, signed with ORDERBELL_JWT_SECRET.
+    """Print a customer's token.
 
-    Without that setting, with the secret of `orderbell up`.
+    A JWT for CUSTOMER, signed with ORDERBELL_JWT_SECRET; without that setting, with the secret of
+    `orderbell up`.
     """
     from shared.tokens import mint
 
@@ -95,9 +96,9 @@ def token(customer: str, topics: tuple[str, ...], minutes: float, data: Path) ->
 )
 @DATA
 def watch(customer: str, gateway: str, topics: tuple[str, ...], after: str, data: Path) -> None:
-    """Print CUSTOMER's events as they come, as a browser would get them.
+    """Print a customer's events as they come.
 
-    One event a line on standard output, everything else on standard error. Comes back after every
+    As CUSTOMER's browser would get them, over WebSocket. One event a line on standard output, everything else on standard error. Comes back after every
     interruption and goes on where it was. Nothing is reported as seen. Ctrl-C ends it.
     """
     from shared.watch import watch as run
@@ -112,9 +113,10 @@ def watch(customer: str, gateway: str, topics: tuple[str, ...], after: str, data
 )
 @DATA
 def doctor(sender: str | None, gateways: tuple[str, ...], data: Path) -> None:
-    """Look at the settings, Redis, the sender, the gateways and the clocks.
+    """Look for what is wrong.
 
-    Exit code 0 if nothing fails, else 1. Warnings don't count.
+    At the settings, Redis, the sender, the gateways given and the clocks. Knows the settings of an
+    `orderbell up` that runs. Exit code 0 if nothing fails, else 1. Warnings don't count.
     """
     from shared.doctor import examine
 
@@ -122,4 +124,4 @@ def doctor(sender: str | None, gateways: tuple[str, ...], data: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="orderbell")

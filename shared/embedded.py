@@ -70,12 +70,17 @@ class EmbeddedServer:
         self._directory = directory
         self._log = directory / f"redis-{self.port}.log"
         self._process_group = process_group
-        self.process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None, "it was not started"
+        return self._process
 
     def start(self) -> None:
         """Returns when it answers. Raises `NotStarted`."""
         with self._log.open("ab") as log:
-            self.process = self._popen(log)
+            self._process = self._popen(log)
         deadline = time.monotonic() + READY_SECONDS
         while not self.answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -85,20 +90,16 @@ class EmbeddedServer:
 
     def kill(self) -> None:
         """As by `kill -9`; returns when it is gone."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
 
     def stop(self) -> None:
         """Freeze it: connections stay open and nothing answers."""
-        self._signal(signal.SIGSTOP)
+        self.process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        self._signal(signal.SIGCONT)
-
-    def _signal(self, number: int) -> None:
-        assert self.process is not None
-        self.process.send_signal(number)
+        self.process.send_signal(signal.SIGCONT)
 
     def command(self) -> list[str]:
         options = {

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from shared.channels import Channel
+    from shared.wire import Command, Pipelines
 
 LOG_LENGTH = 1_000  # events a channel keeps in Redis; those before are read from the database
 LOG_SECONDS = 24 * 3600
@@ -158,60 +159,59 @@ class LogWriter:
         `restart` accepts a gap: the channel's log begins anew behind it. Raises redis-py's errors, after
         which any part may have been published; repeating is harmless.
         """
-        pipeline = self._redis.pipeline(transaction=False)
-        for channel, entries in batches:
-            arguments: list[str | int | bytes] = [
-                entries[0].place.epoch,
-                LOG_LENGTH,
-                LOG_SECONDS,
-                HEAD_SECONDS,
-            ]
-            arguments += [self._names.live(channel), "restart" if restart else "refuse"]
-            for entry in entries:
-                arguments += [entry.place.seq, entry.text]
-            keys = [self._names.log(channel), self._names.head(channel)]
-            await self._publish(keys=keys, args=arguments, client=pipeline)
-        replies = await pipeline.execute()
+        # `async with` gives the connection back also where loading the script fails, which execute() doesn't.
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for channel, entries in batches:
+                arguments: list[str | int | bytes] = [
+                    entries[0].place.epoch,
+                    LOG_LENGTH,
+                    LOG_SECONDS,
+                    HEAD_SECONDS,
+                ]
+                arguments += [self._names.live(channel), "restart" if restart else "refuse"]
+                for entry in entries:
+                    arguments += [entry.place.seq, entry.text]
+                keys = [self._names.log(channel), self._names.head(channel)]
+                await self._publish(keys=keys, args=arguments, client=pipeline)
+            replies = await pipeline.execute()
         return [Published(Answer(r[0].decode()), Place(int(r[1]), int(r[2]))) for r in replies]
 
     async def see(self, places: Sequence[tuple[Channel, Place]], *, tell: bool = True) -> None:
         """Move seen places forward; with `tell`, the customer's other devices hear of it."""
-        pipeline = self._redis.pipeline(transaction=False)
-        for channel, place in places:
-            live = self._names.live(channel) if tell else ""
-            keys = [self._names.seen(channel)]
-            await self._see(keys=keys, args=[str(place), HEAD_SECONDS, live], client=pipeline)
-        await pipeline.execute()
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for channel, place in places:
+                live = self._names.live(channel) if tell else ""
+                keys = [self._names.seen(channel)]
+                await self._see(keys=keys, args=[str(place), HEAD_SECONDS, live], client=pipeline)
+            await pipeline.execute()
 
 
 class LogReader:
-    """Reads channels' logs. Many channels in one call cost one round trip."""
+    """Reads channels' logs. Many channels in one call cost one round trip.
 
-    def __init__(self, redis: Redis, names: Names) -> None:
-        self._redis = redis
+    Methods raise redis-py's errors and `TimeoutError`.
+    """
+
+    def __init__(self, pipelines: Pipelines, names: Names) -> None:
+        self._pipelines = pipelines
         self._names = names
 
     async def heads(self, channels: Sequence[Channel]) -> list[Place | None]:
-        pipeline = self._redis.pipeline(transaction=False)
-        for channel in channels:
-            pipeline.hmget(self._names.head(channel), ["epoch", "seq"])
-        return [_head(reply) for reply in await pipeline.execute()]
+        commands = [("HMGET", self._names.head(channel), "epoch", "seq") for channel in channels]
+        return [_head(reply) for reply in await self._pipelines.execute(commands)]
 
     async def seen(self, channels: Sequence[Channel]) -> list[Place | None]:
         """How far each customer has seen; None where Redis does not know."""
-        pipeline = self._redis.pipeline(transaction=False)
-        for channel in channels:  # no MGET: the keys of several channels share no slot of a cluster
-            pipeline.get(self._names.seen(channel))
-        replies = await pipeline.execute()
+        replies = await self._pipelines.execute([("GET", self._names.seen(channel)) for channel in channels])
         return [Place(*map(int, reply.split(b"."))) if reply else None for reply in replies]
 
     async def read(self, channels: Sequence[tuple[Channel, int]], *, limit: int) -> list[LogRead]:
         """Each channel's head and its entries after the given seq, `limit` at most, oldest first."""
-        pipeline = self._redis.pipeline(transaction=False)
+        commands: list[Command] = []
         for channel, seq in channels:
-            pipeline.hmget(self._names.head(channel), ["epoch", "seq"])
-            pipeline.xrange(self._names.log(channel), min=f"{seq + 1}-0", count=limit)
-        replies = await pipeline.execute()
+            commands.append(("HMGET", self._names.head(channel), "epoch", "seq"))
+            commands.append(("XRANGE", self._names.log(channel), f"{seq + 1}-0", "+", "COUNT", limit))
+        replies = await self._pipelines.execute(commands)
         return [_log_read(head, entries) for head, entries in zip(replies[::2], replies[1::2], strict=True)]
 
 
@@ -220,13 +220,12 @@ def _head(reply: list[bytes | None]) -> Place | None:
     return Place(int(epoch), int(seq)) if epoch and seq else None
 
 
-def _log_read(head_reply: list[bytes | None], entries: list[tuple[bytes, dict[bytes, bytes]]]) -> LogRead:
+def _log_read(head_reply: list[bytes | None], entries: list[tuple[bytes, list[bytes]]]) -> LogRead:
     head = _head(head_reply)
     if head is None:  # a log without its head says nothing about its epoch
         return LogRead(None, ())
-    return LogRead(
-        head, tuple(Entry(Place(head.epoch, int(id[:-2])), fields[b"e"]) for id, fields in entries)
-    )
+    # An entry is its id and its one field `e` with the value.
+    return LogRead(head, tuple(Entry(Place(head.epoch, int(id[:-2])), fields[1]) for id, fields in entries))
 
 
 def parse_live(message: bytes) -> Entry | Seen | None:

@@ -21,11 +21,13 @@ from sender.page_files import PageFiles
 from sender.relay import Relay
 from sender.seen import SeenTeller
 from shared.auth import ApiKeys
-from shared.log import LogReader, LogWriter, Names
+from shared.log import LogWriter, Names
 from shared.redis import connect
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from redis.asyncio import Redis
 
     from sender.database import Database
 
@@ -53,7 +55,8 @@ class RunningSender:
     relay: Relay
     metrics: Metrics
     clock: Clock
-    log: LogReader
+    redis: Redis
+    names: Names
 
     async def place(self, order_id: str, customer_id: str = "alice", **data: object) -> httpx2.Response:
         body = {"order_id": order_id, "customer_id": customer_id, "data": data}
@@ -85,6 +88,6 @@ async def run_sender(
             running = [tasks.create_task(teller.run())]
             if relaying:
                 running.append(tasks.create_task(relay.run()))
-            yield RunningSender(client, database, relay, metrics, clock, LogReader(redis, names))
+            yield RunningSender(client, database, relay, metrics, clock, redis, names)
             for task in running:
                 task.cancel()

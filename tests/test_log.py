@@ -25,6 +25,7 @@ from shared.log import (
     Seen,
     parse_live,
 )
+from shared.wire import Pipelines
 from tests.waiting import await_until
 
 if TYPE_CHECKING:
@@ -51,8 +52,9 @@ def writer(redis: Redis, names: Names) -> LogWriter:
 
 
 @pytest.fixture
-def reader(redis: Redis, names: Names) -> LogReader:
-    return LogReader(redis, names)
+async def reader(redis: Redis, names: Names) -> AsyncIterator[LogReader]:
+    async with Pipelines(redis) as pipelines:
+        yield LogReader(pipelines, names)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from receiver.subscription import SILENCE_SECONDS, Subscription
 from shared.channels import Channel, customer_channel
 from shared.log import Names
 from shared.redis import connect
+from shared.wire import Pipelines
 from tests.waiting import await_until
 
 if TYPE_CHECKING:
@@ -39,10 +40,10 @@ class Listener:
 
 
 class World:
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, pipelines: Pipelines) -> None:
         self.redis = redis
         self.listener = Listener()
-        self.subscription = Subscription(redis, NAMES, self.listener, gateway="test")
+        self.subscription = Subscription(redis, pipelines, NAMES, self.listener, gateway="test")
 
     async def publish(self, channel: Channel, message: bytes) -> None:
         await self.redis.publish(NAMES.live(channel), message)
@@ -50,14 +51,13 @@ class World:
 
 @pytest.fixture
 async def world(redis_server: EmbeddedServer) -> AsyncIterator[World]:
-    redis = connect(redis_server.url, retries=0)
-    world = World(redis)
-    task = asyncio.create_task(world.subscription.run())
-    await await_until(lambda: world.subscription.hears)
-    yield world
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    await redis.aclose()
+    async with connect(redis_server.url, retries=0) as redis, Pipelines(redis) as pipelines:
+        world = World(redis, pipelines)
+        task = asyncio.create_task(world.subscription.run())
+        await await_until(lambda: world.subscription.hears)
+        yield world
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_messages_of_subscribed_channels_are_heard_and_no_others(world: World) -> None:
@@ -122,14 +122,3 @@ async def test_password_that_is_wrong_is_told_and_mended(world: World, redis_ser
     await admin.config_set("requirepass", "")
     await admin.aclose()
     await await_until(lambda: world.subscription.hears)
-
-
-async def test_redis_py_gives_its_socket_away_as_we_rely_on(redis_server: EmbeddedServer) -> None:
-    """Pins redis-py: a connected connection has a writer, and nothing unread."""
-    redis = connect(redis_server.url)
-    connection = redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
-    await connection.connect()
-    assert connection._writer is not None
-    assert not connection._reader._buffer
-    await connection.disconnect()
-    await redis.aclose()

@@ -1,0 +1,147 @@
+"""Connections to Redis for the gateway's hot path: redis-py opens them, hiredis reads them.
+
+redis-py knows URLs, TLS, passwords and Sentinels, and connects. But each of its commands costs 40 to 100
+microseconds in a pipeline and each of its Pub/Sub messages 10; hiredis alone takes half of one. So once
+redis-py has connected, the socket is ours: a `Wire` for what comes unasked (receiver/subscription.py),
+`Pipelines` for questions and answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Any, cast
+
+import hiredis
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from shared.redis import REPLY_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import TracebackType
+
+    from redis.asyncio import Redis
+    from redis.asyncio.connection import AbstractConnection
+
+Command = tuple[str | bytes | int, ...]
+
+
+class Wire(asyncio.Protocol):
+    """One open connection. `on_reply` gets each reply, errors included; `on_lost` is told once why it
+    ended, unless `abort` ended it.
+    """
+
+    def __init__(
+        self, connection: AbstractConnection, on_reply: Callable[[Any], None], on_lost: Callable[[str], None]
+    ) -> None:
+        writer = connection._writer  # redis-py has no other way to its socket; test_wire.py pins it
+        assert writer is not None
+        self._connection = connection  # it would close the socket when it is collected
+        self._transport = cast("asyncio.Transport", writer.transport)  # uvloop's are none by class
+        self._reader = hiredis.Reader()
+        self._on_reply = on_reply
+        self._on_lost = on_lost
+        self._lost = False
+        self._transport.set_protocol(self)
+
+    @classmethod
+    async def open(
+        cls, redis: Redis, on_reply: Callable[[Any], None], on_lost: Callable[[str], None]
+    ) -> Wire:
+        """Raises redis-py's errors."""
+        connection = redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+        await connection.connect()
+        return cls(connection, on_reply, on_lost)
+
+    def send(self, commands: Sequence[Command]) -> None:
+        """All in one write. What is sent on a lost wire goes nowhere."""
+        if not self._lost:
+            self._transport.write(b"".join(map(hiredis.pack_command, commands)))  # type: ignore[arg-type]
+
+    def abort(self) -> None:
+        self._lost = True
+        self._transport.abort()
+        self._connection._close()  # type: ignore[no-untyped-call] # for redis-py, too, it is closed now
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._reader.feed(data)
+            while not self._lost and (reply := self._reader.gets()) is not False:
+                self._on_reply(reply)
+        except hiredis.HiredisError as error:
+            self._lose(f"not a reply: {error}")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lose(f"connection closed: {exc}" if exc else "connection closed")
+
+    def _lose(self, why: str) -> None:
+        if not self._lost:
+            self.abort()
+            self._on_lost(why)
+
+
+class Pipelines:
+    """Commands and their replies over one wire, which is opened when it is needed and again after a loss.
+
+    Any number may be under way at once. Nothing is repeated: after an error, any part may have run.
+    """
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._wire: Wire | None = None
+        self._opening = asyncio.Lock()
+        self._waiting: deque[tuple[int, list[Any], asyncio.Future[list[Any]]]] = deque()
+
+    async def execute(self, commands: Sequence[Command]) -> list[Any]:
+        """One reply for each command, as bytes, ints, lists or None. Raises redis-py's errors and
+        `TimeoutError`.
+        """
+        if not commands:
+            return []
+        async with asyncio.timeout(REPLY_SECONDS):
+            wire = await self._open()
+            future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+            self._waiting.append((len(commands), [], future))
+            wire.send(commands)
+            try:
+                replies = await future
+            except asyncio.CancelledError:
+                # A reply that does not come: no later one can be told from it.
+                self._lose("no reply in time")
+                raise
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise RedisConnectionError(f"refused: {reply}")
+        return replies
+
+    async def __aenter__(self) -> Pipelines:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lose("closed")
+
+    async def _open(self) -> Wire:
+        async with self._opening:
+            if self._wire is None:
+                self._wire = await Wire.open(self._redis, self._take, self._lose)
+            return self._wire
+
+    def _take(self, reply: Any) -> None:
+        count, replies, future = self._waiting[0]
+        replies.append(reply)
+        if len(replies) == count:
+            self._waiting.popleft()
+            if not future.done():
+                future.set_result(replies)
+
+    def _lose(self, why: str) -> None:
+        if self._wire is not None:
+            self._wire.abort()
+            self._wire = None
+        waiting, self._waiting = self._waiting, deque()
+        for _, _, future in waiting:
+            if not future.done():
+                future.set_exception(RedisConnectionError(why))
