@@ -1,0 +1,390 @@
+"""The relay against a real Redis: its four answers; a Redis that is away, frozen, emptied, or knows more."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pytest
+from sqlalchemy import update
+
+from sender import outbox
+from sender import relay as relay_module
+from sender.database import DatabaseUnavailable, open_database
+from sender.metrics import Metrics
+from sender.outbox import arrival
+from sender.relay import Relay
+from sender.sqlite import SqliteDatabase
+from sender.tables import channels, events, generation
+from shared.channels import Channel
+from shared.cursors import Place
+from shared.events import parse_event
+from shared.log import LogWriter, Names
+from shared.redis import connect
+from tests.senders import Clock
+from tests.waiting import await_until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from redis.asyncio import Redis
+    from sqlalchemy import Connection
+
+    from sender.database import Database
+    from shared.embedded import EmbeddedServer
+
+pytestmark = pytest.mark.anyio
+
+T = TypeVar("T")
+
+ALICE = Channel("customer:alice")
+BOB = Channel("customer:bob")
+
+
+class Bench:
+    """A database, a Redis and as many relays between them as a test starts."""
+
+    def __init__(self, database: Database, redis: Redis, names: Names) -> None:
+        self.database = database
+        self.names = names
+        self.redis = redis
+        self.metrics = Metrics()
+        self.clock = Clock()
+        self._count = 0
+
+    def relay(self, database: Database | None = None) -> Relay:
+        writer = LogWriter(self.redis, self.names)
+        return Relay(database or self.database, writer, self.metrics, self.clock)
+
+    async def record(self, *channels: Channel) -> None:
+        def work(connection: Connection) -> None:
+            for channel in channels:
+                self._count += 1
+                event = {"specversion": "1.0", "id": str(self._count), "source": "/test", "type": "t"}
+                draft = parse_event(event | {"channel": channel}, now=self.clock())
+                outbox.record_once(connection, [arrival(draft, content="")], now=self.clock())
+
+        await self.database.write(work)
+
+    async def relay_once(self) -> None:
+        """One relay's life: until it finds nothing more to do."""
+        relay = self.relay()
+        relay.stop()
+        await relay.run()
+
+    async def waiting(self) -> int:
+        return (await self.database.read(outbox.backlog)).size
+
+    async def logged(self, channel: Channel) -> list[int]:
+        """Seqs in the channel's log; they must be what the head says and what the texts say."""
+        entries: list[Any] = await self.redis.xrange(self.names.log(channel)) or []
+        events = [json.loads(fields[b"e"]) for _, fields in entries]
+        places = [Place(event["epoch"], event["seq"]) for event in events]
+        assert {event["channel"] for event in events} <= {channel}
+        assert [id for id, _ in entries] == [f"{place.seq}-0".encode() for place in places]
+        assert await self.head(channel) == (places[-1] if places else None)
+        return [place.seq for place in places]
+
+    async def head(self, channel: Channel) -> Place | None:
+        epoch, seq = await self.redis.hmget(self.names.head(channel), ["epoch", "seq"])
+        return Place(int(epoch), int(seq)) if epoch and seq else None
+
+    async def forget(self, *channels: Channel) -> None:
+        """As a Redis that lost these."""
+        for channel in channels:
+            await self.redis.delete(self.names.log(channel), self.names.head(channel))
+
+    def count(self, answer: str) -> float:
+        return (
+            self.metrics.registry.get_sample_value("orderbell_relay_published_total", {"answer": answer})
+            or 0.0
+        )
+
+
+@pytest.fixture
+async def bench(database_url: str, redis: Redis, key_prefix: str) -> AsyncIterator[Bench]:
+    async with open_database(database_url) as database:
+        yield Bench(database, redis, Names(key_prefix))
+
+
+@pytest.fixture
+async def sqlite_bench(tmp_path: Path, redis: Redis, key_prefix: str) -> AsyncIterator[Bench]:
+    async with open_database(f"sqlite+aiosqlite:///{tmp_path / 'orderbell.db'}") as database:
+        yield Bench(database, redis, Names(key_prefix))
+
+
+@asynccontextmanager
+async def running(relay: Relay) -> AsyncIterator[Relay]:
+    task = asyncio.create_task(relay.run())
+    try:
+        yield relay
+    finally:
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_recorded_events_are_published_in_order_and_leave_the_outbox(bench: Bench) -> None:
+    await bench.record(ALICE, BOB, ALICE, ALICE)
+    await bench.relay_once()
+    assert await bench.logged(ALICE) == [1, 2, 3]
+    assert await bench.logged(BOB) == [1]
+    assert await bench.waiting() == 0
+
+
+async def test_commit_wakes_the_relay(sqlite_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay_module, "POLL_SECONDS", 60)
+    async with running(sqlite_bench.relay()) as relay:
+        await await_until(lambda: relay._woken._waiters)
+        await sqlite_bench.record(ALICE)
+        relay.wake()
+        await await_until(lambda: sqlite_bench.logged(ALICE))
+
+
+async def test_what_nobody_woke_it_for_is_found_by_polling(
+    sqlite_bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay_module, "POLL_SECONDS", 0.05)
+    async with running(sqlite_bench.relay()):
+        await sqlite_bench.record(ALICE)  # as by another sender, which died
+        await await_until(lambda: sqlite_bench.logged(ALICE))
+
+
+async def test_more_than_a_batch_is_published_without_waiting(
+    sqlite_bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay_module, "BATCH", 4)
+    await sqlite_bench.record(*[ALICE, BOB] * 10)
+    await sqlite_bench.relay_once()
+    assert await sqlite_bench.logged(ALICE) == list(range(1, 11))
+    assert await sqlite_bench.waiting() == 0
+
+
+class MarkFails:
+    """A relay's database that dies between publishing and noting it, as by kill -9."""
+
+    def __init__(self, database: Database) -> None:
+        self.read = database.read
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        raise DatabaseUnavailable("killed")
+
+
+async def test_published_and_not_marked_is_published_again_as_a_duplicate(bench: Bench) -> None:
+    await bench.record(ALICE, ALICE)
+    dying = bench.relay(MarkFails(bench.database))  # type: ignore[arg-type]
+    dying.stop()
+    await dying.run()
+    assert await bench.logged(ALICE) == [1, 2]
+    assert await bench.waiting() == 2
+    await bench.relay_once()
+    assert (bench.count("OK"), bench.count("DUP")) == (1, 1)
+    assert await bench.logged(ALICE) == [1, 2]
+    assert await bench.waiting() == 0
+
+
+async def test_what_redis_lost_is_refilled_from_the_database_before_the_new(bench: Bench) -> None:
+    await bench.record(*[ALICE] * 5, BOB)
+    await bench.relay_once()
+    await bench.forget(ALICE)
+    await bench.record(ALICE)
+    await bench.relay_once()
+    assert bench.count("GAP") == 1
+    assert await bench.logged(ALICE) == [1, 2, 3, 4, 5, 6]
+    assert await bench.waiting() == 0
+
+
+async def test_lost_tail_is_refilled_too(bench: Bench) -> None:
+    """As by a failover to a replica that lacks the last writes."""
+    await bench.record(*[ALICE] * 5)
+    await bench.relay_once()
+    await bench.redis.xtrim(bench.names.log(ALICE), maxlen=0)
+    await bench.redis.delete(bench.names.log(ALICE))
+    await bench.redis.hset(bench.names.head(ALICE), "seq", "3")
+    await bench.record(ALICE)
+    await bench.relay_once()
+    assert await bench.logged(ALICE) == [4, 5, 6]
+
+
+async def test_hole_larger_than_a_log_is_refilled_with_the_newest(
+    sqlite_bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay_module, "LOG_LENGTH", 10)
+    await sqlite_bench.record(*[ALICE] * 30)
+    await sqlite_bench.relay_once()
+    await sqlite_bench.forget(ALICE)
+    await sqlite_bench.record(ALICE)
+    await sqlite_bench.relay_once()
+    assert await sqlite_bench.logged(ALICE) == list(range(22, 32))
+    assert await sqlite_bench.waiting() == 0
+
+
+async def test_large_refill_comes_in_several_parts(
+    sqlite_bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sender.history._ROUND", 7)
+    await sqlite_bench.record(*[ALICE] * 20)
+    await sqlite_bench.relay_once()
+    await sqlite_bench.forget(ALICE)
+    await sqlite_bench.record(ALICE)
+    await sqlite_bench.relay_once()
+    assert await sqlite_bench.logged(ALICE) == list(range(1, 22))
+
+
+async def test_racing_relays_publish_each_event_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay_module, "BATCH", 3)
+    subscriber = bench.redis.pubsub()
+    await subscriber.subscribe(bench.names.live(ALICE))
+    await bench.record(*[ALICE] * 20)
+    await asyncio.gather(*(bench.relay_once() for _ in range(3)))
+    await bench.relay_once()
+    assert await bench.logged(ALICE) == list(range(1, 21))
+    assert await bench.waiting() == 0
+    heard: list[int] = []
+    while (message := await subscriber.get_message(timeout=0.3)) is not None:
+        if message["type"] == "message":
+            heard.append(int(message["data"].split(b" ")[1]))
+    assert heard == list(range(1, 21))
+    await subscriber.aclose()  # type: ignore[no-untyped-call]
+
+
+async def set_epoch(database: Database, epoch: int) -> None:
+    await database.write(lambda connection: connection.execute(update(generation).values(epoch=epoch)))
+
+
+async def test_redis_of_a_newer_epoch_means_that_the_database_is_an_old_copy(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    await bench.redis.hset(bench.names.head(ALICE), mapping={"epoch": 5, "seq": 40})
+    await bench.record(ALICE, ALICE)
+    await bench.relay_once()
+    await bench.relay_once()
+    assert bench.count("STALE") == 1
+    assert await bench.logged(ALICE) == [1, 2]
+    assert await bench.head(ALICE) == Place(6, 2)
+    assert await bench.waiting() == 0
+
+
+async def test_stale_relay_of_several_only_reads_again(bench: Bench) -> None:
+    """The epoch grew between its read and its publish: nobody has to begin another."""
+
+    class EpochGrowsMeanwhile:
+        def __init__(self, database: Database) -> None:
+            self.write = database.write
+            self.grown = False
+
+        async def read(self, work: Callable[[Connection], T]) -> T:
+            found = await bench.database.read(work)
+            if not self.grown:
+                self.grown = True
+                await bench.redis.hset(bench.names.head(ALICE), mapping={"epoch": 2, "seq": 0})
+                await set_epoch(bench.database, 3)
+            return found
+
+    await bench.record(ALICE)
+    relay = bench.relay(EpochGrowsMeanwhile(bench.database))  # type: ignore[arg-type]
+    relay.stop()
+    await relay.run()
+    assert bench.metrics.registry.get_sample_value("orderbell_epoch_changes_total") == 0
+
+
+async def test_redis_ahead_of_the_database_begins_a_new_epoch(bench: Bench) -> None:
+    """A backup was restored: what is recorded now would look like what was published before."""
+    await bench.record(*[ALICE] * 5)
+    await bench.relay_once()
+
+    def restore(connection: Connection) -> None:
+        connection.execute(events.delete().where(events.c.seq > 3))
+        connection.execute(update(channels).values(seq=3))
+
+    await bench.database.write(restore)
+    await bench.record(ALICE)
+    await bench.relay_once()
+    assert await bench.head(ALICE) == Place(2, 4)
+    assert await bench.logged(ALICE) == [4]
+    assert await bench.waiting() == 0
+    assert bench.metrics.registry.get_sample_value("orderbell_epoch_changes_total") == 1
+
+
+async def test_while_redis_is_down_events_wait_and_are_published_when_it_is_back(
+    tmp_path: Path, redis_server: EmbeddedServer, key_prefix: str
+) -> None:
+    async with (
+        open_database(f"sqlite+aiosqlite:///{tmp_path / 'orderbell.db'}") as database,
+        connect(redis_server.url, retries=0) as redis,
+    ):
+        bench = Bench(database, redis, Names(key_prefix))
+        async with running(bench.relay()) as relay:
+            await bench.record(ALICE)
+            relay.wake()
+            await await_until(lambda: relay.redis_up)
+            redis_server.kill()
+            await bench.record(ALICE)
+            relay.wake()
+            await await_until(lambda: relay.redis_up is False)
+            assert relay.alive
+            await bench.record(ALICE)
+            redis_server.start()
+            await await_until(lambda: relay.redis_up)
+            await await_until(lambda: seqs_are(bench, [1, 2, 3]))
+
+
+async def seqs_are(bench: Bench, seqs: list[int]) -> bool:
+    return await bench.logged(ALICE) == seqs
+
+
+async def test_frozen_redis_is_noticed_and_costs_no_connections(
+    tmp_path: Path, redis_server: EmbeddedServer, key_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.redis.REPLY_SECONDS", 0.1)
+    async with (
+        open_database(f"sqlite+aiosqlite:///{tmp_path / 'orderbell.db'}") as database,
+        connect(redis_server.url, retries=0, max_connections=2) as redis,
+    ):
+        bench = Bench(database, redis, Names(key_prefix))
+        async with running(bench.relay()) as relay:
+            await bench.record(ALICE)
+            relay.wake()
+            await await_until(lambda: relay.redis_up)
+            redis_server.stop()
+            await bench.record(ALICE)
+            relay.wake()
+            await await_until(lambda: relay._failures > 3)
+            redis_server.resume()
+            await await_until(lambda: relay.redis_up)
+            await await_until(lambda: seqs_are(bench, [1, 2]))
+
+
+async def test_redis_that_refuses_writes_publishes_nothing_and_loses_nothing(
+    tmp_path: Path, redis_server: EmbeddedServer, key_prefix: str
+) -> None:
+    """Out of memory, SCRIPT FLUSH, and back."""
+    async with (
+        open_database(f"sqlite+aiosqlite:///{tmp_path / 'orderbell.db'}") as database,
+        connect(redis_server.url, retries=0) as redis,
+    ):
+        bench = Bench(database, redis, Names(key_prefix))
+        await bench.record(ALICE)
+        await bench.relay_once()
+        await redis.config_set("maxmemory", 1)
+        await bench.record(ALICE)
+        await bench.relay_once()
+        assert (await bench.logged(ALICE), await bench.waiting()) == ([1], 1)
+        await redis.config_set("maxmemory", 0)
+        await redis.script_flush()
+        await bench.relay_once()
+        assert (await bench.logged(ALICE), await bench.waiting()) == ([1, 2], 0)
+
+
+async def test_unexpected_death_of_the_relay_is_its_owners_to_see(sqlite_bench: Bench) -> None:
+    class Broken(SqliteDatabase):
+        def __init__(self) -> None: ...
+
+        async def read(self, work: Callable[[Connection], T]) -> T:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await sqlite_bench.relay(Broken()).run()
