@@ -1,0 +1,257 @@
+"""receiver/browser/shown.js: an event is shown once in a browser, by whichever of its tabs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.browser.conftest import ORIGIN, evaluate, open_client
+
+if TYPE_CHECKING:
+    from playwright.sync_api import BrowserContext, Page
+
+pytestmark = pytest.mark.browser
+
+ALICE = "customer:alice"
+OPEN = """
+    const { Shown } = await import("/client/v1/shown.js");
+    window.told = [];
+    window.open_ = (key = "alice", options = {}) => new Shown(key, {
+      indexedDB,
+      broadcastChannel: (name) => new BroadcastChannel(name),
+      ontab: (channel, { seq }) => told.push(seq),
+      ...options,
+    });
+    window.place = (seq, epoch = 1) => ({ epoch, seq });
+    window.CHANNEL = "customer:alice";
+"""
+
+
+@pytest.fixture
+def tabs(client_context: BrowserContext) -> tuple[Page, Page]:
+    tabs = open_client(client_context), open_client(client_context)
+    for tab in tabs:
+        evaluate(tab, OPEN)
+    return tabs
+
+
+def test_two_tabs_that_claim_the_same_events_at_the_same_moments_show_each_once(
+    tabs: tuple[Page, Page],
+) -> None:
+    """What localStorage under a Web Lock fails: both tabs wait for the same tick of the clock."""
+    claim = """
+        window.shown = [];
+        window.done = (async () => {
+          const tab = open_();
+          for (let seq = 1; seq <= 100; seq += 1) {
+            const tick = Math.ceil(Date.now() / 10) * 10 + 10;
+            while (Date.now() < tick) await new Promise((resolve) => setTimeout(resolve));
+            await tab.claim(CHANNEL, place(seq), () => shown.push(seq));
+          }
+        })();
+    """
+    for tab in tabs:
+        evaluate(tab, claim)
+    one, other = (evaluate(tab, "await done; return shown") for tab in tabs)
+    assert sorted(one + other) == list(range(1, 101))
+
+
+def test_the_tab_that_did_not_show_is_told(tabs: tuple[Page, Page]) -> None:
+    one, other = tabs
+    evaluate(other, "window.tab = open_()")
+    assert evaluate(one, "return open_().claim(CHANNEL, place(7), () => {})") is True
+    other.wait_for_function("() => told.length > 0")
+    assert evaluate(other, "return [told, tab.knows(CHANNEL, place(7))]") == [[7], True]
+    assert evaluate(other, "return tab.claim(CHANNEL, place(7), () => {})") is False
+
+
+def test_a_tab_that_dies_before_it_has_shown_leaves_the_event_to_another(tabs: tuple[Page, Page]) -> None:
+    """It is killed within its claim; the other tab's claim waits behind it, and then goes through."""
+    dying, other = tabs
+    evaluate(dying, "window.tab = open_(); await tab.claim(CHANNEL, place(1), () => {})")
+    evaluate(dying, "setTimeout(() => tab.claim(CHANNEL, place(2), () => { for (;;); }), 100)")
+    pending = evaluate(
+        other,
+        """
+        const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms, "pending"));
+        await pause(300);
+        window.shown = [];
+        window.done = open_().claim(CHANNEL, place(2), () => shown.push(2));
+        return Promise.race([done, pause(300)]);
+        """,
+    )
+    assert pending == "pending"
+    dying.close()
+    assert evaluate(other, "await done; return shown") == [2]
+
+
+def test_without_storage_memory_and_the_other_tabs_decide(tabs: tuple[Page, Page]) -> None:
+    one, other = tabs
+    for tab in tabs:
+        evaluate(tab, "window.tab = open_('alice', { indexedDB: null })")
+    shows = "const shown = []; await tab.claim(CHANNEL, place(given), () => shown.push(given)); return shown"
+    assert evaluate(one, shows, 1) == [1]
+    other.wait_for_function("() => told.length > 0")
+    assert [evaluate(other, shows, 1), evaluate(one, shows, 1), evaluate(other, shows, 2)] == [[], [], [2]]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "{ open() { throw new DOMException('blocked', 'SecurityError'); } }",
+        "{ open() { const request = {}; setTimeout(() => request.onerror()); return request; } }",
+    ],
+)
+def test_broken_storage_neither_loses_nor_repeats(tabs: tuple[Page, Page], broken: str) -> None:
+    seen = evaluate(
+        tabs[0],
+        f"""
+        const tab = open_("alice", {{ indexedDB: {broken} }});
+        const shown = [];
+        for (const seq of [1, 2, 2, 3, 1]) await tab.claim(CHANNEL, place(seq), () => shown.push(seq));
+        return [shown, [...(await tab.places())]];
+        """,
+    )
+    assert seen == [[1, 2, 3], [[ALICE, {"epoch": 1, "seq": 3}]]]
+
+
+def test_storage_that_is_full_at_the_commit_does_not_show_twice(tabs: tuple[Page, Page]) -> None:
+    seen = evaluate(
+        tabs[0],
+        """
+        const put = IDBObjectStore.prototype.put;
+        IDBObjectStore.prototype.put = function (...args) {
+          this.transaction.abort(); // as at QuotaExceededError
+          throw new DOMException("full", "QuotaExceededError");
+        };
+        window.addEventListener("error", (event) => event.preventDefault());
+        const tab = open_();
+        const shown = [];
+        for (const seq of [1, 1, 2]) await tab.claim(CHANNEL, place(seq), () => shown.push(seq));
+        IDBObjectStore.prototype.put = put;
+        return shown;
+        """,
+    )
+    assert seen == [1, 2]
+
+
+def test_storage_that_never_answers_is_gone_on_without(tabs: tuple[Page, Page]) -> None:
+    """Some versions of WebKit do not answer an open()."""
+    seen = evaluate(
+        tabs[0],
+        """
+        const tab = open_("alice", { indexedDB: { open: () => ({}) } });
+        const began = Date.now();
+        const shown = [];
+        for (const seq of [1, 2, 3, 4]) await tab.claim(CHANNEL, place(seq), () => shown.push(seq));
+        return [shown, Date.now() - began < 9_000];
+        """,
+    )
+    assert seen == [[1, 2, 3, 4], True]
+
+
+def test_a_tab_that_was_frozen_in_its_claim_waits_for_the_answer_that_is_queued(
+    tabs: tuple[Page, Page],
+) -> None:
+    """When it thaws, its time-out is the first thing it sees; another tab may have shown the event."""
+    shown = evaluate(
+        tabs[0],
+        """
+        await open_().claim(CHANNEL, place(1), () => {});
+        const slow = { open: (...args) => {
+          const request = {};
+          const opening = indexedDB.open(...args);
+          setTimeout(() => { request.result = opening.result; request.onsuccess(); }, 3_500);
+          return request;
+        } };
+        const frozen = open_("alice", { indexedDB: slow, broadcastChannel: null });
+        const shown = [];
+        const done = frozen.claim(CHANNEL, place(1), () => shown.push(1));
+        const now = Date.now;
+        Date.now = () => now() + 60_000; // no headless browser freezes a tab, but its clock can be put on
+        await done;
+        return shown;
+        """,
+    )
+    assert shown == []
+
+
+def test_where_a_first_visit_starts_is_kept_and_foreign_channels_are_forgotten(
+    tabs: tuple[Page, Page],
+) -> None:
+    kept = evaluate(
+        tabs[0],
+        """
+        const { parseCursors } = await import("/client/v1/cursors.js");
+        const tab = open_();
+        await tab.start(parseCursors("customer:alice=1.4,topic:menu=1.2"));
+        await tab.claim(CHANNEL, place(5), () => {});
+        await tab.start(parseCursors("customer:alice=1.4,topic:news=1.9"));
+        return stored();
+        """,
+    )
+    assert kept == "customer:alice=1.5,topic:news=1.9"
+
+
+@pytest.mark.parametrize(
+    ("stored", "refused", "place", "after"),
+    [
+        ("1.5", (1, 5), (1, 40), "1.40"),  # pruned: forward
+        ("1.42", (1, 5), (1, 40), "1.42"),  # the same, but another tab was reset and has shown two since
+        ("1.50", (1, 50), (1, 10), "1.10"),  # a database that lost its end: back
+        ("1.12", (1, 50), (1, 10), "1.12"),  # the same, but another tab was reset and has shown two since
+        ("1.50", (1, 50), (2, 3), "2.3"),  # a new epoch
+    ],
+)
+def test_a_reset_does_not_undo_what_another_tab_has_shown_since(
+    tabs: tuple[Page, Page], stored: str, refused: tuple[int, int], place: tuple[int, int], after: str
+) -> None:
+    kept = evaluate(
+        tabs[0],
+        """
+        const { parseCursors } = await import("/client/v1/cursors.js");
+        const tab = open_();
+        await tab.start(parseCursors(`customer:alice=${given.stored}`));
+        const [[e, s], [f, t]] = [given.refused, given.place];
+        await tab.reset(CHANNEL, place(s, e), place(t, f));
+        return stored();
+        """,
+        {"stored": stored, "refused": refused, "place": place},
+    )
+    assert kept == f"{ALICE}={after}"
+
+
+def test_customers_who_share_a_browser_share_nothing(tabs: tuple[Page, Page]) -> None:
+    kept = evaluate(
+        tabs[0],
+        """
+        await open_("alice").claim(CHANNEL, place(3), () => {});
+        return [await stored("alice"), await stored("bob")];
+        """,
+    )
+    assert kept == [f"{ALICE}=1.3", None]
+
+
+def test_what_somebody_else_wrote_into_the_storage_is_no_fault(tabs: tuple[Page, Page]) -> None:
+    shown = evaluate(
+        tabs[0],
+        """
+        await open_().places();
+        const database = await new Promise((resolve) => {
+          const opening = indexedDB.open("orderbell");
+          opening.onsuccess = () => resolve(opening.result);
+        });
+        database.transaction("shown", "readwrite").objectStore("shown").put({ not: "ours" }, "alice");
+        const shown = [];
+        await open_().claim(CHANNEL, place(1), () => shown.push(1));
+        return shown;
+        """,
+    )
+    assert shown == [1]
+
+
+def test_the_pages_here_are_not_secure(page: Page) -> None:
+    """So that all of these tests hold for http://shop.local, where Web Locks and randomUUID are missing."""
+    assert ORIGIN.startswith("http://")
+    assert evaluate(page, "return [isSecureContext, 'locks' in navigator]") == [False, False]

@@ -1,0 +1,194 @@
+/**
+ * A world for an AlertSource that a test moves by hand: its sockets, clock, network and visibility. The storage
+ * and the BroadcastChannel are the browser's own.
+ */
+
+import { AlertSource } from "/client/v1/orderbell.js";
+
+const GATEWAY = "/orderbell/receiver";
+let said = 0;
+
+class Socket extends EventTarget {
+  sent = [];
+  left = false; // by the client
+
+  constructor(url, protocol) {
+    super();
+    this.url = new URL(url);
+    this.protocol = protocol;
+    Socket.made(this);
+  }
+
+  send(text) {
+    this.sent.push(JSON.parse(text));
+  }
+
+  close() {
+    this.left = true;
+  }
+
+  accept() {
+    this.dispatchEvent(new Event("open"));
+    return this;
+  }
+
+  say(type, data, attributes = {}) {
+    const event = { specversion: "1.0", id: `e${++said}`, source: GATEWAY, type, ...attributes, data };
+    this.dispatchEvent(new MessageEvent("message", { data: JSON.stringify(event) }));
+    return this;
+  }
+
+  hello(cursor = "customer:alice=1.0") {
+    const channels = cursor.split(",").map((part) => part.split("=")[0]);
+    return this.accept().say("orderbell.hello", { cursor, channels, heartbeat_seconds: 20, gateway: "g" });
+  }
+
+  event(seq, { channel = "customer:alice", epoch = 1 } = {}) {
+    return this.say("order.completed", { message: `Order ${seq}` }, { channel, epoch, seq });
+  }
+
+  end(code, reason = "") {
+    this.dispatchEvent(new CloseEvent("close", { code, reason, wasClean: code !== 1006 }));
+  }
+
+  /** The cursor that the client asked to go on from. */
+  get after() {
+    return this.url.searchParams.get("after");
+  }
+}
+
+/** Enough of a document for a client that only asks how it is looked at. */
+class Looks extends EventTarget {
+  baseURI = document.baseURI;
+  visibilityState = "visible";
+  focused = true;
+
+  hasFocus() {
+    return this.focused;
+  }
+
+  become(visibilityState) {
+    this.visibilityState = visibilityState;
+    this.dispatchEvent(new Event("visibilitychange"));
+  }
+}
+
+export class World {
+  sockets = [];
+  /** What the source has fired: [type, what was in it]. */
+  fired = [];
+  time = 1_000_000;
+  random = 0.5;
+  window = new EventTarget();
+  document = new Looks();
+  #timers = new Map();
+  #taken = 0;
+
+  constructor({ key = "alice", getToken, environment } = {}) {
+    const world = this;
+    Socket.made = (socket) => this.sockets.push(socket);
+    this.source = new AlertSource("https://gateway.example/", {
+      key,
+      getToken,
+      environment: {
+        WebSocket: class extends Socket {
+          constructor(...args) {
+            Socket.made = (socket) => world.sockets.push(socket);
+            super(...args);
+          }
+        },
+        setTimeout: (action, ms) => {
+          const id = this.#timers.size + 1;
+          this.#timers.set(id, { at: this.time + ms, action });
+          return id;
+        },
+        clearTimeout: (id) => this.#timers.delete(id) && this.#timers.set(id, null),
+        now: () => this.time,
+        random: () => this.random,
+        window: this.window,
+        document: this.document,
+        ...environment,
+      },
+    });
+    for (const type of ["open", "message", "alert", "shown", "reset", "reconnecting", "close"]) {
+      this.source.addEventListener(type, (event) => this.fired.push([type, contentOf(event)]));
+    }
+  }
+
+  /** The client's next connection. */
+  async socket() {
+    const socket = await until(() => this.sockets[this.#taken]);
+    this.#taken += 1;
+    return socket;
+  }
+
+  /** Moves the clock, and calls what falls due on the way, in order. */
+  pass(ms) {
+    const end = this.time + ms;
+    for (;;) {
+      const [id, next] = [...this.#timers].filter(([, timer]) => timer && timer.at <= end).sort(([, a], [, b]) => a.at - b.at)[0] ?? [];
+      if (!next) break;
+      this.#timers.set(id, null);
+      this.time = Math.max(this.time, next.at);
+      next.action();
+    }
+    this.time = end;
+  }
+
+  /** What was fired of this type. */
+  of(type) {
+    return this.fired.filter(([fired]) => fired === type).map(([, content]) => content);
+  }
+
+  /** What was fired of this type, once there are so many. */
+  async wait(type, count) {
+    await until(() => this.of(type).length >= count);
+    return this.of(type);
+  }
+
+  /** Until the storage has done what it was asked so far. */
+  async settle() {
+    for (let n = 0; n < 3; n += 1) {
+      await new Promise((resolve, reject) => {
+        const opening = indexedDB.open("orderbell");
+        opening.onerror = reject;
+        opening.onsuccess = () => {
+          const database = opening.result;
+          const transaction = database.transaction("shown", "readwrite");
+          transaction.oncomplete = () => (database.close(), resolve());
+        };
+      });
+      await new Promise((resolve) => setTimeout(resolve));
+    }
+  }
+}
+
+function contentOf(event) {
+  if (event.type === "message") return event.lastEventId;
+  if (event.type === "alert") return `${event.detail.channel}=${event.detail.epoch}.${event.detail.seq}`;
+  if (event.type === "shown") return `${event.detail.cursor} ${event.detail.by}`;
+  if (event.type === "close") return event.code;
+  return event.detail ?? null;
+}
+
+export async function until(condition, ms = 5_000) {
+  for (const end = Date.now() + ms; ; await new Promise((resolve) => setTimeout(resolve, 2))) {
+    const value = condition();
+    if (value) return value;
+    if (Date.now() > end) throw new Error(`not within ${ms} ms: ${condition}`);
+  }
+}
+
+/** What the browser keeps for this customer. */
+export async function stored(key = "alice") {
+  return new Promise((resolve, reject) => {
+    const opening = indexedDB.open("orderbell");
+    opening.onerror = reject;
+    opening.onsuccess = () => {
+      const reading = opening.result.transaction("shown").objectStore("shown").get(key);
+      reading.onsuccess = () => (opening.result.close(), resolve(reading.result ?? null));
+    };
+  });
+}
+
+Object.assign(globalThis, { World, until, stored });
