@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 from uvicorn.loops.auto import auto_loop_factory
 
-from bench import completions, fan_out, machine, post_to_frame
+from bench import completions, connecting, fan_out, machine, post_to_frame
 from bench.load import compile_native
 from bench.run import Run
 from shared.embedded import path_server, wheel_server
@@ -27,6 +27,7 @@ PARTS: dict[str, Callable[[Run], Awaitable[Table]]] = {
     "post-to-frame": post_to_frame.run,
     "completions": completions.run,
     "fan-out": fan_out.run,
+    "connecting": connecting.run,
 }
 RESULTS = Path(__file__).parent / "results"
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import socket
 import time
-import uuid
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import hiredis
@@ -160,27 +159,18 @@ class RedisPublisher:
 
 
 def payload(event: Event) -> bytes:
-    """As large as what Orderbell sends for the same event."""
-    channel = TO_ALL if event.customer is None else f"customer-{event.customer}"
-    return json.dumps(cloud_event_as_sent(channel, event), separators=(",", ":")).encode()
+    """What Orderbell sends for such an event, and as large."""
+    return json.dumps(content(event), separators=(",", ":")).encode()
 
 
-def cloud_event_as_sent(channel: str, event: Event) -> dict[str, Any]:
+def content(event: Event) -> dict[str, Any]:
+    channel = f"topic:{TO_ALL}" if event.customer is None else f"customer:customer-{event.customer}"
     return {
-        "specversion": "1.0",
-        "id": uuid.uuid4().hex,
-        "source": "/bench",
-        "type": "order.completed",
+        **orders.event(channel, n=event.n, sent=time.monotonic_ns()),
         "time": "2026-11-23T14:25:00.123Z",
-        "channel": f"customer:{channel}",
+        "datacontenttype": "application/json",
         "epoch": 1,
         "seq": event.n,
-        "data": {
-            "order_id": "1042",
-            "message": "Order 1042 is complete",
-            "n": event.n,
-            "sent": time.monotonic_ns(),
-        },
     }
 
 
@@ -196,3 +186,6 @@ def _floor_channel(event: Event) -> str:
 def _pid(process: Any) -> int:
     assert process is not None
     return int(process.pid)
+
+
+CONTENDERS: tuple[type[Contender], ...] = (Floor, Orderbell)

@@ -1,31 +1,33 @@
 """What a delivery costs a gateway: one event to all, one event to one customer, and that over four gateways.
 
-Closed loop, so that it is the same work for all, however fast they are: an event to all follows when the one
-before has come to everybody; events to one customer each go in batches of a hundred customers, one batch
-when the one before has come. What is counted is processor time, user and system, of the gateways alone; it
-hardly depends on what else the machine does.
+An event to all follows when the one before has come to everybody. Events to one customer each go at a fixed
+pace, in batches of a hundred customers, so that all gateways wake as often and nobody gains by being given
+more at once. What is counted is processor time, user and system, of the gateways alone; it hardly depends on
+what else the machine does.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from bench.contenders import Contender, Event, Floor, Orderbell
+from bench.contenders import CONTENDERS, Contender, Event
 from bench.load import running_load
 from bench.table import Table, median
 from bench.usage import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from bench.load import Load
     from bench.run import Run
 
 SOCKETS = 2_000
 BATCH = 100
+PACE = 2_000  # events a second, to one customer each
 GATEWAYS = 4
 _WARM_UP_SECONDS = 1.0
 _STEP_SECONDS = 60.0  # what has not come until then is lost
@@ -49,40 +51,42 @@ class Round:
         return 1e6 * self.gateway_cpu / self.deliveries
 
 
-async def measure(
-    run: Run, make: Callable[[], Contender], row: str, steps: Iterable[list[Event]], width: int, gateways: int
-) -> Round:
-    """One round on a fresh start. A step is what is published at once; `width`: its deliveries."""
+@dataclass(frozen=True)
+class Row:
+    name: str
+    steps: Callable[[], Iterator[list[Event]]]  # what is published at once
+    width: int  # deliveries of one event
+    gateways: int = 1
+    seconds_a_step: float = 0.0  # 0: the next step follows when all has come
+
+
+async def measure(run: Run, make: Callable[[], Contender], row: Row) -> Round:
+    """One round on a fresh start."""
     contender = make()
     async with contextlib.AsyncExitStack() as stack:
-        await contender.start(run, gateways, stack)
+        await contender.start(run, row.gateways, stack)
         load = stack.enter_context(
             running_load(run.binaries, run.new_directory("load"), run.group, engineio=contender.engineio)
         )
-        await load.connect([contender.connection(n, n % gateways) for n in range(SOCKETS)])
-        await _step_for(_WARM_UP_SECONDS, contender, load, steps, width)
-        return await _measure(run, contender, load, row, steps, width, gateways)
+        await load.connect([contender.connection(n, n % row.gateways) for n in range(SOCKETS)])
+        steps = row.steps()
+        await _step_for(_WARM_UP_SECONDS, contender, load, row, steps)
+        return await _measure(run, contender, load, row, steps)
 
 
 async def _measure(
-    run: Run,
-    contender: Contender,
-    load: Load,
-    row: str,
-    steps: Iterable[list[Event]],
-    width: int,
-    gateways: int,
+    run: Run, contender: Contender, load: Load, row: Row, steps: Iterator[list[Event]]
 ) -> Round:
     before = await load.reset()
     gateway, redis = Usage(contender.gateway_pids), Usage([contender.redis_pid])
     started = time.monotonic()
-    await _step_for(run.seconds, contender, load, steps, width)
+    await _step_for(run.seconds, contender, load, row, steps)
     seconds, gateway_cpu, redis_cpu = time.monotonic() - started, gateway.cpu, redis.cpu
     after = await load.wait(0, seconds=1)
     return Round(
         contender.name,
-        row,
-        gateways,
+        row.name,
+        row.gateways,
         after.delivered,
         seconds,
         gateway_cpu,
@@ -93,16 +97,20 @@ async def _measure(
 
 
 async def _step_for(
-    seconds: float, contender: Contender, load: Load, steps: Iterable[list[Event]], width: int
+    seconds: float, contender: Contender, load: Load, row: Row, steps: Iterator[list[Event]]
 ) -> None:
+    """Publish step by step for so long; returns when all has come."""
     await load.reset()
     started, expected = time.monotonic(), 0
-    for events in steps:
+    for number, events in enumerate(steps):
+        await asyncio.sleep(max(0.0, started + number * row.seconds_a_step - time.monotonic()))
         await contender.publish(events)
-        expected += width * len(events)
-        await load.wait_all(expected, seconds=_STEP_SECONDS)
+        expected += row.width * len(events)
+        if not row.seconds_a_step:
+            await load.wait_all(expected, seconds=_STEP_SECONDS)
         if time.monotonic() - started > seconds:
-            return
+            break
+    await load.wait_all(expected, seconds=_STEP_SECONDS)
 
 
 def to_all() -> Iterator[list[Event]]:
@@ -120,10 +128,10 @@ def to_one() -> Iterator[list[Event]]:
             yield [Event(customer, n) for customer in range(first, first + BATCH)]
 
 
-ROWS: Sequence[tuple[str, Callable[[], Iterator[list[Event]]], int, int]] = (
-    ("to all", to_all, SOCKETS, 1),
-    ("to one", to_one, 1, 1),
-    (f"to one, {GATEWAYS} gateways", to_one, 1, GATEWAYS),
+ROWS = (
+    Row("to all", to_all, SOCKETS),
+    Row("to one", to_one, 1, seconds_a_step=BATCH / PACE),
+    Row(f"to one, {GATEWAYS} gateways", to_one, 1, GATEWAYS, seconds_a_step=BATCH / PACE),
 )
 
 
@@ -131,20 +139,20 @@ async def run(run: Run) -> Table:
     table = Table(
         "fan-out",
         f"Processor time of the gateways, µs a delivery, {SOCKETS:,} sockets",
-        ["gateway", *(f"{name} {what}" for name, *_ in ROWS for what in ("", "÷ floor", "Redis"))],
+        ["gateway", *(f"{row.name} {what}".strip() for row in ROWS for what in ("", "÷ floor", "Redis"))],
         ["Medians of the rounds; user and system time. Redis: the same of the Redis server."],
     )
     floors: list[float] = []
-    for make in (Floor, Orderbell):
+    for make in CONTENDERS:
         values: list[str | float | None] = [make.name]
-        for column, (name, steps, width, gateways) in enumerate(ROWS):
+        for column, row in enumerate(ROWS):
             rounds = []
             for n in range(run.rounds):
-                run.progress(f"fan-out: {make.name}, {name}, round {n + 1} of {run.rounds}")
-                rounds.append(await measure(run, make, name, steps(), width, gateways))
+                run.progress(f"fan-out: {make.name}, {row.name}, round {n + 1} of {run.rounds}")
+                rounds.append(await measure(run, make, row))
             table.rounds += [asdict(one) for one in rounds]
             cost = median([one.microseconds for one in rounds])
-            if make is Floor:
+            if make is CONTENDERS[0]:
                 floors.append(cost)
             values += [
                 cost,
