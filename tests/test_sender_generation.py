@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sender import history, outbox
+from sender.database import open_database
+from sender.generation import begin_epoch, current_epoch
+from shared.channels import Channel
+from shared.cursors import Place
+from shared.events import parse_event
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sqlalchemy import Connection
+
+    from sender.database import Database
+
+pytestmark = pytest.mark.anyio
+
+NOW = datetime(2026, 11, 23, 14, 25, tzinfo=UTC)
+ALICE, BOB = Channel("customer:alice"), Channel("customer:bob")
+
+
+@pytest.fixture
+async def database(database_url: str, anyio_backend: object) -> AsyncIterator[Database]:
+    async with open_database(database_url) as database:
+        yield database
+
+
+def record(connection: Connection, *ids: str, channel: Channel = ALICE, published: bool) -> None:
+    for event_id in ids:
+        event = {"specversion": "1.0", "id": event_id, "source": '"epoch":1,"seq":3', "type": "t"}
+        data = {"x": ',"epoch":1,"seq":3'}
+        draft = parse_event(event | {"channel": channel, "data": data}, now=NOW)
+        outbox.record_once(connection, [outbox.arrival(draft, "")], now=NOW)
+    if published:
+        positions = [waiting.position for waiting in outbox.unpublished(connection, limit=100)]
+        outbox.mark_published(connection, positions, now=NOW)
+
+
+async def test_new_epoch_keeps_the_outbox_and_closes_what_was_before(database: Database) -> None:
+    def work(connection: Connection) -> None:
+        record(connection, "1", "2", published=True)
+        record(connection, "b", channel=BOB, published=True)
+        record(connection, "3", "4", published=False)
+
+    await database.write(work)
+    assert await database.write(partial(begin_epoch, after=1)) == 2
+    states = await database.read(partial(history.states, names=[ALICE, BOB]))
+    assert (states[ALICE].head, states[ALICE].pruned_seq) == (Place(2, 4), 2)
+    assert (states[BOB].head, states[BOB].pruned_seq) == (Place(2, 1), 1)
+    waiting = await database.read(partial(outbox.unpublished, limit=10))
+    assert [event.entry.place for event in waiting] == [Place(2, 3), Place(2, 4)]
+    for event in waiting:
+        text = json.loads(event.entry.text)
+        assert (text["epoch"], text["seq"]) == event.entry.place
+        assert (text["source"], text["data"]) == ('"epoch":1,"seq":3', {"x": ',"epoch":1,"seq":3'})
+
+
+async def test_seqs_go_on_in_the_new_epoch(database: Database) -> None:
+    def work(connection: Connection) -> None:
+        record(connection, "1", "2", published=True)
+        begin_epoch(connection, after=6)
+        record(connection, "3", published=False)
+
+    await database.write(work)
+    (waiting,) = await database.read(partial(outbox.unpublished, limit=10))
+    assert waiting.entry.place == Place(7, 3)
+
+
+async def test_epoch_that_has_begun_does_not_begin_again(database: Database) -> None:
+    assert await database.write(partial(begin_epoch, after=4)) == 5
+    assert await database.write(partial(begin_epoch, after=4)) == 5
+    assert await database.write(partial(begin_epoch, after=2)) == 5
+    assert await database.read(current_epoch) == 5

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from sender import idempotency, outbox, retention
+from tests.senders import API_KEY, run_sender
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from tests.senders import RunningSender
+
+pytestmark = pytest.mark.anyio
+
+ORDER = {"order_id": "1042", "customer_id": "alice"}
+
+
+@pytest.fixture
+async def sender(
+    database_url: str, redis_url: str, key_prefix: str, anyio_backend: object
+) -> AsyncIterator[RunningSender]:
+    async with run_sender(database_url, redis_url, key_prefix, relaying=False) as sender:
+        yield sender
+
+
+async def post(sender: RunningSender, path: str, body: Any, key: str = "a-key", **headers: str) -> Any:
+    return await sender.client.post(path, json=body, headers={"Idempotency-Key": key, **headers})
+
+
+async def test_repetition_gets_the_first_answer(sender: RunningSender) -> None:
+    first = await post(sender, "/orders", ORDER)
+    again = await post(sender, "/orders", ORDER)
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert first.content == again.content
+    assert "idempotency-replayed" not in first.headers
+    assert again.headers["idempotency-replayed"] == "true"
+
+
+async def test_lost_answer_of_a_completion_is_replayed_and_completes_nothing(sender: RunningSender) -> None:
+    await sender.place("1042")
+    first = await post(sender, "/orders/1042/complete", {"data": {"shelf": 3}})
+    again = await post(sender, "/orders/1042/complete", {"data": {"shelf": 3}})
+    assert first.content == again.content
+    assert again.headers["idempotency-replayed"] == "true"
+    assert (await sender.database.read(outbox.backlog)).size == 1
+
+
+EVENT = {"specversion": "1.0", "id": "1", "source": "/s", "type": "t", "channel": "topic:menu"}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "other", "content_type"),
+    [
+        ("/orders", ORDER, {**ORDER, "customer_id": "bob"}, "application/json"),
+        ("/orders/1042/complete", {}, {"data": {"a": 1}}, "application/json"),
+        ("/events", EVENT, {**EVENT, "id": "2"}, "application/cloudevents+json"),
+        ("/seen", {"cursors": []}, {"cursors": ["customer:alice=1.1"]}, "application/json"),
+        ("/history", {"after": []}, {"after": ["customer:alice"]}, "application/json"),
+    ],
+)
+async def test_same_key_with_another_body_is_refused(
+    sender: RunningSender, path: str, body: Any, other: Any, content_type: str
+) -> None:
+    await sender.place("1042")
+    headers = {"Content-Type": content_type}
+    assert (await post(sender, path, body, **headers)).status_code < 300
+    refused = await post(sender, path, other, **headers)
+    assert refused.status_code == 422
+    assert refused.json()["type"] == "urn:orderbell:problem:idempotency-key-reused"
+    assert (await post(sender, path, body, **headers)).status_code < 300
+
+
+async def test_attributes_of_a_binary_event_count_as_its_body(sender: RunningSender) -> None:
+    attributes = {f"ce-{name}": value for name, value in EVENT.items()}
+    first = await post(sender, "/events", {"a": 1}, **attributes)
+    refused = await post(sender, "/events", {"a": 1}, **attributes | {"ce-id": "2"})
+    assert (first.status_code, refused.status_code) == (202, 422)
+
+
+async def test_key_means_something_only_for_its_path(sender: RunningSender) -> None:
+    assert (await post(sender, "/orders", ORDER)).status_code == 201
+    assert (await post(sender, "/orders/1042/complete", ORDER)).status_code == 400
+    assert (await post(sender, "/orders/1042/complete", {})).status_code == 200
+
+
+def test_key_means_something_only_for_its_api_key_method_and_path() -> None:
+    scopes = {
+        idempotency.claim(*whose, "a-key", b"").scope
+        for whose in [("k", "POST", "/a"), ("l", "POST", "/a"), ("k", "PUT", "/a"), ("k", "POST", "/b")]
+    }
+    assert len(scopes) == 4
+    assert API_KEY not in "".join(scopes)
+
+
+async def test_racing_repetitions_take_effect_once(sender: RunningSender) -> None:
+    await sender.place("1042")
+    path = "/orders/1042/complete"
+    answers = await asyncio.gather(*(post(sender, path, {"data": {"n": 1}}) for _ in range(8)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.content for answer in answers}) == 1
+    assert [("idempotency-replayed" in answer.headers) for answer in answers].count(False) == 1
+
+
+async def test_racing_bodies_under_one_key_let_one_through(sender: RunningSender) -> None:
+    bodies = [{"order_id": str(number), "customer_id": "alice"} for number in range(8)]
+    answers = await asyncio.gather(*(post(sender, "/orders", body) for body in bodies))
+    assert sorted(answer.status_code for answer in answers) == [201] + [422] * 7
+    assert len((await sender.client.get("/orders")).json()["orders"]) == 1
+
+
+async def test_failed_request_may_be_sent_again_corrected(sender: RunningSender) -> None:
+    assert (await post(sender, "/orders/1042/complete", {})).status_code == 404
+    await sender.place("1042")
+    assert (await post(sender, "/orders/1042/complete", {"data": {"a": 1}})).status_code == 200
+
+
+async def test_what_only_reads_is_read_anew(sender: RunningSender) -> None:
+    before = await post(sender, "/history", {"after": ["topic:menu=1.0"]})
+    await post(sender, "/events", EVENT, "other-key", **{"Content-Type": "application/cloudevents+json"})
+    after = await post(sender, "/history", {"after": ["topic:menu=1.0"]})
+    assert before.json()["channels"][0]["events"] == []
+    assert len(after.json()["channels"][0]["events"]) == 1
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "tab\there"])
+async def test_unusable_key_is_refused(sender: RunningSender, key: str) -> None:
+    response = await post(sender, "/orders", ORDER, key)
+    assert response.status_code == 400
+    assert response.json()["type"] == "urn:orderbell:problem:invalid-idempotency-key"
+
+
+@pytest.mark.parametrize("key", ["\u00e9", "a\x7fb", "a\nb"])
+def test_key_beyond_printable_ascii_is_refused(key: str) -> None:
+    with pytest.raises(idempotency.InvalidKey):
+        idempotency.claim("k", "POST", "/", key, b"")
+
+
+async def test_keys_are_forgotten_after_their_time(sender: RunningSender) -> None:
+    def work(connection: Any) -> idempotency.Answer:
+        return idempotency.Answer(200, b"{}")
+
+    now = datetime(2026, 11, 23, tzinfo=UTC)
+    claim = idempotency.claim("k", "POST", "/", "a-key", b"")
+    once = partial(idempotency.once, claim=claim, work=work, now=now)
+    assert not (await sender.database.write(once)).replayed
+    assert await sender.database.write(partial(retention.prune_keys, before=now)) == 0
+    assert (await sender.database.write(once)).replayed
+    later = datetime(2026, 11, 24, 0, 1, tzinfo=UTC)
+    assert await sender.database.write(partial(retention.prune_keys, before=later)) == 1
+    assert not (await sender.database.write(once)).replayed

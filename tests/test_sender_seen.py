@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from sender.seen import SeenTeller
+from shared.channels import Channel
+from shared.cursors import Cursor, Place
+from shared.log import LogWriter, Names
+from tests.senders import run_sender
+from tests.waiting import await_until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from redis.asyncio import Redis
+
+    from tests.senders import RunningSender
+
+pytestmark = pytest.mark.anyio
+
+ALICE = Channel("customer:alice")
+
+
+@pytest.fixture
+async def sender(
+    database_url: str, redis_url: str, key_prefix: str, anyio_backend: object
+) -> AsyncIterator[RunningSender]:
+    """With three events for Alice."""
+    async with run_sender(database_url, redis_url, key_prefix, relaying=False) as sender:
+        for order_id in ("1", "2", "3"):
+            await sender.place(order_id)
+            await sender.complete(order_id)
+        yield sender
+
+
+async def see(sender: RunningSender, *cursors: str) -> Any:
+    response = await sender.client.post("/seen", json={"cursors": list(cursors)})
+    assert response.status_code == 200, response.text
+    return response.json()["seen"]
+
+
+async def test_seen_moves_forward_only(sender: RunningSender) -> None:
+    assert await see(sender, "customer:alice=1.2") == ["customer:alice=1.2"]
+    assert await see(sender, "customer:alice=1.1") == ["customer:alice=1.2"]
+    assert await see(sender, "customer:alice=1.3") == ["customer:alice=1.3"]
+
+
+@pytest.mark.parametrize("cursor", ["customer:alice=1.4", "customer:alice=2.1", "customer:alice=1.0"])
+async def test_what_was_never_there_cannot_be_seen(sender: RunningSender, cursor: str) -> None:
+    assert await see(sender, cursor) == ["customer:alice=1.0"]
+
+
+async def test_customer_without_events_has_seen_nothing(sender: RunningSender) -> None:
+    assert await see(sender, "customer:bob=1.1") == ["customer:bob=1.0"]
+
+
+async def test_several_are_answered_in_order(sender: RunningSender) -> None:
+    cursors = ["customer:bob=1.1", "customer:alice=1.2", "customer:alice=1.1"]
+    assert await see(sender, *cursors) == ["customer:bob=1.0", "customer:alice=1.2", "customer:alice=1.2"]
+    assert await see(sender) == []
+
+
+async def test_racing_reports_end_at_the_highest(sender: RunningSender) -> None:
+    await asyncio.gather(*(see(sender, f"customer:alice=1.{seq}") for seq in (3, 1, 2, 3, 1)))
+    assert await see(sender, "customer:alice=1.0") == ["customer:alice=1.3"]
+
+
+@pytest.mark.parametrize("cursor", ["topic:menu=1.1", "customer:alice", "alice=1.1", "customer:alice=1.-1"])
+async def test_what_has_no_seen_cursor_is_refused(sender: RunningSender, cursor: str) -> None:
+    response = await sender.client.post("/seen", json={"cursors": ["customer:alice=1.1", cursor]})
+    assert (response.status_code, response.headers["content-type"]) == (400, "application/problem+json")
+    assert await see(sender, "customer:alice=1.0") == ["customer:alice=1.0"]
+
+
+async def test_reports_are_told_to_the_other_devices_through_redis(sender: RunningSender) -> None:
+    subscriber = sender.redis.pubsub()
+    await subscriber.subscribe(sender.names.live(ALICE))
+    await see(sender, "customer:alice=1.2")
+    heard: list[bytes] = []
+    while not heard:
+        message = await subscriber.get_message(timeout=5)
+        assert message is not None
+        heard += [message["data"]] if message["type"] == "message" else []
+    assert heard == [b"seen 1 2"]
+    assert await sender.redis.get(sender.names.seen(ALICE)) == b"1.2"
+    await subscriber.aclose()  # type: ignore[no-untyped-call]
+
+
+async def test_history_of_a_bare_channel_brings_its_seen_cursor_back_to_redis(sender: RunningSender) -> None:
+    await see(sender, "customer:alice=1.2")
+    key = sender.names.seen(ALICE)
+    await await_until(lambda: sender.redis.get(key))
+    await sender.redis.delete(key)
+    await sender.client.post("/history", json={"after": ["customer:alice", "topic:menu"]})
+    assert await await_until(lambda: sender.redis.get(key)) == b"1.2"
+
+
+async def test_reports_are_answered_while_redis_is_away(database_url: str, key_prefix: str) -> None:
+    async with run_sender(database_url, "redis://127.0.0.1:1/0", key_prefix, relaying=False) as sender:
+        await sender.place("1")
+        await sender.complete("1")
+        assert await see(sender, "customer:alice=1.1") == ["customer:alice=1.1"]
+
+
+class SlowLog(LogWriter):
+    """The first telling waits, the second finds Redis away; what was told is noted."""
+
+    def __init__(self, redis: Redis) -> None:
+        super().__init__(redis, Names("ob-unused"))
+        self.told: list[tuple[dict[Channel, Place], bool]] = []
+        self.go = asyncio.Event()
+
+    async def see(self, places: Sequence[tuple[Channel, Place]], *, tell: bool = True) -> None:
+        await self.go.wait()
+        self.told.append((dict(places), tell))
+        if len(self.told) == 2:
+            raise RedisConnectionError
+
+
+async def test_a_burst_of_reports_is_told_once_and_a_failure_ends_nothing(redis: Redis) -> None:
+    log = SlowLog(redis)
+    teller = SeenTeller(log)
+    running = asyncio.create_task(teller.run())
+    teller.tell_nowait([Cursor(ALICE, Place(1, 1))], devices=True)
+    await asyncio.sleep(0)  # the first is on its way
+    for seq in (2, 4, 3):
+        teller.tell_nowait([Cursor(ALICE, Place(1, seq))], devices=True)
+    teller.tell_nowait([Cursor(ALICE, Place(1, 4))], devices=False)
+    log.go.set()
+    await await_until(lambda: len(log.told) == 3)
+    assert log.told == [
+        ({ALICE: Place(1, 1)}, True),
+        ({ALICE: Place(1, 4)}, True),
+        ({ALICE: Place(1, 4)}, False),
+    ]
+    running.cancel()
