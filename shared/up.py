@@ -122,6 +122,7 @@ def _fill_environment(
         "DEVELOPMENT": "1" if signs_in else "0",
         "LOG_FORMAT": "console",
         "DRAIN_SECONDS": "1",  # all ends within five
+        "ALLOWED_ORIGINS": ",".join(_origins(plan)),
     }
     if embedded is not None:
         ours["REDIS_URL"] = embedded.url
@@ -133,6 +134,11 @@ def _fill_environment(
         if not is_set(environment, PREFIX + name):
             environment[PREFIX + name] = value
     environment[PREFIX + "SENDER_URL"] = f"http://{HOST}:{plan.sender_port}"
+
+
+def _origins(plan: Plan) -> list[str]:
+    """The shops of all gateways: in each a tab may connect to any of them."""
+    return [f"http://{host}:{port}" for port in plan.receiver_ports for host in (HOST, "localhost")]
 
 
 async def _check_redis(url: str) -> None:
@@ -225,7 +231,7 @@ def _tell_what_to_open(plan: Plan) -> None:
 
     Shop         {click.style("  ".join(shops), underline=True)}
     Back office  {click.style(sender + "/", underline=True)}
-
+{_second_tab(plan)}
   Sign in as alice in the shop, place an order, and complete it in the back office. Or from a shell:
 
     KEY={_key(plan)}; ORDER=$(date +%s)
@@ -234,6 +240,14 @@ def _tell_what_to_open(plan: Plan) -> None:
     curl -H "Authorization: Bearer $KEY" -X POST {sender}/orders/$ORDER/complete
 """
     )
+
+
+def _second_tab(plan: Plan) -> str:
+    """A tab on another gateway, of the same origin: as behind a balancer, one of the two shows an alert."""
+    if len(plan.receiver_ports) < 2:
+        return ""
+    url = "http://{}:{}/?gateway={}".format(HOST, *plan.receiver_ports)
+    return f"    Second tab   {click.style(url, underline=True)}  (an alert pops up in one of your tabs)\n"
 
 
 def _key(plan: Plan) -> str:
