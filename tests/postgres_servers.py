@@ -75,51 +75,85 @@ class Cluster:
 
     @contextlib.contextmanager
     def run(self, process_group: int) -> Iterator[str]:
+        with self.server(process_group) as server:
+            yield server.url
+
+    @contextlib.contextmanager
+    def server(self, process_group: int) -> Iterator[ClusterServer]:
+        """One that the test may stop, crash and start again."""
         directory = Path(tempfile.mkdtemp(prefix="orderbell-postgres-"))
-        as_user = _unprivileged_user() or {}
-        if as_user:
-            shutil.chown(directory, as_user["user"], as_user["group"])
-        port = free_port()
         try:
-            self._initdb(directory, as_user)
-            with (directory / "log").open("wb") as log:
-                server = subprocess.Popen(
-                    self._command(directory, port),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    process_group=process_group,
-                    cwd=directory,
-                    **as_user,
-                )
-            url = f"{_SCHEME}orderbell@127.0.0.1:{port}/postgres"
+            server = ClusterServer(self.binaries, directory, process_group)
             try:
-                wait_until(lambda: server.poll() is not None or _answers(url), timeout=30)
-                assert server.poll() is None, (directory / "log").read_text()
-                yield url
+                server.start()
+                yield server
             finally:
-                server.send_signal(signal.SIGINT)  # its "fast" shutdown
-                server.wait()
+                server.stop()
         finally:
             shutil.rmtree(directory)
 
-    def _initdb(self, directory: Path, as_user: dict[str, Any]) -> None:
-        command: list[str | Path] = [self.binaries / "initdb", "-D", directory / "data"]
+
+class ClusterServer:
+    """PostgreSQL on one port; started again it has what was committed."""
+
+    def __init__(self, binaries: Path, directory: Path, process_group: int) -> None:
+        self.port = free_port()
+        self.url = f"{_SCHEME}orderbell@127.0.0.1:{self.port}/postgres"
+        self._binaries = binaries
+        self._directory = directory
+        self._process_group = process_group
+        self._process: subprocess.Popen[bytes] | None = None
+        self._as_user = _unprivileged_user() or {}
+        if self._as_user:
+            shutil.chown(directory, self._as_user["user"], self._as_user["group"])
+        self._initdb()
+
+    def start(self) -> None:
+        """Returns when it answers."""
+        with (self._directory / "log").open("ab") as log:
+            server = self._process = subprocess.Popen(
+                self._command(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                process_group=self._process_group,
+                cwd=self._directory,
+                **self._as_user,
+            )
+        wait_until(lambda: server.poll() is not None or _answers(self.url), timeout=30)
+        assert server.poll() is None, (self._directory / "log").read_text()
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """Its "fast" shutdown: whoever is connected is sent away, what is not committed rolled back."""
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait()
+            self._process = None
+
+    def crash(self) -> None:
+        """Its processes end at once; it recovers from its log when it is started again."""
+        self.stop(signal.SIGQUIT)
+
+    def execute(self, statement: str) -> None:
+        _execute(self.url, statement)
+
+    def _initdb(self) -> None:
+        command: list[str | Path] = [self._binaries / "initdb", "-D", self._directory / "data"]
         command += ["-U", "orderbell", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
-        made = subprocess.run(command, capture_output=True, text=True, cwd=directory, **as_user)
+        made = subprocess.run(command, capture_output=True, text=True, cwd=self._directory, **self._as_user)
         assert made.returncode == 0, made.stderr
 
-    def _command(self, directory: Path, port: int) -> list[str | Path]:
+    def _command(self) -> list[str | Path]:
         options = {
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": "",
-            "port": port,
+            "port": self.port,
             "max_connections": 200,
             "fsync": "off",  # no test pulls the machine's plug
         }
         settings = [f"{name}={value}" for name, value in options.items()]
         words = [word for setting in settings for word in ("-c", setting)]
-        return [self.binaries / "postgres", "-D", directory / "data", *words]
+        return [self._binaries / "postgres", "-D", self._directory / "data", *words]
 
 
 @functools.cache
@@ -128,6 +162,12 @@ def choose() -> Url | Container | Cluster | None:
         return Url(url)
     if docker_engine.can_have(IMAGE):
         return Container()
+    return own_cluster()
+
+
+@functools.cache
+def own_cluster() -> Cluster | None:
+    """What a test can start, crash and freeze itself."""
     binaries = _binaries()
     if binaries is None or _unprivileged_user() is None:
         return None

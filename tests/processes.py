@@ -36,8 +36,19 @@ REPOSITORY = Path(__file__).parent.parent
 class ServiceProcess:
     """`python -m sender` or `python -m receiver`. Killed and started again it keeps port and settings."""
 
-    def __init__(self, service: str, port: int, environment: dict[str, str], log: Path, group: int) -> None:
+    def __init__(
+        self,
+        service: str,
+        port: int,
+        environment: dict[str, str],
+        log: Path,
+        group: int,
+        *,
+        without: str | None = None,
+    ) -> None:
         self.service = service
+        # With a safeguard switched off, to prove that it is needed; see tests/chaos/without.py.
+        self._module = (service,) if without is None else ("tests.chaos.without", without, service)
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
         self.environment = environment
@@ -48,7 +59,7 @@ class ServiceProcess:
     def start(self, *, wait_ready: bool = True) -> None:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", self.service, "--port", str(self.port)],
+                [sys.executable, "-m", *self._module, "--port", str(self.port)],
                 cwd=REPOSITORY,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
@@ -132,10 +143,16 @@ class Processes:
         self._group = group
 
     def start_sender(
-        self, *, port: int | None = None, wait_ready: bool = True, **settings: str
+        self,
+        *,
+        port: int | None = None,
+        wait_ready: bool = True,
+        without: str | None = None,
+        **settings: str,
     ) -> SenderProcess:
         environment = self._environment({"database_url": self.database_url, **settings})
-        sender = SenderProcess("sender", port or free_port(), environment, self._log("sender"), self._group)
+        log = self._log("sender")
+        sender = SenderProcess("sender", port or free_port(), environment, log, self._group, without=without)
         self.all.append(sender)
         sender.start(wait_ready=wait_ready)
         return sender
@@ -146,6 +163,7 @@ class Processes:
         sender: SenderProcess | None = None,
         port: int | None = None,
         wait_ready: bool = True,
+        without: str | None = None,
         **settings: str,
     ) -> ReceiverProcess:
         """A gateway of this sender, else of the one started last."""
@@ -154,7 +172,8 @@ class Processes:
             defaults["sender_url"] = sender.url
         environment = self._environment({**defaults, **settings})
         port = port or free_port()
-        gateway = ReceiverProcess("receiver", port, environment, self._log("receiver"), self._group)
+        log = self._log("receiver")
+        gateway = ReceiverProcess("receiver", port, environment, log, self._group, without=without)
         self.all.append(gateway)
         gateway.start(wait_ready=wait_ready)
         return gateway

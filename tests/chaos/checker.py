@@ -1,0 +1,295 @@
+"""The checker: reads a ledger and says what was lost, twice, out of order or somebody else's.
+
+It knows nothing of how Orderbell works; it compares. For each device that was there:
+
+* lost: an event that is stored, or whose order's completion was answered, and that it did not show;
+* twice: an event that it showed again;
+* out of order: an event that it showed after a later one of the same channel;
+* foreign: an event that it showed and that is another customer's;
+* never posted: an event that it showed and nobody asked for;
+* unstored: a completion that was answered and is not in the database, whoever showed it;
+* misplaced: what a gateway sent on one connection behind a hole, or again. Browsers survive it, because
+  they keep count themselves, so it costs nobody an alert; but it should not happen;
+* reset: what a device was told that it can't have. What that covers is not lost in silence.
+
+And for each fault, how long it took until everything that was late because of it had been shown.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from tests.chaos.ledger import End, Fault, Hello, Misplaced, Post, Reset, Show, Stored
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from tests.chaos.ledger import Entry
+
+LATE_SECONDS = 1.0  # from the answer to the order's caller until its event is shown
+SETTLE_SECONDS = 10.0  # what is late longer than this after a fault has another cause
+
+
+class Delivery(NamedTuple):
+    """One event at one device."""
+
+    answered: float  # math.inf where its caller never got an answer
+    shown: float
+    device: str
+
+    @property
+    def seconds(self) -> float:
+        return max(0.0, self.shown - self.answered)
+
+
+class Recovery(NamedTuple):
+    """After one fault: from its end until what was late because of it was shown, and everybody was back."""
+
+    fault: Fault
+    devices: int  # that were hit
+    median: float  # of those devices; 0 where none was hit
+    worst: float
+
+
+@dataclass
+class Verdict:
+    """Counts are of pairs of an event and a device; `examples` name some."""
+
+    devices: int = 0
+    answered: int = 0
+    unanswered: int = 0
+    refused: int = 0
+    stored: int = 0
+    shown: int = 0
+    lost: int = 0
+    twice: int = 0
+    out_of_order: int = 0
+    foreign: int = 0
+    never_posted: int = 0
+    unstored: int = 0
+    misplaced: int = 0
+    resets: Counter[str] = field(default_factory=Counter)
+    given_up: int = 0  # holes that devices passed over by themselves
+    excused: int = 0  # not shown, but behind a reset that the device was told of
+    ends: Counter[int] = field(default_factory=Counter)  # connections by close code
+    deliveries: list[Delivery] = field(default_factory=list)
+    recoveries: list[Recovery] = field(default_factory=list)
+    late_without_fault: int = 0  # deliveries
+    examples: list[str] = field(default_factory=list)
+
+    @property
+    def kept(self) -> bool:
+        """Whether the promise was kept."""
+        return not (
+            self.lost
+            or self.twice
+            or self.out_of_order
+            or self.foreign
+            or self.never_posted
+            or self.unstored
+            or self.refused
+        )
+
+    def quantile(self, share: float, *, since: float = -math.inf, until: float = math.inf) -> float:
+        """Of the seconds from answer to show, for orders answered in that time; 0 where there are none."""
+        taken = sorted(d.seconds for d in self.deliveries if since <= d.answered < until)
+        return taken[min(len(taken) - 1, int(share * len(taken)))] if taken else 0.0
+
+    def recovered(self, kind: str) -> tuple[float, float]:
+        """Until the last device had recovered from a fault of this kind: median and worst of all such."""
+        seconds = [r.worst for r in self.recoveries if r.fault.kind == kind] or [0.0]
+        return statistics.median(seconds), max(seconds)
+
+    def _note(self, example: str) -> None:
+        if len(self.examples) < 20:
+            self.examples.append(example)
+
+
+class _Place(NamedTuple):
+    epoch: int
+    seq: int
+
+
+class _Posts:
+    """What was asked for, by order."""
+
+    def __init__(self) -> None:
+        self.customer: dict[str, str] = {}
+        self.answered: dict[str, float] = {}
+        self.refused: set[str] = set()
+
+    def add(self, post: Post) -> None:
+        self.customer[post.order_id] = post.customer
+        if post.phase == "ok":
+            self.answered[post.order_id] = post.at
+        elif post.phase == "refused":
+            self.refused.add(post.order_id)
+
+
+@dataclass
+class _Device:
+    name: str
+    customer: str = ""
+    shows: list[Show] = field(default_factory=list)
+    resets: list[Reset] = field(default_factory=list)
+
+    def excuses(self, place: _Place | None) -> bool:
+        """Whether a reset has told it that this is gone."""
+        if place is None:  # answered once, and in no history any more: only a new epoch explains it
+            return any(reset.reason == "epoch" for reset in self.resets)
+        return any(place <= _place(reset.place) for reset in self.resets)
+
+
+def check(entries: Iterable[Entry], devices: Mapping[str, str]) -> Verdict:
+    """`devices` are those that must have everything in the end: their customers by their names."""
+    verdict = Verdict(devices=len(devices))
+    posts = _Posts()
+    stored: dict[str, Stored] = {}
+    seen = {name: _Device(name, customer) for name, customer in devices.items()}
+    faults: list[Fault] = []
+    greetings: list[Hello | End] = []
+    for entry in entries:
+        if isinstance(entry, Post):
+            posts.add(entry)
+        elif isinstance(entry, Stored):
+            stored[entry.order_id] = entry
+        elif isinstance(entry, Show):
+            seen.setdefault(entry.device, _Device(entry.device, entry.customer)).shows.append(entry)
+        elif isinstance(entry, Reset):
+            seen.setdefault(entry.device, _Device(entry.device)).resets.append(entry)
+            verdict.given_up += entry.given_up
+            verdict.resets[entry.reason] += not entry.given_up
+        elif isinstance(entry, Misplaced):
+            verdict.misplaced += 1
+            verdict._note(f"misplaced: {entry.device} got {entry.got} after {entry.after}")
+        elif isinstance(entry, Fault):
+            faults.append(entry)
+        else:
+            greetings.append(entry)
+            if isinstance(entry, End):
+                verdict.ends[entry.code] += 1
+    verdict.answered = len(posts.answered)
+    verdict.refused = len(posts.refused)
+    verdict.unanswered = len(posts.customer.keys() - posts.answered.keys() - posts.refused)
+    verdict.stored = len(stored)
+    _check_stored(verdict, posts, stored, seen.values())
+    wanted = _by_customer(posts, stored)
+    for device in seen.values():
+        _check_shows(verdict, posts, device)
+        if device.name in devices:
+            _check_lost(verdict, wanted[device.customer], stored, device)
+    verdict.recoveries = _recoveries(sorted(faults, key=lambda fault: fault.began), verdict, greetings)
+    return verdict
+
+
+def _check_stored(
+    verdict: Verdict, posts: _Posts, stored: Mapping[str, Stored], devices: Iterable[_Device]
+) -> None:
+    went_back = any(reset.reason == "epoch" for device in devices for reset in device.resets)
+    for order_id in posts.answered.keys() - stored.keys():
+        if not went_back:
+            verdict.unstored += 1
+            verdict._note(f"unstored: order {order_id} was answered and is not in the database")
+
+
+def _by_customer(posts: _Posts, stored: Mapping[str, Stored]) -> dict[str, list[str]]:
+    """The orders of which each customer's devices must know."""
+    wanted: dict[str, list[str]] = defaultdict(list)
+    for order_id in posts.answered:
+        wanted[posts.customer[order_id]].append(order_id)
+    for order_id, event in stored.items():
+        if order_id not in posts.answered:
+            wanted[event.channel.partition(":")[2]].append(order_id)
+    return wanted
+
+
+def _check_shows(verdict: Verdict, posts: _Posts, device: _Device) -> None:
+    shown: set[str] = set()
+    last: dict[str, _Place] = {}
+    for show in device.shows:
+        verdict.shown += 1
+        place = _Place(show.epoch, show.seq)
+        if show.order_id in shown:
+            verdict.twice += 1
+            verdict._note(f"twice: {device.name} showed {show.order_id} at {place} again")
+        elif place <= last.get(show.channel, _Place(0, 0)):
+            verdict.out_of_order += 1
+            verdict._note(f"out of order: {device.name} showed {place} after {last[show.channel]}")
+        last[show.channel] = max(place, last.get(show.channel, place))
+        customer = posts.customer.get(show.order_id)
+        if customer is None:
+            verdict.never_posted += 1
+            verdict._note(f"never posted: {device.name} showed {show.order_id}")
+        elif customer != show.customer or show.channel != f"customer:{customer}":
+            verdict.foreign += 1
+            verdict._note(f"foreign: {device.name} of {show.customer} showed {show.order_id} of {customer}")
+        if show.order_id not in shown:
+            answered = posts.answered.get(show.order_id, math.inf)
+            verdict.deliveries.append(Delivery(answered, show.at, device.name))
+        shown.add(show.order_id)
+
+
+def _check_lost(
+    verdict: Verdict, wanted: Sequence[str], stored: Mapping[str, Stored], device: _Device
+) -> None:
+    shown = {show.order_id for show in device.shows}
+    for order_id in wanted:
+        if order_id in shown:
+            continue
+        event = stored.get(order_id)
+        place = _Place(event.epoch, event.seq) if event else None
+        if device.excuses(place):
+            verdict.excused += 1
+        else:
+            verdict.lost += 1
+            verdict._note(f"lost: {device.name} did not show {order_id} at {place}")
+
+
+def _recoveries(
+    faults: Sequence[Fault], verdict: Verdict, greetings: Sequence[Hello | End]
+) -> list[Recovery]:
+    """What was late belongs to the fault that was on when it was due, of several to the last to end."""
+    last: dict[int, dict[str, float]] = defaultdict(dict)  # by fault and device
+    late = [(d.answered, d.shown, d.device) for d in verdict.deliveries if d.seconds > LATE_SECONDS]
+    for due, over, device in (*late, *_absences(greetings)):
+        number = _cause(faults, due)
+        if number is not None:
+            last[number][device] = max(last[number].get(device, 0.0), over)
+        else:
+            verdict.late_without_fault += 1
+    return [_recovery(fault, list(last[n].values())) for n, fault in enumerate(faults)]
+
+
+def _recovery(fault: Fault, over: Sequence[float]) -> Recovery:
+    seconds = [max(0.0, at - fault.ended) for at in over] or [0.0]
+    return Recovery(fault, len(over), statistics.median(seconds), max(seconds))
+
+
+def _cause(faults: Sequence[Fault], at: float) -> int | None:
+    possible = [
+        n
+        for n, fault in enumerate(faults)
+        if fault.began <= at + LATE_SECONDS and at <= fault.ended + SETTLE_SECONDS
+    ]
+    return max(possible, key=lambda n: faults[n].ended, default=None)
+
+
+def _absences(greetings: Sequence[Hello | End]) -> list[tuple[float, float, str]]:
+    """From the end of each device's connection to its next hello."""
+    absences = []
+    left: dict[str, float] = {}
+    for entry in sorted(greetings, key=lambda entry: entry.at):
+        if isinstance(entry, End):
+            left.setdefault(entry.device, entry.at)
+        elif entry.device in left:
+            absences.append((left.pop(entry.device), entry.at, entry.device))
+    return absences
+
+
+def _place(text: str) -> _Place:
+    epoch, _, seq = text.partition(".")
+    return _Place(int(epoch), int(seq))

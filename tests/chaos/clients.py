@@ -1,0 +1,378 @@
+"""The swarm: many devices that stay connected, show each event once, and come back wherever they can.
+
+Each does what the browser client does (receiver/browser/orderbell.js, returning.js), but in a process with
+hundreds of others: it keeps its cursor, drops what it had, goes back for what a hole hides, waits with full
+jitter, and takes another gateway than the one that failed it, as a balancer would give it one.
+
+With `dedupe` off it shows whatever it receives: a proof that the checker sees.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+
+from tests.chaos import companion
+from tests.chaos.ledger import End, Hello, LedgerWriter, Misplaced, Reset, Show, now
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+    from websockets.asyncio.client import ClientConnection
+
+SUBPROTOCOL = "cloudevents.json"
+
+# As receiver/browser/returning.js has them, in seconds.
+BASE = 0.5
+LONGEST = 30.0
+SPREAD = 5.0
+STABLE = 5.0
+HELLO = 10.0
+REPORT = 1.0
+SAME_HOLE = 3
+OWN_WILL = 0
+STOP = frozenset({1000, 1002, 1003, 1007, 1008, 1009, 4400, 4403})
+LEAST = {4409: LONGEST, 4429: SPREAD}
+
+
+class Who(msgspec.Struct, frozen=True):
+    """A device: whose, with which token, and at which gateway it begins (its number)."""
+
+    device: str
+    customer: str
+    token: str
+    gateway: int = 0
+
+
+class _Start(msgspec.Struct, tag="start"):
+    devices: list[Who]
+    ports: list[int]  # of gateways
+    ledger: str
+    seed: int
+    dedupe: bool = True
+
+
+class _Status(msgspec.Struct, tag="status"):
+    pass
+
+
+class _Places(msgspec.Struct, tag="places"):
+    pass
+
+
+class _Leave(msgspec.Struct, tag="leave"):
+    devices: list[str]
+
+
+class _Come(msgspec.Struct, tag="come"):
+    devices: list[str]
+
+
+class _Stop(msgspec.Struct, tag="stop"):
+    pass
+
+
+_Command = _Start | _Status | _Places | _Leave | _Come | _Stop
+
+
+class Status(msgspec.Struct):
+    connected: int
+    shown: int
+    at_gateways: list[int]
+
+
+class Swarm:
+    """The one who commands it."""
+
+    def __init__(self, process_group: int) -> None:
+        self._process = companion.Companion("tests.chaos.clients", process_group=process_group)
+
+    def __enter__(self) -> Swarm:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.end()
+
+    def start(
+        self, devices: list[Who], ports: list[int], ledger: Path, *, seed: int = 0, dedupe: bool = True
+    ) -> None:
+        self._process.tell(_Start(devices, ports, str(ledger), seed, dedupe))
+
+    def status(self) -> Status:
+        return self._process.ask(_Status(), Status)
+
+    def places(self) -> dict[str, dict[str, str]]:
+        """Where each device is, by channel."""
+        return self._process.ask(_Places(), dict[str, dict[str, str]])
+
+    def leave(self, devices: list[str]) -> None:
+        """They go offline, and remember where they were."""
+        self._process.tell(_Leave(devices))
+
+    def come(self, devices: list[str]) -> None:
+        self._process.tell(_Come(devices))
+
+    def stop(self) -> None:
+        """All disconnect; the ledger is whole."""
+        self._process.tell(_Stop())
+
+
+# Everything below runs in the swarm's own process.
+
+Place = tuple[int, int]  # epoch, seq
+
+
+class _Event(msgspec.Struct):
+    type: str
+    channel: str | None = None
+    epoch: int = 0
+    seq: int = 0
+    subject: str = ""
+    data: Any = None
+
+
+_decode = msgspec.json.Decoder(_Event).decode
+
+
+class _Again(Exception):
+    """The device itself ends the connection and comes back."""
+
+
+class _Device:
+    def __init__(
+        self, who: Who, ports: list[int], ledger: LedgerWriter, chance: random.Random, *, dedupe: bool
+    ) -> None:
+        self.who = who
+        self.gateway = who.gateway % len(ports)
+        self.connected = False
+        self.had: dict[str, Place] = {}
+        self.shown = 0
+        self._ports = ports
+        self._ledger = ledger
+        self._chance = chance
+        self._dedupe = dedupe
+        self._sent: dict[str, Place] = {}  # what this connection has sent last, by channel
+        self._attempt = 0
+        self._bye: float | None = None
+        self._hole: tuple[str, Place, int] | None = None
+        self._unreported = asyncio.Event()
+
+    async def run(self) -> None:
+        while True:
+            began, code = now(), 1006
+            try:
+                code = await self._connect()
+            except _Again:
+                code = OWN_WILL
+            except (OSError, InvalidHandshake, TimeoutError):
+                pass
+            if self.connected and now() - began >= STABLE:
+                self._attempt = 0
+            self.connected = False
+            bye = self._bye
+            self._ledger.write(End(now(), self.who.device, self.gateway, code, bye is not None))
+            if code in STOP:
+                return
+            self.gateway = (self.gateway + 1) % len(self._ports)
+            await asyncio.sleep(self._wait(code))
+
+    def _wait(self, code: int) -> float:
+        bye, self._bye = self._bye, None
+        if bye is not None:
+            return bye
+        longest = min(LONGEST, BASE * 2.0**self._attempt)
+        if self._attempt == 0 and code in (1012, 1013):
+            longest = SPREAD
+        self._attempt += 1
+        return LEAST.get(code, 0.0) + self._chance.random() * longest
+
+    async def _connect(self) -> int:
+        """One connection, from its handshake to its close code."""
+        after = ",".join(f"{channel}={e}.{s}" for channel, (e, s) in self.had.items())
+        url = f"ws://127.0.0.1:{self._ports[self.gateway]}/events" + (f"?after={after}" if after else "")
+        self._sent = dict(self.had)
+        async with connect(
+            url,
+            subprotocols=[SUBPROTOCOL],  # type: ignore[list-item] # a plain text will do
+            additional_headers={"Authorization": f"Bearer {self.who.token}"},
+            compression=None,
+            ping_interval=None,  # a browser sends none
+            open_timeout=HELLO,
+            close_timeout=0.1,
+            max_queue=None,
+            proxy=None,
+        ) as websocket:
+            reporting = asyncio.create_task(self._report(websocket))
+            try:
+                async with asyncio.timeout(HELLO):
+                    self._receive(await websocket.recv())
+                while True:
+                    self._receive(await websocket.recv())
+            except ConnectionClosed:
+                return websocket.close_code or 1006
+            finally:
+                reporting.cancel()
+
+    async def _report(self, websocket: ClientConnection) -> None:
+        """What was shown, at once and then once a second."""
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                await self._unreported.wait()
+                self._unreported.clear()
+                cursor = ",".join(f"{channel}={e}.{s}" for channel, (e, s) in self.had.items())
+                event = {"specversion": "1.0", "id": "1", "source": "/chaos", "type": "orderbell.seen"}
+                await websocket.send(msgspec.json.encode(event | {"data": {"cursor": cursor}}), text=True)
+                await asyncio.sleep(REPORT)
+
+    def _receive(self, text: str | bytes) -> None:
+        event = _decode(text)
+        if event.seq:
+            self._deliver(event)
+        elif event.type == "orderbell.hello":
+            self._greeted(event.data["cursor"])
+        elif event.type == "orderbell.reset":
+            self._reset(event.data["channel"], event.data["reason"], event.data["cursor"])
+        elif event.type == "orderbell.bye":
+            self._bye = event.data["retry_after_ms"] / 1000
+
+    def _greeted(self, cursor: str) -> None:
+        for channel, place in _parse(cursor).items():
+            self.had.setdefault(channel, place)
+            self._sent.setdefault(channel, place)
+        self.connected = True
+        self._ledger.write(Hello(now(), self.who.device, self.gateway))
+
+    def _deliver(self, event: _Event) -> None:
+        assert event.channel is not None
+        channel, place = event.channel, (event.epoch, event.seq)
+        self._check_sent(channel, place)
+        had = self.had.get(channel)
+        if self._dedupe and had is not None:
+            if place <= had:
+                return
+            if place != (had[0], had[1] + 1):
+                self._missing(channel, had, place)
+        self.had[channel] = max(place, had or place)
+        self.shown += 1
+        self._ledger.write(
+            Show(now(), self.who.device, self.who.customer, channel, *place, order_id=event.subject)
+        )
+        self._unreported.set()
+
+    def _check_sent(self, channel: str, place: Place) -> None:
+        """A gateway keeps order by itself; that a browser would mend it is no excuse."""
+        last = self._sent.get(channel)
+        if last is not None and place != (last[0], last[1] + 1):
+            self._ledger.write(Misplaced(now(), self.who.device, _text(last), _text(place)))
+        self._sent[channel] = place
+
+    def _missing(self, channel: str, had: Place, place: Place) -> None:
+        """Go back for it; a hole that nobody can fill is passed over."""
+        times = self._hole[2] + 1 if self._hole and self._hole[:2] == (channel, had) else 1
+        self._hole = channel, had, times
+        if times >= SAME_HOLE:
+            before = (place[0], place[1] - 1)
+            self._ledger.write(Reset(now(), self.who.device, "unavailable", _text(before), given_up=True))
+            self.had[channel] = before
+        raise _Again
+
+    def _reset(self, channel: str, reason: str, cursor: str) -> None:
+        place = _parse(cursor)[channel]
+        self.had[channel] = self._sent[channel] = place
+        self._ledger.write(Reset(now(), self.who.device, reason, _text(place)))
+
+
+def _parse(cursors: str) -> Mapping[str, Place]:
+    places = {}
+    for cursor in cursors.split(","):
+        channel, _, place = cursor.partition("=")
+        epoch, _, seq = place.partition(".")
+        places[channel] = (int(epoch), int(seq))
+    return places
+
+
+def _text(place: Place) -> str:
+    return f"{place[0]}.{place[1]}"
+
+
+class _Swarm:
+    def __init__(self, start: _Start) -> None:
+        self.ledger = LedgerWriter(Path(start.ledger))
+        self.ports = start.ports
+        chance = random.Random(start.seed)
+        self.devices = {
+            who.device: _Device(
+                who, start.ports, self.ledger, random.Random(chance.random()), dedupe=start.dedupe
+            )
+            for who in start.devices
+        }
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+
+    def come(self, names: list[str]) -> None:
+        for name in names:
+            self.tasks[name] = asyncio.create_task(self.devices[name].run())
+
+    async def leave(self, names: list[str]) -> None:
+        tasks = [self.tasks.pop(name) for name in names]
+        for task in tasks:
+            task.cancel()
+        for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                raise ValueError(f"a device failed: {outcome!r}") from outcome
+        for name in names:
+            self.devices[name].connected = False
+
+    def status(self) -> Status:
+        self._raise_failures()
+        devices = [self.devices[name] for name in self.tasks]
+        at = [
+            sum(device.connected and device.gateway == n for device in devices)
+            for n in range(len(self.ports))
+        ]
+        return Status(sum(at), sum(device.shown for device in self.devices.values()), at)
+
+    def _raise_failures(self) -> None:
+        for task in self.tasks.values():
+            if task.done() and (error := task.exception()) is not None:
+                raise ValueError(f"a device failed: {error!r}") from error
+
+
+async def _main() -> None:
+    swarm: _Swarm | None = None
+
+    async def do(command: _Command) -> object:
+        nonlocal swarm
+        if isinstance(command, _Start):
+            swarm = _Swarm(command)
+            swarm.come([who.device for who in command.devices])
+            return None
+        assert swarm is not None, "start it first"
+        if isinstance(command, _Status):
+            swarm.ledger.flush()
+            return swarm.status()
+        if isinstance(command, _Places):
+            return {n: {c: _text(p) for c, p in d.had.items()} for n, d in swarm.devices.items()}
+        if isinstance(command, _Come):
+            swarm.come(command.devices)
+        elif isinstance(command, _Leave):
+            await swarm.leave(command.devices)
+        else:
+            await swarm.leave(list(swarm.tasks))
+            swarm.ledger.flush()
+        return None
+
+    await companion.obey(_Command, do)
+
+
+if __name__ == "__main__":
+    companion.run(_main)
