@@ -12,7 +12,7 @@ from receiver.authentication import Authentication, Origins
 from receiver.development import Development
 from receiver.gateway import Gateway
 from receiver.history import History
-from receiver.server import listen, serve
+from receiver.server import listen, prepare_process, serve
 from receiver.tickets import Tickets
 from shared.auth import create_verifier
 from shared.log import Names
@@ -48,6 +48,7 @@ def main(host: str, port: int) -> None:
     app = create_app(
         gateway, authentication, tickets, Origins(settings.allowed_origins), development, resources
     )
+    prepare_process(settings.max_connections)
     serve(app, gateway, settings, listening)
 
 

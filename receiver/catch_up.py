@@ -29,6 +29,7 @@ from receiver.history import MAX_CHANNELS, Found, HistoryUnavailable
 from receiver.hub import event_of
 from shared.channels import is_private
 from shared.cursors import Cursor, Place
+from shared.log import Known
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -76,38 +77,43 @@ class CatchUp:
         self._log = log
         self._hears = hears  # while Redis is not heard, waiting for its time-outs would only delay
         self._history = history
+        self.epoch = 0  # the newest that was heard of; what is older is for the history to judge
         self._log_reads: Batch[Cursor, LogRead | None] = Batch(self._read_log, limit=_LOG_CHANNELS)
         self._history_reads = Batch(self._read_history, limit=MAX_CHANNELS)
-        self._heads = Batch(log.heads, limit=_LOG_CHANNELS)
+        self._known: Batch[Channel, Known | None] = Batch(log.known, limit=_LOG_CHANNELS)
         self._seen = Batch(log.seen, limit=_LOG_CHANNELS)
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
-            for batch in (self._log_reads, self._history_reads, self._heads, self._seen):
+            for batch in (self._log_reads, self._history_reads, self._known, self._seen):
                 tasks.create_task(batch.run())
 
     async def read(self, channel: Channel, place: Place) -> Found:
         """What follows a place. Raises `Unavailable`."""
+        if place.epoch < self.epoch:  # the log of a quiet channel is still of that epoch
+            return await self._ask_history(Cursor(channel, place))
         read = await self._ask_redis(self._log_reads, Cursor(channel, place))
         found = follows(place, read) if read else None
         return found or await self._ask_history(Cursor(channel, place))
 
-    async def head(self, channel: Channel) -> Place:
-        """The channel's newest place. Raises `Unavailable`."""
-        head = await self._ask_redis(self._heads, channel)
-        return head or (await self._ask_history(channel)).head
-
-    async def seen(self, channel: Channel) -> Place:
-        """Where a customer without a cursor starts. Raises `Unavailable`."""
-        seen = await self._ask_redis(self._seen, channel)
-        return seen or (await self._ask_history(channel)).after
+    async def establish(self, feed: Feed) -> None:
+        """Give a feed its first place. Raises `Unavailable`."""
+        known = await self._ask_redis(self._known, feed.channel) or Known(None, None)
+        head, seen = known
+        if head is None or head.epoch < self.epoch or (seen is None and is_private(feed.channel)):
+            found = await self._ask_history(feed.channel)
+            head, seen = found.head, found.after
+        feed.establish(head, seen)
 
     async def start(self, feed: Feed, cursor: Place | None) -> Place:
         """Where a connection starts in a feed that is established. Raises `Unavailable`."""
         assert feed.place is not None
-        if cursor is not None:
-            return cursor
-        return await self.seen(feed.channel) if is_private(feed.channel) else feed.place
+        if cursor is not None or not is_private(feed.channel):
+            return cursor or feed.place
+        if feed.seen is None:
+            seen = await self._ask_redis(self._seen, feed.channel)
+            feed.seen = seen or (await self._ask_history(feed.channel)).after
+        return feed.seen
 
     async def join(self, connection: Connection, feed: Feed, place: Place) -> None:
         """Bring a connection from its place to the feed's, and make it live. Raises `Unavailable`."""
@@ -130,6 +136,7 @@ class CatchUp:
     async def _align(self, feed: Feed, place: Place) -> None:
         """A connection has read all there is and its feed is elsewhere: one of the two was misled."""
         before = feed.place
+        feed.expect(place)
         await self.repair(feed)
         if feed.place == before and feed.place != place:
             raise Unavailable(

@@ -251,13 +251,14 @@ class Gateway:
             if not feed.hear(Event(said.place, said.text)):
                 self._repair.request(feed, "gap")
         elif isinstance(said, Seen):
-            feed.tell(notices.seen(channel, said.place))
+            feed.see(said.place, notices.seen(channel, said.place))
         else:
             metrics.foreign.inc()
 
     def confirmed(self, channel: Channel) -> None:
         """Redis has subscribed us: what was published before is in the log, what comes now is heard."""
         if feed := self.hub.get(channel):
+            feed.seen = None  # what other devices said meanwhile was missed
             self._repair.request(feed, "subscribed")
 
     # The end.

@@ -85,22 +85,24 @@ class Subscriber(Protocol):
 class Feed:
     """One channel in this gateway. `members` have asked for it; those of them in `live` are in place."""
 
-    __slots__ = ("_waiting", "channel", "headless", "heard", "live", "members", "place", "repair")
+    __slots__ = ("_waiting", "channel", "headless", "heard", "live", "members", "place", "repair", "seen")
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
         self.place: Place | None = None  # unknown until the subscription is confirmed and the head was read
         self.heard: Place | None = None  # the newest that Redis told of, in place or not
+        self.seen: Place | None = None  # how far the customer has seen; unknown after a loss of Redis
         self.members = 0
         self.live: set[Subscriber] = set()
         self.repair = Repairing.NO
         self.headless = False  # Redis knows no head of it, and the history was asked since
         self._waiting: list[Callable[[], None]] = []
 
-    def establish(self, head: Place) -> None:
+    def establish(self, head: Place, seen: Place | None = None) -> None:
         """Set the first place: nobody is live yet, so what comes before it is read by each who joins."""
         if self.place is None:
             self.place = max(head, self.heard or head)
+            self.seen = max(seen, self.seen or seen) if seen else self.seen
         for callback in self._waiting:
             callback()
         self._waiting = []
@@ -115,8 +117,7 @@ class Feed:
     def hear(self, event: Event) -> bool:
         """Take a live event; False where the feed must be repaired first."""
         place, at = event.place, self.place
-        if self.heard is None or place > self.heard:
-            self.heard = place
+        self.expect(place)
         if at is None or place <= at:
             return True
         if place.seq != at.seq + 1 or place.epoch != at.epoch:
@@ -134,6 +135,15 @@ class Feed:
         """Go on at another place, and tell everyone why."""
         self.place = place
         self.tell(notice)
+
+    def see(self, place: Place, notice: bytes) -> None:
+        """Some device has shown everything up to there."""
+        self.seen = max(place, self.seen or place)
+        self.tell(notice)
+
+    def expect(self, place: Place) -> None:
+        """It is known that there is an event at this place, or that this epoch has begun."""
+        self.heard = max(place, self.heard or place)
 
     def tell(self, text: bytes) -> None:
         for subscriber in self.live:

@@ -81,12 +81,16 @@ class Repair:
 
     async def _repair_once(self, feed: Feed) -> None:
         if feed.place is None:
-            feed.establish(await self._catch_up.head(feed.channel))
+            await self._catch_up.establish(feed)
         else:
             await self._catch_up.repair(feed)
 
     async def _check_heads(self) -> None:
         metrics.pull_mode.set(0)
+        try:
+            self.learn_epoch(await self._log.epoch())
+        except (RedisError, OSError, TimeoutError):
+            return
         feeds = [feed for feed in self._hub.feeds if feed.repair is Repairing.NO]
         for start in range(0, len(feeds), _CHANNELS_PER_PIPELINE):
             part = feeds[start : start + _CHANNELS_PER_PIPELINE]
@@ -95,6 +99,16 @@ class Repair:
             except (RedisError, OSError, TimeoutError):
                 return  # the subscription notices the same, and then we pull
             self._request_where_behind(part, heads)
+
+    def learn_epoch(self, epoch: int) -> None:
+        """The database went back: every cursor of before must be judged anew, of quiet channels too."""
+        if epoch <= self._catch_up.epoch:
+            return
+        self._catch_up.epoch = epoch
+        for feed in self._hub.feeds:
+            if feed.place is not None and feed.place.epoch < epoch:
+                feed.seen = None
+                self.request(feed, "epoch")
 
     def _request_where_behind(self, feeds: Iterable[Feed], heads: Iterable[Place | None]) -> None:
         for feed, head in zip(feeds, heads, strict=True):

@@ -6,6 +6,8 @@ Redis only carries what the database holds, so everything here may be emptied at
 * `ob:head:{<channel>}`  hash `epoch`, `seq`: the newest event published
 * `ob:live:{<channel>}`  Pub/Sub: `<epoch> <seq> <JSON>`, and `seen <epoch> <seq>`
 * `ob:seen:{<channel>}`  text `<epoch>.<seq>`: how far the customer has seen
+* `ob:generation`        hash `epoch`, `position`: of the newest event that any sender has published; it tells
+  which of Redis and the database went back
 
 The braces keep a channel's keys in one slot of a cluster. Only commands of Redis 6.2 are used.
 """
@@ -108,6 +110,13 @@ class Seen(NamedTuple):
     place: Place
 
 
+class Known(NamedTuple):
+    """What Redis knows of a channel; either may be None."""
+
+    head: Place | None
+    seen: Place | None
+
+
 @dataclass(frozen=True, slots=True)
 class LogRead:
     """What one look at a channel's log found: its head, if Redis knows one, and the events asked for."""
@@ -134,6 +143,9 @@ class Names:
 
     def seen(self, channel: Channel) -> str:
         return f"{self.prefix}:seen:{{{channel}}}"
+
+    def generation(self) -> str:
+        return f"{self.prefix}:generation"
 
     def ticket(self, digest: str) -> str:
         return f"{self.prefix}:ticket:{digest}"
@@ -200,10 +212,25 @@ class LogReader:
         commands = [("HMGET", self._names.head(channel), "epoch", "seq") for channel in channels]
         return [_head(reply) for reply in await self._pipelines.execute(commands)]
 
+    async def known(self, channels: Sequence[Channel]) -> list[Known]:
+        """Head and seen place of each, where Redis knows them."""
+        commands: list[Command] = []
+        for channel in channels:
+            commands.append(("HMGET", self._names.head(channel), "epoch", "seq"))
+            commands.append(("GET", self._names.seen(channel)))
+        replies = await self._pipelines.execute(commands)
+        pairs = zip(replies[::2], replies[1::2], strict=True)
+        return [Known(_head(head), _seen(seen)) for head, seen in pairs]
+
+    async def epoch(self) -> int:
+        """The newest epoch that a sender has published in; 0 where Redis does not know."""
+        [epoch] = await self._pipelines.execute([("HGET", self._names.generation(), "epoch")])
+        return int(epoch or 0)
+
     async def seen(self, channels: Sequence[Channel]) -> list[Place | None]:
         """How far each customer has seen; None where Redis does not know."""
         replies = await self._pipelines.execute([("GET", self._names.seen(channel)) for channel in channels])
-        return [Place(*map(int, reply.split(b"."))) if reply else None for reply in replies]
+        return [_seen(reply) for reply in replies]
 
     async def read(self, channels: Sequence[tuple[Channel, int]], *, limit: int) -> list[LogRead]:
         """Each channel's head and its entries after the given seq, `limit` at most, oldest first."""
@@ -218,6 +245,10 @@ class LogReader:
 def _head(reply: list[bytes | None]) -> Place | None:
     epoch, seq = reply
     return Place(int(epoch), int(seq)) if epoch and seq else None
+
+
+def _seen(reply: bytes | None) -> Place | None:
+    return Place(*map(int, reply.split(b"."))) if reply else None
 
 
 def _log_read(head_reply: list[bytes | None], entries: list[tuple[bytes, list[bytes]]]) -> LogRead:

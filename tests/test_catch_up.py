@@ -16,6 +16,7 @@ from receiver.repair import Repair
 from shared.channels import Channel, customer_channel
 from shared.cursors import Cursor, Place
 from shared.log import Entry, LogRead, LogReader
+from tests.waiting import await_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
@@ -63,6 +64,7 @@ class World:
         self.pruned = 0
         self.log: list[int] = []
         self.head = 0  # 0: Redis knows none
+        self.log_epoch: int | None = None  # where it is not the database's
         self.redis_up = True
         self.sender_up = True
         self.hub = Hub(lambda channel: None, lambda channels: None)
@@ -113,17 +115,18 @@ class WorldLog(LogReader):
     async def heads(self, channels: Sequence[Channel]) -> list[Place | None]:
         return [read.head for read in await self.read([(channel, 0) for channel in channels], limit=0)]
 
-    async def seen(self, channels: Sequence[Channel]) -> list[Place | None]:
-        return [None for _ in channels]
+    async def epoch(self) -> int:
+        return self._world.epoch
 
     async def read(self, channels: Sequence[tuple[Channel, int]], *, limit: int) -> list[LogRead]:
         world = self._world
         await world.pause()
         if not world.redis_up:
             raise RedisConnectionError("away")
-        head = Place(world.epoch, world.head) if world.head else None
+        epoch = world.log_epoch or world.epoch
+        head = Place(epoch, world.head) if world.head else None
         reads = [
-            LogRead(head, entries([s for s in world.log if s > after][:limit], world.epoch) if head else ())
+            LogRead(head, entries([s for s in world.log if s > after][:limit], epoch) if head else ())
             for _, after in channels
         ]
         await world.pause()
@@ -283,6 +286,36 @@ async def test_restored_database_resets_everyone_live(running: list[asyncio.Task
     await world.catch_up.repair(feed)
     assert b'"reason":"epoch"' in browser.told[0]
     assert feed.place == Place(2, 11)
+
+
+async def test_epoch_that_is_learnt_of_resets_quiet_channels_too(running: list[asyncio.Task[None]]) -> None:
+    """Redis still holds the quiet channel's log and head of the epoch before."""
+    world = World(0)
+    world.database = 20
+    world.log, world.head = [19, 20], 20
+    feed = await start(world, running)
+    browser = Browser(Place(1, 20))
+    await world.catch_up.join(browser.as_connection(), feed, browser.start)
+    log_epoch, world.epoch, world.database = world.epoch, 2, 12
+    world.log_epoch = log_epoch
+    world.repair.learn_epoch(2)
+    await await_until(lambda: feed.place == Place(2, 12))
+    assert b'"reason":"epoch"' in browser.told[0]
+
+
+async def test_connection_that_knows_more_than_its_feed_brings_the_feed_along(
+    running: list[asyncio.Task[None]],
+) -> None:
+    """A fail-over lost the tail of a quiet channel: log and feed agree, and both are wrong."""
+    world = World(0)
+    world.database, world.log, world.head = 20, list(range(1, 11)), 10
+    feed = world.hub.enter(ALICE)
+    running += [asyncio.create_task(world.catch_up.run()), asyncio.create_task(world.repair.run())]
+    feed.establish(Place(1, 10))
+    browser = Browser(Place(1, 15))
+    await world.catch_up.join(browser.as_connection(), feed, browser.start)
+    assert browser.seqs == list(range(16, 21))
+    assert feed.place == Place(1, 20)
 
 
 async def test_message_of_an_event_that_never_was_does_not_hold_a_feed_up(

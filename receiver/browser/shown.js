@@ -190,7 +190,11 @@ export class Shown {
       const reading = store.get(this.#key);
       reading.onsuccess = () => {
         const places = parsePlaces(reading.result);
-        if (change(places)) store.put(formatCursors(places), this.#key);
+        if (!change(places)) return;
+        store.put(formatCursors(places), this.#key);
+        // In this very task: a reload in the milliseconds before the commit comes by itself would undo the
+        // transaction, and what has been shown be shown again.
+        transaction.commit();
       };
     });
   }
