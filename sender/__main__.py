@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from starlette.applications import Starlette
 
-logger = structlog.get_logger(__name__)
+logger = structlog.get_logger("sender")
 
 PAGE = Path(__file__).parent / "page"
 REQUESTS_END_SECONDS = 3  # with the relay's second below, 5 from SIGTERM to the end

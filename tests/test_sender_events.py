@@ -1,0 +1,315 @@
+"""`POST /events`: CloudEvents over HTTP, in three modes, good and bad."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from cloudevents.core.bindings.http import to_binary_event, to_structured_event  # the reference SDK
+from cloudevents.core.v1.event import CloudEvent
+from starlette.datastructures import Headers
+
+from sender import binding, outbox
+from shared.events import InvalidEvent
+from tests.senders import run_sender
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from tests.senders import RunningSender
+
+pytestmark = pytest.mark.anyio
+
+STRUCTURED = "application/cloudevents+json"
+BATCH = "application/cloudevents-batch+json"
+EVENT = {
+    "specversion": "1.0",
+    "id": "1",
+    "source": "/kitchen",
+    "type": "menu.changed",
+    "channel": "topic:menu",
+    "data": {"dish": "Margherita"},
+}
+
+
+@pytest.fixture
+async def sender(
+    database_url: str, redis_url: str, key_prefix: str, anyio_backend: object
+) -> AsyncIterator[RunningSender]:
+    async with run_sender(database_url, redis_url, key_prefix, relaying=False) as sender:
+        yield sender
+
+
+async def post(sender: RunningSender, event: Any, content_type: str = STRUCTURED, **headers: str) -> Any:
+    content = event if isinstance(event, bytes) else json.dumps(event).encode()
+    return await sender.client.post(
+        "/events", content=content, headers={"Content-Type": content_type, **headers}
+    )
+
+
+async def recorded(sender: RunningSender) -> list[Any]:
+    waiting = await sender.database.read(partial(outbox.unpublished, limit=2000))
+    return [json.loads(event.entry.text) for event in waiting]
+
+
+async def test_structured_event_is_accepted_and_told_its_cursor(sender: RunningSender) -> None:
+    response = await post(sender, EVENT)
+    assert response.status_code == 202
+    result = {"status": "accepted", "source": "/kitchen", "id": "1", "cursor": "topic:menu=1.1"}
+    assert response.json() == {"results": [result]}
+    (event,) = await recorded(sender)
+    assert event["data"] == {"dish": "Margherita"}
+    assert event["time"] == "2026-11-23T14:25:00.000Z"
+    assert event["traceparent"].startswith("00-")
+
+
+async def test_repeated_event_is_one_even_in_another_trace_at_another_time(sender: RunningSender) -> None:
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    await post(sender, EVENT, traceparent=trace)
+    sender.clock.advance(minutes=1)
+    again = await post(sender, dict(reversed(EVENT.items())))
+    assert again.status_code == 202
+    assert again.json()["results"][0]["status"] == "duplicate"
+    assert again.json()["results"][0]["cursor"] == "topic:menu=1.1"
+    (event,) = await recorded(sender)
+    assert event["traceparent"] == trace
+
+
+async def test_other_content_under_the_same_identity_is_a_conflict(sender: RunningSender) -> None:
+    await post(sender, EVENT)
+    for other in ({"data": {"dish": "Quattro"}}, {"channel": "customer:alice"}):
+        response = await post(sender, EVENT | other)
+        assert response.status_code == 409
+        assert response.json()["type"] == "urn:orderbell:problem:event-conflict"
+    assert len(await recorded(sender)) == 1
+
+
+async def test_bad_events_of_a_batch_are_told_and_the_good_ones_taken(sender: RunningSender) -> None:
+    batch = [
+        EVENT,
+        EVENT | {"id": "2", "specversion": "0.3"},
+        {"id": 3},
+        "no event",
+        EVENT | {"id": "4", "channel": "customer:alice"},
+        EVENT | {"data": "other"},
+        EVENT | {"id": "5", "data": "x" * 66_000},
+        EVENT,
+        EVENT | {"id": "6"},
+    ]
+    response = await post(sender, batch, BATCH)
+    assert response.status_code == 202
+    results = response.json()["results"]
+    assert [(result["status"], result["id"], result.get("cursor")) for result in results] == [
+        ("accepted", "1", "topic:menu=1.1"),
+        ("refused", "2", None),
+        ("refused", None, None),
+        ("refused", None, None),
+        ("accepted", "4", "customer:alice=1.1"),
+        ("refused", "1", None),
+        ("refused", "5", None),
+        ("duplicate", "1", "topic:menu=1.1"),
+        ("accepted", "6", "topic:menu=1.2"),
+    ]
+    assert all(result["error"] for result in results if result["status"] == "refused")
+    assert [event["id"] for event in await recorded(sender)] == ["1", "4", "6"]
+
+
+async def test_a_thousand_events_are_one_batch(sender: RunningSender) -> None:
+    batch = [EVENT | {"id": str(n), "channel": f"customer:{n % 7}"} for n in range(1000)]
+    results = (await post(sender, batch, BATCH)).json()["results"]
+    assert [result["status"] for result in results] == ["accepted"] * 1000
+    assert len(await recorded(sender)) == 1000
+
+
+async def test_more_than_a_thousand_are_refused_whole(sender: RunningSender) -> None:
+    response = await post(sender, [EVENT | {"id": str(n)} for n in range(1001)], BATCH)
+    assert response.status_code == 413
+    assert await recorded(sender) == []
+
+
+async def test_empty_batch_is_nothing_to_do(sender: RunningSender) -> None:
+    response = await post(sender, [], BATCH)
+    assert (response.status_code, response.json()) == (202, {"results": []})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"specversion": None},
+        {"specversion": "2.0"},
+        {"id": None},
+        {"id": ""},
+        {"source": None},
+        {"type": None},
+        {"channel": None},
+        {"channel": "menu"},
+        {"channel": "topic:a b"},
+        {"channel": "customer:{alice}"},
+        {"epoch": 3},
+        {"seq": 3},
+        {"Upper": "x"},
+        {"time": "yesterday"},
+        {"nested": {"a": 1}},
+        {"data_base64": "AA=="},
+    ],
+)
+async def test_event_against_the_rules_is_refused_and_not_stored(
+    sender: RunningSender, change: dict[str, Any]
+) -> None:
+    response = await post(sender, EVENT | change)
+    assert response.status_code == 400
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["type"] == "urn:orderbell:problem:invalid-event"
+    assert await recorded(sender) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", 400),
+        (b"{", 400),
+        (b"[]", 400),
+        (b'"text"', 400),
+        (b'{"a": NaN}', 400),
+        (b'{"a": Infinity}', 400),
+        (b'{"a": 1e400}', 400),
+        (b'{"a": "\xff"}', 400),
+        (b'{"a": "\\ud800"}', 400),
+        (b'{"data": ' + b"[" * 60 + b"]" * 60 + b"}", 400),
+        (b'{"data": ' + b"[" * 30_000 + b"]" * 30_000 + b"}", 400),
+        (b" " * 100_000, 413),
+    ],
+)
+async def test_body_that_is_no_json_is_refused(sender: RunningSender, body: bytes, status: int) -> None:
+    response = await post(sender, body)
+    assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json")
+
+
+async def test_event_of_64_kib_is_taken_and_one_byte_more_is_not(sender: RunningSender) -> None:
+    async def size_taken(length: int) -> Any:
+        return await post(sender, EVENT | {"id": str(length), "data": "x" * length})
+
+    lengths = range(65_000, 65_536)
+    low, high = lengths[0], lengths[-1]
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if (await size_taken(middle)).status_code == 202 else (low, middle)
+    refused = await size_taken(high)
+    assert (refused.status_code, refused.json()["type"]) == (413, "urn:orderbell:problem:event-too-large")
+    longest = max(len(json.dumps(event, separators=(",", ":"))) for event in await recorded(sender))
+    assert 65_536 - 40 <= longest <= 65_536  # the place may still become longer
+
+
+async def test_body_is_read_no_further_than_its_limit(sender: RunningSender) -> None:
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while True:
+            sent += 1
+            yield b" " * 10_000
+
+    response = await sender.client.post("/events", content=endless(), headers={"Content-Type": STRUCTURED})
+    assert response.status_code == 413
+    assert sent <= 12
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["", "text/plain", "application/json", "multipart/form-data", STRUCTURED + "; charset=latin-1"],
+)
+async def test_other_content_types_are_refused(sender: RunningSender, content_type: str) -> None:
+    response = await post(sender, EVENT, content_type)
+    assert (response.status_code, response.headers["content-type"]) == (415, "application/problem+json")
+
+
+async def test_content_types_may_have_parameters(sender: RunningSender) -> None:
+    assert (await post(sender, EVENT, 'Application/CloudEvents+JSON; charset="UTF-8"')).status_code == 202
+
+
+# Binary mode
+
+BINARY = {f"ce-{name}": str(value) for name, value in EVENT.items() if name != "data"}
+
+
+async def test_binary_json_becomes_data(sender: RunningSender) -> None:
+    response = await post(sender, {"dish": "☃"}, "application/json; charset=utf-8", **BINARY)
+    assert response.json()["results"][0]["cursor"] == "topic:menu=1.1"
+    (event,) = await recorded(sender)
+    assert event["data"] == {"dish": "☃"}
+    assert event["datacontenttype"] == "application/json; charset=utf-8"
+
+
+async def test_binary_bytes_become_base64(sender: RunningSender) -> None:
+    await post(sender, b"\x00\xff", "image/png", **BINARY)
+    (event,) = await recorded(sender)
+    assert (event["data_base64"], event["datacontenttype"]) == ("AP8=", "image/png")
+    assert "data" not in event
+
+
+async def test_binary_without_a_body_has_no_data(sender: RunningSender) -> None:
+    response = await sender.client.post("/events", headers=BINARY)
+    assert response.status_code == 202
+    (event,) = await recorded(sender)
+    assert not {"data", "data_base64", "datacontenttype"} & set(event)
+
+
+@pytest.mark.parametrize(
+    ("header", "text"),
+    [
+        ("Euro%20%E2%82%AC%20%F0%9F%98%80", "Euro € 😀"),
+        ('"quoted \\"text\\""', 'quoted "text"'),
+        ('"%25"', "%"),
+        ("100%", "100%"),
+        ("%41%2542", "A%42"),
+    ],
+)
+def test_header_values_are_unquoted_then_percent_decoded_once(header: str, text: str) -> None:
+    event = binding.binary_event(Headers({"ce-subject": header}), "", b"")
+    assert event == {"subject": text}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [(b"ce-id", b"1"), (b"ce-id", b"2")],
+        [(b"ce-data", b"x")],
+        [(b"ce-subject", b"%ff")],
+        [(b"ce-datacontenttype", b"text/plain"), (b"content-type", b"text/plain")],
+    ],
+)
+def test_headers_that_contradict_are_refused(headers: list[tuple[bytes, bytes]]) -> None:
+    with pytest.raises(InvalidEvent):
+        binding.binary_event(Headers(raw=headers), "text/plain", b"x")
+
+
+@pytest.mark.parametrize("media_type", ["application/json", "text/json", "application/vnd.acme+json"])
+def test_all_json_types_become_data(media_type: str) -> None:
+    assert binding.binary_event(Headers({}), media_type, b"[1]") == {"data": [1]}
+
+
+# As another implementation sends them
+
+
+def reference_event() -> CloudEvent:
+    attributes = {"id": "7", "source": "/kitchen", "type": "t", "channel": "topic:menu", "subject": "Käse €"}
+    return CloudEvent(attributes | {"datacontenttype": "application/json"}, {"a": [1, None]})
+
+
+@pytest.mark.parametrize("encode", [to_binary_event, to_structured_event])
+async def test_events_of_the_reference_sdk_arrive_whole(sender: RunningSender, encode: Any) -> None:
+    message = encode(reference_event())
+    response = await sender.client.post("/events", content=message.body, headers=message.headers)
+    assert response.status_code == 202, response.text
+    (event,) = await recorded(sender)
+    assert (event["id"], event["subject"], event["data"]) == ("7", "Käse €", {"a": [1, None]})
+
+
+async def test_recording_the_same_event_from_many_callers_is_one_place(sender: RunningSender) -> None:
+    answers = await asyncio.gather(*(post(sender, EVENT) for _ in range(8)))
+    results = [answer.json()["results"][0] for answer in answers]
+    assert {result["cursor"] for result in results} == {"topic:menu=1.1"}
+    assert sorted(result["status"] for result in results) == ["accepted"] + ["duplicate"] * 7
