@@ -98,8 +98,9 @@ def token(customer: str, topics: tuple[str, ...], minutes: float, data: Path) ->
 def watch(customer: str, gateway: str, topics: tuple[str, ...], after: str, data: Path) -> None:
     """Print a customer's events as they come.
 
-    As CUSTOMER's browser would get them, over WebSocket. One event a line on standard output, everything else on standard error. Comes back after every
-    interruption and goes on where it was. Nothing is reported as seen. Ctrl-C ends it.
+    As CUSTOMER's browser would get them, over WebSocket. One event a line on standard output, everything
+    else on standard error. Comes back after every interruption and goes on where it was. Nothing is
+    reported as seen. Ctrl-C ends it.
     """
     from shared.watch import watch as run
 

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Annotated
 
 import click
-from pydantic import SecretStr  # noqa: TC002 - read when the class is made
+from pydantic import SecretStr, field_validator
 from pydantic_settings import NoDecode
 
 from shared.auth import MAX_TOPICS, mint_token
@@ -23,6 +23,11 @@ class IssuerSettings(ReceiverSettings):
     """An issuer needs no API key."""
 
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+
+    @field_validator("api_keys")
+    @classmethod
+    def _check_api_keys(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        return keys
 
 
 def mint(local: LocalDirectory, customer: str, topics: Sequence[str], lifetime_seconds: float) -> str:

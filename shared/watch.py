@@ -56,6 +56,8 @@ class Control(msgspec.Struct):
 
 def watch(local: LocalDirectory, customer: str, topics: Sequence[str], gateway: str, after: str) -> int:
     """The exit code: 0 when asked to end, 1 when refused."""
+    if not is_http_url(gateway):
+        raise click.BadParameter(f"{gateway!r} is no URL of a gateway; expected http://127.0.0.1:8091")
     try:
         watcher = Watcher(gateway, parse_cursors(after))
     except InvalidCursor as error:
@@ -67,6 +69,11 @@ def watch(local: LocalDirectory, customer: str, topics: Sequence[str], gateway: 
         return 1
     except KeyboardInterrupt:
         return 0
+
+
+def is_http_url(text: str) -> bool:
+    parts = urlsplit(text)
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 def say(text: str) -> None:

@@ -1,0 +1,67 @@
+"""The command line: what it says of itself, and what it refuses."""
+
+from __future__ import annotations
+
+import pytest
+from click.testing import CliRunner
+
+from shared import __version__
+from shared.cli import main
+
+COMMANDS = sorted(main.commands)
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    done = CliRunner().invoke(main, arguments)
+    return done.exit_code, done.output
+
+
+def test_help_lists_every_command_with_a_whole_sentence() -> None:
+    code, output = run("--help")
+    assert code == 0
+    listed = output.split("Commands:")[1].strip().splitlines()
+    assert [line.split()[0] for line in listed] == COMMANDS
+    assert all(line.endswith(".") and not line.endswith("...") for line in listed)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_every_command_helps(command: str, option: str) -> None:
+    code, output = run(command, option)
+    assert code == 0
+    assert f"Usage: main {command}" in output
+    for parameter in main.commands[command].params:
+        assert parameter.name in ("customer", "help") or (parameter.opts[0] in output)
+
+
+def test_version() -> None:
+    assert run("--version") == (0, f"orderbell, version {__version__}\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["up", "--gateways", "0"],
+        ["up", "--sender-port", "0"],
+        ["up", "--sender-port", "8092"],  # the second gateway's
+        ["up", "--receiver-port", "65535"],
+        ["up", "--receiver-port", "many"],
+        ["token"],
+        ["token", "a b"],
+        ["token", "alice", "--topic", "a b"],
+        ["token", "alice", "--minutes", "0"],
+        ["watch", "a b"],
+        ["watch", "alice", "--after", "yesterday"],
+        ["watch", "alice", "--gateway", "nowhere"],
+        ["watch", "alice", "--gateway", "ftp://nowhere"],
+        ["nothing"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_arguments_are_told_and_end_with_2(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORDERBELL_JWT_SECRET", "s" * 32)
+    code, output = run(*arguments)
+    assert code == 2, output
+    assert "Error: " in output

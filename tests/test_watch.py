@@ -1,0 +1,158 @@
+"""`orderbell watch`: events once each and in order, whatever happens to the connection."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+import pytest
+
+from shared.channels import Channel
+from shared.cursors import Place
+from shared.watch import Watcher
+from tests.processes import REPOSITORY
+from tests.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.processes import Processes, ReceiverProcess, SenderProcess
+
+    Watch = Callable[..., "Watching"]
+
+ALICE = Channel("customer:alice")
+
+
+def event(seq: int, epoch: int = 1) -> str:
+    return json.dumps({"type": "order.completed", "channel": ALICE, "epoch": epoch, "seq": seq, "data": {}})
+
+
+def control(kind: str, **data: Any) -> str:
+    return json.dumps({"type": f"orderbell.{kind}", "id": "1", "data": data})
+
+
+@pytest.fixture
+def watcher() -> Watcher:
+    return Watcher("http://gateway.example", {})
+
+
+def test_each_event_counts_once(watcher: Watcher) -> None:
+    assert [watcher.take(event(seq)) for seq in (1, 2, 2, 1, 3)] == [True, True, False, False, True]
+    assert watcher.places == {ALICE: Place(1, 3)}
+
+
+def test_hello_gives_a_cursor_where_there_is_none(watcher: Watcher) -> None:
+    assert not watcher.take(control("hello", cursor="customer:alice=1.7,topic:menu=1.2", gateway="g"))
+    assert watcher.places == {ALICE: Place(1, 7), "topic:menu": Place(1, 2)}
+    watcher.take(event(8))
+    watcher.take(control("hello", cursor="customer:alice=1.7"))
+    assert watcher.places[ALICE] == Place(1, 8)
+
+
+def test_reset_replaces_the_cursor(watcher: Watcher) -> None:
+    watcher.take(event(8, epoch=2))
+    watcher.take(control("reset", channel=ALICE, reason="future", cursor="customer:alice=2.3"))
+    assert watcher.take(event(4, epoch=2))
+
+
+@pytest.mark.parametrize("kind", ["seen", "bye", "new-in-some-later-version"])
+def test_other_messages_of_the_gateway_are_no_events(watcher: Watcher, kind: str) -> None:
+    assert not watcher.take(control(kind, cursor="customer:alice=1.7", retry_after_ms=5))
+    assert watcher.places == {}
+
+
+class Watching:
+    """`orderbell watch` as a process."""
+
+    def __init__(self, process: subprocess.Popen[bytes], out: Path, err: Path) -> None:
+        self.process = process
+        self._out = out
+        self._err = err
+
+    @property
+    def orders(self) -> list[str]:
+        return [json.loads(line)["subject"] for line in self._out.read_text().splitlines()]
+
+    @property
+    def says(self) -> str:
+        return self._err.read_text()
+
+    def wait_connected(self, times: int = 1) -> None:
+        wait_until(lambda: self.says.count("connected to") >= times)
+
+
+@pytest.fixture
+def watch(processes: Processes, tmp_path: Path) -> Iterator[Watch]:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def watch(gateway: ReceiverProcess, *arguments: str, **settings: str) -> Watching:
+        out, err = tmp_path / f"out-{len(started)}", tmp_path / f"err-{len(started)}"
+        settings = {"jwt_secret": processes.jwt_secret, **settings}
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+        environment |= {f"ORDERBELL_{name.upper()}": value for name, value in settings.items()}
+        command = [sys.executable, "-m", "shared.cli", "watch", "alice", "--gateway", gateway.url, *arguments]
+        with out.open("wb") as stdout, err.open("wb") as stderr:
+            process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=stdout, stderr=stderr)
+        started.append(process)
+        return Watching(process, out, err)
+
+    yield watch
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def complete(processes: Processes, sender: SenderProcess, *order_ids: str) -> None:
+    with httpx2.Client(base_url=sender.url, headers=processes.api_headers, trust_env=False) as client:
+        for order_id in order_ids:
+            order = {"order_id": order_id, "customer_id": "alice"}
+            assert client.post("/orders", json=order).status_code == 201
+            assert client.post(f"/orders/{order_id}/complete").status_code == 200
+
+
+def test_events_are_printed_once_each_though_the_gateway_is_killed(
+    processes: Processes, watch: Watch
+) -> None:
+    sender = processes.start_sender()
+    gateway = processes.start_receiver()
+    complete(processes, sender, "1")
+    watching = watch(gateway)
+    wait_until(lambda: watching.orders == ["1"])
+    complete(processes, sender, "2")
+    wait_until(lambda: watching.orders == ["1", "2"])
+    gateway.kill()
+    wait_until(lambda: "closed with 1006" in watching.says)
+    complete(processes, sender, "3")
+    gateway.start()
+    wait_until(lambda: watching.orders == ["1", "2", "3"])
+    gateway.terminate()
+    wait_until(lambda: "the gateway says goodbye" in watching.says)
+    complete(processes, sender, "4")
+    gateway.start()
+    wait_until(lambda: watching.orders == ["1", "2", "3", "4"])
+
+    later = watch(gateway, "--after", "customer:alice=1.2")
+    wait_until(lambda: later.orders == ["3", "4"])
+    later.process.send_signal(signal.SIGINT)
+    assert later.process.wait(5) == 0
+    assert "Traceback" not in later.says
+
+    stranger = watch(gateway, jwt_secret="x" * 32)
+    assert stranger.process.wait(20) == 1
+    assert "closed with 4401" in stranger.says
+
+
+def test_gateway_that_is_not_there_yet_is_waited_for(processes: Processes, watch: Watch) -> None:
+    processes.start_sender()
+    gateway = processes.start_receiver()
+    gateway.kill()
+    watching = watch(gateway)
+    wait_until(lambda: "cannot connect" in watching.says)
+    gateway.start()
+    watching.wait_connected()
