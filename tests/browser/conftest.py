@@ -9,11 +9,15 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from tests import chromium
+from tests.browser import services
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from playwright.sync_api import Browser, BrowserContext, Page, Playwright, Route
+
+    from tests.browser.services import Services
+    from tests.processes import Processes
 
 CLIENT = Path(__file__).parents[2] / "receiver" / "browser"
 WORLD = Path(__file__).parent / "world.js"
@@ -40,6 +44,13 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
     context.set_default_timeout(10_000)
     yield context
     context.close()
+
+
+@pytest.fixture
+def orderbell(processes: Processes) -> Iterator[Services]:
+    """All of it, in development mode."""
+    with services.running(processes) as running:
+        yield running
 
 
 @pytest.fixture
@@ -78,3 +89,35 @@ def _serve_client(route: Route) -> None:
 def evaluate(page: Page, script: str, argument: Any = None) -> Any:
     """Run the body of an async function in the page; `given` is its argument."""
     return page.evaluate(f"async (given) => {{ {script} }}", argument)
+
+
+# What went wrong in a page, and every pop-up that it ever had, also those that are gone. It survives
+# nothing but the page itself.
+_WATCH = """
+    window.violations = [];
+    document.addEventListener("securitypolicyviolation", (event) => violations.push(event.violatedDirective));
+    window.popUps = [];
+    new MutationObserver((changes) => {
+      for (const { addedNodes } of changes) for (const node of addedNodes) {
+        if (node.className !== "orderbell-toast-body") continue;
+        popUps.push([...node.children].map((part) => part.textContent).join(": "));
+      }
+    }).observe(document, { childList: true, subtree: true });
+"""
+
+
+def watch(context: BrowserContext) -> None:
+    """From now on its pages know their `pop_ups` and `violations`."""
+    context.add_init_script(_WATCH)
+
+
+def pop_ups(page: Page) -> list[str]:
+    """The text of every pop-up that this page has shown since it was loaded."""
+    texts: list[str] = page.evaluate("popUps")
+    return texts
+
+
+def violations(page: Page) -> list[str]:
+    """What the page tried that its Content-Security-Policy forbids."""
+    directives: list[str] = page.evaluate("violations")
+    return directives

@@ -1,0 +1,108 @@
+"""Orderbell as a browser meets it: one sender, two gateways, and a balancer in front of those."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from typing import TYPE_CHECKING, NamedTuple
+
+import httpx2
+
+from shared.embedded import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.processes import Processes, ReceiverProcess, SenderProcess
+
+
+class Services(NamedTuple):
+    sender: SenderProcess
+    gateways: list[ReceiverProcess]
+    api: httpx2.Client
+    """Calls the sender, with its key."""
+
+    @property
+    def shop(self) -> str:
+        """The shop, connected to the first gateway."""
+        return f"{self.gateways[0].url}/"
+
+    @property
+    def shop_on_second_gateway(self) -> str:
+        """A page of the same origin, connected to the second."""
+        return f"{self.shop}?gateway={self.gateways[1].port}"
+
+    @property
+    def back_office(self) -> str:
+        return f"{self.sender.url}/"
+
+    def place(self, order_id: str, customer: str = "alice", **data: str) -> None:
+        order = {"order_id": order_id, "customer_id": customer, "data": data}
+        self.api.post("/orders", json=order).raise_for_status()
+
+    def complete(self, order_id: str, **data: str) -> None:
+        self.api.post(f"/orders/{order_id}/complete", json={"data": data}).raise_for_status()
+
+    def place_and_complete(self, order_id: str, customer: str = "alice", **data: str) -> None:
+        self.place(order_id, customer)
+        self.complete(order_id, **data)
+
+
+@contextlib.contextmanager
+def running(processes: Processes, *, development: bool = True) -> Iterator[Services]:
+    mode = "1" if development else "0"
+    ports = [free_port(), free_port()]
+    origins = ",".join(f"http://127.0.0.1:{port}" for port in ports)
+    sender = processes.start_sender(development=mode, wait_ready=False)
+    gateways = [
+        processes.start_receiver(port=port, development=mode, allowed_origins=origins, wait_ready=False)
+        for port in ports
+    ]
+    for process in (sender, *gateways):
+        process.wait_ready()
+    with httpx2.Client(base_url=sender.url, headers=processes.api_headers, trust_env=False) as api:
+        yield Services(sender, gateways, api)
+
+
+class Balancer:
+    """Bytes to the first of its ports that answers: one origin for several gateways, as with a proxy."""
+
+    def __init__(self, ports: list[int]) -> None:
+        self.ports = ports  # tried in this order; may be changed at any time
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def __enter__(self) -> Balancer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                browser, _ = self._listener.accept()
+            except OSError:
+                return
+            gateway = self._connect()
+            if gateway is None:
+                browser.close()
+                continue
+            for one, other in ((browser, gateway), (gateway, browser)):
+                threading.Thread(target=_copy, args=(one, other), daemon=True).start()
+
+    def _connect(self) -> socket.socket | None:
+        for port in self.ports:
+            with contextlib.suppress(OSError):
+                return socket.create_connection(("127.0.0.1", port))
+        return None
+
+
+def _copy(source: socket.socket, target: socket.socket) -> None:
+    """Until one side ends; then both do."""
+    with source, target, contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,362 @@
+"""The main job in Chromium: an order is completed in the back office, its customer gets one pop-up."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import expect
+
+from tests import chromium
+from tests.browser.conftest import evaluate, pop_ups, violations, watch
+from tests.browser.services import Balancer, running
+from tests.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from playwright.sync_api import BrowserContext, Page, Playwright
+
+    from tests.browser.services import Services
+    from tests.processes import Processes
+
+pytestmark = pytest.mark.browser
+
+SCREENSHOT = os.environ.get("ORDERBELL_TEST_SCREENSHOT")  # where the README's picture is written
+SHOWN_HERE, SHOWN_THERE = "Popped up in this tab", "Popped up in another tab"
+
+
+@pytest.fixture
+def shop(context: BrowserContext, orderbell: Services) -> Page:
+    """Alice, signed in and connected."""
+    watch(context)
+    page = context.new_page()
+    page.goto(orderbell.shop)
+    sign_in(page)
+    return page
+
+
+def sign_in(page: Page, name: str = "alice") -> None:
+    page.get_by_label("Your name").fill(name)
+    page.keyboard.press("Enter")
+    expect_connected(page)
+
+
+def expect_connected(page: Page, port: int | None = None) -> None:
+    where = f"Connected to 127.0.0.1:{port}" if port else re.compile("^Connected to ")
+    expect(page.locator("#connection")).to_have_text(where, timeout=15_000)
+
+
+def order(page: Page, item: str) -> str:
+    """Its number."""
+    orders = page.locator("#orders li")
+    before = orders.count()
+    page.get_by_role("button", name=f"Order: {item}").click()
+    expect(orders).to_have_count(before + 1)
+    number = orders.filter(has_text=item).first.get_attribute("data-order-id")
+    assert number
+    return number
+
+
+def complete(back_office: Page, number: str, message: str = "") -> None:
+    row = back_office.locator(f'#open li[data-order-id="{number}"]')
+    if message:
+        row.get_by_role("textbox").fill(message)
+    row.get_by_role("button").click()
+    expect(back_office.locator(f'#completed li[data-order-id="{number}"]')).to_be_visible()
+
+
+@contextlib.contextmanager
+def browser_of_alice(playwright: Playwright, executable: Path, profile: Path) -> Iterator[BrowserContext]:
+    """A browser that finds again what it kept when it was closed."""
+    context = playwright.chromium.launch_persistent_context(
+        profile,
+        executable_path=executable,
+        args=chromium.arguments(),
+        viewport={"width": 1180, "height": 760},
+    )
+    watch(context)
+    yield context
+    context.close()
+
+
+def test_an_order_completed_in_the_back_office_pops_up_once_in_alices_browser(
+    playwright: Playwright, chromium_path: Path, context: BrowserContext, orderbell: Services, tmp_path: Path
+) -> None:
+    watch(context)
+    back_office = context.new_page()
+    back_office.set_viewport_size({"width": 900, "height": 620})
+    back_office.goto(orderbell.back_office)
+    profile = tmp_path / "alice"
+
+    with browser_of_alice(playwright, chromium_path, profile) as browser:
+        first, second = browser.pages[0], browser.new_page()
+        first.goto(orderbell.shop)
+        sign_in(first)
+        second.goto(orderbell.shop_on_second_gateway)
+        expect_connected(first, orderbell.gateways[0].port)
+        expect_connected(second, orderbell.gateways[1].port)
+
+        soup, tea = order(first, "Tomato soup"), order(first, "Iced tea")
+        orderbell.place("201", "bob", item="Croissant")
+        expect(back_office.locator("#open li")).to_have_count(3)
+        complete(back_office, soup)
+
+        for tab in (first, second):
+            alerts = tab.locator("#alerts li")
+            expect(alerts).to_have_count(1)
+            expect(alerts).to_contain_text(f"Order {soup} is complete")
+            expect(tab.locator(f'#orders li[data-order-id="{soup}"]')).to_contain_text("Complete")
+        shown, silent = sorted((first, second), key=lambda tab: len(pop_ups(tab)), reverse=True)
+        expect(shown.locator("#alerts li")).to_contain_text(SHOWN_HERE)
+        expect(silent.locator("#alerts li")).to_contain_text(SHOWN_THERE)
+        expect(shown.locator(".orderbell-toast")).to_contain_text(f"Order {soup} is complete")
+        assert pop_ups(shown) == [f"Tomato soup: Order {soup} is complete"]
+        assert pop_ups(silent) == []
+        assert violations(first) == violations(second) == violations(back_office) == []
+        if SCREENSHOT:
+            _take_picture(context, back_office, shown, Path(SCREENSHOT))
+
+    with browser_of_alice(playwright, chromium_path, profile) as browser:
+        page = browser.pages[0]
+        page.goto(orderbell.shop)
+        expect_connected(page)
+        expect(page.locator("#alerts li")).to_have_count(1)
+        # Events come in order: had the first been shown again, it would have been before this one.
+        cake = order(page, "Lemon cake")
+        complete(back_office, cake)
+        expect(page.locator("#alerts li")).to_have_count(2)
+        wait_until(lambda: pop_ups(page))
+        assert pop_ups(page) == [f"Lemon cake: Order {cake} is complete"]
+
+    complete(back_office, tea, "Your tea is at the counter.")
+
+    with browser_of_alice(playwright, chromium_path, profile) as browser:
+        page = browser.pages[0]
+        page.goto(orderbell.shop_on_second_gateway)
+        expect(page.locator(".orderbell-toast")).to_contain_text("Your tea is at the counter.")
+        page.reload()
+        expect_connected(page)
+        orderbell.place_and_complete("301")
+        expect(page.locator(".orderbell-toast")).to_contain_text("Order 301 is complete")
+        assert pop_ups(page) == ["Your order is complete: Order 301 is complete"]
+        expect(page.locator("#alerts li")).to_have_count(4)
+
+
+def test_a_message_is_text_and_the_policy_has_nothing_to_object_to(orderbell: Services, shop: Page) -> None:
+    attack = "<img src=x onerror=\"document.title='hit'\"><script>document.title='hit'</script>{{7*7}}"
+    orderbell.place("666", item=attack)
+    orderbell.complete("666", message=attack)
+    for place in (".orderbell-toast", "#alerts li", '#orders li[data-order-id="666"]'):
+        expect(shop.locator(place)).to_contain_text(attack)
+    assert shop.title() == "Orderbell shop"
+    assert violations(shop) == []
+    assert shop.locator(".orderbell-toast img, #alerts script, #alerts img[onerror]").count() == 0
+
+
+def test_the_pop_up_is_closed_by_keyboard_and_the_focus_returns(orderbell: Services, shop: Page) -> None:
+    button = shop.get_by_role("button", name="Order: Croissant")
+    button.focus()
+    orderbell.place_and_complete("1042")
+    expect(shop.locator(".orderbell-toast")).to_be_visible()
+    expect(button).to_be_focused()
+    shop.keyboard.press("F6")
+    shop.keyboard.press("Escape")
+    expect(shop.locator(".orderbell-toast")).to_have_count(0)
+    expect(button).to_be_focused()
+    expect(shop.locator("#alerts li")).to_contain_text("Order 1042 is complete")
+
+
+def test_a_killed_gateway_costs_nothing_but_time(context: BrowserContext, orderbell: Services) -> None:
+    first, second = orderbell.gateways
+    watch(context)
+    with Balancer([first.port, second.port]) as balancer:
+        page = context.new_page()
+        page.goto(balancer.url)
+        sign_in(page)
+        orderbell.place_and_complete("1")
+        expect(page.locator("#alerts li")).to_have_count(1)
+
+        first.kill()
+        orderbell.place_and_complete("2")
+        expect(page.locator("#alerts li")).to_have_count(2, timeout=15_000)
+
+        second.kill()
+        orderbell.place_and_complete("3")
+        expect(page.locator("#connection")).not_to_have_text(re.compile("^Connected"))
+        first.start()
+        second.start()
+        expect(page.locator("#alerts li")).to_have_count(3, timeout=30_000)
+        orderbell.place_and_complete("4")
+        expect(page.locator("#alerts li")).to_have_count(4)
+        wait_until(lambda: len(pop_ups(page)) == 4)
+        assert re.findall(r"Order (\d) is complete", " ".join(pop_ups(page))) == ["1", "2", "3", "4"]
+
+
+VISIBILITIES = [("visible", "visible"), ("visible", "hidden"), ("hidden", "visible"), ("hidden", "hidden")]
+
+
+def test_fifty_events_in_two_tabs_however_they_are_looked_at_pop_up_once_each(
+    context: BrowserContext, orderbell: Services
+) -> None:
+    context.add_init_script("""
+        window.looks = "visible";
+        Object.defineProperty(document, "visibilityState", { get: () => window.looks });
+        Object.defineProperty(document, "hidden", { get: () => window.looks === "hidden" });
+        document.hasFocus = () => window.looks === "visible";
+    """)
+    tabs = [context.new_page(), context.new_page()]
+    for tab, gateway in zip(tabs, orderbell.gateways, strict=True):
+        tab.goto(f"{orderbell.shop}livez")  # of the shop's origin, without its page
+        evaluate(
+            tab,
+            """
+            const headers = { "content-type": "application/json" };
+            await fetch("/development/sign-in", { method: "POST", headers, body: '{"customer":"alice"}' });
+            const { AlertSource } = await import("/client/v1/orderbell.js");
+            const source = new AlertSource(given, { key: "alice" });
+            window.had = [];
+            window.shown = [];
+            source.addEventListener("message", ({ data }) => had.push(data.seq));
+            source.addEventListener("alert", ({ detail }) => shown.push(detail.seq));
+            await new Promise((resolve) => source.addEventListener("open", resolve));
+            """,
+            gateway.url,
+        )
+    for n in range(50):
+        for tab, looks in zip(tabs, VISIBILITIES[n % 4], strict=True):
+            evaluate(tab, "window.looks = given", looks)
+        orderbell.place_and_complete(str(n))
+        if n % 3:  # else the next one comes while this one is claimed
+            for tab in tabs:
+                tab.wait_for_function("(n) => had.length > n", arg=n)
+    wait_until(lambda: sum(len(evaluate(tab, "return shown")) for tab in tabs) >= 50)
+    everything = list(range(1, 51))
+    assert [evaluate(tab, "return had") for tab in tabs] == [everything, everything]
+    one, other = (evaluate(tab, "return shown") for tab in tabs)
+    assert sorted(one + other) == everything
+    assert one
+    assert other
+
+
+def test_reloading_in_the_middle_neither_loses_nor_repeats(
+    context: BrowserContext, orderbell: Services
+) -> None:
+    """What is on its way when the page goes is shown by the next one, and what was shown is not."""
+    context.add_init_script("""
+        const load = String(performance.timeOrigin); // its own key: no two pages write to the same
+        window.note = (seq) => (localStorage[load] = `${localStorage[load] ?? ""} ${seq}`);
+    """)
+    page = context.new_page()
+    page.goto(f"{orderbell.shop}livez")
+    headers = 'const headers = { "content-type": "application/json" };'
+    body = (
+        """await fetch("/development/sign-in", { method: "POST", headers, body: '{"customer":"alice"}' })"""
+    )
+    evaluate(page, headers + body)
+    listen = """
+        const { AlertSource } = await import("/client/v1/orderbell.js");
+        window.source = new AlertSource("/", { key: "alice" });
+        source.addEventListener("alert", ({ detail }) => note(detail.seq));
+    """
+    shown = "return Object.values(localStorage).join(' ').split(' ').filter(Boolean).map(Number)"
+    for n in range(20):
+        evaluate(page, listen)
+        if n % 2:
+            page.wait_for_function("() => source.readyState === 1")
+        orderbell.place_and_complete(str(n))
+        page.wait_for_timeout(n * 3)  # from before it comes to after it was shown
+        page.reload()
+    evaluate(page, listen)
+    wait_until(lambda: len(evaluate(page, shown)) >= 20)
+    assert sorted(evaluate(page, shown)) == list(range(1, 21))
+
+
+def test_signing_out_ends_the_alerts_and_another_customer_sees_only_their_own(
+    orderbell: Services, shop: Page
+) -> None:
+    orderbell.place_and_complete("1")
+    expect(shop.locator("#alerts li")).to_have_count(1)
+    shop.get_by_role("button", name="Sign out").click()
+    sign_in(shop, "bob")
+    expect(shop.locator("#alerts li")).to_have_count(0)
+    orderbell.place_and_complete("2")
+    orderbell.place_and_complete("3", "bob")
+    expect(shop.locator("#alerts li")).to_have_count(1)
+    expect(shop.locator("#alerts li")).to_contain_text("Order 3 is complete")
+    assert not any("Order 2" in text for text in pop_ups(shop))
+
+
+def test_without_development_mode_a_token_is_pasted_and_kept_out_of_every_url(
+    context: BrowserContext, processes: Processes
+) -> None:
+    with running(processes, development=False) as orderbell:
+        watch(context)
+        page = context.new_page()
+        urls: list[str] = []
+        page.on("request", lambda request: urls.append(request.url))
+        page.on("websocket", lambda websocket: urls.append(websocket.url))
+        page.goto(orderbell.shop)
+        token = processes.token("alice")
+        page.get_by_label("A customer's token (JWT)").fill("no token")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("alert")).to_contain_text("That is no token")
+        page.get_by_label("A customer's token (JWT)").fill(token)
+        page.keyboard.press("Enter")
+        expect_connected(page)
+        expect(page.locator("#how")).to_contain_text('"customer_id":"alice"')
+        expect(page.locator("#menu")).to_be_hidden()
+        orderbell.place_and_complete("1042")
+        expect(page.locator(".orderbell-toast")).to_contain_text("Order 1042 is complete")
+        page.reload()
+        expect_connected(page)
+        assert any("/events" in url for url in urls)
+        assert not any(token[-20:] in url for url in urls)
+        assert violations(page) == []
+
+
+def test_a_refused_token_is_told(context: BrowserContext, processes: Processes) -> None:
+    with running(processes, development=False) as orderbell:
+        page = context.new_page()
+        page.goto(orderbell.shop)
+        page.get_by_label("A customer's token (JWT)").fill(processes.token("alice", lifetime_seconds=-600))
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("alert").first).to_contain_text("The gateway ended the connection")
+
+
+def _take_picture(context: BrowserContext, back_office: Page, shop: Page, path: Path) -> None:
+    """Both pages side by side, as two windows."""
+    shop.bring_to_front()
+    pictures = [
+        base64.b64encode(page.screenshot(animations="disabled")).decode() for page in (back_office, shop)
+    ]
+    addresses = [back_office.url, shop.url]
+    windows = "".join(
+        f"<figure><figcaption><i></i><i></i><i></i><span>{address}</span></figcaption>"
+        f'<img src="data:image/png;base64,{picture}"></figure>'
+        for address, picture in zip(addresses, pictures, strict=True)
+    )
+    page = context.new_page()
+    page.set_viewport_size({"width": 1480, "height": 860})
+    page.set_content(f"<style>{_WINDOWS}</style>{windows}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=path)
+    page.close()
+
+
+_WINDOWS = """
+    body { margin: 0; height: 860px; background: #d9e4e1; font: 14px system-ui, sans-serif; }
+    figure { position: absolute; margin: 0; overflow: hidden; border-radius: 12px; background: #fff;
+             box-shadow: 0 18px 50px rgb(0 30 30 / .28); }
+    figure:first-of-type { left: 32px; top: 32px; width: 700px; }
+    figure:last-of-type { right: 32px; bottom: 32px; width: 980px; }
+    figcaption { display: flex; gap: 7px; align-items: center; padding: 9px 14px; background: #e9ece8; }
+    i { width: 11px; height: 11px; border-radius: 50%; background: #b9c3c0; }
+    span { color: #54605f; margin-left: 12px; padding: 2px 14px; border-radius: 99px; background: #fbfcfa; }
+    img { display: block; width: 100%; }
+"""
