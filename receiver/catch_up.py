@@ -100,7 +100,7 @@ class CatchUp:
         """Give a feed its first place. Raises `Unavailable`."""
         known = await self._ask_redis(self._known, feed.channel) or Known(None, None)
         head, seen = known
-        if head is None or head.epoch < self.epoch or (seen is None and is_private(feed.channel)):
+        if head is None or head.epoch < self.epoch:
             found = await self._ask_history(feed.channel)
             head, seen = found.head, found.after
         feed.establish(head, seen)
