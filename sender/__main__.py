@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import sys
 from datetime import UTC, datetime
@@ -112,7 +113,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
-        _end(f"cannot listen on {host} port {port}: {error.strerror or error}")
+        _end(f"cannot listen on {host} port {port}: {os.strerror(error.errno) if error.errno else error}")
 
 
 def _url(listener: socket.socket) -> str:
