@@ -1,0 +1,351 @@
+"""The nemesis: what goes wrong, when, and for how long, as a seed says.
+
+A fault is a context manager: it happens on entry and is mended on exit. What a system recovers from is
+either its end (a Redis that is back) or its beginning (a gateway that is dead: its clients go elsewhere at
+once, whether or not it is ever started again).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import random
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from tests.chaos.proxy import How, Toxics
+from tests.chaos.system import BLACK_HOLE
+from tests.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+    from tests.chaos.system import System
+    from tests.processes import ServiceProcess
+
+LOST_TAIL = 50  # writes that the replica lacks, at least
+START_SECONDS = 30.0  # for a process, whatever else goes wrong meanwhile
+
+_CALM_SECONDS = 2.0, 6.0  # between two faults
+_BOTH = 0.25  # how often a second fault comes while the first is on
+
+
+class Mended(enum.Enum):
+    """From when on recovering is timed."""
+
+    AT_ITS_BEGINNING = enum.auto()
+    AT_ITS_END = enum.auto()
+
+
+@dataclass(frozen=True)
+class Kind:
+    name: str
+    run: Callable[[System, random.Random], AbstractContextManager[str]]
+    seconds: tuple[float, float]  # from, to
+    recovers: Mended = Mended.AT_ITS_END
+    touches: str = "redis"  # two that touch the same don't come together
+    database: str = ""  # needs this one
+    weight: int = 2
+
+
+class Planned(NamedTuple):
+    at: float  # seconds from the start
+    seconds: float
+    kind: str
+    seed: int  # for what it chooses by itself
+
+
+def plan(seed: int, seconds: float, *, database: str = "sqlite") -> list[Planned]:
+    """All that will happen, by time. The same seed gives the same plan."""
+    chance = random.Random(seed)
+    kinds = [kind for kind in KINDS.values() if kind.database in ("", database)]
+    waiting: list[Kind] = []
+    planned: list[Planned] = []
+    at = chance.uniform(*_CALM_SECONDS)
+    while at < seconds:
+        if not waiting:  # each kind comes before any comes again
+            waiting = [kind for kind in kinds for _ in range(kind.weight)]
+            chance.shuffle(waiting)
+        kind = waiting.pop()
+        lasts = chance.uniform(*kind.seconds)
+        planned.append(Planned(at, lasts, kind.name, chance.getrandbits(32)))
+        others = [other for other in kinds if other.touches != kind.touches]
+        if chance.random() < _BOTH:
+            other = chance.choice(others)
+            begin = at + chance.uniform(0, lasts)
+            planned.append(Planned(begin, chance.uniform(*other.seconds), other.name, chance.getrandbits(32)))
+        at = max(p.at + p.seconds for p in planned) + chance.uniform(*_CALM_SECONDS)
+    return sorted(planned)
+
+
+def start(process: ServiceProcess) -> None:
+    """As a supervisor would: again, where it ends because it lacks something. Returns when it lives."""
+    process.start(wait_ready=False)
+    deadline = time.monotonic() + START_SECONDS
+    while not process.answers("/livez"):
+        assert time.monotonic() < deadline, process.text()[-2_000:]
+        if process.process.poll() is not None:
+            time.sleep(0.2)
+            process.start(wait_ready=False)
+        time.sleep(0.05)
+
+
+# The faults.
+
+
+@contextlib.contextmanager
+def gateway_killed(system: System, chance: random.Random) -> Iterator[str]:
+    gateway = chance.choice(system.gateways)
+    gateway.kill()
+    yield system.name(gateway)
+    start(gateway)
+
+
+@contextlib.contextmanager
+def gateway_drained(system: System, chance: random.Random) -> Iterator[str]:
+    gateway = chance.choice(system.gateways)
+    gateway.process.terminate()
+    yield system.name(gateway)
+    assert gateway.process.wait(20) == 0, gateway.text()[-2_000:]
+    start(gateway)
+
+
+@contextlib.contextmanager
+def gateway_frozen(system: System, chance: random.Random) -> Iterator[str]:
+    gateway = chance.choice(system.gateways)
+    gateway.stop()
+    yield system.name(gateway)
+    gateway.resume()
+
+
+@contextlib.contextmanager
+def sender_killed(system: System, chance: random.Random) -> Iterator[str]:
+    sender = chance.choice(system.senders)
+    sender.kill()
+    yield system.name(sender)
+    start(sender)
+
+
+@contextlib.contextmanager
+def sender_ended(system: System, chance: random.Random) -> Iterator[str]:
+    sender = chance.choice(system.senders)
+    sender.process.terminate()
+    yield system.name(sender)
+    assert sender.process.wait(20) == 0, sender.text()[-2_000:]
+    start(sender)
+
+
+@contextlib.contextmanager
+def sender_frozen(system: System, chance: random.Random) -> Iterator[str]:
+    sender = chance.choice(system.senders)
+    sender.stop()
+    yield system.name(sender)
+    sender.resume()
+
+
+@contextlib.contextmanager
+def redis_killed(system: System, chance: random.Random) -> Iterator[str]:
+    """It comes back empty."""
+    system.redis.kill()
+    yield "back empty"
+    system.redis.start()
+    system.attach_replica()
+
+
+@contextlib.contextmanager
+def redis_emptied(system: System, chance: random.Random) -> Iterator[str]:
+    system.command("FLUSHALL")
+    yield "FLUSHALL"
+
+
+@contextlib.contextmanager
+def redis_frozen(system: System, chance: random.Random) -> Iterator[str]:
+    system.redis.stop()
+    yield ""
+    system.redis.resume()
+
+
+@contextlib.contextmanager
+def redis_scripts_forgotten(system: System, chance: random.Random) -> Iterator[str]:
+    system.command("SCRIPT", "FLUSH")
+    yield "SCRIPT FLUSH"
+
+
+@contextlib.contextmanager
+def redis_failed_over(system: System, chance: random.Random) -> Iterator[str]:
+    """To a replica that lacks the last writes; the old primary is gone for good."""
+    lacking = lose_tail(system)
+    system.fail_over()
+    yield f"{lacking} writes lost"
+    system.attach_replica()
+
+
+def lose_tail(system: System) -> int:
+    """Wait until the replica lacks enough; how many writes those are."""
+    system.detach_replica()
+    before = _writes(system)
+    # A calm system writes little; then it lacks less.
+    with contextlib.suppress(TimeoutError):
+        wait_until(lambda: _writes(system) - before >= LOST_TAIL, timeout=10)
+    return _writes(system) - before
+
+
+def _writes(system: System) -> int:
+    """Scripts that were run; each publishes a channel's events, or moves its seen place."""
+    calls = system.command("INFO", "commandstats").get("cmdstat_evalsha", {})
+    return int(calls.get("calls", 0))
+
+
+@contextlib.contextmanager
+def redis_cut(system: System, chance: random.Random) -> Iterator[str]:
+    edge, how = chance.choice(system.redis_edges), chance.choice([How.FIN, How.RESET])
+    system.proxy.cut(edge, how)
+    yield f"{edge} {how.value}"
+
+
+@contextlib.contextmanager
+def redis_half_closed(system: System, chance: random.Random) -> Iterator[str]:
+    edge, how = chance.choice(system.redis_edges), chance.choice([How.HALF_UP, How.HALF_DOWN])
+    system.proxy.cut(edge, how)
+    yield f"{edge} {how.value}"
+
+
+@contextlib.contextmanager
+def redis_black_hole(system: System, chance: random.Random) -> Iterator[str]:
+    edge = chance.choice(system.redis_edges)
+    up, down = chance.choice([(True, True), (True, False), (False, True)])
+    system.proxy.change(edge, up=Toxics(black_hole=up), down=Toxics(black_hole=down))
+    yield f"{edge} {'up' * up} {'down' * down}"
+    system.proxy.heal(edge)
+
+
+@contextlib.contextmanager
+def redis_slow(system: System, chance: random.Random) -> Iterator[str]:
+    edge = chance.choice(system.redis_edges)
+    slow = Toxics(latency_seconds=0.05, jitter_seconds=0.2, slice_bytes=chance.choice([0, 7, 1_000]))
+    system.proxy.change(edge, up=slow, down=slow)
+    yield edge
+    system.proxy.heal(edge)
+
+
+@contextlib.contextmanager
+def redis_replies_lost(system: System, chance: random.Random) -> Iterator[str]:
+    """Scripts run and nobody hears of it: connections are reset in the middle of the replies."""
+    edges = list(map(system.redis_edge, system.senders))
+    for edge in edges:
+        system.proxy.change(edge, down=Toxics(reset_after_bytes=chance.randrange(40, 2_000)))
+    yield "the senders'"
+    for edge in edges:
+        system.proxy.heal(edge)
+
+
+@contextlib.contextmanager
+def history_away(system: System, chance: random.Random) -> Iterator[str]:
+    """A gateway can't reach the sender."""
+    edge = system.sender_edge(chance.choice(system.gateways))
+    system.proxy.change(edge, up=BLACK_HOLE, refuse=True)
+    yield edge
+    system.proxy.heal(edge)
+    system.proxy.cut(edge)
+
+
+@contextlib.contextmanager
+def clients_cut(system: System, chance: random.Random) -> Iterator[str]:
+    edge = system.clients_edge(chance.choice(system.gateways))
+    system.proxy.cut(edge, chance.choice([How.FIN, How.RESET]))
+    yield edge
+
+
+@contextlib.contextmanager
+def clients_black_hole(system: System, chance: random.Random) -> Iterator[str]:
+    edge = system.clients_edge(chance.choice(system.gateways))
+    system.proxy.change(edge, up=BLACK_HOLE, down=BLACK_HOLE)
+    yield edge
+    system.proxy.heal(edge)
+
+
+@contextlib.contextmanager
+def clients_sliced(system: System, chance: random.Random) -> Iterator[str]:
+    edge = system.clients_edge(chance.choice(system.gateways))
+    sliced = Toxics(slice_bytes=chance.randrange(1, 200), jitter_seconds=0.1)
+    system.proxy.change(edge, up=sliced, down=sliced)
+    yield edge
+    system.proxy.heal(edge)
+
+
+@contextlib.contextmanager
+def callers_cut(system: System, chance: random.Random) -> Iterator[str]:
+    """Answers are lost after the commit; callers ask again with the same keys."""
+    edge = system.callers_edge(chance.choice(system.senders))
+    system.proxy.change(edge, down=Toxics(reset_after_bytes=chance.randrange(200, 5_000)))
+    yield edge
+    system.proxy.heal(edge)
+
+
+@contextlib.contextmanager
+def postgres_restarted(system: System, chance: random.Random) -> Iterator[str]:
+    assert system.postgres is not None
+    crash = chance.random() < 0.5
+    if crash:
+        system.postgres.crash()
+    else:
+        system.postgres.stop()
+    yield "crashed" if crash else "stopped"
+    system.postgres.start()
+
+
+@contextlib.contextmanager
+def postgres_cut(system: System, chance: random.Random) -> Iterator[str]:
+    edge = system.database_edge(chance.choice(system.senders))
+    system.proxy.cut(edge, chance.choice([How.FIN, How.RESET]))
+    yield edge
+
+
+@contextlib.contextmanager
+def postgres_black_hole(system: System, chance: random.Random) -> Iterator[str]:
+    edge = system.database_edge(chance.choice(system.senders))
+    system.proxy.change(edge, up=BLACK_HOLE, down=BLACK_HOLE)
+    yield edge
+    system.proxy.heal(edge)
+    system.proxy.cut(edge)
+
+
+_BEGINNING = Mended.AT_ITS_BEGINNING
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind("gateway killed", gateway_killed, (1, 6), _BEGINNING, touches="gateway"),
+        Kind("gateway drained", gateway_drained, (4, 8), _BEGINNING, touches="gateway"),
+        Kind("gateway frozen", gateway_frozen, (2, 12), touches="gateway"),
+        Kind("sender killed", sender_killed, (0.1, 4), touches="sender"),
+        Kind("sender ended", sender_ended, (1, 4), touches="sender", weight=1),
+        Kind("sender frozen", sender_frozen, (2, 8), touches="sender"),
+        Kind("redis killed", redis_killed, (0.5, 12), weight=3),
+        Kind("redis emptied", redis_emptied, (0.1, 0.5)),
+        Kind("redis frozen", redis_frozen, (2, 15)),
+        Kind("redis scripts forgotten", redis_scripts_forgotten, (0.1, 0.5), weight=1),
+        Kind("redis failed over", redis_failed_over, (0.5, 2), _BEGINNING, weight=3),
+        Kind("redis cut", redis_cut, (0.1, 0.5)),
+        Kind("redis half closed", redis_half_closed, (0.5, 3)),
+        Kind("redis black hole", redis_black_hole, (3, 15), weight=3),
+        Kind("redis slow", redis_slow, (3, 8), weight=1),
+        Kind("redis replies lost", redis_replies_lost, (2, 6)),
+        Kind("history away", history_away, (2, 10), touches="history"),
+        Kind("clients cut", clients_cut, (0.1, 0.5), touches="clients"),
+        Kind("clients black hole", clients_black_hole, (2, 10), touches="clients", weight=1),
+        Kind("clients sliced", clients_sliced, (2, 6), touches="clients", weight=1),
+        Kind("callers cut", callers_cut, (2, 6), touches="callers"),
+        Kind("postgres restarted", postgres_restarted, (0.1, 3), touches="database", database="postgres"),
+        Kind("postgres cut", postgres_cut, (0.1, 0.5), touches="database", database="postgres"),
+        Kind(
+            "postgres black hole",
+            postgres_black_hole,
+            (2, 8),
+            touches="database",
+            database="postgres",
+            weight=1,
+        ),
+    )
+}

@@ -1,0 +1,216 @@
+"""One run: load, faults, calm, and the checker's verdict."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from tests.chaos import checker, ledger
+from tests.chaos.callers import Callers
+from tests.chaos.clients import Swarm, Who
+from tests.chaos.ledger import Fault, LedgerWriter, now
+from tests.chaos.nemesis import KINDS, Mended
+from tests.chaos.system import running_system
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from tests.chaos.checker import Verdict
+    from tests.chaos.nemesis import Planned
+    from tests.chaos.system import System
+
+CONNECT_SECONDS = 60.0  # for the whole swarm, at first
+SETTLE_SECONDS = 30.0  # after the last fault, for everything to be shown
+PROGRESS_SECONDS = 5.0
+TOKEN_SECONDS = 6 * 3600.0
+
+
+@dataclass(frozen=True)
+class Load:
+    customers: int = 500
+    rate: float = 200.0  # orders a second
+    second_devices: int = 50  # customers who have two
+
+
+@dataclass
+class Run:
+    """A system under load, and its ledger. What goes wrong is up to whoever holds it."""
+
+    system: System
+    swarm: Swarm
+    callers: Callers
+    directory: Path
+    customers: list[str]
+    devices: dict[str, str]  # customers by the names of their devices
+    say: Callable[[str], None]
+    faults: list[Fault] = field(default_factory=list)
+    began: float = field(default_factory=now)
+    _said: float = 0.0
+
+    @property
+    def elapsed(self) -> float:
+        return now() - self.began
+
+    def sleep(self, seconds: float) -> None:
+        """And tell how it goes."""
+        until = now() + seconds
+        while (left := until - now()) > 0:
+            time.sleep(min(left, 0.25))
+            if now() - self._said > PROGRESS_SECONDS:
+                self.progress("")
+
+    def progress(self, event: str) -> None:
+        self._said = now()
+        clients, callers = self.swarm.status(), self.callers.status()
+        at = " + ".join(map(str, clients.at_gateways))
+        self.say(
+            f"[{self.elapsed:5.0f} s] {callers.answered:7,} answered  {clients.shown:7,} shown  "
+            f"{at} connected  {event}"
+        )
+
+    @contextlib.contextmanager
+    def fault(self, kind: str, seed: int = 0) -> Iterator[str]:
+        """It happens now and is mended at the end; both are put down."""
+        began = now()
+        with KINDS[kind].run(self.system, random.Random(seed)) as what:
+            happened = now()
+            self.progress(f"{kind} ({what})" if what else kind)
+            yield what
+        ended = happened if KINDS[kind].recovers is Mended.AT_ITS_BEGINNING else now()
+        self.faults.append(Fault(kind, began, ended, what))
+        self.progress(f"mended: {kind}")
+
+    def finish(self) -> Verdict:
+        """No more orders; wait until all is shown, and judge."""
+        self.callers.stop(seconds=SETTLE_SECONDS)
+        self.settle()
+        self.swarm.stop()
+        with LedgerWriter(self.directory / "faults.jsonl") as writer:
+            for fault in self.faults:
+                writer.write(fault)
+            for event in self.system.stored(self.customers):
+                writer.write(event)
+        return checker.check(ledger.read(sorted(self.directory.glob("*.jsonl"))), self.devices)
+
+    def settle(self, seconds: float = SETTLE_SECONDS) -> float:
+        """Wait until every device is at its channel's head; how long that took."""
+        began = now()
+        heads = self.system.heads(self.customers)
+        while now() - began < seconds and self.behind(heads):
+            self.sleep(0.1)
+        return now() - began
+
+    def behind(self, heads: dict[str, str]) -> list[str]:
+        """The devices that are elsewhere."""
+        places = self.swarm.places()
+        return [
+            device
+            for device, customer in self.devices.items()
+            if places.get(device, {}).get(f"customer:{customer}") != heads[f"customer:{customer}"]
+        ]
+
+
+@contextlib.contextmanager
+def running(
+    directory: Path,
+    process_group: int,
+    *,
+    load: Load,
+    say: Callable[[str], None],
+    seed: int = 0,
+    database: str = "sqlite",
+    gateways: int = 2,
+    senders: int = 1,
+    without: dict[str, str] | None = None,
+    dedupe: bool = True,
+    drain_seconds: float = 3.0,
+) -> Iterator[Run]:
+    """The system up, everybody connected, orders coming."""
+    customers = [f"c{n}" for n in range(load.customers)]
+    with (
+        running_system(
+            directory,
+            process_group,
+            gateways=gateways,
+            senders=senders,
+            database=database,
+            without=without,
+            drain_seconds=drain_seconds,
+            log_level="INFO",
+        ) as system,
+        Swarm(process_group) as swarm,
+        Callers(process_group) as callers,
+    ):
+        people = _people(system, customers, load.second_devices)
+        devices = {who.device: who.customer for who in people}
+        swarm.start(people, system.client_ports, directory / "clients.jsonl", seed=seed, dedupe=dedupe)
+        callers.start(
+            customers,
+            system.caller_ports,
+            system.processes.api_key,
+            directory / "callers.jsonl",
+            rate=0,
+            seed=seed,
+        )
+        run = Run(system, swarm, callers, directory, customers, devices, say)
+        _wait_connected(run)
+        callers.set_rate(load.rate)
+        yield run
+
+
+def _people(system: System, customers: list[str], second_devices: int) -> list[Who]:
+    def who(device: str, customer: str, gateway: int) -> Who:
+        token = system.processes.token(customer, lifetime_seconds=TOKEN_SECONDS)
+        return Who(device, customer, token, gateway)
+
+    first = [who(f"{customer}/1", customer, n) for n, customer in enumerate(customers)]
+    step = max(1, len(customers) // second_devices) if second_devices else len(customers) + 1
+    second = [who(f"{customer}/2", customer, n + 1) for n, customer in enumerate(customers) if n % step == 0]
+    return first + second
+
+
+def _wait_connected(run: Run) -> None:
+    until = now() + CONNECT_SECONDS
+    while run.swarm.status().connected < len(run.devices):
+        if now() > until:
+            raise TimeoutError(f"not all devices connected: {run.swarm.status()}")
+        time.sleep(0.1)
+    run.progress("everybody is there")
+
+
+class _On(NamedTuple):
+    """A fault that is on."""
+
+    until: float  # seconds from the start
+    touches: str
+    stack: contextlib.ExitStack
+
+
+def mixed(run: Run, plan: Sequence[Planned], seconds: float) -> Verdict:
+    """All kinds of faults, as planned. The last is still on when the last order is placed."""
+    on: list[_On] = []
+    run.began = now()
+    for planned in plan:
+        kind = KINDS[planned.kind]
+        _mend(run, on, lambda fault, p=planned: fault.until <= p.at)  # type: ignore[misc] # p is Planned
+        run.sleep(planned.at - run.elapsed)
+        # Some take longer to happen than was planned; two that touch the same don't come together.
+        _mend(run, on, lambda fault, k=kind: fault.touches == k.touches)  # type: ignore[misc] # k is Kind
+        stack = contextlib.ExitStack()
+        stack.enter_context(run.fault(planned.kind, planned.seed))
+        on.append(_On(run.elapsed + planned.seconds, kind.touches, stack))
+    run.sleep(seconds - run.elapsed)
+    run.callers.set_rate(0)
+    _mend(run, on, lambda fault: True)
+    return run.finish()
+
+
+def _mend(run: Run, on: list[_On], which: Callable[[_On], bool]) -> None:
+    for fault in sorted(filter(which, on), key=lambda fault: fault.until):
+        run.sleep(fault.until - run.elapsed)
+        fault.stack.close()
+        on.remove(fault)
