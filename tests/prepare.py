@@ -22,6 +22,8 @@ def main() -> None:
         get_chromium()
         if chromium.choose() is None:
             say(chromium.NONE)
+    if shutil.which("curl") is None:
+        install("curl")
     if postgres_servers.choose() is None:
         install("postgresql")
         if postgres_servers.choose() is None:

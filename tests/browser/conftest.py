@@ -24,13 +24,14 @@ WORLD = Path(__file__).parent / "world.js"
 ORIGIN = "http://client.test"  # no such server: the client's files are put there by `client_context`
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def playwright() -> Iterator[Playwright]:
+    # Not for the session: its event loop runs in this thread, and no other could, until it ends.
     with sync_playwright() as playwright:
         yield playwright
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser(playwright: Playwright, chromium_path: Path) -> Iterator[Browser]:
     browser = playwright.chromium.launch(executable_path=chromium_path, args=chromium.arguments())
     yield browser
