@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import bindparam, func, select, text, update
 
 from sender.tables import channels, events, generation
+from shared.log import Generation
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 
 def current_epoch(connection: Connection) -> int:
     return int(connection.execute(_EPOCH).scalar_one())
+
+
+def newest(connection: Connection) -> Generation:
+    """The newest event recorded. Retention keeps it, so that this never goes back by itself."""
+    return Generation(*connection.execute(_NEWEST).one())
 
 
 def begin_epoch(connection: Connection, *, after: int) -> int:
@@ -49,6 +55,7 @@ def _moved(event: str, seq: int, old: int, new: int) -> str:
 
 
 _EPOCH = select(generation.c.epoch)
+_NEWEST = select(generation.c.epoch, func.coalesce(select(func.max(events.c.position)).scalar_subquery(), 0))
 _OUTBOX = select(events.c.position, events.c.epoch, events.c.seq, events.c.text).where(
     events.c.published_at.is_(None)
 )

@@ -8,8 +8,9 @@ script's answer (`shared.log`):
 * STALE: Redis knows a newer epoch than our events have. Either the epoch grew meanwhile, then they have
   moved into it and are read again; or this database is an old copy.
 
-A database that is an old copy (or a new one beside a Redis that knows the old) shows also in a head that is
-beyond ours. Both are alarms, and a new epoch begins: customers get a reset instead of silence.
+A database that is an old copy (or a new one beside a Redis that knows the old) shows also when the relay
+first speaks with Redis, which knows the newest event published (`ob:generation`), and in a head that is
+beyond ours. Each is an alarm, and a new epoch begins: customers get a reset instead of silence.
 
 While Redis is away the outbox grows and requests go on as before.
 """
@@ -27,8 +28,8 @@ from redis.exceptions import RedisError
 
 from sender import history, outbox
 from sender.database import DatabaseError
-from sender.generation import begin_epoch, current_epoch
-from shared.log import LOG_LENGTH, Answer
+from sender.generation import begin_epoch, current_epoch, newest
+from shared.log import LOG_LENGTH, Answer, Generation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -62,6 +63,7 @@ class Relay:
         self._woken = asyncio.Event()
         self._stopping = False
         self._failures = 0
+        self._compared = False  # with what Redis knows, since it was last away
         self._last_turn = asyncio.get_running_loop().time()
         self.redis_up: bool | None = None  # None before the first word with it
 
@@ -93,6 +95,7 @@ class Relay:
         try:
             more = await self._relay_batch()
         except (RedisError, OSError) as error:
+            self._compared = False
             self._note_redis(up=False, reason=str(error))
         except DatabaseError as error:
             if not self._failures:
@@ -116,6 +119,8 @@ class Relay:
             pass
 
     async def _relay_batch(self) -> bool:
+        if not self._compared:
+            await self._compare()
         waiting = await self._database.read(partial(outbox.unpublished, limit=BATCH))
         if not waiting:
             return False
@@ -124,10 +129,24 @@ class Relay:
         beyond = {name: head for name, head in heads.items() if head > channels[name][-1].entry.place}
         if beyond and await self._went_back(beyond):
             return True
-        published = [event.position for channel in heads for event in channels[channel]]
-        if published:
-            await self._database.write(partial(outbox.mark_published, positions=published, now=self._clock()))
-        return len(waiting) == BATCH and bool(published)
+        published = [event for channel in heads for event in channels[channel]]
+        if not published:
+            return False
+        positions = [event.position for event in published]
+        await self._database.write(partial(outbox.mark_published, positions=positions, now=self._clock()))
+        await self._log.advance(
+            max(Generation(event.entry.place.epoch, event.position) for event in published)
+        )
+        return len(waiting) == BATCH
+
+    async def _compare(self) -> None:
+        """Find out whether Redis knows events that the database does not."""
+        known = await self._log.advance(Generation(0, 0))
+        self._note_redis(up=True)
+        if known > await self._database.read(newest):  # read second: another sender may have recorded more
+            await self._renew_epoch(known.epoch)
+            await self._log.advance(await self._database.read(newest))  # tells the gateways, too
+        self._compared = True
 
     async def _publish_channels(self, channels: Mapping[Channel, Sequence[Waiting]]) -> dict[Channel, Place]:
         """Publish them; the heads of those channels that Redis has completely now."""
@@ -138,7 +157,7 @@ class Relay:
             if answer.answer is Answer.GAP:
                 answer = await self._refill(channel, answer.head, entries[-1].place)
             if answer.answer is Answer.STALE:
-                await self._renew_epoch(answer.head)
+                await self._renew_epoch(answer.head.epoch)
             elif answer.answer is not Answer.GAP:  # a second one: Redis was emptied meanwhile, come again
                 heads[channel] = answer.head
         return heads
@@ -182,16 +201,15 @@ class Relay:
         states = await self._database.read(partial(history.states, names=list(heads)))
         for channel, head in heads.items():
             if head > states[channel].head:
-                await self._renew_epoch(head)
+                await self._renew_epoch(head.epoch)
                 return True
         return False
 
-    async def _renew_epoch(self, known: Place) -> None:
-        """Make the database's epoch newer than what Redis knows, or find that it is."""
-        epoch = await self._database.read(current_epoch)
-        if epoch > known.epoch:
+    async def _renew_epoch(self, known: int) -> None:
+        """Make the database's epoch newer than the one that Redis knows, or find that it is."""
+        if await self._database.read(current_epoch) > known:
             return
-        new = await self._database.write(partial(begin_epoch, after=known.epoch))
+        new = await self._database.write(partial(begin_epoch, after=known))
         self._metrics.epoch_changes.inc()
         logger.error("the database went back: redis knows newer events; a new epoch begins", epoch=new)
 

@@ -94,7 +94,14 @@ def _prune_channel(connection: Connection, channel: str, last: int) -> int:
 
 
 # Rows are numbered about as they are recorded, so the oldest are found without an index on time.
-_OLDEST = select(events).order_by(events.c.position).limit(bindparam("limit")).subquery()
+# The newest event stays, however old: it tells that the database did not go back (sender.generation).
+_OLDEST = (
+    select(events)
+    .where(events.c.position < select(func.max(events.c.position)).scalar_subquery())
+    .order_by(events.c.position)
+    .limit(bindparam("limit"))
+    .subquery()
+)
 _OLD = select(_OLDEST.c.channel, _OLDEST.c.seq).where(
     _OLDEST.c.recorded_at < bindparam("before"), _OLDEST.c.published_at.is_not(None)
 )

@@ -79,6 +79,17 @@ if moved and ARGV[3] ~= '' then redis.call('PUBLISH', ARGV[3], 'seen ' .. string
 return moved and 1 or 0
 """
 
+# Notes the newest event published, and answers what was known before.
+_ADVANCE = """
+local known = redis.call('HMGET', KEYS[1], 'epoch', 'position')
+local epoch, position = tonumber(known[1] or 0), tonumber(known[2] or 0)
+local new_epoch, new_position = tonumber(ARGV[1]), tonumber(ARGV[2])
+if new_epoch > epoch or (new_epoch == epoch and new_position > position) then
+  redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'position', ARGV[2])
+end
+return {epoch, position}
+"""
+
 _LIVE = re.compile(rb"([1-9][0-9]{0,15}) ([1-9][0-9]{0,15}) (?=\{)")
 _SEEN = re.compile(rb"seen ([1-9][0-9]{0,15}) (0|[1-9][0-9]{0,15})")
 
@@ -95,6 +106,16 @@ class Answer(enum.Enum):
 class Published(NamedTuple):
     answer: Answer
     head: Place
+
+
+class Generation(NamedTuple):
+    """The newest event that was recorded or published: its epoch, and its position among all events.
+
+    They compare as they follow each other; a position means something within its epoch only.
+    """
+
+    epoch: int
+    position: int
 
 
 class Entry(NamedTuple):
@@ -162,6 +183,7 @@ class LogWriter:
         self._names = names
         self._publish = redis.register_script(_PUBLISH)
         self._see = redis.register_script(_SEE)
+        self._advance = redis.register_script(_ADVANCE)
 
     async def publish(
         self, batches: Sequence[tuple[Channel, Sequence[Entry]]], *, restart: bool = False
@@ -196,6 +218,14 @@ class LogWriter:
                 keys = [self._names.seen(channel)]
                 await self._see(keys=keys, args=[str(place), HEAD_SECONDS, live], client=pipeline)
             await pipeline.execute()
+
+    async def advance(self, newest: Generation) -> Generation:
+        """Note the newest event published; what Redis knew before, zeros where it knew nothing.
+
+        It never goes back: what was known may be newer.
+        """
+        epoch, position = await self._advance(keys=[self._names.generation()], args=list(newest))
+        return Generation(int(epoch), int(position))
 
 
 class LogReader:
