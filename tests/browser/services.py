@@ -101,8 +101,11 @@ class Balancer:
 
 
 def _copy(source: socket.socket, target: socket.socket) -> None:
-    """Until one side ends; then both do."""
-    with source, target, contextlib.suppress(OSError):
-        while data := source.recv(65536):
-            target.sendall(data)
-        target.shutdown(socket.SHUT_RDWR)
+    """Until one side ends, however; then both do."""
+    with source, target:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)  # closing alone wouldn't wake the thread that reads from it

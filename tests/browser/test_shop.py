@@ -78,7 +78,7 @@ def browser_of_alice(playwright: Playwright, executable: Path, profile: Path) ->
         profile,
         executable_path=executable,
         args=chromium.arguments(),
-        viewport={"width": 1180, "height": 760},
+        viewport={"width": 1180, "height": 840},
     )
     watch(context)
     yield context
@@ -90,7 +90,7 @@ def test_an_order_completed_in_the_back_office_pops_up_once_in_alices_browser(
 ) -> None:
     watch(context)
     back_office = context.new_page()
-    back_office.set_viewport_size({"width": 900, "height": 620})
+    back_office.set_viewport_size({"width": 800, "height": 640})
     back_office.goto(orderbell.back_office)
     profile = tmp_path / "alice"
 
@@ -332,17 +332,17 @@ def test_a_refused_token_is_told(context: BrowserContext, processes: Processes) 
 def _take_picture(context: BrowserContext, back_office: Page, shop: Page, path: Path) -> None:
     """Both pages side by side, as two windows."""
     shop.bring_to_front()
-    pictures = [
-        base64.b64encode(page.screenshot(animations="disabled")).decode() for page in (back_office, shop)
-    ]
-    addresses = [back_office.url, shop.url]
+    shop.evaluate("scrollTo(0, 0)")
     windows = "".join(
         f"<figure><figcaption><i></i><i></i><i></i><span>{address}</span></figcaption>"
-        f'<img src="data:image/png;base64,{picture}"></figure>'
-        for address, picture in zip(addresses, pictures, strict=True)
+        f'<img src="data:image/png;base64,{base64.b64encode(picture).decode()}"></figure>'
+        for address, picture in (
+            ("127.0.0.1:8090", back_office.screenshot(animations="disabled")),
+            ("127.0.0.1:8091", shop.screenshot(animations="disabled")),
+        )
     )
     page = context.new_page()
-    page.set_viewport_size({"width": 1480, "height": 860})
+    page.set_viewport_size({"width": 1500, "height": 800})
     page.set_content(f"<style>{_WINDOWS}</style>{windows}")
     path.parent.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=path)
@@ -350,11 +350,11 @@ def _take_picture(context: BrowserContext, back_office: Page, shop: Page, path: 
 
 
 _WINDOWS = """
-    body { margin: 0; height: 860px; background: #d9e4e1; font: 14px system-ui, sans-serif; }
+    body { margin: 0; height: 800px; background: #d9e4e1; font: 14px system-ui, sans-serif; }
     figure { position: absolute; margin: 0; overflow: hidden; border-radius: 12px; background: #fff;
              box-shadow: 0 18px 50px rgb(0 30 30 / .28); }
-    figure:first-of-type { left: 32px; top: 32px; width: 700px; }
-    figure:last-of-type { right: 32px; bottom: 32px; width: 980px; }
+    figure:first-of-type { left: 32px; top: 32px; width: 600px; }
+    figure:last-of-type { right: 32px; bottom: 32px; width: 910px; }
     figcaption { display: flex; gap: 7px; align-items: center; padding: 9px 14px; background: #e9ece8; }
     i { width: 11px; height: 11px; border-radius: 50%; background: #b9c3c0; }
     span { color: #54605f; margin-left: 12px; padding: 2px 14px; border-radius: 99px; background: #fbfcfa; }
