@@ -189,9 +189,9 @@ class Relay:
             self.redis_up = up
             self._metrics.redis_up.set(up)
             if up:
-                logger.info("redis answers the relay")
+                logger.info("redis takes events")
             else:
-                logger.warning("redis is away; events wait in the outbox", reason=reason)
+                logger.warning("redis takes no events; they wait in the outbox", reason=reason)
 
     async def _went_back(self, heads: Mapping[Channel, Place]) -> bool:
         """Whether Redis knows events that the database does not, so that a new epoch had to begin.
