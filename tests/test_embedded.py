@@ -96,6 +96,19 @@ def test_children_go_when_their_parent_is_killed(number: signal.Signals) -> None
     wait_until(lambda: not running(guard))
 
 
+def test_children_are_asked_before_they_are_killed(tmp_path: Path) -> None:
+    asked = tmp_path / "asked"
+    script = (
+        f'trap "touch {asked}; exit" TERM; echo ready >{tmp_path / "ready"}; while :; do sleep 0.05; done'
+    )
+    parent, _, child = parent_of("sh", "-c", script)
+    with parent:
+        wait_until((tmp_path / "ready").exists)
+        parent.kill()
+    wait_until(asked.exists)
+    wait_until(lambda: not running(child))
+
+
 def test_child_that_ignores_sigterm_goes_after_the_grace() -> None:
     parent, _, child = parent_of(sys.executable, "-c", STUBBORN)
     with parent:
