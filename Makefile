@@ -32,7 +32,7 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/dev.stamp
+bench: $(VENV)/bench.stamp
 	@$(BIN)/python -m bench $(ARGS)
 
 # Each begins with what the first has chosen, so that they agree.
@@ -41,6 +41,7 @@ lock: $(BIN)/python
 	$(LOCK) $(ARGS) --output-file requirements.lock
 	$(LOCK) $(ARGS) --constraint requirements.lock --extra embedded --output-file requirements-embedded.lock
 	$(LOCK) $(ARGS) --constraint requirements.lock --group dev --output-file requirements-dev.lock
+	$(LOCK) $(ARGS) --constraint requirements.lock --group bench --output-file requirements-bench.lock
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .schemathesis .coverage htmlcov dist build
@@ -65,4 +66,10 @@ $(VENV)/run.stamp: $(BIN)/python requirements.lock requirements-embedded.lock py
 $(VENV)/dev.stamp: $(VENV)/run.stamp requirements-dev.lock
 	@echo 'orderbell: setting up what tests need'
 	@$(PIP) --require-hashes --requirement requirements-dev.lock
+	@touch $@
+
+$(VENV)/bench.stamp: $(VENV)/run.stamp requirements-bench.lock bench/peers/requirements.lock bench/peers/package-lock.json
+	@echo 'orderbell: setting up what benchmarks need'
+	@$(PIP) --require-hashes --requirement requirements-bench.lock
+	@$(BIN)/python -m bench.peers.install
 	@touch $@

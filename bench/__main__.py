@@ -13,7 +13,9 @@ import click
 from uvicorn.loops.auto import auto_loop_factory
 
 from bench import completions, connecting, fan_out, machine, post_to_frame
+from bench.contenders import OURS
 from bench.load import compile_native
+from bench.peers.gateways import found
 from bench.run import Run
 from shared.embedded import path_server, wheel_server
 from shared.guard import Guard
@@ -21,6 +23,7 @@ from shared.guard import Guard
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from bench.contenders import Contender
     from bench.table import Table
 
 PARTS: dict[str, Callable[[Run], Awaitable[Table]]] = {
@@ -36,8 +39,10 @@ RESULTS = Path(__file__).parent / "results"
 @click.argument("parts", nargs=-1, type=click.Choice(list(PARTS)))
 @click.option("--rounds", default=3, show_default=True, help="Of each measurement; medians are shown.")
 @click.option("--seconds", default=10.0, show_default=True, help="Of one measurement, about.")
+@click.option("--peers/--no-peers", default=True, show_default=True, help="Measure those installed, too.")
+@click.option("--only", default="", help="Contenders whose name has this text, beside the floor.")
 @click.option("--results", default=RESULTS, show_default="bench/results", type=click.Path(path_type=Path))
-def main(parts: Sequence[str], rounds: int, seconds: float, results: Path) -> None:
+def main(parts: Sequence[str], rounds: int, seconds: float, peers: bool, only: str, results: Path) -> None:
     """Measure Orderbell on this machine. Everything runs on loopback and ends with this.
 
     Without PART, all of them. Tables are printed, and written as text and JSON.
@@ -50,12 +55,25 @@ def main(parts: Sequence[str], rounds: int, seconds: float, results: Path) -> No
     with Guard() as guard, tempfile.TemporaryDirectory(prefix="orderbell-bench-") as directory:
         path = Path(directory)
         path.chmod(0o755)  # PostgreSQL runs as another user where we are root
-        run = Run(redis_binary, compile_native(path), path, guard.group, rounds, seconds)
+        run = Run(
+            redis_binary,
+            compile_native(path),
+            path,
+            guard.group,
+            rounds,
+            seconds,
+            _contenders(only, peers=peers),
+        )
         try:
             for name in parts or PARTS:
                 _run_part(run, name, results)
         except KeyboardInterrupt:
             raise click.Abort from None
+
+
+def _contenders(only: str, *, peers: bool) -> tuple[type[Contender], ...]:
+    floor, *others = (*OURS, *(found() if peers else ()))
+    return (floor, *(one for one in others if only.lower() in one.name.lower()))
 
 
 def _run_part(run: Run, name: str, results: Path) -> None:

@@ -16,8 +16,12 @@ import hiredis
 from bench import orders
 from bench.caller import Caller, callers
 from bench.load import line
-from bench.stack import Server, running_redis, running_stack, start_server
+from bench.stack import KEY_PREFIX, Server, running_redis, running_stack, start_server
+from shared.channels import Channel, customer_channel, topic_channel
+from shared.cursors import Place
 from shared.embedded import free_port
+from shared.log import Answer, Entry, LogWriter, Names
+from shared.redis import connect
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +41,7 @@ class Event(NamedTuple):
 class Contender(Protocol):
     name: str
     engineio: bool  # its clients speak Socket.IO
+    connects_at_once: int
 
     async def start(self, run: Run, gateways: int, stack: AsyncExitStack) -> None:
         """Everything that is needed; `stack` ends it."""
@@ -51,7 +56,10 @@ class Contender(Protocol):
         """A line for the load generator."""
 
     async def publish(self, events: Sequence[Event]) -> None:
-        """Returns when they are on their way, in order."""
+        """The way it is meant to be done. Returns when they are on their way, in order."""
+
+    async def publish_to_redis(self, events: Sequence[Event]) -> None:
+        """Into Redis, without anything before it. A run of events goes all this way or all the other."""
 
 
 class Orderbell:
@@ -59,6 +67,7 @@ class Orderbell:
 
     name = "Orderbell"
     engineio = False
+    connects_at_once = 256
 
     def __init__(self) -> None:
         self.stack: Stack
@@ -71,6 +80,8 @@ class Orderbell:
         )
         self.gateways = [server for server in self.stack.servers if server is not self.stack.sender]
         (self._caller,) = await stack.enter_async_context(callers(self.stack.sender.port, 1))
+        redis = await stack.enter_async_context(connect(self.stack.redis.url))
+        self._log = LogWriter(redis, Names(KEY_PREFIX))
 
     @property
     def gateway_pids(self) -> list[int]:
@@ -93,12 +104,20 @@ class Orderbell:
         if answer.status != 202 or b'"refused"' in answer.body:
             raise orders.Refused(f"{answer.status} {answer.body[:500].decode(errors='replace')}")
 
+    async def publish_to_redis(self, events: Sequence[Event]) -> None:
+        """As the relay does, with its script."""
+        entries = [(_channel(event), Entry(Place(1, event.n), payload(event))) for event in events]
+        answers = await self._log.publish([(channel, [entry]) for channel, entry in entries])
+        if any(answer.answer is not Answer.OK for answer in answers):
+            raise orders.Refused(f"Redis answered {answers}")
+
 
 class Floor:
     """native/floor.c"""
 
     name = "floor: C, one send() a delivery"
     engineio = False
+    connects_at_once = 256
 
     def __init__(self) -> None:
         self.gateways: list[Server] = []
@@ -129,6 +148,9 @@ class Floor:
 
     async def publish(self, events: Sequence[Event]) -> None:
         self._redis.publish([(_floor_channel(event), payload(event)) for event in events])
+
+    async def publish_to_redis(self, events: Sequence[Event]) -> None:
+        await self.publish(events)
 
 
 class RedisPublisher:
@@ -164,9 +186,8 @@ def payload(event: Event) -> bytes:
 
 
 def content(event: Event) -> dict[str, Any]:
-    channel = f"topic:{TO_ALL}" if event.customer is None else f"customer:customer-{event.customer}"
     return {
-        **orders.event(channel, n=event.n, sent=time.monotonic_ns()),
+        **orders.event(_channel(event), n=event.n, sent=time.monotonic_ns()),
         "time": "2026-11-23T14:25:00.123Z",
         "datacontenttype": "application/json",
         "epoch": 1,
@@ -175,8 +196,11 @@ def content(event: Event) -> dict[str, Any]:
 
 
 def _cloud_event(event: Event) -> dict[str, Any]:
-    channel = f"topic:{TO_ALL}" if event.customer is None else f"customer:customer-{event.customer}"
-    return orders.event(channel, n=event.n, sent=time.monotonic_ns())
+    return orders.event(_channel(event), n=event.n, sent=time.monotonic_ns())
+
+
+def _channel(event: Event) -> Channel:
+    return topic_channel(TO_ALL) if event.customer is None else customer_channel(f"customer-{event.customer}")
 
 
 def _floor_channel(event: Event) -> str:
@@ -188,4 +212,5 @@ def _pid(process: Any) -> int:
     return int(process.pid)
 
 
-CONTENDERS: tuple[type[Contender], ...] = (Floor, Orderbell)
+# The floor is first: the others are compared with it.
+OURS: tuple[type[Contender], ...] = (Floor, Orderbell)

@@ -1,8 +1,9 @@
 """What a delivery costs a gateway: one event to all, one event to one customer, and that over four gateways.
 
-An event to all follows when the one before has come to everybody. Events to one customer each go at a fixed
-pace, in batches of a hundred customers, so that all gateways wake as often and nobody gains by being given
-more at once. What is counted is processor time, user and system, of the gateways alone; it hardly depends on
+An event to all follows when the one before has come to everybody. Events to one customer each go in batches
+of a hundred customers: flat out, a batch straight into Redis when the one before has come; and at a fixed
+pace, the whole way, where all gateways wake as often and a delivery costs more, because everything is cold
+each time. What is counted is processor time, user and system, of the gateways alone; it hardly depends on
 what else the machine does.
 """
 
@@ -14,7 +15,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from bench.contenders import CONTENDERS, Contender, Event
+from bench.contenders import Contender, Event
 from bench.load import running_load
 from bench.table import Table, median
 from bench.usage import Usage
@@ -58,9 +59,10 @@ class Row:
     width: int  # deliveries of one event
     gateways: int = 1
     seconds_a_step: float = 0.0  # 0: the next step follows when all has come
+    to_redis: bool = False  # with nothing before Redis
 
 
-async def measure(run: Run, make: Callable[[], Contender], row: Row) -> Round:
+async def measure(run: Run, make: type[Contender], row: Row) -> Round:
     """One round on a fresh start."""
     contender = make()
     async with contextlib.AsyncExitStack() as stack:
@@ -68,7 +70,10 @@ async def measure(run: Run, make: Callable[[], Contender], row: Row) -> Round:
         load = stack.enter_context(
             running_load(run.binaries, run.new_directory("load"), run.group, engineio=contender.engineio)
         )
-        await load.connect([contender.connection(n, n % row.gateways) for n in range(SOCKETS)])
+        await load.connect(
+            [contender.connection(n, n % row.gateways) for n in range(SOCKETS)],
+            at_once=contender.connects_at_once,
+        )
         steps = row.steps()
         await _step_for(_WARM_UP_SECONDS, contender, load, row, steps)
         return await _measure(run, contender, load, row, steps)
@@ -104,7 +109,7 @@ async def _step_for(
     started, expected = time.monotonic(), 0
     for number, events in enumerate(steps):
         await asyncio.sleep(max(0.0, started + number * row.seconds_a_step - time.monotonic()))
-        await contender.publish(events)
+        await (contender.publish_to_redis(events) if row.to_redis else contender.publish(events))
         expected += row.width * len(events)
         if not row.seconds_a_step:
             await load.wait_all(expected, seconds=_STEP_SECONDS)
@@ -130,6 +135,7 @@ def to_one() -> Iterator[list[Event]]:
 
 ROWS = (
     Row("to all", to_all, SOCKETS),
+    Row("to one, flat out", to_one, 1, to_redis=True),
     Row("to one", to_one, 1, seconds_a_step=BATCH / PACE),
     Row(f"to one, {GATEWAYS} gateways", to_one, 1, GATEWAYS, seconds_a_step=BATCH / PACE),
 )
@@ -143,7 +149,7 @@ async def run(run: Run) -> Table:
         ["Medians of the rounds; user and system time. Redis: the same of the Redis server."],
     )
     floors: list[float] = []
-    for make in CONTENDERS:
+    for make in run.contenders:
         values: list[str | float | None] = [make.name]
         for column, row in enumerate(ROWS):
             rounds = []
@@ -152,7 +158,7 @@ async def run(run: Run) -> Table:
                 rounds.append(await measure(run, make, row))
             table.rounds += [asdict(one) for one in rounds]
             cost = median([one.microseconds for one in rounds])
-            if make is CONTENDERS[0]:
+            if make is run.contenders[0]:
                 floors.append(cost)
             values += [
                 cost,

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 from bench.stack import running_stack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from bench.contenders import Contender
     from bench.stack import Stack
 
 
@@ -27,6 +28,7 @@ class Run:
     group: int  # process group of whatever is started
     rounds: int
     seconds: float  # of one measurement, about
+    contenders: Sequence[type[Contender]]  # the floor first
     _numbers: Iterator[int] = field(default_factory=itertools.count)
     _started: float = field(default_factory=time.monotonic)
 

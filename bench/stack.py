@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 READY_SECONDS = 30.0
 END_SECONDS = 10.0
 TOKEN_SECONDS = 6 * 3600.0
+KEY_PREFIX = "bench"
 REPOSITORY = Path(__file__).parent.parent
 
 
@@ -108,7 +109,7 @@ class Stack:
         common = {
             "redis_url": self.redis.url,
             "api_keys": self.api_key,
-            "key_prefix": "bench",
+            "key_prefix": KEY_PREFIX,
             "log_level": "WARNING",
         }
         environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}

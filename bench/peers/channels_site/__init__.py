@@ -1,0 +1,1 @@
+"""Django Channels with channels_redis, as the tutorial in its documentation has it; a group a customer."""
