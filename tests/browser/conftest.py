@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 CLIENT = Path(__file__).parents[2] / "receiver" / "browser"
 WORLD = Path(__file__).parent / "world.js"
+PORTS_OF_MAKE_RUN = (8090, 8091, 8092)  # for the README's picture
 ORIGIN = "http://client.test"  # no such server: the client's files are put there by `client_context`
 
 
@@ -50,7 +52,8 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 @pytest.fixture
 def orderbell(processes: Processes) -> Iterator[Services]:
     """All of it, in development mode."""
-    with services.running(processes) as running:
+    ports = PORTS_OF_MAKE_RUN if "ORDERBELL_TEST_SCREENSHOT" in os.environ else ()
+    with services.running(processes, ports=ports) as running:
         yield running
 
 
@@ -122,3 +125,48 @@ def violations(page: Page) -> list[str]:
     """What the page tried that its Content-Security-Policy forbids."""
     directives: list[str] = page.evaluate("violations")
     return directives
+
+
+def contrast_faults(page: Page) -> list[str]:
+    """Texts with less contrast than WCAG 1.4.3 (AA) asks for."""
+    faults: list[str] = page.evaluate(_CONTRAST)
+    return faults
+
+
+_CONTRAST = """() => {
+  const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const paint = (colors) => {
+    canvas.clearRect(0, 0, 1, 1);
+    for (const color of colors) (canvas.fillStyle = color), canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data];
+  };
+  const luminance = ([red, green, blue]) => {
+    const [r, g, b] = [red, green, blue].map((value) => {
+      const part = value / 255;
+      return part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
+    });
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const faults = [];
+  for (const element of document.body.querySelectorAll("*")) {
+    const hasText = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+    const style = getComputedStyle(element);
+    if (!hasText && element.tagName !== "INPUT") continue;
+    if (!element.checkVisibility() || element.getBoundingClientRect().width < 2) continue;
+    const behind = [];
+    for (let at = element; at; at = at.parentElement) behind.unshift(getComputedStyle(at).backgroundColor);
+    const color = element.placeholder ? getComputedStyle(element, "::placeholder").color : style.color;
+    const [text, ground] = [[...behind, color], behind].map((colors) => luminance(paint(colors)));
+    const ratio = (Math.max(text, ground) + 0.05) / (Math.min(text, ground) + 0.05);
+    const size = parseFloat(style.fontSize);
+    const large = size >= 24 || (size >= 18.66 && style.fontWeight >= 700);
+    if (ratio < (large ? 3 : 4.5)) faults.push(`${ratio.toFixed(2)} ${element.outerHTML.slice(0, 80)}`);
+  }
+  return faults;
+}"""
+
+
+def sideways(page: Page) -> int:
+    """Pixels by which the page is wider than its window; WCAG 1.4.10 asks for none at 320."""
+    pixels: int = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+    return max(0, pixels)

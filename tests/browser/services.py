@@ -12,7 +12,7 @@ import httpx2
 from shared.embedded import free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from tests.processes import Processes, ReceiverProcess, SenderProcess
 
@@ -50,11 +50,14 @@ class Services(NamedTuple):
 
 
 @contextlib.contextmanager
-def running(processes: Processes, *, development: bool = True) -> Iterator[Services]:
+def running(
+    processes: Processes, *, development: bool = True, ports: Sequence[int] = ()
+) -> Iterator[Services]:
+    """`ports`: the sender's and two gateways', else free ones."""
     mode = "1" if development else "0"
-    ports = [free_port(), free_port()]
+    sender_port, *ports = ports or [free_port() for _ in range(3)]
     origins = ",".join(f"http://127.0.0.1:{port}" for port in ports)
-    sender = processes.start_sender(development=mode, wait_ready=False)
+    sender = processes.start_sender(port=sender_port, development=mode, wait_ready=False)
     gateways = [
         processes.start_receiver(port=port, development=mode, allowed_origins=origins, wait_ready=False)
         for port in ports

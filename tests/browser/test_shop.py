@@ -8,12 +8,13 @@ import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import expect
 
 from tests import chromium
-from tests.browser.conftest import evaluate, pop_ups, violations, watch
+from tests.browser.conftest import contrast_faults, evaluate, pop_ups, sideways, violations, watch
 from tests.browser.services import Balancer, running
 from tests.waiting import wait_until
 
@@ -329,6 +330,21 @@ def test_a_refused_token_is_told(context: BrowserContext, processes: Processes) 
         expect(page.get_by_role("alert").first).to_contain_text("The gateway ended the connection")
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_everybody_can_read_it_on_any_screen(orderbell: Services, shop: Page, scheme: str) -> None:
+    shop.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type] # a Literal
+    order(shop, "Croissant")
+    orderbell.place_and_complete("1042", message="a-word-that-is-as-long-as-no-word-should-be-" * 8)
+    expect(shop.locator(".orderbell-toast")).to_be_visible()
+    assert contrast_faults(shop) == []
+    for width in (320, 390, 768, 1280):
+        shop.set_viewport_size({"width": width, "height": 800})
+        assert sideways(shop) == 0, width
+    shop.get_by_role("button", name="Sign out").click()
+    expect(shop.get_by_label("Your name")).to_be_focused()
+    assert contrast_faults(shop) == []
+
+
 def _take_picture(context: BrowserContext, back_office: Page, shop: Page, path: Path) -> None:
     """Both pages side by side, as two windows."""
     shop.bring_to_front()
@@ -337,12 +353,12 @@ def _take_picture(context: BrowserContext, back_office: Page, shop: Page, path: 
         f"<figure><figcaption><i></i><i></i><i></i><span>{address}</span></figcaption>"
         f'<img src="data:image/png;base64,{base64.b64encode(picture).decode()}"></figure>'
         for address, picture in (
-            ("127.0.0.1:8090", back_office.screenshot(animations="disabled")),
-            ("127.0.0.1:8091", shop.screenshot(animations="disabled")),
+            (urlsplit(page.url).netloc, page.screenshot(animations="disabled"))
+            for page in (back_office, shop)
         )
     )
     page = context.new_page()
-    page.set_viewport_size({"width": 1500, "height": 800})
+    page.set_viewport_size({"width": 1580, "height": 800})
     page.set_content(f"<style>{_WINDOWS}</style>{windows}")
     path.parent.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=path)

@@ -47,7 +47,12 @@ function open({ customer, getToken }) {
     if (code !== 1000) leave(`The gateway ended the connection: ${reason || code}.`);
   });
 
+  // Orders may have been placed in another tab meanwhile.
+  const looking = new AbortController();
+  document.addEventListener("visibilitychange", () => !document.hidden && orders.load().catch(showFailure), looking);
+
   function leave(failure = "") {
+    looking.abort();
     source.close();
     orders.clear();
     alerts.clear();

@@ -1,0 +1,165 @@
+"""The back office page: open orders, and a button that completes each, once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.conftest import contrast_faults, sideways, violations, watch
+from tests.browser.services import running
+
+if TYPE_CHECKING:
+    from playwright.sync_api import BrowserContext, Locator, Page, Route
+
+    from tests.browser.services import Services
+    from tests.processes import Processes
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture
+def back_office(context: BrowserContext, orderbell: Services) -> Page:
+    """With three open orders: 1, 2 and 3."""
+    watch(context)
+    for number, item in enumerate(("Flat white", "Croissant", "Tomato soup"), 1):
+        orderbell.place(str(number), item=item)
+    page = context.new_page()
+    page.goto(orderbell.back_office)
+    expect(rows(page)).to_have_count(3)
+    return page
+
+
+def rows(page: Page) -> Locator:
+    return page.locator("#open li:not([data-done])")
+
+
+def row(page: Page, number: str) -> Locator:
+    return page.locator(f'#open li[data-order-id="{number}"]')
+
+
+def completed(page: Page, number: str) -> Locator:
+    return page.locator(f'#completed li[data-order-id="{number}"]')
+
+
+def messages(orderbell: Services) -> list[str]:
+    """Of all of Alice's events."""
+    events = orderbell.api.get("/channels/customer:alice/events").raise_for_status().json()["events"]
+    return [event["data"]["message"] for event in events]
+
+
+def test_orders_come_and_go_by_themselves_and_what_is_typed_stays(
+    back_office: Page, orderbell: Services
+) -> None:
+    expect(back_office.locator("#open strong")).to_have_text(["Flat white", "Croissant", "Tomato soup"])
+    message = back_office.get_by_label("Message to the customer of order 2")
+    message.fill("Mind the")
+    orderbell.place("4", "bob")
+    orderbell.complete("1")
+    expect(row(back_office, "4")).to_contain_text("bob")
+    expect(row(back_office, "1")).to_have_count(0)
+    expect(completed(back_office, "1")).to_be_visible()
+    expect(message).to_be_focused()
+    back_office.keyboard.type(" crumbs")
+    expect(message).to_have_value("Mind the crumbs")
+
+
+def test_the_list_is_worked_through_by_keyboard(back_office: Page, orderbell: Services) -> None:
+    back_office.get_by_label("Message to the customer of order 1").focus()
+    back_office.keyboard.type("One")
+    back_office.keyboard.press("Enter")
+    expect(completed(back_office, "1")).to_be_visible()
+    expect(row(back_office, "1")).to_have_count(0)
+    back_office.get_by_role("button", name="Complete order 2").focus()
+    back_office.keyboard.press("Enter")
+    expect(row(back_office, "2")).to_have_count(0)
+    expect(back_office.get_by_role("button", name="Complete order 3")).to_be_focused()
+    assert messages(orderbell) == ["One", "Order 2 is complete"]
+
+
+def test_a_double_click_completes_one_order(back_office: Page, orderbell: Services) -> None:
+    back_office.get_by_role("button", name="Complete order 1").dblclick()
+    expect(completed(back_office, "1")).to_be_visible()
+    expect(row(back_office, "1")).to_have_count(0)
+    assert messages(orderbell) == ["Order 1 is complete"]
+    expect(rows(back_office)).to_have_count(2)
+
+
+def test_a_lost_answer_is_asked_for_again_and_nothing_is_completed_twice(
+    back_office: Page, orderbell: Services
+) -> None:
+    keys: list[str | None] = []
+
+    def lose_two_answers(route: Route) -> None:
+        keys.append(route.request.header_value("idempotency-key"))
+        if len(keys) <= 2:
+            route.fetch()  # the sender has done it, and the page never hears
+            route.abort("connectionreset")
+        else:
+            route.continue_()
+
+    back_office.route("**/complete", lose_two_answers)
+    row(back_office, "1").get_by_role("textbox").fill("Once")
+    row(back_office, "1").get_by_role("button").click()
+    expect(completed(back_office, "1")).to_be_visible(timeout=10_000)
+    expect(row(back_office, "1")).to_have_count(0, timeout=10_000)
+    assert len(keys) == 3
+    assert len(set(keys)) == 1
+    assert keys[0]
+    assert messages(orderbell) == ["Once"]
+
+
+def test_while_the_sender_is_away_it_says_so_and_goes_on_by_itself(
+    back_office: Page, orderbell: Services
+) -> None:
+    orderbell.sender.kill()
+    expect(back_office.locator("#connection")).to_have_text("No answer; trying again")
+    row(back_office, "1").get_by_role("button").click()
+    expect(row(back_office, "1")).to_contain_text("No answer; trying again")
+    orderbell.sender.start()
+    expect(completed(back_office, "1")).to_be_visible(timeout=15_000)
+    expect(back_office.locator("#connection")).to_have_text("Up to date")
+    assert messages(orderbell) == ["Order 1 is complete"]
+
+
+def test_what_customers_order_is_text(back_office: Page, orderbell: Services) -> None:
+    attack = "<img src=x onerror=\"document.title='hit'\">"
+    orderbell.place("666", item=attack)
+    expect(row(back_office, "666")).to_contain_text(attack)
+    row(back_office, "666").get_by_role("button").click()
+    expect(completed(back_office, "666")).to_contain_text(attack)
+    assert back_office.title() == "Orderbell back office"
+    assert violations(back_office) == []
+
+
+def test_without_development_mode_it_asks_for_the_key(context: BrowserContext, processes: Processes) -> None:
+    with running(processes, development=False) as orderbell:
+        orderbell.place("1")
+        page = context.new_page()
+        page.goto(orderbell.back_office)
+        key = page.get_by_label("API key")
+        key.fill("not the key at all")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("alert").first).not_to_be_empty()
+        key.fill(processes.api_key)
+        page.keyboard.press("Enter")
+        expect(rows(page)).to_have_count(1)
+        page.reload()
+        expect(rows(page)).to_have_count(1)
+        page.get_by_role("button", name="Forget the API key").click()
+        expect(key).to_be_focused()
+        page.reload()
+        expect(key).to_be_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_everybody_can_read_it_on_any_screen(back_office: Page, scheme: str) -> None:
+    back_office.emulate_media(color_scheme=scheme)  # type: ignore[arg-type] # a Literal, parametrised
+    row(back_office, "1").get_by_role("button").click()
+    expect(completed(back_office, "1")).to_be_visible()
+    expect(row(back_office, "1")).to_have_count(0)
+    assert contrast_faults(back_office) == []
+    for width in (320, 390, 768, 1280):
+        back_office.set_viewport_size({"width": width, "height": 800})
+        assert sideways(back_office) == 0, width
