@@ -312,11 +312,16 @@ async def test_without_development_mode_there_is_no_key_to_get(
         assert 'data-development="false"' in (await client.get("/")).text
 
 
-async def test_completion_reaches_redis_by_itself(sender: RunningSender) -> None:
+@pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "a-key"}])
+async def test_completion_reaches_redis_without_waiting_for_the_next_poll(
+    sender: RunningSender, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
+) -> None:
+    monkeypatch.setattr("sender.relay.POLL_SECONDS", 60)
+    await asyncio.sleep(1.1)  # the poll that has begun before
     await sender.place("1042")
-    event = (await sender.complete("1042")).json()["event"]
+    event = (await sender.complete("1042", headers=headers)).json()["event"]
     key = sender.names.log(event["channel"])
-    await await_until(lambda: log_has(sender, key, 1))
+    await await_until(lambda: log_has(sender, key, 1), timeout=5)
 
 
 async def log_has(sender: RunningSender, key: str, count: int) -> bool:
