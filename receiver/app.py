@@ -47,25 +47,28 @@ def create_app(
     routes: list[BaseRoute] = [
         WebSocketRoute("/events", websocket.endpoint),
         Route("/events", http.upgrade_required),
-        Route("/tickets", http.issue_ticket, methods=["POST"]),
+        Route("/tickets", http.issue_ticket, methods=["POST", "OPTIONS"], middleware=[_cors(origins)]),
         Route("/livez", http.livez),
         Route("/readyz", http.readyz),
         Route("/metrics", http.metrics),
         *(development.routes() if development else ()),
         *page_routes(development=development is not None),
     ]
-    cors = Middleware(
-        CORSMiddleware,
-        allow_origins=sorted(origins.allowed),
-        allow_methods=["GET", "POST"],
-        allow_headers=["authorization", "content-type", "last-event-id"],
-        allow_credentials=True,
-    )
     return Starlette(
         routes=routes,
-        middleware=[cors],
         exception_handlers=HANDLERS,
         lifespan=lambda app: _running(gateway, resources),
+    )
+
+
+def _cors(origins: Origins) -> Middleware:
+    """For the one call that other sites' pages make; a WebSocket would only pay for it."""
+    return Middleware(
+        CORSMiddleware,
+        allow_origins=sorted(origins.allowed),
+        allow_methods=["POST"],
+        allow_headers=["authorization"],
+        allow_credentials=True,
     )
 
 

@@ -40,6 +40,8 @@ class Batch(Generic[Q, A]):
         while True:
             await self._asked.wait()
             self._asked.clear()
+            # Whoever else is about to ask in this turn of the loop comes along.
+            await asyncio.sleep(0)
             while self._waiting:
                 await self._answer_some()
 

@@ -18,7 +18,7 @@ from receiver.catch_up import CatchUp, Unavailable
 from receiver.hub import Repairing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Sequence
 
     from receiver.hub import Feed, Hub
     from shared.cursors import Place
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 CHECK_SECONDS = 3.0
 PULL_SECONDS = 1.0
 CHECKS_PER_SECOND = 1_000  # heads; with more than 3,000 feeds a round takes longer, and its cost stays
-_CHANNELS_PER_PIPELINE = 1_000
+_CHANNELS_PER_PIPELINE = 100
+_BREATH_SECONDS = 0.01  # between two pipelines: nobody's event waits behind a whole round
 
 logger = structlog.get_logger(__name__)
 
@@ -93,12 +94,21 @@ class Repair:
             return
         feeds = [feed for feed in self._hub.feeds if feed.repair is Repairing.NO]
         for start in range(0, len(feeds), _CHANNELS_PER_PIPELINE):
-            part = feeds[start : start + _CHANNELS_PER_PIPELINE]
-            try:
-                heads = await self._log.heads([feed.channel for feed in part])
-            except (RedisError, OSError, TimeoutError):
+            if not await self._check(feeds[start : start + _CHANNELS_PER_PIPELINE]):
                 return  # the subscription notices the same, and then we pull
-            self._request_where_behind(part, heads)
+            await asyncio.sleep(_BREATH_SECONDS)
+
+    async def _check(self, feeds: Sequence[Feed]) -> bool:
+        """Compare some feeds with their heads; False where Redis does not answer."""
+        places = [feed.place for feed in feeds]
+        try:
+            heads = await self._log.heads([feed.channel for feed in feeds])
+        except (RedisError, OSError, TimeoutError):
+            return False
+        for feed, place, head in zip(feeds, places, heads, strict=True):
+            if _is_out_of_place(feed, place, head):
+                self.request(feed, "check")
+        return True
 
     def learn_epoch(self, epoch: int) -> None:
         """The database went back: every cursor of before must be judged anew, of quiet channels too."""
@@ -110,16 +120,17 @@ class Repair:
                 feed.seen = None
                 self.request(feed, "epoch")
 
-    def _request_where_behind(self, feeds: Iterable[Feed], heads: Iterable[Place | None]) -> None:
-        for feed, head in zip(feeds, heads, strict=True):
-            # No head: Redis was emptied, or nothing was ever published. Only the history knows which.
-            unknown, feed.headless = head is None and not feed.headless, head is None
-            behind = head is not None and head != feed.place
-            ahead = feed.heard is not None and feed.place is not None and feed.heard > feed.place
-            if feed.place is None or unknown or behind or ahead:
-                self.request(feed, "check")
-
     def _pull(self) -> None:
         metrics.pull_mode.set(1)
         for feed in self._hub.feeds:
             self.request(feed, "pull")
+
+
+def _is_out_of_place(feed: Feed, place: Place | None, head: Place | None) -> bool:
+    """Compares with `place`, where the feed was when the head was asked for, and with where it is now."""
+    if place is None or feed.place is None:
+        return True
+    asked, feed.headless = feed.headless, head is None
+    if head is None:  # emptied, or nothing was ever published; only the history knows which, and only once
+        return not asked
+    return head > feed.place or head < place or feed.place < (feed.heard or place)
