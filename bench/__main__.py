@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 from uvicorn.loops.auto import auto_loop_factory
 
-from bench import completions, connecting, fan_out, machine, post_to_frame
+from bench import completions, connecting, fan_out, growth, latency, machine, post_to_frame, storm
 from bench.contenders import OURS
 from bench.load import compile_native
 from bench.peers.gateways import found
@@ -31,6 +31,9 @@ PARTS: dict[str, Callable[[Run], Awaitable[Table]]] = {
     "completions": completions.run,
     "fan-out": fan_out.run,
     "connecting": connecting.run,
+    "latency": latency.run,
+    "storm": storm.run,
+    "growth": growth.run,
 }
 RESULTS = Path(__file__).parent / "results"
 

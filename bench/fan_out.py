@@ -45,6 +45,9 @@ class Round:
     redis_cpu: float
     load_cpu: float
     bytes: int  # of one event's text
+    p50_ms: float  # from the moment it was published to its arrival
+    p99_ms: float
+    max_ms: float
 
     @property
     def microseconds(self) -> float:
@@ -60,6 +63,7 @@ class Row:
     gateways: int = 1
     seconds_a_step: float = 0.0  # 0: the next step follows when all has come
     to_redis: bool = False  # with nothing before Redis
+    sockets: int = SOCKETS
 
 
 async def measure(run: Run, make: type[Contender], row: Row) -> Round:
@@ -71,7 +75,7 @@ async def measure(run: Run, make: type[Contender], row: Row) -> Round:
             running_load(run.binaries, run.new_directory("load"), run.group, engineio=contender.engineio)
         )
         await load.connect(
-            [contender.connection(n, n % row.gateways) for n in range(SOCKETS)],
+            [contender.connection(n, n % row.gateways) for n in range(row.sockets)],
             at_once=contender.connects_at_once,
         )
         steps = row.steps()
@@ -98,6 +102,9 @@ async def _measure(
         redis_cpu,
         after.cpu - before.cpu,
         after.bytes // after.delivered,
+        after.p50_ms,
+        after.p99_ms,
+        after.max_ms,
     )
 
 
@@ -125,12 +132,12 @@ def to_all() -> Iterator[list[Event]]:
         yield [Event(None, n)]
 
 
-def to_one() -> Iterator[list[Event]]:
+def to_one(sockets: int = SOCKETS, batch: int = BATCH) -> Iterator[list[Event]]:
     n = 0
     while True:
         n += 1
-        for first in range(0, SOCKETS, BATCH):
-            yield [Event(customer, n) for customer in range(first, first + BATCH)]
+        for first in range(0, sockets, batch):
+            yield [Event(customer, n) for customer in range(first, first + batch)]
 
 
 ROWS = (

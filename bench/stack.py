@@ -92,6 +92,7 @@ class Stack:
                 "jwt_secret": self.jwt_secret,
                 "sender_url": f"http://127.0.0.1:{self.sender.port}",
                 "drain_seconds": "0",
+                "max_connections": "20000",
             },
         )
 
