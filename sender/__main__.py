@@ -23,11 +23,13 @@ from sender.page_files import PageFiles
 from sender.relay import Relay
 from sender.retention import Retention
 from sender.seen import SeenTeller
+from sender.sweep import Sweep
 from shared.auth import ApiKeys
-from shared.log import LogWriter, Names
+from shared.log import LogReader, LogWriter, Names
 from shared.logs import configure_logs
 from shared.redis import connect
 from shared.settings import SenderSettings, load
+from shared.wire import Pipelines
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -59,9 +61,15 @@ def main(host: str, port: int) -> None:
 async def serve(settings: SenderSettings, listener: socket.socket) -> None:
     """Everything is built here and ends with this."""
     metrics = Metrics()
-    async with open_database(settings.database_url) as database, connect(settings.redis_url) as redis:
-        log = LogWriter(redis, Names(settings.key_prefix))
+    async with (
+        open_database(settings.database_url) as database,
+        connect(settings.redis_url) as redis,
+        Pipelines(redis) as pipelines,
+    ):
+        names = Names(settings.key_prefix)
+        log = LogWriter(redis, names)
         relay = Relay(database, log, metrics, _now)
+        sweep = Sweep(database, LogReader(pipelines, names), metrics, relay.wake)
         teller = SeenTeller(log)
         retention = Retention(database, metrics, _now, history_days=settings.history_days)
         pages = PageFiles(PAGE, settings.api_keys[0] if settings.development else None)
@@ -71,7 +79,7 @@ async def serve(settings: SenderSettings, listener: socket.socket) -> None:
         # A task that dies takes the process with it, loudly: its supervisor starts a whole one.
         async with asyncio.TaskGroup() as tasks:
             relaying = tasks.create_task(relay.run())
-            others = [tasks.create_task(teller.run()), tasks.create_task(retention.run())]
+            others = [tasks.create_task(part.run()) for part in (sweep, teller, retention)]
             await _Server(settings, app).serve(sockets=[listener])
             relay.stop()
             await asyncio.wait({relaying}, timeout=RELAY_END_SECONDS)

@@ -38,6 +38,11 @@ class Metrics:
             "Events published anew because Redis had lost them.",
             registry=self.registry,
         )
+        self.returned = Counter(
+            "orderbell_sweep_returned",
+            "Events that went back into the outbox because Redis had lost them.",
+            registry=self.registry,
+        )
         self.epoch_changes = Counter(
             "orderbell_epoch_changes",
             "Times that the database was found to have gone back.",

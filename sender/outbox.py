@@ -72,6 +72,21 @@ class Backlog(NamedTuple):
     oldest: str | None  # when its oldest event was recorded
 
 
+class Tail(NamedTuple):
+    """Events at the end of a channel: those that follow a seq, up to a place."""
+
+    channel: Channel
+    after: int
+    last: Place
+
+
+class Recent(NamedTuple):
+    """Channels that had events among the newest, and the position from which on those are."""
+
+    tails: list[Tail]
+    oldest: int
+
+
 def digest(*parts: bytes) -> str:
     """Short enough for an index, long enough that nobody finds two texts with the same."""
     state = hashlib.blake2b(digest_size=16)
@@ -123,6 +138,27 @@ def mark_published(connection: Connection, positions: Iterable[int], *, now: dat
 def backlog(connection: Connection) -> Backlog:
     """How much waits in the outbox."""
     return Backlog(*connection.execute(_BACKLOG).one())
+
+
+def recent(connection: Connection, *, before: int | None, window: int) -> Recent:
+    """Which channels the newest published events are in, and how far; `before` goes back from there."""
+    newest = before if before is not None else connection.execute(_AFTER_NEWEST).scalar_one()
+    rows = connection.execute(_RECENT, {"oldest": newest - window, "newest": newest})
+    return Recent(
+        [Tail(Channel(channel), first - 1, Place(epoch, last)) for channel, epoch, first, last in rows],
+        newest - window,
+    )
+
+
+def return_tails(connection: Connection, tails: Sequence[Tail]) -> int:
+    """They wait in the outbox again; how many events."""
+    return sum(
+        connection.execute(
+            _RETURN,
+            {"of": tail.channel, "of_epoch": tail.last.epoch, "after": tail.after, "last": tail.last.seq},
+        ).rowcount
+        for tail in sorted(tails)  # by name, as everybody locks channels
+    )
 
 
 class _Known(NamedTuple):
@@ -208,3 +244,25 @@ _MARK = (
     .values(published_at=bindparam("now"))
 )
 _BACKLOG = select(func.count(), func.min(events.c.recorded_at)).where(events.c.published_at.is_(None))
+_AFTER_NEWEST = select(func.coalesce(func.max(events.c.position), 0) + 1)
+_RECENT = (
+    select(events.c.channel, events.c.epoch, func.min(events.c.seq), func.max(events.c.seq))
+    .where(
+        events.c.position >= bindparam("oldest"),
+        events.c.position < bindparam("newest"),
+        events.c.published_at.is_not(None),
+        events.c.epoch == _EPOCH,
+    )
+    .group_by(events.c.channel, events.c.epoch)
+)
+_RETURN = (
+    update(events)
+    .where(
+        events.c.channel == bindparam("of"),
+        events.c.epoch == bindparam("of_epoch"),
+        events.c.seq > bindparam("after"),
+        events.c.seq <= bindparam("last"),
+        events.c.published_at.is_not(None),
+    )
+    .values(published_at=None)
+)

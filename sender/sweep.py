@@ -1,0 +1,80 @@
+"""The sweep: finds what Redis has lost of the newest events, and has it published again.
+
+A Redis that fails over to a replica without the tail, or restarts with the last second missing, goes on as
+if nothing had happened. A channel's next event would show it, as a gap; but a channel may have no next event
+for days, and whoever comes back meanwhile would be told by Redis that there is nothing new.
+
+So every channel's head in Redis is compared with the database, for the newest events: what is lost is
+always a tail. Nobody has to have noticed the fail-over, which connections that are opened again in silence
+hide, and each part of a cluster may have its own. What is lost goes back into the outbox, and the relay
+publishes it as ever; gateways that have it drop the repetition.
+
+A channel of which Redis knows no head at all needs nothing: whoever wants to know asks the history then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING
+
+import structlog
+from redis.exceptions import RedisError
+
+from sender import outbox
+from sender.database import DatabaseError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sender.database import Database
+    from sender.metrics import Metrics
+    from sender.outbox import Tail
+    from shared.log import LogReader
+
+logger = structlog.get_logger("sender")
+
+EVERY_SECONDS = 2.0
+WINDOW = 2_000  # events; where some of them are lost, as many before them are looked at, and so on
+
+
+class Sweep:
+    def __init__(
+        self, database: Database, log: LogReader, metrics: Metrics, wake_relay: Callable[[], None]
+    ) -> None:
+        self._database = database
+        self._log = log
+        self._metrics = metrics
+        self._wake_relay = wake_relay
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await asyncio.sleep(EVERY_SECONDS)
+            try:
+                await self.sweep()
+            except (RedisError, OSError, DatabaseError) as error:  # the relay meets the same, and tells
+                logger.debug("no sweep now", reason=str(error))
+
+    async def sweep(self) -> int:
+        """How many events were lost."""
+        lost, before = 0, None
+        while True:
+            recent = await self._database.read(partial(outbox.recent, before=before, window=WINDOW))
+            behind = await self._behind(recent.tails)
+            if not behind:
+                return lost
+            returned = await self._database.write(partial(outbox.return_tails, tails=behind))
+            self._wake_relay()
+            self._metrics.returned.inc(returned)
+            logger.warning("redis has lost events; they are published again", count=returned)
+            lost, before = lost + returned, recent.oldest
+
+    async def _behind(self, tails: list[Tail]) -> list[Tail]:
+        """Of each channel what follows the head that Redis knows."""
+        heads = await self._log.heads([tail.channel for tail in tails])
+        return [
+            tail._replace(after=head.seq)
+            for tail, head in zip(tails, heads, strict=True)
+            if head is not None and head.epoch == tail.last.epoch and head < tail.last
+        ]

@@ -1,0 +1,170 @@
+"""The sweep against a real Redis whose tail is taken away, as a fail-over does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sender import outbox
+from sender import sweep as sweep_module
+from sender.generation import begin_epoch
+from sender.sweep import Sweep
+from shared.channels import Channel
+from shared.cursors import Place
+from shared.log import LogReader
+from shared.redis import connect
+from shared.wire import Pipelines
+from tests.senders import run_sender
+from tests.waiting import await_until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from redis.asyncio import Redis
+
+    from shared.embedded import EmbeddedServer
+    from tests.senders import RunningSender
+
+pytestmark = pytest.mark.anyio
+
+ALICE, BOB = Channel("customer:alice"), Channel("customer:bob")
+
+
+class Bench:
+    def __init__(self, sender: RunningSender, pipelines: Pipelines) -> None:
+        self.sender = sender
+        self.log = LogReader(pipelines, sender.names)
+        self.woken = 0
+        self.orders = 0
+        self.sweep = Sweep(sender.database, self.log, sender.metrics, self._wake)
+
+    def _wake(self) -> None:
+        self.woken += 1
+        self.sender.relay.wake()
+
+    async def complete(self, *customers: str) -> None:
+        """And all of it is published."""
+        for customer in customers:
+            self.orders += 1
+            await self.sender.place(str(self.orders), customer)
+            assert (await self.sender.complete(str(self.orders))).status_code == 200
+        await self.all_published()
+
+    async def all_published(self) -> None:
+        await await_until(self._nothing_waits)
+
+    async def _nothing_waits(self) -> bool:
+        return (await self.sender.database.read(outbox.backlog)).size == 0
+
+    async def lose_tail(self, channel: Channel, head: Place) -> None:
+        """Redis is as it was when this was the channel's newest place."""
+        names, redis = self.sender.names, self.sender.redis
+        entries = await redis.xrange(names.log(channel), min=f"({head.seq}-0")
+        await redis.xdel(names.log(channel), *(entry_id for entry_id, _ in entries))
+        # XADD must take the same ids again.
+        await redis.execute_command("XSETID", names.log(channel), f"{head.seq}-0")
+        await redis.hset(names.head(channel), "seq", head.seq)
+
+    async def seqs(self, channel: Channel) -> list[int]:
+        (read,) = await self.log.read([(channel, 0)], limit=10_000)
+        return [entry.place.seq for entry in read.entries]
+
+
+@pytest.fixture
+async def bench(
+    database_url: str, redis_url: str, key_prefix: str, anyio_backend: object
+) -> AsyncIterator[Bench]:
+    async with (
+        run_sender(database_url, redis_url, key_prefix) as sender,
+        Pipelines(sender.redis) as pipelines,
+    ):
+        yield Bench(sender, pipelines)
+
+
+async def test_lost_tail_of_a_quiet_channel_is_published_again(bench: Bench) -> None:
+    await bench.complete(*["alice"] * 5, "bob")
+    await bench.lose_tail(ALICE, Place(1, 2))
+    async with bench.sender.redis.pubsub() as heard:
+        await heard.subscribe(bench.sender.names.live(ALICE))
+        assert await bench.sweep.sweep() == 3
+        await bench.all_published()
+        live = []
+        while len(live) < 3:
+            message = await heard.get_message(timeout=5)
+            if message and message["type"] == "message":
+                live.append(int(message["data"].split(b" ")[1]))
+    assert live == [3, 4, 5]
+    assert await bench.seqs(ALICE) == [1, 2, 3, 4, 5]
+    assert await bench.log.heads([ALICE, BOB]) == [Place(1, 5), Place(1, 1)]
+    assert await bench.sweep.sweep() == 0
+
+
+async def test_redis_that_has_everything_is_left_alone(bench: Bench) -> None:
+    await bench.complete("alice", "bob")
+    assert await bench.sweep.sweep() == 0
+    assert bench.woken == 0
+
+
+async def test_channel_without_a_head_is_left_to_the_history(bench: Bench) -> None:
+    await bench.complete("alice")
+    await bench.sender.redis.delete(bench.sender.names.head(ALICE), bench.sender.names.log(ALICE))
+    assert await bench.sweep.sweep() == 0
+
+
+async def test_long_tail_is_followed_back_to_its_beginning(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep_module, "WINDOW", 4)
+    await bench.complete(*["alice", "bob"] * 8)
+    await bench.lose_tail(ALICE, Place(1, 2))
+    await bench.lose_tail(BOB, Place(1, 1))
+    assert await bench.sweep.sweep() == 6 + 7
+    await bench.all_published()
+    assert await bench.seqs(ALICE) == await bench.seqs(BOB) == list(range(1, 9))
+
+
+async def test_events_of_an_epoch_that_is_over_stay_where_they_are(bench: Bench) -> None:
+    await bench.complete("alice", "alice")
+    await bench.lose_tail(ALICE, Place(1, 1))
+    await bench.sender.database.write(lambda connection: begin_epoch(connection, after=1))
+    assert await bench.sweep.sweep() == 0
+
+
+class Counting(Sweep):
+    """Counts how often it began."""
+
+    begun = 0
+
+    async def sweep(self) -> int:
+        self.begun += 1
+        return await super().sweep()
+
+
+async def test_sweep_outlives_a_redis_that_is_away(
+    database_url: str, redis_server: EmbeddedServer, key_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep_module, "EVERY_SECONDS", 0.05)
+    async with (
+        run_sender(database_url, redis_server.url, key_prefix) as sender,
+        connect(redis_server.url, retries=0) as redis,
+        Pipelines(redis) as pipelines,
+    ):
+        bench = Bench(sender, pipelines)
+        await bench.complete(*["alice"] * 3)
+        sweep = Counting(sender.database, bench.log, sender.metrics, bench._wake)
+        sweeping = asyncio.create_task(sweep.run())
+        redis_server.kill()
+        begun = sweep.begun
+        await await_until(lambda: sweep.begun > begun + 1)
+        redis_server.start()
+        await bench.complete("alice")
+        await bench.lose_tail(ALICE, Place(1, 2))
+        await await_until(lambda: bench.woken > 0)
+        await bench.all_published()
+        sweeping.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await sweeping
+        assert await bench.seqs(ALICE) == [1, 2, 3, 4]
