@@ -173,7 +173,9 @@ def test_the_pop_up_is_closed_by_keyboard_and_the_focus_returns(orderbell: Servi
     expect(shop.locator("#alerts li")).to_contain_text("Order 1042 is complete")
 
 
-def test_a_killed_gateway_costs_nothing_but_time(context: BrowserContext, orderbell: Services) -> None:
+def test_gateways_that_are_killed_or_drained_cost_nothing_but_time(
+    context: BrowserContext, orderbell: Services
+) -> None:
     first, second = orderbell.gateways
     watch(context)
     with Balancer([first.port, second.port]) as balancer:
@@ -187,16 +189,44 @@ def test_a_killed_gateway_costs_nothing_but_time(context: BrowserContext, orderb
         orderbell.place_and_complete("2")
         expect(page.locator("#alerts li")).to_have_count(2, timeout=15_000)
 
-        second.kill()
-        orderbell.place_and_complete("3")
-        expect(page.locator("#connection")).not_to_have_text(re.compile("^Connected"))
         first.start()
-        second.start()
-        expect(page.locator("#alerts li")).to_have_count(3, timeout=30_000)
+        second.terminate()
+        orderbell.place_and_complete("3")
+        expect(page.locator("#alerts li")).to_have_count(3, timeout=15_000)
+
+        first.kill()
         orderbell.place_and_complete("4")
-        expect(page.locator("#alerts li")).to_have_count(4)
-        wait_until(lambda: len(pop_ups(page)) == 4)
-        assert re.findall(r"Order (\d) is complete", " ".join(pop_ups(page))) == ["1", "2", "3", "4"]
+        expect(page.locator("#connection")).not_to_have_text(re.compile("^Connected"))
+        second.start()
+        expect(page.locator("#alerts li")).to_have_count(4, timeout=30_000)
+        orderbell.place_and_complete("5")
+        expect(page.locator("#alerts li")).to_have_count(5)
+        wait_until(lambda: len(pop_ups(page)) == 5)
+        assert re.findall(r"Order (\d) is complete", " ".join(pop_ups(page))) == ["1", "2", "3", "4", "5"]
+
+
+def test_a_page_that_comes_back_from_the_back_forward_cache_goes_on(
+    playwright: Playwright, chromium_path: Path, orderbell: Services
+) -> None:
+    browser = playwright.chromium.launch(
+        executable_path=chromium_path,
+        args=chromium.arguments(),
+        ignore_default_args=["--disable-back-forward-cache"],
+    )
+    with browser:
+        context = browser.new_context()
+        watch(context)
+        page = context.new_page()
+        page.goto(orderbell.shop)
+        sign_in(page)
+        page.evaluate("window.same = true")
+        page.goto(f"{orderbell.shop}livez")
+        orderbell.place_and_complete("1042")
+        page.go_back(wait_until="commit")  # "load" doesn't come again
+        expect(page.locator("#alerts li")).to_contain_text("Order 1042 is complete")
+        wait_until(lambda: pop_ups(page))
+        assert pop_ups(page) == ["Your order is complete: Order 1042 is complete"]
+        assert page.evaluate("window.same") is True
 
 
 VISIBILITIES = [("visible", "visible"), ("visible", "hidden"), ("hidden", "visible"), ("hidden", "hidden")]

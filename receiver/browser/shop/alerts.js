@@ -7,7 +7,7 @@
  * @property {string} subject
  * @property {unknown} item
  * @property {string} time
- * @property {"" | "here" | "tab" | "device"} by  who has shown it
+ * @property {"" | "here" | "tab" | "device" | "before"} by  who has shown it; before: whoever, on an earlier visit
  */
 
 import { element, make, picture, time } from "./elements.js";
@@ -19,6 +19,7 @@ const SHOWN = {
   here: "Popped up in this tab",
   tab: "Popped up in another tab",
   device: "Popped up on another device",
+  before: "Popped up before",
 };
 
 /** What an event says to a person. @param {import("../orderbell.js").CloudEvent} event */
@@ -34,14 +35,13 @@ export class Alerts {
   /** @param {string} customer */
   constructor(customer) {
     this.#kept = `orderbell-shop/alerts/${customer}`;
-    this.#load();
-    for (const alert of this.#alerts.values()) if (alert.by === "here") alert.by = "tab";
+    this.#load("before");
     this.#show();
   }
 
   /** @param {string} cursor @param {import("../orderbell.js").CloudEvent} event */
   add(cursor, event) {
-    this.#load(); // what other tabs have kept since
+    this.#load("tab"); // what other tabs have kept since
     const subject = event.subject ?? "";
     const alert = { cursor, text: textOf(event), subject, item: event.data?.item, time: event.time ?? "", by: "" };
     if (!this.#alerts.has(cursor)) this.#alerts.set(cursor, /** @type {Alert} */ (alert));
@@ -63,11 +63,15 @@ export class Alerts {
     this.#show();
   }
 
-  #load() {
+  /** @param {"tab" | "before"} here  what "here" means when it was another page that kept it */
+  #load(here) {
     try {
       /** @type {Alert[]} */
       const kept = JSON.parse(localStorage.getItem(this.#kept) ?? "[]");
-      for (const alert of kept) if (!this.#alerts.has(alert.cursor)) this.#alerts.set(alert.cursor, alert);
+      for (const alert of kept) {
+        const by = alert.by === "here" ? here : alert.by;
+        if (!this.#alerts.has(alert.cursor)) this.#alerts.set(alert.cursor, { ...alert, by });
+      }
     } catch {
       // Site data is blocked, or not ours: the list then lasts as long as the page.
     }
