@@ -64,9 +64,13 @@ def client_context(context: BrowserContext) -> BrowserContext:
     return context
 
 
-@pytest.fixture
-def page(client_context: BrowserContext) -> Page:
-    return open_client(client_context)
+@pytest.fixture(scope="package")
+def page(browser: Browser) -> Iterator[Page]:
+    """A page with the client, for tests that leave nothing behind but what no other looks at."""
+    context = browser.new_context()
+    context.route(f"{ORIGIN}/**", _serve_client)
+    yield open_client(context)
+    context.close()
 
 
 def open_client(context: BrowserContext) -> Page:

@@ -537,13 +537,13 @@ def test_a_new_visit_goes_on_after_what_was_shown(client_context: BrowserContext
     evaluate(
         page,
         """
-        const world = new World();
+        const world = new World({ key: "alice" });
         const socket = (await world.socket()).hello("customer:alice=1.4,topic:menu=1.7").event(5);
         await until(() => socket.sent.length > 0); // reported, so remembered
         """,
     )
     page.close()
-    after = evaluate(open_client(client_context), "return (await new World().socket()).after")
+    after = evaluate(open_client(client_context), "return (await new World({ key: 'alice' }).socket()).after")
     assert after == f"{ALICE}=1.5,topic:menu=1.7"
 
 
@@ -552,12 +552,12 @@ def test_an_event_that_was_not_shown_yet_is_not_remembered(client_context: Brows
     evaluate(
         page,
         """
-        const world = new World();
+        const world = new World({ key: "alice" });
         world.document.visibilityState = "hidden"; // it would be shown in 250 ms
         (await world.socket()).hello("customer:alice=1.4").event(5);
         await world.settle();
         """,
     )
     page.close()
-    after = evaluate(open_client(client_context), "return (await new World().socket()).after")
+    after = evaluate(open_client(client_context), "return (await new World({ key: 'alice' }).socket()).after")
     assert after == f"{ALICE}=1.4"

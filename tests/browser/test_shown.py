@@ -188,7 +188,7 @@ def test_where_a_first_visit_starts_is_kept_and_foreign_channels_are_forgotten(
         await tab.start(parseCursors("customer:alice=1.4,topic:menu=1.2"));
         await tab.claim(CHANNEL, place(5), () => {});
         await tab.start(parseCursors("customer:alice=1.4,topic:news=1.9"));
-        return stored();
+        return stored("alice");
         """,
     )
     assert kept == "customer:alice=1.5,topic:news=1.9"
@@ -215,7 +215,7 @@ def test_a_reset_does_not_undo_what_another_tab_has_shown_since(
         await tab.start(parseCursors(`customer:alice=${given.stored}`));
         const [[e, s], [f, t]] = [given.refused, given.place];
         await tab.reset(CHANNEL, place(s, e), place(t, f));
-        return stored();
+        return stored("alice");
         """,
         {"stored": stored, "refused": refused, "place": place},
     )

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import ORIGIN, evaluate
+from tests.browser.conftest import ORIGIN, evaluate, open_client
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Locator, Page
+    from playwright.sync_api import BrowserContext, Locator, Page
 
 pytestmark = pytest.mark.browser
 
@@ -20,6 +20,12 @@ MAKE = """
     document.head.append(Object.assign(document.createElement("link"), style));
     window.toasts = new Toasts({ summary: (count) => `${count} orders are complete`, ...given });
 """
+
+
+@pytest.fixture
+def page(client_context: BrowserContext) -> Page:
+    """One for each test: their clocks are stopped."""
+    return open_client(client_context)
 
 
 @pytest.fixture

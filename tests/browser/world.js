@@ -7,6 +7,8 @@ import { AlertSource } from "/client/v1/orderbell.js";
 
 const GATEWAY = "/orderbell/receiver";
 let said = 0;
+let worlds = 0;
+let lastKey = "";
 
 class Socket extends EventTarget {
   sent = [];
@@ -84,8 +86,10 @@ export class World {
   #timers = new Map();
   #taken = 0;
 
-  constructor({ key = "alice", getToken, environment } = {}) {
+  /** Without a key it shares nothing with any other world. */
+  constructor({ key = `world ${++worlds}`, getToken, environment } = {}) {
     const world = this;
+    lastKey = key;
     Socket.made = (socket) => this.sockets.push(socket);
     this.source = new AlertSource("https://gateway.example/", {
       key,
@@ -179,8 +183,8 @@ export async function until(condition, ms = 5_000) {
   }
 }
 
-/** What the browser keeps for this customer. */
-export async function stored(key = "alice") {
+/** What the browser keeps for this key, else for that of the last world. */
+export async function stored(key = lastKey) {
   return new Promise((resolve, reject) => {
     const opening = indexedDB.open("orderbell");
     opening.onerror = reject;
