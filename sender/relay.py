@@ -18,10 +18,11 @@ While Redis is away the outbox grows and requests go on as before.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from functools import partial
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 from redis.exceptions import RedisError
@@ -45,6 +46,9 @@ if TYPE_CHECKING:
 logger = structlog.get_logger(__name__)
 
 BATCH = 500  # events in one round trip
+MARK_SECONDS = (
+    0.05  # what was published is marked together: a disk sync for each event would cost the callers
+)
 POLL_SECONDS = 1.0  # finds what another sender recorded and did not live to publish
 MAX_BACKOFF_SECONDS = 2.0
 DEAD_SECONDS = 30.0  # without a turn of the loop; Redis' and the database's deadlines are far below
@@ -64,12 +68,16 @@ class Relay:
         self._stopping = False
         self._failures = 0
         self._compared = False  # with what Redis knows, since it was last away
-        self._last_turn = asyncio.get_running_loop().time()
+        # Published and not yet marked, by position. Losing it costs a few duplicates, which Redis refuses.
+        self._unmarked: dict[int, Generation] = {}
+        self._mark_at = math.inf
+        self._loop = asyncio.get_running_loop()
+        self._last_turn = self._loop.time()
         self.redis_up: bool | None = None  # None before the first word with it
 
     @property
     def alive(self) -> bool:
-        return asyncio.get_running_loop().time() - self._last_turn < DEAD_SECONDS
+        return self._loop.time() - self._last_turn < DEAD_SECONDS
 
     def wake(self) -> None:
         self._woken.set()
@@ -82,7 +90,7 @@ class Relay:
     async def run(self) -> None:
         while True:
             stopping = self._stopping  # read before the last look, not after it
-            self._last_turn = asyncio.get_running_loop().time()
+            self._last_turn = self._loop.time()
             self._woken.clear()
             more = await self._try_batch()
             if stopping and not more:
@@ -113,7 +121,7 @@ class Relay:
             await asyncio.sleep(random.uniform(longest / 2, longest))
             return
         try:
-            async with asyncio.timeout(POLL_SECONDS):
+            async with asyncio.timeout(MARK_SECONDS if self._unmarked else POLL_SECONDS):
                 await self._woken.wait()
         except TimeoutError:
             pass
@@ -121,23 +129,65 @@ class Relay:
     async def _relay_batch(self) -> bool:
         if not self._compared:
             await self._compare()
-        waiting = await self._database.read(partial(outbox.unpublished, limit=BATCH))
+        limit = BATCH + len(self._unmarked)
+        found = await self._database.read(partial(outbox.unpublished, limit=limit))
+        waiting = [event for event in found if event.position not in self._unmarked]
         if not waiting:
+            await self._mark_in_time()
             return False
+        published, newer = await self._publish_waiting(waiting)
+        self._note_published(published)
+        if newer is not None:
+            await self._renew_epoch(newer)  # and read again at the next poll
+            return False
+        await self._mark_in_time()
+        return len(waiting) >= BATCH and bool(published)
+
+    async def _publish_waiting(self, waiting: Sequence[Waiting]) -> _Outcome:
         channels = _by_channel(waiting)
-        heads = await self._publish_channels(channels)
-        beyond = {name: head for name, head in heads.items() if head > channels[name][-1].entry.place}
-        if beyond and await self._went_back(beyond):
-            return True
-        published = [event for channel in heads for event in channels[channel]]
-        if not published:
-            return False
-        positions = [event.position for event in published]
-        await self._database.write(partial(outbox.mark_published, positions=positions, now=self._clock()))
-        await self._log.advance(
-            max(Generation(event.entry.place.epoch, event.position) for event in published)
-        )
-        return len(waiting) == BATCH
+        batches = [(channel, [event.entry for event in events]) for channel, events in channels.items()]
+        answers = dict(zip(channels, await self._publish(batches), strict=True))
+        for channel, (answer, head) in list(answers.items()):
+            if answer is Answer.GAP:
+                answers[channel] = await self._refill(channel, head, channels[channel][-1].entry.place)
+        ahead = await self._ahead(channels, answers)
+        published = [
+            event
+            for channel, (answer, _) in answers.items()
+            # A second GAP: Redis was emptied meanwhile. They come again.
+            if answer in (Answer.OK, Answer.DUP) and channel not in ahead
+            for event in channels[channel]
+        ]
+        return _Outcome(published, max(ahead.values(), default=None))
+
+    async def _ahead(
+        self, channels: Mapping[Channel, Sequence[Waiting]], answers: Mapping[Channel, Published]
+    ) -> dict[Channel, int]:
+        """Channels in which Redis knows more than the database, and of which epoch that is."""
+        ahead = {name: head.epoch for name, (answer, head) in answers.items() if answer is Answer.STALE}
+        # A head beyond what we published is usually another relay's work, and in the database.
+        beyond = {name: head for name, (_, head) in answers.items() if head > channels[name][-1].entry.place}
+        states = await self._database.read(partial(history.states, names=list(beyond))) if beyond else {}
+        return ahead | {name: head.epoch for name, head in beyond.items() if head > states[name].head}
+
+    def _note_published(self, published: Sequence[Waiting]) -> None:
+        if published and not self._unmarked:
+            self._mark_at = self._loop.time() + MARK_SECONDS
+        for event in published:
+            self._unmarked[event.position] = Generation(event.entry.place.epoch, event.position)
+
+    async def _mark_in_time(self) -> None:
+        if self._stopping or len(self._unmarked) >= BATCH or self._loop.time() >= self._mark_at:
+            await self._mark()
+
+    async def _mark(self) -> None:
+        """Note in the database and in Redis what was published."""
+        if self._unmarked:
+            positions, last = list(self._unmarked), max(self._unmarked.values())
+            await self._database.write(partial(outbox.mark_published, positions=positions, now=self._clock()))
+            self._unmarked.clear()
+            await self._log.advance(last)
+        self._mark_at = math.inf
 
     async def _compare(self) -> None:
         """Find out whether Redis knows events that the database does not."""
@@ -147,20 +197,6 @@ class Relay:
             await self._renew_epoch(known.epoch)
             await self._log.advance(await self._database.read(newest))  # tells the gateways, too
         self._compared = True
-
-    async def _publish_channels(self, channels: Mapping[Channel, Sequence[Waiting]]) -> dict[Channel, Place]:
-        """Publish them; the heads of those channels that Redis has completely now."""
-        batches = [(channel, [event.entry for event in events]) for channel, events in channels.items()]
-        answers = await self._publish(batches)
-        heads = {}
-        for (channel, entries), answer in zip(batches, answers, strict=True):
-            if answer.answer is Answer.GAP:
-                answer = await self._refill(channel, answer.head, entries[-1].place)
-            if answer.answer is Answer.STALE:
-                await self._renew_epoch(answer.head.epoch)
-            elif answer.answer is not Answer.GAP:  # a second one: Redis was emptied meanwhile, come again
-                heads[channel] = answer.head
-        return heads
 
     async def _publish(
         self, batches: Sequence[tuple[Channel, Sequence[Entry]]], *, restart: bool = False
@@ -193,25 +229,21 @@ class Relay:
             else:
                 logger.warning("redis takes no events; they wait in the outbox", reason=reason)
 
-    async def _went_back(self, heads: Mapping[Channel, Place]) -> bool:
-        """Whether Redis knows events that the database does not, so that a new epoch had to begin.
-
-        A head beyond what we published is usually another relay's work.
-        """
-        states = await self._database.read(partial(history.states, names=list(heads)))
-        for channel, head in heads.items():
-            if head > states[channel].head:
-                await self._renew_epoch(head.epoch)
-                return True
-        return False
-
     async def _renew_epoch(self, known: int) -> None:
         """Make the database's epoch newer than the one that Redis knows, or find that it is."""
         if await self._database.read(current_epoch) > known:
             return
+        await self._mark()  # what is still in the outbox moves into the new epoch
         new = await self._database.write(partial(begin_epoch, after=known))
         self._metrics.epoch_changes.inc()
         logger.error("the database went back: redis knows newer events; a new epoch begins", epoch=new)
+
+
+class _Outcome(NamedTuple):
+    """What Redis has now, and the newest epoch in which it knows more than the database, if it does."""
+
+    published: list[Waiting]
+    newer: int | None
 
 
 def _by_channel(waiting: Sequence[Waiting]) -> dict[Channel, list[Waiting]]:
