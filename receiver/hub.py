@@ -128,7 +128,7 @@ class Feed:
     def deliver(self, event: Event) -> None:
         """Hand the next event to everyone who is live. That it is the next one, the caller has checked."""
         self.place = event.place
-        for subscriber in self.live:
+        for subscriber in tuple(self.live):  # one that is too slow closes itself, and leaves
             subscriber.hand_over(event)
 
     def reset(self, place: Place, notice: bytes) -> None:
@@ -146,7 +146,7 @@ class Feed:
         self.heard = max(place, self.heard or place)
 
     def tell(self, text: bytes) -> None:
-        for subscriber in self.live:
+        for subscriber in tuple(self.live):
             subscriber.tell(text)
 
 

@@ -45,6 +45,34 @@ def test_next_event_is_handed_to_everyone_live() -> None:
     assert (one.seqs, other.seqs, feed.place) == ([42], [42], Place(1, 42))
 
 
+class Slow(Recorder):
+    """Leaves its feed when it is handed anything, as a connection whose buffer is full does."""
+
+    def __init__(self, hub: Hub, feed: Feed) -> None:
+        super().__init__()
+        self._hub = hub
+        self._feed = feed
+
+    def hand_over(self, event: Event) -> None:
+        self._hub.leave(self._feed, self)
+
+    def tell(self, text: bytes) -> None:
+        self._hub.leave(self._feed, self)
+
+
+def test_subscriber_that_leaves_while_it_is_handed_an_event_costs_nobody_else_the_event() -> None:
+    hub = Hub(lambda channel: None, lambda channels: None)
+    feed = feed_at(41)
+    others = [Recorder() for _ in range(20)]
+    feed.live.update([Slow(hub, feed) for _ in range(20)], others)
+    assert feed.hear(event(42))
+    assert feed.live == set(others)
+    assert all(other.seqs == [42] for other in others)
+    feed.live.add(Slow(hub, feed))
+    feed.tell(b"seen")
+    assert all(other.told == [b"seen"] for other in others)
+
+
 def test_repeat_is_dropped() -> None:
     subscriber = Recorder()
     feed = feed_at(41, subscriber)
