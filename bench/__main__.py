@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 from uvicorn.loops.auto import auto_loop_factory
 
-from bench import completions, connecting, fan_out, growth, latency, machine, post_to_frame, storm
+from bench import completions, connecting, fan_out, growth, latency, machine, pictures, post_to_frame, storm
 from bench.contenders import OURS
 from bench.load import compile_native
 from bench.peers.gateways import found
@@ -72,6 +72,7 @@ def main(parts: Sequence[str], rounds: int, seconds: float, peers: bool, only: s
                 _run_part(run, name, results)
         except KeyboardInterrupt:
             raise click.Abort from None
+    _draw(results)
 
 
 def _contenders(only: str, *, peers: bool) -> tuple[type[Contender], ...]:
@@ -82,7 +83,21 @@ def _contenders(only: str, *, peers: bool) -> tuple[type[Contender], ...]:
 def _run_part(run: Run, name: str, results: Path) -> None:
     with run.part(name), asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
         table = runner.run(_awaited(PARTS[name], run))
-    click.echo(f"\n{table.write(results, machine.describe(run.redis_binary))}")
+    click.echo(
+        f"\n{table.write(results, machine.describe(run.redis_binary, peers=len(run.contenders) > len(OURS)))}"
+    )
+
+
+def _draw(results: Path) -> None:
+    try:
+        made = pictures.draw(results, results)
+    except ImportError:
+        click.echo("No pictures: `make bench` installs matplotlib.", err=True)
+    else:
+        click.echo(
+            f"Pictures: {', '.join(path.name for path in made)} in {click.format_filename(results.name)}/",
+            err=True,
+        )
 
 
 async def _awaited(part: Callable[[Run], Awaitable[Table]], run: Run) -> Table:

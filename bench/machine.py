@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
+import shutil
 import sqlite3
 import subprocess
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from pathlib import Path
 
+from bench.peers.gateways import DIRECTORY, PYTHON
+
 _PACKAGES = ("starlette", "uvicorn", "uvloop", "redis", "hiredis", "SQLAlchemy", "msgspec")
+_NODE_PACKAGES = ("ws", "ioredis", "socket.io", "@socket.io/redis-adapter")
+_PEER_PACKAGES = ("python-socketio", "Django", "channels", "channels_redis", "daphne")
 
 
-def describe(redis_binary: Path) -> dict[str, str]:
+def describe(redis_binary: Path, *, peers: bool) -> dict[str, str]:
     """By what it is, for a table's foot."""
     cores = len(os.sched_getaffinity(0))
     return {
@@ -22,7 +28,29 @@ def describe(redis_binary: Path) -> dict[str, str]:
         **{package: version(package) for package in _PACKAGES},
         "SQLite": sqlite3.sqlite_version,
         "Redis": _redis_version(redis_binary),
+        **(_peers() if peers else {}),
     }
+
+
+def _peers() -> dict[str, str]:
+    """The versions of those that are installed."""
+    versions: dict[str, str] = {}
+    if (modules := DIRECTORY / "node_modules").is_dir() and (node := shutil.which("node")):
+        versions["Node"] = _first_line([node, "--version"]).removeprefix("v")
+        for package in _NODE_PACKAGES:
+            content = json.loads((modules / package / "package.json").read_text(encoding="utf-8"))
+            versions[package] = content["version"]
+    for distribution in distributions(path=[*map(str, PYTHON.parent.parent.glob("lib/*/site-packages"))]):
+        if (name := distribution.metadata["Name"]) in _PEER_PACKAGES:
+            versions[name] = distribution.version
+    if nginx := shutil.which("nginx"):
+        versions["nginx"] = _first_line([nginx, "-v"]).rpartition("/")[2]
+    return versions
+
+
+def _first_line(command: list[str]) -> str:
+    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True)
+    return result.stdout.splitlines()[0]
 
 
 def _processor() -> str:
