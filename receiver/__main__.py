@@ -12,9 +12,10 @@ from receiver.authentication import Authentication, Origins
 from receiver.development import Development
 from receiver.gateway import Gateway
 from receiver.history import History
-from receiver.server import listen, prepare_process, serve
+from receiver.server import prepare_process, serve
 from receiver.tickets import Tickets
 from shared.auth import create_verifier
+from shared.listening import listen
 from shared.log import Names
 from shared.logs import configure_logs
 from shared.redis import connect

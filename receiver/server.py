@@ -13,11 +13,8 @@ What it leaves open behind the WebSocket handshake doesn't concern us: receiver/
 
 from __future__ import annotations
 
-import errno
 import gc
 import resource
-import socket
-import sys
 from typing import TYPE_CHECKING
 
 import structlog
@@ -25,9 +22,11 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from receiver.handshake import Handshake
+from shared.listening import url_of
 
 if TYPE_CHECKING:
     import asyncio
+    import socket
 
     from starlette.applications import Starlette
 
@@ -113,8 +112,7 @@ def serve(app: Starlette, gateway: Gateway, settings: ReceiverSettings, listenin
         forwarded_allow_ips=list(settings.forwarded_allow_ips),
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    host, port = listening.getsockname()[:2]
-    logger.info("listening", url=f"http://{host}:{port}")
+    logger.info("listening", url=url_of(listening))
     Server(config, gateway, settings.drain_seconds).run(sockets=[listening])
 
 
@@ -128,14 +126,3 @@ def prepare_process(max_connections: int) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """The bound socket. A port in use, or an address that is not ours, is one line and exit code 2."""
-    try:
-        infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        return socket.create_server(infos[0][4][:2], family=infos[0][0], backlog=4096)
-    except OSError as error:
-        why = "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror
-        print(f"orderbell: cannot listen on {host}:{port}: {why}", file=sys.stderr)
-        raise SystemExit(2) from None

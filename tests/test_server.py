@@ -208,7 +208,9 @@ async def test_port_in_use_is_one_line_and_exit_code_2(gateway: ReceiverProcess)
     )
     _, error = await asyncio.wait_for(process.communicate(), 20)
     assert process.returncode == 2
-    assert error.decode() == f"orderbell: cannot listen on 127.0.0.1:{gateway.port}: the port is in use\n"
+    assert (
+        error.decode() == f"orderbell: cannot listen on 127.0.0.1 port {gateway.port}: the port is in use\n"
+    )
 
 
 def test_handshake_deadline_is_above_that_of_the_first_message() -> None:
