@@ -67,7 +67,7 @@ async def serve(settings: SenderSettings, listener: socket.socket) -> None:
         Pipelines(redis) as pipelines,
     ):
         names = Names(settings.key_prefix)
-        log = LogWriter(redis, names)
+        log = LogWriter(pipelines, names)
         relay = Relay(database, log, metrics, _now)
         sweep = Sweep(database, LogReader(pipelines, names), metrics, relay.wake)
         teller = SeenTeller(log)

@@ -15,16 +15,17 @@ The braces keep a channel's keys in one slot of a cluster. Only commands of Redi
 from __future__ import annotations
 
 import enum
+import hashlib
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from redis.exceptions import RedisError
 
 from shared.cursors import Place
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from redis.asyncio import Redis
 
     from shared.channels import Channel
     from shared.wire import Command, Pipelines
@@ -176,56 +177,61 @@ class Names:
 
 
 class LogWriter:
-    """Publishes into channels' logs. One process may have several; many processes may."""
+    """Publishes into channels' logs. One process may have several; many processes may.
 
-    def __init__(self, redis: Redis, names: Names) -> None:
-        self._redis = redis
+    Methods raise redis-py's errors and `TimeoutError`; then any part may have been done, and repeating is
+    harmless.
+    """
+
+    def __init__(self, pipelines: Pipelines, names: Names) -> None:
+        self._pipelines = pipelines
         self._names = names
-        self._publish = redis.register_script(_PUBLISH)
-        self._see = redis.register_script(_SEE)
-        self._advance = redis.register_script(_ADVANCE)
 
     async def publish(
         self, batches: Sequence[tuple[Channel, Sequence[Entry]]], *, restart: bool = False
     ) -> list[Published]:
         """Publish each channel's entries, in order of seq and of one epoch, in one round trip.
 
-        `restart` accepts a gap: the channel's log begins anew behind it. Raises redis-py's errors, after
-        which any part may have been published; repeating is harmless.
+        `restart` accepts a gap: the channel's log begins anew behind it.
         """
-        # `async with` gives the connection back also where loading the script fails, which execute() doesn't.
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for channel, entries in batches:
-                arguments: list[str | int | bytes] = [
-                    entries[0].place.epoch,
-                    LOG_LENGTH,
-                    LOG_SECONDS,
-                    HEAD_SECONDS,
-                ]
-                arguments += [self._names.live(channel), "restart" if restart else "refuse"]
-                for entry in entries:
-                    arguments += [entry.place.seq, entry.text]
-                keys = [self._names.log(channel), self._names.head(channel)]
-                await self._publish(keys=keys, args=arguments, client=pipeline)
-            replies = await pipeline.execute()
+        calls: list[Command] = []
+        for channel, entries in batches:
+            call: list[str | bytes | int] = [self._names.log(channel), self._names.head(channel)]
+            call += [entries[0].place.epoch, LOG_LENGTH, LOG_SECONDS, HEAD_SECONDS]
+            call += [self._names.live(channel), "restart" if restart else "refuse"]
+            for entry in entries:
+                call += [entry.place.seq, entry.text]
+            calls.append((2, *call))
+        replies = await self._run(_PUBLISH, calls)
         return [Published(Answer(r[0].decode()), Place(int(r[1]), int(r[2]))) for r in replies]
 
     async def see(self, places: Sequence[tuple[Channel, Place]], *, tell: bool = True) -> None:
         """Move seen places forward; with `tell`, the customer's other devices hear of it."""
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for channel, place in places:
-                live = self._names.live(channel) if tell else ""
-                keys = [self._names.seen(channel)]
-                await self._see(keys=keys, args=[str(place), HEAD_SECONDS, live], client=pipeline)
-            await pipeline.execute()
+        calls: list[Command] = []
+        for channel, place in places:
+            live = self._names.live(channel) if tell else ""
+            calls.append((1, self._names.seen(channel), str(place), HEAD_SECONDS, live))
+        await self._run(_SEE, calls)
 
     async def advance(self, newest: Generation) -> Generation:
         """Note the newest event published; what Redis knew before, zeros where it knew nothing.
 
         It never goes back: what was known may be newer.
         """
-        epoch, position = await self._advance(keys=[self._names.generation()], args=list(newest))
+        [(epoch, position)] = await self._run(_ADVANCE, [(1, self._names.generation(), *newest)])
         return Generation(int(epoch), int(position))
+
+    async def _run(self, script: str, calls: Sequence[Command]) -> list[Any]:
+        """The script once for each call: its number of keys, keys and arguments."""
+        digest = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+        commands: list[Command] = [("EVALSHA", digest, *call) for call in calls]
+        try:
+            return await self._pipelines.execute(commands)
+        except RedisError as error:
+            if "NOSCRIPT" not in str(error):  # a server that was started anew knows no script
+                raise
+        await self._pipelines.execute([("SCRIPT", "LOAD", script)])
+        return await self._pipelines.execute(commands)
 
 
 class LogReader:

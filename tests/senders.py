@@ -23,6 +23,7 @@ from sender.seen import SeenTeller
 from shared.auth import ApiKeys
 from shared.log import LogWriter, Names
 from shared.redis import connect
+from shared.wire import Pipelines
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -72,8 +73,12 @@ async def run_sender(
 ) -> AsyncIterator[RunningSender]:
     """Without `relaying` events stay in the outbox."""
     clock, metrics, names = Clock(), Metrics(), Names(key_prefix)
-    async with open_database(database_url) as database, connect(redis_url, retries=0) as redis:
-        log = LogWriter(redis, names)
+    async with (
+        open_database(database_url) as database,
+        connect(redis_url, retries=0) as redis,
+        Pipelines(redis) as pipelines,
+    ):
+        log = LogWriter(pipelines, names)
         relay, teller = Relay(database, log, metrics, clock), SeenTeller(log)
         app = create_app(
             Api(database, relay, teller, metrics, clock),

@@ -47,14 +47,19 @@ def names(key_prefix: str) -> Names:
 
 
 @pytest.fixture
-def writer(redis: Redis, names: Names) -> LogWriter:
-    return LogWriter(redis, names)
+async def pipelines(redis: Redis) -> AsyncIterator[Pipelines]:
+    async with Pipelines(redis) as pipelines:
+        yield pipelines
 
 
 @pytest.fixture
-async def reader(redis: Redis, names: Names) -> AsyncIterator[LogReader]:
-    async with Pipelines(redis) as pipelines:
-        yield LogReader(pipelines, names)
+def writer(pipelines: Pipelines, names: Names) -> LogWriter:
+    return LogWriter(pipelines, names)
+
+
+@pytest.fixture
+def reader(pipelines: Pipelines, names: Names) -> LogReader:
+    return LogReader(pipelines, names)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from sender.relay import Relay
 from sender.seen import SeenTeller
 from shared.auth import ApiKeys
 from shared.log import LogWriter, Names
+from shared.wire import Pipelines
 from tests.senders import API_KEY, PAGE, Clock, run_sender
 from tests.waiting import await_until
 
@@ -188,7 +189,7 @@ class BrokenDatabase:
 def broken(redis: Redis) -> Callable[[Exception], httpx2.AsyncClient]:
     def client(error: Exception) -> httpx2.AsyncClient:
         database: Any = BrokenDatabase(error)
-        metrics, log = Metrics(), LogWriter(redis, Names("ob-unused"))
+        metrics, log = Metrics(), LogWriter(Pipelines(redis), Names("ob-unused"))
         relay = Relay(database, log, metrics, Clock())
         api = Api(database, relay, SeenTeller(log), metrics, Clock())
         app = create_app(api, PageFiles(PAGE, None), ApiKeys([SecretStr(API_KEY)]), metrics)

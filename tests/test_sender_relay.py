@@ -27,6 +27,7 @@ from shared.cursors import Place
 from shared.events import parse_event
 from shared.log import LogWriter, Names
 from shared.redis import connect
+from shared.wire import Pipelines
 from tests.senders import Clock
 from tests.waiting import await_until
 
@@ -51,8 +52,9 @@ BOB = Channel("customer:bob")
 class Bench:
     """A database, a Redis and as many relays between them as a test starts."""
 
-    def __init__(self, database: Database, redis: Redis, names: Names) -> None:
+    def __init__(self, database: Database, redis: Redis, pipelines: Pipelines, names: Names) -> None:
         self.database = database
+        self.pipelines = pipelines
         self.names = names
         self.redis = redis
         self.metrics = Metrics()
@@ -60,7 +62,7 @@ class Bench:
         self._count = 0
 
     def relay(self, database: Database | None = None) -> Relay:
-        writer = LogWriter(self.redis, self.names)
+        writer = LogWriter(self.pipelines, self.names)
         return Relay(database or self.database, writer, self.metrics, self.clock)
 
     async def record(self, *channels: Channel) -> None:
@@ -113,14 +115,15 @@ class Bench:
 
 @pytest.fixture
 async def bench(database_url: str, redis: Redis, key_prefix: str) -> AsyncIterator[Bench]:
-    async with open_database(database_url) as database:
-        yield Bench(database, redis, Names(key_prefix))
+    async with open_database(database_url) as database, Pipelines(redis) as pipelines:
+        yield Bench(database, redis, pipelines, Names(key_prefix))
 
 
 @pytest.fixture
 async def sqlite_bench(tmp_path: Path, redis: Redis, key_prefix: str) -> AsyncIterator[Bench]:
-    async with open_database(f"sqlite+aiosqlite:///{tmp_path / 'orderbell.db'}") as database:
-        yield Bench(database, redis, Names(key_prefix))
+    url = f"sqlite+aiosqlite:///{tmp_path / 'orderbell.db'}"
+    async with open_database(url) as database, Pipelines(redis) as pipelines:
+        yield Bench(database, redis, pipelines, Names(key_prefix))
 
 
 @asynccontextmanager
@@ -400,8 +403,9 @@ async def test_while_redis_is_down_events_wait_and_are_published_when_it_is_back
     async with (
         open_database(f"sqlite+aiosqlite:///{tmp_path / 'orderbell.db'}") as database,
         connect(redis_server.url, retries=0) as redis,
+        Pipelines(redis) as pipelines,
     ):
-        bench = Bench(database, redis, Names(key_prefix))
+        bench = Bench(database, redis, pipelines, Names(key_prefix))
         async with running(bench.relay()) as relay:
             await bench.record(ALICE)
             relay.wake()
@@ -424,12 +428,13 @@ async def seqs_are(bench: Bench, seqs: list[int]) -> bool:
 async def test_frozen_redis_is_noticed_and_costs_no_connections(
     tmp_path: Path, redis_server: EmbeddedServer, key_prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shared.redis.REPLY_SECONDS", 0.1)
+    monkeypatch.setattr("shared.wire.REPLY_SECONDS", 0.1)
     async with (
         open_database(f"sqlite+aiosqlite:///{tmp_path / 'orderbell.db'}") as database,
         connect(redis_server.url, retries=0, max_connections=2) as redis,
+        Pipelines(redis) as pipelines,
     ):
-        bench = Bench(database, redis, Names(key_prefix))
+        bench = Bench(database, redis, pipelines, Names(key_prefix))
         async with running(bench.relay()) as relay:
             await bench.record(ALICE)
             relay.wake()
@@ -450,8 +455,9 @@ async def test_redis_that_refuses_writes_publishes_nothing_and_loses_nothing(
     async with (
         open_database(f"sqlite+aiosqlite:///{tmp_path / 'orderbell.db'}") as database,
         connect(redis_server.url, retries=0) as redis,
+        Pipelines(redis) as pipelines,
     ):
-        bench = Bench(database, redis, Names(key_prefix))
+        bench = Bench(database, redis, pipelines, Names(key_prefix))
         await bench.record(ALICE)
         await bench.relay_once()
         await redis.config_set("maxmemory", 1)

@@ -10,6 +10,7 @@ from sender.seen import SeenTeller
 from shared.channels import Channel
 from shared.cursors import Cursor, Place
 from shared.log import LogWriter, Names
+from shared.wire import Pipelines
 from tests.senders import run_sender
 from tests.waiting import await_until
 
@@ -110,7 +111,7 @@ class SlowLog(LogWriter):
     """The first telling waits, the second finds Redis away; what was told is noted."""
 
     def __init__(self, redis: Redis) -> None:
-        super().__init__(redis, Names("ob-unused"))
+        super().__init__(Pipelines(redis), Names("ob-unused"))
         self.told: list[tuple[dict[Channel, Place], bool]] = []
         self.go = asyncio.Event()
 
