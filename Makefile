@@ -8,7 +8,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCK = $(UV) pip compile pyproject.toml --quiet --universal --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-header --python-version 3.11
 UV = $(shell command -v uv || echo $(BIN)/uv)
-ARGS =
+ARGS ?=
 
 .PHONY: help run test lint bench lock clean
 

@@ -33,13 +33,20 @@ def _can_have(image: str) -> bool:
     try:
         with contextlib.closing(docker.from_env(timeout=_SECONDS)) as client:
             client.ping()
-            return _has(client, image) or bool(client.images.get_registry_data(image))
+            return all(_can_get(client, name) for name in (image, *_reaper()))
     except (DockerException, RequestException):
         return False
 
 
-def _has(client: DockerClient, image: str) -> bool:
+def _can_get(client: DockerClient, image: str) -> bool:
     try:
         return bool(client.images.get(image))
     except ImageNotFound:
-        return False
+        return bool(client.images.get_registry_data(image))
+
+
+def _reaper() -> list[str]:
+    """The image by which testcontainers ends containers after a killed run."""
+    from testcontainers.core.config import testcontainers_config
+
+    return [] if testcontainers_config.ryuk_disabled else [testcontainers_config.ryuk_image]
