@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tests.chaos.ledger import Entry
 
 LATE_SECONDS = 1.0  # from the answer to the order's caller until its event is shown
-SETTLE_SECONDS = 10.0  # what is late longer than this after a fault has another cause
+CALM_SECONDS = 2.0  # without anything late, then a fault is over; what is late afterwards has another cause
 
 
 class Delivery(NamedTuple):
@@ -249,36 +249,43 @@ def _check_lost(
             verdict._note(f"lost: {device.name} did not show {order_id} at {place}")
 
 
+class _Late(NamedTuple):
+    due: float
+    over: float
+    device: str
+
+
 def _recoveries(
     faults: Sequence[Fault], verdict: Verdict, greetings: Sequence[Hello | End]
 ) -> list[Recovery]:
     """What was late belongs to the fault that was on when it was due, of several to the last to end."""
-    last: dict[int, dict[str, float]] = defaultdict(dict)  # by fault and device
-    late = [(d.answered, d.shown, d.device) for d in verdict.deliveries if d.seconds > LATE_SECONDS]
-    for due, over, device in (*late, *_absences(greetings)):
-        number = _cause(faults, due)
-        if number is not None:
-            last[number][device] = max(last[number].get(device, 0.0), over)
-        else:
+    late = [_Late(d.answered, d.shown, d.device) for d in verdict.deliveries if d.seconds > LATE_SECONDS]
+    by_fault: dict[int, list[_Late]] = defaultdict(list)
+    over = [fault.ended + CALM_SECONDS for fault in faults]  # extended by what is late until then
+    for one in sorted(late + _absences(greetings)):
+        number = _cause(faults, over, one.due)
+        if number is None:
             verdict.late_without_fault += 1
-    return [_recovery(fault, list(last[n].values())) for n, fault in enumerate(faults)]
+        else:
+            by_fault[number].append(one)
+            over[number] = max(over[number], one.over + CALM_SECONDS)
+    return [_recovery(fault, by_fault[number]) for number, fault in enumerate(faults)]
 
 
-def _recovery(fault: Fault, over: Sequence[float]) -> Recovery:
-    seconds = [max(0.0, at - fault.ended) for at in over] or [0.0]
-    return Recovery(fault, len(over), statistics.median(seconds), max(seconds))
+def _recovery(fault: Fault, late: Sequence[_Late]) -> Recovery:
+    last: dict[str, float] = {}
+    for one in late:
+        last[one.device] = max(last.get(one.device, 0.0), one.over - fault.ended)
+    seconds = list(last.values()) or [0.0]
+    return Recovery(fault, len(last), statistics.median(seconds), max(seconds))
 
 
-def _cause(faults: Sequence[Fault], at: float) -> int | None:
-    possible = [
-        n
-        for n, fault in enumerate(faults)
-        if fault.began <= at + LATE_SECONDS and at <= fault.ended + SETTLE_SECONDS
-    ]
+def _cause(faults: Sequence[Fault], over: Sequence[float], at: float) -> int | None:
+    possible = [n for n, fault in enumerate(faults) if fault.began <= at + LATE_SECONDS and at <= over[n]]
     return max(possible, key=lambda n: faults[n].ended, default=None)
 
 
-def _absences(greetings: Sequence[Hello | End]) -> list[tuple[float, float, str]]:
+def _absences(greetings: Sequence[Hello | End]) -> list[_Late]:
     """From the end of each device's connection to its next hello."""
     absences = []
     left: dict[str, float] = {}
@@ -286,7 +293,7 @@ def _absences(greetings: Sequence[Hello | End]) -> list[tuple[float, float, str]
         if isinstance(entry, End):
             left.setdefault(entry.device, entry.at)
         elif entry.device in left:
-            absences.append((left.pop(entry.device), entry.at, entry.device))
+            absences.append(_Late(left.pop(entry.device), entry.at, entry.device))
     return absences
 
 

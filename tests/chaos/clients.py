@@ -74,6 +74,7 @@ class _Leave(msgspec.Struct, tag="leave"):
 
 class _Come(msgspec.Struct, tag="come"):
     devices: list[str]
+    gateway: int | None
 
 
 class _Stop(msgspec.Struct, tag="stop"):
@@ -119,8 +120,9 @@ class Swarm:
         """They go offline, and remember where they were."""
         self._process.tell(_Leave(devices))
 
-    def come(self, devices: list[str]) -> None:
-        self._process.tell(_Come(devices))
+    def come(self, devices: list[str], gateway: int | None = None) -> None:
+        """They come back, at the gateway where they were or at another."""
+        self._process.tell(_Come(devices, gateway))
 
     def stop(self) -> None:
         """All disconnect; the ledger is whole."""
@@ -318,8 +320,10 @@ class _Swarm:
         }
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
-    def come(self, names: list[str]) -> None:
+    def come(self, names: list[str], gateway: int | None = None) -> None:
         for name in names:
+            if gateway is not None:
+                self.devices[name].gateway = gateway
             self.tasks[name] = asyncio.create_task(self.devices[name].run())
 
     async def leave(self, names: list[str]) -> None:
@@ -363,7 +367,7 @@ async def _main() -> None:
         if isinstance(command, _Places):
             return {n: {c: _text(p) for c, p in d.had.items()} for n, d in swarm.devices.items()}
         if isinstance(command, _Come):
-            swarm.come(command.devices)
+            swarm.come(command.devices, command.gateway)
         elif isinstance(command, _Leave):
             await swarm.leave(command.devices)
         else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -84,8 +85,9 @@ def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
         import uvloop
 
         factory = uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(main())
+    runner = asyncio.Runner(loop_factory=factory)
+    runner.run(main())
+    os._exit(0)  # hundreds of connections are open, and nobody is there to read how each of them ended
 
 
 async def obey(command_type: Any, do: Callable[[Any], Awaitable[object]]) -> None:

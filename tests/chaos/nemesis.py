@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from tests.chaos.system import System
-    from tests.processes import ServiceProcess
+    from tests.processes import ReceiverProcess, ServiceProcess
 
 LOST_TAIL = 50  # writes that the replica lacks, at least
 START_SECONDS = 30.0  # for a process, whatever else goes wrong meanwhile
@@ -42,7 +42,7 @@ class Mended(enum.Enum):
 @dataclass(frozen=True)
 class Kind:
     name: str
-    run: Callable[[System, random.Random], AbstractContextManager[str]]
+    run: Callable[..., AbstractContextManager[str]]  # of the system, and of what it shall choose with
     seconds: tuple[float, float]  # from, to
     recovers: Mended = Mended.AT_ITS_END
     touches: str = "redis"  # two that touch the same don't come together
@@ -96,16 +96,20 @@ def start(process: ServiceProcess) -> None:
 
 
 @contextlib.contextmanager
-def gateway_killed(system: System, chance: random.Random) -> Iterator[str]:
-    gateway = chance.choice(system.gateways)
+def gateway_killed(
+    system: System, chance: random.Random, gateway: ReceiverProcess | None = None
+) -> Iterator[str]:
+    gateway = gateway or chance.choice(system.gateways)
     gateway.kill()
     yield system.name(gateway)
     start(gateway)
 
 
 @contextlib.contextmanager
-def gateway_drained(system: System, chance: random.Random) -> Iterator[str]:
-    gateway = chance.choice(system.gateways)
+def gateway_drained(
+    system: System, chance: random.Random, gateway: ReceiverProcess | None = None
+) -> Iterator[str]:
+    gateway = gateway or chance.choice(system.gateways)
     gateway.process.terminate()
     yield system.name(gateway)
     assert gateway.process.wait(20) == 0, gateway.text()[-2_000:]
@@ -113,8 +117,10 @@ def gateway_drained(system: System, chance: random.Random) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def gateway_frozen(system: System, chance: random.Random) -> Iterator[str]:
-    gateway = chance.choice(system.gateways)
+def gateway_frozen(
+    system: System, chance: random.Random, gateway: ReceiverProcess | None = None
+) -> Iterator[str]:
+    gateway = gateway or chance.choice(system.gateways)
     gateway.stop()
     yield system.name(gateway)
     gateway.resume()

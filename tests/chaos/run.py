@@ -73,16 +73,32 @@ class Run:
         )
 
     @contextlib.contextmanager
-    def fault(self, kind: str, seed: int = 0) -> Iterator[str]:
+    def fault(self, kind: str, seed: int = 0, **target: object) -> Iterator[str]:
         """It happens now and is mended at the end; both are put down."""
         began = now()
-        with KINDS[kind].run(self.system, random.Random(seed)) as what:
+        with KINDS[kind].run(self.system, random.Random(seed), **target) as what:
             happened = now()
             self.progress(f"{kind} ({what})" if what else kind)
             yield what
         ended = happened if KINDS[kind].recovers is Mended.AT_ITS_BEGINNING else now()
         self.faults.append(Fault(kind, began, ended, what))
         self.progress(f"mended: {kind}")
+
+    def spread(self) -> None:
+        """As many devices at each gateway, as a balancer would have it after a while."""
+        gateways = len(self.system.gateways)
+        for number in range(gateways):
+            some = list(self.devices)[number::gateways]
+            self.swarm.leave(some)
+            self.swarm.come(some, number)
+        self.wait_connected()
+
+    def wait_connected(self) -> None:
+        until = now() + CONNECT_SECONDS
+        while self.swarm.status().connected < len(self.devices):
+            if now() > until:
+                raise TimeoutError(f"not all devices connected: {self.swarm.status()}")
+            time.sleep(0.1)
 
     def finish(self) -> Verdict:
         """No more orders; wait until all is shown, and judge."""
@@ -105,13 +121,19 @@ class Run:
         return now() - began
 
     def behind(self, heads: dict[str, str]) -> list[str]:
-        """The devices that are elsewhere."""
+        """The devices that have not got so far."""
         places = self.swarm.places()
         return [
             device
             for device, customer in self.devices.items()
-            if places.get(device, {}).get(f"customer:{customer}") != heads[f"customer:{customer}"]
+            if _numbers(places[device].get(f"customer:{customer}", "0.0"))
+            < _numbers(heads[f"customer:{customer}"])
         ]
+
+
+def _numbers(place: str) -> tuple[int, int]:
+    epoch, _, seq = place.partition(".")
+    return int(epoch), int(seq)
 
 
 @contextlib.contextmanager
@@ -157,7 +179,8 @@ def running(
             seed=seed,
         )
         run = Run(system, swarm, callers, directory, customers, devices, say)
-        _wait_connected(run)
+        run.wait_connected()
+        run.progress("everybody is there")
         callers.set_rate(load.rate)
         yield run
 
@@ -171,15 +194,6 @@ def _people(system: System, customers: list[str], second_devices: int) -> list[W
     step = max(1, len(customers) // second_devices) if second_devices else len(customers) + 1
     second = [who(f"{customer}/2", customer, n + 1) for n, customer in enumerate(customers) if n % step == 0]
     return first + second
-
-
-def _wait_connected(run: Run) -> None:
-    until = now() + CONNECT_SECONDS
-    while run.swarm.status().connected < len(run.devices):
-        if now() > until:
-            raise TimeoutError(f"not all devices connected: {run.swarm.status()}")
-        time.sleep(0.1)
-    run.progress("everybody is there")
 
 
 class _On(NamedTuple):

@@ -74,8 +74,9 @@ def gateway_killed(stage: Stage) -> Outcome:
     """kill -9 of a gateway; its clients go to the other."""
     with stage.running() as run:
         for number in range(stage.times or 5):
+            run.spread()
             run.sleep(CALM)
-            with run.fault("gateway killed", number):
+            with run.fault("gateway killed", gateway=run.system.gateways[number % 2]):
                 run.sleep(5)
         verdict = run.finish()
     median, words = _recovered(verdict)
@@ -87,12 +88,13 @@ def gateway_drained(stage: Stage) -> Outcome:
     seconds = 5.0
     with stage.running(drain_seconds=seconds) as run:
         for number in range(stage.times or 3):
+            run.spread()
             run.sleep(CALM)
-            with run.fault("gateway drained", number):
+            with run.fault("gateway drained", gateway=run.system.gateways[number % 2]):
                 run.sleep(seconds + 3)
         verdict = run.finish()
     ends = [e for e in read([stage.directory / "clients.jsonl"]) if isinstance(e, End)]
-    ended = [[e.at for e in ends if f.began <= e.at < f.began + seconds + 4] for f in run.faults]
+    ended = [[e.at for e in ends if f.began <= e.at < f.began + seconds + 3] for f in run.faults]
     spread = [max(at) - min(at) for at in ended]
     clean = all(e.code == 1012 and e.bye for e in ends)
     words = f"clients left within {', '.join(f'{s:.1f} s' for s in spread)} of a drain of {seconds:g} s; "

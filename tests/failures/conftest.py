@@ -1,0 +1,99 @@
+"""What the tests of failures need: a proxy that misbehaves, and everything on a Redis of the test's own."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pytest
+
+from receiver import repair, subscription
+from sender import sweep
+from tests.chaos.proxy import Proxy
+from tests.gateways import run_gateway
+from tests.senders import run_sender
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from redis.asyncio import Redis
+
+    from shared.embedded import EmbeddedServer
+    from tests.gateways import RunningGateway
+    from tests.senders import RunningSender
+
+
+@pytest.fixture(autouse=True)
+def _in_haste(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Silence is noticed sooner; by how much it must be noticed is held in test_subscription.py."""
+    monkeypatch.setattr(subscription, "PROBE_SECONDS", 0.2)
+    monkeypatch.setattr(subscription, "SILENCE_SECONDS", 1.0)
+    monkeypatch.setattr(repair, "CHECK_SECONDS", 0.5)
+    monkeypatch.setattr(repair, "PULL_SECONDS", 0.2)
+    monkeypatch.setattr(sweep, "EVERY_SECONDS", 0.2)
+
+
+@pytest.fixture(scope="session")
+def proxy(process_group: int) -> Iterator[Proxy]:
+    with Proxy(process_group) as proxy:
+        yield proxy
+
+
+@dataclass
+class World:
+    """A sender and gateways in this process, on one Redis; each reaches it through an edge of the proxy."""
+
+    redis_server: EmbeddedServer  # where the edges lead
+    proxy: Proxy
+    key_prefix: str
+    sender: RunningSender
+    stack: AsyncExitStack
+    edges: list[str] = field(default_factory=list)  # to Redis, of those who have one
+    orders: int = 0
+
+    @property
+    def redis(self) -> Redis:
+        """The sender's own client."""
+        return self.sender.redis
+
+    async def complete(self, *customers: str) -> None:
+        """An order of each, answered when this returns."""
+        for customer in customers:
+            self.orders += 1
+            await self.sender.place(str(self.orders), customer)
+            answer = await self.sender.complete(str(self.orders))
+            assert answer.status_code == 200, answer.text
+
+    def edge(self, name: str) -> str:
+        """Names are the test's own, edges are the whole session's."""
+        return f"{self.key_prefix}:{name}"
+
+    def redis_url(self, name: str) -> str:
+        """Redis, through a new edge of that name."""
+        self.edges.append(self.edge(name))
+        return f"redis://127.0.0.1:{self.proxy.open(self.edge(name), self.redis_server.port)}/0"
+
+    async def gateway(self, name: str = "gateway", *, hears: bool = True) -> RunningGateway:
+        return await self.stack.enter_async_context(
+            run_gateway(self.sender.client, self.redis_url(name), self.key_prefix, hears=hears)
+        )
+
+
+@asynccontextmanager
+async def run_world(
+    redis_server: EmbeddedServer, proxy: Proxy, key_prefix: str, database_url: str
+) -> AsyncIterator[World]:
+    sender_url = f"redis://127.0.0.1:{proxy.open(f'{key_prefix}:sender', redis_server.port)}/0"
+    async with run_sender(database_url, sender_url, key_prefix) as sender, AsyncExitStack() as stack:
+        yield World(redis_server, proxy, key_prefix, sender, stack, [f"{key_prefix}:sender"])
+
+
+@pytest.fixture
+async def world(
+    redis_server: EmbeddedServer, proxy: Proxy, key_prefix: str, tmp_path: Path, anyio_backend: object
+) -> AsyncIterator[World]:
+    database_url = f"sqlite+aiosqlite:///{tmp_path / 'orderbell.db'}"
+    async with run_world(redis_server, proxy, key_prefix, database_url) as world:
+        yield world

@@ -1,0 +1,423 @@
+"""Redis fails, or the way to it: 22 to 36."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis
+
+from receiver import metrics
+from sender.sweep import Sweep
+from shared.channels import customer_channel
+from shared.cursors import Place
+from shared.embedded import EmbeddedServer
+from shared.log import LogReader
+from shared.wire import Pipelines
+from tests.chaos.proxy import How, Toxics
+from tests.chaos.system import BLACK_HOLE
+from tests.failures.conftest import run_world
+from tests.redis_servers import binary
+from tests.waiting import await_until, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from prometheus_client import Counter
+
+    from tests.chaos.proxy import Proxy
+    from tests.failures.conftest import World
+
+pytestmark = pytest.mark.anyio
+
+ALICE, BOB = customer_channel("alice"), customer_channel("bob")
+
+
+def count(counter: Counter) -> float:
+    (metric,) = counter.collect()
+    return sum(sample.value for sample in metric.samples if sample.name.endswith("_total"))
+
+
+async def head(world: World, server: EmbeddedServer | None = None) -> Place | None:
+    """Of Alice's channel, where a Redis has it; what that server says, not whom the edges lead to."""
+    reply = command(server or world.redis_server, "HMGET", world.sender.names.head(ALICE), "epoch", "seq")
+    return Place(int(reply[0]), int(reply[1])) if reply[0] else None
+
+
+def command(server: EmbeddedServer, *words: str | int, password: str | None = None) -> Any:
+    with redis.Redis(port=server.port, password=password, socket_timeout=5) as client:
+        return client.execute_command(*words)
+
+
+def logged(world: World) -> list[int]:
+    """Seqs in Alice's log."""
+    entries = command(world.redis_server, "XRANGE", world.sender.names.log(ALICE), "-", "+")
+    return [int(entry_id.partition(b"-")[0]) for entry_id, _ in entries]
+
+
+async def test_22_redis_that_restarts_empty_is_refilled_by_the_next_event(world: World) -> None:
+    gateway = await world.gateway()
+    async with gateway.connected() as browser:
+        await world.complete("alice", "alice")
+        await browser.wait_seqs([1, 2])
+        world.redis_server.kill()
+        await world.complete("alice")
+        world.redis_server.start()
+        await browser.wait_seqs([1, 2, 3])
+        await world.complete("alice")
+        await browser.wait_seqs([1, 2, 3, 4])
+        await await_until(lambda: logged(world) == [1, 2, 3, 4])  # for those who come now
+
+
+async def test_22_customer_without_a_later_event_has_what_was_lost_with_redis(world: World) -> None:
+    """Published into a Redis that dies, heard by nobody, and nothing follows it."""
+    gateway = await world.gateway()
+    async with gateway.connected() as browser:
+        await world.complete("alice")
+        await browser.wait_seqs([1])
+        edge = world.edge("gateway")
+        world.proxy.change(edge, up=BLACK_HOLE, down=BLACK_HOLE)
+        await world.complete("alice")
+        await await_until(lambda: head_is(world, Place(1, 2)))
+        world.redis_server.kill()
+        world.redis_server.start()
+        world.proxy.heal(edge)
+        world.proxy.cut(edge)
+        await browser.wait_seqs([1, 2])
+
+
+async def head_is(world: World, place: Place) -> bool:
+    return await head(world) == place
+
+
+class Durable(EmbeddedServer):
+    """With an append-only file, as many run it."""
+
+    def command(self) -> list[str]:
+        return [*super().command(), "--appendonly", "yes", "--appendfsync", "everysec"]
+
+
+@pytest.fixture
+def durable(tmp_path: Path, process_group: int) -> Iterator[Durable]:
+    path = binary()
+    assert path is not None
+    server = Durable(path.path, tmp_path, process_group=process_group)
+    server.start()
+    yield server
+    server.kill()
+
+
+async def test_23_last_second_missing_after_a_restart_comes_from_the_database(
+    durable: Durable, proxy: Proxy, key_prefix: str, tmp_path: Path, anyio_backend: object
+) -> None:
+    """kill -9 alone loses nothing of the file; what a power failure would take is cut off it."""
+    async with run_world(durable, proxy, key_prefix, f"sqlite+aiosqlite:///{tmp_path / 'o.db'}") as world:
+        await world.complete(*["alice"] * 5)
+        await await_until(lambda: head_is(world, Place(1, 5)))
+        (log,) = (tmp_path / "appendonlydir").glob("*.incr.aof")
+        kept = log.stat().st_size
+        await world.complete(*["alice"] * 3)
+        await await_until(lambda: head_is(world, Place(1, 8)))
+        durable.kill()
+        with log.open("r+b") as file:
+            file.truncate(kept)
+        durable.start()
+        assert await head(world) == Place(1, 5)
+        gateway = await world.gateway()
+        async with gateway.connected(after="customer:alice=1.5") as browser, sweeping(world):
+            await browser.wait_seqs([6, 7, 8])
+
+
+@asynccontextmanager
+async def sweeping(world: World) -> AsyncIterator[None]:
+    """As a sender does, but oftener."""
+    async with Pipelines(world.redis) as pipelines:
+        sender = world.sender
+        log = LogReader(pipelines, sender.names)
+        task = asyncio.create_task(Sweep(sender.database, log, sender.metrics, sender.relay.wake).run())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+class Pair:
+    """A primary and its replica, and a fail-over between them that loses the tail."""
+
+    def __init__(self, world: World, replica: EmbeddedServer) -> None:
+        self.world = world
+        self.primary = world.redis_server
+        self.replica = replica
+        self._edge = world.edge("replica")
+        command(self.primary, "CONFIG", "SET", "repl-diskless-sync-delay", 0)
+        command(replica, "REPLICAOF", "127.0.0.1", world.proxy.open(self._edge, self.primary.port))
+        wait_until(lambda: command(replica, "INFO", "replication")["master_link_status"] == "up")
+
+    async def wait_follows(self, place: Place) -> None:
+        async def follows() -> bool:
+            return await head(self.world, self.replica) == place
+
+        await await_until(follows)
+
+    def detach(self) -> None:
+        """From now on the replica gets nothing."""
+        self.world.proxy.change(self._edge, up=BLACK_HOLE, down=BLACK_HOLE)
+
+    def promote(self, *edges: str) -> None:
+        """The replica is primary; who connects through these edges gets there, and is not cut off."""
+        command(self.replica, "REPLICAOF", "NO", "ONE")
+        for edge in edges:
+            self.world.proxy.retarget(edge, self.replica.port)
+
+    def fail_over(self) -> None:
+        """For all edges."""
+        self.promote(*self.world.edges)
+        self.world.redis_server = self.replica
+
+
+@pytest.fixture
+def pair(world: World, tmp_path: Path, process_group: int) -> Iterator[Pair]:
+    path = binary()
+    assert path is not None
+    replica = EmbeddedServer(path.path, tmp_path, process_group=process_group)
+    replica.start()
+    yield Pair(world, replica)
+    replica.kill()
+
+
+async def lose_tail(pair: Pair) -> None:
+    """Alice has 20 events, of which the new primary knows 10."""
+    world = pair.world
+    await world.complete(*["alice"] * 10)
+    await pair.wait_follows(Place(1, 10))
+    pair.detach()
+    await world.complete(*["alice"] * 10)
+    await await_until(lambda: head_is(world, Place(1, 20)))
+    pair.primary.kill()
+    pair.fail_over()
+
+
+async def test_24_fail_over_that_lost_the_tail_repeats_nothing_and_loses_nothing(pair: Pair) -> None:
+    world = pair.world
+    gateway = await world.gateway()
+    async with gateway.connected() as browser:
+        await lose_tail(pair)
+        await browser.wait_seqs(list(range(1, 21)))
+        await world.complete("alice")
+        await browser.wait_seqs(list(range(1, 22)))
+        async with gateway.connected(after="customer:alice=1.15") as late:
+            await late.wait_seqs(list(range(16, 22)))
+    await await_until(lambda: logged(world) == list(range(1, 22)))
+
+
+async def test_24_customer_who_comes_after_the_fail_over_gets_the_tail_without_a_later_event(
+    pair: Pair,
+) -> None:
+    """Redis says that there is nothing after 10, and nobody completes another order."""
+    await lose_tail(pair)
+    gateway = await pair.world.gateway()
+    async with gateway.connected(after="customer:alice=1.10") as browser, sweeping(pair.world):
+        await browser.wait_seqs(list(range(11, 21)))
+
+
+@pytest.mark.parametrize("had", [15, 20])
+async def test_24_cursor_beyond_what_redis_knows_is_welcome(pair: Pair, had: int) -> None:
+    """Before any sweep: the history proves that the customer is right, and the feed follows it."""
+    await lose_tail(pair)
+    gateway = await pair.world.gateway()
+    async with gateway.connected(after=f"customer:alice=1.{had}") as browser:
+        await browser.wait_seqs(list(range(had + 1, 21)))
+        await pair.world.complete("alice")
+        await browser.wait_seqs(list(range(had + 1, 22)))
+        assert browser.close is None
+
+
+async def test_25_split_brain_is_late_but_loses_and_repeats_nothing(pair: Pair) -> None:
+    """The relay is on the old primary, the gateway on the new one, until somebody mends it."""
+    world = pair.world
+    gateway = await world.gateway()
+    async with gateway.connected() as browser:
+        await world.complete("alice", "alice")
+        await browser.wait_seqs([1, 2])
+        await pair.wait_follows(Place(1, 2))
+        pair.detach()
+        pair.promote(world.edge("gateway"))
+        world.proxy.cut(world.edge("gateway"))
+        await await_until(lambda: not gateway.hears)
+        await await_until(lambda: gateway.hears)
+        await world.complete("alice", "alice")
+        await await_until(lambda: head_is(world, Place(1, 4)))
+        assert await head(world, pair.replica) == Place(1, 2)
+        world.proxy.retarget(world.edge("sender"), pair.replica.port)
+        world.proxy.cut(world.edge("sender"))
+        async with sweeping(world):
+            await browser.wait_seqs([1, 2, 3, 4])
+        await world.complete("alice")
+        await browser.wait_seqs([1, 2, 3, 4, 5])
+
+
+async def test_26_primary_that_was_frozen_and_replaced_is_left_though_its_connection_stays_open(
+    pair: Pair,
+) -> None:
+    world = pair.world
+    gateway = await world.gateway()
+    async with gateway.connected() as browser:
+        await world.complete("alice")
+        await browser.wait_seqs([1])
+        await pair.wait_follows(Place(1, 1))
+        world.redis_server.stop()
+        pair.fail_over()
+        try:
+            await await_until(lambda: not gateway.hears)
+            await await_until(lambda: gateway.hears)
+            await world.complete("alice")
+            await browser.wait_seqs([1, 2])
+        finally:
+            pair.primary.resume()
+        await world.complete("alice")
+        await browser.wait_seqs([1, 2, 3])
+        assert await head(world, pair.replica) == Place(1, 3)
+
+
+async def test_27_frozen_redis_is_noticed_and_events_are_pulled_until_it_wakes(world: World) -> None:
+    gateway = await world.gateway()
+    async with gateway.connected() as browser:
+        world.redis_server.stop()
+        try:
+            await await_until(lambda: not gateway.gateway.ready)
+            await world.complete("alice")
+            await browser.wait_seqs([1])
+        finally:
+            world.redis_server.resume()
+        await await_until(lambda: gateway.gateway.ready)
+        await world.complete("alice")
+        await browser.wait_seqs([1, 2])
+        assert browser.close is None
+
+
+@pytest.mark.parametrize("way", ["both", "up", "down"])
+async def test_28_black_hole_on_the_way_to_redis_is_noticed_in_each_direction(world: World, way: str) -> None:
+    gateway = await world.gateway()
+    edge = world.edge("gateway")
+    async with gateway.connected() as browser:
+        world.proxy.change(edge, up=Toxics(black_hole=way != "down"), down=Toxics(black_hole=way != "up"))
+        await await_until(lambda: not gateway.gateway.ready)
+        await world.complete("alice")
+        await browser.wait_seqs([1])
+        world.proxy.heal(edge)
+        await await_until(lambda: gateway.gateway.ready)
+        await world.complete("alice")
+        await browser.wait_seqs([1, 2])
+
+
+@pytest.mark.parametrize("how", list(How))
+async def test_29_cut_connection_is_opened_again_and_what_was_missed_is_read(world: World, how: How) -> None:
+    gateway = await world.gateway()
+    edge = world.edge("gateway")
+    async with gateway.connected() as browser:
+        await world.complete("alice")
+        await browser.wait_seqs([1])
+        world.proxy.change(edge, refuse=True)
+        world.proxy.cut(edge, how)
+        await await_until(lambda: not gateway.hears)
+        await world.complete("alice", "alice")
+        world.proxy.heal(edge)
+        await browser.wait_seqs([1, 2, 3])
+        await await_until(lambda: gateway.hears)
+
+
+async def test_30_subscriber_that_redis_cuts_off_for_being_slow_misses_nothing(world: World) -> None:
+    """Redis drops what waits for a subscriber that stalls, and its connection; nothing tells it so."""
+    gateway = await world.gateway()
+    edge = world.edge("gateway")
+    command(world.redis_server, "CONFIG", "SET", "client-output-buffer-limit", "pubsub 65536 32768 1")
+    async with gateway.connected() as browser:
+        world.proxy.change(edge, down=BLACK_HOLE)  # as a gateway whose loop stalls
+        large = {"data": {"pad": "x" * 30_000}}
+        for number in range(80):
+            await world.sender.place(f"large-{number}", "alice")
+            await world.sender.complete(f"large-{number}", json=large)
+        await await_until(lambda: not subscribers(world))
+        world.proxy.heal(edge)
+        # So much at once is too much for one connection; with its cursor it gets the rest.
+        await await_until(lambda: len(browser.events) == 80 or browser.close == 4408)
+        async with gateway.connected(after=f"customer:alice=1.{browser.seqs[-1]}") as again:
+            await await_until(lambda: len(browser.events) + len(again.events) >= 80)
+            assert browser.seqs + again.seqs == list(range(1, 81))
+
+
+def subscribers(world: World) -> int:
+    return len(command(world.redis_server, "CLIENT", "LIST", "TYPE", "pubsub").splitlines())
+
+
+async def test_31_emptied_redis_is_asked_in_vain_and_the_history_answers(world: World) -> None:
+    await world.complete("alice", "alice", "alice")
+    await await_until(lambda: head_is(world, Place(1, 3)))
+    command(world.redis_server, "FLUSHALL")
+    gateway = await world.gateway()
+    async with gateway.connected(after="customer:alice=1.1") as browser:
+        await browser.wait_seqs([2, 3])
+        command(world.redis_server, "FLUSHALL")
+        await world.complete("alice")
+        await browser.wait_seqs([2, 3, 4])
+
+
+@pytest.mark.parametrize("lost", ["log", "head"])
+async def test_31_key_that_alone_was_evicted_or_expired_hides_nothing(world: World, lost: str) -> None:
+    await world.complete("alice", "alice", "alice")
+    await await_until(lambda: head_is(world, Place(1, 3)))
+    names = world.sender.names
+    command(world.redis_server, "DEL", names.log(ALICE) if lost == "log" else names.head(ALICE))
+    gateway = await world.gateway()
+    async with gateway.connected(after="customer:alice=1.1") as browser:
+        await browser.wait_seqs([2, 3])
+        await world.complete("alice")
+        await browser.wait_seqs([2, 3, 4])
+
+
+async def test_32_log_trimmed_behind_a_cursor_is_never_skipped_silently(world: World) -> None:
+    await world.complete(*["alice"] * 9)
+    await await_until(lambda: head_is(world, Place(1, 9)))
+    command(world.redis_server, "XTRIM", world.sender.names.log(ALICE), "MAXLEN", 1)
+    gateway = await world.gateway()
+    async with gateway.connected(after="customer:alice=1.2") as browser:
+        await browser.wait_seqs([3, 4, 5, 6, 7, 8, 9])
+        assert browser.resets == []
+
+
+async def test_34_password_changed_while_connected_is_not_ready_until_it_fits_again(world: World) -> None:
+    gateway = await world.gateway()
+    async with gateway.connected() as browser:
+        command(world.redis_server, "ACL", "SETUSER", "default", "resetpass", ">new")
+        world.proxy.cut(world.edge("gateway"))
+        await await_until(lambda: not gateway.gateway.ready)
+        await world.complete("alice")
+        await browser.wait_seqs([1])  # pulled
+        command(world.redis_server, "ACL", "SETUSER", "default", "nopass", password="new")
+        await await_until(lambda: gateway.gateway.ready)
+        await world.complete("alice")
+        await browser.wait_seqs([1, 2])
+
+
+async def test_36_what_somebody_else_publishes_is_dropped_and_counted(world: World) -> None:
+    gateway = await world.gateway()
+    async with gateway.connected() as browser:
+        await world.complete("alice")
+        await browser.wait_seqs([1])
+        foreign = count(metrics.foreign)
+        live = world.sender.names.live(ALICE)
+        garbage = ["", "{}", "1 2", "1 2 ", "x y {}", "\x00\xff", "0 1 {}", "1 -2 {}", "seen", "seen 1 x"]
+        for message in garbage:
+            command(world.redis_server, "PUBLISH", live, message)
+        # A place that no event has: the feed is repaired, and goes on where it was.
+        command(world.redis_server, "PUBLISH", live, '1 900719925474099 {"seq":900719925474099}')
+        command(world.redis_server, "PUBLISH", live, '99 1 {"seq":1}')
+        await world.complete("alice")
+        await browser.wait_seqs([1, 2])
+        assert count(metrics.foreign) == foreign + len(garbage)
+        assert browser.close is None

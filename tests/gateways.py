@@ -1,0 +1,155 @@
+"""A whole gateway in the test's process: real Redis, sender and sockets; only the handshake is spared."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pydantic import SecretStr
+from websockets.client import ClientProtocol
+from websockets.frames import Frame, Opcode
+from websockets.protocol import OPEN
+from websockets.uri import parse_uri
+
+from receiver.authentication import Authentication
+from receiver.connection import Connection
+from receiver.gateway import Gateway
+from receiver.history import History
+from receiver.tickets import Tickets
+from shared.auth import Identity, create_verifier
+from shared.cursors import parse_cursors
+from shared.log import Names
+from shared.redis import connect
+from shared.settings import ReceiverSettings
+from shared.wire import Pipelines
+from tests.waiting import await_until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import httpx2
+
+_FOR_EVER = 4_000_000_000.0
+
+
+@dataclass
+class Browser:
+    """The other end of a connection: what it was told, in order."""
+
+    connection: Connection
+    events: list[dict[str, Any]] = field(default_factory=list)
+    notices: list[dict[str, Any]] = field(default_factory=list)
+    close: int | None = None  # the code
+
+    @property
+    def seqs(self) -> list[int]:
+        return [event["seq"] for event in self.events]
+
+    @property
+    def resets(self) -> list[dict[str, Any]]:
+        return [notice["data"] for notice in self.notices if notice["type"] == "orderbell.reset"]
+
+    @property
+    def greeted(self) -> bool:
+        return any(notice["type"] == "orderbell.hello" for notice in self.notices)
+
+    def take(self, frame: Frame) -> None:
+        if frame.opcode is Opcode.TEXT:
+            message = json.loads(bytes(frame.data))
+            (self.events if "seq" in message else self.notices).append(message)
+        elif frame.opcode is Opcode.CLOSE:
+            self.close = int.from_bytes(frame.data[:2], "big") if frame.data else 1005
+
+    async def wait_seqs(self, seqs: list[int]) -> None:
+        """Until it has had so many events; they must be these."""
+        await await_until(lambda: len(self.events) >= len(seqs) or self.close)
+        assert self.seqs == seqs, (self.seqs, self.close)
+
+    async def wait_greeted(self) -> None:
+        await await_until(lambda: self.greeted or self.close)
+        assert self.greeted, f"closed with {self.close}"
+
+    async def wait_close(self) -> int:
+        await await_until(lambda: self.close is not None)
+        assert self.close is not None
+        return self.close
+
+
+class RunningGateway:
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+
+    @property
+    def hears(self) -> bool:
+        return self.gateway.subscription.hears
+
+    @asynccontextmanager
+    async def connected(
+        self, customer: str = "alice", after: str = "", *, greeted: bool = True, reading: bool = True
+    ) -> AsyncIterator[Browser]:
+        """A browser of that customer. It hears no more when this ends."""
+        ours, theirs = socket.socketpair()
+        for sock in (ours, theirs):
+            sock.setblocking(False)
+        connection = Connection(self.gateway)
+        await asyncio.get_running_loop().create_connection(lambda: connection, sock=ours)
+        self.gateway.open(connection)
+        browser = Browser(connection)
+        identity = Identity(customer, frozenset(), expires_at=_FOR_EVER)
+        serving = asyncio.create_task(self.gateway.serve(connection, identity, parse_cursors(after)))
+        listening = asyncio.create_task(_listen(browser, theirs)) if reading else None
+        try:
+            if greeted:
+                await browser.wait_greeted()
+            yield browser
+        finally:
+            for task in filter(None, (serving, listening)):
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+            connection.abort(1006, "the test is over")
+            theirs.close()
+
+
+async def _listen(browser: Browser, sock: socket.socket) -> None:
+    protocol = ClientProtocol(parse_uri("ws://localhost/"), state=OPEN, max_size=None)
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(ConnectionError):
+        while data := await loop.sock_recv(sock, 65536):
+            protocol.receive_data(data)
+            for frame in protocol.events_received():
+                assert isinstance(frame, Frame)
+                browser.take(frame)
+            if answer := b"".join(protocol.data_to_send()):
+                await loop.sock_sendall(sock, answer)
+
+
+@asynccontextmanager
+async def run_gateway(
+    sender: httpx2.AsyncClient, redis_url: str, key_prefix: str, *, hears: bool = True
+) -> AsyncIterator[RunningGateway]:
+    """With `hears`, it is ready when this begins."""
+    settings = ReceiverSettings(
+        redis_url=redis_url,
+        key_prefix=key_prefix,
+        api_keys=(SecretStr("a-key-for-tests-only"),),
+        jwt_secret=SecretStr("a-secret-of-thirty-two-bytes-or-more"),
+    )
+    async with connect(redis_url, retries=0) as redis, Pipelines(redis) as pipelines:
+        tickets = Tickets(redis, Names(key_prefix))
+        authentication = Authentication(create_verifier(settings), tickets, cookie=settings.jwt_cookie)
+        gateway = Gateway(redis, pipelines, History(sender), authentication, settings, name="in-process")
+        running = asyncio.create_task(gateway.run())
+        try:
+            if hears:
+                await await_until(lambda: gateway.subscription.hears)
+            yield RunningGateway(gateway)
+        finally:
+            running.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
