@@ -63,7 +63,8 @@ class Child:
             text = line.decode(errors="replace")
             self.lines.append(text)
             if not self._quiet:
-                click.echo(f"{self._prefix} {text}", err=True)
+                with contextlib.suppress(BrokenPipeError):  # whoever read along has gone; we go on
+                    click.echo(f"{self._prefix} {text}", err=True)
 
 
 class ChildEnded(Exception):
