@@ -291,24 +291,17 @@ export class AlertSource extends EventTarget {
 
   /** @param {{ cursor: string, channels: string[], gateway: string }} hello */
   #greeted({ cursor, channels, gateway }) {
-    const start = parseCursors(cursor);
-    for (const channel of this.#had.keys()) {
-      if (!start.has(channel)) this.#had.delete(channel);
-    }
-    const resumable = this.#had.size > 0;
-    for (const [channel, place] of start) {
-      if (!this.#had.has(channel)) this.#had.set(channel, place);
-    }
-    this.#wait(() => this.#shown.start(start));
-    this.#helloAt = this.#environment.now();
+    const resumed = this.#resumes;
+    const resumable = this.#adopt(parseCursors(cursor));
+    this.#resumes = true;
     this.#refusals = 0;
-    if (this.#resumes) this.#forgot = false;
-    else if (resumable) {
-      // This connection has told which channels are ours; now resume those where we were.
-      this.#resumes = true;
+    this.#helloAt = this.#environment.now();
+    if (resumed) {
+      this.#forgot = false;
+    } else if (resumable) {
+      // Without its cursor this connection has only told which channels are ours; resume those where we were.
       return this.#return(this.#backoff.next({ does: "return" }), 1000, "resume");
     }
-    this.#resumes = true;
     this.gateway = gateway;
     this.channels = channels;
     this.readyState = AlertSource.OPEN;
@@ -316,6 +309,24 @@ export class AlertSource extends EventTarget {
     this.#reported.clear();
     this.#report();
     this.dispatchEvent(new Event("open"));
+  }
+
+  /**
+   * Takes where the connection starts for channels that are new here, and drops those that are no longer ours.
+   *
+   * @param {Places} start
+   * @returns whether some are neither
+   */
+  #adopt(start) {
+    for (const channel of this.#had.keys()) {
+      if (!start.has(channel)) this.#had.delete(channel);
+    }
+    const kept = this.#had.size > 0;
+    for (const [channel, place] of start) {
+      if (!this.#had.has(channel)) this.#had.set(channel, place);
+    }
+    this.#wait(() => this.#shown.start(start));
+    return kept;
   }
 
   /** @param {CloudEvent} event */

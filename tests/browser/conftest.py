@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import sync_playwright
@@ -24,6 +25,7 @@ CLIENT = Path(__file__).parents[2] / "receiver" / "browser"
 WORLD = Path(__file__).parent / "world.js"
 PORTS_OF_MAKE_RUN = (8090, 8091, 8092)  # for the README's picture
 ORIGIN = "http://client.test"  # no such server: the client's files are put there by `client_context`
+SECURE_ORIGIN = "https://client.test"
 
 
 @pytest.fixture(scope="package")
@@ -59,8 +61,9 @@ def orderbell(processes: Processes) -> Iterator[Services]:
 
 @pytest.fixture
 def client_context(context: BrowserContext) -> BrowserContext:
-    """Pages at `ORIGIN` have the client and `world.js`, and no server."""
+    """Pages at `ORIGIN` and `SECURE_ORIGIN` have the client and `world.js`, and no server."""
     context.route(f"{ORIGIN}/**", _serve_client)
+    context.route(f"{SECURE_ORIGIN}/**", _serve_client)
     return context
 
 
@@ -73,15 +76,15 @@ def page(browser: Browser) -> Iterator[Page]:
     context.close()
 
 
-def open_client(context: BrowserContext) -> Page:
+def open_client(context: BrowserContext, origin: str = ORIGIN) -> Page:
     page = context.new_page()
-    page.goto(f"{ORIGIN}/")
+    page.goto(f"{origin}/")
     page.wait_for_function("() => 'World' in window")
     return page
 
 
 def _serve_client(route: Route) -> None:
-    path = route.request.url.removeprefix(ORIGIN)
+    path = urlsplit(route.request.url).path
     if path == "/":
         page = '<!doctype html><title>Client</title><script type="module" src="/world.js"></script><body>'
         route.fulfill(body=page, content_type="text/html")
