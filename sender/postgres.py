@@ -7,8 +7,10 @@ same time) is run again. Reads see one snapshot, so that `as_of` and what was re
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import structlog
 from sqlalchemy import make_url, text
@@ -16,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from sender.database import DatabaseFull, DatabaseUnavailable
+from sender.database import DatabaseError, DatabaseFull, DatabaseUnavailable
 from sender.migrations import migrate
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ R = TypeVar("R")
 
 ATTEMPTS = 5
 POOL_SIZE = 10
+TURNS = 2  # batches at a time: while one waits for the disk, the other one's statements run
+MAX_JOBS = 256
 COMMAND_SECONDS = 10
 LOCK_SECONDS = 5
 
@@ -71,6 +75,8 @@ class PostgresDatabase:
         self._read_engine = engine.execution_options(
             isolation_level="REPEATABLE READ", postgresql_readonly=True
         )
+        self._waiting: dict[Callable[..., Any], list[_Job[Any, Any]]] = {}
+        self._turns = asyncio.Semaphore(TURNS)
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         for _ in range(ATTEMPTS - 1):
@@ -86,11 +92,38 @@ class PostgresDatabase:
     async def write_together(
         self, work: Callable[[Connection, Sequence[I]], Sequence[R | Exception]], item: I
     ) -> R:
-        # Each alone: PostgreSQL lets transactions run side by side and shares the disk sync by itself.
-        (outcome,) = await self.write(lambda connection: work(connection, [item]))
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
+        job: _Job[I, R] = _Job(item, asyncio.get_running_loop().create_future())
+        waiting = self._waiting.setdefault(work, [])
+        waiting.append(job)
+        # Few have their turn at a time, and each takes along all who wait: as many round trips for
+        # twenty as for one. Whoever was taken along finds nothing left to do.
+        async with self._turns:
+            if job in waiting:
+                batch, waiting[:] = waiting[:MAX_JOBS], waiting[MAX_JOBS:]
+                await self._run_jobs(work, batch)
+        return await job.done
+
+    async def _run_jobs(self, work: Callable[..., Any], batch: Sequence[_Job[Any, Any]]) -> None:
+        items = [job.item for job in batch]
+        try:
+            for job, outcome in zip(batch, await self._run_items(work, items), strict=True):
+                if not job.done.done():  # its caller was cancelled
+                    job.resolve(outcome)
+        finally:
+            for job in batch:
+                job.done.cancel()  # where this caller, who runs it for all, was cancelled
+
+    async def _run_items(self, work: Callable[..., Any], items: Sequence[Any]) -> Sequence[Any]:
+        """Each item's outcome; an exception where it failed."""
+        try:
+            outcomes: Sequence[Any] = await self.write(lambda connection: work(connection, items))
+        except DatabaseError as error:
+            return [error] * len(items)
+        except Exception as error:  # one of them spoilt it for all; find out which
+            if len(items) == 1:
+                return [error]
+            return [outcome for item in items for outcome in await self._run_items(work, [item])]
+        return outcomes
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         async with _explained(), self._read_engine.connect() as connection:
@@ -108,6 +141,18 @@ class PostgresDatabase:
             if error.connection_invalidated or _code(error) in _RUN_AGAIN:
                 raise _RunAgain from error
             raise
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Job(Generic[I, R]):
+    item: I
+    done: asyncio.Future[R]
+
+    def resolve(self, outcome: R | Exception) -> None:
+        if isinstance(outcome, Exception):
+            self.done.set_exception(outcome)
+        else:
+            self.done.set_result(outcome)
 
 
 class _RunAgain(Exception):

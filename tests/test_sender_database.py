@@ -319,6 +319,38 @@ def postgres_database_url(postgres_url: str) -> Iterator[str]:
 
 
 @pytest.mark.postgres
+async def test_items_that_wait_share_a_transaction_and_one_that_spoils_it_fails_alone(
+    postgres_database_url: str,
+) -> None:
+    together: list[int] = []
+
+    def put_all(connection: Connection, items: Sequence[str]) -> list[str | Exception]:
+        together.append(len(items))
+        for item in items:
+            connection.execute(insert(channels), {"channel": item, "seq": 1})
+            if item == "spoilt":
+                raise ArithmeticError(item)
+        return [LookupError(item) if item == "unknown" else item for item in items]
+
+    async with open_database(postgres_database_url) as database:
+        good = [f"good-{number}" for number in range(20)]
+        outcomes = await asyncio.gather(
+            *(database.write_together(put_all, item) for item in (*good, "unknown", "spoilt")),
+            return_exceptions=True,
+        )
+        assert outcomes[:20] == good
+        assert isinstance(outcomes[20], LookupError)
+        assert isinstance(outcomes[21], ArithmeticError)
+        assert sorted(await database.read(names)) == sorted([*good, "unknown"])
+        assert max(together) >= 10
+
+        leader = asyncio.create_task(database.write_together(put_all, "leader"))
+        await asyncio.sleep(0)
+        leader.cancel()
+        assert await database.write_together(put_all, "next") == "next"
+
+
+@pytest.mark.postgres
 async def test_lost_connections_cost_nobody_an_answer(postgres_database_url: str) -> None:
     """PostgreSQL closes all idle connections, as a restart does: the next write runs on a new one."""
     async with (
