@@ -164,7 +164,10 @@ class Relay:
         self, channels: Mapping[Channel, Sequence[Waiting]], answers: Mapping[Channel, Published]
     ) -> dict[Channel, int]:
         """Channels in which Redis knows more than the database, and of which epoch that is."""
-        ahead = {name: head.epoch for name, (answer, head) in answers.items() if answer is Answer.STALE}
+        stale = {name: head.epoch for name, (answer, head) in answers.items() if answer is Answer.STALE}
+        # Usually another sender began that epoch since we read, and our events have moved into it.
+        epoch = await self._database.read(current_epoch) if stale else 0
+        ahead = {name: newer for name, newer in stale.items() if newer > epoch}
         # A head beyond what we published is usually another relay's work, and in the database.
         beyond = {name: head for name, (_, head) in answers.items() if head > channels[name][-1].entry.place}
         states = await self._database.read(partial(history.states, names=list(beyond))) if beyond else {}
