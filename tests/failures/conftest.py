@@ -10,6 +10,7 @@ import pytest
 
 from receiver import repair, subscription
 from sender import sweep
+from tests import postgres_servers
 from tests.chaos.proxy import Proxy
 from tests.gateways import run_gateway
 from tests.senders import run_sender
@@ -39,6 +40,12 @@ def _in_haste(monkeypatch: pytest.MonkeyPatch) -> None:
 def proxy(process_group: int) -> Iterator[Proxy]:
     with Proxy(process_group) as proxy:
         yield proxy
+
+
+@pytest.fixture
+def postgres_database_url(postgres_url: str) -> Iterator[str]:
+    with postgres_servers.fresh_database(postgres_url) as url:
+        yield url
 
 
 @dataclass

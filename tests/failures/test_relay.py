@@ -1,0 +1,258 @@
+"""The relay, or its Redis, is stopped half-way: 13 to 21."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import asyncpg
+import pytest
+
+from sender.generation import begin_epoch
+from sender.relay import Relay
+from shared.channels import customer_channel
+from shared.log import LogWriter
+from shared.redis import connect
+from shared.wire import Pipelines
+from tests.chaos.proxy import Toxics
+from tests.chaos.system import BLACK_HOLE
+from tests.failures.test_redis import command, logged
+from tests.senders import run_sender
+from tests.waiting import await_until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+    from pathlib import Path
+
+    from shared.channels import Channel
+    from shared.embedded import EmbeddedServer
+    from shared.log import Entry, Published
+    from tests.failures.conftest import World
+    from tests.senders import RunningSender
+
+pytestmark = pytest.mark.anyio
+
+ALICE = customer_channel("alice")
+
+
+class Frozen(LogWriter):
+    """Stops before it publishes, with what it has read, until it is told to go on."""
+
+    def __init__(self, pipelines: Pipelines, sender: RunningSender) -> None:
+        super().__init__(pipelines, sender.names)
+        self.reached, self.going_on = asyncio.Event(), asyncio.Event()
+        self.answers: list[str] = []
+
+    async def publish(
+        self, batches: Sequence[tuple[Channel, Sequence[Entry]]], *, restart: bool = False
+    ) -> list[Published]:
+        self.reached.set()
+        await self.going_on.wait()
+        answers = await super().publish(batches, restart=restart)
+        self.answers += [published.answer.value for published in answers]
+        return answers
+
+
+@asynccontextmanager
+async def frozen_relay(sender: RunningSender, redis_url: str) -> AsyncIterator[tuple[Frozen, Relay]]:
+    """Another sender's, that has read the outbox and then is stopped."""
+    async with connect(redis_url, retries=0) as redis, Pipelines(redis) as pipelines:
+        log = Frozen(pipelines, sender)
+        relay = Relay(sender.database, log, sender.metrics, sender.clock)
+        task = asyncio.create_task(relay.run())
+        await asyncio.wait_for(log.reached.wait(), 10)
+        yield log, relay
+        log.going_on.set()
+        relay.stop()
+        await asyncio.wait_for(task, 10)
+
+
+async def relay_once(sender: RunningSender) -> None:
+    """What waits in the outbox is published, by a relay of this sender."""
+    async with Pipelines(sender.redis) as pipelines:
+        relay = Relay(sender.database, LogWriter(pipelines, sender.names), sender.metrics, sender.clock)
+        relay.stop()
+        await relay.run()
+
+
+@pytest.fixture
+async def sender(
+    redis_server: EmbeddedServer, key_prefix: str, database_url: str
+) -> AsyncIterator[RunningSender]:
+    """One whose events wait until a test relays them."""
+    async with run_sender(database_url, redis_server.url, key_prefix, relaying=False) as sender:
+        yield sender
+
+
+async def complete(sender: RunningSender, *order_ids: str) -> None:
+    for order_id in order_ids:
+        await sender.place(order_id)
+        assert (await sender.complete(order_id)).status_code == 200
+
+
+def seqs_logged(redis_server: EmbeddedServer, sender: RunningSender) -> list[int]:
+    entries = command(redis_server, "XRANGE", sender.names.log(ALICE), "-", "+")
+    return [int(entry_id.partition(b"-")[0]) for entry_id, _ in entries]
+
+
+async def test_15_relay_that_wakes_with_stale_work_changes_nothing(
+    sender: RunningSender, redis_server: EmbeddedServer
+) -> None:
+    await complete(sender, "1", "2")
+    async with frozen_relay(sender, redis_server.url) as (log, _):
+        await relay_once(sender)
+        await complete(sender, "3")
+        await relay_once(sender)
+        assert seqs_logged(redis_server, sender) == [1, 2, 3]
+        log.going_on.set()
+        await await_until(lambda: log.answers)
+        assert log.answers[0] == "DUP"
+        assert seqs_logged(redis_server, sender) == [1, 2, 3]
+
+
+async def test_15_relay_that_wakes_in_a_new_epoch_is_stale_and_changes_nothing(
+    sender: RunningSender, redis_server: EmbeddedServer
+) -> None:
+    await complete(sender, "1", "2")
+    async with frozen_relay(sender, redis_server.url) as (log, relay):
+        await sender.database.write(lambda connection: begin_epoch(connection, after=1))
+        await relay_once(sender)
+        log.going_on.set()
+        await await_until(lambda: log.answers)
+        assert log.answers[0] == "STALE"
+        relay.wake()
+        await complete(sender, "3")
+        await relay_once(sender)
+        assert seqs_logged(redis_server, sender) == [1, 2, 3]
+        assert command(redis_server, "HGET", sender.names.head(ALICE), "epoch") == b"2"
+
+
+@pytest.mark.postgres
+async def test_16_relays_whose_database_connections_are_cut_publish_each_event_once(
+    postgres_database_url: str, redis_server: EmbeddedServer, key_prefix: str
+) -> None:
+    """There is no lease to lose: relays may always race."""
+    async with (
+        run_sender(postgres_database_url, redis_server.url, key_prefix) as one,
+        run_sender(postgres_database_url, redis_server.url, key_prefix) as other,
+        redis_server_heard(redis_server, one) as heard,
+    ):
+        for number in range(60):
+            sender = one if number % 2 else other
+            await sender.place(str(number))
+            while (await sender.complete(str(number))).status_code != 200:
+                pass  # 503: its connection was the one that was cut
+            if number % 20 == 10:
+                await cut_database_connections(postgres_database_url)
+        await await_until(lambda: len(heard) >= 60)
+        assert heard == list(range(1, 61))
+
+
+@asynccontextmanager
+async def redis_server_heard(redis_server: EmbeddedServer, sender: RunningSender) -> AsyncIterator[list[int]]:
+    """The seqs of Alice's live messages, as a gateway would hear them."""
+    heard: list[int] = []
+    async with connect(redis_server.url) as redis, redis.pubsub() as subscription:
+        await subscription.subscribe(sender.names.live(ALICE))
+
+        async def listen() -> None:
+            while True:
+                message = await subscription.get_message(timeout=60)
+                if message and message["type"] == "message":
+                    heard.append(int(message["data"].split(b" ")[1]))
+
+        listening = asyncio.create_task(listen())
+        yield heard
+        listening.cancel()
+        await asyncio.wait([listening])
+
+
+async def cut_database_connections(url: str) -> None:
+    connection = await asyncpg.connect(url.replace("+asyncpg", ""))
+    await connection.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'orderbell'"
+    )
+    await connection.close()
+
+
+async def test_17_reply_that_is_lost_after_the_script_ran_is_asked_for_again(world: World) -> None:
+    edge = world.edge("sender")
+    gateway = await world.gateway()
+    async with gateway.connected() as browser:
+        await world.complete("alice")
+        await browser.wait_seqs([1])
+        world.proxy.change(edge, down=BLACK_HOLE)
+        await world.complete("alice")
+        await browser.wait_seqs([1, 2])  # the script ran; the relay does not know
+        world.proxy.cut(edge)
+        world.proxy.heal(edge)
+        await await_until(lambda: answers(world, "DUP") > 0)
+        await world.complete("alice")
+        await browser.wait_seqs([1, 2, 3])
+
+
+def answers(world: World, answer: str) -> float:
+    registry = world.sender.metrics.registry
+    return registry.get_sample_value("orderbell_relay_published_total", {"answer": answer}) or 0.0
+
+
+async def test_17_replies_that_break_off_in_the_middle_cost_nothing(world: World) -> None:
+    edge = world.edge("sender")
+    gateway = await world.gateway()
+    async with gateway.connected() as browser:
+        for limit in range(1, 200, 7):
+            world.proxy.change(edge, down=Toxics(reset_after_bytes=limit))
+            await world.complete("alice")
+        world.proxy.heal(edge)
+        await browser.wait_seqs(list(range(1, world.orders + 1)))
+
+
+@pytest.mark.parametrize("how", ["no memory", "no disk"])
+async def test_19_and_21_redis_that_takes_no_writes_publishes_nothing_and_all_of_it_later(
+    world: World, tmp_path: Path, how: str
+) -> None:
+    """OOM and MISCONF. A plain PUBLISH would still go through, and be live without being in the log."""
+    server = world.redis_server
+    gateway = await world.gateway()
+    async with gateway.connected() as browser:
+        await world.complete("alice")
+        await browser.wait_seqs([1])
+        if how == "no memory":
+            command(server, "CONFIG", "SET", "maxmemory", 1)
+        else:
+            await refuse_writes_for_a_failed_save(server, tmp_path)
+        await world.complete("alice", "alice")
+        await await_until(lambda: world.sender.relay.redis_up is False)
+        assert logged(world) == [1]
+        assert browser.seqs == [1]
+        command(server, "CONFIG", "SET", "maxmemory", 0)
+        command(server, "CONFIG", "SET", "stop-writes-on-bgsave-error", "no")
+        await browser.wait_seqs([1, 2, 3])
+        assert logged(world) == [1, 2, 3]
+
+
+async def refuse_writes_for_a_failed_save(server: EmbeddedServer, directory: Path) -> None:
+    """A save that fails, as on a full disk: then it takes no more writes."""
+    (directory / "dump.rdb").mkdir()
+    command(server, "CONFIG", "SET", "save", "3600 1")
+    command(server, "BGSAVE")
+    await await_until(lambda: command(server, "INFO", "persistence")["rdb_last_bgsave_status"] == "err")
+
+
+async def test_20_redis_that_pauses_answers_late_and_doubles_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Longer than a reply may take: what was sent runs all the same, once Redis goes on."""
+    monkeypatch.setattr("shared.wire.REPLY_SECONDS", 0.3)
+    gateway = await world.gateway()
+    async with gateway.connected() as browser:
+        await world.complete("alice")
+        await browser.wait_seqs([1])
+        command(world.redis_server, "CLIENT", "PAUSE", 1_500, "ALL")
+        await world.complete("alice", "alice")
+        await browser.wait_seqs([1, 2, 3])
+        await await_until(lambda: logged(world) == [1, 2, 3])
+        assert answers(world, "OK") + answers(world, "DUP") >= 2
+        await world.complete("alice")
+        await browser.wait_seqs([1, 2, 3, 4])
