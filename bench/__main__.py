@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import resource
+import shutil
 import signal
 import sys
 import tempfile
@@ -35,13 +37,14 @@ PARTS: dict[str, Callable[[Run], Awaitable[Table]]] = {
     "storm": storm.run,
     "growth": growth.run,
 }
+FILES = 16_000  # of one process: growth has 15,000 connections
 RESULTS = Path(__file__).parent / "results"
 
 
 @click.command()
 @click.argument("parts", nargs=-1, type=click.Choice(list(PARTS)))
 @click.option("--rounds", default=3, show_default=True, help="Of each measurement; medians are shown.")
-@click.option("--seconds", default=10.0, show_default=True, help="Of one measurement, about.")
+@click.option("--seconds", default=5.0, show_default=True, help="Of one measurement, about.")
 @click.option("--peers/--no-peers", default=True, show_default=True, help="Measure those installed, too.")
 @click.option("--only", default="", help="Contenders whose name has this text, beside the floor.")
 @click.option("--results", default=RESULTS, show_default="bench/results", type=click.Path(path_type=Path))
@@ -53,6 +56,9 @@ def main(parts: Sequence[str], rounds: int, seconds: float, peers: bool, only: s
     redis_binary = wheel_server() or path_server()
     if redis_binary is None:
         raise click.ClickException("no Redis: install the extra `embedded`, valkey-server or redis-server")
+    if shutil.which("cc") is None:
+        raise click.ClickException("no C compiler: the load generator is made with `cc`")
+    _allow_files()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(1))
     with Guard() as guard, tempfile.TemporaryDirectory(prefix="orderbell-bench-") as directory:
@@ -73,6 +79,13 @@ def main(parts: Sequence[str], rounds: int, seconds: float, peers: bool, only: s
         except KeyboardInterrupt:
             raise click.Abort from None
     _draw(results)
+
+
+def _allow_files() -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    if most < FILES:
+        click.echo(f"Some parts open {FILES:,} files and will fail: `ulimit -n` is {most:,}.", err=True)
 
 
 def _contenders(only: str, *, peers: bool) -> tuple[type[Contender], ...]:

@@ -65,6 +65,7 @@ def _bars(
         axis.set_title(title)
         axis.set_xlim(0, max(values) * 4)
         axis.set_xticks([])
+        axis.minorticks_off()
         axis.spines[["top", "right", "bottom"]].set_visible(False)
     axes[0].invert_yaxis()
     figure.supxlabel(f"{label}; logarithmic", fontsize=8)
