@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -52,11 +54,23 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 
 
 @pytest.fixture
-def orderbell(processes: Processes) -> Iterator[Services]:
-    """All of it, in development mode."""
+def own_orderbell(processes: Processes) -> Iterator[Services]:
+    """All of it, in development mode, to be killed as the test likes."""
     ports = PORTS_OF_MAKE_RUN if "ORDERBELL_TEST_SCREENSHOT" in os.environ else ()
     with services.running(processes, ports=ports) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def module_orderbell(module_processes: Processes) -> Iterator[Services]:
+    with services.running(module_processes) as running:
+        yield running
+
+
+@pytest.fixture
+def orderbell(module_orderbell: Services) -> Services:
+    """The same, shared by the file's tests: each has a customer of its own."""
+    return dataclasses.replace(module_orderbell, customer=f"alice-{uuid.uuid4().hex[:6]}")
 
 
 @pytest.fixture

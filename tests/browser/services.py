@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import httpx2
 
@@ -17,11 +18,12 @@ if TYPE_CHECKING:
     from tests.processes import Processes, ReceiverProcess, SenderProcess
 
 
-class Services(NamedTuple):
+@dataclass(frozen=True)
+class Services:
     sender: SenderProcess
     gateways: list[ReceiverProcess]
-    api: httpx2.Client
-    """Calls the sender, with its key."""
+    api: httpx2.Client  # of the sender, with its key
+    customer: str = "alice"  # whose orders are placed where nobody is named
 
     @property
     def shop(self) -> str:
@@ -37,35 +39,44 @@ class Services(NamedTuple):
     def back_office(self) -> str:
         return f"{self.sender.url}/"
 
-    def place(self, order_id: str, customer: str = "alice", **data: str) -> None:
-        order = {"order_id": order_id, "customer_id": customer, "data": data}
+    def order_id(self, number: str) -> str:
+        """Tests that share a database share no order."""
+        return number if self.customer == "alice" else f"{self.customer}-{number}"
+
+    def place(self, number: str, customer: str = "", **data: str) -> None:
+        order = {
+            "order_id": self.order_id(number),
+            "customer_id": customer or self.customer,
+            "data": {"message": f"Order {number} is complete", **data},
+        }
         self.api.post("/orders", json=order).raise_for_status()
 
-    def complete(self, order_id: str, **data: str) -> None:
-        self.api.post(f"/orders/{order_id}/complete", json={"data": data}).raise_for_status()
+    def complete(self, number: str, **data: str) -> None:
+        path = f"/orders/{self.order_id(number)}/complete"
+        self.api.post(path, json={"data": data}).raise_for_status()
 
-    def place_and_complete(self, order_id: str, customer: str = "alice", **data: str) -> None:
-        self.place(order_id, customer)
-        self.complete(order_id, **data)
+    def place_and_complete(self, number: str, customer: str = "", **data: str) -> None:
+        self.place(number, customer, **data)
+        self.complete(number)
 
 
 @contextlib.contextmanager
 def running(
-    processes: Processes, *, development: bool = True, ports: Sequence[int] = ()
+    processes: Processes, *, development: bool = True, gateways: int = 2, ports: Sequence[int] = ()
 ) -> Iterator[Services]:
-    """`ports`: the sender's and two gateways', else free ones."""
+    """`ports`: the sender's and its gateways', else free ones."""
     mode = "1" if development else "0"
-    sender_port, *ports = ports or [free_port() for _ in range(3)]
+    sender_port, *ports = ports or [free_port() for _ in range(1 + gateways)]
     origins = ",".join(f"http://127.0.0.1:{port}" for port in ports)
     sender = processes.start_sender(port=sender_port, development=mode, wait_ready=False)
-    gateways = [
+    receivers = [
         processes.start_receiver(port=port, development=mode, allowed_origins=origins, wait_ready=False)
         for port in ports
     ]
-    for process in (sender, *gateways):
+    for process in (sender, *receivers):
         process.wait_ready()
     with httpx2.Client(base_url=sender.url, headers=processes.api_headers, trust_env=False) as api:
-        yield Services(sender, gateways, api)
+        yield Services(sender, receivers, api)
 
 
 class Balancer:

@@ -11,12 +11,21 @@ from tests.browser.conftest import contrast_faults, sideways, violations, watch
 from tests.browser.services import running
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from playwright.sync_api import BrowserContext, Locator, Page, Route
 
     from tests.browser.services import Services
     from tests.processes import Processes
 
 pytestmark = pytest.mark.browser
+
+
+@pytest.fixture
+def orderbell(processes: Processes) -> Iterator[Services]:
+    """The sender alone: no gateway is needed to complete orders."""
+    with running(processes, gateways=0) as services:
+        yield services
 
 
 @pytest.fixture
@@ -134,7 +143,7 @@ def test_what_customers_order_is_text(back_office: Page, orderbell: Services) ->
 
 
 def test_without_development_mode_it_asks_for_the_key(context: BrowserContext, processes: Processes) -> None:
-    with running(processes, development=False) as orderbell:
+    with running(processes, development=False, gateways=0) as orderbell:
         orderbell.place("1")
         page = context.new_page()
         page.goto(orderbell.back_office)

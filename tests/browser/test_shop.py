@@ -38,7 +38,7 @@ def shop(context: BrowserContext, orderbell: Services) -> Page:
     watch(context)
     page = context.new_page()
     page.goto(orderbell.shop)
-    sign_in(page)
+    sign_in(page, orderbell.customer)
     return page
 
 
@@ -87,24 +87,28 @@ def browser_of_alice(playwright: Playwright, executable: Path, profile: Path) ->
 
 
 def test_an_order_completed_in_the_back_office_pops_up_once_in_alices_browser(
-    playwright: Playwright, chromium_path: Path, context: BrowserContext, orderbell: Services, tmp_path: Path
+    playwright: Playwright,
+    chromium_path: Path,
+    context: BrowserContext,
+    own_orderbell: Services,
+    tmp_path: Path,
 ) -> None:
     watch(context)
     back_office = context.new_page()
     back_office.set_viewport_size({"width": 800, "height": 640})
-    back_office.goto(orderbell.back_office)
+    back_office.goto(own_orderbell.back_office)
     profile = tmp_path / "alice"
 
     with browser_of_alice(playwright, chromium_path, profile) as browser:
         first, second = browser.pages[0], browser.new_page()
-        first.goto(orderbell.shop)
+        first.goto(own_orderbell.shop)
         sign_in(first)
-        second.goto(orderbell.shop_on_second_gateway)
-        expect_connected(first, orderbell.gateways[0].port)
-        expect_connected(second, orderbell.gateways[1].port)
+        second.goto(own_orderbell.shop_on_second_gateway)
+        expect_connected(first, own_orderbell.gateways[0].port)
+        expect_connected(second, own_orderbell.gateways[1].port)
 
         soup, tea = order(first, "Tomato soup"), order(first, "Iced tea")
-        orderbell.place("201", "bob", item="Croissant")
+        own_orderbell.place("201", "bob", item="Croissant")
         expect(back_office.locator("#open li")).to_have_count(3)
         complete(back_office, soup)
 
@@ -125,7 +129,7 @@ def test_an_order_completed_in_the_back_office_pops_up_once_in_alices_browser(
 
     with browser_of_alice(playwright, chromium_path, profile) as browser:
         page = browser.pages[0]
-        page.goto(orderbell.shop)
+        page.goto(own_orderbell.shop)
         expect_connected(page)
         expect(page.locator("#alerts li")).to_have_count(1)
         # Events come in order: had the first been shown again, it would have been before this one.
@@ -139,11 +143,11 @@ def test_an_order_completed_in_the_back_office_pops_up_once_in_alices_browser(
 
     with browser_of_alice(playwright, chromium_path, profile) as browser:
         page = browser.pages[0]
-        page.goto(orderbell.shop_on_second_gateway)
+        page.goto(own_orderbell.shop_on_second_gateway)
         expect(page.locator(".orderbell-toast")).to_contain_text("Your tea is at the counter.")
         page.reload()
         expect_connected(page)
-        orderbell.place_and_complete("301")
+        own_orderbell.place_and_complete("301")
         expect(page.locator(".orderbell-toast")).to_contain_text("Order 301 is complete")
         assert pop_ups(page) == ["Your order is complete: Order 301 is complete"]
         expect(page.locator("#alerts li")).to_have_count(4)
@@ -151,9 +155,8 @@ def test_an_order_completed_in_the_back_office_pops_up_once_in_alices_browser(
 
 def test_a_message_is_text_and_the_policy_has_nothing_to_object_to(orderbell: Services, shop: Page) -> None:
     attack = "<img src=x onerror=\"document.title='hit'\"><script>document.title='hit'</script>{{7*7}}"
-    orderbell.place("666", item=attack)
-    orderbell.complete("666", message=attack)
-    for place in (".orderbell-toast", "#alerts li", '#orders li[data-order-id="666"]'):
+    orderbell.place_and_complete("666", item=attack, message=attack)
+    for place in (".orderbell-toast", "#alerts li", "#orders li"):
         expect(shop.locator(place)).to_contain_text(attack)
     assert shop.title() == "Orderbell shop"
     assert violations(shop) == []
@@ -174,32 +177,32 @@ def test_the_pop_up_is_closed_by_keyboard_and_the_focus_returns(orderbell: Servi
 
 
 def test_gateways_that_are_killed_or_drained_cost_nothing_but_time(
-    context: BrowserContext, orderbell: Services
+    context: BrowserContext, own_orderbell: Services
 ) -> None:
-    first, second = orderbell.gateways
+    first, second = own_orderbell.gateways
     watch(context)
     with Balancer([first.port, second.port]) as balancer:
         page = context.new_page()
         page.goto(balancer.url)
         sign_in(page)
-        orderbell.place_and_complete("1")
+        own_orderbell.place_and_complete("1")
         expect(page.locator("#alerts li")).to_have_count(1)
 
         first.kill()
-        orderbell.place_and_complete("2")
+        own_orderbell.place_and_complete("2")
         expect(page.locator("#alerts li")).to_have_count(2, timeout=15_000)
 
         first.start()
         second.terminate()
-        orderbell.place_and_complete("3")
+        own_orderbell.place_and_complete("3")
         expect(page.locator("#alerts li")).to_have_count(3, timeout=15_000)
 
         first.kill()
-        orderbell.place_and_complete("4")
+        own_orderbell.place_and_complete("4")
         expect(page.locator("#connection")).not_to_have_text(re.compile("^Connected"))
         second.start()
         expect(page.locator("#alerts li")).to_have_count(4, timeout=30_000)
-        orderbell.place_and_complete("5")
+        own_orderbell.place_and_complete("5")
         expect(page.locator("#alerts li")).to_have_count(5)
         wait_until(lambda: len(pop_ups(page)) == 5)
         assert re.findall(r"Order (\d) is complete", " ".join(pop_ups(page))) == ["1", "2", "3", "4", "5"]
@@ -218,7 +221,7 @@ def test_a_page_that_comes_back_from_the_back_forward_cache_goes_on(
         watch(context)
         page = context.new_page()
         page.goto(orderbell.shop)
-        sign_in(page)
+        sign_in(page, orderbell.customer)
         page.evaluate("window.same = true")
         page.goto(f"{orderbell.shop}livez")
         orderbell.place_and_complete("1042")
@@ -248,16 +251,17 @@ def test_fifty_events_in_two_tabs_however_they_are_looked_at_pop_up_once_each(
             tab,
             """
             const headers = { "content-type": "application/json" };
-            await fetch("/development/sign-in", { method: "POST", headers, body: '{"customer":"alice"}' });
+            const body = JSON.stringify({ customer: given.customer });
+            await fetch("/development/sign-in", { method: "POST", headers, body });
             const { AlertSource } = await import("/client/v1/orderbell.js");
-            const source = new AlertSource(given, { key: "alice" });
+            const source = new AlertSource(given.gateway, { key: "alice" });
             window.had = [];
             window.shown = [];
             source.addEventListener("message", ({ data }) => had.push(data.seq));
             source.addEventListener("alert", ({ detail }) => shown.push(detail.seq));
             await new Promise((resolve) => source.addEventListener("open", resolve));
             """,
-            gateway.url,
+            {"gateway": gateway.url, "customer": orderbell.customer},
         )
     for n in range(50):
         for tab, looks in zip(tabs, VISIBILITIES[n % 4], strict=True):
@@ -285,11 +289,15 @@ def test_reloading_in_the_middle_neither_loses_nor_repeats(
     """)
     page = context.new_page()
     page.goto(f"{orderbell.shop}livez")
-    headers = 'const headers = { "content-type": "application/json" };'
-    body = (
-        """await fetch("/development/sign-in", { method: "POST", headers, body: '{"customer":"alice"}' })"""
+    evaluate(
+        page,
+        """
+        const headers = { "content-type": "application/json" };
+        const body = JSON.stringify({ customer: given });
+        await fetch("/development/sign-in", { method: "POST", headers, body });
+        """,
+        orderbell.customer,
     )
-    evaluate(page, headers + body)
     listen = """
         const { AlertSource } = await import("/client/v1/orderbell.js");
         window.source = new AlertSource("/", { key: "alice" });
@@ -314,10 +322,11 @@ def test_signing_out_ends_the_alerts_and_another_customer_sees_only_their_own(
     orderbell.place_and_complete("1")
     expect(shop.locator("#alerts li")).to_have_count(1)
     shop.get_by_role("button", name="Sign out").click()
-    sign_in(shop, "bob")
+    bob = orderbell.customer.replace("alice", "bob")
+    sign_in(shop, bob)
     expect(shop.locator("#alerts li")).to_have_count(0)
     orderbell.place_and_complete("2")
-    orderbell.place_and_complete("3", "bob")
+    orderbell.place_and_complete("3", bob)
     expect(shop.locator("#alerts li")).to_have_count(1)
     expect(shop.locator("#alerts li")).to_contain_text("Order 3 is complete")
     assert not any("Order 2" in text for text in pop_ups(shop))
@@ -326,7 +335,7 @@ def test_signing_out_ends_the_alerts_and_another_customer_sees_only_their_own(
 def test_without_development_mode_a_token_is_pasted_and_kept_out_of_every_url(
     context: BrowserContext, processes: Processes
 ) -> None:
-    with running(processes, development=False) as orderbell:
+    with running(processes, development=False, gateways=1) as orderbell:
         watch(context)
         page = context.new_page()
         urls: list[str] = []
@@ -352,7 +361,7 @@ def test_without_development_mode_a_token_is_pasted_and_kept_out_of_every_url(
 
 
 def test_a_refused_token_is_told(context: BrowserContext, processes: Processes) -> None:
-    with running(processes, development=False) as orderbell:
+    with running(processes, development=False, gateways=1) as orderbell:
         page = context.new_page()
         page.goto(orderbell.shop)
         page.get_by_label("A customer's token (JWT)").fill(processes.token("alice", lifetime_seconds=-600))
