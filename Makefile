@@ -10,13 +10,14 @@ LOCK = $(UV) pip compile pyproject.toml --quiet --universal --generate-hashes --
 UV = $(shell command -v uv || echo $(BIN)/uv)
 ARGS ?=
 
-.PHONY: help run test lint bench lock clean
+.PHONY: help run test lint bench chaos lock clean
 
 help:
 	@echo 'make run     everything on this machine, with nothing to prepare; Ctrl-C ends it'
 	@echo 'make test    all tests; ARGS="-k hub" for some of them'
 	@echo 'make lint    ruff and mypy'
 	@echo 'make bench   the benchmarks'
+	@echo 'make chaos   ten minutes of everything that can fail; ARGS="--seconds 60 --database postgres"'
 	@echo 'make lock    pin the dependencies anew, within what pyproject.toml allows'
 	@echo 'make clean   remove what make has made (but not .orderbell, your orders)'
 
@@ -34,6 +35,9 @@ lint: $(VENV)/dev.stamp
 
 bench: $(VENV)/bench.stamp
 	@$(BIN)/python -m bench $(ARGS)
+
+chaos: $(VENV)/dev.stamp
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 # Each begins with what the first has chosen, so that they agree.
 lock: $(BIN)/python

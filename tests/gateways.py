@@ -42,6 +42,8 @@ class Browser:
     """The other end of a connection: what it was told, in order."""
 
     connection: Connection
+    socket: socket.socket
+    protocol: ClientProtocol
     events: list[dict[str, Any]] = field(default_factory=list)
     notices: list[dict[str, Any]] = field(default_factory=list)
     close: int | None = None  # the code
@@ -57,6 +59,21 @@ class Browser:
     @property
     def greeted(self) -> bool:
         return any(notice["type"] == "orderbell.hello" for notice in self.notices)
+
+    async def send(self, data: bytes) -> None:
+        """As they are; frames are made by `protocol`."""
+        await asyncio.get_running_loop().sock_sendall(self.socket, data)
+
+    async def listen(self) -> None:
+        """Until the connection ends."""
+        with contextlib.suppress(ConnectionError):
+            while data := await asyncio.get_running_loop().sock_recv(self.socket, 65536):
+                self.protocol.receive_data(data)
+                for frame in self.protocol.events_received():
+                    assert isinstance(frame, Frame)
+                    self.take(frame)
+                if answer := b"".join(self.protocol.data_to_send()):
+                    await self.send(answer)
 
     def take(self, frame: Frame) -> None:
         if frame.opcode is Opcode.TEXT:
@@ -99,10 +116,11 @@ class RunningGateway:
         connection = Connection(self.gateway)
         await asyncio.get_running_loop().create_connection(lambda: connection, sock=ours)
         self.gateway.open(connection)
-        browser = Browser(connection)
+        protocol = ClientProtocol(parse_uri("ws://localhost/"), state=OPEN, max_size=None)
+        browser = Browser(connection, theirs, protocol)
         identity = Identity(customer, frozenset(), expires_at=_FOR_EVER)
         serving = asyncio.create_task(self.gateway.serve(connection, identity, parse_cursors(after)))
-        listening = asyncio.create_task(_listen(browser, theirs)) if reading else None
+        listening = asyncio.create_task(browser.listen()) if reading else None
         try:
             if greeted:
                 await browser.wait_greeted()
@@ -114,19 +132,6 @@ class RunningGateway:
                     await task
             connection.abort(1006, "the test is over")
             theirs.close()
-
-
-async def _listen(browser: Browser, sock: socket.socket) -> None:
-    protocol = ClientProtocol(parse_uri("ws://localhost/"), state=OPEN, max_size=None)
-    loop = asyncio.get_running_loop()
-    with contextlib.suppress(ConnectionError):
-        while data := await loop.sock_recv(sock, 65536):
-            protocol.receive_data(data)
-            for frame in protocol.events_received():
-                assert isinstance(frame, Frame)
-                browser.take(frame)
-            if answer := b"".join(protocol.data_to_send()):
-                await loop.sock_sendall(sock, answer)
 
 
 @asynccontextmanager

@@ -47,7 +47,7 @@ async def head(world: World, server: EmbeddedServer | None = None) -> Place | No
     return Place(int(reply[0]), int(reply[1])) if reply[0] else None
 
 
-def command(server: EmbeddedServer, *words: str | int, password: str | None = None) -> Any:
+def command(server: EmbeddedServer, *words: str | int | bytes, password: str | None = None) -> Any:
     with redis.Redis(port=server.port, password=password, socket_timeout=5) as client:
         return client.execute_command(*words)
 

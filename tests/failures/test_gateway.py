@@ -1,0 +1,247 @@
+"""The gateway, its connections and their clients: 37 to 51, and 55."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+import pytest
+
+from receiver.connection import FRAMES_PER_HEARTBEAT
+from receiver.history import History
+from shared.channels import customer_channel
+from tests.chaos.run import Load, running
+from tests.failures.test_redis import command, logged
+from tests.waiting import await_until, wait_until
+from tests.websocket_client import connected
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from tests.chaos.run import Run
+    from tests.failures.conftest import World
+    from tests.processes import Processes
+
+ALICE = customer_channel("alice")
+
+STALL_SECONDS = 4.0
+
+
+def small_run(tmp_path: Path, process_group: int, **options: Any) -> AbstractContextManager[Run]:
+    """Real processes, some clients, some orders."""
+    load = Load(customers=30, rate=20, second_devices=5)
+    return running(tmp_path, process_group, load=load, say=print, **options)
+
+
+def test_37_gateway_killed_under_its_clients_costs_nobody_an_event(
+    tmp_path: Path, process_group: int
+) -> None:
+    with small_run(tmp_path, process_group) as run:
+        run.sleep(1)
+        with run.fault("gateway killed", gateway=run.system.gateways[0]):
+            wait_until(lambda: run.swarm.status().at_gateways[0] == 0)
+            run.wait_connected()
+        verdict = run.finish()
+    assert verdict.kept, verdict.examples
+    assert (verdict.misplaced, verdict.given_up, verdict.resets) == (0, 0, {})
+    assert verdict.answered > 20
+
+
+def test_38_gateways_drained_one_after_the_other_say_goodbye_and_lose_nothing(
+    tmp_path: Path, process_group: int
+) -> None:
+    with small_run(tmp_path, process_group, drain_seconds=1.0) as run:
+        for gateway in run.system.gateways:
+            run.sleep(0.5)
+            with run.fault("gateway drained", gateway=gateway):
+                assert gateway.process.wait(20) == 0
+            run.wait_connected()
+        verdict = run.finish()
+    assert verdict.kept, verdict.examples
+    assert set(verdict.ends) == {1012}
+
+
+@pytest.mark.anyio
+async def test_39_gateway_that_stalls_drops_nobody_and_catches_up(processes: Processes) -> None:
+    sender = processes.start_sender()
+    gateway = processes.start_receiver(heartbeat_seconds="3")
+    async with (
+        connected(gateway, processes.token("alice")) as browser,
+        httpx2.AsyncClient(base_url=sender.url, headers=processes.api_headers, trust_env=False) as caller,
+    ):
+        gateway.stop()
+        for number in ("1", "2"):
+            await caller.post("/orders", json={"order_id": number, "customer_id": "alice"})
+            await caller.post(f"/orders/{number}/complete")
+        await asyncio.sleep(STALL_SECONDS)  # longer than a heartbeat, and than Redis may be silent
+        gateway.resume()
+        await browser.receive_events(2)
+        await await_until(lambda: gateway.answers("/readyz"))
+        await caller.post("/orders", json={"order_id": "3", "customer_id": "alice"})
+        await caller.post("/orders/3/complete")
+        await browser.receive_events(3)
+        assert browser.seqs == [1, 2, 3]
+
+
+@pytest.mark.anyio
+async def test_41_reader_too_slow_is_closed_with_4408_and_gets_the_rest_when_it_returns(world: World) -> None:
+    """Others of the same channel are not held up."""
+    gateway = await world.gateway()
+    async with gateway.connected(greeted=False, reading=False) as slow, gateway.connected() as other:
+        number = 0
+        while not slow.connection.closed:
+            number += 1
+            await world.sender.place(f"large-{number}", "alice")
+            await world.sender.complete(f"large-{number}", json={"data": {"pad": "x" * 20_000}})
+            await other.wait_seqs(list(range(1, number + 1)))
+            assert number < 200, "nobody closes it"
+        assert slow.connection.reason == (4408, "too slow")
+        listening = asyncio.create_task(slow.listen())
+        await slow.wait_close()
+        assert slow.close == 4408
+        had = slow.seqs[-1]
+        assert slow.seqs == list(range(1, had + 1))
+        listening.cancel()
+        async with gateway.connected(after=f"customer:alice=1.{had}") as again:
+            await again.wait_seqs(list(range(had + 1, number + 1)))
+
+
+@pytest.mark.anyio
+async def test_43_flood_of_fragments_is_refused(world: World) -> None:
+    gateway = await world.gateway()
+    async with gateway.connected() as browser:
+        for number in range(FRAMES_PER_HEARTBEAT + 1):
+            if number == 0:
+                browser.protocol.send_text(b"x", fin=False)
+            else:
+                browser.protocol.send_continuation(b"x", fin=False)
+        await browser.send(b"".join(browser.protocol.data_to_send()))
+        assert await browser.wait_close() == 4429
+
+
+@pytest.mark.anyio
+async def test_44_client_that_vanished_is_dropped_and_what_it_was_sent_is_not_seen(world: World) -> None:
+    gateway = await world.gateway()
+    heartbeat = gateway.gateway.heartbeat
+    async with gateway.connected(reading=False, greeted=False) as vanished:
+        await await_until(lambda: vanished.connection.feeds and vanished.connection.feeds[0].live)
+        await world.complete("alice")
+        await await_until(lambda: logged(world) == [1])
+        for _ in range(2 * len(heartbeat._slots) + 1):  # two heartbeats without a pong
+            heartbeat.tick(asyncio.get_running_loop().time(), time.time())
+        assert vanished.connection.reason == (1006, "no heartbeat")
+    async with gateway.connected() as back:
+        await back.wait_seqs([1])
+
+
+@pytest.mark.anyio
+async def test_46_herd_that_comes_back_at_once_asks_the_sender_a_few_times_not_each_for_itself(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = History._post
+
+    async def ask_from_afar(self: History, path: str, body: object) -> bytes:
+        await asyncio.sleep(0.05)
+        return await ask(self, path, body)
+
+    monkeypatch.setattr(History, "_post", ask_from_afar)
+    customers = [f"c{number}" for number in range(400)]
+    await world.complete(*customers[:20])
+    command(world.redis_server, "FLUSHALL")  # so that nobody knows but the sender
+    gateway = await world.gateway()
+    before = history_requests(world)
+    async with AsyncExitStack() as stack:
+        browsers = [
+            await stack.enter_async_context(gateway.connected(customer, greeted=False))
+            for customer in customers
+        ]
+        for browser in browsers:
+            await browser.wait_greeted()
+        for browser in browsers[:20]:
+            await browser.wait_seqs([1])
+        assert history_requests(world) - before < len(customers) / 4
+
+
+def history_requests(world: World) -> float:
+    labels = {"method": "POST", "route": "/history", "status": "200"}
+    registry = world.sender.metrics.registry
+    return registry.get_sample_value("orderbell_request_seconds_count", labels) or 0.0
+
+
+@pytest.mark.anyio
+async def test_47_same_customer_at_two_gateways_is_served_by_each_alone(world: World) -> None:
+    one, other = await world.gateway("one"), await world.gateway("other")
+    async with other.connected() as stays:
+        async with one.connected() as moves:
+            await world.complete("alice")
+            await moves.wait_seqs([1])
+            await stays.wait_seqs([1])
+        async with other.connected(after="customer:alice=1.1") as moved:
+            await world.complete("alice")
+            await moved.wait_seqs([2])
+            await stays.wait_seqs([1, 2])
+
+
+@pytest.mark.anyio
+async def test_50_clock_that_jumps_changes_neither_order_nor_what_is_new(world: World) -> None:
+    gateway = await world.gateway()
+    async with gateway.connected() as browser:
+        for hours in (0, -1, 2, -1):
+            world.sender.clock.advance(hours=hours)
+            await world.complete("alice")
+        await browser.wait_seqs([1, 2, 3, 4])
+        async with gateway.connected(after="customer:alice=1.2") as late:
+            await late.wait_seqs([3, 4])
+
+
+@pytest.mark.anyio
+async def test_51_event_that_is_heard_again_is_handed_over_once(world: World) -> None:
+    """As after a refill, which publishes anew what an emptied Redis has lost."""
+    gateway = await world.gateway()
+    async with gateway.connected() as browser:
+        await world.complete("alice", "alice")
+        await browser.wait_seqs([1, 2])
+        names = world.sender.names
+        for seq, (_, fields) in enumerate(
+            command(world.redis_server, "XRANGE", names.log(ALICE), "-", "+"), start=1
+        ):
+            command(world.redis_server, "PUBLISH", names.live(ALICE), b"1 %d %b" % (seq, fields[b"e"]))
+        await world.complete("alice")
+        await browser.wait_seqs([1, 2, 3])
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("cursor", "reason"),
+    [
+        ("customer:alice=1.3", "future"),
+        ("customer:alice=1.9007199254740991", "future"),
+        ("customer:alice=9007199254740991.9007199254740991", "epoch"),
+        ("customer:alice=7.1", "epoch"),
+    ],
+)
+async def test_55_cursor_that_no_event_had_is_reset_and_served_from_there(
+    world: World, cursor: str, reason: str
+) -> None:
+    await world.complete("alice", "alice")
+    await await_until(lambda: logged(world) == [1, 2])
+    gateway = await world.gateway()
+    async with gateway.connected(after=cursor) as browser:
+        await await_until(lambda: browser.resets)
+        assert (browser.resets[0]["reason"], browser.resets[0]["cursor"]) == (reason, "customer:alice=1.2")
+        await world.complete("alice")
+        await browser.wait_seqs([3])
+
+
+@pytest.mark.anyio
+async def test_55_cursor_of_somebody_else_is_forbidden_and_shows_nothing(world: World) -> None:
+    await world.complete("bob")
+    gateway = await world.gateway()
+    async with gateway.connected("alice", after="customer:bob=1.0", greeted=False) as browser:
+        assert await browser.wait_close() == 4403
+        assert browser.events == []
+        assert not browser.greeted
