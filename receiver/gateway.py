@@ -166,7 +166,11 @@ class Gateway:
             notices.hello(starts, heartbeat_seconds=self._settings.heartbeat_seconds, gateway=self.name)
         )
         for feed in connection.feeds:
-            await self.catch_up.join(connection, feed, starts[feed.channel])
+            start = starts[feed.channel]
+            if feed.seen is not None and feed.seen > start:
+                # Another device has shown what this one is about to get: no pop-up for that.
+                connection.tell(notices.seen(feed.channel, feed.seen))
+            await self.catch_up.join(connection, feed, start)
 
     # What connections tell: receiver.connection.Listener.
 

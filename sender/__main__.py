@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +23,7 @@ from sender.retention import Retention
 from sender.seen import SeenTeller
 from sender.sweep import Sweep
 from shared.auth import ApiKeys
+from shared.listening import listen, url_of
 from shared.log import LogReader, LogWriter, Names
 from shared.logs import configure_logs
 from shared.redis import connect
@@ -32,6 +31,7 @@ from shared.settings import SenderSettings, load
 from shared.wire import Pipelines
 
 if TYPE_CHECKING:
+    import socket
     from types import FrameType
 
     from starlette.applications import Starlette
@@ -50,7 +50,7 @@ def main(host: str, port: int) -> None:
     """Run the sender: HTTP in, database first, Redis behind it."""
     settings = load(SenderSettings, host=host)
     configure_logs(settings.log_format, settings.log_level, "sender")
-    listener = _listen(host, port)
+    listener = listen(host, port)
     try:
         with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
             runner.run(serve(settings, listener))
@@ -108,25 +108,12 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         for listener in sockets or []:
-            logger.info("listening", url=_url(listener))
+            logger.info("listening", url=url_of(listener))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # uvicorn would note the signal here, and raise it again when it has ended.
         self.force_exit = self.should_exit
         self.should_exit = True
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
-        _end(f"cannot listen on {host} port {port}: {os.strerror(error.errno) if error.errno else error}")
-
-
-def _url(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _end(reason: str) -> NoReturn:

@@ -191,7 +191,7 @@ def test_port_in_use_is_one_line_and_exit_code_2() -> None:
             "--port", port, api_keys="a-key-for-tests-only", database_url="sqlite+aiosqlite:////nowhere/o.db"
         )
     assert ended.returncode == 2
-    assert ended.stderr == f"orderbell: cannot listen on 127.0.0.1 port {port}: Address already in use\n"
+    assert ended.stderr == f"orderbell: cannot listen on 127.0.0.1 port {port}: the port is in use\n"
 
 
 @pytest.mark.parametrize(

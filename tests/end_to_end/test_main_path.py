@@ -126,6 +126,23 @@ async def test_new_browser_starts_after_what_another_device_has_shown(processes:
             assert await new.receive() == third
 
 
+async def test_device_that_comes_back_is_told_first_what_another_has_shown(processes: Processes) -> None:
+    sender, gateway = processes.start_sender(), processes.start_receiver()
+    token = processes.token("alice")
+    async with api(processes, sender) as client, connected(gateway, token) as phone:
+        for n in (1, 2):
+            await complete(client, str(n), "alice")
+        await phone.receive_events(2)
+        await phone.report_seen("customer:alice=1.1")
+        while phone.notices[-1]["type"] != "orderbell.seen":
+            await phone.receive()
+        async with connected(gateway, token, query="after=customer:alice=1.0") as desktop:
+            told = await desktop.receive()
+            assert (told["type"], told["data"]) == ("orderbell.seen", {"cursor": "customer:alice=1.1"})
+            await desktop.receive_events(2)
+            assert desktop.seqs == [1, 2]
+
+
 async def test_topic_reaches_those_whose_token_lists_it(processes: Processes) -> None:
     sender = processes.start_sender()
     gateway = processes.start_receiver()
