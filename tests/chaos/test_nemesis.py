@@ -1,0 +1,27 @@
+"""The plan of faults: what a seed says, and nothing that can't be."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.chaos.nemesis import KINDS, plan
+
+
+def test_same_seed_is_the_same_plan_and_another_is_another() -> None:
+    assert plan(7, 600) == plan(7, 600)
+    assert plan(7, 600) != plan(8, 600)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_two_faults_that_touch_the_same_do_not_come_together(seed: int) -> None:
+    planned = plan(seed, 600, database="postgres")
+    for number, one in enumerate(planned):
+        for other in planned[number + 1 :]:
+            if other.at < one.at + one.seconds:
+                assert KINDS[one.kind].touches != KINDS[other.kind].touches
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+def test_ten_minutes_have_every_kind_that_the_database_allows(database: str) -> None:
+    possible = {kind.name for kind in KINDS.values() if kind.database in ("", database)}
+    assert {planned.kind for planned in plan(1, 600, database=database)} == possible
