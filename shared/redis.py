@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from redis.asyncio import Connection, Redis, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,15 +27,21 @@ _KEEPALIVE: dict[str, int] = {
 
 
 class _EndsWhenCancelled:
-    """Sends commands as redis-py does, and lets a cancellation through.
+    """Sends commands as redis-py does, and lets a cancellation through, and a loss be one.
 
     redis-py sends with `asyncio.wait_for`, and that of Python 3.11 returns as if nothing had happened where
     the sending is done in the moment it is cancelled. A task that loops over commands then never ends, and
     the process that waits for it hangs in its shutdown. The reply is left unread, so the connection goes.
+
+    uvloop raises RuntimeError where something is written to a socket that has been closed meanwhile.
+    redis-py does not expect it, and nobody who waits for a Redis to come back does.
     """
 
     async def send_packed_command(self, *args: Any, **kwargs: Any) -> None:
-        await super().send_packed_command(*args, **kwargs)  # type: ignore[misc] # a mixin
+        try:
+            await super().send_packed_command(*args, **kwargs)  # type: ignore[misc] # a mixin
+        except RuntimeError as error:
+            raise RedisConnectionError(f"closed: {error}") from error
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             await self.disconnect(nowait=True)  # type: ignore[attr-defined]

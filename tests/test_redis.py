@@ -78,3 +78,17 @@ def test_keepalive_options_are_the_systems_own() -> None:
     with socket.socket() as opened:
         for option, value in keepalive_options().items():
             opened.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+async def test_connection_that_was_closed_under_it_is_lost_and_nothing_else(redis_url: str) -> None:
+    """uvloop's RuntimeError, unknown to redis-py, would end whoever waits for Redis to be back."""
+    client = connect(redis_url, retries=0)
+    connection = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+    await connection.connect()
+    assert connection._writer is not None
+    connection._writer.transport.abort()
+    for _ in range(3):  # until the transport is closed
+        await asyncio.sleep(0)
+    with pytest.raises(RedisConnectionError):
+        await connection.send_command("PING", check_health=False)
+    await client.aclose()
