@@ -210,7 +210,7 @@ class _Link:
             while toxics().black_hole:
                 await self._edge.changed.wait()
             writer.write_eof()
-        except OSError:  # one end is gone: so is the other
+        except (OSError, RuntimeError):  # one end is gone, or going: so is the other
             self.cut(How.RESET)
 
     def cut(self, how: How) -> None:
@@ -223,7 +223,7 @@ class _Link:
         else:
             way = self._tasks[how is How.HALF_DOWN]
             way.cancel()
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, RuntimeError):  # it may be closing already
                 self._writers[how is How.HALF_UP].write_eof()
 
 
