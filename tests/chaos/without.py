@@ -1,24 +1,206 @@
-"""Sender or receiver with one safeguard switched off: a proof that it is needed, and that the checker sees.
+"""One safeguard switched off: a proof that it is needed, and that our tests see it.
 
-    python -m tests.chaos.without position-check receiver --port 0
+In a process of its own, for runs under load:
 
-Each of these changes one thing and then runs the real `__main__`. Nothing of it is in the services
-themselves. tests/chaos/test_without.py shows what goes wrong without each.
+    python -m tests.chaos.without repeat-dropping receiver --port 0
+
+Each changes one thing of the real classes and nothing else; the services themselves have no such switch.
+tests/failures/test_without.py shows what goes wrong without each. `patch` is `setattr`, or a test's.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import runpy
 import signal
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    Patch = Callable[[object, str, object], None]
 
-def crash_on_signal() -> None:
+
+async def _nothing(*_: object, **__: object) -> None:
+    pass
+
+
+async def _never(*_: object) -> None:
+    await asyncio.Event().wait()
+
+
+def _script(patch: Patch, old: str, new: str) -> None:
+    from shared import log
+
+    assert old in log._PUBLISH
+    patch(log, "_PUBLISH", log._PUBLISH.replace(old, new))
+
+
+def gap_answer(patch: Patch) -> None:
+    """The script appends behind a gap."""
+    _script(patch, "if seq ~= last + 1 then", "if false then")
+
+
+def dup_answer(patch: Patch) -> None:
+    """The script appends what is there already."""
+    _script(patch, "if seq > last then", "if true then")
+
+
+def stale_answer(patch: Patch) -> None:
+    """The script takes events of an epoch that is over."""
+    _script(patch, "if head_epoch > epoch then", "if false then")
+
+
+def refill(patch: Patch) -> None:
+    """A log with a gap begins anew behind it."""
+    from sender.relay import Relay
+
+    async def restart(self: Relay, channel: Any, known: Any, last: Any) -> object:
+        from functools import partial
+
+        from sender import history
+
+        wanted = range(last.seq - 1, last.seq)
+        found = await self._database.read(partial(history.read_some, channel=channel, wanted=wanted))
+        (answer,) = await self._publish([(channel, found)], restart=True)
+        return answer
+
+    patch(Relay, "_refill", restart)
+
+
+def sweep(patch: Patch) -> None:
+    from sender.sweep import Sweep
+
+    patch(Sweep, "run", _never)
+
+
+def epoch_reset(patch: Patch) -> None:
+    """A cursor of another epoch is taken for one of this."""
+    from sender.history import Reset, State
+
+    check = State.check
+
+    def check_all_but_the_epoch(self: State, place: Any) -> Reset | None:
+        return check(self, place._replace(epoch=self.head.epoch))
+
+    patch(State, "check", check_all_but_the_epoch)
+
+
+def gap_repair(patch: Patch) -> None:
+    """What comes behind a gap is handed over."""
+    from receiver.hub import Feed
+
+    def hear(self: Feed, event: Any) -> bool:
+        if self.place is not None and event.place > self.place:
+            self.deliver(event)
+        return True
+
+    patch(Feed, "hear", hear)
+
+
+def repeat_dropping(patch: Patch) -> None:
+    """What comes again is handed over again."""
+    from receiver.hub import Feed
+
+    hear = Feed.hear
+
+    def hear_all(self: Feed, event: Any) -> bool:
+        if self.place is not None and event.place <= self.place:
+            for subscriber in tuple(self.live):
+                subscriber.hand_over(event)
+        return hear(self, event)
+
+    patch(Feed, "hear", hear_all)
+
+
+def position_check(patch: Patch) -> None:
+    from receiver.repair import Repair
+
+    patch(Repair, "_check_heads", _nothing)
+
+
+def pull_mode(patch: Patch) -> None:
+    from receiver.repair import Repair
+
+    patch(Repair, "_pull", lambda self: None)
+
+
+def resubscription_catch_up(patch: Patch) -> None:
+    """A channel that is subscribed again is believed to have missed nothing; nor is it looked after."""
+    from receiver.gateway import Gateway
+
+    confirmed = Gateway.confirmed
+
+    def confirmed_first(self: Gateway, channel: Any) -> None:
+        feed = self.hub.get(channel)
+        if feed is not None and feed.place is None:
+            confirmed(self, channel)
+
+    patch(Gateway, "confirmed", confirmed_first)
+    position_check(patch)  # it would mend it, a little later
+
+
+def probe(patch: Patch) -> None:
+    """A connection that stays open is believed to be heard."""
+    from receiver.subscription import Subscription
+
+    async def until_lost(self: Subscription) -> str:
+        return await self._lost
+
+    patch(Subscription, "_wait_until_silent", until_lost)
+
+
+def log_check(patch: Patch) -> None:
+    """The log is believed, whatever it lacks; the history is asked only where there is none."""
+    from receiver import catch_up
+    from receiver.history import Found
+
+    def follows(place: Any, read: Any) -> Found | None:
+        return Found(place, read.entries, read.head) if read.head else None
+
+    patch(catch_up, "follows", follows)
+
+
+def place_comparison(patch: Patch) -> None:
+    """A connection joins after one look at what it missed, wherever its feed is by then."""
+    from receiver.catch_up import CatchUp
+    from receiver.hub import event_of
+
+    async def join(self: CatchUp, connection: Any, feed: Any, place: Any) -> None:
+        for entry in (await self.read(feed.channel, place)).entries:
+            connection.hand_over(event_of(entry))
+        feed.live.add(connection)
+
+    patch(CatchUp, "join", join)
+
+
+def slow_close(patch: Patch) -> None:
+    """What a slow reader has no room for is dropped, and its connection kept."""
+    from receiver.connection import Connection
+
+    hand_over = Connection.hand_over
+
+    def hand_over_or_drop(self: Connection, event: Any) -> None:
+        if not self.paused:
+            hand_over(self, event)
+
+    patch(Connection, "hand_over", hand_over_or_drop)
+
+
+def drain(patch: Patch) -> None:
+    """Everybody is cut off in the same moment, without a word."""
+    from receiver.gateway import Gateway
+
+    async def abort_all(self: Gateway, seconds: float) -> None:
+        for connection in self.heartbeat.connections:
+            connection.abort(1006, "gone")
+
+    patch(Gateway, "drain", abort_all)
+
+
+def crash_on_signal(patch: Patch) -> None:
     """No safeguard is off: after SIGUSR1 the sender dies before its next publish, as by kill -9."""
     from sender.relay import Relay
 
@@ -28,23 +210,42 @@ def crash_on_signal() -> None:
         nonlocal crashing
         crashing = True
 
-    async def publish_or_die(self: Relay, *args: object, **kwargs: object) -> object:
+    async def publish_or_die(self: Relay, *args: Any, **kwargs: Any) -> object:
         if crashing:
             os.kill(os.getpid(), signal.SIGKILL)
-        return await publish(self, *args, **kwargs)  # type: ignore[arg-type] # as they came
+        return await publish(self, *args, **kwargs)
 
-    Relay._publish = publish_or_die  # type: ignore[assignment, method-assign]
+    patch(Relay, "_publish", publish_or_die)
     signal.signal(signal.SIGUSR1, crash)
 
 
-SAFEGUARDS: dict[str, Callable[[], None]] = {
-    change.__name__.replace("_", "-"): change for change in (crash_on_signal,)
+SAFEGUARDS: dict[str, Callable[[Patch], None]] = {
+    change.__name__.replace("_", "-"): change
+    for change in (
+        gap_answer,
+        dup_answer,
+        stale_answer,
+        refill,
+        sweep,
+        epoch_reset,
+        gap_repair,
+        repeat_dropping,
+        position_check,
+        pull_mode,
+        resubscription_catch_up,
+        probe,
+        log_check,
+        place_comparison,
+        slow_close,
+        drain,
+        crash_on_signal,
+    )
 }
 
 
 def main() -> None:
     _, safeguard, service, *arguments = sys.argv
-    SAFEGUARDS[safeguard]()
+    SAFEGUARDS[safeguard](setattr)
     sys.argv = [service, *arguments]
     runpy.run_module(service, run_name="__main__", alter_sys=True)
 

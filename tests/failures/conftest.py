@@ -10,9 +10,12 @@ import pytest
 
 from receiver import repair, subscription
 from sender import sweep
+from shared.embedded import EmbeddedServer
 from tests import postgres_servers
 from tests.chaos.proxy import Proxy
+from tests.failures.pair import Pair
 from tests.gateways import run_gateway
+from tests.redis_servers import binary
 from tests.senders import run_sender
 
 if TYPE_CHECKING:
@@ -21,7 +24,6 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-    from shared.embedded import EmbeddedServer
     from tests.gateways import RunningGateway
     from tests.senders import RunningSender
 
@@ -104,3 +106,13 @@ async def world(
     database_url = f"sqlite+aiosqlite:///{tmp_path / 'orderbell.db'}"
     async with run_world(redis_server, proxy, key_prefix, database_url) as world:
         yield world
+
+
+@pytest.fixture
+def pair(world: World, tmp_path: Path, process_group: int) -> Iterator[Pair]:
+    path = binary()
+    assert path is not None
+    replica = EmbeddedServer(path.path, tmp_path, process_group=process_group)
+    replica.start()
+    yield Pair(world, replica)
+    replica.kill()

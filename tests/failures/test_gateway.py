@@ -14,7 +14,8 @@ from receiver.connection import FRAMES_PER_HEARTBEAT
 from receiver.history import History
 from shared.channels import customer_channel
 from tests.chaos.run import Load, running
-from tests.failures.test_redis import command, logged
+from tests.failures.pair import command
+from tests.failures.test_redis import logged
 from tests.waiting import await_until, wait_until
 from tests.websocket_client import connected
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-import redis
 
 from receiver import metrics
 from sender.sweep import Sweep
-from shared.channels import customer_channel
 from shared.cursors import Place
 from shared.embedded import EmbeddedServer
 from shared.log import LogReader
@@ -19,8 +17,9 @@ from shared.wire import Pipelines
 from tests.chaos.proxy import How, Toxics
 from tests.chaos.system import BLACK_HOLE
 from tests.failures.conftest import run_world
+from tests.failures.pair import ALICE, command, head
 from tests.redis_servers import binary
-from tests.waiting import await_until, wait_until
+from tests.waiting import await_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -30,26 +29,14 @@ if TYPE_CHECKING:
 
     from tests.chaos.proxy import Proxy
     from tests.failures.conftest import World
+    from tests.failures.pair import Pair
 
 pytestmark = pytest.mark.anyio
-
-ALICE, BOB = customer_channel("alice"), customer_channel("bob")
 
 
 def count(counter: Counter) -> float:
     (metric,) = counter.collect()
     return sum(sample.value for sample in metric.samples if sample.name.endswith("_total"))
-
-
-async def head(world: World, server: EmbeddedServer | None = None) -> Place | None:
-    """Of Alice's channel, where a Redis has it; what that server says, not whom the edges lead to."""
-    reply = command(server or world.redis_server, "HMGET", world.sender.names.head(ALICE), "epoch", "seq")
-    return Place(int(reply[0]), int(reply[1])) if reply[0] else None
-
-
-def command(server: EmbeddedServer, *words: str | int | bytes, password: str | None = None) -> Any:
-    with redis.Redis(port=server.port, password=password, socket_timeout=5) as client:
-        return client.execute_command(*words)
 
 
 def logged(world: World) -> list[int]:
@@ -144,50 +131,6 @@ async def sweeping(world: World) -> AsyncIterator[None]:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-
-
-class Pair:
-    """A primary and its replica, and a fail-over between them that loses the tail."""
-
-    def __init__(self, world: World, replica: EmbeddedServer) -> None:
-        self.world = world
-        self.primary = world.redis_server
-        self.replica = replica
-        self._edge = world.edge("replica")
-        command(self.primary, "CONFIG", "SET", "repl-diskless-sync-delay", 0)
-        command(replica, "REPLICAOF", "127.0.0.1", world.proxy.open(self._edge, self.primary.port))
-        wait_until(lambda: command(replica, "INFO", "replication")["master_link_status"] == "up")
-
-    async def wait_follows(self, place: Place) -> None:
-        async def follows() -> bool:
-            return await head(self.world, self.replica) == place
-
-        await await_until(follows)
-
-    def detach(self) -> None:
-        """From now on the replica gets nothing."""
-        self.world.proxy.change(self._edge, up=BLACK_HOLE, down=BLACK_HOLE)
-
-    def promote(self, *edges: str) -> None:
-        """The replica is primary; who connects through these edges gets there, and is not cut off."""
-        command(self.replica, "REPLICAOF", "NO", "ONE")
-        for edge in edges:
-            self.world.proxy.retarget(edge, self.replica.port)
-
-    def fail_over(self) -> None:
-        """For all edges."""
-        self.promote(*self.world.edges)
-        self.world.redis_server = self.replica
-
-
-@pytest.fixture
-def pair(world: World, tmp_path: Path, process_group: int) -> Iterator[Pair]:
-    path = binary()
-    assert path is not None
-    replica = EmbeddedServer(path.path, tmp_path, process_group=process_group)
-    replica.start()
-    yield Pair(world, replica)
-    replica.kill()
 
 
 async def lose_tail(pair: Pair) -> None:

@@ -17,7 +17,8 @@ from shared.redis import connect
 from shared.wire import Pipelines
 from tests.chaos.proxy import Toxics
 from tests.chaos.system import BLACK_HOLE
-from tests.failures.test_redis import command, logged
+from tests.failures.pair import command
+from tests.failures.test_redis import logged
 from tests.senders import run_sender
 from tests.waiting import await_until
 

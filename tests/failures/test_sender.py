@@ -21,7 +21,8 @@ from shared.log import LogWriter
 from shared.wire import Pipelines
 from tests.chaos.proxy import Toxics
 from tests.failures.conftest import run_world
-from tests.failures.test_redis import command, logged
+from tests.failures.pair import command
+from tests.failures.test_redis import logged
 from tests.senders import run_sender
 from tests.waiting import await_until
 

@@ -1,0 +1,221 @@
+"""Every safeguard is needed: without it a test that holds it fails, or the checker sees what went wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from shared.channels import customer_channel
+from shared.cursors import Place
+from shared.log import Answer, Entry, LogWriter, Names
+from shared.wire import Pipelines
+from tests import test_catch_up
+from tests.chaos.proxy import How
+from tests.chaos.without import SAFEGUARDS
+from tests.failures import test_gateway as gateways
+from tests.failures import test_redis as redises
+from tests.failures import test_relay as relay
+from tests.failures.conftest import run_world
+from tests.senders import run_sender
+from tests.waiting import await_until
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from redis.asyncio import Redis
+
+    from receiver.gateway import Gateway
+    from shared.channels import Channel
+    from shared.embedded import EmbeddedServer
+    from tests.chaos.proxy import Proxy
+    from tests.failures.conftest import World
+    from tests.failures.pair import Pair
+
+ALICE = customer_channel("alice")
+FAILS = (AssertionError, TimeoutError)
+SECONDS = 4.0  # a test that is held takes about one
+
+
+async def fails(test: Awaitable[None]) -> None:
+    with pytest.raises(FAILS):
+        async with asyncio.timeout(SECONDS):
+            await test
+
+
+def drop_live(gateway: Gateway, seq: int) -> None:
+    """The gateway does not hear of that event, and its connection tells it nothing."""
+    hear = gateway.subscription._listener.hear
+
+    class Deaf:
+        confirmed = staticmethod(gateway.confirmed)
+
+        @staticmethod
+        def hear(channel: Channel, message: bytes) -> None:
+            if not message.startswith(b"1 %d " % seq):
+                hear(channel, message)
+
+    gateway.subscription._listener = Deaf()
+
+
+async def gap_is_filled(world: World) -> None:
+    gateway = await world.gateway()
+    drop_live(gateway.gateway, 2)
+    async with gateway.connected() as browser:
+        await world.complete("alice", "alice", "alice")
+        await browser.wait_seqs([1, 2, 3])
+
+
+async def end_is_found(world: World) -> None:
+    """Nothing follows the event that was not heard."""
+    gateway = await world.gateway()
+    drop_live(gateway.gateway, 2)
+    async with gateway.connected() as browser:
+        await world.complete("alice", "alice")
+        await browser.wait_seqs([1, 2])
+
+
+async def missed_while_cut_off(world: World) -> None:
+    await redises.test_29_cut_connection_is_opened_again_and_what_was_missed_is_read(world, How.RESET)
+
+
+async def in_each_direction(world: World) -> None:
+    await redises.test_28_black_hole_on_the_way_to_redis_is_noticed_in_each_direction(world, "both")
+
+
+CASES: dict[str, Callable[[World], Awaitable[None]]] = {
+    "gap-answer": redises.test_22_redis_that_restarts_empty_is_refilled_by_the_next_event,
+    "refill": redises.test_22_redis_that_restarts_empty_is_refilled_by_the_next_event,
+    "gap-repair": gap_is_filled,
+    "position-check": end_is_found,
+    "repeat-dropping": gateways.test_51_event_that_is_heard_again_is_handed_over_once,
+    "resubscription-catch-up": missed_while_cut_off,
+    "probe": in_each_direction,
+    "pull-mode": redises.test_27_frozen_redis_is_noticed_and_events_are_pulled_until_it_wakes,
+    "log-check": redises.test_32_log_trimmed_behind_a_cursor_is_never_skipped_silently,
+    "slow-close": gateways.test_41_reader_too_slow_is_closed_with_4408_and_gets_the_rest_when_it_returns,
+}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("safeguard", CASES)
+async def test_without_it_the_test_that_holds_it_fails(
+    safeguard: str, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    SAFEGUARDS[safeguard](monkeypatch.setattr)
+    await fails(CASES[safeguard](world))
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("case", [gap_is_filled, end_is_found])
+async def test_with_it_what_was_not_heard_arrives(
+    case: Callable[[World], Awaitable[None]], world: World
+) -> None:
+    await case(world)
+
+
+@pytest.mark.anyio
+async def test_without_dup_publishing_again_is_no_longer_harmless(
+    redis: Redis, key_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    SAFEGUARDS["dup-answer"](monkeypatch.setattr)
+    entries = [Entry(Place(1, seq), b"{}") for seq in (1, 2)]
+    async with Pipelines(redis) as pipelines:
+        log = LogWriter(pipelines, Names(key_prefix))
+        await log.publish([(ALICE, entries)])
+        (again,) = await log.publish([(ALICE, entries)])
+    assert again.answer is not Answer.DUP
+
+
+@pytest.mark.anyio
+async def test_without_the_sweep_a_lost_tail_stays_lost(
+    pair: Pair,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    SAFEGUARDS["sweep"](monkeypatch.setattr)
+    test = redises.test_24_customer_who_comes_after_the_fail_over_gets_the_tail_without_a_later_event
+    await fails(test(pair))
+
+
+@pytest.mark.anyio
+async def test_without_stale_an_epoch_that_is_over_is_published(
+    redis_server: EmbeddedServer, key_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    SAFEGUARDS["stale-answer"](monkeypatch.setattr)
+    url = f"sqlite+aiosqlite:///{tmp_path / 'orderbell.db'}"
+    async with run_sender(url, redis_server.url, key_prefix, relaying=False) as sender:
+        await fails(
+            relay.test_15_relay_that_wakes_in_a_new_epoch_is_stale_and_changes_nothing(sender, redis_server)
+        )
+
+
+@pytest.mark.anyio
+async def test_without_epoch_resets_a_restored_database_leaves_customers_silent(
+    redis_server: EmbeddedServer,
+    proxy: Proxy,
+    key_prefix: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    anyio_backend: object,
+) -> None:
+    SAFEGUARDS["epoch-reset"](monkeypatch.setattr)
+    url = f"sqlite+aiosqlite:///{tmp_path / 'orderbell.db'}"
+    async with run_world(redis_server, proxy, key_prefix, url) as world:
+        await world.complete("alice")
+        gateway = await world.gateway()
+        async with gateway.connected(after="customer:alice=7.1") as browser:
+            with pytest.raises(TimeoutError):
+                await await_until(lambda: browser.resets, 2)
+
+
+@pytest.mark.anyio
+async def test_without_comparing_places_some_join_in_the_wrong_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    SAFEGUARDS["place-comparison"](monkeypatch.setattr)
+    failed = 0
+    for seed in range(20):
+        running: list[asyncio.Task[None]] = []
+        try:
+            async with asyncio.timeout(1):
+                await test_catch_up.test_catch_up_has_no_gap_and_no_repeat(seed, running)
+        except FAILS:
+            failed += 1
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+    assert failed > 0
+
+
+def test_checker_sees_what_is_shown_twice_where_nobody_drops_repeats(
+    tmp_path: Path, process_group: int
+) -> None:
+    """An emptied Redis is refilled, and what is refilled is live once more."""
+    without = {"receiver": "repeat-dropping"}
+    with gateways.small_run(tmp_path, process_group, without=without, dedupe=False) as run:
+        run.sleep(2)
+        with run.fault("redis emptied"):
+            run.sleep(2)
+        verdict = run.finish()
+    assert verdict.twice > 0
+    assert not verdict.kept
+
+
+def test_browsers_drop_repeats_that_a_gateway_lets_through(tmp_path: Path, process_group: int) -> None:
+    with gateways.small_run(tmp_path, process_group, without={"receiver": "repeat-dropping"}) as run:
+        run.sleep(2)
+        with run.fault("redis emptied"):
+            run.sleep(2)
+        verdict = run.finish()
+    assert verdict.misplaced > 0
+    assert verdict.kept, verdict.examples
+
+
+def test_without_a_drain_everybody_is_cut_off_without_a_word(tmp_path: Path, process_group: int) -> None:
+    with gateways.small_run(tmp_path, process_group, without={"receiver": "drain"}) as run:
+        with run.fault("gateway drained", gateway=run.system.gateways[0]):
+            run.system.gateways[0].process.wait(20)
+        run.wait_connected()
+        verdict = run.finish()
+    assert 1012 not in verdict.ends
+    assert verdict.kept, verdict.examples  # cursors see to that
