@@ -116,11 +116,12 @@ async def test_07_restored_database_resets_everybody_and_leaves_nobody_silent(
             gateway.connected("alice", after="customer:alice=1.10") as alice,
             gateway.connected("bob", after="customer:bob=1.10") as bob,
         ):
-            await world.complete("alice")
-            await alice.wait_seqs([6])
-            assert alice.events[0]["epoch"] == 2
-            await await_until(lambda: bob.resets)
+            await world.complete("alice")  # perhaps told by the reset, perhaps after it
+            await await_until(lambda: alice.resets and bob.resets)
             assert [alice.resets[0]["reason"], bob.resets[0]["reason"]] == ["epoch", "epoch"]
+            await world.complete("alice")
+            await await_until(lambda: alice.events and alice.events[-1]["seq"] == 7)
+            assert alice.events[-1]["epoch"] == 2
         async with gateway.connected("bob", after="customer:bob=1.10") as late:
             await await_until(lambda: late.resets)
             await world.complete("bob")
