@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import signal
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import urlencode, urlsplit
 
@@ -63,12 +64,28 @@ def watch(local: LocalDirectory, customer: str, topics: Sequence[str], gateway: 
     except InvalidCursor as error:
         raise click.BadParameter(str(error)) from None
     try:
-        asyncio.run(watcher.run(lambda: mint(local, customer, topics, TOKEN_SECONDS)))
+        asyncio.run(_run_until_interrupted(watcher, lambda: mint(local, customer, topics, TOKEN_SECONDS)))
     except Refused as error:
         say(str(error))
         return 1
-    except KeyboardInterrupt:
-        return 0
+    return 0
+
+
+async def _run_until_interrupted(watcher: Watcher, new_token: Callable[[], str]) -> None:
+    """Until Ctrl-C or SIGTERM. Raises `Refused`."""
+    interrupted = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, interrupted.set)
+    running = asyncio.create_task(watcher.run(new_token))
+    waiting = asyncio.create_task(interrupted.wait())
+    await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    while not running.done():
+        # A cancellation has been lost in the layers below, on Python 3.11; a second one is heard.
+        running.cancel()
+        await asyncio.wait({running}, timeout=1)
+    if not running.cancelled():
+        running.result()
 
 
 def is_http_url(text: str) -> bool:
