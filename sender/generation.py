@@ -27,6 +27,16 @@ def newest(connection: Connection) -> Generation:
     return Generation(*connection.execute(_NEWEST).one())
 
 
+def has(connection: Connection, known: Generation) -> bool:
+    """Whether the event that somebody knows as the newest was recorded here, and not in another life."""
+    if known.epoch > current_epoch(connection):
+        return False
+    row = connection.execute(_AT, {"at": known.position}).one()
+    if row.identity is not None:
+        return bool(row.identity == known.identity)
+    return known.position < int(row.oldest)  # deleted, because its time was over; or there never was any
+
+
 def begin_epoch(connection: Connection, *, after: int) -> int:
     """Begin the epoch that follows `after`, unless it or a later one has begun; the epoch that holds now.
 
@@ -55,7 +65,16 @@ def _moved(event: str, seq: int, old: int, new: int) -> str:
 
 
 _EPOCH = select(generation.c.epoch)
-_NEWEST = select(generation.c.epoch, func.coalesce(select(func.max(events.c.position)).scalar_subquery(), 0))
+_LAST = select(events.c.position, events.c.identity).order_by(events.c.position.desc()).limit(1).subquery()
+_NEWEST = select(
+    generation.c.epoch,
+    func.coalesce(select(_LAST.c.position).scalar_subquery(), 0),
+    func.coalesce(select(_LAST.c.identity).scalar_subquery(), ""),
+)
+_AT = select(
+    select(events.c.identity).where(events.c.position == bindparam("at")).scalar_subquery().label("identity"),
+    func.coalesce(select(func.min(events.c.position)).scalar_subquery(), 1).label("oldest"),
+)
 _OUTBOX = select(events.c.position, events.c.epoch, events.c.seq, events.c.text).where(
     events.c.published_at.is_(None)
 )

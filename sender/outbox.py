@@ -65,6 +65,7 @@ class Waiting(NamedTuple):
     position: int
     channel: Channel
     entry: Entry
+    identity: str
 
 
 class Backlog(NamedTuple):
@@ -126,8 +127,8 @@ def unpublished(connection: Connection, *, limit: int) -> list[Waiting]:
     # Never "position greater than the last": rows become visible in another order than they are numbered.
     rows = connection.execute(_UNPUBLISHED, {"limit": limit})
     return [
-        Waiting(position, Channel(channel), Entry(Place(epoch, seq), text.encode()))
-        for position, channel, epoch, seq, text in rows
+        Waiting(position, Channel(channel), Entry(Place(epoch, seq), text.encode()), identity)
+        for position, channel, epoch, seq, text, identity in rows
     ]
 
 
@@ -233,7 +234,9 @@ _KNOWN = select(events.c.identity, events.c.content, events.c.channel, events.c.
     events.c.identity.in_(bindparam("identities", expanding=True))
 )
 _UNPUBLISHED = (
-    select(events.c.position, events.c.channel, events.c.epoch, events.c.seq, events.c.text)
+    select(
+        events.c.position, events.c.channel, events.c.epoch, events.c.seq, events.c.text, events.c.identity
+    )
     .where(events.c.published_at.is_(None))
     .order_by(events.c.position)
     .limit(bindparam("limit"))

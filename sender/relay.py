@@ -29,7 +29,7 @@ from redis.exceptions import RedisError
 
 from sender import history, outbox
 from sender.database import DatabaseError
-from sender.generation import begin_epoch, current_epoch, newest
+from sender.generation import begin_epoch, current_epoch, has, newest
 from shared.log import LOG_LENGTH, Answer, Generation
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ class Relay:
             self._compared = False
             self._note_redis(up=False, reason=str(error))
         except DatabaseError as error:
+            self._compared = False  # it may be another one when it is back
             if not self._failures:
                 logger.warning("the relay cannot use the database", reason=str(error))
         else:
@@ -177,7 +178,8 @@ class Relay:
         if published and not self._unmarked:
             self._mark_at = self._loop.time() + MARK_SECONDS
         for event in published:
-            self._unmarked[event.position] = Generation(event.entry.place.epoch, event.position)
+            epoch = event.entry.place.epoch
+            self._unmarked[event.position] = Generation(epoch, event.position, event.identity)
 
     async def _mark_in_time(self) -> None:
         if self._stopping or len(self._unmarked) >= BATCH or self._loop.time() >= self._mark_at:
@@ -196,7 +198,7 @@ class Relay:
         """Find out whether Redis knows events that the database does not."""
         known = await self._log.advance(Generation(0, 0))
         self._note_redis(up=True)
-        if known > await self._database.read(newest):  # read second: another sender may have recorded more
+        if not await self._database.read(partial(has, known=known)):  # read second: others record meanwhile
             await self._renew_epoch(known.epoch)
             await self._log.advance(await self._database.read(newest))  # tells the gateways, too
         self._compared = True

@@ -6,8 +6,8 @@ Redis only carries what the database holds, so everything here may be emptied at
 * `ob:head:{<channel>}`  hash `epoch`, `seq`: the newest event published
 * `ob:live:{<channel>}`  Pub/Sub: `<epoch> <seq> <JSON>`, and `seen <epoch> <seq>`
 * `ob:seen:{<channel>}`  text `<epoch>.<seq>`: how far the customer has seen
-* `ob:generation`        hash `epoch`, `position`: of the newest event that any sender has published; it tells
-  which of Redis and the database went back
+* `ob:generation`        hash `epoch`, `position`, `identity`: of the newest event that any sender has
+  published; it tells which of Redis and the database went back
 
 The braces keep a channel's keys in one slot of a cluster. Only commands of Redis 6.2 are used.
 """
@@ -82,13 +82,13 @@ return moved and 1 or 0
 
 # Notes the newest event published, and answers what was known before.
 _ADVANCE = """
-local known = redis.call('HMGET', KEYS[1], 'epoch', 'position')
+local known = redis.call('HMGET', KEYS[1], 'epoch', 'position', 'identity')
 local epoch, position = tonumber(known[1] or 0), tonumber(known[2] or 0)
 local new_epoch, new_position = tonumber(ARGV[1]), tonumber(ARGV[2])
 if new_epoch > epoch or (new_epoch == epoch and new_position > position) then
-  redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'position', ARGV[2])
+  redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'position', ARGV[2], 'identity', ARGV[3])
 end
-return {epoch, position}
+return {epoch, position, known[3] or ''}
 """
 
 _LIVE = re.compile(rb"([1-9][0-9]{0,15}) ([1-9][0-9]{0,15}) (?=\{)")
@@ -112,11 +112,13 @@ class Published(NamedTuple):
 class Generation(NamedTuple):
     """The newest event that was recorded or published: its epoch, and its position among all events.
 
-    They compare as they follow each other; a position means something within its epoch only.
+    They compare as they follow each other. A database that went back counts the same positions again, so the
+    event's identity is kept, too.
     """
 
     epoch: int
     position: int
+    identity: str = ""
 
 
 class Entry(NamedTuple):
@@ -218,8 +220,8 @@ class LogWriter:
 
         It never goes back: what was known may be newer.
         """
-        [(epoch, position)] = await self._run(_ADVANCE, [(1, self._names.generation(), *newest)])
-        return Generation(int(epoch), int(position))
+        [(epoch, position, identity)] = await self._run(_ADVANCE, [(1, self._names.generation(), *newest)])
+        return Generation(int(epoch), int(position), identity.decode())
 
     async def _run(self, script: str, calls: Sequence[Command]) -> list[Any]:
         """The script once for each call: its number of keys, keys and arguments."""

@@ -371,6 +371,23 @@ async def test_database_that_went_back_is_found_before_anything_is_published(ben
     assert bench.metrics.registry.get_sample_value("orderbell_epoch_changes_total") == 1
 
 
+async def test_database_that_went_back_and_caught_up_is_known_by_its_newest_event(bench: Bench) -> None:
+    """It has an event wherever Redis knows one, but another."""
+    await bench.record(*[ALICE] * 5)
+    await bench.relay_once()
+
+    def restore(connection: Connection) -> None:
+        connection.execute(events.delete().where(events.c.seq > 2))
+        connection.execute(update(channels).values(seq=2))
+
+    await bench.database.write(restore)
+    await bench.record(*[ALICE] * 9)
+    await bench.relay_once()
+    assert await bench.head(ALICE) == Place(2, 11)
+    assert await bench.logged(ALICE) == list(range(3, 12))
+    assert bench.metrics.registry.get_sample_value("orderbell_epoch_changes_total") == 1
+
+
 async def test_new_database_beside_an_old_redis_begins_a_new_epoch(bench: Bench) -> None:
     await bench.redis.hset(bench.names.generation(), mapping={"epoch": 4, "position": 1000})
     await bench.record(ALICE)
@@ -385,6 +402,7 @@ async def test_redis_knows_the_newest_event_published(bench: Bench) -> None:
     assert await bench.redis.hgetall(bench.names.generation()) == {
         b"epoch": b"1",
         b"position": str(newest.position).encode(),
+        b"identity": newest.identity.encode(),
     }
     await bench.relay_once()
     assert bench.metrics.registry.get_sample_value("orderbell_epoch_changes_total") == 0
