@@ -169,7 +169,9 @@ class _Callers:
         due, loop = asyncio.get_running_loop().time(), asyncio.get_running_loop()
         owed = 0.0
         while True:
-            owed = min(owed + self.rate * (loop.time() - due), MAX_UNDER_WAY)
+            owed = min(
+                owed + self.rate * (loop.time() - due), self.rate
+            )  # a second's, where it can't keep up
             due = loop.time()
             count = min(int(owed), MAX_UNDER_WAY - len(self.under_way))
             owed -= count
@@ -209,6 +211,7 @@ class _Callers:
 
     async def stop(self, seconds: float) -> Status:
         self.rate = 0.0
+        await asyncio.sleep(2 * TURN)
         if self.under_way:
             await asyncio.wait(self.under_way, timeout=seconds)
         status = self.status()
