@@ -13,6 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
 import hiredis
+from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from shared.redis import REPLY_SECONDS
@@ -24,7 +25,17 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
     from redis.asyncio.connection import AbstractConnection
 
+SENTINEL_CHECK_SECONDS = 1.0
+
 Command = tuple[str | bytes | int, ...]
+
+
+class NotPrimary(RedisConnectionError):
+    """A replica answers where a primary was expected. The next connection may be to another server."""
+
+
+class Refused(RedisConnectionError):
+    """Redis answered, but with an error; the message is Redis' own."""
 
 
 class Wire(asyncio.Protocol):
@@ -43,6 +54,7 @@ class Wire(asyncio.Protocol):
         self._on_reply = on_reply
         self._on_lost = on_lost
         self._lost = False
+        self._watching: asyncio.Task[None] | None = None
         self._transport.set_protocol(self)
 
     @classmethod
@@ -50,9 +62,13 @@ class Wire(asyncio.Protocol):
         cls, redis: Redis, on_reply: Callable[[Any], None], on_lost: Callable[[str], None]
     ) -> Wire:
         """Raises redis-py's errors."""
-        connection = redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+        pool = redis.connection_pool
+        connection = pool.make_connection()  # type: ignore[no-untyped-call]
         await connection.connect()
-        return cls(connection, on_reply, on_lost)
+        wire = cls(connection, on_reply, on_lost)
+        if isinstance(pool, SentinelConnectionPool):
+            wire._watch(pool)
+        return wire
 
     def send(self, commands: Sequence[Command]) -> None:
         """All in one write. What is sent on a lost wire goes nowhere."""
@@ -61,6 +77,8 @@ class Wire(asyncio.Protocol):
 
     def abort(self) -> None:
         self._lost = True
+        if self._watching is not None:
+            self._watching.cancel()
         self._transport.abort()
         self._connection._close()  # type: ignore[no-untyped-call] # for redis-py, too, it is closed now
 
@@ -74,6 +92,27 @@ class Wire(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lose(f"connection closed: {exc}" if exc else "connection closed")
+
+    def _watch(self, pool: SentinelConnectionPool) -> None:
+        self._watching = asyncio.create_task(self._leave_when_replaced(pool))
+        self._watching.add_done_callback(self._lose_if_failed)
+
+    async def _leave_when_replaced(self, pool: SentinelConnectionPool) -> None:
+        """A primary that was replaced may not have heard of it: it answers, and what it takes is lost."""
+        here = (self._connection.host, self._connection.port)  # type: ignore[attr-defined] # TCP
+        while True:
+            await asyncio.sleep(SENTINEL_CHECK_SECONDS)
+            try:
+                primary = await pool.get_master_address()  # type: ignore[no-untyped-call]
+            except RedisConnectionError:
+                continue  # nobody knows of another
+            if primary != here:
+                self._lose(f"the sentinels have another primary: {primary[0]}:{primary[1]}")
+                return
+
+    def _lose_if_failed(self, watching: asyncio.Task[None]) -> None:
+        if not watching.cancelled() and (error := watching.exception()):
+            self._lose(f"the sentinels can't be watched: {error!r}")
 
     def _lose(self, why: str) -> None:
         if not self._lost:
@@ -112,8 +151,16 @@ class Pipelines:
                 raise
         for reply in replies:
             if isinstance(reply, Exception):
-                raise RedisConnectionError(f"refused: {reply}")
+                raise Refused(str(reply))
         return replies
+
+    def _raise_refusal(self, replies: Sequence[Any]) -> None:
+        for reply in replies:
+            if isinstance(reply, Exception):
+                if str(reply).startswith("READONLY"):
+                    self._lose("it is a replica")
+                    raise NotPrimary(f"refused: {reply}")
+                raise RedisConnectionError(f"refused: {reply}")
 
     async def __aenter__(self) -> Pipelines:
         return self
