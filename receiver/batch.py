@@ -1,8 +1,8 @@
 """Questions asked one at a time, answered many at a time.
 
 Connections that arrive together ask the same things of the same servers, and a round trip costs far
-more than another question in it. While one batch is on its way the next one collects; nobody waits for
-a timer.
+more than another question in it. While one batch is on its way the next one collects. Who comes alone is
+asked for at once; in a crowd, a few milliseconds let more of it gather.
 """
 
 from __future__ import annotations
@@ -17,16 +17,26 @@ if TYPE_CHECKING:
 Q = TypeVar("Q")
 A = TypeVar("A")
 
+_CROWD_SECONDS = 0.1  # since the last batch: more are coming
+
 
 class Batch(Generic[Q, A]):
-    """`answer` gets up to `limit` questions and returns as many answers, in order.
+    """`answer` gets up to `limit` questions and returns as many answers, in order. In a crowd, a batch
+    gathers for `gather_seconds`.
 
     What it raises, everyone in that batch gets. `run` must be running for anything to be answered.
     """
 
-    def __init__(self, answer: Callable[[Sequence[Q]], Awaitable[Sequence[A]]], *, limit: int) -> None:
+    def __init__(
+        self,
+        answer: Callable[[Sequence[Q]], Awaitable[Sequence[A]]],
+        *,
+        limit: int,
+        gather_seconds: float,
+    ) -> None:
         self._answer = answer
         self._limit = limit
+        self._gather_seconds = gather_seconds
         self._waiting: deque[tuple[Q, asyncio.Future[A]]] = deque()
         self._asked = asyncio.Event()
 
@@ -37,13 +47,17 @@ class Batch(Generic[Q, A]):
         return await future
 
     async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        answered_at = -_CROWD_SECONDS
         while True:
             await self._asked.wait()
-            self._asked.clear()
-            # Whoever else is about to ask in this turn of the loop comes along.
-            await asyncio.sleep(0)
-            while self._waiting:
-                await self._answer_some()
+            crowd = loop.time() - answered_at < _CROWD_SECONDS and len(self._waiting) < self._limit
+            # Alone, too: whoever else is about to ask in this turn of the loop comes along.
+            await asyncio.sleep(self._gather_seconds if crowd else 0)
+            await self._answer_some()
+            answered_at = loop.time()
+            if not self._waiting:
+                self._asked.clear()
 
     async def _answer_some(self) -> None:
         count = min(self._limit, len(self._waiting))

@@ -18,6 +18,7 @@ log alone, whether it can be believed; wherever it can't, the history is asked, 
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 
 LOG_EVENTS = 200  # of one channel, in one look at its log
 _LOG_CHANNELS = 200  # in one pipeline
+# A crowd's questions: a command's worth of time for a pipeline, an HTTP request's for the sender.
+_GATHER_SECONDS = 0.001
+_GATHER_HISTORY_SECONDS = 0.005
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -78,10 +82,13 @@ class CatchUp:
         self._hears = hears  # while Redis is not heard, waiting for its time-outs would only delay
         self._history = history
         self.epoch = 0  # the newest that was heard of; what is older is for the history to judge
-        self._log_reads: Batch[Cursor, LogRead | None] = Batch(self._read_log, limit=_LOG_CHANNELS)
-        self._history_reads = Batch(self._read_history, limit=MAX_CHANNELS)
-        self._known: Batch[Channel, Known | None] = Batch(log.known, limit=_LOG_CHANNELS)
-        self._seen = Batch(log.seen, limit=_LOG_CHANNELS)
+        of_redis = partial(Batch, limit=_LOG_CHANNELS, gather_seconds=_GATHER_SECONDS)
+        self._log_reads: Batch[Cursor, LogRead | None] = of_redis(self._read_log)
+        self._known: Batch[Channel, Known | None] = of_redis(log.known)
+        self._seen: Batch[Channel, Place | None] = of_redis(log.seen)
+        self._history_reads: Batch[Channel | Cursor, Found] = Batch(
+            self._read_history, limit=MAX_CHANNELS, gather_seconds=_GATHER_HISTORY_SECONDS
+        )
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -103,6 +110,8 @@ class CatchUp:
         if head is None or head.epoch < self.epoch:
             found = await self._ask_history(feed.channel)
             head, seen = found.head, found.after
+        if seen == head:
+            seen = head  # one object for both: most customers have seen all there is
         feed.establish(head, seen)
 
     async def start(self, feed: Feed, cursor: Place | None) -> Place:
@@ -119,7 +128,7 @@ class CatchUp:
         """Bring a connection from its place to the feed's, and make it live. Raises `Unavailable`."""
         while not connection.closed:
             if place == feed.place:
-                feed.live.add(connection)
+                feed.join(connection)
                 return
             found = await self.read(feed.channel, place)
             if found.reset:

@@ -31,6 +31,7 @@ MAX_BUFFER = 256 * 1024  # bytes that wait for one browser
 PAUSE_BUFFER = 64 * 1024  # from here on catching up waits, and the stall clock runs
 MAX_STALL_SECONDS = 5.0
 LINGER_SECONDS = 2.0  # for the browser to answer our close frame
+_VANISHED: tuple[int, str] = (1006, "")
 FRAMES_PER_HEARTBEAT = 400  # from one browser, control frames included, then 4429
 
 
@@ -58,6 +59,7 @@ class Connection(asyncio.Protocol):
         "frames_left",
         "heard",
         "identity",
+        "opened_at",
         "paused",
         "reason",
         "since",
@@ -70,8 +72,9 @@ class Connection(asyncio.Protocol):
         self._fragments: list[bytes] | None = None  # of a message that is not whole yet
         self._waiter: asyncio.Future[None] | None = None  # of the one task that catches up
         self._close_sent = False
+        self.opened_at = asyncio.get_running_loop().time()
         self.closed = False  # nothing is sent any more
-        self.reason: tuple[int, str] = (1006, "")  # of the end, for the log
+        self.reason = _VANISHED  # of the end, for the log
         self.identity: Identity | None = None
         self.feeds: tuple[Feed, ...] = ()
         self.paused = False

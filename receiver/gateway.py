@@ -148,7 +148,6 @@ class Gateway:
         connection.identity = identity
         connection.feeds = tuple(map(self.hub.enter, identity.channels))
         metrics.websocket_opened.inc()
-        logger.info("connection opened", transport="websocket", topics=len(identity.topics))
 
     async def _wait_established(self, feeds: tuple[Feed, ...]) -> None:
         for feed in feeds:
@@ -198,7 +197,14 @@ class Gateway:
         code, reason = connection.reason
         metrics.websocket_connections.dec()
         metrics.closed.labels(str(code)).inc()
-        logger.info("connection closed", transport="websocket", code=code, reason=reason)
+        logger.info(
+            "connection closed",
+            transport="websocket",
+            topics=len(connection.identity.topics) if connection.identity else 0,
+            seconds=round(asyncio.get_running_loop().time() - connection.opened_at, 3),
+            code=code,
+            reason=reason,
+        )
 
     def _take(self, connection: Connection, text: bytes) -> None:
         try:

@@ -93,26 +93,37 @@ class Feed:
         self.heard: Place | None = None  # the newest that Redis told of, in place or not
         self.seen: Place | None = None  # how far the customer has seen; unknown after a loss of Redis
         self.members = 0
-        self.live: set[Subscriber] = set()
+        # A tuple, replaced as a whole: most have one, and who leaves while it is walked disturbs nothing.
+        self.live: tuple[Subscriber, ...] = ()
         self.repair = Repairing.NO
         self.headless = False  # Redis knows no head of it, and the history was asked since
-        self._waiting: list[Callable[[], None]] = []
+        self._waiting: tuple[Callable[[], None], ...] = ()
 
     def establish(self, head: Place, seen: Place | None = None) -> None:
         """Set the first place: nobody is live yet, so what comes before it is read by each who joins."""
         if self.place is None:
             self.place = max(head, self.heard or head)
             self.seen = max(seen, self.seen or seen) if seen else self.seen
-        for callback in self._waiting:
+        waiting, self._waiting = self._waiting, ()
+        for callback in waiting:
             callback()
-        self._waiting = []
 
     def when_established(self, callback: Callable[[], None]) -> None:
         """Call it once the place is known; at once where it is."""
         if self.place is None:
-            self._waiting.append(callback)
+            self._waiting += (callback,)
         else:
             callback()
+
+    def join(self, subscriber: Subscriber) -> None:
+        """It is where the feed is: from now on it gets what comes. Once for each."""
+        self.live += (subscriber,)
+
+    def leave(self, subscriber: Subscriber) -> None:
+        """Also one that never joined."""
+        if subscriber in self.live:
+            at = self.live.index(subscriber)
+            self.live = self.live[:at] + self.live[at + 1 :]
 
     def hear(self, event: Event) -> bool:
         """Take a live event; False where the feed must be repaired first."""
@@ -128,7 +139,7 @@ class Feed:
     def deliver(self, event: Event) -> None:
         """Hand the next event to everyone who is live. That it is the next one, the caller has checked."""
         self.place = event.place
-        for subscriber in tuple(self.live):  # one that is too slow closes itself, and leaves
+        for subscriber in self.live:
             subscriber.hand_over(event)
 
     def reset(self, place: Place, notice: bytes) -> None:
@@ -146,7 +157,7 @@ class Feed:
         self.heard = max(place, self.heard or place)
 
     def tell(self, text: bytes) -> None:
-        for subscriber in tuple(self.live):
+        for subscriber in self.live:
             subscriber.tell(text)
 
 
@@ -184,7 +195,7 @@ class Hub:
         return feed
 
     def leave(self, feed: Feed, subscriber: Subscriber) -> None:
-        feed.live.discard(subscriber)
+        feed.leave(subscriber)
         feed.members -= 1
 
     def drop_empty(self) -> None:

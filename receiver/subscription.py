@@ -23,7 +23,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from receiver import metrics
-from shared.wire import Command, Pipelines, Wire
+from shared.wire import Command, NotPrimary, Pipelines, Wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -127,7 +127,9 @@ class Subscription:
         await self._confirmed.wait()
         while True:
             try:
-                await self._pipelines.execute([("PUBLISH", self._probe, b"")])
+                await self._pipelines.probe(self._probe)
+            except NotPrimary as error:
+                self._lose(str(error))
             except (RedisError, OSError, TimeoutError):
                 pass  # its silence is what is noticed
             await asyncio.sleep(PROBE_SECONDS)

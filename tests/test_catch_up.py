@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from receiver import catch_up
 from receiver.catch_up import CatchUp, Unavailable, follows
 from receiver.history import Found, History, HistoryUnavailable
 from receiver.hub import Event, Hub
@@ -189,6 +190,13 @@ class Browser:
 
     def as_connection(self) -> Connection:
         return self  # type: ignore[return-value] # it has what is used of one
+
+
+@pytest.fixture(autouse=True)
+def time_of_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing waits for a clock, so that a seed is the same run each time."""
+    monkeypatch.setattr(catch_up, "_GATHER_SECONDS", 0)
+    monkeypatch.setattr(catch_up, "_GATHER_HISTORY_SECONDS", 0)
 
 
 @pytest.fixture

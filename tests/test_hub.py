@@ -34,7 +34,8 @@ def event(seq: int, epoch: int = 1) -> Event:
 def feed_at(seq: int, *subscribers: Recorder) -> Feed:
     feed = Feed(ALICE)
     feed.establish(Place(1, seq))
-    feed.live.update(subscribers)
+    for subscriber in subscribers:
+        feed.join(subscriber)
     return feed
 
 
@@ -64,11 +65,13 @@ def test_subscriber_that_leaves_while_it_is_handed_an_event_costs_nobody_else_th
     hub = Hub(lambda channel: None, lambda channels: None)
     feed = feed_at(41)
     others = [Recorder() for _ in range(20)]
-    feed.live.update([Slow(hub, feed) for _ in range(20)], others)
+    for other in others:
+        feed.join(Slow(hub, feed))
+        feed.join(other)
     assert feed.hear(event(42))
-    assert feed.live == set(others)
+    assert feed.live == tuple(others)
     assert all(other.seqs == [42] for other in others)
-    feed.live.add(Slow(hub, feed))
+    feed.join(Slow(hub, feed))
     feed.tell(b"seen")
     assert all(other.told == [b"seen"] for other in others)
 
@@ -99,7 +102,7 @@ def test_event_of_an_older_epoch_is_dropped() -> None:
     subscriber = Recorder()
     feed = Feed(ALICE)
     feed.establish(Place(2, 3))
-    feed.live.add(subscriber)
+    feed.join(subscriber)
     assert feed.hear(event(4, epoch=1))
     assert subscriber.seqs == []
 
@@ -152,10 +155,11 @@ def test_channel_is_left_after_its_last_member() -> None:
     commands, one, other = Commands(), Recorder(), Recorder()
     feed = commands.hub.enter(ALICE)
     commands.hub.enter(ALICE)
-    feed.live.update((one, other))
+    feed.join(one)
+    feed.join(other)
     commands.hub.leave(feed, one)
     commands.hub.drop_empty()
-    assert (commands.unsubscribed, feed.live) == ([], {other})
+    assert (commands.unsubscribed, feed.live) == ([], (other,))
     commands.hub.leave(feed, other)
     commands.hub.drop_empty()
     assert (commands.unsubscribed, len(commands.hub)) == ([ALICE], 0)

@@ -108,7 +108,7 @@ def repeat_dropping(patch: Patch) -> None:
 
     def hear_all(self: Feed, event: Any) -> bool:
         if self.place is not None and event.place <= self.place:
-            for subscriber in tuple(self.live):
+            for subscriber in self.live:
                 subscriber.hand_over(event)
         return hear(self, event)
 
@@ -171,7 +171,7 @@ def place_comparison(patch: Patch) -> None:
     async def join(self: CatchUp, connection: Any, feed: Any, place: Any) -> None:
         for entry in (await self.read(feed.channel, place)).entries:
             connection.hand_over(event_of(entry))
-        feed.live.add(connection)
+        feed.join(connection)
 
     patch(CatchUp, "join", join)
 
