@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 PROBE_SECONDS = 1.5
 SILENCE_SECONDS = 4.5  # three probes
 _CHANNELS_PER_COMMAND = 500
+_GATHER_SECONDS = 0.001  # for the commands of a crowd to leave in one write
+_CROWD_SECONDS = 0.1  # since the last write: more are coming
 _MAX_BACKOFF_SECONDS = 2.0
 
 logger = structlog.get_logger(__name__)
@@ -60,7 +62,8 @@ class Subscription:
         self._channels: dict[bytes, Channel] = {}  # what is wanted, by its name in Redis
         self._unconfirmed: Counter[bytes] = Counter()  # commands sent, confirmations not yet come
         self._wire: Wire | None = None
-        self._unsent: list[tuple[bytes, bytes]] = []  # command and channel, of this turn of the loop
+        self._unsent: list[tuple[bytes, bytes]] = []  # command and channel
+        self._flushed_at = -_CROWD_SECONDS
         self._lost: asyncio.Future[str]
         self._confirmed = asyncio.Event()  # the probe's channel is subscribed
         self._heard_at = 0.0  # loop time of the last probe
@@ -151,7 +154,9 @@ class Subscription:
         if self._wire is None:
             return  # what is wanted is sent when it is back
         if not self._unsent:
-            asyncio.get_running_loop().call_soon(self._flush)
+            loop = asyncio.get_running_loop()
+            crowd = loop.time() - self._flushed_at < _CROWD_SECONDS
+            loop.call_later(_GATHER_SECONDS if crowd else 0, self._flush)
         self._unsent.append((command, name))
 
     def _flush(self) -> None:
@@ -162,6 +167,7 @@ class Subscription:
             starts = range(0, len(names), _CHANNELS_PER_COMMAND)
             commands += [(command, *names[start : start + _CHANNELS_PER_COMMAND]) for start in starts]
         self._unsent.clear()
+        self._flushed_at = asyncio.get_running_loop().time()
         if self._wire is not None and commands:
             self._wire.send(commands)
 
