@@ -98,6 +98,7 @@ def gap_repair(patch: Patch) -> None:
         return True
 
     patch(Feed, "hear", hear)
+    position_check(patch)  # it would mend it, a little later
 
 
 def repeat_dropping(patch: Patch) -> None:

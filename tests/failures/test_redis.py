@@ -269,6 +269,7 @@ async def test_29_cut_connection_is_opened_again_and_what_was_missed_is_read(wor
         world.proxy.cut(edge, how)
         await await_until(lambda: not gateway.hears)
         await world.complete("alice", "alice")
+        await await_until(lambda: logged(world) == [1, 2, 3])
         world.proxy.heal(edge)
         await browser.wait_seqs([1, 2, 3])
         await await_until(lambda: gateway.hears)
