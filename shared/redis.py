@@ -1,4 +1,9 @@
-"""Connecting to Redis or Valkey, with deadlines that notice a peer which stopped answering."""
+"""Connecting to Redis or Valkey, with deadlines that notice a peer which stopped answering.
+
+A URL names one server, or sentinels: then each connection that is opened goes to the primary of the moment,
+once that has said itself that it is one. Who keeps a connection must ask again (shared/wire.py does): a
+primary that was replaced may not have heard of it, and goes on answering. Clusters are shared/cluster.py's.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +12,26 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from redis.asyncio import Connection, Redis, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import (
+    MasterNotFoundError,
+    Sentinel,
+    SentinelConnectionPool,
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from shared.redis_url import Kind, RedisUrl, parse_redis_url
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 CONNECT_SECONDS = 2
 REPLY_SECONDS = 3
+SENTINEL_SECONDS = 1  # for all of them to answer; those that have not by then are not waited for
 
 _KEEPALIVE: dict[str, int] = {
     "TCP_KEEPIDLE": 10,
@@ -60,6 +76,71 @@ class _Unix(_EndsWhenCancelled, UnixDomainSocketConnection):
     pass
 
 
+class _AtPrimary:
+    """Believes the sentinels only when the server agrees: they may be late, or it."""
+
+    async def connect_to(self, address: tuple[str, int]) -> None:
+        await super().connect_to(address)  # type: ignore[misc] # a mixin
+        await self.send_command("ROLE")  # type: ignore[attr-defined]
+        role = await self.read_response()  # type: ignore[attr-defined]
+        if role[0] != b"master":
+            await self.disconnect(nowait=True)  # type: ignore[attr-defined]
+            raise RedisConnectionError(f"{address[0]}:{address[1]} is not the primary yet, or no more")
+
+
+class _SentinelTcp(_EndsWhenCancelled, _AtPrimary, SentinelManagedConnection):
+    pass
+
+
+class _SentinelTls(_EndsWhenCancelled, _AtPrimary, SentinelManagedSSLConnection):
+    pass
+
+
+class _Sentinels(Sentinel):
+    """Believes the one with the newest configuration, where redis-py believes the first that answers.
+
+    A sentinel that is cut off together with the old primary knows of no other.
+    """
+
+    def __init__(self, sentinels: Sequence[Redis]) -> None:
+        super().__init__([])  # type: ignore[no-untyped-call] # they would be made without our deadlines
+        self.sentinels = list(sentinels)
+
+    async def discover_master(self, service_name: str) -> tuple[str, int]:
+        """Raises `MasterNotFoundError`, a `ConnectionError`."""
+        asking = [asyncio.ensure_future(sentinel.sentinel_masters()) for sentinel in self.sentinels]
+        try:
+            await asyncio.wait(asking, timeout=SENTINEL_SECONDS)
+        finally:
+            for task in asking:
+                task.cancel()
+            answers = await asyncio.gather(*asking, return_exceptions=True)
+        return _newest(service_name, answers)
+
+
+def _newest(service: str, answers: Sequence[Any]) -> tuple[str, int]:
+    errors = [str(answer) or "no answer" for answer in answers if isinstance(answer, BaseException)]
+    states = [answer[service] for answer in answers if isinstance(answer, dict) and service in answer]
+    if len(errors) == len(answers):
+        raise MasterNotFoundError(f"no sentinel answers: {'; '.join(errors)}")
+    if not states:
+        raise MasterNotFoundError(f"the sentinels know no service {service!r}")
+    newest = max(state["config-epoch"] for state in states)
+    for state in states:
+        if state["config-epoch"] == newest and not (state["is_sdown"] or state["is_odown"]):
+            return state["ip"], state["port"]
+    raise MasterNotFoundError(f"the primary of {service!r} is down, and no other was chosen yet")
+
+
+class _SentinelClient(Redis):
+    """Closes its sentinels' connections with its own."""
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        await super().aclose(close_connection_pool)
+        if isinstance(self.connection_pool, SentinelConnectionPool):
+            await self.connection_pool.sentinel_manager.aclose()
+
+
 _CLASSES = {Connection: _Tcp, SSLConnection: _Tls, UnixDomainSocketConnection: _Unix}
 
 
@@ -67,22 +148,46 @@ def connect(url: str, *, retries: int = 2, max_connections: int = 50) -> Redis:
     """A client with its own pool; nothing is sent before the first command.
 
     Commands are repeated after a lost connection, so send only what may run twice. Raises `ValueError`
-    for a URL that redis-py doesn't know.
+    for a URL of something else.
     """
-    client = Redis.from_url(
-        url,
-        protocol=2,  # RESP3 costs redis-py more for each reply and gives us nothing
-        retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=1), retries),
-        max_connections=max_connections,
-        socket_timeout=REPLY_SECONDS,
-        socket_connect_timeout=CONNECT_SECONDS,
-        socket_keepalive=True,
-        socket_keepalive_options=keepalive_options(),
-        health_check_interval=15,
-    )
+    parsed = parse_redis_url(url)
+    if parsed.kind is Kind.CLUSTER:
+        raise ValueError("a cluster is no single server: shared.cluster connects to it")
+    options = _options(retries, max_connections)
+    if parsed.kind is Kind.SENTINEL:
+        return _connect_through_sentinels(parsed, options)
+    client = Redis.from_url(url, **options)
     pool = client.connection_pool
     pool.connection_class = _CLASSES[pool.connection_class]  # by the URL's scheme
     return client
+
+
+def _connect_through_sentinels(url: RedisUrl, options: dict[str, Any]) -> Redis:
+    sentinels = [connect(url.sentinel(address), retries=0) for address in url.addresses]
+    of_servers: dict[str, Any] = {**parse_url(url.server(url.addresses[0]))}
+    for name in ("host", "port", "connection_class"):
+        of_servers.pop(name, None)
+    pool = SentinelConnectionPool(  # type: ignore[no-untyped-call]
+        url.service,
+        _Sentinels(sentinels),
+        connection_class=_SentinelTls if url.tls else _SentinelTcp,
+        **of_servers,
+        **options,
+    )
+    return _SentinelClient.from_pool(pool)
+
+
+def _options(retries: int, max_connections: int) -> dict[str, Any]:
+    return {
+        "protocol": 2,  # RESP3 costs redis-py more for each reply and gives us nothing
+        "retry": Retry(ExponentialWithJitterBackoff(base=0.05, cap=1), retries),
+        "max_connections": max_connections,
+        "socket_timeout": REPLY_SECONDS,
+        "socket_connect_timeout": CONNECT_SECONDS,
+        "socket_keepalive": True,
+        "socket_keepalive_options": keepalive_options(),
+        "health_check_interval": 15,
+    }
 
 
 def keepalive_options() -> Mapping[int, int]:

@@ -25,6 +25,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from shared.redis_url import Kind, parse_redis_url
+
 PREFIX = "ORDERBELL_"
 _FOR_TESTS = PREFIX + "TEST_"  # read by our tests alone
 _MIN_SECRET_BYTES = 32  # RFC 7518 3.2: a key for HS256 has at least 256 bits
@@ -75,12 +77,8 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _check_redis_url(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("redis", "rediss", "unix"):
-            raise ValueError("expected redis://, rediss:// or unix://")
-        if parts.scheme != "unix" and not parts.hostname:
-            raise ValueError("the host is missing")
-        _ = parts.port  # raises ValueError where it is no port
+        if parse_redis_url(url).kind is Kind.CLUSTER:
+            raise ValueError("clusters are not supported yet")
         return url
 
     @field_validator("forwarded_allow_ips")

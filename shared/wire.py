@@ -30,12 +30,20 @@ SENTINEL_CHECK_SECONDS = 1.0
 Command = tuple[str | bytes | int, ...]
 
 
+class Refused(RedisConnectionError):
+    """Redis answered, but with an error; the message is Redis' own."""
+
+
 class NotPrimary(RedisConnectionError):
     """A replica answers where a primary was expected. The next connection may be to another server."""
 
 
-class Refused(RedisConnectionError):
-    """Redis answered, but with an error; the message is Redis' own."""
+def accepted(replies: list[Any]) -> list[Any]:
+    """Raises `Refused` for the first error among replies."""
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise Refused(str(reply))
+    return replies
 
 
 class Wire(asyncio.Protocol):
@@ -136,6 +144,10 @@ class Pipelines:
         """One reply for each command, as bytes, ints, lists or None. Raises redis-py's errors and
         `TimeoutError`.
         """
+        return accepted(await self.ask(commands))
+
+    async def ask(self, commands: Sequence[Command]) -> list[Any]:
+        """As `execute`, but what Redis refuses has its error among the replies."""
         if not commands:
             return []
         async with asyncio.timeout(REPLY_SECONDS):
@@ -149,18 +161,16 @@ class Pipelines:
                 # A reply that does not come: no later one can be told from it.
                 self._lose("no reply in time")
                 raise
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise Refused(str(reply))
+        if any(isinstance(reply, Exception) and str(reply).startswith("READONLY") for reply in replies):
+            self._lose("it is a replica")  # those who wait for more would get no more than this
         return replies
 
-    def _raise_refusal(self, replies: Sequence[Any]) -> None:
-        for reply in replies:
-            if isinstance(reply, Exception):
-                if str(reply).startswith("READONLY"):
-                    self._lose("it is a replica")
-                    raise NotPrimary(f"refused: {reply}")
-                raise RedisConnectionError(f"refused: {reply}")
+    async def probe(self, name: str | bytes) -> None:
+        """Publish an empty message. Raises `NotPrimary`, too."""
+        _, role = await self.execute([("PUBLISH", name, b""), ("ROLE",)])
+        if role[0] != b"master":
+            self._lose("it is a replica")
+            raise NotPrimary("redis is a replica, and was a primary")
 
     async def __aenter__(self) -> Pipelines:
         return self
