@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from starlette.responses import Response
 
-from sender import binding, bodies, history, idempotency, metrics, orders, outbox, seen
+from sender import binding, bodies, dead_letters, history, idempotency, metrics, orders, outbox, seen
 from sender.database import DatabaseError
+from sender.digest import digest
 from sender.generation import current_epoch
 from sender.idempotency import Answer
 from sender.orders import OrderStatus
+from sender.tombstones import Fault
 from shared.channels import is_name, parse_channel
 from shared.cursors import Cursor, parse_cursor
 from shared.events import InvalidEvent, is_traceparent, parse_event, parse_json
@@ -49,6 +51,11 @@ class OrdersQuery(msgspec.Struct, forbid_unknown_fields=True):
 
 class EventsQuery(msgspec.Struct, forbid_unknown_fields=True):
     after: bodies.CursorText | None = None
+    limit: bodies.Limit = history.DEFAULT_LIMIT
+
+
+class DeadLettersQuery(msgspec.Struct, forbid_unknown_fields=True):
+    before: bodies.Position | None = None
     limit: bodies.Limit = history.DEFAULT_LIMIT
 
 
@@ -230,6 +237,11 @@ class Api:
         self._teller.tell_nowait((cursor for cursor in now_seen if cursor.place.seq), devices=True)
         return response
 
+    async def list_dead_letters(self, request: Request) -> Response:
+        query = bodies.parse_query(request, DeadLettersQuery)
+        found = await self._database.read(partial(dead_letters.find, before=query.before, limit=query.limit))
+        return _json(bodies.DeadLetters([_dead_letter(one) for one in found.dead_letters], found.before))
+
     async def livez(self, request: Request) -> Response:
         return _json({"live": True})
 
@@ -248,6 +260,7 @@ class Api:
     async def metrics(self, request: Request) -> Response:
         backlog = await self._database.read(outbox.backlog)
         self._metrics.note_backlog(backlog, now=self._clock())
+        self._metrics.dead_letters_kept.set(await self._database.read(dead_letters.count))
         return Response(self._metrics.exposition(), media_type=metrics.CONTENT_TYPE)
 
     async def _database_answers(self) -> bool:
@@ -314,7 +327,7 @@ def _arrival(event: object, traceparent: str, now: datetime) -> outbox.Arrival:
     if not isinstance(event, dict):
         raise InvalidEvent("a CloudEvent is a JSON object")
     # A repetition may come in another trace, and a `time` that is missing would be another one.
-    content = outbox.digest(msgspec.json.encode(event, order="sorted"))
+    content = digest(msgspec.json.encode(event, order="sorted"))
     return outbox.arrival(parse_event({"traceparent": traceparent} | event, now=now), content)
 
 
@@ -356,6 +369,21 @@ def _history_body(found: history.ChannelHistory) -> bodies.ChannelHistoryBody:
         seen=str(Cursor(channel, found.seen)) if found.seen is not None else None,
         reset=found.reset.value if found.reset is not None else None,
         events=_raw(found),
+    )
+
+
+def _dead_letter(dead: dead_letters.DeadLetter) -> bodies.DeadLetter:
+    origin = dead.row.origin()
+    return bodies.DeadLetter(
+        cursor=str(Cursor(dead.row.channel, dead.row.place)),
+        source=origin.source,
+        id=origin.id,
+        reason=Fault(dead.reason),
+        detail=dead.detail,
+        recorded_at=dead.row.recorded_at,
+        given_up_at=dead.given_up_at,
+        size=dead.size,
+        beginning=dead.beginning,
     )
 
 

@@ -10,7 +10,9 @@ import msgspec
 
 from sender.history import DEFAULT_LIMIT, MAX_LIMIT
 from sender.orders import Order
+from sender.tombstones import Fault
 from shared.channels import NAME
+from shared.cursors import MAX_NUMBER
 from shared.events import parse_json
 from shared.problems import Problem
 
@@ -28,6 +30,7 @@ T = TypeVar("T")
 Name = Annotated[str, msgspec.Meta(pattern=rf"^{NAME}(?!\n)$", examples=["1042"])]
 CursorText = Annotated[str, msgspec.Meta(examples=["customer:alice=1.42"])]
 Limit = Annotated[int, msgspec.Meta(ge=1, le=MAX_LIMIT)]
+Position = Annotated[int, msgspec.Meta(ge=1, le=MAX_NUMBER)]
 Data = Annotated[
     dict[str, Any],
     msgspec.Meta(
@@ -104,6 +107,23 @@ class ChannelHistoryBody(msgspec.Struct):
 
 class HistoryBody(msgspec.Struct):
     channels: list[ChannelHistoryBody]
+
+
+class DeadLetter(msgspec.Struct):
+    cursor: CursorText  # where its tombstone is
+    source: str
+    id: str
+    reason: Fault
+    detail: str  # what Redis said, where it was Redis that refused
+    recorded_at: str
+    given_up_at: str
+    size: int  # bytes of its text
+    beginning: str  # of its text; the whole is in the database
+
+
+class DeadLetters(msgspec.Struct):
+    dead_letters: list[DeadLetter]
+    before: int | None  # to ask for those before these; null after the oldest
 
 
 class Seen(msgspec.Struct):

@@ -7,15 +7,18 @@ In a new epoch every cursor of before gets a reset, and everybody goes on from t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, func, select, text, update
+from sqlalchemy import bindparam, func, literal_column, select, text, update
 
-from sender.tables import channels, events, generation
+from sender import tombstones
+from sender.tables import DIALECTS, channels, events, generation
 from shared.log import Generation
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Select
+
+    from shared.cursors import Place
 
 
 def current_epoch(connection: Connection) -> int:
@@ -47,21 +50,38 @@ def begin_epoch(connection: Connection, *, after: int) -> int:
     epoch = current_epoch(connection)
     if epoch > after:
         return epoch
+    # Locked before anything is derived from them: another sender may be marking some as published.
+    waiting = [
+        (position, tombstones.row(*columns))
+        for position, *columns in connection.execute(_OUTBOX[connection.dialect.name])
+    ]
     connection.execute(update(generation).values(epoch=after + 1))
     connection.execute(_CLOSE_HISTORY)
-    moved = [
-        {"moved": row.position, "epoch": after + 1, "text": _moved(row.text, row.seq, row.epoch, after + 1)}
-        for row in connection.execute(_OUTBOX)
-    ]
-    if moved:
+    sound = [(position, row) for position, row in waiting if row.fault() is None]
+    if sound:
+        texts = [(position, _moved(row.text.decode(), row.place, after + 1)) for position, row in sound]
+        moved = [{"moved": position, "epoch": after + 1, "text": text} for position, text in texts]
         connection.execute(_MOVE, moved)
+    # The rest is given up, wherever it is.
+    if faulty := [position for position, row in waiting if row.fault() is not None]:
+        connection.execute(_MOVE, [{"moved": position, "epoch": after + 1} for position in faulty])
     return after + 1
 
 
-def _moved(event: str, seq: int, old: int, new: int) -> str:
+def _moved(event: str, place: Place, new: int) -> str:
     """The same event under its new place."""
     # The first match is the place: before it stand only texts, in which quotes are escaped.
-    return event.replace(f',"epoch":{old},"seq":{seq}', f',"epoch":{new},"seq":{seq}', 1)
+    old = f',"epoch":{place.epoch},"seq":{place.seq}'
+    return event.replace(old, f',"epoch":{new},"seq":{place.seq}', 1)
+
+
+def _outbox(dialect: str) -> Select[Any]:
+    columns = (events.c.channel, events.c.epoch, events.c.seq, events.c.identity, events.c.recorded_at)
+    return (
+        select(events.c.position, *columns, literal_column(tombstones.read(dialect)))
+        .where(events.c.published_at.is_(None))
+        .with_for_update()
+    )
 
 
 _EPOCH = select(generation.c.epoch)
@@ -75,9 +95,7 @@ _AT = select(
     select(events.c.identity).where(events.c.position == bindparam("at")).scalar_subquery().label("identity"),
     func.coalesce(select(func.min(events.c.position)).scalar_subquery(), 1).label("oldest"),
 )
-_OUTBOX = select(events.c.position, events.c.epoch, events.c.seq, events.c.text).where(
-    events.c.published_at.is_(None)
-)
+_OUTBOX = {dialect: _outbox(dialect) for dialect in DIALECTS}
 _MOVE = update(events).where(events.c.position == bindparam("moved"))
 _FIRST_WAITING = (
     select(func.min(events.c.seq) - 1)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 from sqlalchemy import bindparam, select, text
 
+from sender import tombstones
 from sender.generation import current_epoch
 from sender.tables import channels
 from shared.channels import Channel, is_private
@@ -136,6 +137,12 @@ def read_some(connection: Connection, channel: Channel, wanted: range) -> list[E
     return [entry for _, entry in _read_round(connection, [Wanted(0, channel, part)])]
 
 
+def find(connection: Connection, channel: Channel, seq: int) -> Entry | None:
+    """One event, whether or not a cursor before it can still be honoured."""
+    found = _read_round(connection, [Wanted(0, channel, range(seq - 1, seq))])
+    return next((entry for _, entry in found), None)
+
+
 def _start(request: Request, state: State) -> Place:
     if request.after is not None:
         return request.after
@@ -182,29 +189,32 @@ def _read_round(connection: Connection, wanted: Sequence[Wanted]) -> Iterator[tu
         return
     parts = [(number, channel, part.start, part.stop) for number, channel, part in wanted]
     given = {"wanted": msgspec.json.encode(parts).decode()}
-    for number, epoch, seq, event in connection.execute(_READ[connection.dialect.name], given):
-        yield number, Entry(Place(epoch, seq), event.encode())
+    for number, *columns in connection.execute(_READ[connection.dialect.name], given):
+        row = tombstones.row(*columns)
+        # One that is no JSON would spoil the whole answer; a large one, the connections that get it.
+        yield number, Entry(row.place, row.sound_text())
 
 
 _STATES = select(channels).where(channels.c.channel.in_(bindparam("channels", expanding=True)))
 # One statement for many channels. What is wanted comes as JSON because both databases can open that.
+_ROW = "events.channel, events.epoch, events.seq, events.identity, events.recorded_at"
 _READ = {
     "sqlite": text(
-        """
-        SELECT json_extract(w.value, '$[0]') AS number, e.epoch, e.seq, e.text
+        f"""
+        SELECT json_extract(w.value, '$[0]') AS number, {_ROW}, {tombstones.read("sqlite")}
         FROM json_each(:wanted) AS w
-        CROSS JOIN events AS e ON e.channel = json_extract(w.value, '$[1]')
-            AND e.seq > json_extract(w.value, '$[2]') AND e.seq <= json_extract(w.value, '$[3]')
-        ORDER BY number, e.seq
+        CROSS JOIN events ON events.channel = json_extract(w.value, '$[1]')
+            AND events.seq > json_extract(w.value, '$[2]') AND events.seq <= json_extract(w.value, '$[3]')
+        ORDER BY number, events.seq
         """
     ),
     "postgresql": text(
-        """
-        SELECT CAST(w ->> 0 AS integer) AS number, e.epoch, e.seq, e.text
+        f"""
+        SELECT CAST(w ->> 0 AS integer) AS number, {_ROW}, {tombstones.read("postgresql")}
         FROM jsonb_array_elements(CAST(:wanted AS jsonb)) AS w
-        JOIN events AS e ON e.channel = w ->> 1
-            AND e.seq > CAST(w ->> 2 AS bigint) AND e.seq <= CAST(w ->> 3 AS bigint)
-        ORDER BY number, e.seq
+        JOIN events ON events.channel = w ->> 1
+            AND events.seq > CAST(w ->> 2 AS bigint) AND events.seq <= CAST(w ->> 3 AS bigint)
+        ORDER BY number, events.seq
         """
     ),
 }

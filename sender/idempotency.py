@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import bindparam, insert, select
 
-from sender.outbox import digest
+from sender.digest import digest
 from sender.tables import idempotency
 from shared.events import format_time
 

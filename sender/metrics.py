@@ -43,6 +43,17 @@ class Metrics:
             "Events that went back into the outbox because Redis had lost them.",
             registry=self.registry,
         )
+        self.dead_letters = Counter(
+            "orderbell_dead_letters",
+            "Events given up: they can't be published, and a tombstone took their place.",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.dead_letters_kept = Gauge(
+            "orderbell_dead_letters_kept",
+            "Dead letters in the database, those that any sender gave up.",
+            registry=self.registry,
+        )
         self.epoch_changes = Counter(
             "orderbell_epoch_changes",
             "Times that the database was found to have gone back.",

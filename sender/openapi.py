@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from sender import binding, bodies, history, idempotency
-from sender.api import EventsQuery, OrdersQuery
+from sender.api import DeadLettersQuery, EventsQuery, OrdersQuery
 from shared import __version__, problems
 from shared.channels import NAME
 from shared.events import MAX_EVENT_BYTES
@@ -30,6 +30,7 @@ _BODIES = (
     bodies.ChannelEvents,
     bodies.HistoryBody,
     bodies.Seen,
+    bodies.DeadLetters,
 )
 _REASONS = {
     400: "What was sent is not understood; `detail` says which part.",
@@ -134,6 +135,15 @@ def _paths() -> Json:
                 body=_json(bodies.SeenRequest),
                 answers={200: _answer("Where each is now, in order.", _schema("Seen"))},
                 refusals=_WRITING,
+            )
+        },
+        "/dead-letters": {
+            "get": _operation(
+                "listDeadLetters",
+                "Events that could not be published and were given up, newest first",
+                parameters=_query(DeadLettersQuery),
+                answers={200: _answer("What was found.", _schema("DeadLetters"))},
+                refusals=_ALWAYS,
             )
         },
         "/livez": {"get": _open("live", "Whether the process lives", _OBJECT)},

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import msgspec
 from sqlalchemy import bindparam, select, update
 
-from sender import outbox
-from sender.history import head
-from sender.tables import DIALECTS, events, insert_into, orders
+from sender import history, outbox
+from sender.tables import DIALECTS, insert_into, orders
 from shared.channels import customer_channel
 from shared.events import format_time, order_completed
 
@@ -152,7 +151,7 @@ def find(
     return Listed(
         [_order(row, row.status, row.completed_at) for row in rows[:limit]],
         rows[limit - 1].order_id if len(rows) > limit else None,
-        head(connection, customer_channel(customer_id)) if customer_id is not None else None,
+        history.head(connection, customer_channel(customer_id)) if customer_id is not None else None,
     )
 
 
@@ -206,9 +205,8 @@ def _order(row: Row[Any], status: OrderStatus, completed_at: str | None) -> Orde
 
 
 def _event(connection: Connection, row: Row[Any]) -> bytes | None:
-    place = {"channel": customer_channel(row.customer_id), "seq": row.seq}
-    text = connection.execute(_EVENT, place).scalar_one_or_none()
-    return text.encode() if text is not None else None
+    entry = history.find(connection, customer_channel(row.customer_id), row.seq)
+    return entry.text if entry else None
 
 
 def _position(connection: Connection, order_id: str) -> int:
@@ -239,6 +237,3 @@ _FIND_LOCKED = (
     .with_for_update()
 )
 _COMPLETE = update(orders).where(orders.c.order_id == bindparam("completed_order"))
-_EVENT = select(events.c.text).where(
-    events.c.channel == bindparam("channel"), events.c.seq == bindparam("seq")
-)

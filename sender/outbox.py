@@ -8,14 +8,15 @@ Everything takes sets: a batch of a thousand events costs three statements, as o
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy import bindparam, func, insert, literal_column, select, update
 
+from sender import tombstones
+from sender.digest import identity_of
 from sender.tables import DIALECTS, channels, events, generation, insert_into
 from shared.channels import Channel
 from shared.cursors import Cursor, Place
@@ -26,8 +27,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Select
     from sqlalchemy.sql.dml import ReturningInsert
+
+    from sender.tombstones import Fault, Row
+    from shared.log import Generation
 
 
 class Status(Enum):
@@ -66,6 +70,7 @@ class Waiting(NamedTuple):
     channel: Channel
     entry: Entry
     identity: str
+    fault: Fault | None = None  # then it must not be published
 
 
 class Backlog(NamedTuple):
@@ -88,17 +93,8 @@ class Recent(NamedTuple):
     oldest: int
 
 
-def digest(*parts: bytes) -> str:
-    """Short enough for an index, long enough that nobody finds two texts with the same."""
-    state = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        state.update(b"%d:" % len(part))
-        state.update(part)
-    return state.hexdigest()
-
-
 def arrival(draft: Draft, content: str) -> Arrival:
-    return Arrival(draft, digest(draft.source.encode(), draft.id.encode()), content)
+    return Arrival(draft, identity_of(draft.source, draft.id), content)
 
 
 def record(connection: Connection, drafts: Sequence[Draft], *, now: datetime) -> list[Recorded]:
@@ -122,18 +118,24 @@ def record_once(connection: Connection, arrivals: Sequence[Arrival], *, now: dat
     ]
 
 
-def unpublished(connection: Connection, *, limit: int) -> list[Waiting]:
-    """What waits in the outbox, oldest first; of one channel in order of seq."""
+def unpublished(connection: Connection, *, limit: int, but: Sequence[Channel] = ()) -> list[Waiting]:
+    """What waits in the outbox, oldest first; of one channel in order of seq. Of all channels `but` these."""
     # Never "position greater than the last": rows become visible in another order than they are numbered.
-    rows = connection.execute(_UNPUBLISHED, {"limit": limit})
-    return [
-        Waiting(position, Channel(channel), Entry(Place(epoch, seq), text.encode()), identity)
-        for position, channel, epoch, seq, text, identity in rows
-    ]
+    dialect = connection.dialect.name
+    if but:
+        rows = connection.execute(_UNPUBLISHED_BUT[dialect], {"limit": limit, "but": list(but)})
+    else:
+        rows = connection.execute(_UNPUBLISHED[dialect], {"limit": limit})
+    return [_waiting(position, tombstones.row(*columns)) for position, *columns in rows]
 
 
-def mark_published(connection: Connection, positions: Iterable[int], *, now: datetime) -> None:
-    connection.execute(_MARK, {"positions": list(positions), "now": format_time(now)})
+def mark_published(connection: Connection, published: Iterable[Generation], *, now: datetime) -> None:
+    """Only in the epoch in which they were: what has moved into a new one must be published there."""
+    by_epoch: dict[int, list[int]] = {}
+    for event in published:
+        by_epoch.setdefault(event.epoch, []).append(event.position)
+    for epoch, positions in by_epoch.items():
+        connection.execute(_MARK, {"positions": positions, "in_epoch": epoch, "now": format_time(now)})
 
 
 def backlog(connection: Connection) -> Backlog:
@@ -160,6 +162,10 @@ def return_tails(connection: Connection, tails: Sequence[Tail]) -> int:
         ).rowcount
         for tail in sorted(tails)  # by name, as everybody locks channels
     )
+
+
+def _waiting(position: int, row: Row) -> Waiting:
+    return Waiting(position, row.channel, Entry(row.place, row.text), row.identity, row.fault())
 
 
 class _Known(NamedTuple):
@@ -226,6 +232,16 @@ def _take(dialect: str) -> ReturningInsert[Any]:
     ).returning(channels.c.channel, channels.c.seq, _EPOCH)
 
 
+def _unpublished(dialect: str) -> Select[Any]:
+    columns = (events.c.channel, events.c.epoch, events.c.seq, events.c.identity, events.c.recorded_at)
+    return (
+        select(events.c.position, *columns, literal_column(tombstones.read(dialect)))
+        .where(events.c.published_at.is_(None))
+        .order_by(events.c.position)
+        .limit(bindparam("limit"))
+    )
+
+
 # Statements are made once: making one costs about as much as running it.
 _EPOCH = select(generation.c.epoch).scalar_subquery()
 _TAKE = {dialect: _take(dialect) for dialect in DIALECTS}
@@ -233,17 +249,16 @@ _INSERT = insert(events)
 _KNOWN = select(events.c.identity, events.c.content, events.c.channel, events.c.epoch, events.c.seq).where(
     events.c.identity.in_(bindparam("identities", expanding=True))
 )
-_UNPUBLISHED = (
-    select(
-        events.c.position, events.c.channel, events.c.epoch, events.c.seq, events.c.text, events.c.identity
-    )
-    .where(events.c.published_at.is_(None))
-    .order_by(events.c.position)
-    .limit(bindparam("limit"))
-)
+_UNPUBLISHED = {dialect: _unpublished(dialect) for dialect in DIALECTS}
+_UNPUBLISHED_BUT = {
+    dialect: statement.where(events.c.channel.not_in(bindparam("but", expanding=True)))
+    for dialect, statement in _UNPUBLISHED.items()
+}
 _MARK = (
     update(events)
-    .where(events.c.position.in_(bindparam("positions", expanding=True)))
+    .where(
+        events.c.position.in_(bindparam("positions", expanding=True)), events.c.epoch == bindparam("in_epoch")
+    )
     .values(published_at=bindparam("now"))
 )
 _BACKLOG = select(func.count(), func.min(events.c.recorded_at)).where(events.c.published_at.is_(None))

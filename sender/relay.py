@@ -13,6 +13,11 @@ first speaks with Redis, which knows the newest event published (`ob:generation`
 beyond ours. Each is an alarm, and a new epoch begins: customers get a reset instead of silence.
 
 While Redis is away the outbox grows and requests go on as before.
+
+An event that can't be published must block nothing (sender/tombstones.py). One whose text shows it is given
+up at once. One that only Redis refuses is looked for, by halves, among what was sent with it; its channel
+then publishes one by one, while the others go on, and after some attempts it is given up, too. Before a
+refusal is blamed on an event, Redis has to take another: one that takes nothing must make no dead letter.
 """
 
 from __future__ import annotations
@@ -20,17 +25,19 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
+from itertools import groupby, takewhile
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 from redis.exceptions import RedisError
 
-from sender import history, outbox
+from sender import dead_letters, history, outbox
 from sender.database import DatabaseError
 from sender.generation import begin_epoch, current_epoch, has, newest
-from shared.log import LOG_LENGTH, Answer, Generation
+from shared.log import LOG_LENGTH, Answer, Generation, blames_what_was_sent
+from shared.wire import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -51,6 +58,7 @@ MARK_SECONDS = (
 )
 POLL_SECONDS = 1.0  # finds what another sender recorded and did not live to publish
 MAX_BACKOFF_SECONDS = 2.0
+ATTEMPTS = 5  # for an event that Redis refuses; three seconds or so
 DEAD_SECONDS = 30.0  # without a turn of the loop; Redis' and the database's deadlines are far below
 
 
@@ -70,6 +78,7 @@ class Relay:
         self._compared = False  # with what Redis knows, since it was last away
         # Published and not yet marked, by position. Losing it costs a few duplicates, which Redis refuses.
         self._unmarked: dict[int, Generation] = {}
+        self._suspects: dict[Channel, _Suspect] = {}
         self._mark_at = math.inf
         self._loop = asyncio.get_running_loop()
         self._last_turn = self._loop.time()
@@ -118,21 +127,28 @@ class Relay:
     async def _wait(self) -> None:
         """Until woken; after a failure, for a while that grows with each one."""
         if self._failures and not self._stopping:
-            longest = min(MAX_BACKOFF_SECONDS, 0.1 * 2 ** min(self._failures, 10))
-            await asyncio.sleep(random.uniform(longest / 2, longest))
+            await asyncio.sleep(_backoff(self._failures))
             return
         try:
-            async with asyncio.timeout(MARK_SECONDS if self._unmarked else POLL_SECONDS):
+            async with asyncio.timeout(self._longest_wait()):
                 await self._woken.wait()
         except TimeoutError:
             pass
 
+    def _longest_wait(self) -> float:
+        longest = MARK_SECONDS if self._unmarked else POLL_SECONDS
+        now = self._loop.time()
+        return min(
+            [longest, *(suspect.due - now for suspect in self._suspects.values() if suspect.due > now)]
+        )
+
     async def _relay_batch(self) -> bool:
+        waiting = await self._read_outbox()
+        faulty = [event.position for event in waiting if event.fault]
+        buried = bool(faulty) and await self._give_up(faulty)
         if not self._compared:
             await self._compare()
-        limit = BATCH + len(self._unmarked)
-        found = await self._database.read(partial(outbox.unpublished, limit=limit))
-        waiting = [event for event in found if event.position not in self._unmarked]
+            waiting = await self._read_outbox()
         if not waiting:
             await self._mark_in_time()
             return False
@@ -142,12 +158,95 @@ class Relay:
             await self._renew_epoch(newer)  # and read again at the next poll
             return False
         await self._mark_in_time()
-        return len(waiting) >= BATCH and bool(published)
+        return buried or (len(waiting) >= BATCH and bool(published))
+
+    async def _read_outbox(self) -> list[Waiting]:
+        """What is to be published now."""
+        limit = BATCH + len(self._unmarked)
+        later = [name for name, suspect in self._suspects.items() if suspect.due > self._loop.time()]
+        found = await self._database.read(partial(outbox.unpublished, limit=limit, but=later))
+        return [event for event in found if event.position not in self._unmarked]
 
     async def _publish_waiting(self, waiting: Sequence[Waiting]) -> _Outcome:
         channels = _by_channel(waiting)
+        suspects = {name: channels.pop(name) for name in list(channels) if name in self._suspects}
+        outcome = await self._publish_some(channels)
+        for name, events in suspects.items():
+            outcome += await self._publish_one_by_one(name, events)
+        return outcome
+
+    async def _publish_some(self, channels: Mapping[Channel, Sequence[Waiting]]) -> _Outcome:
+        """Publish all that Redis takes."""
+        if not channels:
+            return _Outcome([], None)
+        try:
+            return await self._publish_channels(channels)
+        except Refused as refusal:
+            await self._excuse(refusal)
+        names = list(channels)
+        if len(names) == 1:
+            return await self._publish_one_by_one(names[0], channels[names[0]])
+        half = len(names) // 2
+        first = await self._publish_some({name: channels[name] for name in names[:half]})
+        return first + await self._publish_some({name: channels[name] for name in names[half:]})
+
+    async def _publish_one_by_one(self, channel: Channel, events: Sequence[Waiting]) -> _Outcome:
+        """Publish a channel's events, up to the first that Redis refuses."""
+        outcome = _Outcome([], None)
+        for event in events:
+            try:
+                # Without a refill: among what is published again, something else might be refused.
+                outcome += await self._publish_channels({channel: [event]}, restart=True)
+            except Refused as refusal:
+                await self._excuse(refusal)
+                await self._suspect(event, str(refusal))
+                return outcome
+        self._suspects.pop(channel, None)
+        return outcome
+
+    async def _excuse(self, refusal: Refused) -> None:
+        """Raise it unless it was about what was sent, and Redis takes other events."""
+        if not blames_what_was_sent(refusal):
+            raise refusal
+        await self._log.rehearse()
+
+    async def _suspect(self, event: Waiting, refusal: str) -> None:
+        """Try again later, or give up."""
+        known = self._suspects.get(event.channel)
+        attempts = known.attempts + 1 if known and known.position == event.position else 1
+        if attempts == ATTEMPTS - 1:  # perhaps it is the channel's keys that are spoilt, and not the event
+            await self._log.forget(event.channel)
+        self._suspects[event.channel] = _Suspect(
+            event.position, attempts, due=self._loop.time() + _backoff(attempts)
+        )
+        logger.debug("redis refuses an event", position=event.position, attempts=attempts, reason=refusal)
+        if attempts >= ATTEMPTS and await self._give_up([event.position], refusal):
+            del self._suspects[event.channel]
+            self.wake()
+
+    async def _give_up(self, positions: Sequence[int], refusal: str = "") -> bool:
+        """Put tombstones in their place, which the next turn finds; False where that has to wait."""
+        work = partial(dead_letters.give_up, positions=positions, now=self._clock(), refusal=refusal)
+        try:
+            given_up = await self._database.write(work)
+        except DatabaseError as error:  # their channels wait, but not the others
+            logger.debug("no dead letters now", reason=str(error))
+            return False
+        for dead in given_up:
+            self._metrics.dead_letters.labels(dead.fault.value).inc()
+            logger.error(
+                "an event can't be published; a tombstone takes its place",
+                cursor=str(dead.cursor),
+                reason=dead.fault.value,
+                detail=refusal,
+            )
+        return True
+
+    async def _publish_channels(
+        self, channels: Mapping[Channel, Sequence[Waiting]], *, restart: bool = False
+    ) -> _Outcome:
         batches = [(channel, [event.entry for event in events]) for channel, events in channels.items()]
-        answers = dict(zip(channels, await self._publish(batches), strict=True))
+        answers = dict(zip(channels, await self._publish(batches, restart=restart), strict=True))
         for channel, (answer, head) in list(answers.items()):
             if answer is Answer.GAP:
                 answers[channel] = await self._refill(channel, head, channels[channel][-1].entry.place)
@@ -188,10 +287,10 @@ class Relay:
     async def _mark(self) -> None:
         """Note in the database and in Redis what was published."""
         if self._unmarked:
-            positions, last = list(self._unmarked), max(self._unmarked.values())
-            await self._database.write(partial(outbox.mark_published, positions=positions, now=self._clock()))
+            published = list(self._unmarked.values())
+            await self._database.write(partial(outbox.mark_published, published=published, now=self._clock()))
             self._unmarked.clear()
-            await self._log.advance(last)
+            await self._log.advance(max(published))
         self._mark_at = math.inf
 
     async def _compare(self) -> None:
@@ -250,8 +349,31 @@ class _Outcome(NamedTuple):
     published: list[Waiting]
     newer: int | None
 
+    def __add__(self, other: _Outcome) -> _Outcome:  # type: ignore[override] # of tuples it makes one tuple
+        newer = [epoch for epoch in (self.newer, other.newer) if epoch is not None]
+        return _Outcome([*self.published, *other.published], max(newer, default=None))
+
+
+@dataclass(frozen=True, slots=True)
+class _Suspect:
+    """The event that Redis refused in a channel, how often, and when it is tried again; loop time."""
+
+    position: int
+    attempts: int
+    due: float
+
+
+def _backoff(attempts: int) -> float:
+    """Seconds to wait after so many failures in a row."""
+    longest = min(MAX_BACKOFF_SECONDS, 0.1 * 2 ** min(attempts, 10))
+    return random.uniform(longest / 2, longest)
+
 
 def _by_channel(waiting: Sequence[Waiting]) -> dict[Channel, list[Waiting]]:
-    """Each channel's events in order of seq."""
+    """Each channel's events in order of seq, up to the first that has a fault."""
     in_order = sorted(waiting, key=lambda event: (event.channel, event.entry.place))
-    return {channel: list(events) for channel, events in groupby(in_order, key=lambda event: event.channel)}
+    channels = groupby(in_order, key=lambda event: event.channel)
+    sound = {
+        channel: list(takewhile(lambda event: event.fault is None, events)) for channel, events in channels
+    }
+    return {channel: events for channel, events in sound.items() if events}

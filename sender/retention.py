@@ -1,7 +1,8 @@
 """Retention: what is older than the history's time is deleted, a little at a time.
 
 Only published events go, and of each channel only a beginning: `pruned_seq` moves in the same transaction,
-so that a cursor before it gets a reset and never a hole.
+so that a cursor before it gets a reset and never a hole. Dead letters are kept as long, from the moment when
+they were given up: that is when somebody was told to look at them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 import structlog
 from sqlalchemy import bindparam, delete, func, select, update
 
+from sender import dead_letters
 from sender.database import DatabaseError
 from sender.idempotency import KEPT_HOURS
 from sender.tables import channels, events, idempotency
@@ -56,6 +58,7 @@ class Retention:
         """Delete all whose time is over."""
         now = self._clock()
         await self._drain(partial(prune_keys, before=now - timedelta(hours=KEPT_HOURS)))
+        await self._drain(partial(dead_letters.prune, before=now - self._kept, limit=BATCH))
         count = await self._drain(partial(prune_events, before=now - self._kept))
         if count:
             self._metrics.pruned.inc(count)

@@ -4,7 +4,8 @@ Times are texts as RFC 3339 has them, in UTC with milliseconds: they sort as the
 nobody converts them on the way out.
 
 `events` is outbox and history in one: a row is in the outbox while `published_at` is null, and history
-afterwards. There is no other queue, so nothing can be in one and missing in the other.
+afterwards. There is no other queue, so nothing can be in one and missing in the other. What can't be
+published is kept in `dead_letters`; a tombstone (sender/tombstones.py) has taken its place in `events`.
 """
 
 from __future__ import annotations
@@ -69,6 +70,22 @@ Index(
     sqlite_where=events.c.published_at.is_(None),
     postgresql_where=events.c.published_at.is_(None),
 )
+
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    Column("position", _Position, primary_key=True, autoincrement=False),  # as in `events`
+    Column("channel", _Channel, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("identity", _Digest, nullable=False),
+    Column("recorded_at", _Time, nullable=False),
+    Column("given_up_at", _Time, nullable=False),
+    Column("reason", String(16), nullable=False),  # a sender.tombstones.Fault
+    Column("detail", Text, nullable=False),  # what Redis said, where it was Redis that refused
+    Column("text", Text, nullable=False),  # as it was in `events`, whatever it is
+)
+Index("dead_letters_given_up_at_index", dead_letters.c.given_up_at)
 
 orders = Table(
     "orders",

@@ -25,6 +25,7 @@ MAX_EVENT_BYTES = 64 * 1024  # CloudEvents: intermediaries must forward events o
 MAX_DEPTH = 32  # of nested arrays and objects in `data`
 SOURCE = "/orderbell/sender"
 ORDER_COMPLETED = "order.completed"
+TOMBSTONE = "orderbell.tombstone"
 
 _ATTRIBUTE_NAME = re.compile(r"[a-z0-9]{1,20}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)  # RFC 3339 5.6
@@ -144,9 +145,35 @@ def order_completed(
     return _draft(event, channel)
 
 
+def tombstone(event_id: str, source: str, time: str, channel: Channel, reason: str) -> Draft:
+    """What takes the place of an event that can't be published."""
+    return _draft(
+        {
+            "specversion": "1.0",
+            "id": event_id,
+            "source": source,
+            "type": TOMBSTONE,
+            "time": time,
+            "datacontenttype": "application/json",
+            "data": {"reason": reason},
+        },
+        channel,
+    )
+
+
 def format_time(moment: datetime) -> str:
     """RFC 3339 in UTC with milliseconds."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+def is_time(text: str) -> bool:
+    """Whether the text is a timestamp of RFC 3339."""
+    # The expression holds the form, which is narrower than ISO 8601's; datetime holds the calendar.
+    try:
+        datetime.fromisoformat(text.upper())
+    except ValueError:
+        return False
+    return _TIME.fullmatch(text) is not None
 
 
 def is_traceparent(text: str) -> bool:
@@ -165,20 +192,8 @@ def _check_attribute(name: str, value: object) -> None:
         raise InvalidEvent(f"attribute {name} has control characters")
     if name in _ORDER and not (isinstance(value, str) and value):
         raise InvalidEvent(f"attribute {name} must be a text that is not empty")
-    if name == "time":
-        _check_time(value)
-
-
-def _check_time(value: object) -> None:
-    # The expression holds the form, which is narrower than ISO 8601's; datetime holds the calendar.
-    try:
-        if not _TIME.fullmatch(str(value)):
-            raise ValueError
-        datetime.fromisoformat(str(value).upper())
-    except ValueError:
-        raise InvalidEvent(
-            f"time must be an RFC 3339 timestamp with its offset, not {_quote(value)}"
-        ) from None
+    if name == "time" and not is_time(str(value)):
+        raise InvalidEvent(f"time must be an RFC 3339 timestamp with its offset, not {_quote(value)}")
 
 
 def _check_base64(text: object) -> None:

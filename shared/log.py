@@ -17,18 +17,19 @@ from __future__ import annotations
 import enum
 import hashlib
 import re
+import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from redis.exceptions import RedisError
 
+from shared.channels import Channel
 from shared.cursors import Place
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from shared.channels import Channel
-    from shared.wire import Command, Pipelines
+    from shared.wire import Command, Pipelines, Refused
 
 LOG_LENGTH = 1_000  # events a channel keeps in Redis; those before are read from the database
 LOG_SECONDS = 24 * 3600
@@ -90,6 +91,12 @@ if new_epoch > epoch or (new_epoch == epoch and new_position > position) then
 end
 return {epoch, position, known[3] or ''}
 """
+
+# What Redis says of its own state. Redis 6 puts it behind the script's own error, later ones in front.
+_STATE = re.compile(
+    r"\b(OOM|MISCONF|READONLY|LOADING|BUSY|NOSCRIPT|NOPERM|NOAUTH|WRONGPASS|DENIED|NOREPLICAS|MASTERDOWN"
+    r"|CLUSTERDOWN|CROSSSLOT|MOVED|ASK|TRYAGAIN|UNKILLABLE|EXECABORT|INPROG)\b"
+)
 
 _LIVE = re.compile(rb"([1-9][0-9]{0,15}) ([1-9][0-9]{0,15}) (?=\{)")
 _SEEN = re.compile(rb"seen ([1-9][0-9]{0,15}) (0|[1-9][0-9]{0,15})")
@@ -223,6 +230,16 @@ class LogWriter:
         [(epoch, position, identity)] = await self._run(_ADVANCE, [(1, self._names.generation(), *newest)])
         return Generation(int(epoch), int(position), identity.decode())
 
+    async def rehearse(self) -> None:
+        """Publish an event that nobody hears, in a channel that is gone at once. Raises as `publish` does."""
+        channel = Channel(f"rehearsal:{secrets.token_hex(8)}")
+        keys = (self._names.log(channel), self._names.head(channel))
+        await self._run(_PUBLISH, [(2, *keys, 1, 1, 1, 1, self._names.live(channel), "refuse", 1, b"{}")])
+
+    async def forget(self, channel: Channel) -> None:
+        """As if nothing of the channel had been published: whoever wants to know asks the history."""
+        await self._pipelines.execute([("DEL", self._names.log(channel), self._names.head(channel))])
+
     async def _run(self, script: str, calls: Sequence[Command]) -> list[Any]:
         """The script once for each call: its number of keys, keys and arguments."""
         digest = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
@@ -278,6 +295,12 @@ class LogReader:
             commands.append(("XRANGE", self._names.log(channel), f"{seq + 1}-0", "+", "COUNT", limit))
         replies = await self._pipelines.execute(commands)
         return [_log_read(head, entries) for head, entries in zip(replies[::2], replies[1::2], strict=True)]
+
+
+def blames_what_was_sent(refusal: Refused) -> bool:
+    """Whether Redis refused this, and not everything."""
+    text = str(refusal)
+    return text.startswith(("ERR", "WRONGTYPE")) and not _STATE.search(text)
 
 
 def _head(reply: list[bytes | None]) -> Place | None:

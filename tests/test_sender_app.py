@@ -43,6 +43,7 @@ KEYED = [
     ("GET", "/channels/customer:alice/events"),
     ("POST", "/history"),
     ("POST", "/seen"),
+    ("GET", "/dead-letters"),
 ]
 
 
@@ -91,6 +92,7 @@ async def test_every_route_has_a_key_or_is_known_to_need_none(sender: RunningSen
         "/channels/{channel}/events",
         "/history",
         "/seen",
+        "/dead-letters",
     }
     for route in routes:
         if route.path not in free:

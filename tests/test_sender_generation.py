@@ -13,6 +13,7 @@ from sender.generation import begin_epoch, current_epoch
 from shared.channels import Channel
 from shared.cursors import Place
 from shared.events import parse_event
+from shared.log import Generation
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -40,8 +41,8 @@ def record(connection: Connection, *ids: str, channel: Channel = ALICE, publishe
         draft = parse_event(event | {"channel": channel, "data": data}, now=NOW)
         outbox.record_once(connection, [outbox.arrival(draft, "")], now=NOW)
     if published:
-        positions = [waiting.position for waiting in outbox.unpublished(connection, limit=100)]
-        outbox.mark_published(connection, positions, now=NOW)
+        waiting = outbox.unpublished(connection, limit=100)
+        outbox.mark_published(connection, [Generation(1, event.position) for event in waiting], now=NOW)
 
 
 async def test_new_epoch_keeps_the_outbox_and_closes_what_was_before(database: Database) -> None:

@@ -14,6 +14,7 @@ from sender.tables import events
 from shared.channels import Channel
 from shared.cursors import Place
 from shared.events import parse_event
+from shared.log import Generation
 from tests.senders import run_sender
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ async def prune_first(sender: RunningSender, count: int) -> None:
 
     def work(connection: Connection) -> None:
         oldest = select(events.c.position).order_by(events.c.seq).limit(count)
-        outbox.mark_published(connection, connection.execute(oldest).scalars().all(), now=NOW)
+        published = [Generation(1, position) for position in connection.execute(oldest).scalars()]
+        outbox.mark_published(connection, published, now=NOW)
         assert retention.prune_events(connection, before=sender.clock()) == count
 
     sender.clock.advance(days=8)

@@ -11,10 +11,12 @@ import pytest
 
 from sender import history, outbox
 from sender.database import open_database
+from sender.digest import digest
 from sender.outbox import Arrival, Status
 from shared.channels import Channel
 from shared.cursors import Cursor, Place
 from shared.events import parse_event
+from shared.log import Generation
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -117,7 +119,7 @@ async def test_what_is_stored_is_the_final_text(database: Database) -> None:
 async def test_outbox_holds_what_is_not_marked(database: Database) -> None:
     await record(database, *(arrival(str(n)) for n in range(3)))
     first, *rest = await database.read(partial(outbox.unpublished, limit=10))
-    await database.write(partial(outbox.mark_published, positions=[first.position], now=NOW))
+    await database.write(partial(outbox.mark_published, published=[Generation(1, first.position)], now=NOW))
     assert await database.read(partial(outbox.unpublished, limit=10)) == rest
     backlog = await database.read(outbox.backlog)
     assert backlog == (2, "2026-11-23T14:25:00.000Z")
@@ -125,4 +127,4 @@ async def test_outbox_holds_what_is_not_marked(database: Database) -> None:
 
 @pytest.mark.parametrize("parts", [((b"ab", b"c"), (b"a", b"bc")), ((b"a", b""), (b"a",))])
 def test_digests_tell_where_parts_end(parts: tuple[tuple[bytes, ...], tuple[bytes, ...]]) -> None:
-    assert outbox.digest(*parts[0]) != outbox.digest(*parts[1])
+    assert digest(*parts[0]) != digest(*parts[1])

@@ -1,0 +1,148 @@
+"""Dead letters: events that were given up, as they were, and why.
+
+Giving up is one transaction: the original moves here, and its tombstone takes its place in `events`, from
+where it is published like any event. There is no moment at which the place is empty, or the original gone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlalchemy import LargeBinary, String, bindparam, cast, delete, func, literal_column, select, update
+
+from sender import tombstones
+from sender.tables import DIALECTS, dead_letters, events, insert_into
+from sender.tombstones import Fault
+from shared.cursors import MAX_NUMBER, Cursor
+from shared.events import format_time
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from sqlalchemy import Connection, Select
+    from sqlalchemy.sql.dml import Insert
+
+    from sender.tombstones import Row
+
+_BEGINNING = 1_000  # bytes of a text, in a list
+
+
+class GivenUp(NamedTuple):
+    """An event that has become a dead letter."""
+
+    cursor: Cursor
+    fault: Fault
+
+
+class DeadLetter(NamedTuple):
+    """An event that was given up; of its text only the beginning."""
+
+    position: int
+    row: Row
+    reason: str
+    detail: str
+    given_up_at: str
+    size: int  # bytes
+
+    @property
+    def beginning(self) -> str:
+        return self.row.text[:_BEGINNING].decode(errors="replace")
+
+
+class Found(NamedTuple):
+    dead_letters: list[DeadLetter]
+    before: int | None  # to find those before these; None after the oldest
+
+
+def give_up(
+    connection: Connection, positions: Sequence[int], *, now: datetime, refusal: str = ""
+) -> list[GivenUp]:
+    """Put tombstones in the place of these events: of those with a fault, or of all that Redis refused.
+
+    Another sender may have done it meanwhile, or have published them after all.
+    """
+    given_up = []
+    waiting = connection.execute(_WAITING[connection.dialect.name], {"positions": positions}).all()
+    for position, *columns in waiting:
+        row = tombstones.row(*columns)
+        fault = row.fault() or (Fault.REFUSED if refusal else None)
+        if fault is None:
+            continue
+        why = {"why": fault.value, "said": refusal, "now": format_time(now)}
+        connection.execute(_KEEP[connection.dialect.name], {"given": position, **why})
+        connection.execute(_BURY, {"given": position, "tombstone": row.tombstone(fault).decode()})
+        given_up.append(GivenUp(Cursor(row.channel, row.place), fault))
+    return given_up
+
+
+def find(connection: Connection, *, before: int | None, limit: int) -> Found:
+    """The newest first."""
+    statement = _FIND[connection.dialect.name]
+    rows = connection.execute(statement, {"before": before or MAX_NUMBER, "limit": limit + 1}).all()
+    found = [
+        DeadLetter(position, tombstones.row(*columns), reason, detail, given_up_at, size)
+        for position, reason, detail, given_up_at, size, *columns in rows[:limit]
+    ]
+    return Found(found, found[-1].position if len(rows) > limit else None)
+
+
+def count(connection: Connection) -> int:
+    return int(connection.execute(_COUNT).scalar_one())
+
+
+def prune(connection: Connection, *, before: datetime, limit: int) -> int:
+    """Delete some that were given up before that moment; how many."""
+    return connection.execute(_PRUNE, {"before": format_time(before), "limit": limit}).rowcount
+
+
+def _waiting(dialect: str) -> Select[Any]:
+    columns = (events.c.channel, events.c.epoch, events.c.seq, events.c.identity, events.c.recorded_at)
+    return (
+        select(events.c.position, *columns, literal_column(tombstones.read(dialect)))
+        .where(events.c.position.in_(bindparam("positions", expanding=True)), events.c.published_at.is_(None))
+        .order_by(events.c.position)
+        .with_for_update()
+    )
+
+
+def _keep(dialect: str) -> Insert:
+    original = select(
+        *(events.c[name] for name in _AS_RECORDED),
+        bindparam("now", type_=String),
+        bindparam("why", type_=String),
+        bindparam("said", type_=String),
+    ).where(events.c.position == bindparam("given"))
+    statement = insert_into(dialect, dead_letters).from_select(
+        [*_AS_RECORDED, "given_up_at", "reason", "detail"], original
+    )
+    # A tombstone that is refused, too, is no news: the first is the original.
+    return statement.on_conflict_do_nothing()
+
+
+def _find(dialect: str) -> Select[Any]:
+    kept = dead_letters.c
+    # Both count bytes so; of SQLite's text length() would count characters.
+    size = func.length(cast(kept.text, LargeBinary)) if dialect == "sqlite" else func.octet_length(kept.text)
+    return (
+        select(kept.position, kept.reason, kept.detail, kept.given_up_at, size)
+        .add_columns(kept.channel, kept.epoch, kept.seq, kept.identity, kept.recorded_at)
+        .add_columns(literal_column(tombstones.read(dialect, "dead_letters")))
+        .where(kept.position < bindparam("before"))
+        .order_by(kept.position.desc())
+        .limit(bindparam("limit"))
+    )
+
+
+_AS_RECORDED = ("position", "channel", "epoch", "seq", "identity", "recorded_at", "text")
+_WAITING = {dialect: _waiting(dialect) for dialect in DIALECTS}
+_KEEP = {dialect: _keep(dialect) for dialect in DIALECTS}
+_BURY = update(events).where(events.c.position == bindparam("given")).values(text=bindparam("tombstone"))
+_FIND = {dialect: _find(dialect) for dialect in DIALECTS}
+_COUNT = select(func.count()).select_from(dead_letters)
+_OLD = (
+    select(dead_letters.c.position)
+    .where(dead_letters.c.given_up_at < bindparam("before"))
+    .limit(bindparam("limit"))
+)
+_PRUNE = delete(dead_letters).where(dead_letters.c.position.in_(_OLD))
