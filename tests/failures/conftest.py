@@ -92,10 +92,16 @@ class World:
 
 @asynccontextmanager
 async def run_world(
-    redis_server: EmbeddedServer, proxy: Proxy, key_prefix: str, database_url: str
+    redis_server: EmbeddedServer,
+    proxy: Proxy,
+    key_prefix: str,
+    database_url: str,
+    *,
+    relaying: bool = True,
 ) -> AsyncIterator[World]:
     sender_url = f"redis://127.0.0.1:{proxy.open(f'{key_prefix}:sender', redis_server.port)}/0"
-    async with run_sender(database_url, sender_url, key_prefix) as sender, AsyncExitStack() as stack:
+    running = run_sender(database_url, sender_url, key_prefix, relaying=relaying)
+    async with running as sender, AsyncExitStack() as stack:
         yield World(redis_server, proxy, key_prefix, sender, stack, [f"{key_prefix}:sender"])
 
 

@@ -216,6 +216,65 @@ async def test_09_event_that_becomes_visible_behind_later_ones_is_published_all_
         await await_until(lambda: command(redis_server, "HGET", head, "seq") == b"1")
 
 
+POISON = {  # texts as SQL
+    "too-large": "'{\"data\":\"' || hex(zeroblob(1000000)) || '\"}'",
+    "not-an-event": "CAST(x'7b22ff227d' AS TEXT)",  # not even UTF-8
+}
+
+
+async def record_poison(world: World, sql: str) -> None:
+    """Past the door, as an import or a repair by hand may do it."""
+
+    def work(connection: Connection) -> None:
+        (seq,) = record(connection, draft(ALICE, "poison"))
+        connection.execute(text(f"UPDATE events SET text = {sql} WHERE seq = :seq"), {"seq": seq})
+
+    await world.sender.database.write(work)
+
+
+@pytest.mark.parametrize("reason", POISON)
+async def test_10_poison_event_becomes_a_tombstone_and_blocks_nobody(
+    world: World, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither what follows in its channel, nor other channels, nor those who read the history."""
+    gateway = await world.gateway()
+    async with gateway.connected() as alice, gateway.connected("bob") as bob:
+        await world.complete("alice")
+        await alice.wait_seqs([1])
+        await record_poison(world, POISON[reason])
+        await world.complete("bob", "alice")
+        await alice.wait_seqs([1, 2, 3])
+        await bob.wait_seqs([1])
+        assert alice.events[1]["type"] == "orderbell.tombstone"
+        assert alice.events[1]["data"] == {"reason": reason}
+    (dead,) = (await world.sender.client.get("/dead-letters")).json()["dead_letters"]
+    assert (dead["cursor"], dead["reason"]) == ("customer:alice=1.2", reason)
+    alarms = [line for line in capsys.readouterr().out.splitlines() if "error" in line]
+    assert len(alarms) == 1
+    assert len(alarms[0]) < 300
+    command(world.redis_server, "FLUSHALL")
+    async with gateway.connected(after="customer:alice=1.0") as late:
+        await late.wait_seqs([1, 2, 3])
+        assert late.events == alice.events
+
+
+async def test_10_history_hands_out_no_poison_that_nobody_has_judged_yet(
+    redis_server: EmbeddedServer, proxy: Proxy, key_prefix: str, database_path: Path, anyio_backend: object
+) -> None:
+    """The relay stands still, and gateways pull."""
+    async with run_world(redis_server, proxy, key_prefix, url_of(database_path), relaying=False) as world:
+        await world.complete("alice")
+        await record_poison(world, POISON["too-large"])
+        await world.complete("alice")
+        gateway = await world.gateway()
+        redis_server.kill()
+        await await_until(lambda: not gateway.hears)
+        async with gateway.connected(after="customer:alice=1.0") as browser:
+            await browser.wait_seqs([1, 2, 3])
+            assert browser.events[1]["type"] == "orderbell.tombstone"
+            assert browser.close is None
+
+
 class Counting(LogWriter):
     """Notes how much is published at a time."""
 

@@ -17,7 +17,9 @@ from tests.chaos.without import SAFEGUARDS
 from tests.failures import test_gateway as gateways
 from tests.failures import test_redis as redises
 from tests.failures import test_relay as relay
+from tests.failures import test_sender as senders
 from tests.failures.conftest import run_world
+from tests.failures.pair import command
 from tests.senders import run_sender
 from tests.waiting import await_until
 
@@ -85,9 +87,18 @@ async def in_each_direction(world: World) -> None:
     await redises.test_28_black_hole_on_the_way_to_redis_is_noticed_in_each_direction(world, "both")
 
 
+async def poison_is_published_as_a_tombstone(world: World) -> None:
+    await senders.record_poison(world, senders.POISON["too-large"])
+    await world.complete("alice")
+    await await_until(lambda: redises.logged(world) == [1, 2])
+    entries = command(world.redis_server, "XRANGE", world.sender.names.log(ALICE), "-", "+")
+    assert [b"orderbell.tombstone" in fields[b"e"] for _, fields in entries] == [True, False]
+
+
 CASES: dict[str, Callable[[World], Awaitable[None]]] = {
     "gap-answer": redises.test_22_redis_that_restarts_empty_is_refilled_by_the_next_event,
     "refill": redises.test_22_redis_that_restarts_empty_is_refilled_by_the_next_event,
+    "tombstones": poison_is_published_as_a_tombstone,
     "gap-repair": gap_is_filled,
     "position-check": end_is_found,
     "repeat-dropping": gateways.test_51_event_that_is_heard_again_is_handed_over_once,
@@ -109,7 +120,7 @@ async def test_without_it_the_test_that_holds_it_fails(
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("case", [gap_is_filled, end_is_found])
+@pytest.mark.parametrize("case", [gap_is_filled, end_is_found, poison_is_published_as_a_tombstone])
 async def test_with_it_what_was_not_heard_arrives(
     case: Callable[[World], Awaitable[None]], world: World
 ) -> None:
