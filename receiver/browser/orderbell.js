@@ -9,7 +9,8 @@
  *
  * Names follow EventSource, WebSocket and MessageEvent. What an AlertSource promises:
  * - every event of the customer's channels reaches every tab once, in order and without holes ("message"), across
- *   lost connections, restarted gateways and sleep; where the server no longer has them all, "reset" says so;
+ *   lost connections, restarted gateways and sleep; where the server no longer has them all, "reset" says so; a
+ *   tombstone, in the place of an event that could not be published, is passed over;
  * - one tab of this browser shows it ("alert"); the others, and other devices, are told ("shown").
  *
  * Every tab has its own connection. One connection for all tabs would need a leader, and a leader's tab may be
@@ -65,6 +66,7 @@ const SLEPT_MS = 150_000; // a hidden tab's timers may fire once a minute; later
 const JITTER_MS = 1_000; // networks and offices come back together
 const REFUSALS = 2; // in a row, then a new token doesn't help
 const SAME_HOLE = 3; // connections that couldn't fill a hole, then it is passed over with a reset
+const TOMBSTONE = "orderbell.tombstone"; // in the place of an event that could not be published
 
 // Who claims first: the tab that is looked at. A visible tab beside it waits a moment, a hidden one longer
 // than a slow visible one may take. A hidden tab's timers are a second late at most, and a late claim costs nothing.
@@ -338,6 +340,7 @@ export class AlertSource extends EventTarget {
     if (reaches(had, place)) return; // received before: the resumed range and the live one overlap
     if (had && !(epoch === had.epoch && seq === had.seq + 1)) return this.#missing(channel, had, place);
     this.#had.set(channel, place);
+    if (event.type === TOMBSTONE) return this.#wait(() => this.#pass(channel, place));
 
     this.dispatchEvent(new MessageEvent("message", { data: event, lastEventId: formatCursor(channel, place) }));
     // The wait begins now and not behind earlier claims: a hundred events at once wait together.
@@ -396,6 +399,12 @@ export class AlertSource extends EventTarget {
     } else {
       this.#tell(channel, place, "tab");
     }
+  }
+
+  /** There is nothing to show at this place. @param {string} channel @param {Place} place */
+  async #pass(channel, place) {
+    // The claims before it were dropped then, and must not be passed over.
+    if (this.readyState !== AlertSource.CLOSED) await this.#shown.pass(channel, place);
   }
 
   /** Resolves when it is this tab's turn to claim. @returns {Promise<void>} */

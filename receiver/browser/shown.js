@@ -100,6 +100,15 @@ export class Shown {
     return shown;
   }
 
+  /** Goes on after a place at which there is nothing to show. @param {string} channel @param {Place} place */
+  async pass(channel, place) {
+    await this.#update((stored) => {
+      if (reaches(stored.get(channel), place)) return false;
+      stored.set(channel, place);
+      return true;
+    });
+  }
+
   /** Another device has shown everything up to there. @param {string} channel @param {Place} place */
   seen(channel, place) {
     advance(this.#known, channel, place);

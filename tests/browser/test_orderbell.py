@@ -547,6 +547,53 @@ def test_a_new_visit_goes_on_after_what_was_shown(client_context: BrowserContext
     assert after == f"{ALICE}=1.5,topic:menu=1.7"
 
 
+def test_a_tombstone_moves_the_cursor_and_shows_and_reports_nothing(client_context: BrowserContext) -> None:
+    page = open_client(client_context)
+    fired, last, reported = evaluate(
+        page,
+        """
+        const world = new World({ key: "alice" });
+        const socket = (await world.socket()).hello("customer:alice=1.4").event(5).tombstone(6).event(7);
+        await world.wait("alert", 2);
+        socket.tombstone(8);
+        world.pass(2_000); // as long as reports are held back
+        await world.settle();
+        return [world.fired, world.source.lastEventId, socket.sent.map((message) => message.data.cursor)];
+        """,
+    )
+    assert [tuple(one) for one in fired] == [
+        ("open", None),
+        ("message", f"{ALICE}=1.5"),
+        ("message", f"{ALICE}=1.7"),
+        ("alert", f"{ALICE}=1.5"),
+        ("alert", f"{ALICE}=1.7"),
+    ]
+    assert last == f"{ALICE}=1.8"
+    assert reported[-1] == f"{ALICE}=1.7"
+    page.close()
+    after = evaluate(open_client(client_context), "return (await new World({ key: 'alice' }).socket()).after")
+    assert after == f"{ALICE}=1.8"
+
+
+def test_a_tombstone_does_not_pass_over_what_was_not_shown_yet(client_context: BrowserContext) -> None:
+    page = open_client(client_context)
+    evaluate(
+        page,
+        """
+        const world = new World({ key: "alice" });
+        world.document.visibilityState = "hidden"; // the event would be shown in 250 ms
+        (await world.socket()).hello("customer:alice=1.4").event(5).tombstone(6);
+        await world.settle();
+        world.source.close();
+        world.pass(1_000);
+        await world.settle();
+        """,
+    )
+    page.close()
+    after = evaluate(open_client(client_context), "return (await new World({ key: 'alice' }).socket()).after")
+    assert after == f"{ALICE}=1.4"
+
+
 def test_an_event_that_was_not_shown_yet_is_not_remembered(client_context: BrowserContext) -> None:
     page = open_client(client_context)
     evaluate(

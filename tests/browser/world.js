@@ -49,6 +49,10 @@ class Socket extends EventTarget {
     return this.say("order.completed", { message: `Order ${seq}` }, { channel, epoch, seq });
   }
 
+  tombstone(seq, { channel = "customer:alice", epoch = 1 } = {}) {
+    return this.say("orderbell.tombstone", { reason: "too-large" }, { channel, epoch, seq });
+  }
+
   end(code, reason = "") {
     this.dispatchEvent(new CloseEvent("close", { code, reason, wasClean: code !== 1006 }));
   }
