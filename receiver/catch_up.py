@@ -30,7 +30,7 @@ from receiver.history import MAX_CHANNELS, Found, HistoryUnavailable
 from receiver.hub import event_of
 from shared.channels import is_private
 from shared.cursors import Cursor, Place
-from shared.log import Known
+from shared.log import Generation, Known
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 LOG_EVENTS = 200  # of one channel, in one look at its log
 _LOG_CHANNELS = 200  # in one pipeline
+_NEWEST_SECONDS = 1.0  # for the sender to say what is newest: the regular check waits for it
 # A crowd's questions: a command's worth of time for a pipeline, an HTTP request's for the sender.
 _GATHER_SECONDS = 0.001
 _GATHER_HISTORY_SECONDS = 0.005
@@ -82,6 +83,7 @@ class CatchUp:
         self._hears = hears  # while Redis is not heard, waiting for its time-outs would only delay
         self._history = history
         self.epoch = 0  # the newest that was heard of; what is older is for the history to judge
+        self.behind = False  # Redis lacks what was published: then it is not asked, as if it were not heard
         of_redis = partial(Batch, limit=_LOG_CHANNELS, gather_seconds=_GATHER_SECONDS)
         self._log_reads: Batch[Cursor, LogRead | None] = of_redis(self._read_log)
         self._known: Batch[Channel, Known | None] = of_redis(log.known)
@@ -177,6 +179,14 @@ class CatchUp:
             logger.warning("heard of an event that was never committed", channel=feed.channel)
             feed.heard = feed.place
 
+    async def newest(self) -> Generation:
+        """The newest event that should be in Redis by now; zeros where the sender can't say."""
+        try:
+            async with asyncio.timeout(_NEWEST_SECONDS):
+                return await self._history.newest()
+        except (HistoryUnavailable, TimeoutError):
+            return Generation(0, 0)
+
     async def _read_log(self, cursors: Sequence[Cursor]) -> Sequence[LogRead]:
         asked = [(cursor.channel, cursor.place.seq) for cursor in cursors]
         return await self._log.read(asked, limit=LOG_EVENTS)
@@ -187,7 +197,7 @@ class CatchUp:
 
     async def _ask_redis(self, batch: Batch[Q, A | None], question: Q) -> A | None:
         """None where Redis does not know, or is not there to be asked."""
-        if not self._hears():
+        if self.behind or not self._hears():
             return None
         try:
             return await batch.ask(question)

@@ -9,7 +9,7 @@ import httpx2
 import msgspec
 
 from shared.cursors import Cursor, InvalidCursor, Place, parse_cursor
-from shared.log import Entry
+from shared.log import Entry, Generation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,6 +54,7 @@ class _Channel(msgspec.Struct):
 
 class _Answer(msgspec.Struct):
     channels: list[_Channel]
+    newest: str = "0.0"
 
 
 _decode = msgspec.json.Decoder(_Answer).decode
@@ -77,6 +78,18 @@ class History:
                 raise HistoryUnavailable(f"asked for {len(asked)} channels, got {len(channels)}")
             return [_found(channel) for channel in channels]
         except (msgspec.DecodeError, InvalidCursor) as error:
+            raise HistoryUnavailable(f"the sender's answer is not what we know: {error}") from error
+
+    async def newest(self) -> Generation:
+        """The newest event that should be in Redis by now, as far as the sender knows.
+
+        Raises `HistoryUnavailable`.
+        """
+        answer = await self._post("/history", {"after": []})
+        try:
+            epoch, position = _decode(answer).newest.split(".")
+            return Generation(int(epoch), int(position))
+        except (msgspec.DecodeError, ValueError) as error:
             raise HistoryUnavailable(f"the sender's answer is not what we know: {error}") from error
 
     async def report_seen(self, cursors: Sequence[Cursor]) -> None:

@@ -3,6 +3,13 @@
 A feed can miss an event without any gap being heard: the last event before a quiet hour, or everything
 while Redis was away. So the heads of all feeds are compared with their places every few seconds, in
 pipelines. While Redis is away the sender is asked instead, more often: pull mode.
+
+A Redis that answers may still be the wrong one: after a split, say, the senders publish into one and we look
+into the other, where nothing moves and nothing is missing. Or no sender can reach it. So with each check the
+sender is asked, too, what is the newest event that should be in Redis; if that is not in ours at the next
+check, seconds later, it is pull mode until it is. Such a gateway stays ready: it serves a second late, and
+whether another would do better it can't know. If all are behind, which is what a sender cut off from Redis
+looks like, to take all of them out of the balancer would turn late alerts into none.
 """
 
 from __future__ import annotations
@@ -16,6 +23,7 @@ from redis.exceptions import RedisError
 from receiver import metrics
 from receiver.catch_up import CatchUp, Unavailable
 from receiver.hub import Repairing
+from shared.log import Generation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,6 +38,8 @@ CHECKS_PER_SECOND = 1_000  # heads; with more than 3,000 feeds a round takes lon
 _CHANNELS_PER_PIPELINE = 100
 _BREATH_SECONDS = 0.01  # between two pipelines: nobody's event waits behind a whole round
 
+_NOTHING = Generation(0, 0)
+
 logger = structlog.get_logger(__name__)
 
 
@@ -41,6 +51,7 @@ class Repair:
         self._catch_up = catch_up
         self._log = log
         self._hears = hears
+        self._due = _NOTHING  # the newest event that should have been in Redis when last we asked
         self._tasks: asyncio.TaskGroup
 
     async def run(self) -> None:
@@ -49,14 +60,38 @@ class Repair:
                 self._hub.drop_empty()
                 metrics.feeds.set(len(self._hub))
                 if self._hears():
-                    await self._check_heads()
+                    await self._look()
                 else:
+                    self._due = _NOTHING
                     self._pull()
                 await asyncio.sleep(self._pause())
 
     def _pause(self) -> float:
         """Seconds to the next round."""
-        return max(CHECK_SECONDS, len(self._hub) / CHECKS_PER_SECOND) if self._hears() else PULL_SECONDS
+        pulling = self._catch_up.behind or not self._hears()
+        return PULL_SECONDS if pulling else max(CHECK_SECONDS, len(self._hub) / CHECKS_PER_SECOND)
+
+    async def _look(self) -> None:
+        """Look whether anything was missed, or everything is."""
+        try:
+            newest = await self._log.newest()
+        except (RedisError, OSError, TimeoutError):
+            return  # the subscription notices the same, and then we pull
+        self.learn_epoch(newest.epoch)
+        self._note_behind(behind=newest < self._due)
+        if self._catch_up.behind:
+            self._pull()
+        else:
+            await self._check_heads()
+        self._due = await self._catch_up.newest()
+
+    def _note_behind(self, *, behind: bool) -> None:
+        """Log a change, once."""
+        if behind and not self._catch_up.behind:
+            logger.warning("redis lacks what the sender has published; events are pulled")
+        if self._catch_up.behind and not behind:
+            logger.info("redis has what the sender has published")
+        self._catch_up.behind = behind
 
     def request(self, feed: Feed, cause: str) -> None:
         """Repair a feed soon, with what is read from now on."""
@@ -88,10 +123,6 @@ class Repair:
 
     async def _check_heads(self) -> None:
         metrics.pull_mode.set(0)
-        try:
-            self.learn_epoch(await self._log.epoch())
-        except (RedisError, OSError, TimeoutError):
-            return
         feeds = [feed for feed in self._hub.feeds if feed.repair is Repairing.NO]
         for start in range(0, len(feeds), _CHANNELS_PER_PIPELINE):
             if not await self._check(feeds[start : start + _CHANNELS_PER_PIPELINE]):

@@ -212,7 +212,9 @@ class Api:
                 for asked, answer in zip(requests, found, strict=True)
                 if asked.after is None and answer.seen is not None
             ]
-            return Answer(200, msgspec.json.encode(bodies.HistoryBody([_history_body(one) for one in found])))
+            newest = self._relay.newest
+            body = bodies.HistoryBody(list(map(_history_body, found)), f"{newest.epoch}.{newest.position}")
+            return Answer(200, msgspec.json.encode(body))
 
         if "idempotency-key" in request.headers:
             response = await self._write(request, body, work, keep=False)

@@ -107,6 +107,13 @@ class ChannelHistoryBody(msgspec.Struct):
 
 class HistoryBody(msgspec.Struct):
     channels: list[ChannelHistoryBody]
+    newest: Annotated[
+        str,
+        msgspec.Meta(
+            description="Epoch and number, among all events, of the newest that should be in Redis by now.",
+            examples=["1.1234"],
+        ),
+    ]
 
 
 class DeadLetter(msgspec.Struct):

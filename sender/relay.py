@@ -58,6 +58,7 @@ MARK_SECONDS = (
 )
 POLL_SECONDS = 1.0  # finds what another sender recorded and did not live to publish
 MAX_BACKOFF_SECONDS = 2.0
+STUCK_SECONDS = 1.0  # without a word from a Redis that is to take events
 ATTEMPTS = 5  # for an event that Redis refuses; three seconds or so
 DEAD_SECONDS = 30.0  # without a turn of the loop; Redis' and the database's deadlines are far below
 
@@ -79,6 +80,9 @@ class Relay:
         # Published and not yet marked, by position. Losing it costs a few duplicates, which Redis refuses.
         self._unmarked: dict[int, Generation] = {}
         self._suspects: dict[Channel, _Suspect] = {}
+        self._noted = Generation(0, 0)  # the newest that we published and noted in Redis
+        self._recorded = Generation(0, 0)  # the newest that waits
+        self._stuck_since: float | None = None  # events wait and Redis takes none; loop time
         self._mark_at = math.inf
         self._loop = asyncio.get_running_loop()
         self._last_turn = self._loop.time()
@@ -87,6 +91,12 @@ class Relay:
     @property
     def alive(self) -> bool:
         return self._loop.time() - self._last_turn < DEAD_SECONDS
+
+    @property
+    def newest(self) -> Generation:
+        """The newest event that is in Redis, or should be by now, as far as this sender knows."""
+        stuck = self._stuck_since is not None and self._loop.time() - self._stuck_since > STUCK_SECONDS
+        return max(self._noted, self._recorded) if stuck else self._noted
 
     def wake(self) -> None:
         self._woken.set()
@@ -113,7 +123,7 @@ class Relay:
             more = await self._relay_batch()
         except (RedisError, OSError) as error:
             self._compared = False
-            self._note_redis(up=False, reason=str(error))
+            self._note_redis(up=False, reason=str(error) or type(error).__name__)
         except DatabaseError as error:
             self._compared = False  # it may be another one when it is back
             if not self._failures:
@@ -151,6 +161,7 @@ class Relay:
             waiting = await self._read_outbox()
         if not waiting:
             await self._mark_in_time()
+            await self._note_newest()
             return False
         published, newer = await self._publish_waiting(waiting)
         self._note_published(published)
@@ -165,7 +176,11 @@ class Relay:
         limit = BATCH + len(self._unmarked)
         later = [name for name, suspect in self._suspects.items() if suspect.due > self._loop.time()]
         found = await self._database.read(partial(outbox.unpublished, limit=limit, but=later))
-        return [event for event in found if event.position not in self._unmarked]
+        waiting = [event for event in found if event.position not in self._unmarked]
+        if waiting:
+            self._recorded = _generation(waiting[-1])
+            self._stuck_since = self._stuck_since or self._loop.time()
+        return waiting
 
     async def _publish_waiting(self, waiting: Sequence[Waiting]) -> _Outcome:
         channels = _by_channel(waiting)
@@ -209,6 +224,7 @@ class Relay:
         if not blames_what_was_sent(refusal):
             raise refusal
         await self._log.rehearse()
+        self._stuck_since = None
 
     async def _suspect(self, event: Waiting, refusal: str) -> None:
         """Try again later, or give up."""
@@ -276,9 +292,7 @@ class Relay:
     def _note_published(self, published: Sequence[Waiting]) -> None:
         if published and not self._unmarked:
             self._mark_at = self._loop.time() + MARK_SECONDS
-        for event in published:
-            epoch = event.entry.place.epoch
-            self._unmarked[event.position] = Generation(epoch, event.position, event.identity)
+        self._unmarked |= {event.position: _generation(event) for event in published}
 
     async def _mark_in_time(self) -> None:
         if self._stopping or len(self._unmarked) >= BATCH or self._loop.time() >= self._mark_at:
@@ -290,8 +304,15 @@ class Relay:
             published = list(self._unmarked.values())
             await self._database.write(partial(outbox.mark_published, published=published, now=self._clock()))
             self._unmarked.clear()
-            await self._log.advance(max(published))
+            self._noted = max(self._noted, *published)
+            await self._log.advance(self._noted)
         self._mark_at = math.inf
+
+    async def _note_newest(self) -> None:
+        """Again, about every second: gateways go by it, and Redis may have lost it."""
+        if not self._unmarked:
+            await self._log.advance(self._noted)
+            self._note_redis(up=True)
 
     async def _compare(self) -> None:
         """Find out whether Redis knows events that the database does not."""
@@ -306,6 +327,7 @@ class Relay:
         self, batches: Sequence[tuple[Channel, Sequence[Entry]]], *, restart: bool = False
     ) -> list[Published]:
         answers = await self._log.publish(batches, restart=restart)
+        self._stuck_since = None
         self._note_redis(up=True)
         for published in answers:
             self._metrics.published.labels(published.answer.value).inc()
@@ -361,6 +383,10 @@ class _Suspect:
     position: int
     attempts: int
     due: float
+
+
+def _generation(event: Waiting) -> Generation:
+    return Generation(event.entry.place.epoch, event.position, event.identity)
 
 
 def _backoff(attempts: int) -> float:

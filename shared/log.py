@@ -277,10 +277,11 @@ class LogReader:
         pairs = zip(replies[::2], replies[1::2], strict=True)
         return [Known(_head(head), _seen(seen)) for head, seen in pairs]
 
-    async def epoch(self) -> int:
-        """The newest epoch that a sender has published in; 0 where Redis does not know."""
-        [epoch] = await self._pipelines.execute([("HGET", self._names.generation(), "epoch")])
-        return int(epoch or 0)
+    async def newest(self) -> Generation:
+        """The newest event that a sender has published; zeros where Redis does not know."""
+        command = ("HMGET", self._names.generation(), "epoch", "position")
+        [(epoch, position)] = await self._pipelines.execute([command])
+        return Generation(int(epoch or 0), int(position or 0))
 
     async def seen(self, channels: Sequence[Channel]) -> list[Place | None]:
         """How far each customer has seen; None where Redis does not know."""

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from receiver import catch_up
+from receiver import catch_up, repair
 from receiver.catch_up import CatchUp, Unavailable, follows
 from receiver.history import Found, History, HistoryUnavailable
 from receiver.hub import Event, Hub
 from receiver.repair import Repair
 from shared.channels import Channel, customer_channel
 from shared.cursors import Cursor, Place
-from shared.log import Entry, LogRead, LogReader
+from shared.log import Entry, Generation, LogRead, LogReader
 from tests.waiting import await_until
 
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ class World:
         self.log: list[int] = []
         self.head = 0  # 0: Redis knows none
         self.log_epoch: int | None = None  # where it is not the database's
+        self.published = self.noted = 0  # what the sender says of its Redis, and what ours does
+        self.looks = 0
         self.redis_up = True
         self.sender_up = True
         self.hub = Hub(lambda channel: None, lambda channels: None)
@@ -116,8 +118,9 @@ class WorldLog(LogReader):
     async def heads(self, channels: Sequence[Channel]) -> list[Place | None]:
         return [read.head for read in await self.read([(channel, 0) for channel in channels], limit=0)]
 
-    async def epoch(self) -> int:
-        return self._world.epoch
+    async def newest(self) -> Generation:
+        self._world.looks += 1
+        return Generation(self._world.epoch, self._world.noted)
 
     async def read(self, channels: Sequence[tuple[Channel, int]], *, limit: int) -> list[LogRead]:
         world = self._world
@@ -146,6 +149,11 @@ class WorldHistory(History):
         found = [self._find(one.place if isinstance(one, Cursor) else Place(world.epoch, 0)) for one in asked]
         await world.pause()
         return found
+
+    async def newest(self) -> Generation:
+        if not self._world.sender_up:
+            raise HistoryUnavailable("away")
+        return Generation(self._world.epoch, self._world.published)
 
     def _find(self, after: Place) -> Found:
         world = self._world
@@ -324,6 +332,76 @@ async def test_connection_that_knows_more_than_its_feed_brings_the_feed_along(
     await world.catch_up.join(browser.as_connection(), feed, browser.start)
     assert browser.seqs == list(range(16, 21))
     assert feed.place == Place(1, 20)
+
+
+async def test_redis_that_lacks_what_was_published_is_asked_no_more_until_it_has_it(
+    running: list[asyncio.Task[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers, and says that there is nothing new: the sender's Redis is another."""
+    monkeypatch.setattr(repair, "CHECK_SECONDS", 0.01)
+    monkeypatch.setattr(repair, "PULL_SECONDS", 0.01)
+    world = World(0)
+    world.database, world.log, world.head = 3, [1, 2, 3], 3
+    world.published = world.noted = 3
+    feed = await start(world, running)
+    browser = Browser(Place(1, 3))
+    await world.catch_up.join(browser.as_connection(), feed, browser.start)
+    world.database = world.published = 5
+    await await_until(lambda: browser.seqs == [4, 5])
+    assert world.catch_up.behind
+    world.log, world.head, world.noted = [1, 2, 3, 4, 5], 5, 5
+    await await_until(lambda: not world.catch_up.behind)
+    assert browser.seqs == [4, 5]
+
+
+async def test_redis_that_has_what_was_published_at_the_last_look_is_not_behind(
+    running: list[asyncio.Task[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under load the sender has always published more since Redis was asked."""
+    monkeypatch.setattr(repair, "CHECK_SECONDS", 0)
+    world = World(0)
+
+    class Busy(WorldLog):
+        async def newest(self) -> Generation:
+            assert not world.catch_up.behind
+            world.noted, world.published = world.published, world.published + 100
+            return await super().newest()
+
+    world.repair._log = Busy(world)
+    await start(world, running)
+    await await_until(lambda: world.looks > 20)
+
+
+async def test_sender_that_is_away_leaves_nobody_behind(
+    running: list[asyncio.Task[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repair, "CHECK_SECONDS", 0.01)
+    world = World(0)
+    world.published = world.noted = 3
+    await start(world, running)
+    await await_until(lambda: world.repair._due.position == 3)
+    world.sender_up = False
+    await await_until(lambda: world.repair._due.position == 0)
+    world.noted, looks = 0, world.looks
+    await await_until(lambda: world.looks > looks + 3)
+    assert not world.catch_up.behind
+
+
+async def test_redis_that_comes_back_empty_is_not_behind(
+    running: list[asyncio.Task[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was due before it went is no measure: the sender notes it again, a second later."""
+    monkeypatch.setattr(repair, "CHECK_SECONDS", 0.01)
+    monkeypatch.setattr(repair, "PULL_SECONDS", 0.01)
+    world = World(0)
+    world.published = world.noted = 3
+    await start(world, running)
+    await await_until(lambda: world.repair._due.position == 3)
+    world.redis_up = False
+    await await_until(lambda: world.repair._due.position == 0)
+    looks, world.published, world.noted, world.redis_up = world.looks, 0, 0, True
+    await await_until(lambda: world.looks > looks + 3)
+    assert not world.catch_up.behind
 
 
 async def test_message_of_an_event_that_never_was_does_not_hold_a_feed_up(

@@ -718,6 +718,49 @@ async def test_published_in_an_epoch_that_is_over_is_not_marked_in_the_new_one(b
     assert await bench.waiting() == 0
 
 
+async def test_relay_knows_the_newest_it_has_published_and_notes_it_again_where_redis_lost_it(
+    sqlite_bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gateways go by it; between two events there may be hours."""
+    monkeypatch.setattr(relay_module, "POLL_SECONDS", 0.05)
+    await sqlite_bench.record(ALICE, BOB)
+    newest = await sqlite_bench.database.read(generation_module.newest)
+    key = sqlite_bench.names.generation()
+    async with running(sqlite_bench.relay()) as relay:
+        await await_until(lambda: relay.newest == newest)
+        await sqlite_bench.redis.delete(key)
+        await await_until(lambda: is_noted(sqlite_bench, newest.position))
+
+
+async def is_noted(bench: Bench, position: int) -> bool:
+    noted = await bench.redis.hget(bench.names.generation(), "position")
+    return noted == str(position).encode()
+
+
+async def test_event_that_waits_for_redis_longer_than_a_second_should_be_there(
+    tmp_path: Path, redis_server: EmbeddedServer, key_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay_module, "STUCK_SECONDS", 0.2)
+    async with (
+        open_database(f"sqlite+aiosqlite:///{tmp_path / 'orderbell.db'}") as database,
+        connect(redis_server.url, retries=0) as redis,
+        Pipelines(redis) as pipelines,
+    ):
+        bench = Bench(database, redis, pipelines, Names(key_prefix))
+        async with running(bench.relay()) as relay:
+            await bench.record(ALICE)
+            await await_until(lambda: relay.newest.position == 1)
+            redis_server.kill()
+            await bench.record(ALICE)
+            relay.wake()
+            await await_until(lambda: relay.newest.position == 2)
+            assert relay.redis_up is False
+            redis_server.start()
+            await await_until(lambda: seqs_are(bench, [1, 2]))
+            await await_until(lambda: relay._stuck_since is None)
+            await await_until(lambda: relay.newest.position == 2)
+
+
 async def test_unexpected_death_of_the_relay_is_its_owners_to_see(sqlite_bench: Bench) -> None:
     class Broken(SqliteDatabase):
         def __init__(self) -> None: ...

@@ -106,6 +106,7 @@ def gap_repair(patch: Patch) -> None:
 
     patch(Feed, "hear", hear)
     position_check(patch)  # it would mend it, a little later
+    pull_mode(patch)  # it might have read it meanwhile
 
 
 def repeat_dropping(patch: Patch) -> None:
@@ -129,6 +130,13 @@ def position_check(patch: Patch) -> None:
     patch(Repair, "_check_heads", _nothing)
 
 
+def newest_check(patch: Patch) -> None:
+    """A Redis that answers is believed to be the senders'."""
+    from receiver.repair import Repair
+
+    patch(Repair, "_note_behind", lambda self, *, behind: None)
+
+
 def pull_mode(patch: Patch) -> None:
     from receiver.repair import Repair
 
@@ -148,6 +156,7 @@ def resubscription_catch_up(patch: Patch) -> None:
 
     patch(Gateway, "confirmed", confirmed_first)
     position_check(patch)  # it would mend it, a little later
+    pull_mode(patch)  # it might have read it meanwhile
 
 
 def probe(patch: Patch) -> None:
@@ -240,6 +249,7 @@ SAFEGUARDS: dict[str, Callable[[Patch], None]] = {
         gap_repair,
         repeat_dropping,
         position_check,
+        newest_check,
         pull_mode,
         resubscription_catch_up,
         probe,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from receiver import metrics
+from receiver.repair import Repair
 from sender.sweep import Sweep
 from shared.cursors import Place
 from shared.embedded import EmbeddedServer
@@ -76,8 +77,8 @@ async def test_22_customer_without_a_later_event_has_what_was_lost_with_redis(wo
         await browser.wait_seqs([1, 2])
 
 
-async def head_is(world: World, place: Place) -> bool:
-    return await head(world) == place
+async def head_is(world: World, place: Place, server: EmbeddedServer | None = None) -> bool:
+    return await head(world, server) == place
 
 
 class Durable(EmbeddedServer):
@@ -180,11 +181,27 @@ async def test_24_cursor_beyond_what_redis_knows_is_welcome(pair: Pair, had: int
         assert browser.close is None
 
 
-async def test_25_split_brain_is_late_but_loses_and_repeats_nothing(pair: Pair) -> None:
+@asynccontextmanager
+async def counting_looks(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[int]]:
+    """How often a gateway has looked whether it missed anything: one number."""
+    looks, look = [0], Repair._look
+
+    async def look_and_count(self: Repair) -> None:
+        await look(self)
+        looks[0] += 1
+
+    monkeypatch.setattr(Repair, "_look", look_and_count)
+    yield looks
+    monkeypatch.setattr(Repair, "_look", look)
+
+
+async def test_25_split_brain_is_found_within_two_position_checks_and_loses_and_repeats_nothing(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The relay is on the old primary, the gateway on the new one, until somebody mends it."""
     world = pair.world
     gateway = await world.gateway()
-    async with gateway.connected() as browser:
+    async with gateway.connected() as browser, counting_looks(monkeypatch) as looks:
         await world.complete("alice", "alice")
         await browser.wait_seqs([1, 2])
         await pair.wait_follows(Place(1, 2))
@@ -194,14 +211,39 @@ async def test_25_split_brain_is_late_but_loses_and_repeats_nothing(pair: Pair) 
         await await_until(lambda: not gateway.hears)
         await await_until(lambda: gateway.hears)
         await world.complete("alice", "alice")
-        await await_until(lambda: head_is(world, Place(1, 4)))
+        await await_until(lambda: world.sender.relay.newest.position == 4)
+        before = looks[0]
+        await browser.wait_seqs([1, 2, 3, 4])  # nothing is mended yet
+        assert looks[0] <= before + 3  # one of them was under way
         assert await head(world, pair.replica) == Place(1, 2)
+        assert gateway.hears
+        assert gateway.gateway.ready
         world.proxy.retarget(world.edge("sender"), pair.replica.port)
         world.proxy.cut(world.edge("sender"))
         async with sweeping(world):
-            await browser.wait_seqs([1, 2, 3, 4])
+            await await_until(lambda: head_is(world, Place(1, 4), pair.replica))
+            await await_until(lambda: not gateway.gateway.catch_up.behind)
         await world.complete("alice")
         await browser.wait_seqs([1, 2, 3, 4, 5])
+
+
+async def test_25_sender_that_alone_cannot_reach_redis_makes_alerts_late_and_not_wait(world: World) -> None:
+    gateway = await world.gateway()
+    edge = world.edge("sender")
+    async with gateway.connected() as browser:
+        await world.complete("alice")
+        await browser.wait_seqs([1])
+        world.proxy.change(edge, up=BLACK_HOLE, down=BLACK_HOLE)
+        await world.complete("alice")
+        await browser.wait_seqs([1, 2])
+        assert gateway.gateway.ready
+        assert await head(world) == Place(1, 1)
+        world.proxy.cut(edge)
+        world.proxy.heal(edge)
+        await await_until(lambda: head_is(world, Place(1, 2)))
+        await await_until(lambda: not gateway.gateway.catch_up.behind)
+        await world.complete("alice")
+        await browser.wait_seqs([1, 2, 3])
 
 
 async def test_26_primary_that_was_frozen_and_replaced_is_left_though_its_connection_stays_open(
@@ -220,11 +262,13 @@ async def test_26_primary_that_was_frozen_and_replaced_is_left_though_its_connec
             await await_until(lambda: gateway.hears)
             await world.complete("alice")
             await browser.wait_seqs([1, 2])
+            # Pulled, perhaps: the relay takes three seconds to see that nobody answers it.
+            await await_until(lambda: head_is(world, Place(1, 2), pair.replica))
         finally:
             pair.primary.resume()
         await world.complete("alice")
         await browser.wait_seqs([1, 2, 3])
-        assert await head(world, pair.replica) == Place(1, 3)
+        await await_until(lambda: head_is(world, Place(1, 3), pair.replica))
 
 
 async def test_27_frozen_redis_is_noticed_and_events_are_pulled_until_it_wakes(world: World) -> None:

@@ -101,6 +101,7 @@ CASES: dict[str, Callable[[World], Awaitable[None]]] = {
     "tombstones": poison_is_published_as_a_tombstone,
     "gap-repair": gap_is_filled,
     "position-check": end_is_found,
+    "newest-check": redises.test_25_sender_that_alone_cannot_reach_redis_makes_alerts_late_and_not_wait,
     "repeat-dropping": gateways.test_51_event_that_is_heard_again_is_handed_over_once,
     "resubscription-catch-up": missed_while_cut_off,
     "probe": in_each_direction,
