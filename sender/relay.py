@@ -148,9 +148,8 @@ class Relay:
     def _longest_wait(self) -> float:
         longest = MARK_SECONDS if self._unmarked else POLL_SECONDS
         now = self._loop.time()
-        return min(
-            [longest, *(suspect.due - now for suspect in self._suspects.values() if suspect.due > now)]
-        )
+        waits = [suspect.due - now for suspect in self._suspects.values()]
+        return min([longest, *(wait for wait in waits if wait > 0)])
 
     async def _relay_batch(self) -> bool:
         waiting = await self._read_outbox()
@@ -180,6 +179,8 @@ class Relay:
         if waiting:
             self._recorded = _generation(waiting[-1])
             self._stuck_since = self._stuck_since or self._loop.time()
+        else:  # perhaps another sender, which does reach Redis, has published them
+            self._stuck_since = None
         return waiting
 
     async def _publish_waiting(self, waiting: Sequence[Waiting]) -> _Outcome:
