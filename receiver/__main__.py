@@ -15,12 +15,11 @@ from receiver.history import History
 from receiver.server import prepare_process, serve
 from receiver.tickets import Tickets
 from shared.auth import create_verifier
+from shared.cluster import connect, pipelines_to
 from shared.listening import listen
 from shared.log import Names
 from shared.logs import configure_logs
-from shared.redis import connect
 from shared.settings import ReceiverSettings, load
-from shared.wire import Pipelines
 
 
 @click.command()
@@ -33,16 +32,16 @@ def main(host: str, port: int) -> None:
     configure_logs(settings.log_format, settings.log_level, "receiver")
     # No retries: while Redis fails, the sender's history is asked instead.
     redis = connect(settings.redis_url, retries=0)
+    pipelines = pipelines_to(redis)
     sender = httpx2.AsyncClient(
         base_url=str(settings.sender_url),
         headers={"authorization": f"Bearer {settings.api_keys[0].get_secret_value()}"},
         timeout=5,
         trust_env=False,  # a proxy for the way out of a company is none for the way to its own sender
     )
-    tickets = Tickets(redis, Names(settings.key_prefix))
+    tickets = Tickets(pipelines, Names(settings.key_prefix))
     authentication = Authentication(create_verifier(settings), tickets, cookie=settings.jwt_cookie)
     name = f"{socket.gethostname()}:{listening.getsockname()[1]}"
-    pipelines = Pipelines(redis)
     gateway = Gateway(redis, pipelines, History(sender), authentication, settings, name=name)
     development = Development(settings, authentication, sender) if settings.development else None
     resources = (redis, pipelines, sender)

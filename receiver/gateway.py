@@ -20,7 +20,7 @@ from receiver.heartbeat import Heartbeat
 from receiver.hub import Close, Event, Hub
 from receiver.repair import Repair
 from receiver.seen import SeenReports
-from receiver.subscription import Subscription
+from receiver.shards import subscription_to
 from shared.auth import InvalidToken, KeysUnavailable
 from shared.channels import is_private
 from shared.cursors import InvalidCursor, parse_cursors
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from receiver.hub import Feed
     from shared.auth import Identity
     from shared.channels import Channel
+    from shared.cluster import AnyPipelines, Cluster
     from shared.cursors import Place
     from shared.settings import ReceiverSettings
-    from shared.wire import Pipelines
 
 ESTABLISH_SECONDS = 10.0  # for a channel's first subscription, or its place from the sender
 
@@ -69,8 +69,8 @@ class BadMessage(ValueError):
 class Gateway:
     def __init__(
         self,
-        redis: Redis,
-        pipelines: Pipelines,
+        redis: Redis | Cluster,
+        pipelines: AnyPipelines,
         history: History,
         authentication: Authentication,
         settings: ReceiverSettings,
@@ -84,7 +84,7 @@ class Gateway:
         self.heartbeat = Heartbeat(settings.heartbeat_seconds)
         self._settings = settings
         self._authentication = authentication
-        self.subscription = Subscription(redis, pipelines, names, self, gateway=name)
+        self.subscription = subscription_to(redis, pipelines, names, self, gateway=name)
         self.hub = Hub(self.subscription.subscribe, self.subscription.unsubscribe)
         self.catch_up = CatchUp(log, history, self._hears)
         self._repair = Repair(self.hub, self.catch_up, log, self._hears)

@@ -23,7 +23,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from receiver import metrics
-from shared.wire import Command, NotPrimary, Pipelines, Wire
+from shared.wire import Command, NotPrimary, Wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from shared.channels import Channel
+    from shared.cluster import AnyPipelines
     from shared.log import Names
 
 PROBE_SECONDS = 1.5
 SILENCE_SECONDS = 4.5  # three probes
-_CHANNELS_PER_COMMAND = 500
 _GATHER_SECONDS = 0.001  # for the commands of a crowd to leave in one write
 _CROWD_SECONDS = 0.1  # since the last write: more are coming
 _MAX_BACKOFF_SECONDS = 2.0
@@ -51,8 +51,12 @@ class Listener(Protocol):
 
 
 class Subscription:
+    _subscribe_command = b"SUBSCRIBE"
+    _unsubscribe_command = b"UNSUBSCRIBE"
+    _channels_per_command = 500
+
     def __init__(
-        self, redis: Redis, pipelines: Pipelines, names: Names, listener: Listener, *, gateway: str
+        self, redis: Redis, pipelines: AnyPipelines, names: Names, listener: Listener, *, gateway: str
     ) -> None:
         self._redis = redis
         self._pipelines = pipelines
@@ -69,6 +73,7 @@ class Subscription:
         self._heard_at = 0.0  # loop time of the last probe
         self.hears = False  # a probe came through, and the last one not too long ago
         self._loss_told = False
+        self._logger = logger
 
     def subscribe(self, channel: Channel) -> None:
         """Want a channel from now on; the listener is told when Redis has confirmed it."""
@@ -80,7 +85,7 @@ class Subscription:
         for channel in channels:
             name = self._names.live(channel).encode()
             self._channels.pop(name, None)
-            self._send(b"UNSUBSCRIBE", name)
+            self._send(self._unsubscribe_command, name)
 
     async def run(self) -> None:
         """Keep hearing Redis, whatever happens to it."""
@@ -140,7 +145,7 @@ class Subscription:
     def _log_loss(self, why: str) -> None:
         """Once a loss, however many attempts it takes to be back."""
         if not self._loss_told:
-            logger.warning("redis is not heard", why=why)
+            self._logger.warning("redis is not heard", why=why)
             metrics.subscription_losses.inc()
         self._loss_told = True
         self.hears = False
@@ -148,7 +153,7 @@ class Subscription:
     def _send_subscribe(self, name: bytes) -> None:
         if self._wire is not None:
             self._unconfirmed[name] += 1
-            self._send(b"SUBSCRIBE", name)
+            self._send(self._subscribe_command, name)
 
     def _send(self, command: bytes, name: bytes) -> None:
         if self._wire is None:
@@ -164,8 +169,8 @@ class Subscription:
         commands: list[Command] = []
         for command, group in itertools.groupby(self._unsent, key=lambda pair: pair[0]):
             names = [name for _, name in group]
-            starts = range(0, len(names), _CHANNELS_PER_COMMAND)
-            commands += [(command, *names[start : start + _CHANNELS_PER_COMMAND]) for start in starts]
+            starts = range(0, len(names), self._channels_per_command)
+            commands += [(command, *names[start : start + self._channels_per_command]) for start in starts]
         self._unsent.clear()
         self._flushed_at = asyncio.get_running_loop().time()
         if self._wire is not None and commands:
@@ -177,13 +182,21 @@ class Subscription:
 
     def _take(self, reply: Any) -> None:
         if not isinstance(reply, list) or len(reply) != 3:
-            self._lose(f"redis refuses: {reply}")
+            self._take_refusal(reply)
             return
         kind, name, value = reply
-        if kind == b"message":
+        if kind == b"message" or kind == b"smessage":
             self._take_message(name, value)
-        elif kind == b"subscribe":
+        elif kind in (b"subscribe", b"ssubscribe"):
             self._take_confirmation(name)
+        elif kind == b"sunsubscribe":
+            self._take_end(name)
+
+    def _take_refusal(self, reply: Any) -> None:
+        self._lose(f"redis refuses: {reply}")
+
+    def _take_end(self, name: bytes) -> None:
+        """A sharded subscription has ended; a classic one ends at our word alone."""
 
     def _take_message(self, name: bytes, message: bytes | int) -> None:
         channel = self._channels.get(name)
@@ -195,11 +208,13 @@ class Subscription:
     def _take_probe(self) -> None:
         self._heard_at = asyncio.get_running_loop().time()
         if not self.hears:
-            logger.info("redis is heard", channels=len(self._channels))
+            self._logger.info("redis is heard", channels=len(self._channels))
         self.hears = True
         self._loss_told = False
 
     def _take_confirmation(self, name: bytes) -> None:
+        if name not in self._unconfirmed:
+            return  # nobody waits for it any more
         self._unconfirmed[name] -= 1
         if self._unconfirmed[name] > 0:
             return  # left and wanted again: the later command is on its way

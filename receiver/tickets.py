@@ -15,8 +15,7 @@ import msgspec
 from shared.auth import Identity, InvalidToken
 
 if TYPE_CHECKING:
-    from redis.asyncio import Redis
-
+    from shared.cluster import AnyPipelines
     from shared.log import Names
 
 LIFETIME_SECONDS = 60
@@ -24,22 +23,23 @@ _TICKET = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
 class Tickets:
-    """Methods raise redis-py's errors where Redis is away."""
+    """Methods raise redis-py's errors and `TimeoutError` where Redis is away."""
 
-    def __init__(self, redis: Redis, names: Names) -> None:
-        self._redis = redis
+    def __init__(self, pipelines: AnyPipelines, names: Names) -> None:
+        self._pipelines = pipelines
         self._names = names
 
     async def issue(self, identity: Identity) -> str:
         ticket = secrets.token_urlsafe(32)
-        await self._redis.set(self._key(ticket), msgspec.json.encode(identity), ex=LIFETIME_SECONDS, nx=True)
+        value = msgspec.json.encode(identity)
+        await self._pipelines.execute([("SET", self._key(ticket), value, "EX", LIFETIME_SECONDS, "NX")])
         return ticket
 
     async def redeem(self, ticket: str) -> Identity:
         """Raises `InvalidToken` for a ticket that never was, is used up or too old."""
         if not _TICKET.fullmatch(ticket):
             raise InvalidToken("not a ticket")
-        text = await self._redis.getdel(self._key(ticket))
+        [text] = await self._pipelines.execute([("GETDEL", self._key(ticket))])
         if text is None:
             raise InvalidToken("the ticket is used up or too old")
         return msgspec.json.decode(text, type=Identity)

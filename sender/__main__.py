@@ -23,12 +23,11 @@ from sender.retention import Retention
 from sender.seen import SeenTeller
 from sender.sweep import Sweep
 from shared.auth import ApiKeys
+from shared.cluster import connect, pipelines_to
 from shared.listening import listen, url_of
 from shared.log import LogReader, LogWriter, Names
 from shared.logs import configure_logs
-from shared.redis import connect
 from shared.settings import SenderSettings, load
-from shared.wire import Pipelines
 
 if TYPE_CHECKING:
     import socket
@@ -64,7 +63,7 @@ async def serve(settings: SenderSettings, listener: socket.socket) -> None:
     async with (
         open_database(settings.database_url) as database,
         connect(settings.redis_url) as redis,
-        Pipelines(redis) as pipelines,
+        pipelines_to(redis) as pipelines,
     ):
         names = Names(settings.key_prefix)
         log = LogWriter(pipelines, names)

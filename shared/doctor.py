@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 import httpx2
+from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.exceptions import RedisError
 
-from shared.redis import connect
+from shared.cluster import Cluster, connect, greet
+from shared.redis_url import shown
 from shared.settings import InvalidSettings, ReceiverSettings, SenderSettings, read
-from shared.up import without_password
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from redis.asyncio import Redis
 
     from shared.local import LocalDirectory
 
@@ -79,20 +82,43 @@ async def _look(redis_url: str, services: Iterable[tuple[str, str]]) -> list[Fin
 
 
 async def _redis(url: str) -> list[Finding]:
-    shown = without_password(url)
     async with connect(url, retries=0) as redis:
         try:
             started = time.monotonic()
-            await redis.ping()
+            await greet(redis)
             milliseconds = (time.monotonic() - started) * 1000
-            info = await redis.info()
-            seconds, microseconds = await redis.time()
+            findings = [
+                Finding("redis", Verdict.OK, f"{shown(url)} answers in {milliseconds:.1f} ms{_behind(redis)}")
+            ]
+            for server in _servers(redis):
+                findings += await _server(server)
         except (RedisError, OSError) as error:
-            return [Finding("redis", Verdict.FAIL, f"{shown}: {error}")]
+            return [Finding("redis", Verdict.FAIL, f"{shown(url)}: {error}")]
+    return findings
+
+
+def _behind(redis: Redis | Cluster) -> str:
+    """Who it is that serves us, where the URL doesn't say so."""
+    if isinstance(redis, Cluster):
+        primaries = ", ".join(map(str, sorted(redis.primaries)))
+        return f"; a cluster of {len(redis.nodes)} nodes, its primaries {primaries}"
+    pool = redis.connection_pool
+    if isinstance(pool, SentinelConnectionPool) and pool.master_address:
+        host, port = pool.master_address
+        return f"; the sentinels' primary is {host}:{port}"
+    return ""
+
+
+def _servers(redis: Redis | Cluster) -> list[Redis]:
+    return [*map(redis.client, sorted(redis.primaries))] if isinstance(redis, Cluster) else [redis]
+
+
+async def _server(redis: Redis) -> list[Finding]:
+    info = await redis.info()
+    seconds, microseconds = await redis.time()
     name = "Valkey" if "valkey_version" in info else "Redis"
     version = str(info.get("valkey_version", info["redis_version"]))
     return [
-        Finding("redis", Verdict.OK, f"{shown} answers in {milliseconds:.1f} ms"),
         _version(name, version),
         _policy(str(info.get("maxmemory_policy"))),
         _clock("redis clock", seconds + microseconds / 1e6 - time.time()),

@@ -4,12 +4,13 @@ Redis only carries what the database holds, so everything here may be emptied at
 
 * `ob:log:{<channel>}`   stream, ids `<seq>-0`, field `e`: the event's JSON
 * `ob:head:{<channel>}`  hash `epoch`, `seq`: the newest event published
-* `ob:live:{<channel>}`  Pub/Sub: `<epoch> <seq> <JSON>`, and `seen <epoch> <seq>`
+* `ob:live:{<channel>}`  Pub/Sub, sharded in a cluster: `<epoch> <seq> <JSON>`, and `seen <epoch> <seq>`
 * `ob:seen:{<channel>}`  text `<epoch>.<seq>`: how far the customer has seen
 * `ob:generation`        hash `epoch`, `position`, `identity`: of the newest event that any sender has
   published; it tells which of Redis and the database went back
 
-The braces keep a channel's keys in one slot of a cluster. Only commands of Redis 6.2 are used.
+The braces keep a channel's keys in one slot of a cluster. Only commands of Redis 6.2 are used, and in a
+cluster those of sharded Pub/Sub.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from shared.cursors import Place
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from shared.wire import Command, Pipelines, Refused
+    from shared.cluster import AnyPipelines
+    from shared.wire import Command, Refused
 
 LOG_LENGTH = 1_000  # events a channel keeps in Redis; those before are read from the database
 LOG_SECONDS = 24 * 3600
@@ -192,7 +194,7 @@ class LogWriter:
     harmless.
     """
 
-    def __init__(self, pipelines: Pipelines, names: Names) -> None:
+    def __init__(self, pipelines: AnyPipelines, names: Names) -> None:
         self._pipelines = pipelines
         self._names = names
 
@@ -242,6 +244,7 @@ class LogWriter:
 
     async def _run(self, script: str, calls: Sequence[Command]) -> list[Any]:
         """The script once for each call: its number of keys, keys and arguments."""
+        script = script.replace("'PUBLISH'", f"'{self._pipelines.publish_command}'")
         digest = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
         commands: list[Command] = [("EVALSHA", digest, *call) for call in calls]
         try:
@@ -249,8 +252,8 @@ class LogWriter:
         except RedisError as error:
             if "NOSCRIPT" not in str(error):  # a server that was started anew knows no script
                 raise
-        await self._pipelines.execute([("SCRIPT", "LOAD", script)])
-        return await self._pipelines.execute(commands)
+        # Each with the whole script: in a cluster, it may be any node that lacks it.
+        return await self._pipelines.execute([("EVAL", script, *call) for call in calls])
 
 
 class LogReader:
@@ -259,7 +262,7 @@ class LogReader:
     Methods raise redis-py's errors and `TimeoutError`.
     """
 
-    def __init__(self, pipelines: Pipelines, names: Names) -> None:
+    def __init__(self, pipelines: AnyPipelines, names: Names) -> None:
         self._pipelines = pipelines
         self._names = names
 

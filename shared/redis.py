@@ -27,7 +27,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from shared.redis_url import Kind, RedisUrl, parse_redis_url
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Mapping, Sequence
 
 CONNECT_SECONDS = 2
 REPLY_SECONDS = 3
@@ -108,18 +108,24 @@ class _Sentinels(Sentinel):
 
     async def discover_master(self, service_name: str) -> tuple[str, int]:
         """Raises `MasterNotFoundError`, a `ConnectionError`."""
-        asking = [asyncio.ensure_future(sentinel.sentinel_masters()) for sentinel in self.sentinels]
-        try:
-            await asyncio.wait(asking, timeout=SENTINEL_SECONDS)
-        finally:
-            for task in asking:
-                task.cancel()
-            answers = await asyncio.gather(*asking, return_exceptions=True)
-        return _newest(service_name, answers)
+        asking = [sentinel.sentinel_masters() for sentinel in self.sentinels]
+        return _newest(service_name, await answers_within(SENTINEL_SECONDS, asking))
+
+
+async def answers_within(seconds: float, asking: Sequence[Awaitable[Any]]) -> list[Any]:
+    """What each answers or raises; those that have not by then are not waited for."""
+    tasks = [asyncio.ensure_future(one) for one in asking]
+    try:
+        await asyncio.wait(tasks, timeout=seconds)
+    finally:
+        for task in tasks:
+            task.cancel()
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+    return answers
 
 
 def _newest(service: str, answers: Sequence[Any]) -> tuple[str, int]:
-    errors = [str(answer) or "no answer" for answer in answers if isinstance(answer, BaseException)]
+    errors = [str(answer) or "no answer in time" for answer in answers if isinstance(answer, BaseException)]
     states = [answer[service] for answer in answers if isinstance(answer, dict) and service in answer]
     if len(errors) == len(answers):
         raise MasterNotFoundError(f"no sentinel answers: {'; '.join(errors)}")

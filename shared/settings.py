@@ -25,7 +25,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from shared.redis_url import Kind, parse_redis_url
+from shared.redis_url import parse_redis_url
 
 PREFIX = "ORDERBELL_"
 _FOR_TESTS = PREFIX + "TEST_"  # read by our tests alone
@@ -77,8 +77,7 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _check_redis_url(cls, url: str) -> str:
-        if parse_redis_url(url).kind is Kind.CLUSTER:
-            raise ValueError("clusters are not supported yet")
+        parse_redis_url(url)
         return url
 
     @field_validator("forwarded_allow_ips")

@@ -16,17 +16,17 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import click
 import httpx2
 from redis.exceptions import RedisError
 
 from shared.children import Child, ChildEnded, Children
+from shared.cluster import connect, greet
 from shared.embedded import EmbeddedServer, path_server, port_in_use, wheel_server
 from shared.guard import Guard
 from shared.local import API_KEY, JWT_SECRET, InUse, LocalDirectory, is_set
-from shared.redis import connect
+from shared.redis_url import shown
 from shared.settings import PREFIX, ReceiverSettings, SenderSettings, load
 
 if TYPE_CHECKING:
@@ -144,14 +144,9 @@ def _origins(plan: Plan) -> list[str]:
 async def _check_redis(url: str) -> None:
     async with connect(url, retries=0) as redis:
         try:
-            await redis.ping()
+            await greet(redis)
         except (RedisError, OSError) as error:
-            raise CannotStart(f"{PREFIX}REDIS_URL: cannot reach {without_password(url)}: {error}") from None
-
-
-def without_password(url: str) -> str:
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+            raise CannotStart(f"{PREFIX}REDIS_URL: cannot reach {shown(url)}: {error}") from None
 
 
 async def _run(plan: Plan, embedded: EmbeddedServer | None) -> int:

@@ -39,10 +39,12 @@ class NotPrimary(RedisConnectionError):
 
 
 def accepted(replies: list[Any]) -> list[Any]:
-    """Raises `Refused` for the first error among replies."""
+    """Raises the first error among replies, as `Refused` where it is Redis' own."""
     for reply in replies:
-        if isinstance(reply, Exception):
+        if isinstance(reply, hiredis.ReplyError):
             raise Refused(str(reply))
+        if isinstance(reply, Exception):
+            raise reply
     return replies
 
 
@@ -134,6 +136,8 @@ class Pipelines:
     Any number may be under way at once. Nothing is repeated: after an error, any part may have run.
     """
 
+    publish_command = "PUBLISH"
+
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._wire: Wire | None = None
@@ -167,7 +171,7 @@ class Pipelines:
 
     async def probe(self, name: str | bytes) -> None:
         """Publish an empty message. Raises `NotPrimary`, too."""
-        _, role = await self.execute([("PUBLISH", name, b""), ("ROLE",)])
+        _, role = await self.execute([(self.publish_command, name, b""), ("ROLE",)])
         if role[0] != b"master":
             self._lose("it is a replica")
             raise NotPrimary("redis is a replica, and was a primary")

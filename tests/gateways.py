@@ -22,11 +22,10 @@ from receiver.gateway import Gateway
 from receiver.history import History
 from receiver.tickets import Tickets
 from shared.auth import Identity, create_verifier
+from shared.cluster import connect, pipelines_to
 from shared.cursors import parse_cursors
 from shared.log import Names
-from shared.redis import connect
 from shared.settings import ReceiverSettings
-from shared.wire import Pipelines
 from tests.waiting import await_until
 
 if TYPE_CHECKING:
@@ -145,8 +144,8 @@ async def run_gateway(
         api_keys=(SecretStr("a-key-for-tests-only"),),
         jwt_secret=SecretStr("a-secret-of-thirty-two-bytes-or-more"),
     )
-    async with connect(redis_url, retries=0) as redis, Pipelines(redis) as pipelines:
-        tickets = Tickets(redis, Names(key_prefix))
+    async with connect(redis_url, retries=0) as redis, pipelines_to(redis) as pipelines:
+        tickets = Tickets(pipelines, Names(key_prefix))
         authentication = Authentication(create_verifier(settings), tickets, cookie=settings.jwt_cookie)
         gateway = Gateway(redis, pipelines, History(sender), authentication, settings, name="in-process")
         running = asyncio.create_task(gateway.run())

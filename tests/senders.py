@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import httpx2
 from pydantic import SecretStr
@@ -21,9 +21,8 @@ from sender.page_files import PageFiles
 from sender.relay import Relay
 from sender.seen import SeenTeller
 from shared.auth import ApiKeys
+from shared.cluster import connect, pipelines_to
 from shared.log import LogWriter, Names
-from shared.redis import connect
-from shared.wire import Pipelines
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -76,7 +75,7 @@ async def run_sender(
     async with (
         open_database(database_url) as database,
         connect(redis_url, retries=0) as redis,
-        Pipelines(redis) as pipelines,
+        pipelines_to(redis) as pipelines,
     ):
         log = LogWriter(pipelines, names)
         relay, teller = Relay(database, log, metrics, clock), SeenTeller(log)
@@ -93,6 +92,6 @@ async def run_sender(
             running = [tasks.create_task(teller.run())]
             if relaying:
                 running.append(tasks.create_task(relay.run()))
-            yield RunningSender(client, database, relay, metrics, clock, redis, names)
+            yield RunningSender(client, database, relay, metrics, clock, cast("Redis", redis), names)
             for task in running:
                 task.cancel()

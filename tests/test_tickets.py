@@ -7,8 +7,11 @@ import pytest
 from receiver.tickets import LIFETIME_SECONDS, Tickets
 from shared.auth import Identity, InvalidToken
 from shared.log import Names
+from shared.wire import Pipelines
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from redis.asyncio import Redis
 
 pytestmark = pytest.mark.anyio
@@ -17,8 +20,9 @@ ALICE = Identity("alice", frozenset({"menu"}), 4_000_000_000.0)
 
 
 @pytest.fixture
-def tickets(redis: Redis, key_prefix: str) -> Tickets:
-    return Tickets(redis, Names(key_prefix))
+async def tickets(redis: Redis, key_prefix: str) -> AsyncIterator[Tickets]:
+    async with Pipelines(redis) as pipelines:
+        yield Tickets(pipelines, Names(key_prefix))
 
 
 async def test_ticket_proves_its_customer_once(tickets: Tickets) -> None:

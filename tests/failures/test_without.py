@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from receiver.subscription import Subscription
 from shared.channels import customer_channel
 from shared.cursors import Place
 from shared.log import Answer, Entry, LogWriter, Names
@@ -49,7 +50,9 @@ async def fails(test: Awaitable[None]) -> None:
 
 def drop_live(gateway: Gateway, seq: int) -> None:
     """The gateway does not hear of that event, and its connection tells it nothing."""
-    hear = gateway.subscription._listener.hear
+    subscription = gateway.subscription
+    assert isinstance(subscription, Subscription)
+    hear = subscription._listener.hear
 
     class Deaf:
         confirmed = staticmethod(gateway.confirmed)
@@ -59,7 +62,7 @@ def drop_live(gateway: Gateway, seq: int) -> None:
             if not message.startswith(b"1 %d " % seq):
                 hear(channel, message)
 
-    gateway.subscription._listener = Deaf()
+    subscription._listener = Deaf()
 
 
 async def gap_is_filled(world: World) -> None:
