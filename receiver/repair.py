@@ -53,18 +53,25 @@ class Repair:
         self._hears = hears
         self._due = _NOTHING  # the newest event that should have been in Redis when last we asked
         self._tasks: asyncio.TaskGroup
+        self._ended = False
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as self._tasks:
-            while True:
-                self._hub.drop_empty()
-                metrics.feeds.set(len(self._hub))
-                if self._hears():
-                    await self._look()
-                else:
-                    self._due = _NOTHING
-                    self._pull()
-                await asyncio.sleep(self._pause())
+            try:
+                while True:
+                    await self._turn()
+                    await asyncio.sleep(self._pause())
+            finally:
+                self._ended = True
+
+    async def _turn(self) -> None:
+        self._hub.drop_empty()
+        metrics.feeds.set(len(self._hub))
+        if self._hears():
+            await self._look()
+        else:
+            self._due = _NOTHING
+            self._pull()
 
     def _pause(self) -> float:
         """Seconds to the next round."""
@@ -94,7 +101,9 @@ class Repair:
         self._catch_up.behind = behind
 
     def request(self, feed: Feed, cause: str) -> None:
-        """Repair a feed soon, with what is read from now on."""
+        """Repair a feed soon, with what is read from now on. Redis may say something until the very end."""
+        if self._ended:
+            return
         if feed.repair is Repairing.NO:
             feed.repair = Repairing.YES
             metrics.repairs.labels(cause).inc()

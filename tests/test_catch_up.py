@@ -12,7 +12,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from receiver import catch_up, repair
 from receiver.catch_up import CatchUp, Unavailable, follows
 from receiver.history import Found, History, HistoryUnavailable
-from receiver.hub import Event, Hub
+from receiver.hub import Event, Hub, Repairing
 from receiver.repair import Repair
 from shared.channels import Channel, customer_channel
 from shared.cursors import Cursor, Place
@@ -269,6 +269,17 @@ async def test_cursor_of_another_epoch_gets_a_reset_and_goes_on(running: list[as
     assert b'"cursor":"customer:alice=2.5"' in browser.told[0]
     feed.hear(Event(Place(2, 6), b"{}"))
     assert browser.seqs == [6]
+
+
+async def test_what_is_heard_after_the_end_starts_nothing(running: list[asyncio.Task[None]]) -> None:
+    """A confirmation may come while the gateway ends: its connection is closed a moment later."""
+    world = World(0)
+    feed = await start(world, running)
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
+    world.repair.request(feed, "subscribed")
+    assert feed.repair is Repairing.NO
 
 
 async def test_cursor_from_the_future_gets_a_reset(running: list[asyncio.Task[None]]) -> None:
