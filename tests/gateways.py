@@ -117,7 +117,7 @@ class RunningGateway:
         self.gateway.open(connection)
         protocol = ClientProtocol(parse_uri("ws://localhost/"), state=OPEN, max_size=None)
         browser = Browser(connection, theirs, protocol)
-        identity = Identity(customer, frozenset(), expires_at=_FOR_EVER)
+        identity = Identity(customer, (), expires_at=_FOR_EVER)
         serving = asyncio.create_task(self.gateway.serve(connection, identity, parse_cursors(after)))
         listening = asyncio.create_task(browser.listen()) if reading else None
         try:

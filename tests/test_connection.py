@@ -261,7 +261,7 @@ async def test_browser_that_answers_pings_stays(world: World) -> None:
 
 
 async def test_connection_ends_with_its_token(world: World) -> None:
-    world.connection.identity = Identity("alice", frozenset(), expires_at=100)
+    world.connection.identity = Identity("alice", (), expires_at=100)
     world.heartbeat.tick(asyncio.get_running_loop().time(), wall_clock=99)
     assert not world.connection.closed
     world.connection.heard = True

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
-ALICE = Identity("alice", frozenset({"menu"}), 4_000_000_000.0)
+ALICE = Identity("alice", ("menu",), 4_000_000_000.0)
 
 
 @pytest.fixture
