@@ -70,10 +70,12 @@ class RedisUrl(NamedTuple):
 
 
 def shown(url: str) -> str:
-    """Any URL without what may be secret."""
-    head, _, rest = url.partition("://")
-    place, slash, path = rest.partition("?")[0].partition("/")
-    return f"{head}://{place.rpartition('@')[2]}{slash}{path.rpartition('@')[2]}"
+    """Any URL without what may be secret, percent-encoded or not."""
+    scheme, _, rest = url.partition("://")
+    place = rest.partition("?")[0]
+    if "@" in rest and "@" not in place:
+        return f"{scheme}://…"  # a question mark in a password, or a password in the query
+    return f"{scheme}://{place.rpartition('@')[2]}"
 
 
 def parse_redis_url(text: str) -> RedisUrl:
@@ -101,6 +103,9 @@ def _parse_many(text: str, rest: str, kind: Kind, *, tls: bool) -> RedisUrl:
     before_query, _, query = rest.partition("?")
     authority, _, path = before_query.partition("/")
     credentials, at, hosts = authority.rpartition("@")
+    if "@" in path or ("@" in query and not at):
+        # What stands before it is part of a password, and would be told as a host or a service.
+        raise InvalidRedisUrl("percent-encode what is special in user and password")
     faults: list[str] = []
     addresses = _addresses(hosts, _SENTINEL_PORT if kind is Kind.SENTINEL else _SERVER_PORT, faults)
     service, db = _service_and_db(path, kind, faults)
