@@ -269,6 +269,11 @@ class ClusterServers:
         for node in (target, *self.primaries):
             self.ask(node, "CLUSTER", "SETSLOT", slot, "NODE", target.id)
 
+    def move(self, slot: int, source: ClusterNode, target: ClusterNode) -> None:
+        self.begin_move(slot, source, target)
+        self.move_keys(slot, source, target)
+        self.end_move(slot, target)
+
     @classmethod
     @contextlib.contextmanager
     def run(cls, path: Path, directory: Path, process_group: int, slot: int) -> Iterator[ClusterServers]:

@@ -24,7 +24,7 @@ def test_sentinels_have_their_port_and_their_own_password() -> None:
     assert url.kind is Kind.SENTINEL
     assert url.addresses == (Address("a", 26379), Address("::1", 7), Address("c", 26380))
     assert (url.service, url.db, url.tls) == ("orders", 3, True)
-    server = parse_url(url.server(Address("::1", 6379)))
+    server = {**parse_url(url.server(Address("::1", 6379)))}
     assert (server["username"], server["password"], server["db"]) == ("us@er", "p/w", 3)
     assert (server["host"], server["port"], server["ssl_ca_certs"]) == ("::1", 6379, "/ca.pem")
     sentinel = parse_url(url.sentinel(url.addresses[0]))

@@ -1,0 +1,170 @@
+"""The gateway's ears in a cluster: one at each primary, each channel at the one that has its slot."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from receiver import subscription
+from receiver.shards import Shards, subscription_to
+from shared.channels import Channel, customer_channel
+from shared.cluster import Cluster, ClusterPipelines, connect, slot_of_key
+from shared.log import Names
+from tests.redis_servers import ClusterServers, binaries
+from tests.waiting import await_until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+pytestmark = pytest.mark.anyio
+
+ALICE = customer_channel("alice")
+SLOT = slot_of_key(b"{customer:alice}")  # the first primary's, at the beginning
+
+
+class Listener:
+    def __init__(self) -> None:
+        self.messages: list[tuple[Channel, bytes]] = []
+        self.confirmations: list[Channel] = []
+
+    def hear(self, channel: Channel, message: bytes) -> None:
+        self.messages.append((channel, message))
+
+    def confirmed(self, channel: Channel) -> None:
+        self.confirmations.append(channel)
+
+
+class World:
+    def __init__(
+        self, servers: ClusterServers, cluster: Cluster, pipelines: ClusterPipelines, key_prefix: str
+    ) -> None:
+        self.servers = servers
+        self.cluster = cluster
+        self.pipelines = pipelines
+        self.names = Names(key_prefix)
+        self.listener = Listener()
+        found = subscription_to(cluster, pipelines, self.names, self.listener, gateway="test")
+        assert isinstance(found, Shards)
+        self.shards = found
+
+    async def publish(self, channel: Channel, message: bytes) -> None:
+        await self.pipelines.execute([("SPUBLISH", self.names.live(channel), message)])
+
+    async def wait_confirmations(self, count: int) -> None:
+        """So many, and all of them Alice's."""
+        await await_until(lambda: self.listener.confirmations == [ALICE] * count)
+
+    def heard_at(self, channel: Channel) -> list[int]:
+        """The subscribers of a channel at each node."""
+        return [reply[1] for reply in self.servers.ask_all("PUBSUB", "SHARDNUMSUB", self.names.live(channel))]
+
+    def connections(self) -> set[bytes]:
+        """Of subscriptions, at the primaries."""
+        lists = [
+            self.servers.ask(node, "CLIENT", "LIST", "TYPE", "pubsub") for node in self.servers.primaries
+        ]
+        return {line.split()[0] + b"@%d" % n for n, text in enumerate(lists) for line in text.splitlines()}
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory, process_group: int) -> Iterator[ClusterServers]:
+    """Of all tests here: slots move and come back, a node sleeps, none dies."""
+    directory = tmp_path_factory.mktemp("cluster")
+    with ClusterServers.run(binaries()[-1], directory, process_group, SLOT) as servers:
+        yield servers
+
+
+@pytest.fixture
+async def world(servers: ClusterServers, key_prefix: str, anyio_backend: object) -> AsyncIterator[World]:
+    redis = connect(servers.url)
+    assert isinstance(redis, Cluster)
+    async with redis as cluster, ClusterPipelines(cluster) as pipelines:
+        world = World(servers, cluster, pipelines, key_prefix)
+        task = asyncio.create_task(world.shards.run())
+        await await_until(lambda: world.shards.hears)
+        yield world
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_channel_is_subscribed_at_its_node_and_costs_no_other(world: World) -> None:
+    channels = [customer_channel(str(n)) for n in range(40)]
+    for channel in channels:
+        world.shards.subscribe(channel)
+    await await_until(lambda: len(world.listener.confirmations) == 40)
+    assert sorted(world.listener.confirmations) == sorted(channels)
+    where = [world.heard_at(channel) for channel in channels]
+    assert all(sorted(counts) == [0, 0, 0, 1] for counts in where)
+    assert {counts.index(1) for counts in where} == {0, 1, 2}
+    for channel in channels:
+        await world.publish(channel, channel.encode())
+    await await_until(lambda: len(world.listener.messages) == 40)
+    assert sorted(world.listener.messages) == sorted((channel, channel.encode()) for channel in channels)
+
+
+async def test_channel_that_was_left_is_heard_no_more(world: World) -> None:
+    world.shards.subscribe(ALICE)
+    await await_until(lambda: world.listener.confirmations == [ALICE])
+    world.shards.unsubscribe([ALICE])
+    await await_until(lambda: world.heard_at(ALICE) == [0, 0, 0, 0])
+    world.shards.subscribe(ALICE)
+    await await_until(lambda: world.listener.confirmations == [ALICE, ALICE])
+
+
+async def test_one_node_that_is_not_heard_makes_the_gateway_deaf(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others answer as ever. It has no replica, so nobody takes its place."""
+    monkeypatch.setattr(subscription, "SILENCE_SECONDS", 2.0)
+    frozen = world.servers.primaries[2]
+    frozen.stop()
+    try:
+        await await_until(lambda: not world.shards.hears)
+    finally:
+        frozen.resume()
+    await await_until(lambda: world.shards.hears)
+
+
+async def test_channel_is_heard_wherever_its_slot_moves_and_no_connection_is_lost(world: World) -> None:
+    """Its node ends the subscription, and each new one is confirmed, so that the gateway catches up."""
+    source, target, _ = world.servers.primaries
+    connections = world.connections()
+    world.shards.subscribe(ALICE)
+    await await_until(lambda: world.listener.confirmations == [ALICE])
+    for n, (here, there) in enumerate([(source, target), (target, source)], 2):
+        world.servers.move(SLOT, here, there)
+        await world.wait_confirmations(n)
+        await world.publish(ALICE, b"%d" % n)
+    await await_until(lambda: world.listener.messages == [(ALICE, b"2"), (ALICE, b"3")])
+    assert world.connections() == connections
+
+
+async def test_channel_wanted_by_a_map_of_yesterday_is_subscribed_where_the_node_says(world: World) -> None:
+    source, target, _ = world.servers.primaries
+    connections = world.connections()
+    world.servers.move(SLOT, source, target)
+    try:
+        world.shards.subscribe(ALICE)
+        await await_until(lambda: world.listener.confirmations == [ALICE])
+        assert world.heard_at(ALICE)[:3] == [0, 1, 0]
+        assert world.connections() == connections
+    finally:
+        world.servers.move(SLOT, target, source)
+
+
+async def test_probe_whose_slot_moved_is_replaced_by_one_of_the_nodes_own(world: World) -> None:
+    source, target, _ = world.servers.primaries
+    [shard] = [shard for address, shard in world.shards._shards.items() if address.port == source.port]
+    probe, connections = shard._probe, world.connections()
+    slot = slot_of_key(probe)
+    world.servers.move(slot, source, target)
+    try:
+        await await_until(lambda: shard._probe != probe)
+        assert world.cluster.owner(slot_of_key(shard._probe)) == shard._address
+        heard_at = shard._heard_at
+        await await_until(lambda: shard._heard_at > heard_at)
+        assert world.connections() == connections
+    finally:
+        world.servers.move(slot, target, source)
