@@ -12,6 +12,7 @@ import functools
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
 
 import redis
 
@@ -149,7 +150,7 @@ class Service:
     @property
     def url(self) -> str:
         hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
-        password = f"?sentinel_password={self.password}" if self.password else ""
+        password = f"?sentinel_password={quote(self.password, safe='')}" if self.password else ""
         return f"redis+sentinel://{USER}:{USER}@{hosts}/{SERVICE}{password}"
 
     def ask(self, server: EmbeddedServer, *words: str | int) -> Any:

@@ -179,6 +179,11 @@ async def test_33_slot_that_moves_takes_its_customers_with_it(
         assert browser.resets == []
 
 
+def logged_at(cluster: ClusterServers, shop: Shop, node: ClusterNode) -> int:
+    """The seq of Alice's newest event there; the sender, too, must have found the node."""
+    return int(cluster.ask(node, "HGET", shop.sender.names.head(ALICE), "seq") or 0)
+
+
 def heard_at(cluster: ClusterServers, shop: Shop, node: ClusterNode) -> bool:
     """Whether some gateway has subscribed Alice's channel there."""
     live = shop.sender.names.live(ALICE)
@@ -200,6 +205,7 @@ async def test_33_primary_that_dies_is_left_for_its_replica(
         await await_until(lambda: heard_at(cluster, cluster_shop, cluster.replica))
         await cluster_shop.complete("alice")
         await browser.wait_seqs([1, 2, 3, 4])
+        await await_until(lambda: logged_at(cluster, cluster_shop, cluster.replica) == 4)
 
 
 async def test_33_primary_that_becomes_a_replica_is_left_though_its_connections_stay(
