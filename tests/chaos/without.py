@@ -74,6 +74,7 @@ def sweep(patch: Patch) -> None:
     from sender.sweep import Sweep
 
     patch(Sweep, "run", _never)
+    newest_check(patch)  # gateways would pull what Redis lacks, and Redis would lack it still
 
 
 def tombstones(patch: Patch) -> None:
