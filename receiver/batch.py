@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Q = TypeVar("Q")
 A = TypeVar("A")
 
-_CROWD_SECONDS = 0.1  # since the last batch: more are coming
+CROWD_SECONDS = 0.1  # since the last batch: more are coming
 
 
 class Batch(Generic[Q, A]):
@@ -48,10 +48,10 @@ class Batch(Generic[Q, A]):
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
-        answered_at = -_CROWD_SECONDS
+        answered_at = -CROWD_SECONDS
         while True:
             await self._asked.wait()
-            crowd = loop.time() - answered_at < _CROWD_SECONDS and len(self._waiting) < self._limit
+            crowd = loop.time() - answered_at < CROWD_SECONDS and len(self._waiting) < self._limit
             # Alone, too: whoever else is about to ask in this turn of the loop comes along.
             await asyncio.sleep(self._gather_seconds if crowd else 0)
             await self._answer_some()

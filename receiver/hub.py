@@ -121,9 +121,11 @@ class Feed:
 
     def leave(self, subscriber: Subscriber) -> None:
         """Also one that never joined."""
-        if subscriber in self.live:
+        try:
             at = self.live.index(subscriber)
-            self.live = self.live[:at] + self.live[at + 1 :]
+        except ValueError:
+            return
+        self.live = self.live[:at] + self.live[at + 1 :]
 
     def hear(self, event: Event) -> bool:
         """Take a live event; False where the feed must be repaired first."""

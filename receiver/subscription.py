@@ -23,6 +23,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from receiver import metrics
+from receiver.batch import CROWD_SECONDS
 from shared.wire import Command, NotPrimary, Wire
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 PROBE_SECONDS = 1.5
 SILENCE_SECONDS = 4.5  # three probes
 _GATHER_SECONDS = 0.001  # for the commands of a crowd to leave in one write
-_CROWD_SECONDS = 0.1  # since the last write: more are coming
 _MAX_BACKOFF_SECONDS = 2.0
 
 logger = structlog.get_logger(__name__)
@@ -67,7 +67,7 @@ class Subscription:
         self._unconfirmed: Counter[bytes] = Counter()  # commands sent, confirmations not yet come
         self._wire: Wire | None = None
         self._unsent: list[tuple[bytes, bytes]] = []  # command and channel
-        self._flushed_at = -_CROWD_SECONDS
+        self._flushed_at = -CROWD_SECONDS
         self._lost: asyncio.Future[str]
         self._confirmed = asyncio.Event()  # the probe's channel is subscribed
         self._heard_at = 0.0  # loop time of the last probe
@@ -160,7 +160,7 @@ class Subscription:
             return  # what is wanted is sent when it is back
         if not self._unsent:
             loop = asyncio.get_running_loop()
-            crowd = loop.time() - self._flushed_at < _CROWD_SECONDS
+            crowd = loop.time() - self._flushed_at < CROWD_SECONDS
             loop.call_later(_GATHER_SECONDS if crowd else 0, self._flush)
         self._unsent.append((command, name))
 

@@ -20,6 +20,7 @@ import hashlib
 import re
 import secrets
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from redis.exceptions import RedisError
@@ -244,8 +245,7 @@ class LogWriter:
 
     async def _run(self, script: str, calls: Sequence[Command]) -> list[Any]:
         """The script once for each call: its number of keys, keys and arguments."""
-        script = script.replace("'PUBLISH'", f"'{self._pipelines.publish_command}'")
-        digest = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+        script, digest = _prepared(script, self._pipelines.publish_command)
         commands: list[Command] = [("EVALSHA", digest, *call) for call in calls]
         try:
             return await self._pipelines.execute(commands)
@@ -254,6 +254,13 @@ class LogWriter:
                 raise
         # Each with the whole script: in a cluster, it may be any node that lacks it.
         return await self._pipelines.execute([("EVAL", script, *call) for call in calls])
+
+
+@cache
+def _prepared(script: str, publish_command: str) -> tuple[str, str]:
+    """The script as it is for one server or for a cluster, and its digest."""
+    text = script.replace("'PUBLISH'", f"'{publish_command}'")
+    return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
 class LogReader:
