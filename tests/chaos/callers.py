@@ -211,7 +211,7 @@ class _Callers:
 
     async def stop(self, seconds: float) -> Status:
         self.rate = 0.0
-        await asyncio.sleep(2 * TURN)
+        await asyncio.sleep(2 * TURN)  # a turn that began before still places what it owed
         if self.under_way:
             await asyncio.wait(self.under_way, timeout=seconds)
         status = self.status()

@@ -14,6 +14,7 @@ from tests.chaos.clients import Swarm, Who
 from tests.chaos.ledger import Fault, LedgerWriter, now
 from tests.chaos.nemesis import KINDS, Mended
 from tests.chaos.system import running_system
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -94,11 +95,7 @@ class Run:
         self.wait_connected()
 
     def wait_connected(self) -> None:
-        until = now() + CONNECT_SECONDS
-        while self.swarm.status().connected < len(self.devices):
-            if now() > until:
-                raise TimeoutError(f"not all devices connected: {self.swarm.status()}")
-            time.sleep(0.1)
+        wait_until(lambda: self.swarm.status().connected >= len(self.devices), CONNECT_SECONDS)
 
     def finish(self) -> Verdict:
         """No more orders; wait until all is shown, and judge."""

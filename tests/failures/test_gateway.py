@@ -146,7 +146,7 @@ async def test_46_herd_that_comes_back_at_once_asks_the_sender_a_few_times_not_e
     ask = History._post
 
     async def ask_from_afar(self: History, path: str, body: object) -> bytes:
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)  # so that the herd comes quicker than an answer, also on a slow machine
         return await ask(self, path, body)
 
     monkeypatch.setattr(History, "_post", ask_from_afar)
