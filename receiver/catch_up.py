@@ -27,7 +27,6 @@ from redis.exceptions import RedisError
 from receiver import metrics, notices
 from receiver.batch import Batch
 from receiver.history import MAX_CHANNELS, Found, HistoryUnavailable
-from receiver.hub import event_of
 from shared.channels import is_private
 from shared.cursors import Cursor, Place
 from shared.log import Generation, Known
@@ -138,7 +137,7 @@ class CatchUp:
                 connection.tell(notices.reset(feed.channel, found.head, found.reset))
                 place = found.head
             for entry in found.entries:
-                connection.hand_over(event_of(entry))
+                connection.tell(entry.text)
                 place = entry.place
                 await connection.wait_writable()
             if not found.entries and place != feed.place:
@@ -169,7 +168,7 @@ class CatchUp:
                 feed.reset(found.head, notices.reset(feed.channel, found.head, found.reset))
             for entry in found.entries:
                 if feed.place == Place(entry.place.epoch, entry.place.seq - 1):
-                    feed.deliver(event_of(entry))
+                    feed.deliver(*entry)
             if found.complete:
                 self._forget_what_never_was(feed, found)
                 return

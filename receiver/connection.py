@@ -20,7 +20,7 @@ from websockets.protocol import SERVER
 from websockets.protocol import Protocol as Parser
 
 from receiver.frames import PING, close_frame, text_frame
-from receiver.hub import Close, Event
+from receiver.hub import Close
 
 if TYPE_CHECKING:
     from receiver.hub import Feed
@@ -52,7 +52,6 @@ class Connection(asyncio.Protocol):
         "_fragments",
         "_listener",
         "_parser",
-        "_transport",
         "_waiter",
         "closed",
         "feeds",
@@ -63,11 +62,12 @@ class Connection(asyncio.Protocol):
         "paused",
         "reason",
         "since",
+        "writer",
     )
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
-        self._transport: asyncio.Transport
+        self.writer: asyncio.Transport
         self._parser: Parser | None = None
         self._fragments: list[bytes] | None = None  # of a message that is not whole yet
         self._waiter: asyncio.Future[None] | None = None  # of the one task that catches up
@@ -84,26 +84,20 @@ class Connection(asyncio.Protocol):
 
     # The hub's side: nothing here waits.
 
-    def hand_over(self, event: Event) -> None:
-        if not self.closed:
-            self._transport.write(event.websocket_frame)
-            if self.paused:
-                self._close_if_slow()
-
     def tell(self, text: bytes) -> None:
         if not self.closed:
-            self._transport.write(text_frame(text))
+            self.writer.write(text_frame(text))
             if self.paused:
-                self._close_if_slow()
+                self.close_if_slow()
 
     def ping(self) -> None:
         if not self.closed:
-            self._transport.write(PING)
+            self.writer.write(PING)
 
     def close(self, code: Close, reason: str) -> None:
         """Send a close frame and nothing more. The first reason wins."""
         if not self.closed:
-            self._transport.write(close_frame(code, reason))
+            self.writer.write(close_frame(code, reason))
             self._close_sent = True
             self._end(code, reason)
 
@@ -111,7 +105,7 @@ class Connection(asyncio.Protocol):
         """End at once, without a word to a browser that does not listen."""
         if not self.closed:
             self._end(code, reason)
-        self._transport.abort()
+        self.writer.abort()
 
     async def wait_writable(self) -> None:
         """Until the buffer has drained or the connection has ended. For one task at a time."""
@@ -122,8 +116,8 @@ class Connection(asyncio.Protocol):
     # The transport's side.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's are none by class
-        self._transport.set_write_buffer_limits(high=PAUSE_BUFFER)
+        self.writer = cast("asyncio.Transport", transport)  # uvloop's are none by class
+        self.writer.set_write_buffer_limits(high=PAUSE_BUFFER)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
@@ -182,14 +176,14 @@ class Connection(asyncio.Protocol):
             self.abort(Close.SLOW, "answers pile up")
             return False
         if answer:
-            self._transport.write(answer)
+            self.writer.write(answer)
         if parser.close_expected():
-            self._transport.close()
+            self.writer.close()
             return False
         return True
 
-    def _close_if_slow(self) -> None:
-        if self._transport.get_write_buffer_size() > MAX_BUFFER:
+    def close_if_slow(self) -> None:
+        if self.writer.get_write_buffer_size() > MAX_BUFFER:
             self.close(Close.SLOW, "too slow")
 
     def _end(self, code: int, reason: str) -> None:

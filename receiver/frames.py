@@ -6,7 +6,7 @@ here, because it is made once and then written to every connection that shares i
 
 from __future__ import annotations
 
-_FIN_TEXT, _FIN_CLOSE, _FIN_PING = 0x81, 0x88, 0x89
+_FIN_CLOSE, _FIN_PING = 0x88, 0x89
 _MAX_REASON_BYTES = 123  # a control frame's payload is 125 bytes, the code takes two
 
 PING = bytes((_FIN_PING, 0))
@@ -15,10 +15,10 @@ PING = bytes((_FIN_PING, 0))
 def text_frame(payload: bytes) -> bytes:
     size = len(payload)
     if size < 126:
-        return bytes((_FIN_TEXT, size)) + payload
+        return b"".join((b"\x81", size.to_bytes(1, "big"), payload))
     if size < 65536:
-        return bytes((_FIN_TEXT, 126)) + size.to_bytes(2, "big") + payload
-    return bytes((_FIN_TEXT, 127)) + size.to_bytes(8, "big") + payload
+        return b"".join((b"\x81\x7e", size.to_bytes(2, "big"), payload))
+    return b"".join((b"\x81\x7f", size.to_bytes(8, "big"), payload))
 
 
 def close_frame(code: int, reason: str) -> bytes:

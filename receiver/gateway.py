@@ -17,7 +17,7 @@ import structlog
 from receiver import metrics, notices
 from receiver.catch_up import CatchUp, Unavailable
 from receiver.heartbeat import Heartbeat
-from receiver.hub import Close, Event, Hub
+from receiver.hub import Close, Hub
 from receiver.repair import Repair
 from receiver.seen import SeenReports
 from receiver.shards import subscription_to
@@ -254,11 +254,11 @@ class Gateway:
 
     def hear(self, channel: Channel, message: bytes) -> None:
         feed = self.hub.get(channel)
-        if feed is None:
+        if feed is None or feed.hear_next(message):
             return
         said = parse_live(message)
         if isinstance(said, Entry):
-            if not feed.hear(Event(said.place, said.text)):
+            if not feed.hear(said):
                 self._repair.request(feed, "gap")
         elif isinstance(said, Seen):
             feed.see(said.place, notices.seen(channel, said.place))

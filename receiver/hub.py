@@ -16,12 +16,13 @@ import enum
 from typing import TYPE_CHECKING, Protocol
 
 from receiver.frames import text_frame
+from shared.cursors import Place
+from shared.log import text_following
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from shared.channels import Channel
-    from shared.cursors import Place
     from shared.log import Entry
 
 
@@ -50,36 +51,27 @@ class Repairing(enum.Enum):
     AGAIN = enum.auto()  # something happened since it began, so what it read may be too old
 
 
-class Event:
-    """One event on its way to browsers. Each transport's frame is made once, by the first that needs it."""
+class Writer(Protocol):
+    """The way to a browser; a transport of the loop."""
 
-    __slots__ = ("_websocket_frame", "place", "text")
-
-    def __init__(self, place: Place, text: bytes) -> None:
-        self.place = place
-        self.text = text
-        self._websocket_frame: bytes | None = None
-
-    @property
-    def websocket_frame(self) -> bytes:
-        if self._websocket_frame is None:
-            self._websocket_frame = text_frame(self.text)
-        return self._websocket_frame
+    def write(self, data: bytes, /) -> None:
+        """Send it without waiting."""
 
 
 class Subscriber(Protocol):
-    """A connection, as the hub sees it."""
+    """A connection, as the hub sees it. One that closes leaves its feeds at once."""
 
-    closed: bool
+    @property
+    def writer(self) -> Writer: ...
 
-    def hand_over(self, event: Event) -> None:
-        """Send it without waiting; closes itself where its browser is too slow."""
+    @property
+    def paused(self) -> bool:
+        """Its browser reads more slowly than is written."""
+
+    def close_if_slow(self) -> None: ...
 
     def tell(self, text: bytes) -> None:
-        """Send a CloudEvent that has no place: a reset, a seen."""
-
-    def close(self, code: Close, reason: str) -> None:
-        """The first reason wins."""
+        """Send one CloudEvent to this connection alone."""
 
 
 class Feed:
@@ -127,22 +119,35 @@ class Feed:
             return
         self.live = self.live[:at] + self.live[at + 1 :]
 
-    def hear(self, event: Event) -> bool:
+    def hear(self, event: Entry) -> bool:
         """Take a live event; False where the feed must be repaired first."""
-        place, at = event.place, self.place
-        self.expect(place)
-        if at is None or place <= at:
+        at = self.place
+        self.expect(event.place)
+        if at is None or event.place <= at:
             return True
-        if place.seq != at.seq + 1 or place.epoch != at.epoch:
+        if event.place != (at.epoch, at.seq + 1):
             return False
-        self.deliver(event)
+        self.deliver(event.place, event.text)
         return True
 
-    def deliver(self, event: Event) -> None:
+    def hear_next(self, message: bytes) -> bool:
+        """Take a live message if it is just the next event, as nearly all are; False where it is not."""
+        at = self.place
+        text = text_following(at, message) if at is not None else None
+        if at is None or text is None:
+            return False
+        self.deliver(Place(at.epoch, at.seq + 1), text)
+        return True
+
+    def deliver(self, place: Place, text: bytes) -> None:
         """Hand the next event to everyone who is live. That it is the next one, the caller has checked."""
-        self.place = event.place
+        self.place = place
+        # One frame for all, straight to their transports: a call more for each would cost as much again.
+        frame = text_frame(text)
         for subscriber in self.live:
-            subscriber.hand_over(event)
+            subscriber.writer.write(frame)
+            if subscriber.paused:
+                subscriber.close_if_slow()
 
     def reset(self, place: Place, notice: bytes) -> None:
         """Go on at another place, and tell everyone why."""
@@ -207,7 +212,3 @@ class Hub:
             del self._feeds[channel]
         if empty:
             self._unsubscribe(empty)
-
-
-def event_of(entry: Entry) -> Event:
-    return Event(entry.place, entry.text)

@@ -181,12 +181,17 @@ class Subscription:
             self._lost.set_result(why)
 
     def _take(self, reply: Any) -> None:
-        if not isinstance(reply, list) or len(reply) != 3:
+        try:
+            kind, name, value = reply
+        except (TypeError, ValueError):  # an error, or what Redis never sends here
             self._take_refusal(reply)
             return
-        kind, name, value = reply
         if kind == b"message" or kind == b"smessage":
-            self._take_message(name, value)
+            channel = self._channels.get(name)
+            if channel is not None:
+                self._listener.hear(channel, value)
+            elif name == self._probe:
+                self._take_probe()
         elif kind in (b"subscribe", b"ssubscribe"):
             self._take_confirmation(name)
         elif kind == b"sunsubscribe":
@@ -197,13 +202,6 @@ class Subscription:
 
     def _take_end(self, name: bytes) -> None:
         """A sharded subscription has ended; a classic one ends at our word alone."""
-
-    def _take_message(self, name: bytes, message: bytes | int) -> None:
-        channel = self._channels.get(name)
-        if channel is not None and isinstance(message, bytes):
-            self._listener.hear(channel, message)
-        elif name == self._probe:
-            self._take_probe()
 
     def _take_probe(self) -> None:
         self._heard_at = asyncio.get_running_loop().time()

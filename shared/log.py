@@ -331,6 +331,15 @@ def _log_read(head_reply: list[bytes | None], entries: list[tuple[bytes, list[by
     return LogRead(head, tuple(Entry(Place(head.epoch, int(id[:-2])), fields[1]) for id, fields in entries))
 
 
+def text_following(place: Place, message: bytes) -> bytes | None:
+    """The event's text, if this live message is the very next event after a place.
+
+    `parse_live` would tell the same, but takes several times as long: nearly every message is the next one.
+    """
+    prefix = b"%d %d {" % (place.epoch, place.seq + 1)
+    return message[len(prefix) - 1 :] if message.startswith(prefix) else None
+
+
 def parse_live(message: bytes) -> Entry | Seen | None:
     """What a live message says; None for what nobody of us has published."""
     if match := _LIVE.match(message):

@@ -16,8 +16,9 @@ from websockets.uri import parse_uri
 
 from receiver.connection import FRAMES_PER_HEARTBEAT, MAX_BUFFER, Connection
 from receiver.heartbeat import Heartbeat
-from receiver.hub import Close, Event
+from receiver.hub import Close, Feed
 from shared.auth import Identity
+from shared.channels import customer_channel
 from shared.cursors import Place
 from tests.waiting import await_until
 
@@ -111,12 +112,16 @@ async def world() -> AsyncIterator[World]:
     await await_until(lambda: bool(world.listener.ends))
 
 
-def event(size: int = 2) -> Event:
-    return Event(Place(1, 1), b"x" * size)
+def hand_over(connection: Connection, size: int = 2) -> None:
+    """An event of that size, as a hub does."""
+    feed = Feed(customer_channel("alice"))
+    feed.establish(Place(1, 0))
+    feed.join(connection)
+    feed.deliver(Place(1, 1), b"x" * size)
 
 
 async def test_event_arrives_as_one_text_frame(world: World) -> None:
-    world.connection.hand_over(event(300))
+    hand_over(world.connection, 300)
     frame = await world.browser.receive()
     assert (frame.opcode, frame.data) == (Opcode.TEXT, b"x" * 300)
 
@@ -179,7 +184,7 @@ async def test_close_of_the_browser_is_answered_and_ends_it(world: World) -> Non
 async def test_first_reason_to_close_wins_and_nothing_follows_it(world: World) -> None:
     world.connection.close(Close.UNAUTHENTICATED, "expired")
     world.connection.close(Close.SLOW, "too slow")
-    world.connection.hand_over(event())
+    hand_over(world.connection)
     assert await world.browser.receive_close() == CloseFrame(4401, "expired")
     await world.browser.flush()
     with contextlib.suppress(EOFError):
@@ -198,7 +203,7 @@ async def test_browser_that_does_not_answer_a_close_is_ended(world: World) -> No
 async def test_browser_that_reads_nothing_is_closed_with_bounded_memory(world: World) -> None:
     handed_over = 0
     while not world.connection.closed:
-        world.connection.hand_over(event(1_000))
+        hand_over(world.connection, 1_000)
         handed_over += 1
     assert world.connection.reason == (4408, "too slow")
     assert handed_over * 1_000 < 2 * MAX_BUFFER
@@ -208,7 +213,7 @@ async def test_browser_that_reads_nothing_is_closed_with_bounded_memory(world: W
 
 async def test_browser_that_stalls_with_little_to_read_is_closed_in_time(world: World) -> None:
     while not world.connection.paused:
-        world.connection.hand_over(event(1_000))
+        hand_over(world.connection, 1_000)
     world.tick(4)
     assert not world.connection.closed
     world.connection.heard = True  # it sends, but does not read
@@ -219,7 +224,7 @@ async def test_browser_that_stalls_with_little_to_read_is_closed_in_time(world: 
 async def test_browser_that_reads_again_stays(world: World) -> None:
     sent = 0
     while not world.connection.paused:
-        world.connection.hand_over(event(1_000))
+        hand_over(world.connection, 1_000)
         sent += 1
     waiting = asyncio.create_task(world.connection.wait_writable())
     for _ in range(sent):
@@ -238,7 +243,7 @@ async def test_too_many_frames_are_refused(world: World) -> None:
 
 async def test_pings_of_one_that_does_not_read_pile_up_nowhere(world: World) -> None:
     while not world.connection.paused:
-        world.connection.hand_over(event(1_000))
+        hand_over(world.connection, 1_000)
     world.browser.protocol.send_ping(b"x" * 125)
     await world.browser.flush()
     await await_until(lambda: world.listener.ends == [(4408, "answers pile up")])

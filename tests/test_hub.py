@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 
-from receiver.hub import Close, Event, Feed, Hub
+from receiver.hub import Feed, Hub
 from shared.channels import Channel, customer_channel
 from shared.cursors import Place
+from shared.log import Entry
 
 ALICE = customer_channel("alice")
 
@@ -13,22 +15,33 @@ class Recorder:
     """A subscriber that remembers."""
 
     def __init__(self) -> None:
-        self.closed = False
-        self.seqs: list[int] = []
+        self.paused = False
+        self.frames: list[bytes] = []
         self.told: list[bytes] = []
 
-    def hand_over(self, event: Event) -> None:
-        self.seqs.append(event.place.seq)
+    @property
+    def writer(self) -> Recorder:
+        return self
+
+    @property
+    def seqs(self) -> list[int]:
+        return [msgspec.json.decode(frame[2:])["seq"] for frame in self.frames]
+
+    def write(self, frame: bytes) -> None:
+        self.frames.append(frame)
 
     def tell(self, text: bytes) -> None:
         self.told.append(text)
 
-    def close(self, code: Close, reason: str) -> None:
-        self.closed = True
+    def close_if_slow(self) -> None: ...
 
 
-def event(seq: int, epoch: int = 1) -> Event:
-    return Event(Place(epoch, seq), b'{"seq":%d}' % seq)
+def event(seq: int, epoch: int = 1) -> Entry:
+    return Entry(Place(epoch, seq), b'{"seq":%d}' % seq)
+
+
+def message(seq: int, epoch: int = 1) -> bytes:
+    return b"%d %d %b" % (epoch, seq, event(seq).text)
 
 
 def feed_at(seq: int, *subscribers: Recorder) -> Feed:
@@ -53,8 +66,9 @@ class Slow(Recorder):
         super().__init__()
         self._hub = hub
         self._feed = feed
+        self.paused = True
 
-    def hand_over(self, event: Event) -> None:
+    def close_if_slow(self) -> None:
         self._hub.leave(self._feed, self)
 
     def tell(self, text: bytes) -> None:
@@ -130,9 +144,32 @@ def test_those_who_wait_for_the_place_are_told_once() -> None:
 
 
 def test_all_share_one_frame() -> None:
-    shared = event(1)
-    assert shared.websocket_frame is shared.websocket_frame
-    assert msgspec.json.decode(shared.websocket_frame[2:]) == {"seq": 1}
+    one, other = Recorder(), Recorder()
+    feed_at(41, one, other).hear(event(42))
+    assert one.frames[0] is other.frames[0]
+
+
+def test_message_of_the_next_event_is_handed_to_everyone_live() -> None:
+    one, other = Recorder(), Recorder()
+    feed = feed_at(41, one, other)
+    assert feed.hear_next(message(42))
+    assert feed.hear_next(message(43))
+    assert (one.seqs, other.seqs, feed.place) == ([42, 43], [42, 43], Place(1, 43))
+    assert one.frames[0][2:] == event(42).text
+
+
+@pytest.mark.parametrize(
+    "other", [message(43), message(41), message(42, epoch=2), message(420), b"1 42 []", b"seen 1 42", b""]
+)
+def test_message_of_anything_else_is_left_to_be_looked_at(other: bytes) -> None:
+    subscriber = Recorder()
+    feed = feed_at(41, subscriber)
+    assert not feed.hear_next(other)
+    assert (subscriber.frames, feed.place, feed.heard) == ([], Place(1, 41), None)
+
+
+def test_message_that_comes_before_the_place_is_known_is_left_to_be_looked_at() -> None:
+    assert not Feed(ALICE).hear_next(message(1))
 
 
 class Commands:
