@@ -135,6 +135,10 @@ class ReceiverSettings(Settings):
     def _check_secret(cls, secret: SecretStr | None) -> SecretStr | None:
         if secret and len(secret.get_secret_value().encode()) < _MIN_SECRET_BYTES:
             raise ValueError(f"at least {_MIN_SECRET_BYTES} bytes; `openssl rand -hex 32` makes them")
+        if secret:
+            from shared.auth import check_secret  # it brings PyJWT, which the sender does not need
+
+            check_secret(secret)
         return secret
 
     @field_validator("allowed_origins")

@@ -193,6 +193,12 @@ def test_secret_that_is_too_short(set: Set, faults: Faults) -> None:
     assert "at least 32 bytes" in faults(ReceiverSettings)[0]
 
 
+def test_public_key_as_secret_is_a_fault(set: Set, faults: Faults) -> None:
+    """Whoever knows it, and everybody may, could sign tokens."""
+    set(api_keys=KEY, jwt_secret="-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA\n-----END PUBLIC KEY-----\n")
+    assert "a key of another kind" in faults(ReceiverSettings)[0]
+
+
 @pytest.mark.parametrize(
     "origin", ["shop.example", "https://shop.example/", "https://shop.example/x", "*", "ftp://h"]
 )
