@@ -43,9 +43,10 @@ if TYPE_CHECKING:
 LOG_EVENTS = 200  # of one channel, in one look at its log
 _LOG_CHANNELS = 200  # in one pipeline
 _NEWEST_SECONDS = 1.0  # for the sender to say what is newest: the regular check waits for it
-# A crowd's questions: a command's worth of time for a pipeline, an HTTP request's for the sender.
-_GATHER_SECONDS = 0.001
-_GATHER_HISTORY_SECONDS = 0.005
+# A crowd's questions. A request costs as much as some hundred questions in one, so they wait for company: for
+# a fraction of what the crowd takes anyway. An HTTP request costs ten times what a pipeline does.
+_GATHER_SECONDS = 0.005
+_GATHER_HISTORY_SECONDS = 0.02
 
 Q = TypeVar("Q")
 A = TypeVar("A")

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 PROBE_SECONDS = 1.5
 SILENCE_SECONDS = 4.5  # three probes
-_GATHER_SECONDS = 0.001  # for the commands of a crowd to leave in one write
+_GATHER_SECONDS = 0.005  # for the commands of a crowd to leave in one write
 _MAX_BACKOFF_SECONDS = 2.0
 
 logger = structlog.get_logger(__name__)
