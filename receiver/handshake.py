@@ -16,7 +16,6 @@ import base64
 import binascii
 import hashlib
 import logging
-import socket
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import unquote
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
 EXTENSION = "orderbell.take_over"
 HANDSHAKE_SECONDS = 5.0
-_USER_TIMEOUT_MS = 20_000  # unacknowledged bytes end a connection after this, also with a closed window
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 logger = logging.getLogger(__name__)
@@ -64,7 +62,6 @@ class Handshake(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's are none by class
         self._connections.add(self)  # type: ignore[arg-type] # uvicorn lists only its own classes
         self._deadline = self._loop.call_later(HANDSHAKE_SECONDS, self._give_up)
-        _set_user_timeout(self._transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end()
@@ -210,11 +207,3 @@ def _scope(
         "subprotocols": [token.strip().decode("latin-1") for token in offered.split(b",") if token.strip()],
         "extensions": {"websocket.http.response": {}},
     }
-
-
-def _set_user_timeout(transport: asyncio.Transport) -> None:
-    sock = transport.get_extra_info("socket")
-    if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-        option = getattr(socket, "TCP_USER_TIMEOUT", None)
-        if option is not None:
-            sock.setsockopt(socket.IPPROTO_TCP, option, _USER_TIMEOUT_MS)

@@ -15,18 +15,20 @@ from __future__ import annotations
 
 import gc
 import resource
+import socket
 from typing import TYPE_CHECKING
 
 import structlog
 import uvicorn
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.utils import is_ssl
 
 from receiver.handshake import Handshake
 from shared.listening import url_of
 
 if TYPE_CHECKING:
     import asyncio
-    import socket
 
     from starlette.applications import Starlette
 
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 HEADER_SECONDS = 5.0  # for a request's whole head
 MAX_HEAD = 32 * 1024  # bytes; room for a large cookie and a token
+USER_TIMEOUT_MS = 20_000
 _OTHER_FILES = 100  # the listening socket, Redis, the sender, logs
 GRACE_SECONDS = 5  # for plain requests that are under way when the drain is over
 
@@ -45,7 +48,14 @@ class BoundedHttp(HttpToolsProtocol):
     """HTTP/1.1 with a deadline and a limit for what comes before a body."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        # What uvicorn's own does, but for the addresses: it takes them from the transport's socket object,
+        # which uvloop then keeps, with both addresses, for as long as the connection lives.
+        self.connections.add(self)
+        self.transport = transport
+        self.flow = FlowControl(transport)
+        self.server = transport.get_extra_info("sockname")[:2]
+        self.client = transport.get_extra_info("peername")[:2]
+        self.scheme = "https" if is_ssl(transport) else "http"
         self._head_bytes = 0
         self._in_head = True
         self._head_deadline = self.loop.call_later(HEADER_SECONDS, self._give_up)
@@ -112,8 +122,19 @@ def serve(app: Starlette, gateway: Gateway, settings: ReceiverSettings, listenin
         forwarded_allow_ips=list(settings.forwarded_allow_ips),
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
+    set_user_timeout(listening)
     logger.info("listening", url=url_of(listening))
     Server(config, gateway, settings.drain_seconds).run(sockets=[listening])
+
+
+def set_user_timeout(listening: socket.socket) -> None:
+    """Linux ends a connection whose browser acknowledges nothing for so long, also one with a closed window.
+
+    Every accepted connection inherits it.
+    """
+    option = getattr(socket, "TCP_USER_TIMEOUT", None)
+    if option is not None:
+        listening.setsockopt(socket.IPPROTO_TCP, option, USER_TIMEOUT_MS)
 
 
 def prepare_process(max_connections: int) -> None:
