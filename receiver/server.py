@@ -13,6 +13,7 @@ What it leaves open behind the WebSocket handshake doesn't concern us: receiver/
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import resource
 import socket
@@ -28,7 +29,6 @@ from receiver.handshake import Handshake
 from shared.listening import url_of
 
 if TYPE_CHECKING:
-    import asyncio
 
     from starlette.applications import Starlette
 
@@ -40,6 +40,7 @@ MAX_HEAD = 32 * 1024  # bytes; room for a large cookie and a token
 USER_TIMEOUT_MS = 20_000
 _OTHER_FILES = 100  # the listening socket, Redis, the sender, logs
 GRACE_SECONDS = 5  # for plain requests that are under way when the drain is over
+_TICK_SECONDS = 0.1  # as often as uvicorn looks whether a signal came
 
 logger = structlog.get_logger(__name__)
 
@@ -102,10 +103,16 @@ class Server(uvicorn.Server):
         for listening in sockets or []:
             listening.close()
         logger.info("draining", connections=self._gateway.heartbeat.count, seconds=self._drain_seconds)
-        if not self.force_exit:
-            await self._gateway.drain(self._drain_seconds)
+        await self._drain()
         await super().shutdown(sockets)
         self._captured_signals.clear()
+
+    async def _drain(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            drain = tasks.create_task(self._gateway.drain(self._drain_seconds))
+            while not drain.done() and not self.force_exit:
+                await asyncio.wait([drain], timeout=_TICK_SECONDS)
+            drain.cancel()
 
 
 def serve(app: Starlette, gateway: Gateway, settings: ReceiverSettings, listening: socket.socket) -> None:

@@ -7,6 +7,7 @@ import base64
 import contextlib
 import hashlib
 import os
+import signal
 import socket
 import sys
 import time
@@ -182,6 +183,17 @@ async def test_drain_says_bye_spreads_the_closes_and_exits_with_0(module_process
     assert all(client.notices[-1]["type"] == "orderbell.bye" for client in clients)
     assert ends[-1] - ends[0] > 0.8
     assert took < 8
+
+
+@pytest.mark.usefixtures("gateway")  # it has a sender
+async def test_second_interrupt_skips_the_rest_of_the_drain(module_processes: Processes) -> None:
+    gateway = module_processes.start_receiver(drain_seconds="30")
+    token = module_processes.token("alice")
+    async with connected(gateway, token), connected(gateway, token), connected(gateway, token):
+        gateway.process.send_signal(signal.SIGINT)
+        await await_until(lambda: gateway.records("draining"))
+        gateway.process.send_signal(signal.SIGINT)
+        assert await asyncio.to_thread(gateway.process.wait, 8) == 0
 
 
 async def test_draining_gateway_is_not_ready_and_takes_nobody(module_processes: Processes) -> None:
