@@ -14,16 +14,22 @@ import subprocess
 import sys
 import time
 
-GRACE_SECONDS = 3  # between SIGTERM and SIGKILL; Ctrl-C and all else have ended within five
+GRACE_SECONDS = 3.0  # between SIGTERM and SIGKILL; Ctrl-C and all else have ended within five
 
 
 class Guard:
     """`with Guard() as guard: Popen(…, process_group=guard.group)`"""
 
+    def __init__(self, grace_seconds: float = GRACE_SECONDS) -> None:
+        """`grace_seconds` between SIGTERM and SIGKILL, for children that have something to end."""
+        self._grace_seconds = grace_seconds
+
     def __enter__(self) -> Guard:
         # By path and with -I -S: it starts in some 15 ms and needs nothing but the standard library.
         self.process = subprocess.Popen(
-            [sys.executable, "-I", "-S", __file__], stdin=subprocess.PIPE, process_group=0
+            [sys.executable, "-I", "-S", __file__, str(self._grace_seconds)],
+            stdin=subprocess.PIPE,
+            process_group=0,
         )
         return self
 
@@ -38,15 +44,15 @@ class Guard:
         self.process.communicate()
 
 
-def _wait_and_end() -> None:
+def _wait_and_end(grace_seconds: float) -> None:
     for quiet in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(quiet, signal.SIG_IGN)
     while os.read(0, 1):
         pass
     os.killpg(0, signal.SIGTERM)
-    time.sleep(GRACE_SECONDS)
+    time.sleep(grace_seconds)
     os.killpg(0, signal.SIGKILL)
 
 
 if __name__ == "__main__":
-    _wait_and_end()
+    _wait_and_end(float(sys.argv[1]))

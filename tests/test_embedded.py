@@ -26,8 +26,8 @@ BINARIES = [binary for binary in (wheel_server(), path_server()) if binary]
 PARENT = """
 import subprocess, sys, time
 from shared.guard import Guard
-with Guard() as guard:
-    child = subprocess.Popen(sys.argv[1:], process_group=guard.group)
+with Guard(float(sys.argv[1])) as guard:
+    child = subprocess.Popen(sys.argv[2:], process_group=guard.group)
     print(guard.process.pid, child.pid, flush=True)
     time.sleep(600)
 """
@@ -76,10 +76,13 @@ def test_free_port_is_free_and_taken_port_is_not() -> None:
         assert port_in_use("127.0.0.1", port)
 
 
-def parent_of(*command: str) -> tuple[subprocess.Popen[str], int, int]:
+def parent_of(*command: str, grace_seconds: float = GRACE_SECONDS) -> tuple[subprocess.Popen[str], int, int]:
     """A process that has started this command, the guard's id and the command's."""
     parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, *command], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", PARENT, str(grace_seconds), *command],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert parent.stdout is not None
     guard, child = map(int, parent.stdout.readline().split())
@@ -110,10 +113,10 @@ def test_children_are_asked_before_they_are_killed(tmp_path: Path) -> None:
 
 
 def test_child_that_ignores_sigterm_goes_after_the_grace() -> None:
-    parent, _, child = parent_of(sys.executable, "-c", STUBBORN)
+    parent, _, child = parent_of(sys.executable, "-c", STUBBORN, grace_seconds=0.5)
     with parent:
         parent.kill()
-    wait_until(lambda: not running(child), timeout=GRACE_SECONDS + 5)
+    wait_until(lambda: not running(child), timeout=GRACE_SECONDS - 0.5)
 
 
 def test_leaving_the_guard_ends_whoever_is_left() -> None:
