@@ -73,13 +73,18 @@ def _to_json(event: EventDict, default: Callable[[object], object]) -> str:
 
 
 class _Lines:
-    """What structlog logs to in the end: standard error, a line at a time, whatever the level."""
+    """What structlog logs to in the end: standard error, whatever the level.
+
+    A line and its end go in one write, so that those of several processes don't mix: unbuffered, as in our
+    image, `print` takes two.
+    """
 
     def __init__(self, name: str = "") -> None:
         self.name = name
 
     def msg(self, line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
 
     debug = info = warning = error = critical = exception = msg
 

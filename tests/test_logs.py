@@ -71,3 +71,16 @@ def test_console_format_is_for_people() -> None:
     assert "published" in line
     assert "events=3" in line
     assert "\x1b" not in line  # no colours where it is no terminal
+
+
+def test_line_and_its_end_are_one_write_so_that_those_of_several_processes_do_not_mix() -> None:
+    (count,) = logged("""
+import sys
+class Writes(list):
+    write = list.append
+    def flush(self): pass
+sys.stderr = writes = Writes()
+logger.info("published")
+print(len(writes), file=sys.__stderr__)
+""")
+    assert count == "1"
