@@ -26,7 +26,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.utils import is_ssl
 
 from receiver.handshake import Handshake
-from shared.listening import url_of
+from shared.listening import BACKLOG, url_of
 
 if TYPE_CHECKING:
 
@@ -128,6 +128,7 @@ def serve(app: Starlette, gateway: Gateway, settings: ReceiverSettings, listenin
         proxy_headers=True,
         forwarded_allow_ips=list(settings.forwarded_allow_ips),
         timeout_graceful_shutdown=GRACE_SECONDS,
+        backlog=BACKLOG,
     )
     set_user_timeout(listening)
     logger.info("listening", url=url_of(listening))
