@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
-import prometheus_client
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from redis.exceptions import RedisError
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from contextlib import AbstractAsyncContextManager
 
+    from prometheus_client import CollectorRegistry
     from starlette.requests import Request
 
     from receiver.authentication import Authentication, Origins
@@ -40,9 +41,10 @@ def create_app(
     origins: Origins,
     development: Development | None,
     resources: Sequence[AbstractAsyncContextManager[object]],
+    registry: CollectorRegistry,
 ) -> Starlette:
     """`development` is given in development mode alone; `resources` are closed when the app ends."""
-    http = Http(gateway, authentication, tickets, origins)
+    http = Http(gateway, authentication, tickets, origins, registry)
     websocket = WebSocketTransport(gateway, authentication, origins)
     routes: list[BaseRoute] = [
         WebSocketRoute("/events", websocket.endpoint),
@@ -101,12 +103,18 @@ class Http:
     """The endpoints that are answered at once."""
 
     def __init__(
-        self, gateway: Gateway, authentication: Authentication, tickets: Tickets, origins: Origins
+        self,
+        gateway: Gateway,
+        authentication: Authentication,
+        tickets: Tickets,
+        origins: Origins,
+        registry: CollectorRegistry,
     ) -> None:
         self._gateway = gateway
         self._authentication = authentication
         self._tickets = tickets
         self._origins = origins
+        self._registry = registry
 
     async def upgrade_required(self, request: Request) -> Response:
         raise Problem(
@@ -143,4 +151,4 @@ class Http:
         return JSONResponse(body, 200 if gateway.ready else 503)
 
     async def metrics(self, request: Request) -> Response:
-        return Response(prometheus_client.generate_latest(), media_type=prometheus_client.CONTENT_TYPE_LATEST)
+        return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
