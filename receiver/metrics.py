@@ -1,10 +1,16 @@
-"""What a gateway counts. No label ever holds a customer, an order or a channel."""
+"""What a gateway counts. No label ever holds a customer, an order or a channel.
+
+Where several workers share a port, each tells the figures of all: counters add up, also those of workers
+that have died; a gauge says how those that live are put together. See receiver/worker.py.
+"""
 
 from __future__ import annotations
 
 from prometheus_client import Counter, Gauge
 
-connections = Gauge("orderbell_connections", "Connections that are open", ["transport"])
+connections = Gauge(
+    "orderbell_connections", "Connections that are open", ["transport"], multiprocess_mode="livesum"
+)
 opened = Counter("orderbell_connections_opened", "Connections that were authenticated", ["transport"])
 websocket_connections = connections.labels("websocket")  # bound once: a look-up of labels takes 5 µs
 websocket_opened = opened.labels("websocket")
@@ -15,6 +21,10 @@ resets = Counter("orderbell_resets", "Cursors that could not be honoured", ["rea
 repairs = Counter("orderbell_feed_repairs", "Feeds that had to read what they missed", ["cause"])
 history_reads = Counter("orderbell_history_reads", "Channels read from the sender, not from Redis")
 subscription_losses = Counter("orderbell_subscription_losses", "Times that Redis was no longer heard")
-feeds = Gauge("orderbell_feeds", "Channels that this gateway is subscribed to")
-pull_mode = Gauge("orderbell_pull_mode", "1 while events are pulled from the sender, Redis being away")
+feeds = Gauge("orderbell_feeds", "Channels that this gateway is subscribed to", multiprocess_mode="livesum")
+pull_mode = Gauge(
+    "orderbell_pull_mode",
+    "1 while events are pulled from the sender, Redis being away",
+    multiprocess_mode="livemax",
+)
 seen_reports = Counter("orderbell_seen_reports", "Seen cursors passed on to the sender")

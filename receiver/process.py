@@ -21,6 +21,8 @@ from shared.log import Names
 from shared.logs import configure_logs
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from prometheus_client import CollectorRegistry
 
     from shared.settings import ReceiverSettings
@@ -36,8 +38,9 @@ def run(
     *,
     name: str,
     registry: CollectorRegistry = REGISTRY,
+    leaving: Callable[[], None] = lambda: None,
 ) -> None:
-    """`registry` is what /metrics tells."""
+    """`registry` is what /metrics tells. `leaving` is called before the drain: it takes nobody any more."""
     configure_logs(settings.log_format, settings.log_level, "receiver")
     # No retries: while Redis fails, the sender's history is asked instead.
     redis = connect(settings.redis_url, retries=0)
@@ -56,4 +59,4 @@ def run(
     origins = Origins(settings.allowed_origins)
     app = create_app(gateway, authentication, tickets, origins, development, resources, registry)
     prepare_process(settings.max_connections)
-    serve(app, gateway, settings, listening)
+    serve(app, gateway, settings, listening, leaving)

@@ -29,6 +29,7 @@ from receiver.handshake import Handshake
 from shared.listening import BACKLOG, url_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
 
     from starlette.applications import Starlette
 
@@ -91,10 +92,13 @@ class BoundedHttp(HttpToolsProtocol):
 class Server(uvicorn.Server):
     """Drains the gateway before it shuts down, and exits with 0 when it was asked to end."""
 
-    def __init__(self, config: uvicorn.Config, gateway: Gateway, drain_seconds: float) -> None:
+    def __init__(
+        self, config: uvicorn.Config, gateway: Gateway, drain_seconds: float, leaving: Callable[[], None]
+    ) -> None:
         super().__init__(config)
         self._gateway = gateway
         self._drain_seconds = drain_seconds
+        self._leaving = leaving
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._gateway.draining = True  # not ready, before anybody is sent away
@@ -102,6 +106,7 @@ class Server(uvicorn.Server):
             server.close()
         for listening in sockets or []:
             listening.close()
+        self._leaving()
         logger.info("draining", connections=self._gateway.heartbeat.count, seconds=self._drain_seconds)
         await self._drain()
         await super().shutdown(sockets)
@@ -115,8 +120,14 @@ class Server(uvicorn.Server):
             drain.cancel()
 
 
-def serve(app: Starlette, gateway: Gateway, settings: ReceiverSettings, listening: socket.socket) -> None:
-    """Run until SIGTERM or SIGINT; a second SIGINT skips the drain."""
+def serve(
+    app: Starlette,
+    gateway: Gateway,
+    settings: ReceiverSettings,
+    listening: socket.socket,
+    leaving: Callable[[], None],
+) -> None:
+    """Run until SIGTERM or SIGINT; a second SIGINT skips the drain. `leaving` is called before it."""
     config = uvicorn.Config(
         app,
         http=BoundedHttp,
@@ -132,7 +143,7 @@ def serve(app: Starlette, gateway: Gateway, settings: ReceiverSettings, listenin
     )
     set_user_timeout(listening)
     logger.info("listening", url=url_of(listening))
-    Server(config, gateway, settings.drain_seconds).run(sockets=[listening])
+    Server(config, gateway, settings.drain_seconds, leaving).run(sockets=[listening])
 
 
 def set_user_timeout(listening: socket.socket) -> None:

@@ -127,8 +127,8 @@ class ReceiverSettings(Settings):
     allowed_origins: CommaSeparated = ()  # beside the gateway's own, as `https://shop.example`
     drain_seconds: float = Field(10, ge=0, le=600)
     heartbeat_seconds: float = Field(20, ge=1, le=300)  # below the 60 s after which common proxies cut
-    max_connections: int = Field(10_000, ge=1)  # of one gateway
-    max_connections_per_customer: int = Field(50, ge=1)
+    max_connections: int = Field(10_000, ge=1)  # of one gateway; of each worker where there are several
+    max_connections_per_customer: int = Field(50, ge=1)  # the same
 
     @field_validator("jwt_secret")
     @classmethod

@@ -44,9 +44,11 @@ class ServiceProcess:
         log: Path,
         group: int,
         *,
+        arguments: tuple[str, ...] = (),
         without: str | None = None,
     ) -> None:
         self.service = service
+        self._arguments = arguments
         # With a safeguard switched off, to prove that it is needed; see tests/chaos/without.py.
         self._module = (service,) if without is None else ("tests.chaos.without", without, service)
         self.port = port
@@ -59,7 +61,7 @@ class ServiceProcess:
     def start(self, *, wait_ready: bool = True) -> None:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", *self._module, "--port", str(self.port)],
+                [sys.executable, "-m", *self._module, "--port", str(self.port), *self._arguments],
                 cwd=REPOSITORY,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
@@ -162,18 +164,22 @@ class Processes:
         *,
         sender: SenderProcess | None = None,
         port: int | None = None,
+        workers: int = 1,
         wait_ready: bool = True,
         without: str | None = None,
         **settings: str,
     ) -> ReceiverProcess:
-        """A gateway of this sender, else of the one started last."""
+        """A gateway of this sender, else of the one started last. Of several workers, one is ready."""
         defaults = {"jwt_secret": self.jwt_secret, "drain_seconds": "0.2"}
         if sender := sender or self._last_sender():
             defaults["sender_url"] = sender.url
         environment = self._environment({**defaults, **settings})
         port = port or free_port()
         log = self._log("receiver")
-        gateway = ReceiverProcess("receiver", port, environment, log, self._group, without=without)
+        arguments = ("--workers", str(workers)) if workers > 1 else ()
+        gateway = ReceiverProcess(
+            "receiver", port, environment, log, self._group, arguments=arguments, without=without
+        )
         self.all.append(gateway)
         gateway.start(wait_ready=wait_ready)
         return gateway
