@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import resource
-import socket
 from typing import TYPE_CHECKING
 
 import structlog
@@ -29,6 +28,7 @@ from receiver.handshake import Handshake
 from shared.listening import BACKLOG, url_of
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
     from starlette.applications import Starlette
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 HEADER_SECONDS = 5.0  # for a request's whole head
 MAX_HEAD = 32 * 1024  # bytes; room for a large cookie and a token
-USER_TIMEOUT_MS = 20_000
 _OTHER_FILES = 100  # the listening socket, Redis, the sender, logs
 GRACE_SECONDS = 5  # for plain requests that are under way when the drain is over
 _TICK_SECONDS = 0.1  # as often as uvicorn looks whether a signal came
@@ -141,19 +140,8 @@ def serve(
         timeout_graceful_shutdown=GRACE_SECONDS,
         backlog=BACKLOG,
     )
-    set_user_timeout(listening)
     logger.info("listening", url=url_of(listening))
     Server(config, gateway, settings.drain_seconds, leaving).run(sockets=[listening])
-
-
-def set_user_timeout(listening: socket.socket) -> None:
-    """Linux ends a connection whose browser acknowledges nothing for so long, also one with a closed window.
-
-    Every accepted connection inherits it.
-    """
-    option = getattr(socket, "TCP_USER_TIMEOUT", None)
-    if option is not None:
-        listening.setsockopt(socket.IPPROTO_TCP, option, USER_TIMEOUT_MS)
 
 
 def prepare_process(max_connections: int) -> None:

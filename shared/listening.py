@@ -7,6 +7,7 @@ import socket
 import sys
 
 BACKLOG = 4096  # connections that wait to be accepted: a gateway's browsers may all come at once
+USER_TIMEOUT_MS = 20_000
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -44,4 +45,10 @@ def url_of(listening: socket.socket) -> str:
 
 def _listen(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=BACKLOG, reuse_port=reuse_port)
+    listening = socket.create_server((host, port), family=family, backlog=BACKLOG, reuse_port=reuse_port)
+    # Linux ends a connection whose other end acknowledges nothing for so long, also one that closed its
+    # window. Every accepted connection inherits it.
+    option = getattr(socket, "TCP_USER_TIMEOUT", None)
+    if option is not None:
+        listening.setsockopt(socket.IPPROTO_TCP, option, USER_TIMEOUT_MS)
+    return listening

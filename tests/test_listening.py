@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from shared.listening import join, listen, listen_together, url_of
+from shared.listening import USER_TIMEOUT_MS, join, listen, listen_together, url_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -85,3 +85,10 @@ def test_nobody_joins_a_socket_that_is_alone() -> None:
 def test_all_have_the_port_that_the_first_was_given() -> None:
     with together(3) as sockets:
         assert len({url_of(listening) for listening in sockets}) == 1
+
+
+def test_accepted_connections_inherit_the_deadline_for_what_is_not_acknowledged() -> None:
+    with listen("127.0.0.1", 0) as listening:
+        with socket.create_connection(listening.getsockname()), listening.accept()[0] as accepted:
+            option = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+    assert option == USER_TIMEOUT_MS

@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import os
 import signal
-import socket
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ import httpx2
 import pytest
 
 from receiver.handshake import HANDSHAKE_SECONDS
-from receiver.server import HEADER_SECONDS, MAX_HEAD, USER_TIMEOUT_MS, set_user_timeout
+from receiver.server import HEADER_SECONDS, MAX_HEAD
 from tests.waiting import await_until
 from tests.websocket_client import connected
 
@@ -229,11 +228,3 @@ async def test_port_in_use_is_one_line_and_exit_code_2(gateway: ReceiverProcess)
 def test_handshake_deadline_is_above_that_of_the_first_message() -> None:
     """In-band authentication happens after the handshake, with a deadline of its own."""
     assert HANDSHAKE_SECONDS <= HEADER_SECONDS
-
-
-def test_accepted_connections_inherit_the_deadline_for_what_is_not_acknowledged() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        set_user_timeout(listening)
-        with socket.create_connection(listening.getsockname()), listening.accept()[0] as accepted:
-            option = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
-    assert option == USER_TIMEOUT_MS
