@@ -7,9 +7,10 @@ pipelines. While Redis is away the sender is asked instead, more often: pull mod
 A Redis that answers may still be the wrong one: after a split, say, the senders publish into one and we look
 into the other, where nothing moves and nothing is missing. Or no sender can reach it. So with each check the
 sender is asked, too, what is the newest event that should be in Redis; if that is not in ours at the next
-check, seconds later, it is pull mode until it is. Such a gateway stays ready: it serves a second late, and
-whether another would do better it can't know. If all are behind, which is what a sender cut off from Redis
-looks like, to take all of them out of the balancer would turn late alerts into none.
+check, seconds later, it is pull mode until it is. The same holds for a Redis that we hear, and that refuses
+to be read. Such a gateway stays ready: it serves a second late, and whether another would do better it can't
+know. If all are behind, which is what a sender cut off from Redis looks like, to take all of them out of the
+balancer would turn late alerts into none.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ class Repair:
         if self._hears():
             await self._look()
         else:
-            self._due = _NOTHING
+            # Both are found out anew once it is heard.
+            self._due, self._catch_up.behind = _NOTHING, False
             self._pull()
 
     def _pause(self) -> float:
@@ -81,21 +83,29 @@ class Repair:
     async def _look(self) -> None:
         """Look whether anything was missed, or everything is."""
         try:
-            newest = await self._log.newest()
-        except (RedisError, OSError, TimeoutError):
-            return  # the subscription notices the same, and then we pull
-        self.learn_epoch(newest.epoch)
-        self._note_behind(behind=newest < self._due)
+            behind = await self._compare()
+        except (RedisError, OSError, TimeoutError) as error:
+            behind = True  # the subscription may hear it all the same: it passes on, and refuses to be read
+            if not self._catch_up.behind:
+                logger.warning("redis can't be read", why=str(error) or "no answer in time")
+        self._note_behind(behind=behind)
         if self._catch_up.behind:
             self._pull()
-        else:
-            await self._check_heads()
         self._due = await self._catch_up.newest()
+
+    async def _compare(self) -> bool:
+        """Request the repair of what Redis shows to be missing; whether it lacks things itself."""
+        newest = await self._log.newest()
+        self.learn_epoch(newest.epoch)
+        if newest < self._due:
+            return True
+        await self._check_heads()
+        return False
 
     def _note_behind(self, *, behind: bool) -> None:
         """Log a change, once."""
         if behind and not self._catch_up.behind:
-            logger.warning("redis lacks what the sender has published; events are pulled")
+            logger.warning("redis does not say what the sender has published; events are pulled")
         if self._catch_up.behind and not behind:
             logger.info("redis has what the sender has published")
         self._catch_up.behind = behind
@@ -134,21 +144,16 @@ class Repair:
         metrics.pull_mode.set(0)
         feeds = [feed for feed in self._hub.feeds if feed.repair is Repairing.NO]
         for start in range(0, len(feeds), _CHANNELS_PER_PIPELINE):
-            if not await self._check(feeds[start : start + _CHANNELS_PER_PIPELINE]):
-                return  # the subscription notices the same, and then we pull
+            await self._check(feeds[start : start + _CHANNELS_PER_PIPELINE])
             await asyncio.sleep(_BREATH_SECONDS)
 
-    async def _check(self, feeds: Sequence[Feed]) -> bool:
-        """Compare some feeds with their heads; False where Redis does not answer."""
+    async def _check(self, feeds: Sequence[Feed]) -> None:
+        """Compare some feeds with their heads."""
         places = [feed.place for feed in feeds]
-        try:
-            heads = await self._log.heads([feed.channel for feed in feeds])
-        except (RedisError, OSError, TimeoutError):
-            return False
+        heads = await self._log.heads([feed.channel for feed in feeds])
         for feed, place, head in zip(feeds, places, heads, strict=True):
             if _is_out_of_place(feed, place, head):
                 self.request(feed, "check")
-        return True
 
     def learn_epoch(self, epoch: int) -> None:
         """The database went back: every cursor of before must be judged anew, of quiet channels too."""

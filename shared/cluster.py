@@ -184,6 +184,10 @@ class ClusterPipelines:
 
     async def execute(self, commands: Sequence[Command]) -> list[Any]:
         """One reply for each command. Raises redis-py's errors and `TimeoutError`: the first that is left."""
+        return accepted(await self.ask(commands))
+
+    async def ask(self, commands: Sequence[Command]) -> list[Any]:
+        """As `execute`, but what fails has its error among the replies."""
         if not commands:
             return []
         cluster = self._cluster
@@ -197,7 +201,7 @@ class ClusterPipelines:
             again = await self._try_again([commands[n] for n in failed], [replies[n] for n in failed])
             for n, reply in zip(failed, again, strict=True):
                 replies[n] = reply
-        return accepted(replies)
+        return replies
 
     async def probe(self, name: str | bytes) -> None:
         """Publish an empty message, through the node that has the name's slot."""

@@ -23,16 +23,20 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import structlog
 from redis.exceptions import RedisError
 
 from shared.channels import Channel
 from shared.cursors import Place
+from shared.wire import Refused, accepted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from shared.cluster import AnyPipelines
-    from shared.wire import Command, Refused
+    from shared.wire import Command
+
+logger = structlog.get_logger(__name__)
 
 LOG_LENGTH = 1_000  # events a channel keeps in Redis; those before are read from the database
 LOG_SECONDS = 24 * 3600
@@ -228,10 +232,17 @@ class LogWriter:
     async def advance(self, newest: Generation) -> Generation:
         """Note the newest event published; what Redis knew before, zeros where it knew nothing.
 
-        It never goes back: what was known may be newer.
+        It never goes back: what was known may be newer. What no sender of ours has written there is begun
+        anew, or nothing would be published any more.
         """
-        [(epoch, position, identity)] = await self._run(_ADVANCE, [(1, self._names.generation(), *newest)])
-        return Generation(int(epoch), int(position), identity.decode())
+        try:
+            return await self._advance(newest)
+        except Refused as refusal:
+            if not blames_what_was_sent(refusal):
+                raise
+            logger.warning("redis' note of the newest event is spoilt; it is begun anew", why=str(refusal))
+        await self._pipelines.execute([("DEL", self._names.generation())])
+        return await self._advance(newest)
 
     async def rehearse(self) -> None:
         """Publish an event that nobody hears, in a channel that is gone at once. Raises as `publish` does."""
@@ -242,6 +253,10 @@ class LogWriter:
     async def forget(self, channel: Channel) -> None:
         """As if nothing of the channel had been published: whoever wants to know asks the history."""
         await self._pipelines.execute([("DEL", self._names.log(channel), self._names.head(channel))])
+
+    async def _advance(self, newest: Generation) -> Generation:
+        [(epoch, position, identity)] = await self._run(_ADVANCE, [(1, self._names.generation(), *newest)])
+        return Generation(int(epoch), int(position), identity.decode())
 
     async def _run(self, script: str, calls: Sequence[Command]) -> list[Any]:
         """The script once for each call: its number of keys, keys and arguments."""
@@ -266,7 +281,8 @@ def _prepared(script: str, publish_command: str) -> tuple[str, str]:
 class LogReader:
     """Reads channels' logs. Many channels in one call cost one round trip.
 
-    Methods raise redis-py's errors and `TimeoutError`.
+    A key that is of another kind than ours says nothing of its channel, and spoils no other channel's answer.
+    Methods raise redis-py's errors and `TimeoutError`: Redis is away, or refuses to be read.
     """
 
     def __init__(self, pipelines: AnyPipelines, names: Names) -> None:
@@ -275,7 +291,7 @@ class LogReader:
 
     async def heads(self, channels: Sequence[Channel]) -> list[Place | None]:
         commands = [("HMGET", self._names.head(channel), "epoch", "seq") for channel in channels]
-        return [_head(reply) for reply in await self._pipelines.execute(commands)]
+        return [_head(reply) for reply in await self._ask(commands)]
 
     async def known(self, channels: Sequence[Channel]) -> list[Known]:
         """Head and seen place of each, where Redis knows them."""
@@ -283,19 +299,19 @@ class LogReader:
         for channel in channels:
             commands.append(("HMGET", self._names.head(channel), "epoch", "seq"))
             commands.append(("GET", self._names.seen(channel)))
-        replies = await self._pipelines.execute(commands)
+        replies = await self._ask(commands)
         pairs = zip(replies[::2], replies[1::2], strict=True)
         return [Known(_head(head), _seen(seen)) for head, seen in pairs]
 
     async def newest(self) -> Generation:
         """The newest event that a sender has published; zeros where Redis does not know."""
-        command = ("HMGET", self._names.generation(), "epoch", "position")
-        [(epoch, position)] = await self._pipelines.execute([command])
+        [reply] = await self._ask([("HMGET", self._names.generation(), "epoch", "position")])
+        epoch, position = reply or (None, None)
         return Generation(int(epoch or 0), int(position or 0))
 
     async def seen(self, channels: Sequence[Channel]) -> list[Place | None]:
         """How far each customer has seen; None where Redis does not know."""
-        replies = await self._pipelines.execute([("GET", self._names.seen(channel)) for channel in channels])
+        replies = await self._ask([("GET", self._names.seen(channel)) for channel in channels])
         return [_seen(reply) for reply in replies]
 
     async def read(self, channels: Sequence[tuple[Channel, int]], *, limit: int) -> list[LogRead]:
@@ -304,8 +320,13 @@ class LogReader:
         for channel, seq in channels:
             commands.append(("HMGET", self._names.head(channel), "epoch", "seq"))
             commands.append(("XRANGE", self._names.log(channel), f"{seq + 1}-0", "+", "COUNT", limit))
-        replies = await self._pipelines.execute(commands)
+        replies = await self._ask(commands)
         return [_log_read(head, entries) for head, entries in zip(replies[::2], replies[1::2], strict=True)]
+
+    async def _ask(self, commands: Sequence[Command]) -> list[Any]:
+        """A reply for each; None for a key of another kind."""
+        replies = await self._pipelines.ask(commands)
+        return accepted([None if _is_of_another_kind(reply) else reply for reply in replies])
 
 
 def blames_what_was_sent(refusal: Refused) -> bool:
@@ -314,8 +335,12 @@ def blames_what_was_sent(refusal: Refused) -> bool:
     return text.startswith(("ERR", "WRONGTYPE")) and not _STATE.search(text)
 
 
-def _head(reply: list[bytes | None]) -> Place | None:
-    epoch, seq = reply
+def _is_of_another_kind(reply: object) -> bool:
+    return isinstance(reply, Exception) and str(reply).startswith("WRONGTYPE")
+
+
+def _head(reply: list[bytes | None] | None) -> Place | None:
+    epoch, seq = reply or (None, None)
     return Place(int(epoch), int(seq)) if epoch and seq else None
 
 
@@ -323,9 +348,11 @@ def _seen(reply: bytes | None) -> Place | None:
     return Place(*map(int, reply.split(b"."))) if reply else None
 
 
-def _log_read(head_reply: list[bytes | None], entries: list[tuple[bytes, list[bytes]]]) -> LogRead:
+def _log_read(
+    head_reply: list[bytes | None] | None, entries: list[tuple[bytes, list[bytes]]] | None
+) -> LogRead:
     head = _head(head_reply)
-    if head is None:  # a log without its head says nothing about its epoch
+    if head is None or entries is None:  # a log without its head says nothing about its epoch
         return LogRead(None, ())
     # An entry is its id and its one field `e` with the value.
     return LogRead(head, tuple(Entry(Place(head.epoch, int(id[:-2])), fields[1]) for id, fields in entries))

@@ -18,6 +18,7 @@ from receiver.repair import Repair
 from shared.channels import Channel, customer_channel
 from shared.cursors import Cursor, Place
 from shared.log import Entry, Generation, LogRead, LogReader
+from shared.wire import Refused
 from tests.waiting import await_until
 
 if TYPE_CHECKING:
@@ -424,6 +425,41 @@ async def test_redis_that_comes_back_empty_is_not_behind(
     looks, world.published, world.noted, world.redis_up = world.looks, 0, 0, True
     await await_until(lambda: world.looks > looks + 3)
     assert not world.catch_up.behind
+
+
+class Refusing(WorldLog):
+    """Of a Redis that passes messages on and refuses to be read."""
+
+    newest_too = False
+
+    async def newest(self) -> Generation:
+        if self.newest_too:
+            self._world.looks += 1
+            raise Refused("NOPERM this user has no permissions to run the 'hmget' command")
+        return await super().newest()
+
+    async def heads(self, channels: Sequence[Channel]) -> list[Place | None]:
+        raise Refused("NOPERM this user has no permissions to run the 'hmget' command")
+
+
+@pytest.mark.parametrize("newest_too", [True, False])
+async def test_redis_that_is_heard_and_refuses_to_be_read_is_pulled_for_until_it_does_not(
+    running: list[asyncio.Task[None]], monkeypatch: pytest.MonkeyPatch, *, newest_too: bool
+) -> None:
+    monkeypatch.setattr(repair, "CHECK_SECONDS", 0.01)
+    monkeypatch.setattr(repair, "PULL_SECONDS", 0.01)
+    world = World(0)
+    world.database, world.log, world.head = 3, [1, 2, 3], 3
+    reading = world.repair._log
+    world.repair._log = refusing = Refusing(world)
+    refusing.newest_too = newest_too
+    feed = await start(world, running)
+    browser = Browser(Place(1, 3))
+    await world.catch_up.join(browser.as_connection(), feed, browser.start)
+    world.database = 5
+    await await_until(lambda: browser.seqs == [4, 5])
+    world.repair._log = reading
+    await await_until(lambda: not world.catch_up.behind)
 
 
 async def test_message_of_an_event_that_never_was_does_not_hold_a_feed_up(

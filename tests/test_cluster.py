@@ -107,6 +107,17 @@ async def test_channels_of_all_nodes_are_published_and_read_in_one_call(
     assert {read.entries for read in found} == {(first, second)}
 
 
+async def test_spoilt_head_hides_no_other(pipelines: ClusterPipelines, key_prefix: str) -> None:
+    names = Names(key_prefix)
+    channels = [customer_channel(str(n)) for n in range(50)]
+    await LogWriter(pipelines, names).publish(
+        [(channel, [Entry(Place(1, 1), b"{}")]) for channel in channels]
+    )
+    await pipelines.execute([("SET", names.head(channels[7]), "text")])
+    heads = await LogReader(pipelines, names).heads(channels)
+    assert [n for n, head in enumerate(heads) if head is None] == [7]
+
+
 async def test_command_that_is_refused_for_itself_is_told_and_not_repeated(
     pipelines: ClusterPipelines, key_prefix: str
 ) -> None:

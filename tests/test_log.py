@@ -17,6 +17,8 @@ from shared.log import (
     LOG_SECONDS,
     Answer,
     Entry,
+    Generation,
+    Known,
     LogRead,
     LogReader,
     LogWriter,
@@ -25,7 +27,8 @@ from shared.log import (
     Seen,
     parse_live,
 )
-from shared.wire import Pipelines
+from shared.redis import connect
+from shared.wire import Pipelines, Refused
 from tests.waiting import await_until
 
 if TYPE_CHECKING:
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
     from redis.asyncio.client import PubSub
+
+    from shared.embedded import EmbeddedServer
 
 pytestmark = pytest.mark.anyio
 
@@ -292,6 +297,49 @@ async def test_log_without_its_head_says_nothing(
     await publish(writer, entries(1, 3))
     await redis.delete(names.head(ALICE))
     assert await read(reader) == LogRead(None, ())
+
+
+async def test_keys_of_another_kind_say_nothing_of_their_channel_and_spoil_no_other(
+    redis: Redis, names: Names, writer: LogWriter, reader: LogReader
+) -> None:
+    await publish(writer, entries(1, 1), channel=BOB)
+    for key in (names.head(ALICE), names.log(ALICE)):
+        await redis.set(key, "text")
+    await redis.lpush(names.seen(ALICE), "1.1")
+    assert await reader.heads([ALICE, BOB]) == [None, Place(1, 1)]
+    assert await reader.known([ALICE, BOB]) == [Known(None, None), Known(Place(1, 1), None)]
+    assert await reader.seen([ALICE, BOB]) == [None, None]
+    alice, bob = await reader.read([(ALICE, 0), (BOB, 0)], limit=10)
+    assert (alice, bob.entries) == (LogRead(None, ()), (entry(1),))
+
+
+async def test_log_of_another_kind_is_not_taken_for_an_empty_one(
+    redis: Redis, names: Names, writer: LogWriter, reader: LogReader
+) -> None:
+    await publish(writer, entries(1, 3))
+    await redis.set(names.log(ALICE), "text")
+    assert await read(reader) == LogRead(None, ())
+
+
+async def test_redis_that_refuses_to_be_read_is_told(
+    redis_server: EmbeddedServer, names: Names, anyio_backend: object
+) -> None:
+    """Not allowed to read is another thing than nothing there."""
+    async with connect(redis_server.url) as redis, Pipelines(redis) as pipelines:
+        await redis.execute_command("ACL", "SETUSER", "default", "-hmget")  # type: ignore[no-untyped-call]
+        reader = LogReader(pipelines, names)
+        for reading in (reader.newest(), reader.heads([ALICE]), reader.known([ALICE])):
+            with pytest.raises(Refused, match="NOPERM"):
+                await reading
+
+
+async def test_generation_of_another_kind_is_begun_anew(
+    redis: Redis, names: Names, writer: LogWriter, reader: LogReader
+) -> None:
+    await redis.set(names.generation(), "text")
+    assert await reader.newest() == Generation(0, 0)
+    assert await writer.advance(Generation(1, 7, "a")) == Generation(0, 0)
+    assert await reader.newest() == Generation(1, 7)
 
 
 async def test_nothing_asked_is_nothing_answered(writer: LogWriter, reader: LogReader) -> None:

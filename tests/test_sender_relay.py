@@ -693,6 +693,17 @@ async def test_key_that_somebody_else_wrote_is_forgotten_and_no_event_blamed(
     assert await given_up(bench) == []
 
 
+async def test_newest_that_somebody_else_wrote_holds_up_nothing_and_is_noted_anew(
+    sqlite_bench: Bench,
+) -> None:
+    await sqlite_bench.record(ALICE)
+    await sqlite_bench.redis.set(sqlite_bench.names.generation(), "text")
+    await sqlite_bench.relay_once()
+    assert await sqlite_bench.logged(ALICE) == [1]
+    position = await sqlite_bench.redis.hget(sqlite_bench.names.generation(), "position")
+    assert position == b"1"
+
+
 async def test_published_in_an_epoch_that_is_over_is_not_marked_in_the_new_one(bench: Bench) -> None:
     """A has published and not marked it; B begins the next epoch, into which it moves; then A marks."""
 
