@@ -152,7 +152,9 @@ class Repair:
         places = [feed.place for feed in feeds]
         heads = await self._log.heads([feed.channel for feed in feeds])
         for feed, place, head in zip(feeds, places, heads, strict=True):
-            if _is_out_of_place(feed, place, head):
+            # By a quiet channel's head, which stays, nothing has changed where a new epoch began.
+            old = place is not None and place.epoch < self._catch_up.epoch
+            if old or _is_out_of_place(feed, place, head):
                 self.request(feed, "check")
 
     def learn_epoch(self, epoch: int) -> None:

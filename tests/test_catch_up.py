@@ -342,6 +342,26 @@ async def test_epoch_that_is_learnt_of_resets_quiet_channels_too(running: list[a
     assert b'"reason":"epoch"' in browser.told[0]
 
 
+async def test_epoch_that_is_learnt_of_while_the_history_is_away_resets_once_it_is_back(
+    running: list[asyncio.Task[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sender restarts after the restore; by Redis' head of before, the feed would be in place."""
+    monkeypatch.setattr(repair, "CHECK_SECONDS", 0.01)
+    world = World(0)
+    world.database = 20
+    world.log, world.head = [19, 20], 20
+    feed = await start(world, running)
+    browser = Browser(Place(1, 20))
+    await world.catch_up.join(browser.as_connection(), feed, browser.start)
+    world.log_epoch, world.epoch, world.database = 1, 2, 12
+    world.sender_up = False
+    await await_until(lambda: world.catch_up.epoch == 2)
+    await await_until(lambda: feed.repair is Repairing.NO)
+    world.sender_up = True
+    await await_until(lambda: feed.place == Place(2, 12))
+    assert b'"reason":"epoch"' in browser.told[0]
+
+
 async def test_connection_that_knows_more_than_its_feed_brings_the_feed_along(
     running: list[asyncio.Task[None]],
 ) -> None:
