@@ -242,6 +242,10 @@ class Gateway:
         except KeysUnavailable as error:
             connection.close(Close.TRY_AGAIN_LATER, str(error))
             return
+        except Exception:  # of one token: all other connections hang on the same tasks
+            logger.exception("a token could not be verified")
+            connection.close(Close.INTERNAL_ERROR, "internal error")
+            return
         waiting = self._authenticating.pop(connection, None)
         if waiting is not None and not waiting.done():
             waiting.set_result(identity)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import httpx2
 import msgspec
 
-from shared.cursors import Cursor, InvalidCursor, Place, parse_cursor
+from shared.cursors import Cursor, Place, parse_cursor
 from shared.log import Entry, Generation
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class History:
             if len(channels) != len(asked):
                 raise HistoryUnavailable(f"asked for {len(asked)} channels, got {len(channels)}")
             return [_found(channel) for channel in channels]
-        except (msgspec.DecodeError, InvalidCursor) as error:
+        except (ValueError, RecursionError) as error:  # of the decoder, of cursors, of UTF-8
             raise HistoryUnavailable(f"the sender's answer is not what we know: {error}") from error
 
     async def newest(self) -> Generation:
@@ -89,7 +89,7 @@ class History:
         try:
             epoch, position = _decode(answer).newest.split(".")
             return Generation(int(epoch), int(position))
-        except (msgspec.DecodeError, ValueError) as error:
+        except (ValueError, RecursionError) as error:
             raise HistoryUnavailable(f"the sender's answer is not what we know: {error}") from error
 
     async def report_seen(self, cursors: Sequence[Cursor]) -> None:

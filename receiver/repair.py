@@ -131,6 +131,8 @@ class Repair:
         except Unavailable as error:
             logger.debug("repair must wait", channel=feed.channel, why=str(error))
             feed.headless = False  # it will be asked for again
+        except Exception:  # of one feed: all others, and every connection, hang on the same tasks
+            logger.exception("a feed could not be repaired", channel=feed.channel)
         finally:
             feed.repair = Repairing.NO
 

@@ -42,7 +42,10 @@ class Tickets:
         [text] = await self._pipelines.execute([("GETDEL", self._key(ticket))])
         if text is None:
             raise InvalidToken("the ticket is used up or too old")
-        return msgspec.json.decode(text, type=Identity)
+        try:
+            return msgspec.json.decode(text, type=Identity)
+        except (ValueError, RecursionError):
+            raise InvalidToken("the ticket is spoilt") from None
 
     def _key(self, ticket: str) -> str:
         return self._names.ticket(hashlib.sha256(ticket.encode()).hexdigest())

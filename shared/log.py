@@ -27,7 +27,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from shared.channels import Channel
-from shared.cursors import Place
+from shared.cursors import MAX_NUMBER, Place
 from shared.wire import Refused, accepted
 
 if TYPE_CHECKING:
@@ -76,8 +76,8 @@ return {answer, epoch, last}
 # Moves the seen place forward only, and tells the customer's other devices if it moved.
 _SEE = """
 local function parts(text)
-  local epoch, seq = string.match(text or '0.0', '^(%d+)%.(%d+)$')
-  return tonumber(epoch), tonumber(seq)
+  local epoch, seq = string.match(text or '', '^(%d+)%.(%d+)$')
+  return tonumber(epoch or 0), tonumber(seq or 0)
 end
 local epoch, seq = parts(redis.call('GET', KEYS[1]) or nil)
 local new_epoch, new_seq = parts(ARGV[1])
@@ -92,12 +92,15 @@ return moved and 1 or 0
 _ADVANCE = """
 local known = redis.call('HMGET', KEYS[1], 'epoch', 'position', 'identity')
 local epoch, position = tonumber(known[1] or 0), tonumber(known[2] or 0)
+if not (epoch >= 0 and epoch <= MAX and position >= 0 and position <= MAX) then
+  return redis.error_reply('ERR these are numbers of no event')
+end
 local new_epoch, new_position = tonumber(ARGV[1]), tonumber(ARGV[2])
 if new_epoch > epoch or (new_epoch == epoch and new_position > position) then
   redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'position', ARGV[2], 'identity', ARGV[3])
 end
 return {epoch, position, known[3] or ''}
-"""
+""".replace("MAX", str(MAX_NUMBER))
 
 # What Redis says of its own state. Redis 6 puts it behind the script's own error, later ones in front.
 _STATE = re.compile(
@@ -105,6 +108,7 @@ _STATE = re.compile(
     r"|CLUSTERDOWN|CROSSSLOT|MOVED|ASK|TRYAGAIN|UNKILLABLE|EXECABORT|INPROG)\b"
 )
 
+_NUMBER = re.compile(rb"0|[1-9][0-9]{0,15}")
 _LIVE = re.compile(rb"([1-9][0-9]{0,15}) ([1-9][0-9]{0,15}) (?=\{)")
 _SEEN = re.compile(rb"seen ([1-9][0-9]{0,15}) (0|[1-9][0-9]{0,15})")
 
@@ -256,7 +260,7 @@ class LogWriter:
 
     async def _advance(self, newest: Generation) -> Generation:
         [(epoch, position, identity)] = await self._run(_ADVANCE, [(1, self._names.generation(), *newest)])
-        return Generation(int(epoch), int(position), identity.decode())
+        return Generation(int(epoch), int(position), identity.decode(errors="replace"))
 
     async def _run(self, script: str, calls: Sequence[Command]) -> list[Any]:
         """The script once for each call: its number of keys, keys and arguments."""
@@ -306,8 +310,8 @@ class LogReader:
     async def newest(self) -> Generation:
         """The newest event that a sender has published; zeros where Redis does not know."""
         [reply] = await self._ask([("HMGET", self._names.generation(), "epoch", "position")])
-        epoch, position = reply or (None, None)
-        return Generation(int(epoch or 0), int(position or 0))
+        known = _place(*reply) if reply else None
+        return Generation(*known) if known else Generation(0, 0)
 
     async def seen(self, channels: Sequence[Channel]) -> list[Place | None]:
         """How far each customer has seen; None where Redis does not know."""
@@ -340,12 +344,25 @@ def _is_of_another_kind(reply: object) -> bool:
 
 
 def _head(reply: list[bytes | None] | None) -> Place | None:
-    epoch, seq = reply or (None, None)
-    return Place(int(epoch), int(seq)) if epoch and seq else None
+    return _place(*reply) if reply else None
 
 
 def _seen(reply: bytes | None) -> Place | None:
-    return Place(*map(int, reply.split(b"."))) if reply else None
+    epoch, _, seq = (reply or b"").partition(b".")
+    return _place(epoch, seq)
+
+
+def _place(epoch: bytes | None, seq: bytes | None) -> Place | None:
+    """None for what is missing, and for what no event ever had."""
+    numbers = _number(epoch), _number(seq)
+    return Place(numbers[0], numbers[1]) if numbers[0] and numbers[1] is not None else None
+
+
+def _number(text: bytes | None) -> int | None:
+    if text is None or not _NUMBER.fullmatch(text):
+        return None
+    number = int(text)
+    return number if number <= MAX_NUMBER else None
 
 
 def _log_read(
@@ -354,8 +371,11 @@ def _log_read(
     head = _head(head_reply)
     if head is None or entries is None:  # a log without its head says nothing about its epoch
         return LogRead(None, ())
-    # An entry is its id and its one field `e` with the value.
-    return LogRead(head, tuple(Entry(Place(head.epoch, int(id[:-2])), fields[1]) for id, fields in entries))
+    try:
+        # An entry is its id and its one field `e` with the value.
+        return LogRead(head, tuple(Entry(Place(head.epoch, int(id[:-2])), text) for id, (_, text) in entries))
+    except ValueError:  # one of them is somebody else's
+        return LogRead(None, ())
 
 
 def text_following(place: Place, message: bytes) -> bytes | None:

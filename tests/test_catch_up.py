@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
-ALICE = customer_channel("alice")
+ALICE, BOB = customer_channel("alice"), customer_channel("bob")
 
 
 def entries(seqs: Iterable[int], epoch: int = 1) -> tuple[Entry, ...]:
@@ -480,6 +480,29 @@ async def test_redis_that_is_heard_and_refuses_to_be_read_is_pulled_for_until_it
     await await_until(lambda: browser.seqs == [4, 5])
     world.repair._log = reading
     await await_until(lambda: not world.catch_up.behind)
+
+
+async def test_defect_in_the_repair_of_one_feed_ends_nobody_elses(
+    running: list[asyncio.Task[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repair, "CHECK_SECONDS", 0.01)
+    world = World(0)
+    world.database = 3
+    read = world.catch_up.read
+
+    async def read_but_bobs(channel: Channel, place: Place) -> Found:
+        if channel == BOB:
+            raise ZeroDivisionError
+        return await read(channel, place)
+
+    monkeypatch.setattr(world.catch_up, "read", read_but_bobs)
+    alice = await start(world, running)
+    bob = world.hub.enter(BOB)
+    bob.establish(Place(1, 3))
+    world.repair.request(bob, "check")
+    await await_until(lambda: bob.repair is Repairing.NO)
+    world.database, world.log, world.head = 4, [1, 2, 3, 4], 4
+    await await_until(lambda: alice.place == Place(1, 4))
 
 
 async def test_message_of_an_event_that_never_was_does_not_hold_a_feed_up(

@@ -321,6 +321,48 @@ async def test_log_of_another_kind_is_not_taken_for_an_empty_one(
     assert await read(reader) == LogRead(None, ())
 
 
+@pytest.mark.parametrize("number", ["x", "", "1.5", "-1", "1e3", "1_0", "+1", "é", "9" * 30])
+async def test_head_and_seen_and_generation_that_are_no_numbers_are_unknown(
+    redis: Redis, names: Names, reader: LogReader, number: str
+) -> None:
+    await redis.hset(names.head(ALICE), mapping={"epoch": 1, "seq": number})
+    await redis.hset(names.head(BOB), mapping={"epoch": number, "seq": 1})
+    await redis.set(names.seen(ALICE), f"1.{number}")
+    await redis.set(names.seen(BOB), f"{number}.1")
+    await redis.hset(names.generation(), mapping={"epoch": 1, "position": number})
+    assert await reader.heads([ALICE, BOB]) == [None, None]
+    assert await reader.seen([ALICE, BOB]) == [None, None]
+    assert await reader.newest() == Generation(0, 0)
+
+
+@pytest.mark.parametrize(
+    ("id", "fields"),
+    [("4-12", {"e": "{}"}), ("4-0", {"e": "{}", "f": "{}"}), (f"{2**64 - 1}-12", {"e": "{}"})],
+)
+async def test_log_with_an_entry_that_is_none_of_ours_says_nothing(
+    redis: Redis, names: Names, writer: LogWriter, reader: LogReader, id: str, fields: dict[str, str]
+) -> None:
+    await publish(writer, entries(1, 3))
+    await redis.xadd(names.log(ALICE), fields, id=id)  # type: ignore[arg-type] # dict is invariant
+    assert await read(reader) == LogRead(None, ())
+
+
+@pytest.mark.parametrize("number", ["x", "1" * 30, str(2**63 - 1), "inf", "nan", "-inf"])
+@pytest.mark.parametrize("name", ["epoch", "position"])
+async def test_generation_that_is_no_number_is_begun_anew(
+    redis: Redis, names: Names, writer: LogWriter, reader: LogReader, name: str, number: str
+) -> None:
+    """An epoch after such a one would fit in no database."""
+    await redis.hset(names.generation(), mapping={"epoch": 1, "position": 5, "identity": "a", name: number})
+    assert await writer.advance(Generation(1, 7, "a")) == Generation(0, 0)
+    assert await reader.newest() == Generation(1, 7)
+
+
+async def test_identity_that_is_no_text_is_not_ours(redis: Redis, names: Names, writer: LogWriter) -> None:
+    await redis.hset(names.generation(), mapping={"epoch": 1, "position": 5, "identity": b"\xff"})
+    assert (await writer.advance(Generation(1, 7, "a"))).identity != "a"
+
+
 async def test_redis_that_refuses_to_be_read_is_told(
     redis_server: EmbeddedServer, names: Names, anyio_backend: object
 ) -> None:
@@ -360,6 +402,15 @@ async def test_seen_moves_forward_only(writer: LogWriter, reader: LogReader) -> 
     await writer.see([(ALICE, Place(2, 0)), (BOB, Place(1, 1))])
     await writer.see([(ALICE, Place(1, 9))])
     assert await reader.seen([ALICE, BOB]) == [Place(2, 0), Place(1, 1)]
+
+
+@pytest.mark.parametrize("known", ["x", "1.x", "1", ""])
+async def test_seen_place_that_is_none_is_replaced(
+    redis: Redis, names: Names, writer: LogWriter, reader: LogReader, known: str
+) -> None:
+    await redis.set(names.seen(ALICE), known)
+    await writer.see([(ALICE, Place(1, 5))])
+    assert await reader.seen([ALICE]) == [Place(1, 5)]
 
 
 async def test_other_devices_hear_of_seen_once_and_only_if_told(writer: LogWriter, live: Live) -> None:

@@ -52,3 +52,14 @@ async def test_ticket_dies_by_itself_and_redis_does_not_know_it(
 async def test_what_never_was_a_ticket_is_refused(tickets: Tickets, ticket: str) -> None:
     with pytest.raises(InvalidToken):
         await tickets.redeem(ticket)
+
+
+@pytest.mark.parametrize("value", [b"", b"text", b"{}", b"[]", b"\xff", b'{"customer":"\xff"}', b"[" * 9_000])
+async def test_ticket_that_redis_has_garbled_is_refused(
+    tickets: Tickets, redis: Redis, key_prefix: str, value: bytes
+) -> None:
+    ticket = await tickets.issue(ALICE)
+    [key] = [key async for key in redis.scan_iter(f"{key_prefix}:ticket:*")]
+    await redis.set(key, value)
+    with pytest.raises(InvalidToken):
+        await tickets.redeem(ticket)

@@ -1,0 +1,59 @@
+"""One gateway in the test's process, beside a real sender and Redis."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.gateways import run_gateway
+from tests.senders import run_sender
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from tests.gateways import Browser, RunningGateway
+    from tests.senders import RunningSender
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def sender(
+    tmp_path: Path, redis_url: str, key_prefix: str, anyio_backend: object
+) -> AsyncIterator[RunningSender]:
+    async with run_sender(f"sqlite+aiosqlite:///{tmp_path / 'o.db'}", redis_url, key_prefix) as sender:
+        yield sender
+
+
+@pytest.fixture
+async def gateway(sender: RunningSender, redis_url: str, key_prefix: str) -> AsyncIterator[RunningGateway]:
+    async with run_gateway(sender.client, redis_url, key_prefix) as gateway:
+        yield gateway
+
+
+async def authenticate(browser: Browser, token: str) -> None:
+    browser.protocol.send_text(b'{"type":"orderbell.auth","data":{"token":"%b"}}' % token.encode())
+    await browser.send(b"".join(browser.protocol.data_to_send()))
+
+
+async def complete(sender: RunningSender, order_id: str) -> None:
+    await sender.place(order_id)
+    assert (await sender.complete(order_id)).status_code == 200
+
+
+async def test_token_that_the_verifier_stumbles_over_ends_its_own_connection_alone(
+    gateway: RunningGateway, sender: RunningSender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def verify(*, token: str, ticket: str) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(gateway.gateway._authentication, "verify", verify)
+    async with AsyncExitStack() as stack:
+        bad, good = [await stack.enter_async_context(gateway.connected()) for _ in range(2)]
+        await authenticate(bad, "a-token")
+        assert await bad.wait_close() == 1011
+        await complete(sender, "1")
+        await good.wait_seqs([1])
