@@ -26,7 +26,7 @@ from redis.exceptions import RedisError
 
 from receiver import metrics, notices
 from receiver.batch import Batch
-from receiver.history import MAX_CHANNELS, Found, HistoryUnavailable
+from receiver.history import MAX_CHANNELS, Found, HistoryRefused, HistoryUnavailable
 from shared.channels import is_private
 from shared.cursors import Cursor, Place
 from shared.log import Generation, Known
@@ -88,7 +88,7 @@ class CatchUp:
         self._log_reads: Batch[Cursor, LogRead | None] = of_redis(self._read_log)
         self._known: Batch[Channel, Known | None] = of_redis(log.known)
         self._seen: Batch[Channel, Place | None] = of_redis(log.seen)
-        self._history_reads: Batch[Channel | Cursor, Found] = Batch(
+        self._history_reads: Batch[Channel | Cursor, Found | HistoryRefused] = Batch(
             self._read_history, limit=MAX_CHANNELS, gather_seconds=_GATHER_HISTORY_SECONDS
         )
 
@@ -191,9 +191,17 @@ class CatchUp:
         asked = [(cursor.channel, cursor.place.seq) for cursor in cursors]
         return await self._log.read(asked, limit=LOG_EVENTS)
 
-    async def _read_history(self, asked: Sequence[Channel | Cursor]) -> Sequence[Found]:
+    async def _read_history(self, asked: Sequence[Channel | Cursor]) -> Sequence[Found | HistoryRefused]:
+        """One that the sender refuses must not spoil the others' answers: it is looked for by halves."""
+        try:
+            found = await self._history.read(asked)
+        except HistoryRefused as refusal:
+            if len(asked) == 1:
+                return [refusal]
+            half = len(asked) // 2
+            return [*await self._read_history(asked[:half]), *await self._read_history(asked[half:])]
         metrics.history_reads.inc(len(asked))
-        return await self._history.read(asked)
+        return found
 
     async def _ask_redis(self, batch: Batch[Q, A | None], question: Q) -> A | None:
         """None where Redis does not know, or is not there to be asked."""
@@ -206,6 +214,9 @@ class CatchUp:
 
     async def _ask_history(self, asked: Channel | Cursor) -> Found:
         try:
-            return await self._history_reads.ask(asked)
+            found = await self._history_reads.ask(asked)
         except HistoryUnavailable as error:
             raise Unavailable(str(error)) from error
+        if isinstance(found, HistoryRefused):
+            raise Unavailable(str(found)) from found
+        return found

@@ -24,6 +24,10 @@ class HistoryUnavailable(Exception):
     """The sender gave no answer that could be used; it may give one later."""
 
 
+class HistoryRefused(HistoryUnavailable):
+    """The sender takes one of the questions for a bad one, and answers none of them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """What is known of a channel after a place.
@@ -69,7 +73,7 @@ class History:
     async def read(self, asked: Sequence[Channel | Cursor], *, limit: int = _EVENTS) -> list[Found]:
         """What follows each cursor; for a channel alone, what its customer has not seen.
 
-        At most `MAX_CHANNELS`. Raises `HistoryUnavailable`.
+        At most `MAX_CHANNELS`. Raises `HistoryUnavailable`, also as `HistoryRefused`.
         """
         answer = await self._post("/history", {"after": [str(one) for one in asked], "limit": limit})
         try:
@@ -103,6 +107,8 @@ class History:
             )
         except httpx2.HTTPError as error:
             raise HistoryUnavailable(f"{path}: {type(error).__name__} {error}") from error
+        if response.status_code == 400:
+            raise HistoryRefused(f"{path}: the sender answered 400")
         if response.status_code != 200:
             raise HistoryUnavailable(f"{path}: the sender answered {response.status_code}")
         return response.content

@@ -48,6 +48,9 @@ _PUBLISH = """
 local epoch = tonumber(ARGV[1])
 local head = redis.call('HMGET', KEYS[2], 'epoch', 'seq')
 local head_epoch, last = tonumber(head[1] or 0), tonumber(head[2] or 0)
+if not (head_epoch <= MAX_NUMBER and last <= MAX_NUMBER) then
+  return redis.error_reply('ERR these are numbers of no event')
+end
 if head_epoch > epoch then return {'STALE', head_epoch, last} end
 if head_epoch < epoch then
   redis.call('DEL', KEYS[1])
@@ -71,13 +74,15 @@ end
 redis.call('EXPIRE', KEYS[1], ARGV[3])
 redis.call('EXPIRE', KEYS[2], ARGV[4])
 return {answer, epoch, last}
-"""
+""".replace("MAX_NUMBER", str(MAX_NUMBER))
 
 # Moves the seen place forward only, and tells the customer's other devices if it moved.
 _SEE = """
 local function parts(text)
   local epoch, seq = string.match(text or '', '^(%d+)%.(%d+)$')
-  return tonumber(epoch or 0), tonumber(seq or 0)
+  epoch, seq = tonumber(epoch or 0), tonumber(seq or 0)
+  if epoch > MAX_NUMBER or seq > MAX_NUMBER then return 0, 0 end
+  return epoch, seq
 end
 local epoch, seq = parts(redis.call('GET', KEYS[1]) or nil)
 local new_epoch, new_seq = parts(ARGV[1])
@@ -86,13 +91,13 @@ if moved then redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2]) end
 -- The text given, not the numbers: Lua writes those above 1e14 with an exponent.
 if moved and ARGV[3] ~= '' then redis.call('PUBLISH', ARGV[3], 'seen ' .. string.gsub(ARGV[1], '%.', ' ')) end
 return moved and 1 or 0
-"""
+""".replace("MAX_NUMBER", str(MAX_NUMBER))
 
 # Notes the newest event published, and answers what was known before.
 _ADVANCE = """
 local known = redis.call('HMGET', KEYS[1], 'epoch', 'position', 'identity')
 local epoch, position = tonumber(known[1] or 0), tonumber(known[2] or 0)
-if not (epoch >= 0 and epoch <= MAX and position >= 0 and position <= MAX) then
+if not (epoch >= 0 and epoch <= MAX_NUMBER and position >= 0 and position <= MAX_NUMBER) then
   return redis.error_reply('ERR these are numbers of no event')
 end
 local new_epoch, new_position = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -100,7 +105,7 @@ if new_epoch > epoch or (new_epoch == epoch and new_position > position) then
   redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'position', ARGV[2], 'identity', ARGV[3])
 end
 return {epoch, position, known[3] or ''}
-""".replace("MAX", str(MAX_NUMBER))
+""".replace("MAX_NUMBER", str(MAX_NUMBER))
 
 # What Redis says of its own state. Redis 6 puts it behind the script's own error, later ones in front.
 _STATE = re.compile(
@@ -390,7 +395,9 @@ def text_following(place: Place, message: bytes) -> bytes | None:
 def parse_live(message: bytes) -> Entry | Seen | None:
     """What a live message says; None for what nobody of us has published."""
     if match := _LIVE.match(message):
-        return Entry(Place(int(match[1]), int(match[2])), message[match.end() :])
+        place = _place(match[1], match[2])
+        return Entry(place, message[match.end() :]) if place else None
     if match := _SEEN.fullmatch(message):
-        return Seen(Place(int(match[1]), int(match[2])))
+        place = _place(match[1], match[2])
+        return Seen(place) if place else None
     return None

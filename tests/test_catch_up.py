@@ -12,7 +12,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from receiver import catch_up, repair
 from receiver.catch_up import CatchUp, Unavailable, follows
-from receiver.history import Found, History, HistoryUnavailable
+from receiver.history import Found, History, HistoryRefused, HistoryUnavailable
 from receiver.hub import Hub, Repairing
 from receiver.repair import Repair
 from shared.channels import Channel, customer_channel
@@ -515,6 +515,29 @@ async def test_message_of_an_event_that_never_was_does_not_hold_a_feed_up(
     await world.catch_up.repair(feed)
     assert feed.heard == feed.place == Place(1, 5)
     assert feed.hear(*entries([6]))
+
+
+class RefusingBobs(WorldHistory):
+    """Of a sender to which one of the questions makes all of them a bad request."""
+
+    async def read(self, asked: Sequence[Channel | Cursor], *, limit: int = 3) -> list[Found]:
+        if any(isinstance(one, Cursor) and one.channel == BOB for one in asked):
+            raise HistoryRefused("400")
+        return await super().read(asked, limit=limit)
+
+
+async def test_question_that_the_sender_refuses_spoils_no_others_answer(
+    running: list[asyncio.Task[None]],
+) -> None:
+    world = World(0)
+    world.database, world.redis_up = 5, False
+    world.catch_up._history = RefusingBobs(world)
+    await start(world, running)
+    names = [customer_channel(str(n)) for n in range(20)]
+    reading = [world.catch_up.read(name, Place(1, 3)) for name in (*names[:10], BOB, *names[10:])]
+    found = await asyncio.gather(*reading, return_exceptions=True)
+    assert isinstance(found.pop(10), Unavailable)
+    assert [one.entries for one in found if isinstance(one, Found)] == [entries([4, 5])] * 20
 
 
 async def test_nothing_is_guessed_while_neither_source_answers(running: list[asyncio.Task[None]]) -> None:

@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from shared.channels import Channel, customer_channel, topic_channel
-from shared.cursors import Place
+from shared.cursors import MAX_NUMBER, Place
 from shared.log import (
     HEAD_SECONDS,
     LOG_LENGTH,
@@ -25,6 +25,7 @@ from shared.log import (
     Names,
     Published,
     Seen,
+    blames_what_was_sent,
     parse_live,
 )
 from shared.redis import connect
@@ -321,7 +322,7 @@ async def test_log_of_another_kind_is_not_taken_for_an_empty_one(
     assert await read(reader) == LogRead(None, ())
 
 
-@pytest.mark.parametrize("number", ["x", "", "1.5", "-1", "1e3", "1_0", "+1", "é", "9" * 30])
+@pytest.mark.parametrize("number", ["x", "", "1.5", "-1", "1e3", "1_0", "+1", "é", "9" * 16, "9" * 30])
 async def test_head_and_seen_and_generation_that_are_no_numbers_are_unknown(
     redis: Redis, names: Names, reader: LogReader, number: str
 ) -> None:
@@ -384,6 +385,20 @@ async def test_generation_of_another_kind_is_begun_anew(
     assert await reader.newest() == Generation(1, 7)
 
 
+@pytest.mark.parametrize("number", ["9007199254740992", str(2**63 - 1), "x", "inf", "nan"])
+@pytest.mark.parametrize("name", ["epoch", "seq"])
+async def test_head_that_no_event_had_is_refused_and_not_published_behind(
+    redis: Redis, names: Names, writer: LogWriter, name: str, number: str
+) -> None:
+    """To the relay the database would seem to have gone back, to before an epoch that none can follow."""
+    await redis.hset(names.head(ALICE), mapping={"epoch": 1, "seq": 1, name: number})
+    with pytest.raises(Refused) as refused:
+        await publish(writer, entries(2, 2))
+    assert blames_what_was_sent(refused.value)
+    await writer.forget(ALICE)
+    assert await publish(writer, entries(2, 2), restart=True) == (Answer.OK, Place(1, 2))
+
+
 async def test_nothing_asked_is_nothing_answered(writer: LogWriter, reader: LogReader) -> None:
     assert await reader.heads([]) == []
     assert await reader.seen([]) == []
@@ -404,7 +419,7 @@ async def test_seen_moves_forward_only(writer: LogWriter, reader: LogReader) -> 
     assert await reader.seen([ALICE, BOB]) == [Place(2, 0), Place(1, 1)]
 
 
-@pytest.mark.parametrize("known", ["x", "1.x", "1", ""])
+@pytest.mark.parametrize("known", ["x", "1.x", "1", "", "1.9007199254740992", "9007199254740992.1"])
 async def test_seen_place_that_is_none_is_replaced(
     redis: Redis, names: Names, writer: LogWriter, reader: LogReader, known: str
 ) -> None:
@@ -435,10 +450,18 @@ async def test_large_seen_places_are_exact(writer: LogWriter, reader: LogReader,
 @pytest.mark.parametrize(
     "message",
     [b"", b"hello", b"1 2", b"1 2 ", b"0 1 {}", b"1 0 {}", b"01 1 {}", b"1 -1 {}", b"1  1 {}", b" 1 1 {}",
-     b"1 1 []", b"seen 1", b"seen 1 2 ", b"seen 0 1", b"seen 1 2\n", b"\xff"],
+     b"1 1 []", b"seen 1", b"seen 1 2 ", b"seen 0 1", b"seen 1 2\n", b"\xff",
+     b"1 9007199254740992 {}", b"9999999999999999 1 {}", b"seen 1 9007199254740992",
+     b"seen 9999999999999999 0"],
 )  # fmt: skip
 async def test_what_nobody_of_us_published_is_none(message: bytes) -> None:
     assert parse_live(message) is None
+
+
+async def test_numbers_of_events_end_where_those_of_cursors_do() -> None:
+    last = Place(MAX_NUMBER, MAX_NUMBER)
+    assert parse_live(b"%d %d {}" % last) == Entry(last, b"{}")
+    assert parse_live(b"seen %d %d" % last) == Seen(last)
 
 
 async def test_channels_do_not_share_keys_and_keep_theirs_in_one_slot() -> None:

@@ -8,7 +8,7 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
 
-from receiver.history import History, HistoryUnavailable
+from receiver.history import History, HistoryRefused, HistoryUnavailable
 from shared.channels import customer_channel
 from shared.cursors import Cursor, Place
 
@@ -46,3 +46,12 @@ async def test_answer_that_is_none_is_no_answer(answer: bytes) -> None:
 async def test_newest_that_is_none_is_no_answer(newest: str) -> None:
     with pytest.raises(HistoryUnavailable):
         await history(b'{"channels":[],"newest":"%b"}' % newest.encode()).newest()
+
+
+@pytest.mark.parametrize(("status", "refused"), [(400, True), (401, False), (503, False)])
+async def test_what_is_wrong_with_a_question_is_told_from_what_is_wrong_with_us(
+    status: int, *, refused: bool
+) -> None:
+    with pytest.raises(HistoryUnavailable) as unavailable:
+        await history(b"{}", status).read([ALICE])
+    assert isinstance(unavailable.value, HistoryRefused) is refused
