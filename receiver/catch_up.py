@@ -72,7 +72,7 @@ def follows(place: Place, read: LogRead) -> Found | None:
 def _short(feed: Feed, found: Found) -> bool:
     """Whether a live message told of more than was found. A feed moves on while it is being repaired."""
     reached = max(found.head, feed.place or found.head)
-    return feed.heard is not None and feed.heard > reached
+    return any(told is not None and told > reached for told in (feed.heard, feed.claimed))
 
 
 class CatchUp:
@@ -109,7 +109,7 @@ class CatchUp:
         """Give a feed its first place. Raises `Unavailable`."""
         known = await self._ask_redis(self._known, feed.channel) or Known(None, None)
         head, seen = known
-        if head is None or head.epoch < self.epoch:
+        if head is None or head.epoch < self.epoch or (seen is not None and seen > head):
             found = await self._ask_history(feed.channel)
             head, seen = found.head, found.after
         if seen == head:
@@ -123,7 +123,11 @@ class CatchUp:
             return cursor or feed.place
         if feed.seen is None:
             seen = await self._ask_redis(self._seen, feed.channel)
-            feed.seen = seen or (await self._ask_history(feed.channel)).after
+            if (
+                seen is None or seen > feed.place
+            ):  # nobody can have seen what is not there: one of them is wrong
+                seen = (await self._ask_history(feed.channel)).after
+            feed.seen = seen
         return feed.seen
 
     async def join(self, connection: Connection, feed: Feed, place: Place) -> None:

@@ -265,7 +265,8 @@ class Gateway:
             if not feed.hear(said):
                 self._repair.request(feed, "gap")
         elif isinstance(said, Seen):
-            feed.see(said.place, notices.seen(channel, said.place))
+            if not feed.see(said.place, notices.seen(channel, said.place)):
+                self._repair.request(feed, "seen")
         else:
             metrics.foreign.inc()
 

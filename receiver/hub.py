@@ -77,13 +77,25 @@ class Subscriber(Protocol):
 class Feed:
     """One channel in this gateway. `members` have asked for it; those of them in `live` are in place."""
 
-    __slots__ = ("_waiting", "channel", "headless", "heard", "live", "members", "place", "repair", "seen")
+    __slots__ = (
+        "_waiting",
+        "channel",
+        "claimed",
+        "headless",
+        "heard",
+        "live",
+        "members",
+        "place",
+        "repair",
+        "seen",
+    )
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
         self.place: Place | None = None  # unknown until the subscription is confirmed and the head was read
         self.heard: Place | None = None  # the newest that Redis told of, in place or not
         self.seen: Place | None = None  # how far the customer has seen; unknown after a loss of Redis
+        self.claimed: Place | None = None  # to be seen, though nothing was handed over up to there yet
         self.members = 0
         # A tuple, replaced as a whole: most have one, and who leaves while it is walked disturbs nothing.
         self.live: tuple[Subscriber, ...] = ()
@@ -154,10 +166,18 @@ class Feed:
         self.place = place
         self.tell(notice)
 
-    def see(self, place: Place, notice: bytes) -> None:
-        """Some device has shown everything up to there."""
+    def see(self, place: Place, notice: bytes) -> bool:
+        """Some device has shown everything up to there; False where the feed is not there yet.
+
+        Then it is only claimed, until a repair has shown whether there is anything: who is told that all
+        that is to come is seen would show none of it.
+        """
+        if self.place is None or place > self.place:
+            self.claimed = max(place, self.claimed or place)
+            return False
         self.seen = max(place, self.seen or place)
         self.tell(notice)
+        return True
 
     def expect(self, place: Place) -> None:
         """It is known that there is an event at this place, or that this epoch has begun."""

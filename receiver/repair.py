@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import structlog
 from redis.exceptions import RedisError
 
-from receiver import metrics
+from receiver import metrics, notices
 from receiver.catch_up import CatchUp, Unavailable
 from receiver.hub import Repairing
 from shared.log import Generation
@@ -128,6 +128,7 @@ class Repair:
                 await self._repair_once(feed)
                 if feed.repair is Repairing.YES:
                     feed.repair = Repairing.NO
+                    _settle_claim(feed)
         except Unavailable as error:
             logger.debug("repair must wait", channel=feed.channel, why=str(error))
             feed.headless = False  # it will be asked for again
@@ -173,6 +174,14 @@ class Repair:
         metrics.pull_mode.set(1)
         for feed in self._hub.feeds:
             self.request(feed, "pull")
+
+
+def _settle_claim(feed: Feed) -> None:
+    """All there is was handed over: what is claimed to be seen is, or nobody of ours has said so."""
+    place, feed.claimed = feed.claimed, None
+    if place is not None and not feed.see(place, notices.seen(feed.channel, place)):
+        feed.claimed = None
+        metrics.foreign.inc()
 
 
 def _is_out_of_place(feed: Feed, place: Place | None, head: Place | None) -> bool:

@@ -56,6 +56,11 @@ class Browser:
         return [notice["data"] for notice in self.notices if notice["type"] == "orderbell.reset"]
 
     @property
+    def seen(self) -> list[str]:
+        """The cursors up to which another device has shown everything."""
+        return [notice["data"]["cursor"] for notice in self.notices if notice["type"] == "orderbell.seen"]
+
+    @property
     def greeted(self) -> bool:
         return any(notice["type"] == "orderbell.hello" for notice in self.notices)
 

@@ -7,6 +7,7 @@ import random
 from typing import TYPE_CHECKING
 
 import msgspec
+import prometheus_client
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
@@ -17,7 +18,7 @@ from receiver.hub import Hub, Repairing
 from receiver.repair import Repair
 from shared.channels import Channel, customer_channel
 from shared.cursors import Cursor, Place
-from shared.log import Entry, Generation, LogRead, LogReader
+from shared.log import Entry, Generation, Known, LogRead, LogReader
 from shared.wire import Refused
 from tests.waiting import await_until
 
@@ -67,6 +68,7 @@ class World:
         self.pruned = 0
         self.log: list[int] = []
         self.head = 0  # 0: Redis knows none
+        self.seen: Place | None = None  # by Redis; by the database, nothing is
         self.log_epoch: int | None = None  # where it is not the database's
         self.published = self.noted = 0  # what the sender says of its Redis, and what ours does
         self.looks = 0
@@ -119,6 +121,12 @@ class WorldLog(LogReader):
 
     async def heads(self, channels: Sequence[Channel]) -> list[Place | None]:
         return [read.head for read in await self.read([(channel, 0) for channel in channels], limit=0)]
+
+    async def known(self, channels: Sequence[Channel]) -> list[Known]:
+        return [Known(head, self._world.seen) for head in await self.heads(channels)]
+
+    async def seen(self, channels: Sequence[Channel]) -> list[Place | None]:
+        return [self._world.seen for _ in channels]
 
     async def newest(self) -> Generation:
         self._world.looks += 1
@@ -538,6 +546,59 @@ async def test_question_that_the_sender_refuses_spoils_no_others_answer(
     found = await asyncio.gather(*reading, return_exceptions=True)
     assert isinstance(found.pop(10), Unavailable)
     assert [one.entries for one in found if isinstance(one, Found)] == [entries([4, 5])] * 20
+
+
+async def test_seen_of_an_event_that_was_missed_is_told_once_that_is_handed_over(
+    running: list[asyncio.Task[None]],
+) -> None:
+    world = World(0)
+    world.database = 5
+    feed = await start(world, running)
+    browser = Browser(Place(1, 5))
+    await world.catch_up.join(browser.as_connection(), feed, browser.start)
+    world.database, world.log, world.head = 7, [1, 2, 3, 4, 5, 6, 7], 7
+    assert not feed.see(Place(1, 7), b"seen")
+    world.repair.request(feed, "seen")
+    await await_until(lambda: feed.repair is Repairing.NO)
+    assert (browser.seqs, feed.seen, feed.claimed) == ([6, 7], Place(1, 7), None)
+    assert b'"cursor":"customer:alice=1.7"' in browser.told[0]
+
+
+async def test_seen_of_an_event_that_never_was_is_told_to_nobody_and_counted(
+    running: list[asyncio.Task[None]],
+) -> None:
+    """Browsers would take all that is to come for shown."""
+    world = World(0)
+    world.database = 5
+    feed = await start(world, running)
+    browser = Browser(Place(1, 5))
+    await world.catch_up.join(browser.as_connection(), feed, browser.start)
+    foreign = count("orderbell_messages_foreign_total")
+    assert not feed.see(Place(1, 900), b"seen")
+    world.repair.request(feed, "seen")
+    await await_until(lambda: feed.repair is Repairing.NO)
+    assert (browser.told, feed.seen, feed.claimed) == ([], None, None)
+    assert count("orderbell_messages_foreign_total") == foreign + 1
+
+
+def count(name: str) -> float:
+    return prometheus_client.REGISTRY.get_sample_value(name) or 0.0
+
+
+@pytest.mark.parametrize("established", [True, False])
+async def test_seen_place_beyond_the_head_is_left_to_the_history_to_judge(
+    running: list[asyncio.Task[None]], *, established: bool
+) -> None:
+    """A new device would start there, and show nothing of what is unseen."""
+    world = World(0)
+    world.database, world.log, world.head, world.seen = 5, [1, 2, 3, 4, 5], 5, Place(1, 900)
+    running += [asyncio.create_task(world.catch_up.run())]
+    feed = world.hub.enter(ALICE)
+    if established:
+        feed.establish(Place(1, 5))
+    else:
+        await world.catch_up.establish(feed)
+    assert await world.catch_up.start(feed, None) == Place(1, 0)
 
 
 async def test_nothing_is_guessed_while_neither_source_answers(running: list[asyncio.Task[None]]) -> None:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from shared.channels import customer_channel
 from tests.gateways import run_gateway
 from tests.senders import run_sender
+from tests.waiting import await_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -57,3 +59,21 @@ async def test_token_that_the_verifier_stumbles_over_ends_its_own_connection_alo
         assert await bad.wait_close() == 1011
         await complete(sender, "1")
         await good.wait_seqs([1])
+
+
+async def test_seen_that_a_stranger_publishes_hides_no_event_to_come(
+    gateway: RunningGateway, sender: RunningSender
+) -> None:
+    async with gateway.connected() as browser:
+        await complete(sender, "1")
+        await browser.wait_seqs([1])
+        live = sender.names.live(customer_channel("alice"))
+        await sender.redis.publish(live, b"seen 1 900719925474099")
+        await sender.redis.publish(live, b"seen 1 1")
+        await await_until(lambda: browser.seen)
+        await complete(sender, "2")
+        await browser.wait_seqs([1, 2])
+        assert browser.seen == ["customer:alice=1.1"]
+    async with gateway.connected() as another:
+        assert another.notices[0]["data"]["cursor"] == "customer:alice=1.1"
+        await another.wait_seqs([2])

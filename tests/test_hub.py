@@ -121,6 +121,21 @@ def test_event_of_an_older_epoch_is_dropped() -> None:
     assert subscriber.seqs == []
 
 
+def test_seen_of_an_event_that_was_handed_over_is_told() -> None:
+    subscriber = Recorder()
+    feed = feed_at(41, subscriber)
+    assert feed.see(Place(1, 41), b"seen")
+    assert (feed.seen, subscriber.told) == (Place(1, 41), [b"seen"])
+
+
+def test_seen_of_what_was_not_handed_over_waits_for_proof() -> None:
+    subscriber = Recorder()
+    feed = feed_at(41, subscriber)
+    assert not feed.see(Place(1, 43), b"seen")
+    assert not feed.see(Place(1, 42), b"seen")
+    assert (feed.seen, feed.claimed, subscriber.told) == (None, Place(1, 43), [])
+
+
 def test_what_was_heard_before_the_head_was_read_counts() -> None:
     feed = Feed(ALICE)
     feed.hear(event(43))
