@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 
 LOG_EVENTS = 200  # of one channel, in one look at its log
 _LOG_CHANNELS = 200  # in one pipeline
+_PIPELINE_EVENTS = 1_000  # in one pipeline; of 64 KiB at most each
+_ROOMLESS = 100  # answers of the history in a row; more than a batch has channels that fill one
+_AGAIN_SECONDS = 0.05
 _NEWEST_SECONDS = 1.0  # for the sender to say what is newest: the regular check waits for it
 # A crowd's questions. A request costs as much as some hundred questions in one, so they wait for company: for
 # a fraction of what the crowd takes anyway. An HTTP request costs ten times what a pipeline does.
@@ -100,10 +103,10 @@ class CatchUp:
     async def read(self, channel: Channel, place: Place) -> Found:
         """What follows a place. Raises `Unavailable`."""
         if place.epoch < self.epoch:  # the log of a quiet channel is still of that epoch
-            return await self._ask_history(Cursor(channel, place))
+            return await self._read_from_history(Cursor(channel, place))
         read = await self._ask_redis(self._log_reads, Cursor(channel, place))
         found = follows(place, read) if read else None
-        return found or await self._ask_history(Cursor(channel, place))
+        return found or await self._read_from_history(Cursor(channel, place))
 
     async def establish(self, feed: Feed) -> None:
         """Give a feed its first place. Raises `Unavailable`."""
@@ -145,7 +148,7 @@ class CatchUp:
                 connection.tell(entry.text)
                 place = entry.place
                 await connection.wait_writable()
-            if not found.entries and place != feed.place:
+            if found.complete and not found.entries and place != feed.place:
                 await self._align(feed, place)
 
     async def _align(self, feed: Feed, place: Place) -> None:
@@ -167,7 +170,7 @@ class CatchUp:
             found = await self.read(feed.channel, place)
             if found.complete and _short(feed, found):
                 # The log ends before what was heard, so Redis has lost its tail. The history hasn't.
-                found = await self._ask_history(Cursor(feed.channel, place))
+                found = await self._read_from_history(Cursor(feed.channel, place))
             if found.reset and feed.place == place:
                 metrics.resets.labels(found.reset).inc()
                 feed.reset(found.head, notices.reset(feed.channel, found.head, found.reset))
@@ -192,8 +195,9 @@ class CatchUp:
             return Generation(0, 0)
 
     async def _read_log(self, cursors: Sequence[Cursor]) -> Sequence[LogRead]:
+        """The more ask, the fewer events each gets at a time: one answer must not hold up all others."""
         asked = [(cursor.channel, cursor.place.seq) for cursor in cursors]
-        return await self._log.read(asked, limit=LOG_EVENTS)
+        return await self._log.read(asked, limit=min(LOG_EVENTS, _PIPELINE_EVENTS // len(cursors)))
 
     async def _read_history(self, asked: Sequence[Channel | Cursor]) -> Sequence[Found | HistoryRefused]:
         """One that the sender refuses must not spoil the others' answers: it is looked for by halves."""
@@ -215,6 +219,15 @@ class CatchUp:
             return await batch.ask(question)
         except (RedisError, OSError, TimeoutError):
             return None
+
+    async def _read_from_history(self, cursor: Cursor) -> Found:
+        """An answer without any event of what is there had no room: others' filled it. Then again."""
+        for _ in range(_ROOMLESS):
+            found = await self._ask_history(cursor)
+            if not found.empty:
+                return found
+            await asyncio.sleep(_AGAIN_SECONDS)
+        raise Unavailable(f"{cursor.channel}: the history gives nothing of what is there")
 
     async def _ask_history(self, asked: Channel | Cursor) -> Found:
         try:

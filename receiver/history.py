@@ -47,6 +47,11 @@ class Found:
         last = self.entries[-1].place if self.entries else self.after
         return self.reset is None and last >= self.head
 
+    @property
+    def empty(self) -> bool:
+        """Whether it says that more is there, and gives nothing of it."""
+        return not (self.complete or self.entries or self.reset)
+
 
 class _Channel(msgspec.Struct):
     channel: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -599,6 +600,76 @@ async def test_seen_place_beyond_the_head_is_left_to_the_history_to_judge(
     else:
         await world.catch_up.establish(feed)
     assert await world.catch_up.start(feed, None) == Place(1, 0)
+
+
+class Short(WorldHistory):
+    """Of a sender whose answers have no room; only each of a number has events."""
+
+    asked, of = 0, 3
+
+    async def read(self, asked: Sequence[Channel | Cursor], *, limit: int = 3) -> list[Found]:
+        found = await super().read(asked, limit=limit)
+        self.asked += 1
+        return [replace(one, entries=()) for one in found] if self.asked % self.of else found
+
+
+async def test_answer_without_room_is_asked_for_again(
+    running: list[asyncio.Task[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sender's answer ends at so many bytes; the last of 500 channels may get nothing of theirs."""
+    monkeypatch.setattr(catch_up, "_AGAIN_SECONDS", 0)
+    world = World(0)
+    world.database, world.redis_up = 9, False
+    world.catch_up._history = Short(world)
+    feed = await start(world, running)
+    browser = Browser(Place(1, 2))
+    await world.catch_up.join(browser.as_connection(), feed, browser.start)
+    assert browser.seqs == list(range(3, 10))
+    world.database = 11
+    await world.catch_up.repair(feed)
+    assert browser.seqs == list(range(3, 12))
+
+
+async def test_answer_that_never_has_room_is_not_asked_for_without_end(
+    running: list[asyncio.Task[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catch_up, "_AGAIN_SECONDS", 0)
+    world = World(0)
+    world.database, world.redis_up = 9, False
+    world.catch_up._history = history = Short(world)
+    feed = await start(world, running)
+    history.of = 1_000_000
+    with pytest.raises(Unavailable):
+        await world.catch_up.read(feed.channel, Place(1, 2))
+
+
+class Sizes(WorldLog):
+    """Remembers the largest answer that it could have been asked for."""
+
+    largest = 0
+
+    async def read(self, channels: Sequence[tuple[Channel, int]], *, limit: int) -> list[LogRead]:
+        self.largest = max(self.largest, len(channels) * limit)
+        return await super().read(channels, limit=limit)
+
+
+async def test_crowd_that_reads_logs_gets_a_few_events_each_at_a_time(
+    running: list[asyncio.Task[None]],
+) -> None:
+    """Of 64 KiB each, two hundred events of two hundred channels would be 2.5 GB in one answer."""
+    world = World(0)
+    world.database = world.head = 300
+    world.log = list(range(1, 301))
+    world.catch_up._log = log = Sizes(world)
+    running += [asyncio.create_task(world.catch_up.run())]
+    feeds = [world.hub.enter(customer_channel(str(n))) for n in range(300)]
+    browsers = [Browser(Place(1, 270)) for _ in feeds]
+    for feed in feeds:
+        feed.establish(Place(1, 300))
+    joins = zip(feeds, browsers, strict=True)
+    await asyncio.gather(*(world.catch_up.join(b.as_connection(), f, b.start) for f, b in joins))
+    assert all(browser.seqs == list(range(271, 301)) for browser in browsers)
+    assert log.largest <= 1_000
 
 
 async def test_nothing_is_guessed_while_neither_source_answers(running: list[asyncio.Task[None]]) -> None:
