@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 MAX_TOKEN_BYTES = 4096
 MAX_TOPICS = 99  # of one token: with the customer's own channel a cursor text is at its limit
 LEEWAY_SECONDS = 30
+KEYS_SECONDS = 5.0  # for a token's key, those included who ask for theirs before
 _JWKS_SECONDS = 300  # how long fetched keys are used before they are fetched again
+_ISSUER_SECONDS = 4.0  # for the issuer's answer: below, so that it shows as failed to all who wait
+_FAILED_SECONDS = 1.0  # after which an issuer that failed is asked again
 _ASYMMETRIC = ["RS256", "ES256", "EdDSA"]
 
 
@@ -108,11 +111,28 @@ def check_secret(secret: SecretStr) -> None:
         raise ValueError("it is a key of another kind, and no secret") from None
 
 
+class _Issuer(jwt.PyJWKClient):
+    """Where the keys come from. One that has failed fails for a while without being asked: or all who wait
+    for it would wait for its time-out, one after the other.
+    """
+
+    _failed_at = float("-inf")
+
+    def fetch_data(self) -> Any:
+        if time.monotonic() - self._failed_at < _FAILED_SECONDS:
+            raise jwt.PyJWKClientConnectionError("it failed a moment ago")
+        try:
+            return super().fetch_data()
+        except Exception:
+            self._failed_at = time.monotonic()
+            raise
+
+
 class JwksVerifier:
     """Tokens signed with a key that their issuer publishes: RS256, ES256, EdDSA."""
 
     def __init__(self, url: str, audience: str, issuer: str | None) -> None:
-        self._client = jwt.PyJWKClient(url, cache_keys=True, lifespan=_JWKS_SECONDS, timeout=5)
+        self._client = _Issuer(url, lifespan=_JWKS_SECONDS, timeout=_ISSUER_SECONDS)
         self._audience = audience
         self._issuer = issuer
         self._fetching = asyncio.Lock()
@@ -121,8 +141,11 @@ class JwksVerifier:
         if len(token) > MAX_TOKEN_BYTES:
             raise InvalidToken("the token is too long")
         # PyJWKClient blocks while it fetches; one at a time, or a crowd would fetch the same keys.
-        async with self._fetching:
-            key = await asyncio.to_thread(self._key_of, token)
+        try:
+            async with asyncio.timeout(KEYS_SECONDS), self._fetching:
+                key = await asyncio.to_thread(self._key_of, token)
+        except TimeoutError:
+            raise KeysUnavailable("the issuer's keys cannot be fetched in time") from None
         return _identity(_decode(token, key, _ASYMMETRIC, self._audience, self._issuer))
 
     def _key_of(self, token: str) -> jwt.PyJWK:

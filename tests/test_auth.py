@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import json
+import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -18,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from pydantic import SecretStr
 
+from shared import auth
 from shared.auth import (
     LEEWAY_SECONDS,
     MAX_TOKEN_BYTES,
@@ -343,7 +346,10 @@ async def test_garbage_asks_no_issuer(issuer: Issuer, token: str) -> None:
     assert issuer.asked == 0
 
 
-async def test_issuer_that_is_away_is_not_the_tokens_fault(issuer: Issuer) -> None:
+async def test_issuer_that_is_away_is_not_the_tokens_fault(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auth, "_FAILED_SECONDS", 0)
     verifier = JwksVerifier(issuer.url, AUDIENCE, None)
     issuer.status = 503
     with pytest.raises(KeysUnavailable):
@@ -359,6 +365,44 @@ async def test_issuer_that_answers_nonsense_is_not_the_tokens_fault(issuer: Issu
     issuer.body = body
     with pytest.raises(KeysUnavailable):
         await JwksVerifier(issuer.url, AUDIENCE, None).verify(sign_with("ES256"))
+
+
+@pytest.fixture
+def silent() -> Iterator[socket.socket]:
+    """An issuer that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening
+
+
+async def test_issuer_that_never_answers_keeps_a_crowd_no_longer_than_one(
+    silent: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auth, "_ISSUER_SECONDS", 0.2)
+    verifier = JwksVerifier(f"http://127.0.0.1:{silent.getsockname()[1]}/keys", AUDIENCE, None)
+    verifying = [verifier.verify(sign_with("ES256")) for _ in range(20)]
+    with anyio.fail_after(2):
+        failures = await asyncio.gather(*verifying, return_exceptions=True)
+    assert {type(failure) for failure in failures} == {KeysUnavailable}
+
+
+async def test_token_waits_for_keys_no_longer_than_its_deadline(
+    silent: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However slowly an issuer answers: each byte of it begins urllib's time-out anew."""
+    monkeypatch.setattr(auth, "KEYS_SECONDS", 0.1)
+    monkeypatch.setattr(auth, "_ISSUER_SECONDS", 2)
+    verifier = JwksVerifier(f"http://127.0.0.1:{silent.getsockname()[1]}/keys", AUDIENCE, None)
+    with anyio.fail_after(1), pytest.raises(KeysUnavailable, match="in time"):
+        await verifier.verify(sign_with("ES256"))
+
+
+async def test_issuer_that_failed_is_not_asked_again_at_once(issuer: Issuer) -> None:
+    verifier = JwksVerifier(issuer.url, AUDIENCE, None)
+    issuer.status = 503
+    for _ in range(20):
+        with pytest.raises(KeysUnavailable):
+            await verifier.verify(sign_with("ES256"))
+    assert issuer.asked <= 3  # how many seconds that takes, on a slow machine
 
 
 async def test_made_up_keys_do_not_make_us_ask_each_time(issuer: Issuer) -> None:
