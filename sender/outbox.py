@@ -153,6 +153,11 @@ def recent(connection: Connection, *, before: int | None, window: int) -> Recent
     )
 
 
+def settled(connection: Connection) -> int:
+    """The position before which all is published."""
+    return int(connection.execute(_SETTLED).scalar_one())
+
+
 def return_tails(connection: Connection, tails: Sequence[Tail]) -> int:
     """They wait in the outbox again; how many events."""
     return sum(
@@ -263,6 +268,12 @@ _MARK = (
 )
 _BACKLOG = select(func.count(), func.min(events.c.recorded_at)).where(events.c.published_at.is_(None))
 _AFTER_NEWEST = select(func.coalesce(func.max(events.c.position), 0) + 1)
+_SETTLED = select(
+    func.coalesce(
+        select(func.min(events.c.position)).where(events.c.published_at.is_(None)).scalar_subquery(),
+        _AFTER_NEWEST.scalar_subquery(),
+    )
+)
 _RECENT = (
     select(events.c.channel, events.c.epoch, func.min(events.c.seq), func.max(events.c.seq))
     .where(

@@ -5,9 +5,11 @@ if nothing had happened. A channel's next event would show it, as a gap; but a c
 for days, and whoever comes back meanwhile would be told by Redis that there is nothing new.
 
 So every channel's head in Redis is compared with the database, for the newest events: what is lost is
-always a tail. Nobody has to have noticed the fail-over, which connections that are opened again in silence
-hide, and each part of a cluster may have its own. What is lost goes back into the outbox, and the relay
-publishes it as ever; gateways that have it drop the repetition.
+always a tail. The newest are those since Redis was last found to have everything, and some before them: a
+tail that was lost as an outage began lies behind all the thousands that waited for its end. Nobody has to
+have noticed the fail-over, which connections that are opened again in silence hide, and each part of a
+cluster may have its own. What is lost goes back into the outbox, and the relay publishes it as ever;
+gateways that have it drop the repetition.
 
 A channel of which Redis knows no head at all needs nothing: whoever wants to know asks the history then.
 """
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 logger = structlog.get_logger("sender")
 
 EVERY_SECONDS = 2.0
-WINDOW = 2_000  # events; where some of them are lost, as many before them are looked at, and so on
+WINDOW = 2_000  # events looked at together; where some are lost, as many before them come next, and so on
 
 
 class Sweep:
@@ -46,29 +48,42 @@ class Sweep:
         self._log = log
         self._metrics = metrics
         self._wake_relay = wake_relay
+        # All before this position was published when Redis was last found to have everything; at first, when
+        # we began: what waits then has waited since before Redis went.
+        self._settled: int | None = None
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            await asyncio.sleep(EVERY_SECONDS)
             try:
                 await self.sweep()
             except (RedisError, OSError, DatabaseError) as error:  # the relay meets the same, and tells
                 logger.debug("no sweep now", reason=str(error))
+            await asyncio.sleep(EVERY_SECONDS)
 
     async def sweep(self) -> int:
         """How many events were lost."""
+        settled = await self._database.read(outbox.settled)  # before Redis is asked: it may lose more since
+        if self._settled is None:
+            self._settled = settled
         lost, before = 0, None
         while True:
             recent = await self._database.read(partial(outbox.recent, before=before, window=WINDOW))
             behind = await self._behind(recent.tails)
-            if not behind:
+            if behind:
+                lost += await self._return(behind)
+            elif recent.oldest <= self._settled - WINDOW // 2:
+                self._settled = settled
                 return lost
-            returned = await self._database.write(partial(outbox.return_tails, tails=behind))
-            self._wake_relay()
-            self._metrics.returned.inc(returned)
-            logger.warning("redis has lost events; they are published again", count=returned)
-            lost, before = lost + returned, recent.oldest
+            before = recent.oldest
+
+    async def _return(self, behind: list[Tail]) -> int:
+        """Into the outbox; how many events."""
+        returned = await self._database.write(partial(outbox.return_tails, tails=behind))
+        self._wake_relay()
+        self._metrics.returned.inc(returned)
+        logger.warning("redis has lost events; they are published again", count=returned)
+        return returned
 
     async def _behind(self, tails: list[Tail]) -> list[Tail]:
         """Of each channel what follows the head that Redis knows."""

@@ -7,6 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from sender import outbox
 from sender import sweep as sweep_module
@@ -21,7 +22,8 @@ from tests.senders import run_sender
 from tests.waiting import await_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
+    from pathlib import Path
 
     from shared.embedded import EmbeddedServer
     from tests.senders import RunningSender
@@ -34,6 +36,7 @@ ALICE, BOB = Channel("customer:alice"), Channel("customer:bob")
 class Bench:
     def __init__(self, sender: RunningSender, pipelines: Pipelines) -> None:
         self.sender = sender
+        self.pipelines = pipelines
         self.log = LogReader(pipelines, sender.names)
         self.woken = 0
         self.orders = 0
@@ -45,11 +48,21 @@ class Bench:
 
     async def complete(self, *customers: str) -> None:
         """And all of it is published."""
+        await self.order(*customers)
+        await self.all_published()
+
+    async def order(self, *customers: str) -> None:
+        """And complete it."""
         for customer in customers:
             self.orders += 1
             await self.sender.place(str(self.orders), customer)
             assert (await self.sender.complete(str(self.orders))).status_code == 200
-        await self.all_published()
+
+    async def relay_all(self) -> None:
+        """Where the relay does not run by itself."""
+        self.sender.relay.stop()
+        await self.sender.relay.run()
+        assert await self._nothing_waits()
 
     async def all_published(self) -> None:
         await await_until(self._nothing_waits)
@@ -122,6 +135,60 @@ async def test_long_tail_is_followed_back_to_its_beginning(
     assert await bench.sweep.sweep() == 6 + 7
     await bench.all_published()
     assert await bench.seqs(ALICE) == await bench.seqs(BOB) == list(range(1, 9))
+
+
+async def test_lost_tail_is_found_however_many_events_came_since(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep_module, "WINDOW", 4)
+    await bench.complete("bob", "bob")
+    assert await bench.sweep.sweep() == 0
+    await bench.lose_tail(BOB, Place(1, 1))
+    await bench.complete(*["alice"] * 12)
+    assert await bench.sweep.sweep() == 1
+    await bench.all_published()
+    assert await bench.seqs(BOB) == [1, 2]
+
+
+@pytest.fixture
+async def still(
+    tmp_path: Path, redis_url: str, key_prefix: str, monkeypatch: pytest.MonkeyPatch, anyio_backend: object
+) -> AsyncIterator[Bench]:
+    """Its relay publishes when it is told to; bob's second event was published and lost, alice's 12 wait."""
+    monkeypatch.setattr(sweep_module, "WINDOW", 4)
+    url = f"sqlite+aiosqlite:///{tmp_path / 'orderbell.db'}"
+    async with (
+        run_sender(url, redis_url, key_prefix, relaying=False) as sender,
+        Pipelines(sender.redis) as pipelines,
+    ):
+        bench = Bench(sender, pipelines)
+        await bench.order("bob", "bob")
+        await bench.relay_all()
+        await bench.order(*["alice"] * 12)
+        await bench.lose_tail(BOB, Place(1, 1))
+        yield bench
+
+
+async def test_lost_tail_is_found_behind_all_that_waits(still: Bench) -> None:
+    """Redis takes no writes, and can be read."""
+    assert await still.sweep.sweep() == 1
+
+
+class Away(LogReader):
+    async def heads(self, channels: Sequence[Channel]) -> list[Place | None]:
+        raise RedisConnectionError("away")
+
+
+async def test_sender_that_starts_while_redis_is_away_finds_what_was_lost_before(
+    still: Bench,
+) -> None:
+    """What waits when it starts tells since when."""
+    still.sweep._log = Away(still.pipelines, still.sender.names)
+    with pytest.raises(RedisConnectionError):
+        await still.sweep.sweep()
+    await still.relay_all()
+    still.sweep._log = still.log
+    assert await still.sweep.sweep() == 1
 
 
 async def test_events_of_an_epoch_that_is_over_stay_where_they_are(bench: Bench) -> None:
