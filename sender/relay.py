@@ -36,7 +36,7 @@ from redis.exceptions import RedisError
 from sender import dead_letters, history, outbox
 from sender.database import DatabaseError
 from sender.generation import begin_epoch, current_epoch, has, newest
-from shared.log import LOG_LENGTH, Answer, Generation, blames_what_was_sent
+from shared.log import LOG_LENGTH, Answer, Generation, Published, blames_what_was_sent
 from shared.wire import Refused
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from sender.outbox import Waiting
     from shared.channels import Channel
     from shared.cursors import Place
-    from shared.log import Entry, LogWriter, Published
+    from shared.log import Entry, LogWriter
 
 logger = structlog.get_logger(__name__)
 
@@ -340,6 +340,8 @@ class Relay:
         while True:
             wanted = range(first - 1, last.seq)
             found = await self._database.read(partial(history.read_some, channel=channel, wanted=wanted))
+            if not found:  # retention or a new epoch has closed what was read as waiting: it is read again
+                return Published(Answer.GAP, known)
             (answer,) = await self._publish([(channel, found)], restart=found[0].place.seq > known.seq + 1)
             self._metrics.refilled.inc(len(found))
             if answer.answer is not Answer.OK or answer.head >= last:

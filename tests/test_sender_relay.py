@@ -335,6 +335,37 @@ async def test_stale_relay_of_several_only_reads_again(bench: Bench, known: int)
     assert bench.metrics.registry.get_sample_value("orderbell_epoch_changes_total") == 0
 
 
+async def test_relay_that_wakes_up_late_refills_nothing_that_is_no_longer_kept(sqlite_bench: Bench) -> None:
+    """What it read was published meanwhile, in an epoch that is over, and Redis emptied."""
+    bench = sqlite_bench
+
+    class Late:
+        def __init__(self, database: Database) -> None:
+            self.write = database.write
+            self.slept = False
+
+        async def read(self, work: Callable[[Connection], T]) -> T:
+            found = await bench.database.read(work)
+            if not self.slept and isinstance(found, list) and found:  # what waits in the outbox
+                self.slept = True
+                await bench.relay_once()
+                await bench.database.write(partial(begin_epoch, after=1))
+                await bench.redis.delete(bench.names.generation())
+                await bench.forget(ALICE)
+            return found
+
+    await bench.record(ALICE)
+    await bench.relay_once()
+    await bench.record(ALICE)
+    relay = bench.relay(Late(bench.database))  # type: ignore[arg-type]
+    relay._compared = True
+    relay.stop()
+    await relay.run()
+    await bench.record(ALICE)
+    await bench.relay_once()
+    assert await bench.head(ALICE) == Place(2, 3)
+
+
 async def test_redis_ahead_of_the_database_begins_a_new_epoch(bench: Bench) -> None:
     """A backup was restored: what is recorded now would look like what was published before."""
     await bench.record(*[ALICE] * 5)
