@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from receiver.authentication import Authentication
     from receiver.connection import Connection
     from receiver.history import History
-    from receiver.hub import Feed
     from shared.auth import Identity
     from shared.channels import Channel
     from shared.cluster import AnyPipelines, Cluster
@@ -90,6 +89,7 @@ class Gateway:
         self._repair = Repair(self.hub, self.catch_up, log, self._hears)
         self._seen = SeenReports(history)
         self._authenticating: dict[Connection, asyncio.Future[Identity]] = {}
+        self._entering: dict[Connection, asyncio.Event] = {}  # those that wait for a feed's place
         self._tasks: asyncio.TaskGroup
 
     async def run(self) -> None:
@@ -138,7 +138,7 @@ class Gateway:
             return
         try:
             async with asyncio.timeout(ESTABLISH_SECONDS):
-                await self._wait_established(connection.feeds)
+                await self._wait_established(connection)
             await self._bring_in(connection, cursors)
         except (Unavailable, TimeoutError) as error:
             logger.warning("a connection could not be brought in", why=str(error) or "no answer in time")
@@ -149,12 +149,17 @@ class Gateway:
         connection.feeds = tuple(map(self.hub.enter, identity.channels))
         metrics.websocket_opened.inc()
 
-    async def _wait_established(self, feeds: tuple[Feed, ...]) -> None:
-        for feed in feeds:
-            if feed.place is None:
-                established = asyncio.Event()
+    async def _wait_established(self, connection: Connection) -> None:
+        """Until the places of all its feeds are known, or it has ended."""
+        for feed in connection.feeds:
+            if feed.place is None and not connection.closed:
+                established = self._entering[connection] = asyncio.Event()
                 feed.when_established(established.set)
-                await established.wait()
+                try:
+                    await established.wait()
+                finally:
+                    feed.wait_no_more(established.set)
+                    self._entering.pop(connection, None)
 
     async def _bring_in(self, connection: Connection, cursors: Mapping[Channel, Place]) -> None:
         starts = {
@@ -187,6 +192,8 @@ class Gateway:
         feeds, connection.feeds = connection.feeds, ()
         for feed in feeds:
             self.hub.leave(feed, connection)
+        if waiting := self._entering.get(connection):
+            waiting.set()
         self.heartbeat.closing(connection)
 
     def lost(self, connection: Connection) -> None:

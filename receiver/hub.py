@@ -101,23 +101,29 @@ class Feed:
         self.live: tuple[Subscriber, ...] = ()
         self.repair = Repairing.NO
         self.headless = False  # Redis knows no head of it, and the history was asked since
-        self._waiting: tuple[Callable[[], None], ...] = ()
+        self._waiting: dict[Callable[[], None], None] | None = None  # in order; most never have one
 
     def establish(self, head: Place, seen: Place | None = None) -> None:
         """Set the first place: nobody is live yet, so what comes before it is read by each who joins."""
         if self.place is None:
             self.place = max(head, self.heard or head)
             self.seen = max(seen, self.seen or seen) if seen else self.seen
-        waiting, self._waiting = self._waiting, ()
-        for callback in waiting:
+        waiting, self._waiting = self._waiting, None
+        for callback in waiting or ():
             callback()
 
     def when_established(self, callback: Callable[[], None]) -> None:
         """Call it once the place is known; at once where it is."""
         if self.place is None:
-            self._waiting += (callback,)
+            self._waiting = self._waiting or {}
+            self._waiting[callback] = None
         else:
             callback()
+
+    def wait_no_more(self, callback: Callable[[], None]) -> None:
+        """Also one that was called, or never waited."""
+        if self._waiting is not None:
+            self._waiting.pop(callback, None)
 
     def join(self, subscriber: Subscriber) -> None:
         """It is where the feed is: from now on it gets what comes. Once for each."""

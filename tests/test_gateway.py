@@ -5,9 +5,13 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
+import httpx2
 import pytest
 
+from receiver.gateway import ESTABLISH_SECONDS
+from receiver.hub import Close
 from shared.channels import customer_channel
+from shared.embedded import free_port
 from tests.gateways import run_gateway
 from tests.senders import run_sender
 from tests.waiting import await_until
@@ -77,3 +81,18 @@ async def test_seen_that_a_stranger_publishes_hides_no_event_to_come(
     async with gateway.connected() as another:
         assert another.notices[0]["data"]["cursor"] == "customer:alice=1.1"
         await another.wait_seqs([2])
+
+
+async def test_connection_that_ends_before_its_feeds_have_a_place_leaves_nothing_waiting(
+    key_prefix: str, anyio_backend: object
+) -> None:
+    """While neither Redis nor the sender is there, browsers come and go all the time."""
+    async with (
+        httpx2.AsyncClient(base_url=f"http://127.0.0.1:{free_port()}") as nobody,
+        run_gateway(nobody, f"redis://127.0.0.1:{free_port()}", key_prefix, hears=False) as gateway,
+        gateway.connected(greeted=False) as browser,
+    ):
+        [feed] = await await_until(lambda: browser.connection.feeds)
+        await await_until(lambda: feed._waiting)
+        browser.connection.close(Close.NORMAL, "closed")
+        await await_until(lambda: not feed._waiting, timeout=ESTABLISH_SECONDS / 2)

@@ -158,6 +158,19 @@ def test_those_who_wait_for_the_place_are_told_once() -> None:
     assert calls == ["waited", "at once"]
 
 
+def test_who_waits_for_the_place_no_more_is_not_told() -> None:
+    feed, calls = Feed(ALICE), []
+
+    def call() -> None:
+        calls.append("waited")
+
+    feed.when_established(call)
+    feed.wait_no_more(call)
+    feed.wait_no_more(call)
+    feed.establish(Place(1, 0))
+    assert calls == []
+
+
 def test_all_share_one_frame() -> None:
     one, other = Recorder(), Recorder()
     feed_at(41, one, other).hear(event(42))
