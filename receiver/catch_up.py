@@ -130,7 +130,7 @@ class CatchUp:
                 seen is None or seen > feed.place
             ):  # nobody can have seen what is not there: one of them is wrong
                 seen = (await self._ask_history(feed.channel)).after
-            feed.seen = seen
+            return feed.note_seen(seen)
         return feed.seen
 
     async def join(self, connection: Connection, feed: Feed, place: Place) -> None:

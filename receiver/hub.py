@@ -181,9 +181,14 @@ class Feed:
         if self.place is None or place > self.place:
             self.claimed = max(place, self.claimed or place)
             return False
-        self.seen = max(place, self.seen or place)
+        self.note_seen(place)
         self.tell(notice)
         return True
+
+    def note_seen(self, place: Place) -> Place:
+        """Where that is now: never back, as another device may have said more meanwhile."""
+        self.seen = max(place, self.seen or place)
+        return self.seen
 
     def expect(self, place: Place) -> None:
         """It is known that there is an event at this place, or that this epoch has begun."""

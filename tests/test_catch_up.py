@@ -602,6 +602,21 @@ async def test_seen_place_beyond_the_head_is_left_to_the_history_to_judge(
     assert await world.catch_up.start(feed, None) == Place(1, 0)
 
 
+async def test_seen_that_is_heard_while_redis_is_asked_counts(running: list[asyncio.Task[None]]) -> None:
+    """Else a new device would show again what another has just shown."""
+    world = World(0)
+    world.database, world.log, world.head = 5, [1, 2, 3, 4, 5], 5
+
+    class SeenMeanwhile(WorldLog):
+        async def seen(self, channels: Sequence[Channel]) -> list[Place | None]:
+            feed.see(Place(1, 5), b"seen")
+            return [Place(1, 3)]
+
+    world.catch_up = CatchUp(SeenMeanwhile(world), WorldHistory(world), lambda: True)
+    feed = await start(world, running)
+    assert await world.catch_up.start(feed, None) == Place(1, 5)
+
+
 class Short(WorldHistory):
     """Of a sender whose answers have no room; only each of a number has events."""
 
