@@ -12,6 +12,7 @@ import itertools
 import time
 from typing import TYPE_CHECKING
 
+from receiver import metrics
 from receiver.connection import FRAMES_PER_HEARTBEAT, LINGER_SECONDS, MAX_STALL_SECONDS
 from receiver.hub import Close
 
@@ -64,9 +65,13 @@ class Heartbeat:
         return [connection for slot in self._slots for connection in slot]
 
     async def run(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
+            due = loop.time() + TICK_SECONDS
             await asyncio.sleep(TICK_SECONDS)
-            self.tick(asyncio.get_running_loop().time(), time.time())
+            now = loop.time()
+            metrics.loop_lag.observe(max(0.0, now - due))
+            self.tick(now, time.time())
 
     def tick(self, now: float, wall_clock: float) -> None:
         """One second has passed: `now` on the loop's clock, `wall_clock` since 1970."""

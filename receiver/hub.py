@@ -15,6 +15,7 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, Protocol
 
+from receiver import metrics
 from receiver.frames import text_frame
 from shared.cursors import Place
 from shared.log import text_following
@@ -141,7 +142,10 @@ class Feed:
         """Take a live event; False where the feed must be repaired first."""
         at = self.place
         self.expect(event.place)
-        if at is None or event.place <= at:
+        if at is None:
+            return True
+        if event.place <= at:
+            metrics.repeats.inc()
             return True
         if event.place != (at.epoch, at.seq + 1):
             return False

@@ -6,7 +6,7 @@ that have died; a gauge says how those that live are put together. See receiver/
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter, Gauge, Histogram
 
 connections = Gauge(
     "orderbell_connections", "Connections that are open", ["transport"], multiprocess_mode="livesum"
@@ -17,6 +17,7 @@ websocket_opened = opened.labels("websocket")
 closed = Counter("orderbell_connections_closed", "Connections that ended", ["code"])
 refused = Counter("orderbell_handshakes_refused", "Handshakes refused before accepting", ["reason"])
 foreign = Counter("orderbell_messages_foreign", "Live messages that no sender of ours has published")
+repeats = Counter("orderbell_repeats_dropped", "Live messages of events that had been handed over before")
 resets = Counter("orderbell_resets", "Cursors that could not be honoured", ["reason"])
 repairs = Counter("orderbell_feed_repairs", "Feeds that had to read what they missed", ["cause"])
 history_reads = Counter("orderbell_history_reads", "Channels read from the sender, not from Redis")
@@ -28,3 +29,8 @@ pull_mode = Gauge(
     multiprocess_mode="livemax",
 )
 seen_reports = Counter("orderbell_seen_reports", "Seen cursors passed on to the sender")
+loop_lag = Histogram(
+    "orderbell_loop_lag_seconds",
+    "How late the loop was with what was due, looked at each second",
+    buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)

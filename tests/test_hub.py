@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import msgspec
+import prometheus_client
 import pytest
 
 from receiver.hub import Feed, Hub
@@ -90,12 +91,17 @@ def test_subscriber_that_leaves_while_it_is_handed_an_event_costs_nobody_else_th
     assert all(other.told == [b"seen"] for other in others)
 
 
+def repeats() -> float:
+    return prometheus_client.REGISTRY.get_sample_value("orderbell_repeats_dropped_total") or 0.0
+
+
 def test_repeat_is_dropped() -> None:
-    subscriber = Recorder()
+    subscriber, before = Recorder(), repeats()
     feed = feed_at(41, subscriber)
     for seq in (42, 42, 41, 40):
         assert feed.hear(event(seq))
     assert subscriber.seqs == [42]
+    assert repeats() == before + 3
 
 
 def test_event_behind_a_gap_is_not_handed_over() -> None:
