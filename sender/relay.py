@@ -1,7 +1,8 @@
 """The relay: takes events out of the outbox and gives them to Redis, in each channel's order.
 
 It may crash, repeat itself and race with the relays of other senders; what makes that harmless is the publish
-script's answer (`shared.log`):
+script's answer (`shared.log`). So there is no lease that lets one relay work at a time: it would save what
+the others publish in vain, and cost its time to run out whenever the one that has it dies. The answers:
 
 * OK, DUP: Redis has them; mark them published.
 * GAP: something before them is missing, because Redis lost it. The database has it: publish that first.
