@@ -78,6 +78,7 @@ class Relay:
         self._stopping = False
         self._failures = 0
         self._compared = False  # with what Redis knows, since it was last away
+        self._policy: str | None = None  # what Redis does when its memory is full, as it has last said
         # Published and not yet marked, by position. Losing it costs a few duplicates, which Redis refuses.
         self._unmarked: dict[int, Generation] = {}
         self._suspects: dict[Channel, _Suspect] = {}
@@ -320,10 +321,18 @@ class Relay:
         """Find out whether Redis knows events that the database does not."""
         known = await self._log.advance(Generation(0, 0))
         self._note_redis(up=True)
+        await self._warn_of_eviction()
         if not await self._database.read(partial(has, known=known)):  # read second: others record meanwhile
             await self._renew_epoch(known.epoch)
             await self._log.advance(await self._database.read(newest))  # tells the gateways, too
         self._compared = True
+
+    async def _warn_of_eviction(self) -> None:
+        """Of what Redis evicts nothing is lost, but every gateway reads it from the database."""
+        policy = await self._log.maxmemory_policy()
+        if policy not in (None, "noeviction", self._policy):
+            logger.warning("redis may evict events; maxmemory-policy should be noeviction", policy=policy)
+        self._policy = policy
 
     async def _publish(
         self, batches: Sequence[tuple[Channel, Sequence[Entry]]], *, restart: bool = False

@@ -253,6 +253,12 @@ class LogWriter:
         await self._pipelines.execute([("DEL", self._names.generation())])
         return await self._advance(newest)
 
+    async def maxmemory_policy(self) -> str | None:
+        """None where Redis does not say. Of a cluster, one node's."""
+        [info] = await self._pipelines.ask([("INFO", "memory")])
+        found = re.search(rb"maxmemory_policy:(\S+)", info) if isinstance(info, bytes) else None
+        return found[1].decode() if found else None
+
     async def rehearse(self) -> None:
         """Publish an event that nobody hears, in a channel that is gone at once. Raises as `publish` does."""
         channel = Channel(f"rehearsal:{secrets.token_hex(8)}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pytest
 from sqlalchemy import text as sql
 from sqlalchemy import update
+from structlog.testing import capture_logs
 
 from sender import dead_letters, outbox
 from sender import generation as generation_module
@@ -440,6 +441,28 @@ async def test_redis_knows_the_newest_event_published(bench: Bench) -> None:
     }
     await bench.relay_once()
     assert bench.metrics.registry.get_sample_value("orderbell_epoch_changes_total") == 0
+
+
+@pytest.mark.parametrize(
+    ("policy", "acl", "warned"),
+    [("allkeys-lru", "+info", 1), ("noeviction", "+info", 0), ("allkeys-lru", "-info", 0)],
+)
+async def test_redis_that_may_evict_is_warned_of_once_if_it_says_so(
+    sqlite_bench: Bench, redis_server: EmbeddedServer, policy: str, acl: str, warned: int
+) -> None:
+    async with connect(redis_server.url) as redis, Pipelines(redis) as pipelines:
+        await redis.config_set("maxmemory-policy", policy)
+        await redis.execute_command("ACL", "SETUSER", "default", acl)  # type: ignore[no-untyped-call]
+        bench = Bench(sqlite_bench.database, redis, pipelines, sqlite_bench.names)
+        await bench.record(ALICE)
+        relay = bench.relay()
+        relay.stop()
+        with capture_logs() as logs:
+            for _ in range(2):  # as if it had been away between
+                relay._compared = False
+                await relay.run()
+        assert [line["policy"] for line in logs if "evict" in line["event"]] == [policy] * warned
+        assert await bench.logged(ALICE) == [1]
 
 
 async def test_pruning_does_not_look_like_going_back(bench: Bench) -> None:
