@@ -216,6 +216,7 @@ class Hub:
         self._subscribe = subscribe
         self._unsubscribe = unsubscribe
         self._feeds: dict[Channel, Feed] = {}
+        self.get: Callable[[Channel], Feed | None] = self._feeds.get  # itself: every event asks
 
     def __len__(self) -> int:
         return len(self._feeds)
@@ -223,9 +224,6 @@ class Hub:
     @property
     def feeds(self) -> list[Feed]:
         return list(self._feeds.values())
-
-    def get(self, channel: Channel) -> Feed | None:
-        return self._feeds.get(channel)
 
     def enter(self, channel: Channel) -> Feed:
         """Become a member of a channel's feed; each `enter` needs its `leave`."""
