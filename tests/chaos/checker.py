@@ -9,8 +9,10 @@ It knows nothing of how Orderbell works; it compares. For each device that was t
 * never posted: an event that it showed and nobody asked for;
 * unstored: a completion that was answered and is not in the database, whoever showed it;
 * misplaced: what a gateway sent on one connection behind a hole, or again. Browsers survive it, because
-  they keep count themselves, so it costs nobody an alert; but it should not happen;
-* reset: what a device was told that it can't have. What that covers is not lost in silence.
+  they keep count themselves, so it costs nobody an alert; but it must not happen;
+* reset: what a device was told that it can't have. What that covers is not lost in silence; but nobody may
+  be told so for a reason that the run has not given: the database went back (epoch), or was swept (pruned);
+* given up: a hole that a device passed over by itself, because nobody filled it. It excuses nothing.
 
 And for each fault, how long it took until everything that was late because of it had been shown.
 """
@@ -73,6 +75,7 @@ class Verdict:
     unstored: int = 0
     misplaced: int = 0
     resets: Counter[str] = field(default_factory=Counter)
+    allowed: frozenset[str] = frozenset()  # reasons of resets that this run gives
     given_up: int = 0  # holes that devices passed over by themselves
     excused: int = 0  # not shown, but behind a reset that the device was told of
     ends: Counter[int] = field(default_factory=Counter)  # connections by close code
@@ -80,6 +83,10 @@ class Verdict:
     recoveries: list[Recovery] = field(default_factory=list)
     late_without_fault: int = 0  # deliveries
     examples: list[str] = field(default_factory=list)
+
+    @property
+    def unexpected_resets(self) -> int:
+        return sum(count for reason, count in self.resets.items() if reason not in self.allowed)
 
     @property
     def kept(self) -> bool:
@@ -92,6 +99,9 @@ class Verdict:
             or self.never_posted
             or self.unstored
             or self.refused
+            or self.misplaced
+            or self.given_up
+            or self.unexpected_resets
         )
 
     def quantile(self, share: float, *, since: float = -math.inf, until: float = math.inf) -> float:
@@ -138,15 +148,21 @@ class _Device:
     resets: list[Reset] = field(default_factory=list)
 
     def excuses(self, place: _Place | None) -> bool:
-        """Whether a reset has told it that this is gone."""
+        """Whether a gateway's reset has told it that this is gone; what it gave up itself tells nothing."""
+        told = [reset for reset in self.resets if not reset.given_up]
         if place is None:  # answered once, and in no history any more: only a new epoch explains it
-            return any(reset.reason == "epoch" for reset in self.resets)
-        return any(place <= _place(reset.place) for reset in self.resets)
+            return any(reset.reason == "epoch" for reset in told)
+        return any(place <= _place(reset.place) for reset in told)
 
 
-def check(entries: Iterable[Entry], devices: Mapping[str, str]) -> Verdict:
-    """`devices` are those that must have everything in the end: their customers by their names."""
-    verdict = Verdict(devices=len(devices))
+def check(
+    entries: Iterable[Entry], devices: Mapping[str, str], *, allowed: frozenset[str] = frozenset()
+) -> Verdict:
+    """`devices` are those that must have everything in the end: their customers by their names.
+
+    `allowed` are the reasons for which they may be reset.
+    """
+    verdict = Verdict(devices=len(devices), allowed=allowed)
     posts = _Posts()
     stored: dict[str, Stored] = {}
     seen = {name: _Device(name, customer) for name, customer in devices.items()}
@@ -161,8 +177,13 @@ def check(entries: Iterable[Entry], devices: Mapping[str, str]) -> Verdict:
             seen.setdefault(entry.device, _Device(entry.device, entry.customer)).shows.append(entry)
         elif isinstance(entry, Reset):
             seen.setdefault(entry.device, _Device(entry.device)).resets.append(entry)
-            verdict.given_up += entry.given_up
-            verdict.resets[entry.reason] += not entry.given_up
+            if entry.given_up:
+                verdict.given_up += 1
+                verdict._note(f"given up: {entry.device} passed over what is missing up to {entry.place}")
+            else:
+                verdict.resets[entry.reason] += 1
+                if entry.reason not in allowed:
+                    verdict._note(f"reset: {entry.device} was told {entry.reason} at {entry.place}")
         elif isinstance(entry, Misplaced):
             verdict.misplaced += 1
             verdict._note(f"misplaced: {entry.device} got {entry.got} after {entry.after}")
@@ -176,7 +197,7 @@ def check(entries: Iterable[Entry], devices: Mapping[str, str]) -> Verdict:
     verdict.refused = len(posts.refused)
     verdict.unanswered = len(posts.customer.keys() - posts.answered.keys() - posts.refused)
     verdict.stored = len(stored)
-    _check_stored(verdict, posts, stored, seen.values())
+    _check_stored(verdict, posts, stored)
     wanted = _by_customer(posts, stored)
     for device in seen.values():
         _check_shows(verdict, posts, device)
@@ -186,14 +207,12 @@ def check(entries: Iterable[Entry], devices: Mapping[str, str]) -> Verdict:
     return verdict
 
 
-def _check_stored(
-    verdict: Verdict, posts: _Posts, stored: Mapping[str, Stored], devices: Iterable[_Device]
-) -> None:
-    went_back = any(reset.reason == "epoch" for device in devices for reset in device.resets)
+def _check_stored(verdict: Verdict, posts: _Posts, stored: Mapping[str, Stored]) -> None:
+    if "epoch" in verdict.allowed:  # the database went back, and what it had answered went with it
+        return
     for order_id in posts.answered.keys() - stored.keys():
-        if not went_back:
-            verdict.unstored += 1
-            verdict._note(f"unstored: order {order_id} was answered and is not in the database")
+        verdict.unstored += 1
+        verdict._note(f"unstored: order {order_id} was answered and is not in the database")
 
 
 def _by_customer(posts: _Posts, stored: Mapping[str, Stored]) -> dict[str, list[str]]:

@@ -97,8 +97,8 @@ class Run:
     def wait_connected(self) -> None:
         wait_until(lambda: self.swarm.status().connected >= len(self.devices), CONNECT_SECONDS)
 
-    def finish(self) -> Verdict:
-        """No more orders; wait until all is shown, and judge."""
+    def finish(self, *, allowed: frozenset[str] = frozenset()) -> Verdict:
+        """No more orders; wait until all is shown, and judge. Resets for these reasons are allowed."""
         self.callers.stop(seconds=SETTLE_SECONDS)
         self.settle()
         self.swarm.stop()
@@ -107,7 +107,8 @@ class Run:
                 writer.write(fault)
             for event in self.system.stored(self.customers):
                 writer.write(event)
-        return checker.check(ledger.read(sorted(self.directory.glob("*.jsonl"))), self.devices)
+        entries = ledger.read(sorted(self.directory.glob("*.jsonl")))
+        return checker.check(entries, self.devices, allowed=allowed)
 
     def settle(self, seconds: float = SETTLE_SECONDS) -> float:
         """Wait until every device is at its channel's head; how long that took."""

@@ -39,9 +39,9 @@ def good() -> list[Entry]:
     return [*entries, *(shown(str(seq), seq, device) for device in OF_ALICE for seq in (1, 2))]
 
 
-def verdict(*entries: Entry | list[Entry]) -> Verdict:
+def verdict(*entries: Entry | list[Entry], allowed: str = "") -> Verdict:
     flat = [entry for part in entries for entry in (part if isinstance(part, list) else [part])]
-    return check(flat, DEVICES)
+    return check(flat, DEVICES, allowed=frozenset(allowed.split()))
 
 
 def test_kept_promise_is_kept() -> None:
@@ -93,7 +93,7 @@ def test_newer_epoch_is_later_though_its_seqs_are_lower() -> None:
     entries = [*posted("1"), *posted("2"), stored("2", 1, epoch=2)]
     for device in OF_ALICE:
         entries += [shown("1", 9, device), Reset(11, device, "epoch", "2.0"), shown("2", 1, device, epoch=2)]
-    assert verdict(entries).kept
+    assert verdict(entries, allowed="epoch").kept
 
 
 def test_event_of_another_customer_is_foreign() -> None:
@@ -124,16 +124,40 @@ def test_what_a_reset_covers_is_not_lost_in_silence_and_what_follows_it_is() -> 
     assert (found.excused, found.lost, found.resets["pruned"]) == (1, 1, 1)
 
 
-def test_hole_that_a_device_passed_over_by_itself_is_told_apart() -> None:
+def test_hole_that_a_device_passed_over_by_itself_excuses_nothing() -> None:
     entries = good()
     entries.remove(shown("1", 1, "alice/2"))
     found = verdict(entries, Reset(11, "alice/2", "unavailable", "1.1", given_up=True))
-    assert (found.given_up, found.resets, found.excused) == (1, {"unavailable": 0}, 1)
+    assert (found.lost, found.given_up, found.excused, found.resets) == (1, 1, 0, {})
 
 
-def test_misplaced_event_is_told_though_it_cost_nobody_an_alert() -> None:
+def test_passing_over_a_hole_is_not_allowed_though_there_was_nothing_in_it() -> None:
+    found = verdict(good(), Reset(11, "alice/2", "unavailable", "1.1", given_up=True), allowed="unavailable")
+    assert (found.lost, found.given_up, found.kept) == (0, 1, False)
+
+
+def test_misplaced_event_breaks_the_promise_though_it_cost_nobody_an_alert() -> None:
     found = verdict(good(), Misplaced(10, "alice/1", "1.1", "1.3"))
-    assert (found.misplaced, found.kept) == (1, True)
+    assert (found.misplaced, found.lost, found.kept) == (1, 0, False)
+
+
+@pytest.mark.parametrize("reason", ["epoch", "pruned", "future", "unavailable"])
+def test_reset_is_kept_only_where_the_run_gives_its_reason(reason: str) -> None:
+    entries = [*good(), Reset(11, "alice/1", reason, "1.2")]
+    assert (verdict(entries).unexpected_resets, verdict(entries).kept) == (1, False)
+    assert f"alice/1 was told {reason}" in verdict(entries).examples[0]
+    assert verdict(entries, allowed=reason).kept
+
+
+def test_answered_order_that_went_with_an_older_database_is_excused_by_the_reset_alone() -> None:
+    """Of the two devices one was told so; the other waits for ever."""
+    found = verdict(good(), posted("3"), Reset(11, "alice/1", "epoch", "2.0"), allowed="epoch")
+    assert (found.unstored, found.excused, found.lost) == (0, 1, 1)
+
+
+def test_reset_of_an_epoch_that_nobody_began_excuses_no_order_that_is_not_stored() -> None:
+    found = verdict(good(), posted("3"), *(Reset(11, device, "epoch", "2.0") for device in OF_ALICE))
+    assert (found.unstored, found.kept) == (1, False)
 
 
 def test_device_that_left_before_the_end_owes_nothing_but_may_show_nothing_wrong() -> None:
