@@ -58,6 +58,7 @@ HEALTHY = Toxics()
 class _Open(msgspec.Struct, tag="open"):
     edge: str
     target: int
+    seed: str
 
 
 class _Change(msgspec.Struct, tag="change"):
@@ -85,9 +86,10 @@ _Command = _Open | _Change | _Retarget | _Cut | _Count
 
 
 class Proxy:
-    """The one who commands. Ports are of loopback."""
+    """The one who commands. Ports are of loopback. The seed is that of the jitter, and of nothing else."""
 
-    def __init__(self, process_group: int) -> None:
+    def __init__(self, process_group: int, *, seed: int = 0) -> None:
+        self._seed = seed
         self._process = companion.Companion("tests.chaos.proxy", process_group=process_group)
 
     def __enter__(self) -> Proxy:
@@ -100,7 +102,7 @@ class Proxy:
 
     def open(self, edge: str, target: int) -> int:
         """The port that leads to the target's."""
-        return self._process.ask(_Open(edge, target), int)
+        return self._process.ask(_Open(edge, target, f"{self._seed} {edge}"), int)
 
     def change(
         self, edge: str, *, up: Toxics = HEALTHY, down: Toxics = HEALTHY, refuse: bool = False
@@ -126,9 +128,22 @@ class Proxy:
 # Everything below runs in the proxy's own process.
 
 
+class Delays:
+    """How long the bytes of one direction of one connection wait. The same seed, the same waits."""
+
+    def __init__(self, seed: str) -> None:
+        self._chance = random.Random(seed)
+
+    def seconds(self, size: int, toxics: Toxics) -> float:
+        delay = toxics.latency_seconds + self._chance.random() * toxics.jitter_seconds
+        return delay + (size / toxics.bytes_per_second if toxics.bytes_per_second else 0.0)
+
+
 class _Edge:
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, seed: str) -> None:
         self.target = target
+        self.seed = seed
+        self.opened = 0  # connections
         self.up = self.down = HEALTHY
         self.refuse = False
         self.links: set[_Link] = set()
@@ -153,6 +168,7 @@ class _Edge:
         except OSError:
             _reset(writer)
             return
+        self.opened += 1
         link = _Link(self, (reader, writer), target)
         self.links.add(link)
         try:
@@ -174,6 +190,7 @@ class _Link:
         self._near = near
         self._far = far
         self._writers = near[1], far[1]
+        self._delays = Delays(f"{edge.seed} {edge.opened} up"), Delays(f"{edge.seed} {edge.opened} down")
         self._tasks: list[asyncio.Task[None]] = []
 
     async def run(self) -> None:
@@ -181,8 +198,8 @@ class _Link:
             sock = writer.get_extra_info("socket")
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         ways: list[Coroutine[Any, Any, None]] = [
-            self._pass_on(self._near[0], self._far[1], lambda: self._edge.up),
-            self._pass_on(self._far[0], self._near[1], lambda: self._edge.down),
+            self._pass_on(self._near[0], self._far[1], lambda: self._edge.up, self._delays[0]),
+            self._pass_on(self._far[0], self._near[1], lambda: self._edge.down, self._delays[1]),
         ]
         self._tasks = [asyncio.create_task(way) for way in ways]
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -190,7 +207,11 @@ class _Link:
             writer.close()
 
     async def _pass_on(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, toxics: Callable[[], Toxics]
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        toxics: Callable[[], Toxics],
+        delays: Delays,
     ) -> None:
         passed = 0
         limited = toxics().reset_after_bytes
@@ -203,9 +224,11 @@ class _Link:
                     passed, limited = 0, now.reset_after_bytes
                 if limited is not None and passed + len(data) > limited:
                     writer.write(data[: limited - passed])
+                    await asyncio.sleep(0)  # a turn of the loop, in which they leave
                     self.cut(How.RESET)
                     return
                 passed += len(data)
+                await asyncio.sleep(delays.seconds(len(data), now))
                 await _send(writer, data, now)
             while toxics().black_hole:
                 await self._edge.changed.wait()
@@ -228,11 +251,6 @@ class _Link:
 
 
 async def _send(writer: asyncio.StreamWriter, data: bytes, toxics: Toxics) -> None:
-    delay = toxics.latency_seconds + random.random() * toxics.jitter_seconds
-    if toxics.bytes_per_second:
-        delay += len(data) / toxics.bytes_per_second
-    if delay:
-        await asyncio.sleep(delay)
     for start in range(0, len(data), toxics.slice_bytes or len(data)):
         writer.write(data[start : start + (toxics.slice_bytes or len(data))])
         await writer.drain()
@@ -253,7 +271,7 @@ async def _main() -> None:
 
     async def do(command: _Command) -> object:
         if isinstance(command, _Open):
-            edges[command.edge] = _Edge(command.target)
+            edges[command.edge] = _Edge(command.target, command.seed)
             return await edges[command.edge].listen()
         edge = edges[command.edge]
         if isinstance(command, _Change):

@@ -160,6 +160,7 @@ def running(
             database=database,
             without=without,
             drain_seconds=drain_seconds,
+            seed=seed,
             log_level="INFO",
         ) as system,
         Swarm(process_group) as swarm,

