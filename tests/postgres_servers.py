@@ -134,6 +134,22 @@ class ClusterServer:
         """Its processes end at once; it recovers from its log when it is started again."""
         self.stop(signal.SIGQUIT)
 
+    def freeze(self) -> None:
+        """All its processes: connections stay open, and nobody answers, nor takes new ones."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        """The one that makes the others first, so that none is missed."""
+        assert self._process is not None
+        pid = self._process.pid
+        os.kill(pid, number)
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(child), number)
+
     def execute(self, statement: str) -> None:
         _execute(self.url, statement)
 

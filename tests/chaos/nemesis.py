@@ -19,7 +19,7 @@ from tests.chaos.system import BLACK_HOLE
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from tests.chaos.system import System
@@ -29,6 +29,7 @@ LOST_TAIL = 50  # writes that the replica lacks, at least
 START_SECONDS = 30.0  # for a process, whatever else goes wrong meanwhile
 
 _CALM_SECONDS = 2.0, 6.0  # between two faults
+_EDGE_TURNS = 18  # beside some 26 of the others, so that ten minutes have each kind of those
 _BOTH = 0.25  # how often a second fault comes while the first is on
 
 
@@ -63,10 +64,12 @@ def plan(seed: int, seconds: float, *, database: str = "sqlite") -> list[Planned
     kinds = [kind for kind in KINDS.values() if kind.database in ("", database)]
     waiting: list[Kind] = []
     planned: list[Planned] = []
+    edges = _edge_kinds(chance, kinds)
     at = chance.uniform(*_CALM_SECONDS)
     while at < seconds:
-        if not waiting:  # each kind comes before any comes again
+        if not waiting:  # each kind comes before any comes again; for all those of edges there are some turns
             waiting = [kind for kind in kinds for _ in range(kind.weight)]
+            waiting += [next(edges) for _ in range(_EDGE_TURNS)]
             chance.shuffle(waiting)
         kind = waiting.pop()
         lasts = chance.uniform(*kind.seconds)
@@ -78,6 +81,20 @@ def plan(seed: int, seconds: float, *, database: str = "sqlite") -> list[Planned
             planned.append(Planned(begin, chance.uniform(*other.seconds), other.name, chance.getrandbits(32)))
         at = max(p.at + p.seconds for p in planned) + chance.uniform(*_CALM_SECONDS)
     return sorted(planned)
+
+
+def _edge_kinds(chance: random.Random, kinds: Sequence[Kind]) -> Iterator[Kind]:
+    """Each toxic on each edge, without end; a few have all the toxics, and all the edges."""
+    possible = {kind.name for kind in kinds}
+    edges = [edge for edge in EDGES if f"{edge} cut" in possible]
+    toxics = list(TOXICS)
+    while True:
+        chance.shuffle(edges)
+        chance.shuffle(toxics)
+        for turn in range(len(toxics)):
+            for number, toxic in enumerate(toxics):
+                # Diagonally, so that six in a row have all toxics and all edges.
+                yield KINDS[f"{edges[(number + turn) % len(edges)]} {toxic}"]
 
 
 def start(process: ServiceProcess) -> None:
@@ -205,38 +222,6 @@ def _writes(system: System) -> int:
 
 
 @contextlib.contextmanager
-def redis_cut(system: System, chance: random.Random) -> Iterator[str]:
-    edge, how = chance.choice(system.redis_edges), chance.choice([How.FIN, How.RESET])
-    system.proxy.cut(edge, how)
-    yield f"{edge} {how.value}"
-
-
-@contextlib.contextmanager
-def redis_half_closed(system: System, chance: random.Random) -> Iterator[str]:
-    edge, how = chance.choice(system.redis_edges), chance.choice([How.HALF_UP, How.HALF_DOWN])
-    system.proxy.cut(edge, how)
-    yield f"{edge} {how.value}"
-
-
-@contextlib.contextmanager
-def redis_black_hole(system: System, chance: random.Random) -> Iterator[str]:
-    edge = chance.choice(system.redis_edges)
-    up, down = chance.choice([(True, True), (True, False), (False, True)])
-    system.proxy.change(edge, up=Toxics(black_hole=up), down=Toxics(black_hole=down))
-    yield f"{edge} {'up' * up} {'down' * down}"
-    system.proxy.heal(edge)
-
-
-@contextlib.contextmanager
-def redis_slow(system: System, chance: random.Random) -> Iterator[str]:
-    edge = chance.choice(system.redis_edges)
-    slow = Toxics(latency_seconds=0.05, jitter_seconds=0.2, slice_bytes=chance.choice([0, 7, 1_000]))
-    system.proxy.change(edge, up=slow, down=slow)
-    yield edge
-    system.proxy.heal(edge)
-
-
-@contextlib.contextmanager
 def redis_replies_lost(system: System, chance: random.Random) -> Iterator[str]:
     """Scripts run and nobody hears of it: connections are reset in the middle of the replies."""
     edges = list(map(system.redis_edge, system.senders))
@@ -255,30 +240,6 @@ def history_away(system: System, chance: random.Random) -> Iterator[str]:
     yield edge
     system.proxy.heal(edge)
     system.proxy.cut(edge)
-
-
-@contextlib.contextmanager
-def clients_cut(system: System, chance: random.Random) -> Iterator[str]:
-    edge = system.clients_edge(chance.choice(system.gateways))
-    system.proxy.cut(edge, chance.choice([How.FIN, How.RESET]))
-    yield edge
-
-
-@contextlib.contextmanager
-def clients_black_hole(system: System, chance: random.Random) -> Iterator[str]:
-    edge = system.clients_edge(chance.choice(system.gateways))
-    system.proxy.change(edge, up=BLACK_HOLE, down=BLACK_HOLE)
-    yield edge
-    system.proxy.heal(edge)
-
-
-@contextlib.contextmanager
-def clients_sliced(system: System, chance: random.Random) -> Iterator[str]:
-    edge = system.clients_edge(chance.choice(system.gateways))
-    sliced = Toxics(slice_bytes=chance.randrange(1, 200), jitter_seconds=0.1)
-    system.proxy.change(edge, up=sliced, down=sliced)
-    yield edge
-    system.proxy.heal(edge)
 
 
 @contextlib.contextmanager
@@ -303,19 +264,89 @@ def postgres_restarted(system: System, chance: random.Random) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def postgres_cut(system: System, chance: random.Random) -> Iterator[str]:
-    edge = system.database_edge(chance.choice(system.senders))
-    system.proxy.cut(edge, chance.choice([How.FIN, How.RESET]))
-    yield edge
+def postgres_frozen(system: System, chance: random.Random) -> Iterator[str]:
+    assert system.postgres is not None
+    system.postgres.freeze()
+    try:
+        yield ""
+    finally:  # frozen it would not even end
+        system.postgres.resume()
 
 
-@contextlib.contextmanager
-def postgres_black_hole(system: System, chance: random.Random) -> Iterator[str]:
-    edge = system.database_edge(chance.choice(system.senders))
-    system.proxy.change(edge, up=BLACK_HOLE, down=BLACK_HOLE)
-    yield edge
-    system.proxy.heal(edge)
-    system.proxy.cut(edge)
+# What can happen to any edge.
+
+
+class Edge(NamedTuple):
+    of: Callable[[System], list[str]]
+    touches: str
+    database: str = ""  # needs this one
+
+
+EDGES = {
+    "sender-redis": Edge(lambda system: list(map(system.redis_edge, system.senders)), "redis"),
+    "gateway-redis": Edge(lambda system: list(map(system.redis_edge, system.gateways)), "redis"),
+    "gateway-sender": Edge(lambda system: list(map(system.sender_edge, system.gateways)), "history"),
+    "sender-database": Edge(
+        lambda system: list(map(system.database_edge, system.senders)), "database", "postgres"
+    ),
+    "callers-sender": Edge(lambda system: list(map(system.callers_edge, system.senders)), "callers"),
+    "clients-gateway": Edge(lambda system: list(map(system.clients_edge, system.gateways)), "clients"),
+}
+
+
+def _latency(chance: random.Random) -> tuple[Toxics, Toxics]:
+    toxics = Toxics(latency_seconds=chance.uniform(0.02, 0.2), jitter_seconds=0.2)
+    return toxics, toxics
+
+
+def _slicing(chance: random.Random) -> tuple[Toxics, Toxics]:
+    toxics = Toxics(slice_bytes=chance.choice([1, 7, 100, 1_000]), jitter_seconds=0.1)
+    return toxics, toxics
+
+
+def _black_hole(chance: random.Random) -> tuple[Toxics, Toxics]:
+    up, down = chance.choice([(True, True), (True, False), (False, True)])
+    return Toxics(black_hole=up), Toxics(black_hole=down)
+
+
+TOXICS: dict[str, tuple[float, float] | None] = {  # seconds from, to; None where it is over at once
+    "latency": (3, 8),
+    "slicing": (2, 6),
+    "black hole": (2, 15),
+    "cut": None,
+    "reset": None,
+    "half-close": None,
+}
+_CHANGES = {"latency": _latency, "slicing": _slicing, "black hole": _black_hole}
+_CUTS = {"cut": [How.FIN], "reset": [How.RESET], "half-close": [How.HALF_UP, How.HALF_DOWN]}
+
+
+def _on_edge(edges: Edge, toxic: str) -> Callable[..., AbstractContextManager[str]]:
+    """One of these edges, with that toxic."""
+
+    @contextlib.contextmanager
+    def changed(system: System, chance: random.Random) -> Iterator[str]:
+        edge = chance.choice(edges.of(system))
+        up, down = _CHANGES[toxic](chance)
+        system.proxy.change(edge, up=up, down=down)
+        yield f"{edge} up {_words(up)}, down {_words(down)}"
+        system.proxy.heal(edge)
+
+    @contextlib.contextmanager
+    def cut(system: System, chance: random.Random) -> Iterator[str]:
+        edge, how = chance.choice(edges.of(system)), chance.choice(_CUTS[toxic])
+        count = system.proxy.cut(edge, how)
+        yield f"{edge} {how.value}, {count} connections"
+
+    return cut if toxic in _CUTS else changed
+
+
+def _words(toxics: Toxics) -> str:
+    if toxics.black_hole:
+        return "black hole"
+    if toxics.slice_bytes:
+        return f"slices of {toxics.slice_bytes}"
+    return f"{toxics.latency_seconds:.2f} s" if toxics.latency_seconds else "healthy"
 
 
 _BEGINNING = Mended.AT_ITS_BEGINNING
@@ -333,25 +364,21 @@ KINDS = {
         Kind("redis frozen", redis_frozen, (2, 15)),
         Kind("redis scripts forgotten", redis_scripts_forgotten, (0.1, 0.5), weight=1),
         Kind("redis failed over", redis_failed_over, (0.5, 2), _BEGINNING, weight=3),
-        Kind("redis cut", redis_cut, (0.1, 0.5)),
-        Kind("redis half closed", redis_half_closed, (0.5, 3)),
-        Kind("redis black hole", redis_black_hole, (3, 15), weight=3),
-        Kind("redis slow", redis_slow, (3, 8), weight=1),
         Kind("redis replies lost", redis_replies_lost, (2, 6)),
         Kind("history away", history_away, (2, 10), touches="history"),
-        Kind("clients cut", clients_cut, (0.1, 0.5), touches="clients"),
-        Kind("clients black hole", clients_black_hole, (2, 10), touches="clients", weight=1),
-        Kind("clients sliced", clients_sliced, (2, 6), touches="clients", weight=1),
         Kind("callers cut", callers_cut, (2, 6), touches="callers"),
         Kind("postgres restarted", postgres_restarted, (0.1, 3), touches="database", database="postgres"),
-        Kind("postgres cut", postgres_cut, (0.1, 0.5), touches="database", database="postgres"),
-        Kind(
-            "postgres black hole",
-            postgres_black_hole,
-            (2, 8),
-            touches="database",
-            database="postgres",
-            weight=1,
-        ),
+        Kind("postgres frozen", postgres_frozen, (2, 8), touches="database", database="postgres"),
     )
+} | {
+    f"{edge} {toxic}": Kind(
+        f"{edge} {toxic}",
+        _on_edge(of, toxic),
+        seconds or (0.1, 0.5),
+        touches=of.touches,
+        database=of.database,
+        weight=0,  # `_edge_kinds` has their turns
+    )
+    for edge, of in EDGES.items()
+    for toxic, seconds in TOXICS.items()
 }

@@ -106,6 +106,7 @@ class System:
         assert self.replica.process is not None
         if self.replica.process.poll() is not None:
             self.replica.start()
+        self.command("CONFIG", "SET", "repl-diskless-sync-delay", 0)  # seconds; no other replica will come
         self.proxy.heal("replica:redis")
         _command(self.replica, "REPLICAOF", "127.0.0.1", self.replica_port)
         wait_until(self._replica_follows, timeout=20)

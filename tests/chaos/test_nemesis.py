@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.chaos.nemesis import KINDS, plan
+from tests.chaos.nemesis import EDGES, KINDS, TOXICS, plan
 
 
 def test_same_seed_is_the_same_plan_and_another_is_another() -> None:
@@ -22,6 +22,21 @@ def test_two_faults_that_touch_the_same_do_not_come_together(seed: int) -> None:
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgres"])
-def test_ten_minutes_have_every_kind_that_the_database_allows(database: str) -> None:
+@pytest.mark.parametrize("seed", range(5))
+def test_ten_minutes_have_every_kind_that_the_database_allows_and_each_toxic_and_each_edge(
+    database: str, seed: int
+) -> None:
+    planned = {planned.kind for planned in plan(seed, 600, database=database)}
     possible = {kind.name for kind in KINDS.values() if kind.database in ("", database)}
-    assert {planned.kind for planned in plan(1, 600, database=database)} == possible
+    of_edges = {f"{edge} {toxic}" for edge in EDGES for toxic in TOXICS}
+    assert possible - of_edges <= planned <= possible
+    for toxic in TOXICS:
+        assert any(kind.endswith(f" {toxic}") for kind in planned & of_edges)
+    for edge, of in EDGES.items():
+        if of.database in ("", database):
+            assert any(kind.startswith(f"{edge} ") for kind in planned & of_edges)
+
+
+def test_some_seed_has_each_toxic_on_each_edge() -> None:
+    planned = {planned.kind for seed in range(20) for planned in plan(seed, 600, database="postgres")}
+    assert planned == KINDS.keys()
