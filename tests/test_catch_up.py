@@ -246,7 +246,7 @@ async def start(world: World, running: list[asyncio.Task[None]]) -> Feed:
 
 
 @pytest.mark.parametrize("seed", range(200))
-async def test_catch_up_has_no_gap_and_no_repeat(seed: int, running: list[asyncio.Task[None]]) -> None:
+async def test_40_catch_up_has_no_gap_and_no_repeat(seed: int, running: list[asyncio.Task[None]]) -> None:
     world = World(seed)
     for _ in range(world.random.randrange(8)):
         world.complete_an_order()

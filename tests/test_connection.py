@@ -200,7 +200,7 @@ async def test_browser_that_does_not_answer_a_close_is_ended(world: World) -> No
     await await_until(lambda: world.listener.ends == [(4403, "no")])
 
 
-async def test_browser_that_reads_nothing_is_closed_with_bounded_memory(world: World) -> None:
+async def test_42_browser_that_reads_nothing_is_closed_with_bounded_memory(world: World) -> None:
     handed_over = 0
     while not world.connection.closed:
         hand_over(world.connection, 1_000)
@@ -265,7 +265,7 @@ async def test_browser_that_answers_pings_stays(world: World) -> None:
     assert not world.connection.closed
 
 
-async def test_connection_ends_with_its_token(world: World) -> None:
+async def test_48_connection_ends_with_its_token(world: World) -> None:
     world.connection.identity = Identity("alice", (), expires_at=100)
     world.heartbeat.tick(asyncio.get_running_loop().time(), wall_clock=99)
     assert not world.connection.closed

@@ -254,7 +254,9 @@ async def test_publishing_goes_on_after_the_head_alone_was_lost(
     assert await read(reader) == LogRead(Place(1, 4), tuple(entries(1, 4)))
 
 
-async def test_publishing_works_after_the_server_forgot_its_scripts(redis: Redis, writer: LogWriter) -> None:
+async def test_18_publishing_works_after_the_server_forgot_its_scripts(
+    redis: Redis, writer: LogWriter
+) -> None:
     await publish(writer, entries(1, 1))
     await redis.script_flush()
     assert (await publish(writer, entries(2, 2))).answer is Answer.OK

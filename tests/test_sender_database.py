@@ -228,7 +228,7 @@ async def test_items_of_one_work_run_together_and_one_that_spoils_it_fails_alone
     assert "spoilt" not in await sqlite_database.read(names)
 
 
-async def test_locked_database_is_waited_for_then_told(
+async def test_04_locked_database_is_waited_for_then_told(
     sqlite_database: sqlite.SqliteDatabase, sqlite_path: Path
 ) -> None:
     await sqlite_database.write(lambda connection: connection.exec_driver_sql("PRAGMA busy_timeout = 200"))
@@ -244,7 +244,7 @@ async def test_locked_database_is_waited_for_then_told(
     assert await sqlite_database.read(names) == ["b"]
 
 
-async def test_full_disk_is_told_and_recovered_from(sqlite_database: sqlite.SqliteDatabase) -> None:
+async def test_05_full_disk_is_told_and_recovered_from(sqlite_database: sqlite.SqliteDatabase) -> None:
     def limit_pages(connection: Connection, pages: int) -> int:
         used = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
         return int(connection.exec_driver_sql(f"PRAGMA max_page_count = {used + pages}").scalar_one())
@@ -271,7 +271,7 @@ async def test_too_many_waiting_writes_are_sent_away(
     assert [type(outcome) for outcome in outcomes] == [str, DatabaseUnavailable, DatabaseUnavailable]
 
 
-async def test_commits_are_on_disk_when_answered(sqlite_database: sqlite.SqliteDatabase) -> None:
+async def test_06_commits_are_on_disk_when_answered(sqlite_database: sqlite.SqliteDatabase) -> None:
     """Held by SQLite's own promise for these settings; that they took is checked at every start."""
 
     def settings(connection: Connection) -> dict[str, Any]:

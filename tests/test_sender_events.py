@@ -188,7 +188,7 @@ async def test_body_that_is_no_json_is_refused(sender: RunningSender, body: byte
     assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json")
 
 
-async def test_event_of_64_kib_is_taken_and_one_byte_more_is_not(sender: RunningSender) -> None:
+async def test_35_event_of_64_kib_is_taken_and_one_byte_more_is_not(sender: RunningSender) -> None:
     async def size_taken(length: int) -> Any:
         return await post(sender, EVENT | {"id": str(length), "data": "x" * length})
 

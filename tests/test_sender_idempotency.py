@@ -63,7 +63,7 @@ EVENT = {"specversion": "1.0", "id": "1", "source": "/s", "type": "t", "channel"
         ("/history", {"after": []}, {"after": ["customer:alice"]}, "application/json"),
     ],
 )
-async def test_same_key_with_another_body_is_refused(
+async def test_02_same_key_with_another_body_is_refused(
     sender: RunningSender, path: str, body: Any, other: Any, content_type: str
 ) -> None:
     await sender.place("1042")
@@ -97,7 +97,7 @@ def test_key_means_something_only_for_its_api_key_method_and_path() -> None:
     assert API_KEY not in "".join(scopes)
 
 
-async def test_racing_repetitions_take_effect_once(sender: RunningSender) -> None:
+async def test_02_racing_repetitions_take_effect_once(sender: RunningSender) -> None:
     await sender.place("1042")
     path = "/orders/1042/complete"
     answers = await asyncio.gather(*(post(sender, path, {"data": {"n": 1}}) for _ in range(8)))

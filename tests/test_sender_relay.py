@@ -277,7 +277,9 @@ async def test_large_refill_comes_in_several_parts(
     assert await sqlite_bench.logged(ALICE) == list(range(1, 22))
 
 
-async def test_racing_relays_publish_each_event_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_14_racing_relays_publish_each_event_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(relay_module, "BATCH", 3)
     subscriber = bench.redis.pubsub()
     await subscriber.subscribe(bench.names.live(ALICE))

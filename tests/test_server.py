@@ -123,7 +123,7 @@ async def test_head_that_never_ends_is_given_up_in_time(gateway: ReceiverProcess
         assert time.monotonic() - started > HEADER_SECONDS - 1
 
 
-async def test_head_of_more_than_32_kib_is_given_up_at_once(gateway: ReceiverProcess) -> None:
+async def test_45_head_of_more_than_32_kib_is_given_up_at_once(gateway: ReceiverProcess) -> None:
     async with raw(gateway) as (reader, writer):
         writer.write(b"GET /livez HTTP/1.1\r\nX-Long: " + b"x" * (MAX_HEAD + 1))
         started = time.monotonic()

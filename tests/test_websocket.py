@@ -186,7 +186,7 @@ async def test_seen_of_another_channel_or_of_the_future_moves_nothing(
         assert client.notices[0]["data"]["cursor"] == "customer:alice=1.0"
 
 
-async def test_token_renewed_in_band_must_name_the_same_channels(
+async def test_49_token_renewed_in_band_must_name_the_same_channels(
     gateway: ReceiverProcess, token: str, module_processes: Processes
 ) -> None:
     async with connected(gateway, token) as client:

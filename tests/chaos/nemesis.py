@@ -109,6 +109,12 @@ def start(process: ServiceProcess) -> None:
         time.sleep(0.05)
 
 
+def _one_with_clients(system: System, chance: random.Random) -> ReceiverProcess:
+    """Clients that were cut off are all at the other gateways: what happens to theirs hits nobody."""
+    counts = {g.port: system.proxy.connections(system.clients_edge(g)) for g in system.gateways}
+    return chance.choice([g for g in system.gateways if counts[g.port]] or system.gateways)
+
+
 # The faults.
 
 
@@ -116,7 +122,7 @@ def start(process: ServiceProcess) -> None:
 def gateway_killed(
     system: System, chance: random.Random, gateway: ReceiverProcess | None = None
 ) -> Iterator[str]:
-    gateway = gateway or chance.choice(system.gateways)
+    gateway = gateway or _one_with_clients(system, chance)
     gateway.kill()
     yield system.name(gateway)
     start(gateway)
@@ -126,7 +132,7 @@ def gateway_killed(
 def gateway_drained(
     system: System, chance: random.Random, gateway: ReceiverProcess | None = None
 ) -> Iterator[str]:
-    gateway = gateway or chance.choice(system.gateways)
+    gateway = gateway or _one_with_clients(system, chance)
     gateway.process.terminate()
     yield system.name(gateway)
     assert gateway.process.wait(20) == 0, gateway.text()[-2_000:]
@@ -137,7 +143,7 @@ def gateway_drained(
 def gateway_frozen(
     system: System, chance: random.Random, gateway: ReceiverProcess | None = None
 ) -> Iterator[str]:
-    gateway = gateway or chance.choice(system.gateways)
+    gateway = gateway or _one_with_clients(system, chance)
     gateway.stop()
     yield system.name(gateway)
     gateway.resume()

@@ -247,7 +247,7 @@ def slow_readers(stage: Stage) -> Outcome:
     with stage.running() as run:
         gateway = run.system.gateways[0]
         run.sleep(CALM)
-        began, before = now(), _memory(gateway.pid)
+        began, before = now(), memory(gateway.pid)
         highest = before
         token = run.system.processes.token("slow", lifetime_seconds=600)
         with (
@@ -255,9 +255,9 @@ def slow_readers(stage: Stage) -> Outcome:
             SlowReader(gateway.port, token, bytes_per_second=1024),
             run.system.sender() as sender,
         ):
-            while _closed_as_slow(gateway) < 2 and now() - began < 60:
-                _post_large_event(sender, "slow")
-                highest = max(highest, _memory(gateway.pid))
+            while closed_as_slow(gateway) < 2 and now() - began < 60:
+                post_large_event(sender, "slow")
+                highest = max(highest, memory(gateway.pid))
             closed = now() - began
         run.sleep(2)
         verdict = run.finish()
@@ -269,19 +269,19 @@ def slow_readers(stage: Stage) -> Outcome:
     return _outcome(verdict, words, closed < 30, highest - before < 20, p99 < max(0.5, 3 * calm))
 
 
-def _memory(pid: int) -> float:
+def memory(pid: int) -> float:
     """MiB that a process has in memory."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * 4096 / 2**20
 
 
-def _closed_as_slow(gateway: ReceiverProcess) -> int:
+def closed_as_slow(gateway: ReceiverProcess) -> int:
     text = httpx2.get(f"{gateway.url}/metrics", trust_env=False).text
     found = re.search(r'orderbell_connections_closed_total\{code="4408"\} (\d+)', text)
     return int(found[1]) if found else 0
 
 
-def _post_large_event(sender: httpx2.Client, customer: str) -> None:
+def post_large_event(sender: httpx2.Client, customer: str) -> None:
     event = {"specversion": "1.0", "id": str(now()), "source": "/chaos", "type": "large"}
     event |= {"channel": f"customer:{customer}", "data": "x" * 40_000}
     answer = sender.post("/events", json=event, headers={"content-type": "application/cloudevents+json"})

@@ -237,6 +237,43 @@ def crash_on_signal(patch: Patch) -> None:
     signal.signal(signal.SIGUSR1, crash)
 
 
+def _die(*_: object, **__: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def crash_before_commit(patch: Patch) -> None:
+    """No safeguard is off: the sender dies when a completion is written and not committed."""
+    _crash_at_completion(patch, "_run_groups")
+
+
+def crash_after_commit(patch: Patch) -> None:
+    """No safeguard is off: the sender dies when a completion is committed and not answered."""
+    _crash_at_completion(patch, "_run")
+
+
+def _crash_at_completion(patch: Patch, function: str) -> None:
+    """When that function of the SQLite writer has done its part, and there is an event."""
+    from sender import sqlite
+
+    do = getattr(sqlite, function)
+
+    def do_and_die(connection: Any, jobs: Any) -> object:
+        outcomes: object = do(connection, jobs)
+        (events,) = sqlite._driver(connection).execute("SELECT count(*) FROM events").fetchone()
+        if events:
+            _die()
+        return outcomes
+
+    patch(sqlite, function, do_and_die)
+
+
+def crash_before_mark(patch: Patch) -> None:
+    """No safeguard is off: the sender dies when Redis has an event and the outbox does not know it yet."""
+    from sender import outbox
+
+    patch(outbox, "mark_published", _die)
+
+
 SAFEGUARDS: dict[str, Callable[[Patch], None]] = {
     change.__name__.replace("_", "-"): change
     for change in (
@@ -259,6 +296,9 @@ SAFEGUARDS: dict[str, Callable[[Patch], None]] = {
         slow_close,
         drain,
         crash_on_signal,
+        crash_before_commit,
+        crash_after_commit,
+        crash_before_mark,
     )
 }
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sqlite3
-from contextlib import closing
+from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -20,14 +22,16 @@ from shared.events import parse_event
 from shared.log import LogWriter
 from shared.wire import Pipelines
 from tests.chaos.proxy import Toxics
+from tests.chaos.scenarios import memory
 from tests.failures.conftest import run_world
 from tests.failures.pair import command
 from tests.failures.test_redis import logged
+from tests.gateways import run_gateway
 from tests.senders import run_sender
 from tests.waiting import await_until
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
     from sqlalchemy import Connection
@@ -36,15 +40,17 @@ if TYPE_CHECKING:
     from shared.channels import Channel
     from shared.embedded import EmbeddedServer
     from shared.events import Draft
-    from shared.log import Entry, Published
+    from shared.log import Entry, Names, Published
     from tests.chaos.proxy import Proxy
     from tests.failures.conftest import World
     from tests.gateways import Browser
-    from tests.processes import Processes
+    from tests.processes import Processes, SenderProcess
 
 pytestmark = pytest.mark.anyio
 
 NOW = datetime(2026, 11, 23, 14, 25, tzinfo=UTC)
+LIVE_SECONDS = 2.0  # for an order while a backlog is drained, on two busy cores; the whole drain takes longer
+DRAIN_MIB = 30.0
 ALICE, BOB = customer_channel("alice"), customer_channel("bob")
 
 
@@ -75,6 +81,75 @@ async def test_01_answer_lost_after_the_commit_is_replayed_and_shown_once(
         assert (again.status_code, again.headers["idempotency-replayed"]) == (200, "true")
         known = (await caller.get("/channels/customer:alice/events")).json()["events"]
     assert known == [again.json()["event"]]
+
+
+@asynccontextmanager
+async def calling(sender: SenderProcess, processes: Processes) -> AsyncIterator[httpx2.AsyncClient]:
+    """Whoever calls this sender, or the one that is started in its place."""
+    headers = processes.api_headers
+    async with httpx2.AsyncClient(base_url=sender.url, headers=headers, trust_env=False) as client:
+        yield client
+
+
+async def place(caller: httpx2.AsyncClient, order_id: str) -> None:
+    answer = await caller.post("/orders", json={"order_id": order_id, "customer_id": "alice"})
+    assert answer.status_code == 201, answer.text
+
+
+async def died_by_kill_9(sender: SenderProcess) -> bool:
+    return await asyncio.to_thread(sender.process.wait, 10) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(("crash_point", "stored"), [("before-commit", 0), ("after-commit", 1)])
+async def test_03_order_whose_sender_dies_around_its_commit_is_absent_or_shown_and_never_twice(
+    processes: Processes, key_prefix: str, crash_point: str, stored: int
+) -> None:
+    """Its caller has no answer, and asks again."""
+    dying = processes.start_sender(without=f"crash-{crash_point}")
+    key = {"Idempotency-Key": "complete-1"}
+    async with (
+        calling(dying, processes) as caller,
+        run_gateway(caller, processes.redis_url, key_prefix) as gateway,
+        gateway.connected() as browser,
+    ):
+        await place(caller, "1")
+        with pytest.raises(httpx2.TransportError):
+            await caller.post("/orders/1/complete", json={}, headers=key)
+        assert await died_by_kill_9(dying)
+        assert browser.events == []
+        await asyncio.to_thread(processes.start_sender, port=dying.port)
+        known = (await caller.get("/channels/customer:alice/events")).json()["events"]
+        assert len(known) == stored
+        await browser.wait_seqs([1] * stored)  # though nobody asks again
+        again = await caller.post("/orders/1/complete", json={}, headers=key)
+        assert (again.status_code, "idempotency-replayed" in again.headers) == (200, bool(stored))
+        await place(caller, "2")
+        await caller.post("/orders/2/complete")
+        await browser.wait_seqs([1, 2])
+
+
+async def test_13_event_whose_sender_dies_before_it_is_marked_is_published_again_and_shown_once(
+    processes: Processes, key_prefix: str
+) -> None:
+    dying = processes.start_sender(without="crash-before-mark")
+    async with (
+        calling(dying, processes) as caller,
+        run_gateway(caller, processes.redis_url, key_prefix) as gateway,
+        gateway.connected() as browser,
+    ):
+        await place(caller, "1")
+        assert (await caller.post("/orders/1/complete")).status_code == 200
+        await browser.wait_seqs([1])
+        assert await died_by_kill_9(dying)
+        await asyncio.to_thread(processes.start_sender, port=dying.port)
+        await await_until(lambda: published_as_duplicate(caller))
+        await place(caller, "2")
+        await caller.post("/orders/2/complete")
+        await browser.wait_seqs([1, 2])
+
+
+async def published_as_duplicate(caller: httpx2.AsyncClient) -> bool:
+    return 'orderbell_relay_published_total{answer="DUP"} 1.0' in (await caller.get("/metrics")).text
 
 
 @pytest.fixture
@@ -276,33 +351,51 @@ async def test_10_history_hands_out_no_poison_that_nobody_has_judged_yet(
 
 
 class Counting(LogWriter):
-    """Notes how much is published at a time."""
+    """Notes what is published at a time, and what this process has in memory meanwhile."""
 
-    sizes: list[int]
+    def __init__(self, pipelines: Pipelines, names: Names) -> None:
+        super().__init__(pipelines, names)
+        self.sizes: list[int] = []
+        self.channels: list[Channel] = []
+        self.memory: list[float] = []
+        self.begun = asyncio.Event()
 
     async def publish(
         self, batches: Sequence[tuple[Channel, Sequence[Entry]]], *, restart: bool = False
     ) -> list[Published]:
         self.sizes.append(sum(len(entries) for _, entries in batches))
+        self.channels = [channel for channel, _ in batches]
+        self.memory.append(memory(os.getpid()))
+        self.begun.set()
         return await super().publish(batches, restart=restart)
 
 
 async def test_11_large_backlog_is_drained_in_batches_each_customers_events_in_order(
     redis_server: EmbeddedServer, key_prefix: str, database_path: Path, anyio_backend: object
 ) -> None:
-    """20,000 events of 50 customers that waited for Redis; 100,000 take five times as long."""
+    """20,000 events of 50 customers that waited for Redis; 100,000 take five times as long.
+
+    An order that is completed meanwhile waits for those before it, and for no other: oldest first.
+    """
     customers = [customer_channel(str(number)) for number in range(50)]
     async with run_sender(url_of(database_path), redis_server.url, key_prefix, relaying=False) as sender:
         drafts = [draft(customers[number % 50], str(number)) for number in range(20_000)]
         await sender.database.write(lambda connection: record(connection, *drafts))
         async with Pipelines(sender.redis) as pipelines:
             log = Counting(pipelines, sender.names)
-            log.sizes = []
             draining = relay.Relay(sender.database, log, sender.metrics, sender.clock)
             draining.stop()
-            await draining.run()
-        assert sum(log.sizes) == 20_000
+            task = asyncio.create_task(draining.run())
+            await log.begun.wait()
+            began = asyncio.get_running_loop().time()
+            await sender.place("live")
+            await sender.complete("live")
+            assert asyncio.get_running_loop().time() - began < LIVE_SECONDS  # it is answered at once
+            await task
+        assert sum(log.sizes) == 20_001
         assert max(log.sizes) <= relay.BATCH
+        assert ALICE in log.channels  # the last batch
+        assert max(log.memory) - log.memory[0] < DRAIN_MIB
         for channel in customers:
             entries = command(redis_server, "XRANGE", sender.names.log(channel), "-", "+")
             assert [int(entry_id.partition(b"-")[0]) for entry_id, _ in entries] == list(range(1, 401))

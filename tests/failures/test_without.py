@@ -193,7 +193,7 @@ async def test_without_comparing_places_some_join_in_the_wrong_one(monkeypatch: 
         running: list[asyncio.Task[None]] = []
         try:
             async with asyncio.timeout(1):
-                await test_catch_up.test_catch_up_has_no_gap_and_no_repeat(seed, running)
+                await test_catch_up.test_40_catch_up_has_no_gap_and_no_repeat(seed, running)
         except FAILS:
             failed += 1
         for task in running:
