@@ -132,6 +132,14 @@ async def test_45_head_of_more_than_32_kib_is_given_up_at_once(gateway: Receiver
         assert time.monotonic() - started < HEADER_SECONDS - 1
 
 
+async def test_45_handshake_with_200_headers_is_answered_at_once(gateway: ReceiverProcess) -> None:
+    """The libraries' own WebSocket classes leave more than 128 without any answer."""
+    many: dict[str, bytes | None] = {f"x_{number}": b"y" for number in range(200)}
+    started = time.monotonic()
+    assert await status(gateway, upgrade(**many)) == 101
+    assert time.monotonic() - started < HEADER_SECONDS - 1
+
+
 async def test_large_cookie_does_not_hang_the_handshake(gateway: ReceiverProcess) -> None:
     """uvicorn's own WebSocket class leaves a header of more than 8 KiB without any answer."""
     assert await status(gateway, upgrade(cookie=b"a=" + b"x" * 16_000)) == 101

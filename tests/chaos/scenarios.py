@@ -283,7 +283,7 @@ def closed_as_slow(gateway: ReceiverProcess) -> int:
 
 def post_large_event(sender: httpx2.Client, customer: str) -> None:
     event = {"specversion": "1.0", "id": str(now()), "source": "/chaos", "type": "large"}
-    event |= {"channel": f"customer:{customer}", "data": "x" * 40_000}
+    event |= {"channel": f"customer:{customer}", "data": "x" * 60_000}
     answer = sender.post("/events", json=event, headers={"content-type": "application/cloudevents+json"})
     assert answer.status_code == 202, answer.text
 

@@ -17,6 +17,7 @@ from shared.log import LogReader
 from shared.wire import Pipelines
 from tests.chaos.proxy import How, Toxics
 from tests.chaos.system import BLACK_HOLE
+from tests.chaos.without import SAFEGUARDS
 from tests.failures.conftest import run_world
 from tests.failures.pair import ALICE, command, head
 from tests.redis_servers import binary
@@ -60,8 +61,11 @@ async def test_22_redis_that_restarts_empty_is_refilled_by_the_next_event(world:
         await await_until(lambda: logged(world) == [1, 2, 3, 4])  # for those who come now
 
 
-async def test_22_customer_without_a_later_event_has_what_was_lost_with_redis(world: World) -> None:
-    """Published into a Redis that dies, heard by nobody, and nothing follows it."""
+async def test_22_customer_without_a_later_event_has_what_was_lost_with_redis(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Published into a Redis that dies, heard by nobody, and nothing follows it. Nor is anything pulled."""
+    SAFEGUARDS["pull-mode"](monkeypatch.setattr)
     gateway = await world.gateway()
     async with gateway.connected() as browser:
         await world.complete("alice")
@@ -72,9 +76,28 @@ async def test_22_customer_without_a_later_event_has_what_was_lost_with_redis(wo
         await await_until(lambda: head_is(world, Place(1, 2)))
         world.redis_server.kill()
         world.redis_server.start()
+        assert browser.seqs == [1]
         world.proxy.heal(edge)
         world.proxy.cut(edge)
         await browser.wait_seqs([1, 2])
+
+
+async def test_22_customer_who_was_away_when_redis_lost_everything_has_it_on_return(world: World) -> None:
+    """Nobody of hers is connected, nothing follows, and the gateway has long heard Redis again."""
+    gateway = await world.gateway()
+    async with gateway.connected() as browser:
+        await world.complete("alice")
+        await browser.wait_seqs([1])
+    await world.complete("alice")
+    await await_until(lambda: head_is(world, Place(1, 2)))
+    world.redis_server.kill()
+    await await_until(lambda: not gateway.hears)
+    world.redis_server.start()
+    await await_until(lambda: gateway.hears)
+    async with gateway.connected(after="customer:alice=1.1") as browser:
+        await browser.wait_seqs([2])
+    async with gateway.connected() as other:  # another device of hers: nothing was seen
+        await other.wait_seqs([1, 2])
 
 
 async def head_is(world: World, place: Place, server: EmbeddedServer | None = None) -> bool:
@@ -320,8 +343,14 @@ async def test_29_cut_connection_is_opened_again_and_what_was_missed_is_read(wor
         await await_until(lambda: gateway.hears)
 
 
-async def test_30_subscriber_that_redis_cuts_off_for_being_slow_misses_nothing(world: World) -> None:
-    """Redis drops what waits for a subscriber that stalls, and its connection; nothing tells it so."""
+async def test_30_subscriber_that_redis_cuts_off_for_being_slow_misses_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis drops what waits for a subscriber that stalls, and its connection; nothing tells it so.
+
+    Nor is anything pulled: what was dropped is read when Redis is heard again.
+    """
+    SAFEGUARDS["pull-mode"](monkeypatch.setattr)
     gateway = await world.gateway()
     edge = world.edge("gateway")
     command(world.redis_server, "CONFIG", "SET", "client-output-buffer-limit", "pubsub 65536 32768 1")
@@ -379,14 +408,22 @@ async def test_32_log_trimmed_behind_a_cursor_is_never_skipped_silently(world: W
         assert browser.resets == []
 
 
-async def test_34_password_changed_while_connected_is_not_ready_until_it_fits_again(world: World) -> None:
+async def test_34_password_changed_while_connected_is_not_ready_until_it_fits_again(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Settings are read at start: a gateway is started anew with a new password; this one waits."""
     gateway = await world.gateway()
     async with gateway.connected() as browser:
         command(world.redis_server, "ACL", "SETUSER", "default", "resetpass", ">new")
-        world.proxy.cut(world.edge("gateway"))
+        for edge in world.edges:
+            world.proxy.cut(edge)
         await await_until(lambda: not gateway.gateway.ready)
         await world.complete("alice")
         await browser.wait_seqs([1])  # pulled
+        await await_until(lambda: world.sender.relay.redis_up is False)
+        told = capsys.readouterr().out
+        assert told.count("redis is not heard") == 1
+        assert told.count("redis takes no events") == told.count("Authentication required") == 1
         command(world.redis_server, "ACL", "SETUSER", "default", "nopass", password="new")
         await await_until(lambda: gateway.gateway.ready)
         await world.complete("alice")

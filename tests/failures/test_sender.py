@@ -71,16 +71,23 @@ async def test_01_answer_lost_after_the_commit_is_replayed_and_shown_once(
     edge = f"{key_prefix}:caller"
     url = f"http://127.0.0.1:{proxy.open(edge, sender.port)}"
     headers = {**processes.api_headers, "Idempotency-Key": "complete-1"}
-    async with httpx2.AsyncClient(base_url=url, headers=processes.api_headers, trust_env=False) as caller:
-        await caller.post("/orders", json={"order_id": "1", "customer_id": "alice"})
+    async with (
+        httpx2.AsyncClient(base_url=url, headers=processes.api_headers, trust_env=False) as caller,
+        calling(sender, processes) as history,
+        run_gateway(history, processes.redis_url, key_prefix) as gateway,
+        gateway.connected() as browser,
+    ):
+        await place(caller, "1")
         proxy.change(edge, down=Toxics(reset_after_bytes=40))
         with pytest.raises(httpx2.TransportError):
             await caller.post("/orders/1/complete", json={}, headers=headers)
         proxy.heal(edge)
         again = await caller.post("/orders/1/complete", json={}, headers=headers)
         assert (again.status_code, again.headers["idempotency-replayed"]) == (200, "true")
-        known = (await caller.get("/channels/customer:alice/events")).json()["events"]
-    assert known == [again.json()["event"]]
+        await place(caller, "2")
+        await caller.post("/orders/2/complete")
+        await browser.wait_seqs([1, 2])
+        assert browser.events[0] == again.json()["event"]
 
 
 @asynccontextmanager
