@@ -53,6 +53,17 @@ def stale_answer(patch: Patch) -> None:
     _script(patch, "if head_epoch > epoch then", "if false then")
 
 
+def script_reload(patch: Patch) -> None:
+    """Redis is believed to know the scripts."""
+    from shared.log import LogWriter, _prepared
+
+    async def run(self: LogWriter, script: str, calls: Any) -> list[Any]:
+        _, digest = _prepared(script, self._pipelines.publish_command)
+        return await self._pipelines.execute([("EVALSHA", digest, *call) for call in calls])
+
+    patch(LogWriter, "_run", run)
+
+
 def refill(patch: Patch) -> None:
     """A log with a gap begins anew behind it."""
     from sender.relay import Relay
@@ -94,6 +105,53 @@ def epoch_reset(patch: Patch) -> None:
         return check(self, place._replace(epoch=self.head.epoch))
 
     patch(State, "check", check_all_but_the_epoch)
+
+
+def _reset_none(patch: Patch, reason: str) -> None:
+    from sender.history import Reset, State
+
+    check = State.check
+
+    def check_the_others(self: State, place: Any) -> Reset | None:
+        reset = check(self, place)
+        return None if reset is Reset[reason] else reset
+
+    patch(State, "check", check_the_others)
+
+
+def future_reset(patch: Patch) -> None:
+    """A cursor that no event had yet is believed."""
+    _reset_none(patch, "FUTURE")
+
+
+def pruned_reset(patch: Patch) -> None:
+    """What follows a cursor is given, whatever of it is kept no longer."""
+    _reset_none(patch, "PRUNED")
+
+
+def database_comparison(patch: Patch) -> None:
+    """The database is believed to have all that Redis knows."""
+    from sender.relay import Relay
+
+    async def compare_nothing(self: Relay) -> None:
+        self._compared = True
+
+    patch(Relay, "_compare", compare_nothing)
+
+
+def heartbeat(patch: Patch) -> None:
+    """Who says nothing is believed to be there."""
+    from receiver.heartbeat import Heartbeat
+
+    patch(Heartbeat, "_beat", lambda self, slot, wall_clock: None)
+
+
+def frame_limit(patch: Patch) -> None:
+    """A browser may send as many frames as it likes."""
+    from receiver import connection, heartbeat
+
+    for module in (connection, heartbeat):
+        patch(module, "FRAMES_PER_HEARTBEAT", 10**9)
 
 
 def gap_repair(patch: Patch) -> None:
@@ -280,10 +338,16 @@ SAFEGUARDS: dict[str, Callable[[Patch], None]] = {
         gap_answer,
         dup_answer,
         stale_answer,
+        script_reload,
         refill,
         sweep,
         tombstones,
         epoch_reset,
+        future_reset,
+        pruned_reset,
+        database_comparison,
+        heartbeat,
+        frame_limit,
         gap_repair,
         repeat_dropping,
         position_check,

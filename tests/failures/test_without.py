@@ -111,6 +111,20 @@ async def poison_is_published_as_a_tombstone(world: World) -> None:
     assert [b"orderbell.tombstone" in fields[b"e"] for _, fields in entries] == [True, False]
 
 
+async def scripts_are_forgotten(world: World) -> None:
+    """As by a server that is started anew; the first event finds one."""
+    await world.complete("alice")
+    await await_until(lambda: redises.logged(world) == [1])
+    command(world.redis_server, "SCRIPT", "FLUSH")
+    await world.complete("alice")
+    await await_until(lambda: redises.logged(world) == [1, 2])
+
+
+async def cursor_of_the_future(world: World) -> None:
+    test = gateways.test_55_cursor_that_no_event_had_is_reset_and_served_from_there
+    await test(world, "customer:alice=1.3", "future")
+
+
 class Case(NamedTuple):
     test: Callable[[World], Awaitable[None]]
     fails_at: str
@@ -149,6 +163,19 @@ CASES = {
     "slow-close": Case(
         gateways.test_41_reader_too_slow_is_closed_with_4408_and_gets_the_rest_when_it_returns,
         'assert number < 200, "nobody closes it"',
+    ),
+    "script-reload": Case(scripts_are_forgotten, "await await_until(lambda: redises.logged(world) == [1])"),
+    "future-reset": Case(cursor_of_the_future, "await await_until(lambda: browser.resets)"),
+    "pruned-reset": Case(
+        senders.test_12_cursor_before_what_is_kept_is_reset_and_goes_on,
+        "await await_until(lambda: browser.resets)",
+    ),
+    "heartbeat": Case(
+        gateways.test_44_client_that_vanished_is_dropped_and_what_it_was_sent_is_not_seen,
+        'assert vanished.connection.reason == (1006, "no heartbeat")',
+    ),
+    "frame-limit": Case(
+        gateways.test_43_flood_of_fragments_is_refused, "assert await browser.wait_close() == 4429"
     ),
 }
 
@@ -229,6 +256,29 @@ async def test_without_epoch_resets_a_restored_database_leaves_customers_silent(
         async with gateway.connected(after="customer:alice=7.1") as browser:
             with pytest.raises(TimeoutError):
                 await await_until(lambda: browser.resets, 2)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("compared", [True, False])
+async def test_without_comparing_databases_one_that_went_back_is_not_noticed(
+    redis_server: EmbeddedServer,
+    proxy: Proxy,
+    key_prefix: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    anyio_backend: object,
+    *,
+    compared: bool,
+) -> None:
+    """Its seqs have caught up: nothing else looks wrong."""
+    running = senders.test_07_restored_database_that_caught_up_before_redis_heard_of_it_is_noticed(
+        redis_server, proxy, key_prefix, tmp_path / "orderbell.db", tmp_path / "backup.db", anyio_backend
+    )
+    if compared:
+        await running
+        return
+    SAFEGUARDS["database-comparison"](monkeypatch.setattr)
+    await fails(running, "await await_until(lambda: alice.resets)")
 
 
 @pytest.mark.anyio
