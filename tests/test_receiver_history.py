@@ -55,3 +55,17 @@ async def test_what_is_wrong_with_a_question_is_told_from_what_is_wrong_with_us(
     with pytest.raises(HistoryUnavailable) as unavailable:
         await history(b"{}", status).read([ALICE])
     assert isinstance(unavailable.value, HistoryRefused) is refused
+
+
+class ResetAtOnce(httpx2.AsyncBaseTransport):
+    """A sender whose connections are reset as soon as they are made, as anyio tells of it on uvloop."""
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        raise AttributeError("'NoneType' object has no attribute 'getpeername'")
+
+
+async def test_connection_that_is_reset_at_once_is_no_answer() -> None:
+    """It ended a gateway: a balancer whose sender is gone accepts, and resets."""
+    client = httpx2.AsyncClient(transport=ResetAtOnce(), base_url="http://127.0.0.1")
+    with pytest.raises(HistoryUnavailable):
+        await History(client).newest()
