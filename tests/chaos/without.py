@@ -160,7 +160,7 @@ def gap_repair(patch: Patch) -> None:
 
     def hear(self: Feed, event: Any) -> bool:
         if self.place is not None and event.place > self.place:
-            self.deliver(event)
+            self.deliver(*event)
         return True
 
     patch(Feed, "hear", hear)
@@ -177,7 +177,7 @@ def repeat_dropping(patch: Patch) -> None:
     def hear_all(self: Feed, event: Any) -> bool:
         if self.place is not None and event.place <= self.place:
             for subscriber in self.live:
-                subscriber.hand_over(event)
+                subscriber.tell(event.text)
         return hear(self, event)
 
     patch(Feed, "hear", hear_all)
@@ -242,11 +242,10 @@ def log_check(patch: Patch) -> None:
 def place_comparison(patch: Patch) -> None:
     """A connection joins after one look at what it missed, wherever its feed is by then."""
     from receiver.catch_up import CatchUp
-    from receiver.hub import event_of
 
     async def join(self: CatchUp, connection: Any, feed: Any, place: Any) -> None:
         for entry in (await self.read(feed.channel, place)).entries:
-            connection.hand_over(event_of(entry))
+            connection.tell(entry.text)
         feed.join(connection)
 
     patch(CatchUp, "join", join)
@@ -254,15 +253,17 @@ def place_comparison(patch: Patch) -> None:
 
 def slow_close(patch: Patch) -> None:
     """What a slow reader has no room for is dropped, and its connection kept."""
-    from receiver.connection import Connection
+    from receiver.hub import Feed
 
-    hand_over = Connection.hand_over
+    deliver = Feed.deliver
 
-    def hand_over_or_drop(self: Connection, event: Any) -> None:
-        if not self.paused:
-            hand_over(self, event)
+    def deliver_to_the_quick(self: Feed, place: Any, text: bytes) -> None:
+        live = self.live
+        self.live = tuple(subscriber for subscriber in live if not subscriber.paused)
+        deliver(self, place, text)
+        self.live = live
 
-    patch(Connection, "hand_over", hand_over_or_drop)
+    patch(Feed, "deliver", deliver_to_the_quick)
 
 
 def drain(patch: Patch) -> None:
