@@ -110,8 +110,8 @@ class History:
             response = await self._client.post(
                 path, content=msgspec.json.encode(body), headers={"content-type": "application/json"}
             )
-        # AttributeError is anyio's, where a connection is reset in the moment it is made: it asks the transport,
-        # which has no socket any more, for its addresses.
+        # AttributeError is anyio's, where a connection is reset in the moment it is made: it asks the
+        # transport, which has no socket any more, for its addresses.
         except (httpx2.HTTPError, AttributeError) as error:
             raise HistoryUnavailable(f"{path}: {type(error).__name__} {error}") from error
         if response.status_code == 400:
