@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from starlette.responses import Response
@@ -17,7 +17,7 @@ from sender import binding, bodies, dead_letters, history, idempotency, metrics,
 from sender.database import DatabaseError
 from sender.digest import digest
 from sender.generation import current_epoch
-from sender.idempotency import Answer
+from sender.idempotency import Answer, Asked
 from sender.orders import OrderStatus
 from sender.tombstones import Fault
 from shared.channels import is_name, parse_channel
@@ -33,9 +33,12 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from sender.database import Database
+    from sender.idempotency import Claim
     from sender.metrics import Metrics
     from sender.relay import Relay
     from sender.seen import SeenTeller
+
+T = TypeVar("T")
 
 _random = random.Random()  # seeded by the kernel, once
 
@@ -77,13 +80,9 @@ class Api:
     async def place_order(self, request: Request) -> Response:
         body = await bodies.read_body(request, bodies.MAX_BODY_BYTES)
         given = bodies.parse_body(request, body, bodies.PlaceOrder)
-        now = self._clock()
-
-        def work(connection: Connection) -> Answer:
-            placed = orders.place(connection, given.order_id, given.customer_id, given.data, now=now)
-            return Answer(201 if placed.new else 200, msgspec.json.encode(placed.order))
-
-        return await self._write(request, body, work)
+        placing = orders.Placing(given.order_id, given.customer_id, given.data, self._clock())
+        outcome = await self._database.write_together(_PLACE, self._asked(request, body, placing))
+        return _response(outcome.answer, replayed=outcome.replayed)
 
     async def complete_order(self, request: Request) -> Response:
         order_id = request.path_params["order_id"]
@@ -92,21 +91,11 @@ class Api:
         body = await bodies.read_body(request, bodies.MAX_BODY_BYTES)
         given = bodies.parse_body(request, body, bodies.CompleteOrder) if body else bodies.CompleteOrder()
         completion = orders.Completion(order_id, given.data, self._clock(), _traceparent(request))
-        if "idempotency-key" not in request.headers:
-            done = await self._database.write_together(orders.complete_all, completion)
-            self._note_completion(new=done.new)
-            return _response(_completed(done))
-        new = False
-
-        def work(connection: Connection) -> Answer:
-            nonlocal new
-            done = orders.complete(connection, completion)
-            new = done.new
-            return _completed(done)
-
-        response = await self._write(request, body, work)
-        self._note_completion(new=new)
-        return response
+        outcome = await self._database.write_together(_COMPLETE, self._asked(request, body, completion))
+        if outcome.result is not None and outcome.result.new:
+            self._metrics.completions.inc()
+            self._relay.wake()
+        return _response(outcome.answer, replayed=outcome.replayed)
 
     async def list_orders(self, request: Request) -> Response:
         query = bodies.parse_query(request, OrdersQuery)
@@ -273,10 +262,8 @@ class Api:
             return False
         return True
 
-    def _note_completion(self, *, new: bool) -> None:
-        if new:
-            self._metrics.completions.inc()
-            self._relay.wake()
+    def _asked(self, request: Request, body: bytes, item: T) -> Asked[T]:
+        return Asked(item, _claim(request, body), self._clock())
 
     async def _write(
         self,
@@ -287,19 +274,32 @@ class Api:
         keep: bool = True,
     ) -> Response:
         """Run the work in a transaction, or find the answer that the same request got before."""
-        key = request.headers.get("idempotency-key")
-        if key is None:
-            return _response(await self._database.write(work))
-        claim = idempotency.claim(request.state.api_key, request.method, request.url.path, key, body)
+        claim = _claim(request, body)
         outcome = await self._database.write(
             partial(idempotency.once, claim=claim, work=work, now=self._clock(), keep=keep)
         )
         return _response(outcome.answer, replayed=outcome.replayed)
 
 
+def _claim(request: Request, body: bytes) -> Claim | None:
+    key = request.headers.get("idempotency-key")
+    if key is None:
+        return None
+    return idempotency.claim(request.state.api_key, request.method, request.url.path, key, body)
+
+
+def _placed(placed: orders.Placed) -> Answer:
+    return Answer(201 if placed.new else 200, msgspec.json.encode(placed.order))
+
+
 def _completed(done: orders.Completed) -> Answer:
     event = msgspec.Raw(done.event) if done.event is not None else None
     return Answer(200, msgspec.json.encode(bodies.CompletedOrder(done.order, event)))
+
+
+# Made once: what waits for the same work is done together.
+_PLACE = partial(idempotency.once_all, work=orders.place_all, answer=_placed)
+_COMPLETE = partial(idempotency.once_all, work=orders.complete_all, answer=_completed)
 
 
 def _response(answer: Answer, *, replayed: bool = False) -> Response:

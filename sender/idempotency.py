@@ -7,7 +7,8 @@ something only together with the API key, the method and the path.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from sqlalchemy import bindparam, insert, select
 
@@ -16,10 +17,13 @@ from sender.tables import idempotency
 from shared.events import format_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Row
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 KEPT_HOURS = 48
 MAX_KEY_LENGTH = 255
@@ -40,9 +44,15 @@ class Answer(NamedTuple):
     body: bytes
 
 
-class Outcome(NamedTuple):
+class Outcome(NamedTuple, Generic[R]):
+    """The answer; and what the work came to, None where the answer is that of before."""
+
     answer: Answer
-    replayed: bool
+    result: R | None
+
+    @property
+    def replayed(self) -> bool:
+        return self.result is None
 
 
 class Claim(NamedTuple):
@@ -50,6 +60,14 @@ class Claim(NamedTuple):
 
     scope: str
     body: str
+
+
+class Asked(NamedTuple, Generic[T]):
+    """A request: what it is about, and its claim if it makes one."""
+
+    item: T
+    claim: Claim | None
+    now: datetime
 
 
 def claim(api_key: str, method: str, path: str, key: str, body: bytes) -> Claim:
@@ -66,26 +84,95 @@ def once(
     *,
     now: datetime,
     keep: bool = True,
-) -> Outcome:
+) -> Outcome[Answer]:
     """The answer of before, or of the work. Raises `KeyReused` and what the work raises.
 
     Without `keep` only the claim is stored and a repetition runs the work anew: for work that reads.
     Two at the same time: on SQLite one follows the other, on PostgreSQL the second is refused when it
     stores its answer, and runs again.
     """
-    if claim is None:
-        return Outcome(work(connection), replayed=False)
-    row = connection.execute(_FIND, {"scope": claim.scope}).one_or_none()
-    if row is not None and row.body != claim.body:
-        raise KeyReused("this Idempotency-Key came before with another body")
-    if row is not None and row.status is not None:
-        return Outcome(Answer(row.status, row.answer.encode()), replayed=True)
+    known = _known(connection, [claim])
+    before = _before(claim, known)
+    if isinstance(before, KeyReused):
+        raise before
+    if before is not None:
+        return before
     answer = work(connection)
-    if row is None:
-        kept = {"status": answer.status, "answer": answer.body.decode()} if keep else {}
-        connection.execute(_STORE, [{**claim._asdict(), "created_at": format_time(now), **kept}])
-    return Outcome(answer, replayed=False)
+    if claim is not None and claim.scope not in known:
+        _store(connection, [_row(claim, answer if keep else None, now)])
+    return Outcome(answer, answer)
 
 
-_FIND = select(idempotency).where(idempotency.c.scope == bindparam("scope"))
+def once_all(
+    connection: Connection,
+    asked: Sequence[Asked[T]],
+    work: Callable[[Connection, Sequence[T]], Sequence[R | Exception]],
+    answer: Callable[[R], Answer],
+) -> list[Outcome[R] | Exception]:
+    """`once` for many; what it would raise is returned. The work takes those that are new, together."""
+    known = _known(connection, [one.claim for one in asked])
+    outcomes: dict[int, Outcome[R] | Exception] = {
+        number: before for number, one in enumerate(asked) if (before := _before(one.claim, known))
+    }
+    first: dict[str | int, int] = {}
+    for number, one in enumerate(asked):
+        if number not in outcomes:
+            first.setdefault(one.claim.scope if one.claim else number, number)
+    outcomes |= _run(connection, {number: asked[number] for number in first.values()}, work, answer)
+    # Who repeats another of this batch finds what that one has just stored; nothing, if it failed.
+    if later := [number for number in range(len(asked)) if number not in outcomes]:
+        repeated = once_all(connection, [asked[number] for number in later], work, answer)
+        outcomes |= zip(later, repeated, strict=True)
+    return [outcomes[number] for number in range(len(asked))]
+
+
+def _run(
+    connection: Connection,
+    asked: Mapping[int, Asked[T]],
+    work: Callable[[Connection, Sequence[T]], Sequence[R | Exception]],
+    answer: Callable[[R], Answer],
+) -> dict[int, Outcome[R] | Exception]:
+    if not asked:
+        return {}
+    results = work(connection, [one.item for one in asked.values()])
+    outcomes = {
+        number: result if isinstance(result, Exception) else Outcome(answer(result), result)
+        for number, result in zip(asked, results, strict=True)
+    }
+    kept = [
+        _row(one.claim, outcome.answer, one.now)
+        for one, outcome in zip(asked.values(), outcomes.values(), strict=True)
+        if one.claim is not None and isinstance(outcome, Outcome)
+    ]
+    _store(connection, kept)
+    return outcomes
+
+
+def _known(connection: Connection, claims: Iterable[Claim | None]) -> dict[str, Row[Any]]:
+    scopes = [claim.scope for claim in claims if claim is not None]
+    return {row.scope: row for row in connection.execute(_FIND, {"scopes": scopes})} if scopes else {}
+
+
+def _before(claim: Claim | None, known: Mapping[str, Row[Any]]) -> Outcome[Any] | KeyReused | None:
+    """What the same request came to; None where there was none, or its answer was not kept."""
+    row = known.get(claim.scope) if claim is not None else None
+    if claim is None or row is None:
+        return None
+    if row.body != claim.body:
+        return KeyReused("this Idempotency-Key came before with another body")
+    return Outcome(Answer(row.status, row.answer.encode()), None) if row.status is not None else None
+
+
+def _row(claim: Claim, answer: Answer | None, now: datetime) -> dict[str, Any]:
+    kept = {"status": answer.status, "answer": answer.body.decode()} if answer is not None else {}
+    return {**claim._asdict(), "created_at": format_time(now), **kept}
+
+
+def _store(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+    if rows:
+        # By scope, so that two batches of the same requests wait for each other instead of deadlocking.
+        connection.execute(_STORE, sorted(rows, key=itemgetter("scope")))
+
+
+_FIND = select(idempotency).where(idempotency.c.scope.in_(bindparam("scopes", expanding=True)))
 _STORE = insert(idempotency)

@@ -13,7 +13,7 @@ from shared.channels import customer_channel
 from shared.events import format_time, order_completed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection, Row
@@ -46,6 +46,15 @@ class Order(msgspec.Struct, frozen=True):
     data: msgspec.Raw
 
 
+class Placing(NamedTuple):
+    """Somebody places an order."""
+
+    order_id: str
+    customer_id: str
+    data: dict[str, Any]
+    now: datetime
+
+
 class Placed(NamedTuple):
     order: Order
     new: bool
@@ -74,42 +83,36 @@ class Listed(NamedTuple):
     as_of: Cursor | None  # where the customer's channel was at that moment
 
 
-def place(
-    connection: Connection, order_id: str, customer_id: str, data: dict[str, Any], *, now: datetime
-) -> Placed:
-    """Raises `OrderConflict`, and `EventTooLarge` for data that no event could carry."""
-    _draft(order_id, customer_id, data, now=now, traceparent=None)
-    given = {
-        "order_id": order_id,
-        "customer_id": customer_id,
-        "data": msgspec.json.encode(data).decode(),
-        "created_at": format_time(now),
-        "status": "open",
-    }
-    row = connection.execute(_PLACE[connection.dialect.name], given).one_or_none()
-    if row is not None:
-        return Placed(_order(row, row.status, row.completed_at), new=True)
-    row = connection.execute(_FIND, {"order_id": order_id}).one()
-    if row.customer_id != customer_id or not _same(row.data, data):
-        raise OrderConflict(f"order {order_id} was placed with other content")
-    return Placed(_order(row, row.status, row.completed_at), new=False)
+def place_all(connection: Connection, placings: Sequence[Placing]) -> list[Placed | ValueError]:
+    """Two statements for all of them. Of those that name the same order, the first places it.
 
-
-def complete(connection: Connection, completion: Completion) -> Completed:
-    """The first completion counts: later ones get its event, whatever data they bring.
-
-    Raises `UnknownOrder`, `InvalidOrder` and `EventTooLarge`.
+    Returned as outcomes: `OrderConflict`, `InvalidOrder`, and `EventTooLarge` for data that no event could
+    carry.
     """
-    (outcome,) = complete_all(connection, [completion])
-    if isinstance(outcome, Exception):
-        raise outcome
-    return outcome
+    refused = {number: fault for number, placing in enumerate(placings) if (fault := _fault(placing))}
+    sound = [placing for number, placing in enumerate(placings) if number not in refused]
+    first = {placing.order_id: placing for placing in reversed(sound)}
+    new = _insert(connection, first)
+    rows = new | _rows(connection, first.keys() - new)
+    return [
+        refused.get(number)
+        or _placed(
+            placing,
+            rows[placing.order_id],
+            new=placing.order_id in new and placing is first[placing.order_id],
+        )
+        for number, placing in enumerate(placings)
+    ]
 
 
 def complete_all(
     connection: Connection, completions: Sequence[Completion]
 ) -> list[Completed | UnknownOrder | ValueError]:
-    """Many at a time, which costs four statements as one does; what `complete` would raise is returned."""
+    """Many at a time, which costs four statements as one does.
+
+    The first completion of an order counts: later ones get its event, whatever data they bring.
+    Returned as outcomes: `UnknownOrder`, `InvalidOrder` and `EventTooLarge`.
+    """
     asked = {"order_ids": [completion.order_id for completion in completions]}
     rows = {row.order_id: row for row in connection.execute(_FIND_LOCKED, asked)}
     drafts: dict[str, Draft] = {}
@@ -153,6 +156,45 @@ def find(
         rows[limit - 1].order_id if len(rows) > limit else None,
         history.head(connection, customer_channel(customer_id)) if customer_id is not None else None,
     )
+
+
+def _fault(placing: Placing) -> ValueError | None:
+    try:
+        _draft(placing.order_id, placing.customer_id, placing.data, now=placing.now, traceparent=None)
+    except ValueError as error:
+        return error
+    return None
+
+
+def _insert(connection: Connection, placings: Mapping[str, Placing]) -> dict[str, Row[Any]]:
+    """Those that are new."""
+    # By id, so that two batches that share orders wait for each other instead of deadlocking.
+    given = [
+        {
+            "order_id": placing.order_id,
+            "customer_id": placing.customer_id,
+            "data": msgspec.json.encode(placing.data).decode(),
+            "created_at": format_time(placing.now),
+            "status": "open",
+        }
+        for _, placing in sorted(placings.items())
+    ]
+    if not given:
+        return {}
+    rows = connection.execute(_PLACE[connection.dialect.name], given if len(given) > 1 else given[0])
+    return {row.order_id: row for row in rows}
+
+
+def _rows(connection: Connection, order_ids: Collection[str]) -> dict[str, Row[Any]]:
+    if not order_ids:
+        return {}
+    return {row.order_id: row for row in connection.execute(_FIND, {"order_ids": list(order_ids)})}
+
+
+def _placed(placing: Placing, row: Row[Any], *, new: bool) -> Placed | OrderConflict:
+    if row.customer_id != placing.customer_id or not _same(row.data, placing.data):
+        return OrderConflict(f"order {placing.order_id} was placed with other content")
+    return Placed(_order(row, row.status, row.completed_at), new)
 
 
 def _draft(
@@ -210,7 +252,7 @@ def _event(connection: Connection, row: Row[Any]) -> bytes | None:
 
 
 def _position(connection: Connection, order_id: str) -> int:
-    row = connection.execute(_FIND, {"order_id": order_id}).one_or_none()
+    row = _rows(connection, [order_id]).get(order_id)
     if row is None:
         raise UnknownOrder(f"no order {order_id}")
     return int(row.position)
@@ -229,11 +271,7 @@ def _place(dialect: str) -> ReturningInsert[Any]:
 
 
 _PLACE = {dialect: _place(dialect) for dialect in DIALECTS}
-_FIND = select(orders).where(orders.c.order_id == bindparam("order_id"))
-_FIND_LOCKED = (
-    select(orders)
-    .where(orders.c.order_id.in_(bindparam("order_ids", expanding=True)))
-    .order_by(orders.c.order_id)  # two batches lock orders that they share in the same order
-    .with_for_update()
-)
+_FIND = select(orders).where(orders.c.order_id.in_(bindparam("order_ids", expanding=True)))
+# Two batches lock orders that they share in the same order.
+_FIND_LOCKED = _FIND.order_by(orders.c.order_id).with_for_update()
 _COMPLETE = update(orders).where(orders.c.order_id == bindparam("completed_order"))

@@ -11,8 +11,9 @@ from sender import idempotency, outbox, retention
 from tests.senders import API_KEY, run_sender
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
+    from sender.database import Database
     from tests.senders import RunningSender
 
 pytestmark = pytest.mark.anyio
@@ -125,6 +126,78 @@ async def test_what_only_reads_is_read_anew(sender: RunningSender) -> None:
     after = await post(sender, "/history", {"after": ["topic:menu=1.0"]})
     assert before.json()["channels"][0]["events"] == []
     assert len(after.json()["channels"][0]["events"]) == 1
+
+
+BODY, NOW = b"{}", datetime(2026, 11, 23, tzinfo=UTC)
+
+
+def asked(item: str, key: str | None, body: bytes = BODY) -> idempotency.Asked[str]:
+    claim = idempotency.claim("k", "POST", "/", key, body) if key else None
+    return idempotency.Asked(item, claim, NOW)
+
+
+class Work:
+    """Fails where it is told to, and notes what it was given."""
+
+    def __init__(self) -> None:
+        self.given: list[str] = []
+
+    def __call__(self, connection: Any, items: Sequence[str]) -> list[str | Exception]:
+        self.given += items
+        return [ValueError(item) if item.startswith("bad") else item for item in items]
+
+    async def ask(self, database: Database, *all_asked: idempotency.Asked[str]) -> list[tuple[str, bool]]:
+        """What each is answered, and whether that is an answer of before."""
+
+        def answer(result: str) -> idempotency.Answer:
+            return idempotency.Answer(200, result.encode())
+
+        outcomes = await database.write(lambda c: idempotency.once_all(c, all_asked, self, answer))
+        return [
+            (o.answer.body.decode(), o.replayed)
+            if isinstance(o, idempotency.Outcome)
+            else (type(o).__name__, False)
+            for o in outcomes
+        ]
+
+
+async def test_repetitions_in_one_batch_and_in_the_next_get_the_first_answer(sender: RunningSender) -> None:
+    work = Work()
+    told = await work.ask(
+        sender.database, asked("first", "a"), asked("second", "a"), asked("alone", None), asked("other", "b")
+    )
+    assert told == [("first", False), ("first", True), ("alone", False), ("other", False)]
+    assert await work.ask(sender.database, asked("third", "a"), asked("new", "c")) == [
+        ("first", True),
+        ("new", False),
+    ]
+    assert work.given == ["first", "alone", "other", "new"]
+
+
+async def test_what_failed_in_a_batch_may_be_repeated_in_the_same(sender: RunningSender) -> None:
+    work = Work()
+    told = await work.ask(sender.database, asked("bad", "a"), asked("good", "a"), asked("again", "a"))
+    assert told == [("ValueError", False), ("good", False), ("good", True)]
+
+
+async def test_a_key_with_two_bodies_in_one_batch_is_the_first_ones(sender: RunningSender) -> None:
+    work = Work()
+    told = await work.ask(sender.database, asked("first", "a"), asked("second", "a", b"[]"))
+    assert told == [("first", False), ("KeyReused", False)]
+    assert work.given == ["first"]
+
+
+async def test_requests_with_keys_that_wait_are_done_together(sender: RunningSender) -> None:
+    requests = [post(sender, "/orders", {**ORDER, "order_id": str(n)}, key=str(n)) for n in range(40)]
+    answers = await asyncio.gather(*requests, *(post(sender, "/orders", ORDER) for _ in range(5)))
+    assert {answer.status_code for answer in answers} == {201}
+    assert sum("idempotency-replayed" in answer.headers for answer in answers) == 4
+    completions = [
+        post(sender, f"/orders/{n}/complete", {}, key=f"complete {n % 20}") for n in [*range(20)] * 2
+    ]
+    answers = await asyncio.gather(*completions)
+    assert {answer.status_code for answer in answers} == {200}
+    assert (await sender.database.read(outbox.backlog)).size == 20
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "tab\there"])

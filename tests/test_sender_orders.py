@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sender import outbox
+from sender import orders, outbox
 from tests.senders import run_sender
 
 if TYPE_CHECKING:
@@ -71,6 +71,45 @@ async def test_same_order_id_with_other_content_is_a_conflict(
     assert (response.status_code, problem(response)) == (409, "order-conflict")
     listed = (await sender.client.get("/orders")).json()["orders"]
     assert [(order["customer_id"], order["data"]) for order in listed] == [("alice", {"a": 1})]
+
+
+async def test_orders_placed_in_one_batch_are_told_apart(sender: RunningSender) -> None:
+    def placing(order_id: str, customer_id: str = "alice", **data: object) -> orders.Placing:
+        return orders.Placing(order_id, customer_id, data, sender.clock())
+
+    await sender.place("old", a=1)
+    batch = [
+        placing("new", a=1),
+        placing("old", a=1),
+        placing("new", a=1),
+        placing("new", "bob", a=1),
+        placing("old", a=2),
+        placing("wrong", message=1),
+        placing("large", a="x" * 70_000),
+        placing("wrong", message="right"),
+    ]
+    outcomes = await sender.database.write(partial(orders.place_all, placings=batch))
+    assert [o.new if isinstance(o, orders.Placed) else type(o).__name__ for o in outcomes] == [
+        True,
+        False,
+        False,
+        "OrderConflict",
+        "OrderConflict",
+        "InvalidOrder",
+        "EventTooLarge",
+        True,
+    ]
+    listed = (await sender.client.get("/orders")).json()["orders"]
+    assert {order["order_id"]: order["customer_id"] for order in listed} == dict.fromkeys(
+        ("old", "new", "wrong"), "alice"
+    )
+
+
+async def test_same_order_by_many_at_the_same_time_is_placed_once(sender: RunningSender) -> None:
+    answers = await asyncio.gather(
+        *(sender.place("1042", a=1) for _ in range(20)), sender.place("1042", "bob")
+    )
+    assert sorted(answer.status_code for answer in answers) == [200] * 19 + [201, 409]
 
 
 async def test_completion_records_the_event_it_answers_with(sender: RunningSender) -> None:
