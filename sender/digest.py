@@ -6,11 +6,8 @@ import hashlib
 
 
 def digest(*parts: bytes) -> str:
-    state = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        state.update(b"%d:" % len(part))
-        state.update(part)
-    return state.hexdigest()
+    framed = b"".join([b"%d:%b" % (len(part), part) for part in parts])
+    return hashlib.blake2b(framed, digest_size=16).hexdigest()
 
 
 def identity_of(source: str, event_id: str) -> str:
