@@ -10,9 +10,10 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from sqlalchemy import bindparam, insert, select
+from sqlalchemy import bindparam, select
 
 from sender.digest import digest
+from sender.rows import insert_rows
 from sender.tables import idempotency
 from shared.events import format_time
 
@@ -169,10 +170,8 @@ def _row(claim: Claim, answer: Answer | None, now: datetime) -> dict[str, Any]:
 
 
 def _store(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
-    if rows:
-        # By scope, so that two batches of the same requests wait for each other instead of deadlocking.
-        connection.execute(_STORE, sorted(rows, key=itemgetter("scope")))
+    # By scope, so that two batches of the same requests wait for each other instead of deadlocking.
+    insert_rows(connection, idempotency, sorted(rows, key=itemgetter("scope")))
 
 
 _FIND = select(idempotency).where(idempotency.c.scope.in_(bindparam("scopes", expanding=True)))
-_STORE = insert(idempotency)

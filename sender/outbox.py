@@ -9,15 +9,16 @@ Everything takes sets: a batch of a thousand events costs three statements, as o
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import bindparam, func, insert, literal_column, select, update
+import msgspec
+from sqlalchemy import bindparam, func, literal_column, select, text, update
 
 from sender import tombstones
 from sender.digest import identity_of
-from sender.tables import DIALECTS, channels, events, generation, insert_into
+from sender.rows import insert_rows
+from sender.tables import DIALECTS, events, generation
 from shared.channels import Channel
 from shared.cursors import Cursor, Place
 from shared.events import Draft, format_time
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from sqlalchemy import Connection, Select
-    from sqlalchemy.sql.dml import ReturningInsert
 
     from sender.tombstones import Fault, Row
     from shared.log import Generation
@@ -42,8 +42,7 @@ class Status(Enum):
     REFUSED = "refused"  # its identity is taken by an event with other content
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(msgspec.Struct, frozen=True):
     """An event at our door."""
 
     draft: Draft
@@ -203,8 +202,8 @@ def _record(connection: Connection, arrivals: Sequence[Arrival], *, now: datetim
         channel = given.draft.channel
         place = next_places[channel]
         next_places[channel] = Place(place.epoch, place.seq + 1)
-        text = given.draft.text(place)
-        recorded.append(Recorded(place, text))
+        encoded = given.draft.text(place)
+        recorded.append(Recorded(place, encoded))
         rows.append(
             {
                 "channel": channel,
@@ -213,28 +212,24 @@ def _record(connection: Connection, arrivals: Sequence[Arrival], *, now: datetim
                 "identity": given.identity,
                 "content": given.content,
                 "recorded_at": recorded_at,
-                "text": text.decode(),
+                "text": encoded.decode(),
             }
         )
-    connection.execute(_INSERT, rows)
+    insert_rows(connection, events, rows)
     return recorded
 
 
 def _take_places(connection: Connection, counts: Counter[Channel]) -> dict[Channel, Place]:
     """Move each channel's seq by its count; the first place taken in each. Locks the channels' rows."""
-    # By name, so that two batches that share channels wait for each other instead of deadlocking.
-    rows = [{"channel": channel, "seq": counts[channel]} for channel in sorted(counts)]
-    heads = connection.execute(_TAKE[connection.dialect.name], rows if len(rows) > 1 else rows[0])
-    return {
-        Channel(channel): Place(epoch, seq - counts[Channel(channel)] + 1) for channel, seq, epoch in heads
-    }
-
-
-def _take(dialect: str) -> ReturningInsert[Any]:
-    statement = insert_into(dialect, channels)
-    return statement.on_conflict_do_update(
-        index_elements=[channels.c.channel], set_={"seq": channels.c.seq + statement.excluded.seq}
-    ).returning(channels.c.channel, channels.c.seq, _EPOCH)
+    given = {"counts": msgspec.json.encode(counts).decode()}
+    if connection.dialect.name == "sqlite":
+        connection.execute(_MOVE_SEQS, given)
+        heads, epoch = connection.execute(_SEQS, given).one()
+        seqs = msgspec.json.decode(heads, type=dict[str, int])
+    else:
+        rows = connection.execute(_TAKE, given).all()
+        seqs, epoch = {row.channel: row.seq for row in rows}, rows[0].epoch
+    return {channel: Place(epoch, seqs[channel] - count + 1) for channel, count in counts.items()}
 
 
 def _unpublished(dialect: str) -> Select[Any]:
@@ -249,8 +244,30 @@ def _unpublished(dialect: str) -> Select[Any]:
 
 # Statements are made once: making one costs about as much as running it.
 _EPOCH = select(generation.c.epoch).scalar_subquery()
-_TAKE = {dialect: _take(dialect) for dialect in DIALECTS}
-_INSERT = insert(events)
+# How many are taken of each channel comes as JSON, which both databases can open: one text for any number.
+# By name, so that two batches that share channels wait for each other instead of deadlocking; "C" is also
+# how Python sorts, for those who lock channels one by one.
+_TAKE = text(
+    """
+    INSERT INTO channels (channel, seq)
+    SELECT key, CAST(value AS bigint) FROM jsonb_each_text(CAST(:counts AS jsonb)) ORDER BY key COLLATE "C"
+    ON CONFLICT (channel) DO UPDATE SET seq = channels.seq + excluded.seq
+    RETURNING channel, seq, (SELECT epoch FROM generation) AS epoch
+    """
+)
+# SQLite's driver gives up the interpreter for each row that it fetches, see sender/rows.py.
+_MOVE_SEQS = text(
+    """
+    INSERT INTO channels (channel, seq) SELECT key, value FROM json_each(:counts) WHERE true
+    ON CONFLICT (channel) DO UPDATE SET seq = channels.seq + excluded.seq
+    """
+)
+_SEQS = text(
+    """
+    SELECT json_group_object(channel, seq), (SELECT epoch FROM generation)
+    FROM channels WHERE channel IN (SELECT key FROM json_each(:counts))
+    """
+)
 _KNOWN = select(events.c.identity, events.c.content, events.c.channel, events.c.epoch, events.c.seq).where(
     events.c.identity.in_(bindparam("identities", expanding=True))
 )
