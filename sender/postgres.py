@@ -52,6 +52,7 @@ async def open_postgres(url: str) -> AsyncIterator[PostgresDatabase]:
         make_url(url),
         pool_size=POOL_SIZE,
         max_overflow=0,
+        hide_parameters=True,  # they are payloads, and errors are logged
         pool_timeout=LOCK_SECONDS,
         isolation_level="READ COMMITTED",
         connect_args={

@@ -233,6 +233,7 @@ def _engine(path: str, *, begin: str) -> Engine:
     engine = create_engine(
         URL.create("sqlite+pysqlite", database=path),
         poolclass=QueuePool if reading else NullPool,
+        hide_parameters=True,  # they are payloads, and errors are logged
         # Python's module would begin transactions by itself, and too late; we say when.
         connect_args={"isolation_level": None, "check_same_thread": False},
         **({"pool_size": READERS, "max_overflow": 0} if reading else {}),

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, insert, select, text
 
 from sender import sqlite
 from sender.database import DatabaseFull, DatabaseUnavailable, DatabaseUnusable, open_database
-from sender.tables import channels, metadata
+from sender.tables import channels, idempotency, metadata
 from tests.postgres_servers import fresh_database
 
 if TYPE_CHECKING:
@@ -369,3 +369,13 @@ async def test_unreachable_server_is_told_as_unavailable() -> None:
     with pytest.raises(DatabaseUnavailable):
         async with open_database("postgresql+asyncpg://nobody@127.0.0.1:1/orderbell"):
             pass
+
+
+async def test_errors_quote_nothing_of_what_was_to_be_stored(database_url: str) -> None:
+    """They are logged."""
+    row = {"scope": "s", "body": "b", "created_at": "", "status": 200, "answer": "payload"}
+    async with open_database(database_url) as database:
+        with pytest.raises(Exception, match=r"unique|UNIQUE|refused") as raised:
+            await database.write(lambda connection: connection.execute(insert(idempotency), [row, row]))
+    causes = [raised.value, raised.value.__cause__, getattr(raised.value.__cause__, "__cause__", None)]
+    assert "payload" not in " ".join(map(str, causes))
