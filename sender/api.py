@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 from starlette.responses import Response
@@ -122,8 +122,13 @@ class Api:
         )
 
     async def _post_event(self, request: Request, body: bytes, event: object) -> Response:
-        arrival = _arrival(event, _traceparent(request), self._clock())
-        return await self._record(request, body, [arrival], single=True)
+        now = self._clock()
+        arrival = _arrival(event, _traceparent(request), now)
+        asked = self._asked(request, body, _Recording(arrival, now))
+        outcome = await self._database.write_together(_RECORD, asked)
+        if outcome.result is not None:
+            self._note_recorded([outcome.result])
+        return _response(outcome.answer, replayed=outcome.replayed)
 
     async def _post_batch(self, request: Request, body: bytes, events: object) -> Response:
         if not isinstance(events, list):
@@ -131,17 +136,12 @@ class Api:
         if len(events) > bodies.MAX_BATCH:
             raise Problem(413, "content-too-large", f"a batch has at most {bodies.MAX_BATCH} events")
         now, traceparent = self._clock(), _traceparent(request)
-        return await self._record(
-            request, body, [_arrival_or_result(event, traceparent, now) for event in events], single=False
+        return await self._record_batch(
+            request, body, [_arrival_or_result(event, traceparent, now) for event in events]
         )
 
-    async def _record(
-        self,
-        request: Request,
-        body: bytes,
-        arrivals: Sequence[outbox.Arrival | bodies.EventResult],
-        *,
-        single: bool,
+    async def _record_batch(
+        self, request: Request, body: bytes, arrivals: Sequence[outbox.Arrival | bodies.EventResult]
     ) -> Response:
         """Record those that are events; the others have their result already."""
         now = self._clock()
@@ -152,15 +152,16 @@ class Api:
             good = [arrival for arrival in arrivals if isinstance(arrival, outbox.Arrival)]
             told = map(_result, good, outbox.record_once(connection, good, now=now))
             results = [next(told) if isinstance(a, outbox.Arrival) else a for a in arrivals]
-            if single and results[0].status == "refused":
-                raise Problem(409, "event-conflict", str(results[0].error))
-            return Answer(202, msgspec.json.encode(bodies.EventResults(results)))
+            return _recorded(*results)
 
         response = await self._write(request, body, work)
+        self._note_recorded(results)
+        return response
+
+    def _note_recorded(self, results: Sequence[bodies.EventResult]) -> None:
         self._relay.wake()
         for result in results:
             self._metrics.events.labels(result.status).inc()
-        return response
 
     async def channel_events(self, request: Request) -> Response:
         channel = parse_channel(request.path_params["channel"])
@@ -297,8 +298,31 @@ def _completed(done: orders.Completed) -> Answer:
     return Answer(200, msgspec.json.encode(bodies.CompletedOrder(done.order, event)))
 
 
+def _recorded(*results: bodies.EventResult) -> Answer:
+    return Answer(202, msgspec.json.encode(bodies.EventResults(list(results))))
+
+
+class _Recording(NamedTuple):
+    """A single event at our door."""
+
+    arrival: outbox.Arrival
+    now: datetime
+
+
+def _record_all(
+    connection: Connection, recordings: Sequence[_Recording]
+) -> list[bodies.EventResult | Problem]:
+    arrivals = [recording.arrival for recording in recordings]
+    results = map(_result, arrivals, outbox.record_once(connection, arrivals, now=recordings[0].now))
+    return [
+        Problem(409, "event-conflict", str(result.error)) if result.status == "refused" else result
+        for result in results
+    ]
+
+
 # Made once: what waits for the same work is done together.
 _PLACE = partial(idempotency.once_all, work=orders.place_all, answer=_placed)
+_RECORD = partial(idempotency.once_all, work=_record_all, answer=_recorded)
 _COMPLETE = partial(idempotency.once_all, work=orders.complete_all, answer=_completed)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import httpx2
 from pydantic import SecretStr
+from sqlalchemy import Connection, event
+from sqlalchemy.engine import Engine
 
 import sender
 from sender.api import Api
@@ -25,7 +27,7 @@ from shared.cluster import connect, pipelines_to
 from shared.log import LogWriter, Names
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from redis.asyncio import Redis
 
@@ -95,3 +97,18 @@ async def run_sender(
             yield RunningSender(client, database, relay, metrics, clock, cast("Redis", redis), names)
             for task in running:
                 task.cancel()
+
+
+@contextmanager
+def counted_transactions() -> Iterator[list[Connection]]:
+    """Grows with each transaction that begins meanwhile, in whatever database."""
+    begun: list[Connection] = []
+
+    def note(connection: Connection) -> None:
+        begun.append(connection)
+
+    event.listen(Engine, "begin", note)
+    try:
+        yield begun
+    finally:
+        event.remove(Engine, "begin", note)

@@ -14,7 +14,7 @@ from starlette.datastructures import Headers
 
 from sender import binding, outbox
 from shared.events import InvalidEvent
-from tests.senders import run_sender
+from tests.senders import counted_transactions, run_sender
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -76,6 +76,21 @@ async def test_repeated_event_is_one_even_in_another_trace_at_another_time(sende
     assert again.json()["results"][0]["cursor"] == "topic:menu=1.1"
     (event,) = await recorded(sender)
     assert event["traceparent"] == trace
+
+
+async def test_single_events_that_wait_are_recorded_together_and_told_apart(sender: RunningSender) -> None:
+    events = [{**EVENT, "id": str(n), "channel": f"topic:{n % 3}"} for n in range(30)]
+    repeated, other = events[0], {**events[1], "data": {"dish": "Funghi"}}
+    with counted_transactions() as transactions:
+        answers = await asyncio.gather(*(post(sender, event) for event in [*events, repeated, other]))
+    assert len(transactions) < 0.75 * len(answers)
+    # Which of two comes first is nobody's promise.
+    assert sorted([answers[1].status_code, answers[31].status_code]) == [202, 409]
+    results = [answer.json()["results"][0] for answer in answers if answer.status_code == 202]
+    assert sorted(result["status"] for result in results) == ["accepted"] * 30 + ["duplicate"]
+    cursors = [answers[n].json()["results"][0]["cursor"] for n in (0, 30)]
+    assert cursors[0] == cursors[1]
+    assert len(await recorded(sender)) == 30
 
 
 async def test_other_content_under_the_same_identity_is_a_conflict(sender: RunningSender) -> None:

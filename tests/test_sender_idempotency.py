@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sender import idempotency, outbox, retention
-from tests.senders import API_KEY, run_sender
+from tests.senders import API_KEY, counted_transactions, run_sender
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -188,15 +188,18 @@ async def test_a_key_with_two_bodies_in_one_batch_is_the_first_ones(sender: Runn
 
 
 async def test_requests_with_keys_that_wait_are_done_together(sender: RunningSender) -> None:
-    requests = [post(sender, "/orders", {**ORDER, "order_id": str(n)}, key=str(n)) for n in range(40)]
-    answers = await asyncio.gather(*requests, *(post(sender, "/orders", ORDER) for _ in range(5)))
-    assert {answer.status_code for answer in answers} == {201}
-    assert sum("idempotency-replayed" in answer.headers for answer in answers) == 4
-    completions = [
-        post(sender, f"/orders/{n}/complete", {}, key=f"complete {n % 20}") for n in [*range(20)] * 2
-    ]
-    answers = await asyncio.gather(*completions)
-    assert {answer.status_code for answer in answers} == {200}
+    """A transaction each, and on PostgreSQL a connection each, let the relay wait behind all of them."""
+    placings = [post(sender, "/orders", {**ORDER, "order_id": str(n)}, key=str(n)) for n in range(40)]
+    with counted_transactions() as transactions:
+        placed = await asyncio.gather(*placings, *(post(sender, "/orders", ORDER) for _ in range(5)))
+    assert {answer.status_code for answer in placed} == {201}
+    assert sum("idempotency-replayed" in answer.headers for answer in placed) == 4
+    assert len(transactions) < 0.75 * len(placed)
+    completions = [post(sender, f"/orders/{n}/complete", {}, key=f"c{n}") for n in [*range(20)] * 2]
+    with counted_transactions() as transactions:
+        completed = await asyncio.gather(*completions)
+    assert {answer.status_code for answer in completed} == {200}
+    assert len(transactions) < 0.75 * len(completed)
     assert (await sender.database.read(outbox.backlog)).size == 20
 
 
