@@ -11,11 +11,12 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
-from sqlalchemy import bindparam, select, text
+from sqlalchemy import select, text
 
 from sender import tombstones
 from sender.generation import current_epoch
-from sender.tables import channels
+from sender.rows import is_among
+from sender.tables import DIALECTS, channels
 from shared.channels import Channel, is_private
 from shared.cursors import Cursor, Place
 from shared.log import Entry
@@ -93,13 +94,14 @@ def head(connection: Connection, channel: Channel) -> Cursor:
 def states(connection: Connection, names: Sequence[Channel]) -> dict[Channel, State]:
     """How each channel stands, also those that never had an event."""
     epoch = current_epoch(connection)
+    rows = connection.execute(_STATES[connection.dialect.name], {"channels": list(names)})
     found = {
         Channel(row.channel): State(
             Place(epoch, row.seq),
             row.pruned_seq,
             Place(row.seen_epoch, row.seen_seq) if row.seen_epoch else Place(epoch, 0),
         )
-        for row in connection.execute(_STATES, {"channels": list(names)})
+        for row in rows
     }
     untouched = State(Place(epoch, 0), 0, Place(epoch, 0))
     return {channel: found.get(channel, untouched) for channel in names}
@@ -195,7 +197,9 @@ def _read_round(connection: Connection, wanted: Sequence[Wanted]) -> Iterator[tu
         yield number, Entry(row.place, row.sound_text())
 
 
-_STATES = select(channels).where(channels.c.channel.in_(bindparam("channels", expanding=True)))
+_STATES = {
+    dialect: select(channels).where(is_among(dialect, channels.c.channel, "channels")) for dialect in DIALECTS
+}
 # One statement for many channels. What is wanted comes as JSON because both databases can open that.
 _ROW = "events.channel, events.epoch, events.seq, events.identity, events.recorded_at"
 _READ = {

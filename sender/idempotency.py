@@ -10,11 +10,11 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import select
 
 from sender.digest import digest
-from sender.rows import insert_rows
-from sender.tables import idempotency
+from sender.rows import insert_rows, is_among
+from sender.tables import DIALECTS, idempotency
 from shared.events import format_time
 
 if TYPE_CHECKING:
@@ -151,7 +151,10 @@ def _run(
 
 def _known(connection: Connection, claims: Iterable[Claim | None]) -> dict[str, Row[Any]]:
     scopes = [claim.scope for claim in claims if claim is not None]
-    return {row.scope: row for row in connection.execute(_FIND, {"scopes": scopes})} if scopes else {}
+    if not scopes:
+        return {}
+    rows = connection.execute(_FIND[connection.dialect.name], {"scopes": scopes})
+    return {row.scope: row for row in rows}
 
 
 def _before(claim: Claim | None, known: Mapping[str, Row[Any]]) -> Outcome[Any] | KeyReused | None:
@@ -174,4 +177,7 @@ def _store(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
     insert_rows(connection, idempotency, sorted(rows, key=itemgetter("scope")))
 
 
-_FIND = select(idempotency).where(idempotency.c.scope.in_(bindparam("scopes", expanding=True)))
+_FIND = {
+    dialect: select(idempotency).where(is_among(dialect, idempotency.c.scope, "scopes"))
+    for dialect in DIALECTS
+}

@@ -8,6 +8,7 @@ import msgspec
 from sqlalchemy import bindparam, select, update
 
 from sender import history, outbox
+from sender.rows import is_among
 from sender.tables import DIALECTS, insert_into, orders
 from shared.channels import customer_channel
 from shared.events import format_time, order_completed
@@ -114,7 +115,7 @@ def complete_all(
     Returned as outcomes: `UnknownOrder`, `InvalidOrder` and `EventTooLarge`.
     """
     asked = {"order_ids": [completion.order_id for completion in completions]}
-    rows = {row.order_id: row for row in connection.execute(_FIND_LOCKED, asked)}
+    rows = {row.order_id: row for row in connection.execute(_FIND_LOCKED[connection.dialect.name], asked)}
     drafts: dict[str, Draft] = {}
     refused: dict[int, ValueError] = {}
     for number, completion in enumerate(completions):
@@ -188,7 +189,8 @@ def _insert(connection: Connection, placings: Mapping[str, Placing]) -> dict[str
 def _rows(connection: Connection, order_ids: Collection[str]) -> dict[str, Row[Any]]:
     if not order_ids:
         return {}
-    return {row.order_id: row for row in connection.execute(_FIND, {"order_ids": list(order_ids)})}
+    rows = connection.execute(_FIND[connection.dialect.name], {"order_ids": list(order_ids)})
+    return {row.order_id: row for row in rows}
 
 
 def _placed(placing: Placing, row: Row[Any], *, new: bool) -> Placed | OrderConflict:
@@ -271,7 +273,11 @@ def _place(dialect: str) -> ReturningInsert[Any]:
 
 
 _PLACE = {dialect: _place(dialect) for dialect in DIALECTS}
-_FIND = select(orders).where(orders.c.order_id.in_(bindparam("order_ids", expanding=True)))
+_FIND = {
+    dialect: select(orders).where(is_among(dialect, orders.c.order_id, "order_ids")) for dialect in DIALECTS
+}
 # Two batches lock orders that they share in the same order.
-_FIND_LOCKED = _FIND.order_by(orders.c.order_id).with_for_update()
+_FIND_LOCKED = {
+    dialect: find.order_by(orders.c.order_id).with_for_update() for dialect, find in _FIND.items()
+}
 _COMPLETE = update(orders).where(orders.c.order_id == bindparam("completed_order"))

@@ -17,7 +17,7 @@ from sqlalchemy import bindparam, func, literal_column, select, text, update
 
 from sender import tombstones
 from sender.digest import identity_of
-from sender.rows import insert_rows
+from sender.rows import insert_rows, is_among
 from sender.tables import DIALECTS, events, generation
 from shared.channels import Channel
 from shared.cursors import Cursor, Place
@@ -133,8 +133,9 @@ def mark_published(connection: Connection, published: Iterable[Generation], *, n
     by_epoch: dict[int, list[int]] = {}
     for event in published:
         by_epoch.setdefault(event.epoch, []).append(event.position)
+    mark = _MARK[connection.dialect.name]
     for epoch, positions in by_epoch.items():
-        connection.execute(_MARK, {"positions": positions, "in_epoch": epoch, "now": format_time(now)})
+        connection.execute(mark, {"positions": positions, "in_epoch": epoch, "now": format_time(now)})
 
 
 def backlog(connection: Connection) -> Backlog:
@@ -178,9 +179,10 @@ class _Known(NamedTuple):
 
 
 def _known(connection: Connection, identities: Sequence[str]) -> dict[str, _Known]:
+    rows = connection.execute(_KNOWN[connection.dialect.name], {"identities": list(identities)})
     return {
         identity: _Known(content, Cursor(Channel(channel), Place(epoch, seq)))
-        for identity, content, channel, epoch, seq in connection.execute(_KNOWN, {"identities": identities})
+        for identity, content, channel, epoch, seq in rows
     }
 
 
@@ -268,21 +270,27 @@ _SEQS = text(
     FROM channels WHERE channel IN (SELECT key FROM json_each(:counts))
     """
 )
-_KNOWN = select(events.c.identity, events.c.content, events.c.channel, events.c.epoch, events.c.seq).where(
-    events.c.identity.in_(bindparam("identities", expanding=True))
-)
+_KNOWN = {
+    dialect: select(
+        events.c.identity, events.c.content, events.c.channel, events.c.epoch, events.c.seq
+    ).where(is_among(dialect, events.c.identity, "identities"))
+    for dialect in DIALECTS
+}
 _UNPUBLISHED = {dialect: _unpublished(dialect) for dialect in DIALECTS}
 _UNPUBLISHED_BUT = {
     dialect: statement.where(events.c.channel.not_in(bindparam("but", expanding=True)))
     for dialect, statement in _UNPUBLISHED.items()
 }
-_MARK = (
-    update(events)
+_MARK = {
+    dialect: update(events)
     .where(
-        events.c.position.in_(bindparam("positions", expanding=True)), events.c.epoch == bindparam("in_epoch")
+        is_among(dialect, events.c.position, "positions"),
+        events.c.epoch == bindparam("in_epoch"),
+        events.c.published_at.is_(None),  # not a second time, after another sender's relay
     )
     .values(published_at=bindparam("now"))
-)
+    for dialect in DIALECTS
+}
 _BACKLOG = select(func.count(), func.min(events.c.recorded_at)).where(events.c.published_at.is_(None))
 _AFTER_NEWEST = select(func.coalesce(func.max(events.c.position), 0) + 1)
 _SETTLED = select(

@@ -1,4 +1,4 @@
-"""Rows, many at a time, without a thread's turn for each.
+"""Rows, many at a time: found, and inserted, by statements that each database's driver takes best.
 
 Python's SQLite driver gives up the interpreter at each step of a statement, and takes it back afterwards.
 While the event loop's thread is busy, taking it back costs a switch interval; so a thousand rows in a
@@ -11,21 +11,30 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import insert
+from sqlalchemy import ARRAY, any_, bindparam, insert
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import Connection, Insert, Table
+    from sqlalchemy import Column, ColumnElement, Connection, Insert, Table
 
 AT_ONCE = 100  # rows; with nine columns they stay below the 999 values that old SQLites take
 
 
+def is_among(dialect: str, column: Column[Any], name: str) -> ColumnElement[bool]:
+    """Whether the column is one of the values, a list, that the statement is given under that name."""
+    if dialect == "sqlite":
+        return column.in_(bindparam(name, expanding=True))
+    # One text for any number of values: asyncpg keeps a hundred prepared statements, and asks PostgreSQL to
+    # prepare each other one.
+    return column == any_(bindparam(name, type_=ARRAY(column.type)))
+
+
 def insert_rows(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> None:
     """Rows that name the same columns, in the same order."""
-    if (
-        rows and connection.dialect.name != "sqlite"
-    ):  # asyncpg prepares one statement, and sends all in one go
+    if not rows:
+        return
+    if connection.dialect.name != "sqlite":  # asyncpg prepares one statement, and sends all in one go
         connection.execute(_insert(table), rows)
         return
     for start in range(0, len(rows), AT_ONCE):
@@ -36,7 +45,7 @@ def insert_rows(connection: Connection, table: Table, rows: Sequence[dict[str, A
 
 @cache
 def _insert(table: Table) -> Insert:
-    return insert(table)
+    return insert(table).inline()  # or SQLAlchemy asks for the number of a row that comes alone
 
 
 @cache

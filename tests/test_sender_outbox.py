@@ -3,16 +3,18 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy import select
 
 from sender import history, outbox
 from sender.database import open_database
 from sender.digest import digest
 from sender.outbox import Arrival, Status
+from sender.tables import events
 from shared.channels import Channel
 from shared.cursors import Cursor, Place
 from shared.events import parse_event
@@ -123,6 +125,18 @@ async def test_outbox_holds_what_is_not_marked(database: Database) -> None:
     assert await database.read(partial(outbox.unpublished, limit=10)) == rest
     backlog = await database.read(outbox.backlog)
     assert backlog == (2, "2026-11-23T14:25:00.000Z")
+
+
+async def test_an_event_is_marked_once(database: Database) -> None:
+    """Two relays that publish the same would else rewrite each row twice."""
+    await record(database, arrival("1"))
+    (waiting,) = await database.read(partial(outbox.unpublished, limit=10))
+    published = [Generation(1, waiting.position)]
+    for minute in range(2):
+        marking = partial(outbox.mark_published, published=published, now=NOW + timedelta(minutes=minute))
+        await database.write(marking)
+    (at,) = await database.read(lambda connection: connection.execute(select(events.c.published_at)).one())
+    assert at == "2026-11-23T14:25:00.000Z"
 
 
 @pytest.mark.parametrize("parts", [((b"ab", b"c"), (b"a", b"bc")), ((b"a", b""), (b"a",))])
