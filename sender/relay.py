@@ -77,6 +77,7 @@ class Relay:
         self._woken = asyncio.Event()
         self._stopping = False
         self._failures = 0
+        self._database_failed = False  # at last, and not Redis
         self._compared = False  # with what Redis knows, since it was last away
         self._policy: str | None = None  # what Redis does when its memory is full, as it has last said
         # Published and not yet marked, by position. Losing it costs a few duplicates, which Redis refuses.
@@ -124,10 +125,11 @@ class Relay:
         try:
             more = await self._relay_batch()
         except (RedisError, OSError) as error:
-            self._compared = False
+            self._compared = self._database_failed = False
             self._note_redis(up=False, reason=str(error) or type(error).__name__)
         except DatabaseError as error:
             self._compared = False  # it may be another one when it is back
+            self._database_failed = True
             if not self._failures:
                 logger.warning("the relay cannot use the database", reason=str(error))
         else:
@@ -138,16 +140,19 @@ class Relay:
 
     async def _wait(self) -> None:
         """Until woken; after a failure, for a while that grows with each one."""
-        if self._failures and not self._stopping:
+        if self._failures and not self._database_failed and not self._stopping:
             await asyncio.sleep(_backoff(self._failures))
             return
         try:
             async with asyncio.timeout(self._longest_wait()):
+                # Also while the database is away: whoever wakes us has just committed, so it is back.
                 await self._woken.wait()
         except TimeoutError:
             pass
 
     def _longest_wait(self) -> float:
+        if self._failures:
+            return _backoff(self._failures)
         longest = MARK_SECONDS if self._unmarked else POLL_SECONDS
         now = self._loop.time()
         waits = [suspect.due - now for suspect in self._suspects.values()]

@@ -187,6 +187,33 @@ class MarkFails:
         raise DatabaseUnavailable("killed")
 
 
+class Away:
+    """A database that can't be read until it is back."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.back = False
+        self.write, self.write_together = database.write, database.write_together
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        if not self.back:
+            raise DatabaseUnavailable("away")
+        return await self._database.read(work)
+
+
+async def test_a_commit_ends_the_wait_for_a_database_that_was_away(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay_module, "_backoff", lambda attempts: 3600.0)
+    database = Away(bench.database)
+    async with running(bench.relay(database)) as relay:
+        await await_until(lambda: relay._woken._waiters)
+        database.back = True
+        await bench.record(ALICE)
+        relay.wake()
+        await await_until(lambda: bench.logged(ALICE))
+
+
 async def test_published_and_not_marked_is_published_again_as_a_duplicate(bench: Bench) -> None:
     await bench.record(ALICE, ALICE)
     dying = bench.relay(MarkFails(bench.database))  # type: ignore[arg-type]
