@@ -38,9 +38,6 @@ if TYPE_CHECKING:
 logger = structlog.get_logger("sender")
 
 PAGE = Path(__file__).parent / "page"
-# SQLite is used by threads of its own. At Python's 5 ms they would wait that long for the event loop's
-# thread, several times in each transaction.
-SWITCH_SECONDS = 0.000_5
 REQUESTS_END_SECONDS = 2  # with the relay's second below, well within 5 from SIGTERM to the end
 RELAY_END_SECONDS = 1
 
@@ -52,7 +49,6 @@ def main(host: str, port: int) -> None:
     """Run the sender: HTTP in, database first, Redis behind it."""
     settings = load(SenderSettings, host=host)
     configure_logs(settings.log_format, settings.log_level, "sender")
-    sys.setswitchinterval(SWITCH_SECONDS)
     listener = listen(host, port)
     try:
         with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
