@@ -85,10 +85,13 @@ class Connection(asyncio.Protocol):
     # The hub's side: nothing here waits.
 
     def tell(self, text: bytes) -> None:
+        self.write(text_frame(text))
+
+    def write(self, frame: bytes) -> None:
         if not self.closed:
-            self.writer.write(text_frame(text))
-            if self.paused:
-                self.close_if_slow()
+            self.writer.write(frame)
+            if self.paused and self.writer.get_write_buffer_size() > MAX_BUFFER:
+                self.close(Close.SLOW, "too slow")
 
     def ping(self) -> None:
         if not self.closed:
@@ -181,10 +184,6 @@ class Connection(asyncio.Protocol):
             self.writer.close()
             return False
         return True
-
-    def close_if_slow(self) -> None:
-        if self.writer.get_write_buffer_size() > MAX_BUFFER:
-            self.close(Close.SLOW, "too slow")
 
     def _end(self, code: int, reason: str) -> None:
         if not self.closed:

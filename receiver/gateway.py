@@ -17,7 +17,7 @@ import structlog
 from receiver import metrics, notices
 from receiver.catch_up import CatchUp, Unavailable
 from receiver.heartbeat import Heartbeat
-from receiver.hub import Close, Hub
+from receiver.hub import Burst, Close, Hub, write_all
 from receiver.repair import Repair
 from receiver.seen import SeenReports
 from receiver.shards import subscription_to
@@ -88,6 +88,7 @@ class Gateway:
         self.catch_up = CatchUp(log, history, self._hears)
         self._repair = Repair(self.hub, self.catch_up, log, self._hears)
         self._seen = SeenReports(history)
+        self._burst: Burst = []  # of what was heard and has not left yet; empty between two reads
         self._authenticating: dict[Connection, asyncio.Future[Identity]] = {}
         self._entering: dict[Connection, asyncio.Event] = {}  # those that wait for a feed's place
         self._tasks: asyncio.TaskGroup
@@ -265,8 +266,13 @@ class Gateway:
 
     def hear(self, channel: Channel, message: bytes) -> None:
         feed = self.hub.get(channel)
-        if feed is None or feed.hear_next(message):
+        if feed is None:
             return
+        frame = feed.take_next(message)
+        if frame is not None:
+            self._burst.append((feed.live, frame))
+            return
+        self.heard_all()  # what follows writes at once, and must not overtake
         said = parse_live(message)
         if isinstance(said, Entry):
             if not feed.hear(said):
@@ -276,6 +282,11 @@ class Gateway:
                 self._repair.request(feed, "seen")
         else:
             metrics.foreign.inc()
+
+    def heard_all(self) -> None:
+        """Of one read; what was taken leaves."""
+        burst, self._burst = self._burst, []
+        write_all(burst)
 
     def confirmed(self, channel: Channel) -> None:
         """Redis has subscribed us: what was published before is in the log, what comes now is heard."""

@@ -47,6 +47,7 @@ class Listener(Protocol):
     """Who is told what the subscription hears."""
 
     def hear(self, channel: Channel, message: bytes) -> None: ...
+    def heard_all(self) -> None: ...
     def confirmed(self, channel: Channel) -> None: ...
 
 
@@ -102,7 +103,7 @@ class Subscription:
 
     async def _run_once(self) -> None:
         self._lost = asyncio.get_running_loop().create_future()
-        self._wire = await Wire.open(self._redis, self._take, self._lose)
+        self._wire = await Wire.open(self._redis, self._take, self._lose, self._listener.heard_all)
         try:
             self._begin()
             async with asyncio.TaskGroup() as tasks:

@@ -49,12 +49,16 @@ def accepted(replies: list[Any]) -> list[Any]:
 
 
 class Wire(asyncio.Protocol):
-    """One open connection. `on_reply` gets each reply, errors included; `on_lost` is told once why it
-    ended, unless `abort` ended it.
+    """One open connection. `on_reply` gets each reply, errors included, and `on_read` is called after those
+    of one read; `on_lost` is told once why it ended, unless `abort` ended it.
     """
 
     def __init__(
-        self, connection: AbstractConnection, on_reply: Callable[[Any], None], on_lost: Callable[[str], None]
+        self,
+        connection: AbstractConnection,
+        on_reply: Callable[[Any], None],
+        on_lost: Callable[[str], None],
+        on_read: Callable[[], None] | None = None,
     ) -> None:
         writer = connection._writer  # redis-py has no other way to its socket; test_wire.py pins it
         assert writer is not None
@@ -63,19 +67,24 @@ class Wire(asyncio.Protocol):
         self._reader = hiredis.Reader()
         self._on_reply = on_reply
         self._on_lost = on_lost
+        self._on_read = on_read
         self._lost = False
         self._watching: asyncio.Task[None] | None = None
         self._transport.set_protocol(self)
 
     @classmethod
     async def open(
-        cls, redis: Redis, on_reply: Callable[[Any], None], on_lost: Callable[[str], None]
+        cls,
+        redis: Redis,
+        on_reply: Callable[[Any], None],
+        on_lost: Callable[[str], None],
+        on_read: Callable[[], None] | None = None,
     ) -> Wire:
         """Raises redis-py's errors."""
         pool = redis.connection_pool
         connection = pool.make_connection()  # type: ignore[no-untyped-call]
         await connection.connect()
-        wire = cls(connection, on_reply, on_lost)
+        wire = cls(connection, on_reply, on_lost, on_read)
         if isinstance(pool, SentinelConnectionPool):
             wire._watch(pool)
         return wire
@@ -99,6 +108,9 @@ class Wire(asyncio.Protocol):
                 self._on_reply(reply)
         except hiredis.HiredisError as error:
             self._lose(f"not a reply: {error}")
+        finally:
+            if self._on_read is not None:
+                self._on_read()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lose(f"connection closed: {exc}" if exc else "connection closed")

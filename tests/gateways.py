@@ -45,6 +45,7 @@ class Browser:
     protocol: ClientProtocol
     events: list[dict[str, Any]] = field(default_factory=list)
     notices: list[dict[str, Any]] = field(default_factory=list)
+    types: list[str] = field(default_factory=list)  # of all of them, as they came
     close: int | None = None  # the code
 
     @property
@@ -83,6 +84,7 @@ class Browser:
         if frame.opcode is Opcode.TEXT:
             message = json.loads(bytes(frame.data))
             (self.events if "seq" in message else self.notices).append(message)
+            self.types.append(message.get("type", "event"))
         elif frame.opcode is Opcode.CLOSE:
             self.close = int.from_bytes(frame.data[:2], "big") if frame.data else 1005
 

@@ -202,8 +202,6 @@ class Browser:
         else:
             self.told.append(text)
 
-    def close_if_slow(self) -> None: ...
-
     async def wait_writable(self) -> None:
         await asyncio.sleep(0)
 

@@ -15,8 +15,9 @@ from websockets.protocol import OPEN
 from websockets.uri import parse_uri
 
 from receiver.connection import FRAMES_PER_HEARTBEAT, MAX_BUFFER, Connection
+from receiver.frames import text_frame
 from receiver.heartbeat import Heartbeat
-from receiver.hub import Close, Feed
+from receiver.hub import Close, Feed, write_all
 from shared.auth import Identity
 from shared.channels import customer_channel
 from shared.cursors import Place
@@ -209,6 +210,16 @@ async def test_42_browser_that_reads_nothing_is_closed_with_bounded_memory(world
     assert handed_over * 1_000 < 2 * MAX_BUFFER
     world.tick(3)
     await await_until(lambda: world.listener.ends == [(4408, "too slow")])
+
+
+async def test_browser_that_is_found_slow_gets_nothing_of_the_burst_after_its_close(world: World) -> None:
+    frame = text_frame(b"x" * 1_000)
+    write_all([((world.connection,), frame)] * (2 * MAX_BUFFER // 1_000))
+    assert world.connection.reason == (4408, "too slow")
+    assert (await world.browser.receive_close()).code == 4408
+    await world.browser.flush()
+    with pytest.raises(EOFError):
+        await world.browser.receive()
 
 
 async def test_browser_that_stalls_with_little_to_read_is_closed_in_time(world: World) -> None:

@@ -83,6 +83,17 @@ async def test_seen_that_a_stranger_publishes_hides_no_event_to_come(
         await another.wait_seqs([2])
 
 
+async def test_what_is_heard_in_one_read_leaves_in_its_order(gateway: RunningGateway) -> None:
+    """Events wait until all of the read was looked at; what is told meanwhile must not overtake them."""
+    alice = customer_channel("alice")
+    async with gateway.connected() as browser:
+        for message in (b'1 1 {"seq":1}', b'1 2 {"seq":2}', b"seen 1 2", b'1 3 {"seq":3}'):
+            gateway.gateway.hear(alice, message)
+        gateway.gateway.heard_all()
+        await browser.wait_seqs([1, 2, 3])
+        assert browser.types == ["orderbell.hello", "event", "event", "orderbell.seen", "event"]
+
+
 async def test_connection_that_ends_before_its_feeds_have_a_place_leaves_nothing_waiting(
     key_prefix: str, anyio_backend: object
 ) -> None:

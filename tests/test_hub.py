@@ -4,7 +4,7 @@ import msgspec
 import prometheus_client
 import pytest
 
-from receiver.hub import Feed, Hub
+from receiver.hub import Feed, Hub, write_all
 from shared.channels import Channel, customer_channel
 from shared.cursors import Place
 from shared.log import Entry
@@ -33,8 +33,6 @@ class Recorder:
 
     def tell(self, text: bytes) -> None:
         self.told.append(text)
-
-    def close_if_slow(self) -> None: ...
 
 
 def event(seq: int, epoch: int = 1) -> Entry:
@@ -69,7 +67,7 @@ class Slow(Recorder):
         self._feed = feed
         self.paused = True
 
-    def close_if_slow(self) -> None:
+    def write(self, frame: bytes) -> None:
         self._hub.leave(self._feed, self)
 
     def tell(self, text: bytes) -> None:
@@ -186,8 +184,7 @@ def test_all_share_one_frame() -> None:
 def test_message_of_the_next_event_is_handed_to_everyone_live() -> None:
     one, other = Recorder(), Recorder()
     feed = feed_at(41, one, other)
-    assert feed.hear_next(message(42))
-    assert feed.hear_next(message(43))
+    write_all([(feed.live, frame) for seq in (42, 43) if (frame := feed.take_next(message(seq)))])
     assert (one.seqs, other.seqs, feed.place) == ([42, 43], [42, 43], Place(1, 43))
     assert one.frames[0][2:] == event(42).text
 
@@ -198,12 +195,12 @@ def test_message_of_the_next_event_is_handed_to_everyone_live() -> None:
 def test_message_of_anything_else_is_left_to_be_looked_at(other: bytes) -> None:
     subscriber = Recorder()
     feed = feed_at(41, subscriber)
-    assert not feed.hear_next(other)
+    assert feed.take_next(other) is None
     assert (subscriber.frames, feed.place, feed.heard) == ([], Place(1, 41), None)
 
 
 def test_message_that_comes_before_the_place_is_known_is_left_to_be_looked_at() -> None:
-    assert not Feed(ALICE).hear_next(message(1))
+    assert Feed(ALICE).take_next(message(1)) is None
 
 
 class Commands:

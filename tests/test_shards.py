@@ -32,6 +32,8 @@ class Listener:
     def hear(self, channel: Channel, message: bytes) -> None:
         self.messages.append((channel, message))
 
+    def heard_all(self) -> None: ...
+
     def confirmed(self, channel: Channel) -> None:
         self.confirmations.append(channel)
 

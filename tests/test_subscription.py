@@ -31,9 +31,13 @@ class Listener:
     def __init__(self) -> None:
         self.messages: list[tuple[Channel, bytes]] = []
         self.confirmations: list[Channel] = []
+        self.heard: list[tuple[Channel, bytes]] = []  # of whole reads
 
     def hear(self, channel: Channel, message: bytes) -> None:
         self.messages.append((channel, message))
+
+    def heard_all(self) -> None:
+        self.heard = list(self.messages)
 
     def confirmed(self, channel: Channel) -> None:
         self.confirmations.append(channel)
@@ -67,6 +71,7 @@ async def test_messages_of_subscribed_channels_are_heard_and_no_others(world: Wo
     await world.publish(ALICE, b"one")
     await world.publish(ALICE, b"two")
     await await_until(lambda: world.listener.messages == [(ALICE, b"one"), (ALICE, b"two")])
+    assert world.listener.heard == world.listener.messages
 
 
 async def test_channel_left_and_wanted_again_is_confirmed_by_its_last_command(world: World) -> None:

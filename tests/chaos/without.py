@@ -253,17 +253,9 @@ def place_comparison(patch: Patch) -> None:
 
 def slow_close(patch: Patch) -> None:
     """What a slow reader has no room for is dropped, and its connection kept."""
-    from receiver.hub import Feed
+    from receiver.connection import Connection
 
-    deliver = Feed.deliver
-
-    def deliver_to_the_quick(self: Feed, place: Any, text: bytes) -> None:
-        live = self.live
-        self.live = tuple(subscriber for subscriber in live if not subscriber.paused)
-        deliver(self, place, text)
-        self.live = live
-
-    patch(Feed, "deliver", deliver_to_the_quick)
+    patch(Connection, "write", lambda self, frame: None if self.paused else self.writer.write(frame))
 
 
 def drain(patch: Patch) -> None:
