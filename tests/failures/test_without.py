@@ -69,6 +69,7 @@ def drop_live(gateway: Gateway, seq: int) -> None:
 
     class Deaf:
         confirmed = staticmethod(gateway.confirmed)
+        heard_all = staticmethod(gateway.heard_all)
 
         @staticmethod
         def hear(channel: Channel, message: bytes) -> None:
