@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 BINARIES = [binary for binary in (wheel_server(), path_server()) if binary]
 
 PARENT = """
-import subprocess, sys, time
+import signal, subprocess, sys, time
 from shared.guard import Guard
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it would be ignored, and this live on
 with Guard(float(sys.argv[1])) as guard:
     child = subprocess.Popen(sys.argv[2:], process_group=guard.group)
     print(guard.process.pid, child.pid, flush=True)
