@@ -123,9 +123,7 @@ class _Sender:
     async def post(self, path: str, body: bytes, key: str) -> _Answer:
         """Raises `OSError`, `EOFError` and `TimeoutError`; then nobody knows what became of it."""
         async with asyncio.timeout(ANSWER_SECONDS):
-            streams = (
-                self._idle.pop() if self._idle else await asyncio.open_connection("127.0.0.1", self._port)
-            )
+            streams = self._pop_idle() or await asyncio.open_connection("127.0.0.1", self._port)
             try:
                 answer = await self._exchange(*streams, path, body, key)
             except BaseException:
@@ -133,6 +131,13 @@ class _Sender:
                 raise
         self._idle.append(streams)
         return answer
+
+    def _pop_idle(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        while self._idle:
+            reader, writer = self._idle.pop()
+            if not writer.is_closing():  # a fault may have ended it meanwhile
+                return reader, writer
+        return None
 
     async def _exchange(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str, body: bytes, key: str
