@@ -43,6 +43,7 @@ import structlog
 from prometheus_client.multiprocess import mark_process_dead
 
 from receiver.worker import LEAVING
+from shared.children import outcome_of
 from shared.guard import Guard
 from shared.listening import join, listen_together, url_of
 from shared.logs import configure_logs
@@ -119,13 +120,6 @@ class Worker:
         with self._line:
             return await asyncio.get_running_loop().sock_recv(self._line, len(LEAVING)) == LEAVING
 
-    @property
-    def outcome(self) -> str:
-        code = self.process.returncode
-        if code is not None and code < 0:
-            return f"was ended by {signal.Signals(-code).name}"
-        return f"ended with exit code {code}"
-
 
 class Supervisor:
     def __init__(
@@ -172,7 +166,7 @@ class Supervisor:
         if await worker.wait_leaving():
             return None
         await worker.ended
-        return f"worker {worker.number} {worker.outcome}"
+        return f"worker {worker.number} {outcome_of(worker.process)}"
 
     async def _start(self, listening: socket.socket) -> Worker:
         """Raises `OSError`."""
@@ -215,7 +209,8 @@ class Supervisor:
         self._workers.discard(worker)
         if self._ending.is_set() and code not in (0, -signal.SIGTERM):  # by SIGTERM: it had not begun yet
             self._failed = True
-            logger.warning("a worker did not drain", why=f"worker {worker.number} {worker.outcome}")
+            why = f"worker {worker.number} {outcome_of(worker.process)}"
+            logger.warning("a worker did not drain", why=why)
 
     async def _wait_ending(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

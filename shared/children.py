@@ -20,6 +20,14 @@ _POLL_SECONDS = 0.05
 _COLORS = ("cyan", "green", "yellow", "magenta", "blue", "bright_green", "bright_yellow", "bright_magenta")
 
 
+def outcome_of(process: asyncio.subprocess.Process) -> str:
+    """How it has ended."""
+    code = process.returncode
+    if code is not None and code < 0:
+        return f"was ended by {signal.Signals(-code).name}"
+    return f"ended with exit code {code}"
+
+
 class Child:
     """One process; `lines` are its last ones."""
 
@@ -42,10 +50,7 @@ class Child:
 
     @property
     def outcome(self) -> str:
-        code = self.process.returncode
-        if code is not None and code < 0:
-            return f"was ended by {signal.Signals(-code).name}"
-        return f"ended with exit code {code}"
+        return outcome_of(self.process)
 
     async def wait(self) -> None:
         """Shows its lines as they come; returns when it has ended and all are shown."""
