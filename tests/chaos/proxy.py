@@ -261,7 +261,7 @@ async def _send(writer: asyncio.StreamWriter, data: bytes, toxics: Toxics) -> No
 def _reset(writer: asyncio.StreamWriter) -> None:
     """RST instead of FIN: what is on its way is lost."""
     sock = writer.get_extra_info("socket")
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):  # ValueError is uvloop's: it has ended by itself
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 

@@ -147,6 +147,8 @@ class System:
                         asked.append(f"{channel['channel']}={last['epoch']}.{last['seq']}")
                     elif channel["reset"] == "pruned":  # what an epoch closed
                         asked.append(self._oldest(client, channel["channel"]))
+                    elif channel["after"] != channel["as_of"]:  # others' events filled the answer
+                        asked.append(channel["after"])
         return found
 
     def _oldest(self, client: httpx2.Client, channel: str) -> str:
