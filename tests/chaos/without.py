@@ -258,6 +258,27 @@ def slow_close(patch: Patch) -> None:
     patch(Connection, "write", lambda self, frame: None if self.paused else self.writer.write(frame))
 
 
+def epoch_learning(patch: Patch) -> None:
+    """A new epoch is noticed only where an event of it comes."""
+    from receiver.repair import Repair
+
+    patch(Repair, "learn_epoch", lambda self, epoch: None)
+
+
+def heard_comparison(patch: Patch) -> None:
+    """What was read is believed to be all, whatever was heard of."""
+    from receiver import catch_up
+
+    patch(catch_up, "_short", lambda feed, found: False)
+
+
+def alignment(patch: Patch) -> None:
+    """A feed that is behind one of its connections is left there."""
+    from receiver.catch_up import CatchUp
+
+    patch(CatchUp, "_align", _nothing)
+
+
 def drain(patch: Patch) -> None:
     """Everybody is cut off in the same moment, without a word."""
     from receiver.gateway import Gateway
@@ -351,6 +372,9 @@ SAFEGUARDS: dict[str, Callable[[Patch], None]] = {
         log_check,
         place_comparison,
         slow_close,
+        epoch_learning,
+        heard_comparison,
+        alignment,
         drain,
         crash_on_signal,
         crash_before_commit,

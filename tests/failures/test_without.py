@@ -299,6 +299,54 @@ async def test_without_comparing_places_some_join_in_the_wrong_one(monkeypatch: 
     assert failed > 0
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize("on", [True, False])
+@pytest.mark.parametrize(
+    ("safeguard", "test", "at"),
+    [
+        (
+            "epoch-learning",
+            test_catch_up.test_epoch_that_is_learnt_of_resets_quiet_channels_too,
+            "await await_until(lambda: feed.place == Place(2, 12))",
+        ),
+        (
+            "heard-comparison",
+            test_catch_up.test_message_of_an_event_that_never_was_does_not_hold_a_feed_up,
+            "assert feed.heard == feed.place == Place(1, 5)",
+        ),
+        (
+            "alignment",
+            test_catch_up.test_connection_that_knows_more_than_its_feed_brings_the_feed_along,
+            "async with asyncio.timeout(",  # of ours: joining has no end
+        ),
+    ],
+)
+async def test_without_it_catching_up_ends_elsewhere(
+    safeguard: str,
+    test: Callable[[list[asyncio.Task[None]]], Awaitable[None]],
+    at: str,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    on: bool,
+) -> None:
+    running: list[asyncio.Task[None]] = []
+    try:
+        if on:
+            await _in_time(test(running))
+        else:
+            SAFEGUARDS[safeguard](monkeypatch.setattr)
+            await fails(_in_time(test(running)), at)
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+async def _in_time(test: Awaitable[None]) -> None:
+    async with asyncio.timeout(SECONDS + 1):  # more than its own conditions have
+        await test
+
+
 def test_checker_sees_what_is_shown_twice_where_nobody_drops_repeats(
     tmp_path: Path, process_group: int
 ) -> None:
