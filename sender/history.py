@@ -22,7 +22,7 @@ from shared.cursors import Cursor, Place
 from shared.log import Entry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from sqlalchemy import Connection
 
@@ -132,11 +132,22 @@ def read(connection: Connection, requests: Sequence[Request], *, limit: int) -> 
     ]
 
 
-def read_some(connection: Connection, channel: Channel, wanted: range) -> list[Entry]:
-    """The first events after the range's start up to its end; as many as are read at a time."""
-    floor = states(connection, [channel])[channel].pruned_seq
-    part = range(max(wanted.start, floor), wanted.stop)[:_ROUND]
-    return [entry for _, entry in _read_round(connection, [Wanted(0, channel, part)])]
+def read_some(connection: Connection, wanted: Mapping[Channel, range]) -> dict[Channel, list[Entry]]:
+    """The first events after each range's start up to its end that are kept; as many as are read at a time.
+
+    A channel that is not in the answer had no room. One without events has none: they are deleted.
+    """
+    known = states(connection, list(wanted))
+    parts = [
+        Wanted(number, channel, range(max(part.start, known[channel].pruned_seq), part.stop))
+        for number, (channel, part) in enumerate(wanted.items())
+    ]
+    some = next(_rounds(parts), [])
+    nothing = [one for one in parts if not one.part]
+    found: dict[Channel, list[Entry]] = {one.channel: [] for one in (*nothing, *some)}
+    for number, entry in _read_round(connection, some):
+        found[parts[number].channel].append(entry)
+    return found
 
 
 def find(connection: Connection, channel: Channel, seq: int) -> Entry | None:

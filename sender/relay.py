@@ -37,7 +37,7 @@ from redis.exceptions import RedisError
 from sender import dead_letters, history, outbox
 from sender.database import DatabaseError
 from sender.generation import begin_epoch, current_epoch, has, newest
-from shared.log import LOG_LENGTH, Answer, Generation, Published, blames_what_was_sent
+from shared.log import Answer, Generation, Published, blames_what_was_sent
 from shared.wire import Refused
 
 if TYPE_CHECKING:
@@ -60,8 +60,14 @@ MARK_SECONDS = (
 POLL_SECONDS = 1.0  # finds what another sender recorded and did not live to publish
 MAX_BACKOFF_SECONDS = 2.0
 STUCK_SECONDS = 1.0  # without a word from a Redis that is to take events
+# Events of a channel that go back into a Redis that has lost them: enough for who comes back after a moment.
+# Older ones are read from the database, as those of a quiet channel are; with each channel's whole log
+# published again, nobody's new event would come for minutes.
+REFILL_LENGTH = 100
 ATTEMPTS = 5  # for an event that Redis refuses; three seconds or so
 DEAD_SECONDS = 30.0  # without a turn of the loop; Redis' and the database's deadlines are far below
+
+_THERE = (Answer.OK, Answer.DUP)  # Redis has what was sent
 
 
 class Relay:
@@ -271,15 +277,14 @@ class Relay:
     ) -> _Outcome:
         batches = [(channel, [event.entry for event in events]) for channel, events in channels.items()]
         answers = dict(zip(channels, await self._publish(batches, restart=restart), strict=True))
-        for channel, (answer, head) in list(answers.items()):
-            if answer is Answer.GAP:
-                answers[channel] = await self._refill(channel, head, channels[channel][-1].entry.place)
+        gaps = {name: head for name, (answer, head) in answers.items() if answer is Answer.GAP}
+        if gaps:
+            answers |= await self._refill(gaps, {name: channels[name][-1].entry.place for name in gaps})
         ahead = await self._ahead(channels, answers)
         published = [
             event
             for channel, (answer, _) in answers.items()
-            # A second GAP: Redis was emptied meanwhile. They come again.
-            if answer in (Answer.OK, Answer.DUP) and channel not in ahead
+            if answer in _THERE and channel not in ahead
             for event in channels[channel]
         ]
         return _Outcome(published, max(ahead.values(), default=None))
@@ -349,19 +354,29 @@ class Relay:
             self._metrics.published.labels(published.answer.value).inc()
         return answers
 
-    async def _refill(self, channel: Channel, known: Place, last: Place) -> Published:
-        """Publish all that Redis lacks of a channel, up to `last`; of a large hole only the newest events."""
-        first = max(known.seq + 1, last.seq - LOG_LENGTH + 1)
-        while True:
-            wanted = range(first - 1, last.seq)
-            found = await self._database.read(partial(history.read_some, channel=channel, wanted=wanted))
-            if not found:  # retention or a new epoch has closed what was read as waiting: it is read again
-                return Published(Answer.GAP, known)
-            (answer,) = await self._publish([(channel, found)], restart=found[0].place.seq > known.seq + 1)
-            self._metrics.refilled.inc(len(found))
-            if answer.answer is not Answer.OK or answer.head >= last:
-                return answer
-            known, first = answer.head, answer.head.seq + 1
+    async def _refill(
+        self, known: Mapping[Channel, Place], last: Mapping[Channel, Place]
+    ) -> dict[Channel, Published]:
+        """Publish all that Redis lacks of some channels, up to `last`; of a large hole the newest events.
+
+        Many channels together: an emptied Redis lacks all of them at once.
+        """
+        answers = {name: Published(Answer.GAP, place) for name, place in known.items()}
+        holes = {name: _hole(known[name], last[name]) for name in known}
+        while holes:
+            self._last_turn = self._loop.time()
+            found = await self._database.read(partial(history.read_some, wanted=holes))
+            # Those of which nothing is found are read again as waiting: retention or a new epoch closed them.
+            batches = [(name, entries) for name, entries in found.items() if entries]
+            replies = await self._publish(batches, restart=True) if batches else []
+            self._metrics.refilled.inc(sum(len(entries) for _, entries in batches))
+            for name in found:
+                del holes[name]
+            for (name, _), published in zip(batches, replies, strict=True):
+                answers[name] = published
+                if published.answer in _THERE and published.head < last[name]:
+                    holes[name] = range(published.head.seq, last[name].seq)
+        return answers
 
     def _note_redis(self, *, up: bool, reason: str = "") -> None:
         """Log a change of state, once."""
@@ -405,6 +420,11 @@ class _Suspect:
 
 def _generation(event: Waiting) -> Generation:
     return Generation(event.entry.place.epoch, event.position, event.identity)
+
+
+def _hole(known: Place, last: Place) -> range:
+    """What to publish again: seqs after the first up to the second, as many as are worth it."""
+    return range(max(known.seq, last.seq - REFILL_LENGTH), last.seq)
 
 
 def _backoff(attempts: int) -> float:

@@ -231,5 +231,5 @@ class TestOneChannel:
 async def test_refill_reads_no_further_back_than_history_is_kept(sender: RunningSender) -> None:
     await record(sender, ALICE, 4)
     await prune_first(sender, 2)
-    found = await sender.database.read(partial(history.read_some, channel=ALICE, wanted=range(0, 4)))
-    assert [entry.place.seq for entry in found] == [3, 4]
+    found = await sender.database.read(partial(history.read_some, wanted={ALICE: range(0, 4)}))
+    assert [entry.place.seq for entry in found[ALICE]] == [3, 4]

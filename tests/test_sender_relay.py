@@ -13,7 +13,7 @@ from sqlalchemy import text as sql
 from sqlalchemy import update
 from structlog.testing import capture_logs
 
-from sender import dead_letters, outbox
+from sender import dead_letters, history, outbox
 from sender import generation as generation_module
 from sender import relay as relay_module
 from sender.database import DatabaseUnavailable, open_database
@@ -35,7 +35,7 @@ from tests.senders import Clock
 from tests.waiting import await_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
     from redis.asyncio import Redis
@@ -279,10 +279,10 @@ async def test_lost_tail_is_refilled_too(bench: Bench) -> None:
     assert await bench.logged(ALICE) == [4, 5, 6]
 
 
-async def test_hole_larger_than_a_log_is_refilled_with_the_newest(
+async def test_large_hole_is_refilled_with_the_newest(
     sqlite_bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay_module, "LOG_LENGTH", 10)
+    monkeypatch.setattr(relay_module, "REFILL_LENGTH", 10)
     await sqlite_bench.record(*[ALICE] * 30)
     await sqlite_bench.relay_once()
     await sqlite_bench.forget(ALICE)
@@ -302,6 +302,62 @@ async def test_large_refill_comes_in_several_parts(
     await sqlite_bench.record(ALICE)
     await sqlite_bench.relay_once()
     assert await sqlite_bench.logged(ALICE) == list(range(1, 22))
+
+
+class ReadsSome:
+    """Counts how often what is to be published again is read; the first time, something happens meanwhile."""
+
+    def __init__(self, database: Database, meanwhile: Callable[[], Awaitable[object]] | None = None) -> None:
+        self._database = database
+        self._meanwhile = meanwhile
+        self.write = database.write
+        self.reads = 0
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        found = await self._database.read(work)
+        if getattr(work, "func", None) is history.read_some:
+            self.reads += 1
+            if self.reads == 1 and self._meanwhile:
+                await self._meanwhile()
+        return found
+
+
+async def test_channels_that_an_emptied_redis_lacks_are_refilled_together(bench: Bench) -> None:
+    """One by one, five hundred of them took seconds."""
+    names = [Channel(f"customer:{number}") for number in range(40)]
+    await bench.record(*names, *names)
+    await bench.relay_once()
+    await bench.forget(*names)
+    await bench.record(*names)
+    database = ReadsSome(bench.database)
+    relay = bench.relay(database)  # type: ignore[arg-type]
+    relay.stop()
+    await relay.run()
+    assert database.reads == 1
+    assert [await bench.logged(channel) for channel in names] == [[1, 2, 3]] * 40
+    assert await bench.waiting() == 0
+
+
+async def test_14_part_of_a_refill_that_another_relay_has_published_is_not_taken_for_all_of_it(
+    sqlite_bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sender.history._ROUND", 3)
+    bench = sqlite_bench
+    await bench.record(*[ALICE] * 7)
+    await bench.relay_once()
+    await bench.forget(ALICE)
+    await bench.record(ALICE)
+
+    async def publish_three() -> None:
+        found = await bench.database.read(partial(history.read_some, wanted={ALICE: range(3)}))
+        await LogWriter(bench.pipelines, bench.names).publish([(ALICE, found[ALICE])])
+
+    relay = bench.relay(ReadsSome(bench.database, publish_three))  # type: ignore[arg-type]
+    relay.stop()
+    await relay.run()
+    assert bench.count("DUP") == 1
+    assert await bench.logged(ALICE) == list(range(1, 9))
+    assert await bench.waiting() == 0
 
 
 async def test_14_racing_relays_publish_each_event_once(
