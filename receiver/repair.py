@@ -37,6 +37,7 @@ CHECK_SECONDS = 3.0
 PULL_SECONDS = 1.0
 CHECKS_PER_SECOND = 1_000  # heads; with more than 3,000 feeds a round takes longer, and its cost stays
 _CHANNELS_PER_PIPELINE = 100
+_BLINK_SECONDS = 0.1  # how late a loss of Redis is seen here
 _BREATH_SECONDS = 0.01  # between two pipelines: nobody's event waits behind a whole round
 
 _NOTHING = Generation(0, 0)
@@ -53,6 +54,7 @@ class Repair:
         self._log = log
         self._hears = hears
         self._due = _NOTHING  # the newest event that should have been in Redis when last we asked
+        self._told_behind = False  # in the log, since Redis was last lost
         self._tasks: asyncio.TaskGroup
         self._ended = False
 
@@ -61,7 +63,7 @@ class Repair:
             try:
                 while True:
                     await self._turn()
-                    await asyncio.sleep(self._pause())
+                    await self._wait()
             finally:
                 self._ended = True
 
@@ -71,9 +73,18 @@ class Repair:
         if self._hears():
             await self._look()
         else:
-            # Both are found out anew once it is heard.
-            self._due, self._catch_up.behind = _NOTHING, False
             self._pull()
+            # Once it is heard, pulling goes on until it has this: it may have lost everything, and the relay
+            # comes back when it comes.
+            self._catch_up.behind, self._told_behind = True, False
+            self._due = await self._catch_up.newest()
+
+    async def _wait(self) -> None:
+        """Until the next round, which comes at once when Redis is lost, or back."""
+        heard, left = self._hears(), self._pause()
+        while left > 0 and self._hears() is heard:
+            await asyncio.sleep(min(left, _BLINK_SECONDS))
+            left -= _BLINK_SECONDS
 
     def _pause(self) -> float:
         """Seconds to the next round."""
@@ -86,7 +97,7 @@ class Repair:
             behind = await self._compare()
         except (RedisError, OSError, TimeoutError) as error:
             behind = True  # the subscription may hear it all the same: it passes on, and refuses to be read
-            if not self._catch_up.behind:
+            if not self._told_behind:
                 logger.warning("redis can't be read", why=str(error) or "no answer in time")
         self._note_behind(behind=behind)
         if self._catch_up.behind:
@@ -104,11 +115,11 @@ class Repair:
 
     def _note_behind(self, *, behind: bool) -> None:
         """Log a change, once."""
-        if behind and not self._catch_up.behind:
+        if behind and not self._told_behind:
             logger.warning("redis does not say what the sender has published; events are pulled")
-        if self._catch_up.behind and not behind:
+        if self._told_behind and not behind:
             logger.info("redis has what the sender has published")
-        self._catch_up.behind = behind
+        self._catch_up.behind = self._told_behind = behind
 
     def request(self, feed: Feed, cause: str) -> None:
         """Repair a feed soon, with what is read from now on. Redis may say something until the very end."""

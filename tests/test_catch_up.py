@@ -408,7 +408,7 @@ async def test_redis_that_has_what_was_published_at_the_last_look_is_not_behind(
     running: list[asyncio.Task[None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Under load the sender has always published more since Redis was asked."""
-    monkeypatch.setattr(repair, "CHECK_SECONDS", 0)
+    monkeypatch.setattr(repair, "CHECK_SECONDS", 0.001)
     world = World(0)
 
     class Busy(WorldLog):
@@ -437,21 +437,42 @@ async def test_sender_that_is_away_leaves_nobody_behind(
     assert not world.catch_up.behind
 
 
-async def test_redis_that_comes_back_empty_is_not_behind(
+async def test_redis_that_comes_back_empty_is_asked_no_more_until_the_sender_has_noted_its_newest(
     running: list[asyncio.Task[None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was due before it went is no measure: the sender notes it again, a second later."""
+    """The gateway may be back before the relay, and the relay has much to publish then."""
     monkeypatch.setattr(repair, "CHECK_SECONDS", 0.01)
     monkeypatch.setattr(repair, "PULL_SECONDS", 0.01)
     world = World(0)
     world.published = world.noted = 3
-    await start(world, running)
-    await await_until(lambda: world.repair._due.position == 3)
+    feed = await start(world, running)
+    browser = Browser(Place(1, 0))
+    await world.catch_up.join(browser.as_connection(), feed, browser.start)
     world.redis_up = False
-    await await_until(lambda: world.repair._due.position == 0)
-    looks, world.published, world.noted, world.redis_up = world.looks, 0, 0, True
+    await await_until(lambda: world.catch_up.behind)
+    world.noted, world.redis_up, looks = 0, True, world.looks
     await await_until(lambda: world.looks > looks + 3)
-    assert not world.catch_up.behind
+    world.database = 1
+    await await_until(lambda: browser.seqs == [1])
+    assert world.catch_up.behind
+    world.noted = 3
+    await await_until(lambda: not world.catch_up.behind)
+
+
+async def test_pulling_begins_as_soon_as_redis_is_lost_and_not_with_the_next_check(
+    running: list[asyncio.Task[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repair, "CHECK_SECONDS", 3600)
+    monkeypatch.setattr(repair, "PULL_SECONDS", 3600)
+    world = World(0)
+    feed = await start(world, running)
+    browser = Browser(Place(1, 0))
+    await world.catch_up.join(browser.as_connection(), feed, browser.start)
+    await await_until(lambda: world.looks == 1)
+    world.database, world.redis_up = 1, False
+    await await_until(lambda: browser.seqs == [1])
+    world.redis_up = True
+    await await_until(lambda: world.looks == 2)
 
 
 class Refusing(WorldLog):
