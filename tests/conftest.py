@@ -16,6 +16,7 @@ from shared.embedded import EmbeddedServer
 from shared.guard import Guard
 from tests import chromium, postgres_servers, redis_servers
 from tests.processes import Processes
+from tests.relays import Bench, open_bench
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -127,6 +128,18 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
         return
     with postgres_servers.fresh_database(request.getfixturevalue("postgres_url")) as url:
         yield url
+
+
+@pytest.fixture
+async def bench(database_url: str, redis: Redis, key_prefix: str) -> AsyncIterator[Bench]:
+    async with open_bench(database_url, redis, key_prefix) as bench:
+        yield bench
+
+
+@pytest.fixture
+async def sqlite_bench(tmp_path: Path, redis: Redis, key_prefix: str) -> AsyncIterator[Bench]:
+    async with open_bench(f"sqlite+aiosqlite:///{tmp_path / 'orderbell.db'}", redis, key_prefix) as bench:
+        yield bench
 
 
 @pytest.fixture

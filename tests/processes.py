@@ -49,7 +49,7 @@ class ServiceProcess:
     ) -> None:
         self.service = service
         self._arguments = arguments
-        # With a safeguard switched off, to prove that it is needed; see tests/chaos/without.py.
+        # With a safeguard switched off, to prove that it is needed; see tests/chaos/without.
         self._module = (service,) if without is None else ("tests.chaos.without", without, service)
         self.port = port
         self.url = f"http://127.0.0.1:{port}"

@@ -3,42 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
-from sqlalchemy import text as sql
 from sqlalchemy import update
 from structlog.testing import capture_logs
 
-from sender import dead_letters, history, outbox
 from sender import generation as generation_module
+from sender import history
 from sender import relay as relay_module
 from sender.database import DatabaseUnavailable, open_database
 from sender.generation import begin_epoch
-from sender.metrics import Metrics
-from sender.outbox import arrival
-from sender.relay import Relay
 from sender.retention import Retention
 from sender.sqlite import SqliteDatabase
 from sender.tables import channels, events
-from shared import log
 from shared.channels import Channel
-from shared.cursors import Cursor, Place
-from shared.events import parse_event
+from shared.cursors import Place
 from shared.log import LogWriter, Names
 from shared.redis import connect
 from shared.wire import Pipelines
-from tests.senders import Clock
+from tests.relays import Bench, MarkFails, nothing_waits, running, seqs_are
 from tests.waiting import await_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-    from redis.asyncio import Redis
     from sqlalchemy import Connection
 
     from sender.database import Database
@@ -51,94 +42,6 @@ T = TypeVar("T")
 ALICE = Channel("customer:alice")
 BOB = Channel("customer:bob")
 CAROL = Channel("customer:carol")
-
-
-class Bench:
-    """A database, a Redis and as many relays between them as a test starts."""
-
-    def __init__(self, database: Database, redis: Redis, pipelines: Pipelines, names: Names) -> None:
-        self.database = database
-        self.pipelines = pipelines
-        self.names = names
-        self.redis = redis
-        self.metrics = Metrics()
-        self.clock = Clock()
-        self._count = 0
-
-    def relay(self, database: Database | None = None) -> Relay:
-        writer = LogWriter(self.pipelines, self.names)
-        return Relay(database or self.database, writer, self.metrics, self.clock)
-
-    async def record(self, *channels: Channel) -> None:
-        def work(connection: Connection) -> None:
-            for channel in channels:
-                self._count += 1
-                event = {"specversion": "1.0", "id": str(self._count), "source": "/test", "type": "t"}
-                draft = parse_event(event | {"channel": channel}, now=self.clock())
-                outbox.record_once(connection, [arrival(draft, content="")], now=self.clock())
-
-        await self.database.write(work)
-
-    async def relay_once(self) -> None:
-        """One relay's life: until it finds nothing more to do."""
-        relay = self.relay()
-        relay.stop()
-        await relay.run()
-
-    async def waiting(self) -> int:
-        return (await self.database.read(outbox.backlog)).size
-
-    async def logged(self, channel: Channel) -> list[int]:
-        """Seqs in the channel's log; they must be what the head says and what the texts say."""
-        async with self.redis.pipeline(transaction=True) as both:
-            both.xrange(self.names.log(channel))
-            both.hmget(self.names.head(channel), ["epoch", "seq"])
-            entries, head = await both.execute()
-        events = [json.loads(fields[b"e"]) for _, fields in entries]
-        places = [Place(event["epoch"], event["seq"]) for event in events]
-        assert {event["channel"] for event in events} <= {channel}
-        assert [id for id, _ in entries] == [f"{place.seq}-0".encode() for place in places]
-        assert head == ([str(number).encode() for number in places[-1]] if places else [None, None])
-        return [place.seq for place in places]
-
-    async def head(self, channel: Channel) -> Place | None:
-        epoch, seq = await self.redis.hmget(self.names.head(channel), ["epoch", "seq"])
-        return Place(int(epoch), int(seq)) if epoch and seq else None
-
-    async def forget(self, *channels: Channel) -> None:
-        """As a Redis that lost these."""
-        for channel in channels:
-            await self.redis.delete(self.names.log(channel), self.names.head(channel))
-
-    def count(self, answer: str) -> float:
-        return (
-            self.metrics.registry.get_sample_value("orderbell_relay_published_total", {"answer": answer})
-            or 0.0
-        )
-
-
-@pytest.fixture
-async def bench(database_url: str, redis: Redis, key_prefix: str) -> AsyncIterator[Bench]:
-    async with open_database(database_url) as database, Pipelines(redis) as pipelines:
-        yield Bench(database, redis, pipelines, Names(key_prefix))
-
-
-@pytest.fixture
-async def sqlite_bench(tmp_path: Path, redis: Redis, key_prefix: str) -> AsyncIterator[Bench]:
-    url = f"sqlite+aiosqlite:///{tmp_path / 'orderbell.db'}"
-    async with open_database(url) as database, Pipelines(redis) as pipelines:
-        yield Bench(database, redis, pipelines, Names(key_prefix))
-
-
-@asynccontextmanager
-async def running(relay: Relay) -> AsyncIterator[Relay]:
-    task = asyncio.create_task(relay.run())
-    try:
-        yield relay
-    finally:
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
 
 
 async def test_recorded_events_are_published_in_order_and_leave_the_outbox(bench: Bench) -> None:
@@ -162,7 +65,8 @@ async def test_what_nobody_woke_it_for_is_found_by_polling(
     sqlite_bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(relay_module, "POLL_SECONDS", 0.05)
-    async with running(sqlite_bench.relay()):
+    async with running(sqlite_bench.relay()) as relay:
+        await await_until(lambda: relay._woken._waiters)
         await sqlite_bench.record(ALICE)  # as by another sender, which died
         await await_until(lambda: sqlite_bench.logged(ALICE))
 
@@ -175,16 +79,6 @@ async def test_more_than_a_batch_is_published_without_waiting(
     await sqlite_bench.relay_once()
     assert await sqlite_bench.logged(ALICE) == list(range(1, 11))
     assert await sqlite_bench.waiting() == 0
-
-
-class MarkFails:
-    """A relay's database that dies between publishing and noting it, as by kill -9."""
-
-    def __init__(self, database: Database) -> None:
-        self.read = database.read
-
-    async def write(self, work: Callable[[Connection], T]) -> T:
-        raise DatabaseUnavailable("killed")
 
 
 class Away:
@@ -250,10 +144,6 @@ async def test_published_events_are_marked_together_and_not_published_again_befo
         await await_until(lambda: nothing_waits(sqlite_bench))
     assert database.writes <= 3
     assert (sqlite_bench.count("OK"), sqlite_bench.count("DUP")) == (5, 0)
-
-
-async def nothing_waits(bench: Bench) -> bool:
-    return await bench.waiting() == 0
 
 
 async def test_what_redis_lost_is_refilled_from_the_database_before_the_new(bench: Bench) -> None:
@@ -585,10 +475,6 @@ async def test_while_redis_is_down_events_wait_and_are_published_when_it_is_back
             await await_until(lambda: seqs_are(bench, [1, 2, 3]))
 
 
-async def seqs_are(bench: Bench, seqs: list[int]) -> bool:
-    return await bench.logged(ALICE) == seqs
-
-
 async def test_frozen_redis_is_noticed_and_costs_no_connections(
     tmp_path: Path, redis_server: EmbeddedServer, key_prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -632,215 +518,6 @@ async def test_redis_that_refuses_writes_publishes_nothing_and_loses_nothing(
         await redis.script_flush()
         await bench.relay_once()
         assert (await bench.logged(ALICE), await bench.waiting()) == ([1, 2], 0)
-
-
-async def spoil(bench: Bench, channel: Channel, seq: int, text: str = "CAST(x'7bff7d' AS TEXT)") -> None:
-    """As somebody does who writes past the door; `text` is SQL."""
-    where = {"channel": channel, "seq": seq}
-    statement = sql(f"UPDATE events SET text = {text} WHERE channel = :channel AND seq = :seq")
-    await bench.database.write(lambda connection: connection.execute(statement, where))
-
-
-async def types(bench: Bench, channel: Channel) -> list[str]:
-    entries: list[Any] = await bench.redis.xrange(bench.names.log(channel))  # type: ignore[assignment]
-    return [json.loads(fields[b"e"])["type"] for _, fields in entries]
-
-
-async def given_up(bench: Bench) -> list[tuple[str, str]]:
-    found = await bench.database.read(partial(dead_letters.find, before=None, limit=100))
-    return [(str(Cursor(dead.row.channel, dead.row.place)), dead.reason) for dead in found.dead_letters]
-
-
-@pytest.mark.parametrize("text", ["'lunch'", "'[1]'", "'{}'", "'{\"x\":\"' || REPEAT || '\"}'"])
-async def test_event_with_a_fault_becomes_a_tombstone_and_what_follows_is_published(
-    bench: Bench, text: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    large = "replace(hex(zeroblob(1000000)), '0', 'x')" if is_sqlite(bench) else "repeat('x', 2000000)"
-    await bench.record(ALICE, BOB, ALICE, ALICE)
-    await spoil(bench, ALICE, 2, text.replace("REPEAT", large))
-    await bench.relay_once()
-    assert await bench.logged(ALICE) == [1, 2, 3]
-    assert await types(bench, ALICE) == ["t", "orderbell.tombstone", "t"]
-    assert await bench.logged(BOB) == [1]
-    assert await bench.waiting() == 0
-    reason = "too-large" if "REPEAT" in text else "not-an-event"
-    assert await given_up(bench) == [("customer:alice=1.2", reason)]
-    count = bench.metrics.registry.get_sample_value("orderbell_dead_letters_total", {"reason": reason})
-    assert count == 1
-
-
-def is_sqlite(bench: Bench) -> bool:
-    return isinstance(bench.database, SqliteDatabase)
-
-
-async def test_text_that_is_not_utf_8_blocks_nothing(sqlite_bench: Bench) -> None:
-    """Python's driver fails on it, and with it everything that is read together with it."""
-    await sqlite_bench.record(ALICE, BOB, ALICE)
-    await spoil(sqlite_bench, ALICE, 1)
-    await sqlite_bench.relay_once()
-    assert await sqlite_bench.logged(ALICE) == [1, 2]
-    assert await sqlite_bench.logged(BOB) == [1]
-    assert await given_up(sqlite_bench) == [("customer:alice=1.1", "not-an-event")]
-
-
-async def test_event_with_a_fault_is_given_up_while_redis_is_away(
-    tmp_path: Path, redis_server: EmbeddedServer, key_prefix: str
-) -> None:
-    redis_server.kill()
-    async with (
-        open_database(f"sqlite+aiosqlite:///{tmp_path / 'orderbell.db'}") as database,
-        connect(redis_server.url, retries=0) as redis,
-        Pipelines(redis) as pipelines,
-    ):
-        bench = Bench(database, redis, pipelines, Names(key_prefix))
-        await bench.record(ALICE)
-        await spoil(bench, ALICE, 1)
-        await bench.relay_once()
-        assert await given_up(bench) == [("customer:alice=1.1", "not-an-event")]
-        assert await bench.waiting() == 1
-
-
-async def test_events_of_other_channels_go_on_where_no_dead_letter_can_be_written(
-    sqlite_bench: Bench,
-) -> None:
-    await sqlite_bench.record(ALICE, BOB, ALICE, BOB)
-    await spoil(sqlite_bench, ALICE, 2)
-    relay = sqlite_bench.relay(MarkFails(sqlite_bench.database))  # type: ignore[arg-type]
-    relay.stop()
-    await relay.run()
-    assert await sqlite_bench.logged(BOB) == [1, 2]
-    assert await sqlite_bench.logged(ALICE) == [1]
-
-
-@pytest.fixture
-def refusing(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
-    """Makes the publish script refuse, half-way, what the Lua condition holds for."""
-
-    def refuse(condition: str, error: str) -> None:
-        before = "redis.call('XADD'"
-        refusal = f"if {condition} then return redis.error_reply('{error}') end {before}"
-        monkeypatch.setattr(log, "_PUBLISH", log._PUBLISH.replace(before, refusal))
-
-    monkeypatch.setattr(relay_module, "MAX_BACKOFF_SECONDS", 0.02)
-    return refuse
-
-
-POISON = """string.find(ARGV[i + 1], '"id":"5"', 1, true) and not string.find(ARGV[i + 1], 'tombstone')"""
-
-
-async def test_event_that_only_redis_refuses_is_given_up_after_some_attempts_alone(
-    bench: Bench, refusing: Callable[[str, str], None]
-) -> None:
-    refusing(POISON, "ERR this one never")
-    await bench.record(*[ALICE, BOB] * 5, CAROL)  # the fifth is Alice's third
-    async with running(bench.relay()):
-        await await_until(lambda: nothing_waits(bench))
-    assert await types(bench, ALICE) == ["t", "t", "orderbell.tombstone", "t", "t"]
-    assert await bench.logged(BOB) == [1, 2, 3, 4, 5]
-    assert await bench.logged(CAROL) == [1]
-    assert await given_up(bench) == [("customer:alice=1.3", "refused")]
-
-
-async def test_other_channels_are_published_while_a_refused_event_waits_for_its_next_attempt(
-    sqlite_bench: Bench, refusing: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    refusing(POISON, "ERR this one never")
-    monkeypatch.setattr(relay_module, "BATCH", 4)  # fewer than those that wait behind it
-    monkeypatch.setattr(relay_module, "_backoff", lambda attempts: 60.0)
-    await sqlite_bench.record(*[ALICE] * 20)
-    async with running(sqlite_bench.relay()) as relay:
-        await await_until(lambda: seqs_are(sqlite_bench, [1, 2, 3, 4]))
-        for count in range(1, 4):
-            await sqlite_bench.record(BOB)
-            relay.wake()
-            await await_until(lambda count=count: has_logged(sqlite_bench, BOB, count))  # type: ignore[misc]
-        assert await given_up(sqlite_bench) == []
-
-
-async def has_logged(bench: Bench, channel: Channel, count: int) -> bool:
-    return len(await bench.logged(channel)) == count
-
-
-async def test_refusal_that_ends_costs_nothing(
-    bench: Bench, refusing: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sound = log._PUBLISH
-    refusing(POISON, "ERR not now")
-    await bench.record(*[ALICE, BOB] * 5)
-    async with running(bench.relay()):
-        await await_until(lambda: seqs_are(bench, [1, 2]))
-        monkeypatch.setattr(log, "_PUBLISH", sound)
-        await await_until(lambda: nothing_waits(bench))
-    assert await types(bench, ALICE) == ["t"] * 5
-    assert await given_up(bench) == []
-
-
-STATES = [
-    "OOM command not allowed when used memory > maxmemory.",
-    "MISCONF Redis is configured to save RDB snapshots, but it is currently not able to persist on disk.",
-    "READONLY You can not write against a read only replica.",
-    "LOADING Redis is loading the dataset in memory",
-    "BUSY Redis is busy running a script.",
-    "NOSCRIPT No matching script.",
-    "NOPERM this user has no permissions",
-    "NOAUTH Authentication required.",
-    "CLUSTERDOWN The cluster is down",
-    "MOVED 3999 127.0.0.1:6381",
-    "TRYAGAIN Multiple keys request during rehashing of slot",
-    "MASTERDOWN Link with MASTER is down",
-    "NOREPLICAS Not enough good replicas to write.",
-    "UNHEARDOF of",
-    "ERR Error running script (call to f_a): @user_script:18: @user_script: 18: -OOM command not allowed",
-]
-
-
-@pytest.mark.parametrize("error", STATES)
-async def test_state_of_the_server_makes_no_dead_letter(
-    sqlite_bench: Bench, refusing: Callable[[str, str], None], error: str
-) -> None:
-    """Not even where it is told for one event alone."""
-    refusing(POISON, error)
-    await sqlite_bench.record(*[ALICE, BOB] * 5)
-    async with running(sqlite_bench.relay()) as relay:
-        await await_until(lambda: relay._failures > 2 * relay_module.ATTEMPTS)
-    assert await given_up(sqlite_bench) == []
-
-
-async def test_redis_that_refuses_everything_makes_no_dead_letter(
-    sqlite_bench: Bench, refusing: Callable[[str, str], None]
-) -> None:
-    """Whatever it says: no event can be to blame."""
-    refusing("true", "ERR unknown command")
-    await sqlite_bench.record(*[ALICE, BOB] * 5)
-    async with running(sqlite_bench.relay()) as relay:
-        await await_until(lambda: relay._failures > 2 * relay_module.ATTEMPTS)
-    assert await given_up(sqlite_bench) == []
-
-
-@pytest.mark.parametrize("key", ["log", "head"])
-async def test_key_that_somebody_else_wrote_is_forgotten_and_no_event_blamed(
-    bench: Bench, refusing: Callable[[str, str], None], key: str
-) -> None:
-    await bench.record(ALICE, BOB)
-    await bench.relay_once()
-    await bench.redis.set(getattr(bench.names, key)(ALICE), "somebody else's")
-    await bench.record(ALICE, BOB, ALICE)
-    async with running(bench.relay()):
-        await await_until(lambda: nothing_waits(bench))
-    assert await bench.logged(ALICE) == [2, 3]
-    assert await bench.logged(BOB) == [1, 2]
-    assert await given_up(bench) == []
-
-
-async def test_newest_that_somebody_else_wrote_holds_up_nothing_and_is_noted_anew(
-    sqlite_bench: Bench,
-) -> None:
-    await sqlite_bench.record(ALICE)
-    await sqlite_bench.redis.set(sqlite_bench.names.generation(), "text")
-    await sqlite_bench.relay_once()
-    assert await sqlite_bench.logged(ALICE) == [1]
-    position = await sqlite_bench.redis.hget(sqlite_bench.names.generation(), "position")
-    assert position == b"1"
 
 
 async def test_published_in_an_epoch_that_is_over_is_not_marked_in_the_new_one(bench: Bench) -> None:

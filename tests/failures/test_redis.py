@@ -12,7 +12,7 @@ from receiver import metrics
 from receiver.repair import Repair
 from sender.sweep import Sweep
 from shared.cursors import Place
-from shared.embedded import EmbeddedServer
+from shared.embedded import EmbeddedServer, free_port
 from shared.log import LogReader
 from shared.wire import Pipelines
 from tests.chaos.proxy import How, Toxics
@@ -293,6 +293,24 @@ async def test_26_primary_that_was_frozen_and_replaced_is_left_though_its_connec
         await world.complete("alice")
         await browser.wait_seqs([1, 2, 3])
         await await_until(lambda: head_is(world, Place(1, 3), pair.replica))
+
+
+async def test_26_redis_that_becomes_a_replica_is_left_though_it_passes_probes_on(world: World) -> None:
+    """Without sentinels or a cluster nobody else says so; what is published is heard at the new primary."""
+    gateway = await world.gateway()
+    async with gateway.connected() as browser:
+        await world.complete("alice")
+        await browser.wait_seqs([1])
+        command(world.redis_server, "REPLICAOF", "127.0.0.1", free_port())
+        try:
+            await await_until(lambda: not gateway.gateway.ready)
+            await world.complete("alice")
+            await browser.wait_seqs([1, 2])  # pulled
+        finally:
+            command(world.redis_server, "REPLICAOF", "NO", "ONE")
+        await await_until(lambda: gateway.gateway.ready)
+        await world.complete("alice")
+        await browser.wait_seqs([1, 2, 3])
 
 
 async def test_27_frozen_redis_is_noticed_and_events_are_pulled_until_it_wakes(world: World) -> None:

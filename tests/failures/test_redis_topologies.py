@@ -11,6 +11,8 @@ import pytest
 from shared import doctor
 from shared.channels import customer_channel
 from shared.cluster import slot_of_key
+from tests.chaos.without import SAFEGUARDS
+from tests.failures.proof import fails
 from tests.gateways import run_gateway
 from tests.redis_servers import USER, ClusterServers, Service, binaries
 from tests.senders import run_sender
@@ -244,6 +246,22 @@ async def test_33_primary_that_wakes_after_it_was_replaced_gets_nobody_back(
         await cluster_shop.complete("alice", "alice")
         await browser.wait_seqs([1, 2, 3, 4])
         await await_until(lambda: heard_at(cluster, cluster_shop, cluster.replica))
+
+
+async def test_without_watching_the_sentinels_a_replaced_primary_that_answers_is_kept(
+    service: Service, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    SAFEGUARDS["sentinel-watch"](monkeypatch.setattr)
+    test = test_26_primary_that_was_replaced_and_goes_on_answering_is_left(service, shop)
+    await fails(test, "await await_until(lambda: not subscribers(service))")
+
+
+async def test_without_following_its_slot_a_channel_is_heard_where_it_was(
+    cluster: ClusterServers, cluster_shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    SAFEGUARDS["slot-moves"](monkeypatch.setattr)
+    test = test_33_slot_that_moves_takes_its_customers_with_it(cluster, cluster_shop)
+    await fails(test, "await await_until(lambda: heard_at(cluster, cluster_shop, target))")
 
 
 async def test_doctor_tells_who_it_is_that_serves(cluster: ClusterServers) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import traceback
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
@@ -22,6 +21,7 @@ from tests.failures import test_relay as relay
 from tests.failures import test_sender as senders
 from tests.failures.conftest import run_world
 from tests.failures.pair import command
+from tests.failures.proof import FAILS, SECONDS, fails, soon
 from tests.senders import run_sender
 from tests.waiting import await_until
 
@@ -39,26 +39,11 @@ if TYPE_CHECKING:
     from tests.failures.pair import Pair
 
 ALICE = customer_channel("alice")
-FAILS = (AssertionError, TimeoutError)
-SECONDS = 4.0  # for each condition that a test waits for; one that is held takes a tenth
 
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same limit with a safeguard and without it: else a slow machine would prove that it is needed."""
-    monkeypatch.setattr(await_until, "__defaults__", (SECONDS,))
-
-
-async def fails(test: Awaitable[None], at: str) -> None:
-    """It must fail, and in this statement: what fails elsewhere proves something else."""
-    with pytest.raises((*FAILS, ExceptionGroup)) as failure:
-        await test
-    error: BaseException = failure.value
-    while isinstance(error, ExceptionGroup):  # a task group in between
-        (error,) = error.exceptions
-    assert isinstance(error, FAILS)
-    ran = [frame.line or "" for frame in traceback.extract_tb(error.__traceback__)]
-    assert any(line.startswith(at) for line in ran), ran
+    soon(monkeypatch)
 
 
 def drop_live(gateway: Gateway, seq: int) -> None:
@@ -139,6 +124,14 @@ CASES = {
     "refill": Case(
         redises.test_22_redis_that_restarts_empty_is_refilled_by_the_next_event,
         "await await_until(lambda: logged(world) == [1, 2, 3, 4])",
+    ),
+    "pruned-note": Case(
+        senders.test_12_cursor_before_what_is_kept_is_reset_and_goes_on,
+        "await await_until(lambda: browser.resets)",
+    ),
+    "role-check": Case(
+        redises.test_26_redis_that_becomes_a_replica_is_left_though_it_passes_probes_on,
+        "await await_until(lambda: not gateway.gateway.ready)",
     ),
     "tombstones": Case(poison_is_published_as_a_tombstone, 'assert [b"orderbell.tombstone" in fields[b"e"]'),
     "gap-repair": Case(gap_is_filled, "await browser.wait_seqs([1, 2, 3])"),

@@ -1,0 +1,66 @@
+"""No safeguard is off: where a sender dies, as by kill -9."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tests.chaos.without.patches import Patch
+
+
+def crash_on_signal(patch: Patch) -> None:
+    """No safeguard is off: after SIGUSR1 the sender dies before its next publish, as by kill -9."""
+    from sender.relay import Relay
+
+    publish, crashing = Relay._publish, False
+
+    def crash(*_: object) -> None:
+        nonlocal crashing
+        crashing = True
+
+    async def publish_or_die(self: Relay, *args: Any, **kwargs: Any) -> object:
+        if crashing:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return await publish(self, *args, **kwargs)
+
+    patch(Relay, "_publish", publish_or_die)
+    signal.signal(signal.SIGUSR1, crash)
+
+
+def _die(*_: object, **__: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def crash_before_commit(patch: Patch) -> None:
+    """No safeguard is off: the sender dies when a completion is written and not committed."""
+    _crash_at_completion(patch, "_run_groups")
+
+
+def crash_after_commit(patch: Patch) -> None:
+    """No safeguard is off: the sender dies when a completion is committed and not answered."""
+    _crash_at_completion(patch, "_run")
+
+
+def _crash_at_completion(patch: Patch, function: str) -> None:
+    """When that function of the SQLite writer has done its part, and there is an event."""
+    from sender import sqlite
+
+    do = getattr(sqlite, function)
+
+    def do_and_die(connection: Any, jobs: Any) -> object:
+        outcomes: object = do(connection, jobs)
+        (events,) = sqlite._driver(connection).execute("SELECT count(*) FROM events").fetchone()
+        if events:
+            _die()
+        return outcomes
+
+    patch(sqlite, function, do_and_die)
+
+
+def crash_before_mark(patch: Patch) -> None:
+    """No safeguard is off: the sender dies when Redis has an event and the outbox does not know it yet."""
+    from sender import outbox
+
+    patch(outbox, "mark_published", _die)

@@ -1,0 +1,177 @@
+"""Safeguards of the sender, and of what it does in Redis."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tests.chaos.without.patches import never, nothing
+from tests.chaos.without.receiver import newest_check
+
+if TYPE_CHECKING:
+    from tests.chaos.without.patches import Patch
+
+
+def _script(patch: Patch, old: str, new: str) -> None:
+    from shared import log
+
+    assert old in log._PUBLISH
+    patch(log, "_PUBLISH", log._PUBLISH.replace(old, new))
+
+
+def gap_answer(patch: Patch) -> None:
+    """The script appends behind a gap."""
+    _script(patch, "if seq ~= last + 1 then", "if false then")
+
+
+def dup_answer(patch: Patch) -> None:
+    """The script appends what is there already."""
+    _script(patch, "if seq > last then", "if true then")
+
+
+def stale_answer(patch: Patch) -> None:
+    """The script takes events of an epoch that is over."""
+    _script(patch, "if head_epoch > epoch then", "if false then")
+
+
+def script_reload(patch: Patch) -> None:
+    """Redis is believed to know the scripts."""
+    from shared.log import LogWriter, _prepared
+
+    async def run(self: LogWriter, script: str, calls: Any) -> list[Any]:
+        _, digest = _prepared(script, self._pipelines.publish_command)
+        return await self._pipelines.execute([("EVALSHA", digest, *call) for call in calls])
+
+    patch(LogWriter, "_run", run)
+
+
+def refill(patch: Patch) -> None:
+    """A log with a gap begins anew behind it."""
+    from sender import relay
+
+    def newest_alone(known: Any, last: Any) -> range:
+        return range(last.seq - 1, last.seq)
+
+    patch(relay, "_hole", newest_alone)
+
+
+def sweep(patch: Patch) -> None:
+    from sender.sweep import Sweep
+
+    patch(Sweep, "run", never)
+    newest_check(patch)  # gateways would pull what Redis lacks, and Redis would lack it still
+
+
+def outbox_poll(patch: Patch) -> None:
+    """Only who records an event looks for it."""
+    from sender.relay import Relay
+
+    longest_wait = Relay._longest_wait
+
+    def until_woken(self: Relay) -> float:
+        return longest_wait(self) if self._unmarked or self._failures else 3600.0
+
+    patch(Relay, "_longest_wait", until_woken)
+
+
+def poison_search(patch: Patch) -> None:
+    """What Redis refuses is tried again with all the others, for ever."""
+    from sender.relay import Relay
+
+    async def raise_it(self: Relay, refusal: Exception) -> None:
+        raise refusal
+
+    patch(Relay, "_excuse", raise_it)
+
+
+def rehearsal(patch: Patch) -> None:
+    """An event is blamed for a refusal, whether or not Redis takes another."""
+    from shared.log import LogWriter
+
+    patch(LogWriter, "rehearse", nothing)
+
+
+def tombstones(patch: Patch) -> None:
+    """No text is judged."""
+    from sender.tombstones import Row
+
+    patch(Row, "fault", lambda self: None)
+
+
+def epoch_reset(patch: Patch) -> None:
+    """A cursor of another epoch is taken for one of this."""
+    from sender.history import Reset, State
+
+    check = State.check
+
+    def check_all_but_the_epoch(self: State, place: Any) -> Reset | None:
+        return check(self, place._replace(epoch=self.head.epoch))
+
+    patch(State, "check", check_all_but_the_epoch)
+
+
+def _reset_none(patch: Patch, reason: str) -> None:
+    from sender.history import Reset, State
+
+    check = State.check
+
+    def check_the_others(self: State, place: Any) -> Reset | None:
+        reset = check(self, place)
+        return None if reset is Reset[reason] else reset
+
+    patch(State, "check", check_the_others)
+
+
+def future_reset(patch: Patch) -> None:
+    """A cursor that no event had yet is believed."""
+    _reset_none(patch, "FUTURE")
+
+
+def pruned_reset(patch: Patch) -> None:
+    """What follows a cursor is given, whatever of it is kept no longer."""
+    _reset_none(patch, "PRUNED")
+
+
+def pruned_note(patch: Patch) -> None:
+    """Events are deleted, and it is not noted up to where."""
+    from sender import retention
+
+    def prune_channel(connection: Any, channel: str, last: int) -> int:
+        deleted: int = connection.execute(retention._PRUNE, {"channel": channel, "last": last}).rowcount
+        return deleted
+
+    patch(retention, "_prune_channel", prune_channel)
+
+
+def database_comparison(patch: Patch) -> None:
+    """The database is believed to have all that Redis knows."""
+    from sender.relay import Relay
+
+    async def compare_nothing(self: Relay) -> None:
+        self._compared = True
+
+    patch(Relay, "_compare", compare_nothing)
+
+
+def idempotency_keys(patch: Patch) -> None:
+    """A request that comes again is done again."""
+    from sender import idempotency
+
+    patch(idempotency, "_known", lambda connection, claims: {})
+    patch(idempotency, "_store", lambda connection, rows: None)
+
+
+def channel_lock(patch: Patch) -> None:
+    """Places are numbers of a sequence: taken without waiting for who took the one before."""
+    from collections import Counter
+
+    from sender import outbox
+    from shared.cursors import Place
+
+    taken: Counter[Any] = Counter()
+
+    def take_places(connection: Any, counts: Counter[Any]) -> dict[Any, Place]:
+        first = {channel: Place(1, taken[channel] + 1) for channel in counts}
+        taken.update(counts)
+        return first
+
+    patch(outbox, "_take_places", take_places)

@@ -1,0 +1,137 @@
+"""A relay on a database and a Redis, to be looked at from both sides."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+import pytest
+
+from sender import outbox
+from sender.database import DatabaseUnavailable, open_database
+from sender.metrics import Metrics
+from sender.outbox import arrival
+from sender.relay import Relay
+from shared.channels import Channel
+from shared.cursors import Place
+from shared.events import parse_event
+from shared.log import LogWriter, Names
+from shared.wire import Pipelines
+from tests.senders import Clock
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from redis.asyncio import Redis
+    from sqlalchemy import Connection
+
+    from sender.database import Database
+
+pytestmark = pytest.mark.anyio
+
+T = TypeVar("T")
+
+ALICE = Channel("customer:alice")
+BOB = Channel("customer:bob")
+CAROL = Channel("customer:carol")
+
+
+class Bench:
+    """A database, a Redis and as many relays between them as a test starts."""
+
+    def __init__(self, database: Database, redis: Redis, pipelines: Pipelines, names: Names) -> None:
+        self.database = database
+        self.pipelines = pipelines
+        self.names = names
+        self.redis = redis
+        self.metrics = Metrics()
+        self.clock = Clock()
+        self._count = 0
+
+    def relay(self, database: Database | None = None) -> Relay:
+        writer = LogWriter(self.pipelines, self.names)
+        return Relay(database or self.database, writer, self.metrics, self.clock)
+
+    async def record(self, *channels: Channel) -> None:
+        def work(connection: Connection) -> None:
+            for channel in channels:
+                self._count += 1
+                event = {"specversion": "1.0", "id": str(self._count), "source": "/test", "type": "t"}
+                draft = parse_event(event | {"channel": channel}, now=self.clock())
+                outbox.record_once(connection, [arrival(draft, content="")], now=self.clock())
+
+        await self.database.write(work)
+
+    async def relay_once(self) -> None:
+        """One relay's life: until it finds nothing more to do."""
+        relay = self.relay()
+        relay.stop()
+        await relay.run()
+
+    async def waiting(self) -> int:
+        return (await self.database.read(outbox.backlog)).size
+
+    async def logged(self, channel: Channel) -> list[int]:
+        """Seqs in the channel's log; they must be what the head says and what the texts say."""
+        async with self.redis.pipeline(transaction=True) as both:
+            both.xrange(self.names.log(channel))
+            both.hmget(self.names.head(channel), ["epoch", "seq"])
+            entries, head = await both.execute()
+        events = [json.loads(fields[b"e"]) for _, fields in entries]
+        places = [Place(event["epoch"], event["seq"]) for event in events]
+        assert {event["channel"] for event in events} <= {channel}
+        assert [id for id, _ in entries] == [f"{place.seq}-0".encode() for place in places]
+        assert head == ([str(number).encode() for number in places[-1]] if places else [None, None])
+        return [place.seq for place in places]
+
+    async def head(self, channel: Channel) -> Place | None:
+        epoch, seq = await self.redis.hmget(self.names.head(channel), ["epoch", "seq"])
+        return Place(int(epoch), int(seq)) if epoch and seq else None
+
+    async def forget(self, *channels: Channel) -> None:
+        """As a Redis that lost these."""
+        for channel in channels:
+            await self.redis.delete(self.names.log(channel), self.names.head(channel))
+
+    def count(self, answer: str) -> float:
+        return (
+            self.metrics.registry.get_sample_value("orderbell_relay_published_total", {"answer": answer})
+            or 0.0
+        )
+
+
+@asynccontextmanager
+async def open_bench(database_url: str, redis: Redis, key_prefix: str) -> AsyncIterator[Bench]:
+    async with open_database(database_url) as database, Pipelines(redis) as pipelines:
+        yield Bench(database, redis, pipelines, Names(key_prefix))
+
+
+@asynccontextmanager
+async def running(relay: Relay) -> AsyncIterator[Relay]:
+    task = asyncio.create_task(relay.run())
+    try:
+        yield relay
+    finally:
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def nothing_waits(bench: Bench) -> bool:
+    return await bench.waiting() == 0
+
+
+async def seqs_are(bench: Bench, seqs: list[int]) -> bool:
+    return await bench.logged(ALICE) == seqs
+
+
+class MarkFails:
+    """A relay's database that dies between publishing and noting it, as by kill -9."""
+
+    def __init__(self, database: Database) -> None:
+        self.read = database.read
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        raise DatabaseUnavailable("killed")
