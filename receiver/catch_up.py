@@ -140,6 +140,9 @@ class CatchUp:
                 feed.join(connection)
                 return
             found = await self.read(feed.channel, place)
+            if found.complete and feed.place is not None and found.head < feed.place:
+                # The log ends before what the feed has, so Redis has lost its tail. The history hasn't.
+                found = await self._read_from_history(Cursor(feed.channel, place))
             if found.reset:
                 metrics.resets.labels(found.reset).inc()
                 connection.tell(notices.reset(feed.channel, found.head, found.reset))

@@ -59,7 +59,7 @@ MARK_SECONDS = (
 )
 POLL_SECONDS = 1.0  # finds what another sender recorded and did not live to publish
 MAX_BACKOFF_SECONDS = 2.0
-STUCK_SECONDS = 1.0  # without a word from a Redis that is to take events
+BEHIND_SECONDS = 1.0  # since the outbox was last empty; then what waits should be in Redis by now
 # Events of a channel that go back into a Redis that has lost them: enough for who comes back after a moment.
 # Older ones are read from the database, as those of a quiet channel are; with each channel's whole log
 # published again, nobody's new event would come for minutes.
@@ -91,7 +91,7 @@ class Relay:
         self._suspects: dict[Channel, _Suspect] = {}
         self._noted = Generation(0, 0)  # the newest that we published and noted in Redis
         self._recorded = Generation(0, 0)  # the newest that waits
-        self._stuck_since: float | None = None  # events wait and Redis takes none; loop time
+        self._waiting_since: float | None = None  # None while all that is known of is published; loop time
         self._mark_at = math.inf
         self._loop = asyncio.get_running_loop()
         self._last_turn = self._loop.time()
@@ -104,8 +104,9 @@ class Relay:
     @property
     def newest(self) -> Generation:
         """The newest event that is in Redis, or should be by now, as far as this sender knows."""
-        stuck = self._stuck_since is not None and self._loop.time() - self._stuck_since > STUCK_SECONDS
-        return max(self._noted, self._recorded) if stuck else self._noted
+        since = self._waiting_since
+        behind = since is not None and self._loop.time() - since > BEHIND_SECONDS
+        return max(self._noted, self._recorded) if behind else self._noted
 
     def wake(self) -> None:
         self._woken.set()
@@ -177,6 +178,8 @@ class Relay:
             return False
         published, newer = await self._publish_waiting(waiting)
         self._note_published(published)
+        if len(published) == len(waiting) < BATCH:
+            self._waiting_since = None
         if newer is not None:
             await self._renew_epoch(newer)  # and read again at the next poll
             return False
@@ -189,11 +192,12 @@ class Relay:
         later = [name for name, suspect in self._suspects.items() if suspect.due > self._loop.time()]
         found = await self._database.read(partial(outbox.unpublished, limit=limit, but=later))
         waiting = [event for event in found if event.position not in self._unmarked]
-        if waiting:
-            self._recorded = _generation(waiting[-1])
-            self._stuck_since = self._stuck_since or self._loop.time()
-        else:  # perhaps another sender, which does reach Redis, has published them
-            self._stuck_since = None
+        if not waiting:  # perhaps another sender, which does reach Redis, has published them
+            self._waiting_since = None
+            return []
+        more = len(found) >= limit
+        self._recorded = await self._database.read(newest) if more else _generation(waiting[-1])
+        self._waiting_since = self._waiting_since or self._loop.time()
         return waiting
 
     async def _publish_waiting(self, waiting: Sequence[Waiting]) -> _Outcome:
@@ -238,7 +242,6 @@ class Relay:
         if not blames_what_was_sent(refusal):
             raise refusal
         await self._log.rehearse()
-        self._stuck_since = None
 
     async def _suspect(self, event: Waiting, refusal: str) -> None:
         """Try again later, or give up."""
@@ -348,7 +351,6 @@ class Relay:
         self, batches: Sequence[tuple[Channel, Sequence[Entry]]], *, restart: bool = False
     ) -> list[Published]:
         answers = await self._log.publish(batches, restart=restart)
-        self._stuck_since = None
         self._note_redis(up=True)
         for published in answers:
             self._metrics.published.labels(published.answer.value).inc()

@@ -384,6 +384,20 @@ async def test_connection_that_knows_more_than_its_feed_brings_the_feed_along(
     assert feed.place == Place(1, 20)
 
 
+async def test_connection_that_redis_believes_to_be_at_the_end_gets_what_its_feed_has_beyond(
+    running: list[asyncio.Task[None]],
+) -> None:
+    """A fail-over lost the tail when the feed had it already."""
+    world = World(0)
+    world.database, world.log, world.head = 20, list(range(1, 11)), 10
+    feed = world.hub.enter(ALICE)
+    running += [asyncio.create_task(world.catch_up.run())]
+    feed.establish(Place(1, 20))
+    browser = Browser(Place(1, 10))
+    await world.catch_up.join(browser.as_connection(), feed, browser.start)
+    assert browser.seqs == list(range(11, 21))
+
+
 async def test_redis_that_lacks_what_was_published_is_asked_no_more_until_it_has_it(
     running: list[asyncio.Task[None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 from sqlalchemy import update
@@ -15,6 +15,7 @@ from sender import history
 from sender import relay as relay_module
 from sender.database import DatabaseUnavailable, open_database
 from sender.generation import begin_epoch
+from sender.relay import Relay
 from sender.retention import Retention
 from sender.sqlite import SqliteDatabase
 from sender.tables import channels, events
@@ -567,7 +568,7 @@ async def is_noted(bench: Bench, position: int) -> bool:
 async def test_event_that_waits_for_redis_longer_than_a_second_should_be_there(
     tmp_path: Path, redis_server: EmbeddedServer, key_prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay_module, "STUCK_SECONDS", 0.2)
+    monkeypatch.setattr(relay_module, "BEHIND_SECONDS", 0.2)
     async with (
         open_database(f"sqlite+aiosqlite:///{tmp_path / 'orderbell.db'}") as database,
         connect(redis_server.url, retries=0) as redis,
@@ -584,8 +585,29 @@ async def test_event_that_waits_for_redis_longer_than_a_second_should_be_there(
             assert relay.redis_up is False
             redis_server.start()
             await await_until(lambda: seqs_are(bench, [1, 2]))
-            await await_until(lambda: relay._stuck_since is None)
+            await await_until(lambda: relay._waiting_since is None)
             await await_until(lambda: relay.newest.position == 2)
+
+
+async def test_backlog_that_takes_longer_than_a_second_should_be_there_to_its_end(
+    sqlite_bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after an outage: Redis takes events all the time, and the newest come last."""
+    monkeypatch.setattr(relay_module, "BEHIND_SECONDS", 0.0)
+    monkeypatch.setattr(relay_module, "BATCH", 3)
+    told: list[int] = []
+
+    class Watched(LogWriter):
+        async def publish(self, *args: Any, **kwargs: Any) -> Any:
+            told.append(relay.newest.position)
+            return await super().publish(*args, **kwargs)
+
+    await sqlite_bench.record(*[ALICE] * 10)
+    log = Watched(sqlite_bench.pipelines, sqlite_bench.names)
+    relay = Relay(sqlite_bench.database, log, sqlite_bench.metrics, sqlite_bench.clock)
+    relay.stop()
+    await relay.run()
+    assert told == [10] * 4
 
 
 async def test_unexpected_death_of_the_relay_is_its_owners_to_see(sqlite_bench: Bench) -> None:
