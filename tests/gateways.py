@@ -158,7 +158,7 @@ async def run_gateway(
         running = asyncio.create_task(gateway.run())
         try:
             if hears:
-                await await_until(lambda: gateway.subscription.hears)
+                await await_until(lambda: gateway.subscription.hears and not gateway.catch_up.behind)
             yield RunningGateway(gateway)
         finally:
             running.cancel()

@@ -249,11 +249,12 @@ async def test_33_primary_that_wakes_after_it_was_replaced_gets_nobody_back(
 
 
 async def test_without_watching_the_sentinels_a_replaced_primary_that_answers_is_kept(
-    service: Service, shop: Shop, monkeypatch: pytest.MonkeyPatch
+    service: Service, key_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     SAFEGUARDS["sentinel-watch"](monkeypatch.setattr)
-    test = test_26_primary_that_was_replaced_and_goes_on_answering_is_left(service, shop)
-    await fails(test, "await await_until(lambda: not subscribers(service))")
+    async with run_shop(service.url, key_prefix, tmp_path) as shop:
+        test = test_26_primary_that_was_replaced_and_goes_on_answering_is_left(service, shop)
+        await fails(test, "await await_until(lambda: not subscribers(service))")
 
 
 async def test_without_following_its_slot_a_channel_is_heard_where_it_was(

@@ -62,9 +62,13 @@ def position_check(patch: Patch) -> None:
 
 def newest_check(patch: Patch) -> None:
     """A Redis that answers is believed to be the senders'."""
-    from receiver.repair import Repair
+    from receiver.catch_up import CatchUp
+    from shared.log import Generation
 
-    patch(Repair, "_note_behind", lambda self, *, behind: None)
+    async def nothing_is_due(self: CatchUp) -> Generation:
+        return Generation(0, 0)
+
+    patch(CatchUp, "newest", nothing_is_due)
 
 
 def pull_mode(patch: Patch) -> None:
@@ -179,8 +183,15 @@ def role_check(patch: Patch) -> None:
 
 
 def slot_moves(patch: Patch) -> None:
-    """Nobody asks where a slot is now that has left its node."""
+    """A channel is heard where it was at first, wherever its slot is now."""
     from receiver.shards import Shards
 
+    place = Shards._place
+
+    def place_once(self: Shards, slot: int, channel: Any) -> None:
+        if channel not in self._places:
+            place(self, slot, channel)
+
+    patch(Shards, "_place", place_once)
     patch(Shards, "ended", lambda self, shard, channel: None)
     patch(Shards, "moved", lambda self, shard, slot, owner: None)
