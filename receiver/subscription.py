@@ -73,7 +73,7 @@ class Subscription:
         self._confirmed = asyncio.Event()  # the probe's channel is subscribed
         self._heard_at = 0.0  # loop time of the last probe
         self.hears = False  # a probe came through, and the last one not too long ago
-        self._loss_told = False
+        self._told: set[str] = set()  # kinds of reasons, since it was last heard
         self._logger = logger
 
     def subscribe(self, channel: Channel) -> None:
@@ -144,11 +144,13 @@ class Subscription:
             await asyncio.sleep(PROBE_SECONDS)
 
     def _log_loss(self, why: str) -> None:
-        """Once a loss, however many attempts it takes to be back."""
-        if not self._loss_told:
-            self._logger.warning("redis is not heard", why=why)
+        """Each kind of reason once a loss, however many attempts it takes to be back."""
+        if not self._told:
             metrics.subscription_losses.inc()
-        self._loss_told = True
+        kind = why.partition(":")[0]
+        if kind not in self._told:
+            self._logger.warning("redis is not heard", why=why)
+        self._told.add(kind)
         self.hears = False
 
     def _send_subscribe(self, name: bytes) -> None:
@@ -209,7 +211,7 @@ class Subscription:
         if not self.hears:
             self._logger.info("redis is heard", channels=len(self._channels))
         self.hears = True
-        self._loss_told = False
+        self._told.clear()
 
     def _take_confirmation(self, name: bytes) -> None:
         if name not in self._unconfirmed:
