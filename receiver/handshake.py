@@ -1,12 +1,12 @@
 """From an HTTP upgrade to a socket of our own: the WebSocket handshake, RFC 6455 4.2.
 
-uvicorn gives an upgraded connection to the class that its `ws` option names. This one runs the ASGI
-app for routing, authentication and acceptance, as any other would. What differs is what comes after
-`websocket.accept`: the app takes the transport over (`take_over`) with a protocol of its own, and this
-object goes, and with it the request's headers, scope and queue. A connection that lives for hours then
-costs one small object, and what is sent to it passes no task, no queue and no ASGI message.
+It runs the ASGI app for routing, authentication and acceptance, as uvicorn's own classes do. What differs
+is what comes after `websocket.accept`: the app takes the transport over (`take_over`) with a protocol of
+its own, and this object goes, and with it the request's headers, scope and queue. A connection that lives
+for hours then costs one small object, and what is sent to it passes no task, no queue and no ASGI message.
 
-The app must take over right after accepting; an app that doesn't is closed with 1011.
+The app must take over right after accepting; an app that doesn't is closed with 1011. The answer to the
+handshake leaves with the first that the new protocol writes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import binascii
 import hashlib
 import logging
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 from urllib.parse import unquote
 
 from receiver.frames import close_frame
@@ -28,33 +28,40 @@ if TYPE_CHECKING:
 
 EXTENSION = "orderbell.take_over"
 HANDSHAKE_SECONDS = 5.0
+HOLD_SECONDS = 0.1  # for the answer to wait for what is said first; that may need a server that is away
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 logger = logging.getLogger(__name__)
-P = TypeVar("P", bound=asyncio.BaseProtocol)
+
+
+class Taking(Protocol):
+    """What may take a connection over: an `asyncio.Protocol` that writes to its `writer`."""
+
+    writer: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
+
+
+P = TypeVar("P", bound=Taking)
 
 
 class Handshake(asyncio.Protocol):
-    """uvicorn's `ws` protocol class; it lives until the app has accepted or refused."""
+    """Has the connection until the app has accepted or refused."""
 
     def __init__(
         self,
         config: Config,
         server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self._config = config
-        self._app_state = app_state
-        self._loop = _loop or asyncio.get_running_loop()
+        self._loop = asyncio.get_running_loop()
         self._connections = server_state.connections
         self._tasks = server_state.tasks
         self._transport: asyncio.Transport
         self._accept_key = b""
         self._refusal: tuple[int, list[tuple[bytes, bytes]]] | None = None
-        self._accepted = False
+        self._acceptance = b""  # the answer that accepts
         self._over = False  # accepted and taken over, or refused, or lost
-        self._started = False
         self._connect_told = False
         self._lost = asyncio.Event()
 
@@ -68,25 +75,19 @@ class Handshake(asyncio.Protocol):
         self._lost.set()
 
     def data_received(self, data: bytes) -> None:
-        """The request's head, which uvicorn's HTTP parser has checked and written out again.
+        """Bytes that follow the head too soon, before the answer, break RFC 6455 4.1."""
+        self._give_up()
 
-        Bytes that follow it too soon, before the answer, break RFC 6455 4.1 and end the connection.
-        """
-        if self._started or self._over:
-            self._give_up()
-            return
-        head, _, rest = data.partition(b"\r\n\r\n")
-        request, *lines = head.split(b"\r\n")
-        headers = [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
-        if rest or not self._check(request, dict(headers)):
-            return
-        self._started = True
-        task = self._loop.create_task(self._run_app(_scope(self._transport, self._config, request, headers)))
-        task.add_done_callback(self._tasks.discard)
-        self._tasks.add(task)  # uvicorn owns it: it waits for it, and cancels it, when it shuts down
+    def begin(self, request: dict[str, Any], target: bytes) -> None:
+        """With uvicorn's scope of the request, which lacks all that depends on its target."""
+        if self._check(request["method"], dict(request["headers"])):
+            scope = _scope(request, target)
+            task = self._loop.create_task(self._run_app(scope))
+            task.add_done_callback(self._tasks.discard)
+            self._tasks.add(task)  # uvicorn owns it: it waits for it, and cancels it, when it shuts down
 
-    def _check(self, request: bytes, headers: dict[bytes, bytes]) -> bool:
-        if not request.startswith(b"GET "):
+    def _check(self, method: str, headers: dict[bytes, bytes]) -> bool:
+        if method != "GET":
             return self._answer(405, [(b"allow", b"GET")])
         if headers.get(b"sec-websocket-version") != b"13":
             return self._answer(426, [(b"sec-websocket-version", b"13"), (b"upgrade", b"websocket")])
@@ -101,8 +102,7 @@ class Handshake(asyncio.Protocol):
         return True
 
     async def _run_app(self, scope: dict[str, Any]) -> None:
-        scope["extensions"][EXTENSION] = self._take_over
-        scope["state"] = self._app_state.copy()
+        scope["extensions"] = {"websocket.http.response": {}, EXTENSION: self._take_over}
         try:
             await self._config.loaded_app(scope, self._receive, self._send)
         except Exception:
@@ -110,8 +110,8 @@ class Handshake(asyncio.Protocol):
             logger.exception("the handshake failed")
         if self._over:
             return
-        if self._accepted:
-            self._transport.write(close_frame(1011, "not taken over"))
+        if self._acceptance:
+            self._transport.write(self._acceptance + close_frame(1011, "not taken over"))
             self._transport.close()
         else:
             self._answer(500, [])
@@ -127,7 +127,7 @@ class Handshake(asyncio.Protocol):
         if self._over:
             raise OSError("the connection is gone or has been taken over")
         kind = message["type"]
-        if kind == "websocket.accept" and not self._accepted:
+        if kind == "websocket.accept" and not self._acceptance:
             self._accept(message.get("subprotocol"), message.get("headers", ()))
         elif kind == "websocket.close":
             self._answer(403, [])
@@ -148,17 +148,17 @@ class Handshake(asyncio.Protocol):
         if subprotocol:
             lines.append(b"sec-websocket-protocol: " + subprotocol.encode())
         lines += [name + b": " + value for name, value in headers]
-        self._transport.write(b"\r\n".join(lines) + b"\r\n\r\n")
-        self._accepted = True
+        self._acceptance = b"\r\n".join(lines) + b"\r\n\r\n"
 
     def _take_over(self, protocol: P) -> P:
         """Hand the socket to `protocol`; its `connection_made` is called at once."""
-        assert self._accepted
+        assert self._acceptance
         if self._over:
             raise OSError("the connection is gone")
-        self._transport.set_protocol(protocol)
+        self._transport.set_protocol(cast("asyncio.Protocol", protocol))
         self._end()
         protocol.connection_made(self._transport)
+        protocol.writer = cast("asyncio.Transport", Held(protocol, self._transport, self._acceptance))
         return protocol
 
     def _answer(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes = b"") -> bool:
@@ -185,25 +185,46 @@ class Handshake(asyncio.Protocol):
             self._answer(503, [])
 
 
-def _scope(
-    transport: asyncio.Transport, config: Config, request: bytes, headers: list[tuple[bytes, bytes]]
-) -> dict[str, Any]:
-    target = request.split(b" ")[1]
+class Held:
+    """A transport in whose place the first bytes wait for those that follow: one system call and one segment
+    less for each who connects. For `HOLD_SECONDS` at most, then they leave alone.
+    """
+
+    __slots__ = ("_first", "_protocol", "_timer", "_transport")
+
+    def __init__(self, protocol: Taking, transport: asyncio.Transport, first: bytes) -> None:
+        self._protocol = protocol
+        self._transport = transport
+        self._first = first
+        self._timer = asyncio.get_running_loop().call_later(HOLD_SECONDS, self.write, b"")
+
+    def write(self, data: bytes) -> None:
+        self._timer.cancel()
+        self._protocol.writer = self._transport
+        if not self._transport.is_closing():
+            self._transport.write(self._first + data)
+
+    def close(self) -> None:
+        self.write(b"")
+        self._transport.close()
+
+    def abort(self) -> None:
+        self._timer.cancel()
+        self._transport.abort()
+
+    def get_write_buffer_size(self) -> int:
+        return self._transport.get_write_buffer_size()
+
+
+def _scope(request: dict[str, Any], target: bytes) -> dict[str, Any]:
     raw_path, _, query = target.partition(b"?")
-    offered = b",".join(value for name, value in headers if name == b"sec-websocket-protocol")
-    client, server = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
-    return {
+    root_path: str = request["root_path"]
+    offered = b",".join(value for name, value in request["headers"] if name == b"sec-websocket-protocol")
+    return request | {
         "type": "websocket",
-        "asgi": {"version": config.asgi_version, "spec_version": "2.4"},
-        "http_version": "1.1",
-        "scheme": "wss" if transport.get_extra_info("sslcontext") else "ws",
-        "client": client[:2] if isinstance(client, tuple) else None,
-        "server": server[:2] if isinstance(server, tuple) else None,
-        "root_path": config.root_path,
-        "path": config.root_path + unquote(raw_path.decode("latin-1")),
-        "raw_path": config.root_path.encode() + raw_path,
+        "scheme": "wss" if request["scheme"] == "https" else "ws",
+        "path": root_path + unquote(raw_path.decode("latin-1")),
+        "raw_path": root_path.encode() + raw_path,
         "query_string": query,
-        "headers": headers,
         "subprotocols": [token.strip().decode("latin-1") for token in offered.split(b",") if token.strip()],
-        "extensions": {"websocket.http.response": {}},
     }

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import resource
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 import uvicorn
@@ -84,6 +84,14 @@ class BoundedHttp(HttpToolsProtocol):
         if self._in_head and self._head_bytes > MAX_HEAD:
             self._give_up()
 
+    def handle_websocket_upgrade(self) -> None:
+        # uvicorn's own writes the request out again, for its WebSocket classes to parse.
+        self.connections.discard(self)
+        handshake = Handshake(self.config, self.server_state)
+        handshake.connection_made(self.transport)
+        self.transport.set_protocol(handshake)
+        handshake.begin(cast("dict[str, Any]", self.scope), self.url)
+
     def _give_up(self) -> None:
         self.transport.abort()
 
@@ -130,7 +138,7 @@ def serve(
     config = uvicorn.Config(
         app,
         http=BoundedHttp,
-        ws=Handshake,
+        ws=Handshake,  # any but None: BoundedHttp makes it
         lifespan="on",
         log_config=None,
         access_log=False,

@@ -16,6 +16,7 @@ from websockets.uri import parse_uri
 
 from receiver.connection import FRAMES_PER_HEARTBEAT, MAX_BUFFER, Connection
 from receiver.frames import close_frame, text_frame
+from receiver.handshake import HOLD_SECONDS, Held
 from receiver.heartbeat import Heartbeat
 from receiver.hub import Close, Feed, write_all
 from shared.auth import Identity
@@ -289,3 +290,54 @@ async def test_48_connection_ends_with_its_token(world: World) -> None:
     world.connection.heard = True
     world.heartbeat.tick(asyncio.get_running_loop().time(), wall_clock=101)
     assert world.connection.reason == (4401, "the token has expired")
+
+
+def hold(connection: Connection, first: bytes) -> None:
+    connection.writer = Held(connection, connection.writer, first)  # type: ignore[assignment]
+
+
+async def receive_some(world: World) -> bytes:
+    return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(world.browser.socket, 65536), 5)
+
+
+async def test_answer_to_the_handshake_leaves_with_what_is_said_first(world: World) -> None:
+    hold(world.connection, b"HTTP/1.1 101 \r\n\r\n")
+    await asyncio.sleep(HOLD_SECONDS / 4)
+    with pytest.raises(BlockingIOError):
+        world.browser.socket.recv(1)
+    world.connection.tell(b"hello")
+    world.connection.tell(b"again")
+    expected = b"HTTP/1.1 101 \r\n\r\n" + text_frame(b"hello") + text_frame(b"again")
+    received = b""
+    while len(received) < len(expected):
+        received += await receive_some(world)
+    assert received == expected
+    await asyncio.sleep(2 * HOLD_SECONDS)  # not once more
+    with pytest.raises(BlockingIOError):
+        world.browser.socket.recv(1)
+
+
+async def test_answer_to_the_handshake_does_not_wait_long(world: World) -> None:
+    """What it waits for may need a server that is away."""
+    hold(world.connection, b"HTTP/1.1 101 \r\n\r\n")
+    assert await receive_some(world) == b"HTTP/1.1 101 \r\n\r\n"
+    world.connection.tell(b"hello")
+    assert await receive_some(world) == text_frame(b"hello")
+
+
+async def test_connection_that_is_refused_after_its_handshake_gets_the_answer_first(world: World) -> None:
+    hold(world.connection, b"HTTP/1.1 101 \r\n\r\n")
+    world.connection.close(Close.UNAUTHENTICATED, "no token")
+    received = b""
+    expected = b"HTTP/1.1 101 \r\n\r\n" + close_frame(Close.UNAUTHENTICATED, "no token")
+    while len(received) < len(expected):
+        received += await receive_some(world)
+    assert received == expected
+
+
+async def test_connection_that_is_lost_before_anything_was_said_gets_nothing_written(world: World) -> None:
+    hold(world.connection, b"HTTP/1.1 101 \r\n\r\n")
+    world.connection.abort(1006, "gone")
+    await await_until(lambda: bool(world.listener.ends))
+    await asyncio.sleep(2 * HOLD_SECONDS)
+    assert await receive_some(world) == b""

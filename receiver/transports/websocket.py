@@ -83,6 +83,7 @@ class WebSocketTransport:
 
     async def _authenticate_in_band(self, connection: Connection) -> Identity | None:
         """The identity of its first message; None where the connection ended before it proved any."""
+        connection.writer.write(b"")  # the answer to the handshake, for which it waits
         proof = self._gateway.authenticate(connection)
         await asyncio.wait([proof], timeout=AUTHENTICATE_SECONDS)
         if not proof.done():
