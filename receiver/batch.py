@@ -41,10 +41,21 @@ class Batch(Generic[Q, A]):
         self._asked = asyncio.Event()
 
     async def ask(self, question: Q) -> A:
+        return await self._put(question)
+
+    async def ask_all(self, questions: Sequence[Q]) -> list[A]:
+        """In order; what one of them raises, this raises."""
+        futures = [self._put(question) for question in questions]
+        await asyncio.wait(futures)
+        for failed in filter(None, [future.exception() for future in futures]):
+            raise failed
+        return [future.result() for future in futures]
+
+    def _put(self, question: Q) -> asyncio.Future[A]:
         future: asyncio.Future[A] = asyncio.get_running_loop().create_future()
         self._waiting.append((question, future))
         self._asked.set()
-        return await future
+        return future
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()

@@ -49,7 +49,9 @@ _NEWEST_SECONDS = 1.0  # for the sender to say what is newest: the regular check
 # A crowd's questions. A request costs as much as some hundred questions in one, so they wait for company: for
 # a fraction of what the crowd takes anyway. An HTTP request costs ten times what a pipeline does.
 _GATHER_SECONDS = 0.005
-_GATHER_HISTORY_SECONDS = 0.02
+_GATHER_HISTORY_SECONDS = 0.05
+
+_NOTHING_KNOWN = Known(None, None)
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -78,6 +80,11 @@ def _short(feed: Feed, found: Found) -> bool:
     return any(told is not None and told > reached for told in (feed.heard, feed.claimed))
 
 
+def _establish(feed: Feed, head: Place, seen: Place | None) -> None:
+    """With one object for both where they are equal: most customers have seen all there is."""
+    feed.establish(head, head if seen == head else seen)
+
+
 class CatchUp:
     """Reads what was missed, for all connections and feeds of a gateway, many in one request."""
 
@@ -89,7 +96,6 @@ class CatchUp:
         self.behind = False  # Redis lacks what was published: then it is not asked, as if it were not heard
         of_redis = partial(Batch, limit=_LOG_CHANNELS, gather_seconds=_GATHER_SECONDS)
         self._log_reads: Batch[Cursor, LogRead | None] = of_redis(self._read_log)
-        self._known: Batch[Channel, Known | None] = of_redis(log.known)
         self._seen: Batch[Channel, Place | None] = of_redis(log.seen)
         self._history_reads: Batch[Channel | Cursor, Found | HistoryRefused] = Batch(
             self._read_history, limit=MAX_CHANNELS, gather_seconds=_GATHER_HISTORY_SECONDS
@@ -97,7 +103,7 @@ class CatchUp:
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
-            for batch in (self._log_reads, self._history_reads, self._known, self._seen):
+            for batch in (self._log_reads, self._history_reads, self._seen):
                 tasks.create_task(batch.run())
 
     async def read(self, channel: Channel, place: Place) -> Found:
@@ -108,16 +114,43 @@ class CatchUp:
         found = follows(place, read) if read else None
         return found or await self._read_from_history(Cursor(channel, place))
 
-    async def establish(self, feed: Feed) -> None:
-        """Give a feed its first place. Raises `Unavailable`."""
-        known = await self._ask_redis(self._known, feed.channel) or Known(None, None)
-        head, seen = known
-        if head is None or head.epoch < self.epoch or (seen is not None and seen > head):
-            found = await self._ask_history(feed.channel)
-            head, seen = found.head, found.after
-        if seen == head:
-            seen = head  # one object for both: most customers have seen all there is
-        feed.establish(head, seen)
+    async def establish(self, feeds: Sequence[Feed]) -> None:
+        """Give feeds their first places. Raises `Unavailable` where some got none."""
+        unknown = []
+        for feed, (head, seen) in zip(feeds, await self._ask_known(feeds), strict=True):
+            if head is None or head.epoch < self.epoch or (seen is not None and seen > head):
+                unknown.append(feed)
+            else:
+                feed.establish(
+                    head, head if seen == head else seen
+                )  # one object for both: most have seen all
+        if unknown:
+            await self._establish_from_history(unknown)
+
+    async def _establish_from_history(self, feeds: Sequence[Feed]) -> None:
+        try:
+            answers = await self._history_reads.ask_all([feed.channel for feed in feeds])
+        except HistoryUnavailable as error:
+            raise Unavailable(str(error)) from error
+        refusal = None
+        for feed, found in zip(feeds, answers, strict=True):
+            if isinstance(found, HistoryRefused):
+                refusal = found
+            else:
+                _establish(feed, found.head, found.after)
+        if refusal is not None:
+            raise Unavailable(str(refusal))
+
+    async def _ask_known(self, feeds: Sequence[Feed]) -> list[Known]:
+        """What Redis knows of their channels: nothing where it is not there to be asked."""
+        known: list[Known] = []
+        try:
+            while len(known) < len(feeds) and self._hears() and not self.behind:
+                some = feeds[len(known) : len(known) + _LOG_CHANNELS]
+                known += await self._log.known([feed.channel for feed in some])
+        except (RedisError, OSError, TimeoutError):
+            pass  # the history is asked
+        return known + [_NOTHING_KNOWN] * (len(feeds) - len(known))
 
     async def start(self, feed: Feed, cursor: Place | None) -> Place:
         """Where a connection starts in a feed that is established. Raises `Unavailable`."""

@@ -54,6 +54,7 @@ class Repair:
         self._log = log
         self._hears = hears
         self._due = _NOTHING  # the newest event that should have been in Redis when last we asked
+        self._new: list[Feed] = []  # that wait for their first place
         self._told_behind = False  # in the log, since Redis was last lost
         self._tasks: asyncio.TaskGroup
         self._ended = False
@@ -125,18 +126,46 @@ class Repair:
         """Repair a feed soon, with what is read from now on. Redis may say something until the very end."""
         if self._ended:
             return
-        if feed.repair is Repairing.NO:
-            feed.repair = Repairing.YES
-            metrics.repairs.labels(cause).inc()
-            self._tasks.create_task(self._repair(feed))
-        else:
+        if feed.repair is not Repairing.NO:
             feed.repair = Repairing.AGAIN
+            return
+        feed.repair = Repairing.YES
+        metrics.repairs.labels(cause).inc()
+        if feed.place is not None:
+            self._tasks.create_task(self._repair(feed))
+            return
+        if not self._new:
+            asyncio.get_running_loop().call_soon(self._establish_new)
+        self._new.append(feed)
+
+    def _establish_new(self) -> None:
+        """All whose subscription was confirmed by one read: a crowd's channels cost one task together."""
+        feeds, self._new = self._new, []
+        if not self._ended:
+            self._tasks.create_task(self._establish(feeds))
+
+    async def _establish(self, feeds: Sequence[Feed]) -> None:
+        try:
+            await self._catch_up.establish(feeds)
+        except Unavailable as error:
+            logger.debug("some channels' places must wait", why=str(error))
+        except Exception:  # every connection hangs on the same tasks
+            logger.exception("some channels' places can't be told")
+        for feed in feeds:
+            again, feed.repair = feed.repair is Repairing.AGAIN, Repairing.NO
+            if feed.place is None:
+                feed.headless = False  # it will be asked for again
+            elif again:
+                feed.repair = Repairing.YES
+                self._tasks.create_task(self._repair(feed))
+            else:
+                _settle_claim(feed)
 
     async def _repair(self, feed: Feed) -> None:
         try:
             while feed.repair is not Repairing.NO:
                 feed.repair = Repairing.YES
-                await self._repair_once(feed)
+                await self._catch_up.repair(feed)
                 if feed.repair is Repairing.YES:
                     feed.repair = Repairing.NO
                     _settle_claim(feed)
@@ -147,12 +176,6 @@ class Repair:
             logger.exception("a feed could not be repaired", channel=feed.channel)
         finally:
             feed.repair = Repairing.NO
-
-    async def _repair_once(self, feed: Feed) -> None:
-        if feed.place is None:
-            await self._catch_up.establish(feed)
-        else:
-            await self._catch_up.repair(feed)
 
     async def _check_heads(self) -> None:
         metrics.pull_mode.set(0)

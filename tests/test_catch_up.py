@@ -619,6 +619,27 @@ def count(name: str) -> float:
     return prometheus_client.REGISTRY.get_sample_value(name) or 0.0
 
 
+async def test_crowds_first_places_are_asked_for_together(running: list[asyncio.Task[None]]) -> None:
+    world = World(0)
+    world.database, world.log, world.head = 5, [1, 2, 3, 4, 5], 5
+    asked: list[int] = []
+
+    class Counting(WorldLog):
+        async def known(self, channels: Sequence[Channel]) -> list[Known]:
+            asked.append(len(channels))
+            return await super().known(channels)
+
+    world.catch_up = CatchUp(Counting(world), WorldHistory(world), lambda: True)
+    world.repair = Repair(world.hub, world.catch_up, WorldLog(world), lambda: True)
+    running += [asyncio.create_task(world.catch_up.run()), asyncio.create_task(world.repair.run())]
+    await asyncio.sleep(0)
+    feeds = [world.hub.enter(Channel(f"customer:{number}")) for number in range(450)]
+    for feed in feeds:
+        world.repair.request(feed, "subscribed")
+    await await_until(lambda: all(feed.place == Place(1, 5) for feed in feeds))
+    assert asked == [200, 200, 50]
+
+
 @pytest.mark.parametrize("established", [True, False])
 async def test_seen_place_beyond_the_head_is_left_to_the_history_to_judge(
     running: list[asyncio.Task[None]], *, established: bool
@@ -631,7 +652,7 @@ async def test_seen_place_beyond_the_head_is_left_to_the_history_to_judge(
     if established:
         feed.establish(Place(1, 5))
     else:
-        await world.catch_up.establish(feed)
+        await world.catch_up.establish([feed])
     assert await world.catch_up.start(feed, None) == Place(1, 0)
 
 
