@@ -121,9 +121,7 @@ class CatchUp:
             if head is None or head.epoch < self.epoch or (seen is not None and seen > head):
                 unknown.append(feed)
             else:
-                feed.establish(
-                    head, head if seen == head else seen
-                )  # one object for both: most have seen all
+                _establish(feed, head, seen)
         if unknown:
             await self._establish_from_history(unknown)
 

@@ -36,6 +36,7 @@ from redis.exceptions import RedisError
 
 from sender import dead_letters, history, outbox
 from sender.database import DatabaseError
+from sender.due import Due
 from sender.generation import begin_epoch, current_epoch, has, newest
 from shared.log import Answer, Generation, Published, blames_what_was_sent
 from shared.wire import Refused
@@ -59,7 +60,6 @@ MARK_SECONDS = (
 )
 POLL_SECONDS = 1.0  # finds what another sender recorded and did not live to publish
 MAX_BACKOFF_SECONDS = 2.0
-BEHIND_SECONDS = 1.0  # since the outbox was last empty; then what waits should be in Redis by now
 # Events of a channel that go back into a Redis that has lost them: enough for who comes back after a moment.
 # Older ones are read from the database, as those of a quiet channel are; with each channel's whole log
 # published again, nobody's new event would come for minutes.
@@ -89,9 +89,7 @@ class Relay:
         # Published and not yet marked, by position. Losing it costs a few duplicates, which Redis refuses.
         self._unmarked: dict[int, Generation] = {}
         self._suspects: dict[Channel, _Suspect] = {}
-        self._noted = Generation(0, 0)  # the newest that we published and noted in Redis
-        self._recorded = Generation(0, 0)  # the newest that waits
-        self._waiting_since: float | None = None  # None while all that is known of is published; loop time
+        self._due = Due()
         self._mark_at = math.inf
         self._loop = asyncio.get_running_loop()
         self._last_turn = self._loop.time()
@@ -104,9 +102,7 @@ class Relay:
     @property
     def newest(self) -> Generation:
         """The newest event that is in Redis, or should be by now, as far as this sender knows."""
-        since = self._waiting_since
-        behind = since is not None and self._loop.time() - since > BEHIND_SECONDS
-        return max(self._noted, self._recorded) if behind else self._noted
+        return self._due.newest
 
     def wake(self) -> None:
         self._woken.set()
@@ -178,8 +174,6 @@ class Relay:
             return False
         published, newer = await self._publish_waiting(waiting)
         self._note_published(published)
-        if len(published) == len(waiting) < BATCH:
-            self._waiting_since = None
         if newer is not None:
             await self._renew_epoch(newer)  # and read again at the next poll
             return False
@@ -192,12 +186,11 @@ class Relay:
         later = [name for name, suspect in self._suspects.items() if suspect.due > self._loop.time()]
         found = await self._database.read(partial(outbox.unpublished, limit=limit, but=later))
         waiting = [event for event in found if event.position not in self._unmarked]
-        if not waiting:  # perhaps another sender, which does reach Redis, has published them
-            self._waiting_since = None
-            return []
-        more = len(found) >= limit
-        self._recorded = await self._database.read(newest) if more else _generation(waiting[-1])
-        self._waiting_since = self._waiting_since or self._loop.time()
+        if not waiting:
+            self._due.nothing_waits()
+        elif self._due.is_to_be_told:
+            more = len(found) >= limit
+            self._due.events_wait(await self._database.read(newest) if more else _generation(waiting[-1]))
         return waiting
 
     async def _publish_waiting(self, waiting: Sequence[Waiting]) -> _Outcome:
@@ -320,14 +313,14 @@ class Relay:
             published = list(self._unmarked.values())
             await self._database.write(partial(outbox.mark_published, published=published, now=self._clock()))
             self._unmarked.clear()
-            self._noted = max(self._noted, *published)
-            await self._log.advance(self._noted)
+            self._due.published = max(self._due.published, *published)
+            await self._log.advance(self._due.published)
         self._mark_at = math.inf
 
     async def _note_newest(self) -> None:
         """Again, about every second: gateways go by it, and Redis may have lost it."""
         if not self._unmarked:
-            await self._log.advance(self._noted)
+            await self._log.advance(self._due.published)
             self._note_redis(up=True)
 
     async def _compare(self) -> None:

@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import update
 from structlog.testing import capture_logs
 
+from sender import due, history
 from sender import generation as generation_module
-from sender import history
 from sender import relay as relay_module
 from sender.database import DatabaseUnavailable, open_database
 from sender.generation import begin_epoch
@@ -568,7 +568,7 @@ async def is_noted(bench: Bench, position: int) -> bool:
 async def test_event_that_waits_for_redis_longer_than_a_second_should_be_there(
     tmp_path: Path, redis_server: EmbeddedServer, key_prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay_module, "BEHIND_SECONDS", 0.2)
+    monkeypatch.setattr(due, "LATE_SECONDS", 0.2)
     async with (
         open_database(f"sqlite+aiosqlite:///{tmp_path / 'orderbell.db'}") as database,
         connect(redis_server.url, retries=0) as redis,
@@ -585,7 +585,7 @@ async def test_event_that_waits_for_redis_longer_than_a_second_should_be_there(
             assert relay.redis_up is False
             redis_server.start()
             await await_until(lambda: seqs_are(bench, [1, 2]))
-            await await_until(lambda: relay._waiting_since is None)
+            await await_until(lambda: not relay._due._recorded)
             await await_until(lambda: relay.newest.position == 2)
 
 
@@ -593,7 +593,7 @@ async def test_backlog_that_takes_longer_than_a_second_should_be_there_to_its_en
     sqlite_bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after an outage: Redis takes events all the time, and the newest come last."""
-    monkeypatch.setattr(relay_module, "BEHIND_SECONDS", 0.0)
+    monkeypatch.setattr(due, "LATE_SECONDS", 0.0)
     monkeypatch.setattr(relay_module, "BATCH", 3)
     told: list[int] = []
 
