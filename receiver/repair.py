@@ -63,8 +63,9 @@ class Repair:
         async with asyncio.TaskGroup() as self._tasks:
             try:
                 while True:
+                    heard = self._hears()  # a loss during the round is one, too
                     await self._turn()
-                    await self._wait()
+                    await self._wait(heard=heard)
             finally:
                 self._ended = True
 
@@ -80,9 +81,9 @@ class Repair:
             self._catch_up.behind, self._told_behind = True, False
             self._due = await self._catch_up.newest()
 
-    async def _wait(self) -> None:
-        """Until the next round, which comes at once when Redis is lost, or back."""
-        heard, left = self._hears(), self._pause()
+    async def _wait(self, *, heard: bool) -> None:
+        """Until the next round, which comes at once when Redis was lost since the last began, or is back."""
+        left = self._pause()
         while left > 0 and self._hears() is heard:
             await asyncio.sleep(min(left, _BLINK_SECONDS))
             left -= _BLINK_SECONDS

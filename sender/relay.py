@@ -371,6 +371,7 @@ class Relay:
                 answers[name] = published
                 if published.answer in _THERE and published.head < last[name]:
                     holes[name] = range(published.head.seq, last[name].seq)
+                    answers[name] = Published(Answer.GAP, published.head)  # until the rest is there, too
         return answers
 
     def _note_redis(self, *, up: bool, reason: str = "") -> None:

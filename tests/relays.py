@@ -14,7 +14,6 @@ from sender.database import DatabaseUnavailable, open_database
 from sender.metrics import Metrics
 from sender.outbox import arrival
 from sender.relay import Relay
-from shared.channels import Channel
 from shared.cursors import Place
 from shared.events import parse_event
 from shared.log import LogWriter, Names
@@ -28,14 +27,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from sender.database import Database
-
-pytestmark = pytest.mark.anyio
+    from shared.channels import Channel
 
 T = TypeVar("T")
-
-ALICE = Channel("customer:alice")
-BOB = Channel("customer:bob")
-CAROL = Channel("customer:carol")
 
 
 class Bench:
@@ -123,8 +117,8 @@ async def nothing_waits(bench: Bench) -> bool:
     return await bench.waiting() == 0
 
 
-async def seqs_are(bench: Bench, seqs: list[int]) -> bool:
-    return await bench.logged(ALICE) == seqs
+async def seqs_are(bench: Bench, channel: Channel, seqs: list[int]) -> bool:
+    return await bench.logged(channel) == seqs
 
 
 class MarkFails:

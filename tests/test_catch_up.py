@@ -489,6 +489,33 @@ async def test_pulling_begins_as_soon_as_redis_is_lost_and_not_with_the_next_che
     await await_until(lambda: world.looks == 2)
 
 
+class LostMeanwhile(WorldHistory):
+    """Of a sender during whose answer Redis goes away, and an order is completed."""
+
+    armed = False
+
+    async def newest(self) -> Generation:
+        if self.armed:
+            self._world.database, self._world.redis_up = 1, False
+        return await super().newest()
+
+
+async def test_redis_that_is_lost_in_the_midst_of_a_round_is_pulled_for_at_once(
+    running: list[asyncio.Task[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repair, "CHECK_SECONDS", 0.05)
+    monkeypatch.setattr(repair, "PULL_SECONDS", 3600)
+    world = World(0)
+    history = LostMeanwhile(world)
+    world.catch_up = CatchUp(WorldLog(world), history, lambda: world.redis_up)
+    world.repair = Repair(world.hub, world.catch_up, WorldLog(world), lambda: world.redis_up)
+    feed = await start(world, running)
+    browser = Browser(Place(1, 0))
+    await world.catch_up.join(browser.as_connection(), feed, browser.start)
+    history.armed = True
+    await await_until(lambda: browser.seqs == [1])
+
+
 class Refusing(WorldLog):
     """Of a Redis that passes messages on and refuses to be read."""
 

@@ -302,7 +302,7 @@ async def receive_some(world: World) -> bytes:
 
 async def test_answer_to_the_handshake_leaves_with_what_is_said_first(world: World) -> None:
     hold(world.connection, b"HTTP/1.1 101 \r\n\r\n")
-    await asyncio.sleep(HOLD_SECONDS / 4)
+    await asyncio.sleep(HOLD_SECONDS / 4)  # nothing may come meanwhile
     with pytest.raises(BlockingIOError):
         world.browser.socket.recv(1)
     world.connection.tell(b"hello")
@@ -339,5 +339,5 @@ async def test_connection_that_is_lost_before_anything_was_said_gets_nothing_wri
     hold(world.connection, b"HTTP/1.1 101 \r\n\r\n")
     world.connection.abort(1006, "gone")
     await await_until(lambda: bool(world.listener.ends))
-    await asyncio.sleep(2 * HOLD_SECONDS)
+    await asyncio.sleep(2 * HOLD_SECONDS)  # when it would be written
     assert await receive_some(world) == b""

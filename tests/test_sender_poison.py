@@ -11,15 +11,12 @@ from sqlalchemy import text as sql
 
 from sender import dead_letters
 from sender import relay as relay_module
-from sender.database import open_database
 from sender.sqlite import SqliteDatabase
 from shared import log
 from shared.channels import Channel
 from shared.cursors import Cursor
-from shared.log import Names
 from shared.redis import connect
-from shared.wire import Pipelines
-from tests.relays import Bench, MarkFails, nothing_waits, running, seqs_are
+from tests.relays import Bench, MarkFails, nothing_waits, open_bench, running, seqs_are
 from tests.waiting import await_until
 
 if TYPE_CHECKING:
@@ -89,11 +86,9 @@ async def test_event_with_a_fault_is_given_up_while_redis_is_away(
 ) -> None:
     redis_server.kill()
     async with (
-        open_database(f"sqlite+aiosqlite:///{tmp_path / 'orderbell.db'}") as database,
         connect(redis_server.url, retries=0) as redis,
-        Pipelines(redis) as pipelines,
+        open_bench(f"sqlite+aiosqlite:///{tmp_path / 'orderbell.db'}", redis, key_prefix) as bench,
     ):
-        bench = Bench(database, redis, pipelines, Names(key_prefix))
         await bench.record(ALICE)
         await spoil(bench, ALICE, 1)
         await bench.relay_once()
@@ -154,7 +149,7 @@ async def test_other_channels_are_published_while_a_refused_event_waits_for_its_
     monkeypatch.setattr(relay_module, "_backoff", lambda attempts: 60.0)
     await sqlite_bench.record(*[ALICE] * 20)
     async with running(sqlite_bench.relay()) as relay:
-        await await_until(lambda: seqs_are(sqlite_bench, [1, 2, 3, 4]))
+        await await_until(lambda: seqs_are(sqlite_bench, ALICE, [1, 2, 3, 4]))
         for count in range(1, 4):
             await sqlite_bench.record(BOB)
             relay.wake()
@@ -173,7 +168,7 @@ async def test_refusal_that_ends_costs_nothing(
     refusing(POISON, "ERR not now")
     await bench.record(*[ALICE, BOB] * 5)
     async with running(bench.relay()):
-        await await_until(lambda: seqs_are(bench, [1, 2]))
+        await await_until(lambda: seqs_are(bench, ALICE, [1, 2]))
         monkeypatch.setattr(log, "_PUBLISH", sound)
         await await_until(lambda: nothing_waits(bench))
     assert await types(bench, ALICE) == ["t"] * 5

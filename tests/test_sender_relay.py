@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from sender import due, history
 from sender import generation as generation_module
 from sender import relay as relay_module
-from sender.database import DatabaseUnavailable, open_database
+from sender.database import DatabaseUnavailable
 from sender.generation import begin_epoch
 from sender.relay import Relay
 from sender.retention import Retention
@@ -21,10 +21,10 @@ from sender.sqlite import SqliteDatabase
 from sender.tables import channels, events
 from shared.channels import Channel
 from shared.cursors import Place
-from shared.log import LogWriter, Names
+from shared.log import Answer, LogWriter
 from shared.redis import connect
 from shared.wire import Pipelines
-from tests.relays import Bench, MarkFails, nothing_waits, running, seqs_are
+from tests.relays import Bench, MarkFails, nothing_waits, open_bench, running, seqs_are
 from tests.waiting import await_until
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ async def test_published_events_are_marked_together_and_not_published_again_befo
         for seq in range(1, 6):
             await sqlite_bench.record(ALICE)
             relay.wake()
-            await await_until(lambda seq=seq: seqs_are(sqlite_bench, list(range(1, seq + 1))))  # type: ignore[misc]
+            await await_until(lambda seq=seq: seqs_are(sqlite_bench, ALICE, list(range(1, seq + 1))))  # type: ignore[misc]
         await await_until(lambda: nothing_waits(sqlite_bench))
     assert database.writes <= 3
     assert (sqlite_bench.count("OK"), sqlite_bench.count("DUP")) == (5, 0)
@@ -249,6 +249,23 @@ async def test_14_part_of_a_refill_that_another_relay_has_published_is_not_taken
     assert bench.count("DUP") == 1
     assert await bench.logged(ALICE) == list(range(1, 9))
     assert await bench.waiting() == 0
+
+
+async def test_refill_in_the_midst_of_which_an_epoch_begins_is_not_taken_for_all_of_it(
+    sqlite_bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing more is found in the epoch that it began in."""
+    monkeypatch.setattr("sender.history._ROUND", 3)
+    await sqlite_bench.record(*[ALICE] * 7)
+    await sqlite_bench.relay_once()
+    await sqlite_bench.forget(ALICE)
+
+    async def begin_another() -> None:
+        await sqlite_bench.database.write(partial(begin_epoch, after=1))
+
+    relay = sqlite_bench.relay(ReadsSome(sqlite_bench.database, begin_another))  # type: ignore[arg-type]
+    answers = await relay._refill({ALICE: Place(1, 0)}, {ALICE: Place(1, 7)})
+    assert answers == {ALICE: (Answer.GAP, Place(1, 3))}
 
 
 async def test_14_racing_relays_publish_each_event_once(
@@ -456,11 +473,9 @@ async def test_while_redis_is_down_events_wait_and_are_published_when_it_is_back
     tmp_path: Path, redis_server: EmbeddedServer, key_prefix: str
 ) -> None:
     async with (
-        open_database(f"sqlite+aiosqlite:///{tmp_path / 'orderbell.db'}") as database,
         connect(redis_server.url, retries=0) as redis,
-        Pipelines(redis) as pipelines,
+        open_bench(f"sqlite+aiosqlite:///{tmp_path / 'orderbell.db'}", redis, key_prefix) as bench,
     ):
-        bench = Bench(database, redis, pipelines, Names(key_prefix))
         async with running(bench.relay()) as relay:
             await bench.record(ALICE)
             relay.wake()
@@ -473,7 +488,7 @@ async def test_while_redis_is_down_events_wait_and_are_published_when_it_is_back
             await bench.record(ALICE)
             redis_server.start()
             await await_until(lambda: relay.redis_up)
-            await await_until(lambda: seqs_are(bench, [1, 2, 3]))
+            await await_until(lambda: seqs_are(bench, ALICE, [1, 2, 3]))
 
 
 async def test_frozen_redis_is_noticed_and_costs_no_connections(
@@ -481,11 +496,9 @@ async def test_frozen_redis_is_noticed_and_costs_no_connections(
 ) -> None:
     monkeypatch.setattr("shared.wire.REPLY_SECONDS", 0.1)
     async with (
-        open_database(f"sqlite+aiosqlite:///{tmp_path / 'orderbell.db'}") as database,
         connect(redis_server.url, retries=0, max_connections=2) as redis,
-        Pipelines(redis) as pipelines,
+        open_bench(f"sqlite+aiosqlite:///{tmp_path / 'orderbell.db'}", redis, key_prefix) as bench,
     ):
-        bench = Bench(database, redis, pipelines, Names(key_prefix))
         async with running(bench.relay()) as relay:
             await bench.record(ALICE)
             relay.wake()
@@ -496,7 +509,7 @@ async def test_frozen_redis_is_noticed_and_costs_no_connections(
             await await_until(lambda: relay._failures > 3)
             redis_server.resume()
             await await_until(lambda: relay.redis_up)
-            await await_until(lambda: seqs_are(bench, [1, 2]))
+            await await_until(lambda: seqs_are(bench, ALICE, [1, 2]))
 
 
 async def test_redis_that_refuses_writes_publishes_nothing_and_loses_nothing(
@@ -504,11 +517,9 @@ async def test_redis_that_refuses_writes_publishes_nothing_and_loses_nothing(
 ) -> None:
     """Out of memory, SCRIPT FLUSH, and back."""
     async with (
-        open_database(f"sqlite+aiosqlite:///{tmp_path / 'orderbell.db'}") as database,
         connect(redis_server.url, retries=0) as redis,
-        Pipelines(redis) as pipelines,
+        open_bench(f"sqlite+aiosqlite:///{tmp_path / 'orderbell.db'}", redis, key_prefix) as bench,
     ):
-        bench = Bench(database, redis, pipelines, Names(key_prefix))
         await bench.record(ALICE)
         await bench.relay_once()
         await redis.config_set("maxmemory", 1)
@@ -570,11 +581,9 @@ async def test_event_that_waits_for_redis_longer_than_a_second_should_be_there(
 ) -> None:
     monkeypatch.setattr(due, "LATE_SECONDS", 0.2)
     async with (
-        open_database(f"sqlite+aiosqlite:///{tmp_path / 'orderbell.db'}") as database,
         connect(redis_server.url, retries=0) as redis,
-        Pipelines(redis) as pipelines,
+        open_bench(f"sqlite+aiosqlite:///{tmp_path / 'orderbell.db'}", redis, key_prefix) as bench,
     ):
-        bench = Bench(database, redis, pipelines, Names(key_prefix))
         async with running(bench.relay()) as relay:
             await bench.record(ALICE)
             await await_until(lambda: relay.newest.position == 1)
@@ -584,7 +593,7 @@ async def test_event_that_waits_for_redis_longer_than_a_second_should_be_there(
             await await_until(lambda: relay.newest.position == 2)
             assert relay.redis_up is False
             redis_server.start()
-            await await_until(lambda: seqs_are(bench, [1, 2]))
+            await await_until(lambda: seqs_are(bench, ALICE, [1, 2]))
             await await_until(lambda: not relay._due._recorded)
             await await_until(lambda: relay.newest.position == 2)
 
