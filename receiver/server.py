@@ -14,7 +14,6 @@ What it leaves open behind the WebSocket handshake doesn't concern us: receiver/
 from __future__ import annotations
 
 import asyncio
-import gc
 import resource
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,6 +24,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.utils import is_ssl
 
 from receiver.handshake import Handshake
+from shared.garbage import spare_what_lives
 from shared.listening import BACKLOG, url_of
 
 if TYPE_CHECKING:
@@ -158,7 +158,4 @@ def prepare_process(max_connections: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if hard != resource.RLIM_INFINITY and hard < max_connections + _OTHER_FILES:
         logger.warning("the limit of open files is below ORDERBELL_MAX_CONNECTIONS", limit=hard, was=soft)
-    # Connections live for hours and form no cycles: walking them all every 700 allocations finds nothing.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
+    spare_what_lives()

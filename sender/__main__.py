@@ -24,6 +24,7 @@ from sender.seen import SeenTeller
 from sender.sweep import Sweep
 from shared.auth import ApiKeys
 from shared.cluster import connect, pipelines_to
+from shared.garbage import spare_what_lives
 from shared.listening import listen, url_of
 from shared.log import LogReader, LogWriter, Names
 from shared.logs import configure_logs
@@ -75,6 +76,7 @@ async def serve(settings: SenderSettings, listener: socket.socket) -> None:
         app = create_app(
             Api(database, relay, teller, metrics, _now), pages, ApiKeys(settings.api_keys), metrics
         )
+        spare_what_lives()
         # A task that dies takes the process with it, loudly: its supervisor starts a whole one.
         async with asyncio.TaskGroup() as tasks:
             relaying = tasks.create_task(relay.run())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -26,7 +27,7 @@ from shared.events import InvalidEvent, is_traceparent, parse_event, parse_json
 from shared.problems import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection
@@ -124,11 +125,7 @@ class Api:
     async def _post_event(self, request: Request, body: bytes, event: object) -> Response:
         now = self._clock()
         arrival = _arrival(event, _traceparent(request), now)
-        asked = self._asked(request, body, _Recording(arrival, now))
-        outcome = await self._database.write_together(_RECORD, asked)
-        if outcome.result is not None:
-            self._note_recorded([outcome.result])
-        return _response(outcome.answer, replayed=outcome.replayed)
+        return await self._record(request, body, _Recording([arrival], now, alone=True))
 
     async def _post_batch(self, request: Request, body: bytes, events: object) -> Response:
         if not isinstance(events, list):
@@ -136,32 +133,17 @@ class Api:
         if len(events) > bodies.MAX_BATCH:
             raise Problem(413, "content-too-large", f"a batch has at most {bodies.MAX_BATCH} events")
         now, traceparent = self._clock(), _traceparent(request)
-        return await self._record_batch(
-            request, body, [_arrival_or_result(event, traceparent, now) for event in events]
-        )
+        arrivals = [_arrival_or_result(event, traceparent, now) for event in events]
+        return await self._record(request, body, _Recording(arrivals, now))
 
-    async def _record_batch(
-        self, request: Request, body: bytes, arrivals: Sequence[outbox.Arrival | bodies.EventResult]
-    ) -> Response:
-        """Record those that are events; the others have their result already."""
-        now = self._clock()
-        results: list[bodies.EventResult] = []
-
-        def work(connection: Connection) -> Answer:
-            nonlocal results
-            good = [arrival for arrival in arrivals if isinstance(arrival, outbox.Arrival)]
-            told = map(_result, good, outbox.record_once(connection, good, now=now))
-            results = [next(told) if isinstance(a, outbox.Arrival) else a for a in arrivals]
-            return _recorded(*results)
-
-        response = await self._write(request, body, work)
-        self._note_recorded(results)
-        return response
-
-    def _note_recorded(self, results: Sequence[bodies.EventResult]) -> None:
-        self._relay.wake()
-        for result in results:
-            self._metrics.events.labels(result.status).inc()
+    async def _record(self, request: Request, body: bytes, recording: _Recording) -> Response:
+        asked = self._asked(request, body, recording)
+        outcome = await self._database.write_together(_RECORD, asked, size=len(recording.arrivals))
+        if outcome.result is not None:
+            self._relay.wake()
+            for status, count in Counter(result.status for result in outcome.result).items():
+                self._metrics.events.labels(status).inc(count)
+        return _response(outcome.answer, replayed=outcome.replayed)
 
     async def channel_events(self, request: Request) -> Response:
         channel = parse_channel(request.path_params["channel"])
@@ -298,26 +280,31 @@ def _completed(done: orders.Completed) -> Answer:
     return Answer(200, msgspec.json.encode(bodies.CompletedOrder(done.order, event)))
 
 
-def _recorded(*results: bodies.EventResult) -> Answer:
-    return Answer(202, msgspec.json.encode(bodies.EventResults(list(results))))
+def _recorded(results: list[bodies.EventResult]) -> Answer:
+    return Answer(202, msgspec.json.encode(bodies.EventResults(results)))
 
 
 class _Recording(NamedTuple):
-    """A single event at our door."""
+    """What came to our door in one request. What is no event has its result already."""
 
-    arrival: outbox.Arrival
+    arrivals: Sequence[outbox.Arrival | bodies.EventResult]
     now: datetime
+    alone: bool = False  # an event that is no batch: refused, the request is
 
 
 def _record_all(
     connection: Connection, recordings: Sequence[_Recording]
-) -> list[bodies.EventResult | Problem]:
-    arrivals = [recording.arrival for recording in recordings]
-    results = map(_result, arrivals, outbox.record_once(connection, arrivals, now=recordings[0].now))
-    return [
-        Problem(409, "event-conflict", str(result.error)) if result.status == "refused" else result
-        for result in results
-    ]
+) -> list[list[bodies.EventResult] | Problem]:
+    good = [one for recording in recordings for one in recording.arrivals if isinstance(one, outbox.Arrival)]
+    results = map(_result, good, outbox.record_once(connection, good, now=recordings[0].now))
+    return [_told(recording, results) for recording in recordings]
+
+
+def _told(recording: _Recording, results: Iterator[bodies.EventResult]) -> list[bodies.EventResult] | Problem:
+    """What one request is told; the results of its events are the next."""
+    told = [next(results) if isinstance(one, outbox.Arrival) else one for one in recording.arrivals]
+    refused = recording.alone and told[0].status == "refused"
+    return Problem(409, "event-conflict", str(told[0].error)) if refused else told
 
 
 # Made once: what waits for the same work is done together.

@@ -23,6 +23,8 @@ T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741 - an item
 R = TypeVar("R")
 
+MAX_TOGETHER = 1_000  # rows; bounds how long the first item waits for the last
+
 
 class DatabaseError(Exception):
     """The database could not do its part; the caller may come back."""
@@ -50,12 +52,13 @@ class Database(Protocol):
         ...
 
     async def write_together(
-        self, work: Callable[[Connection, Sequence[I]], Sequence[R | Exception]], item: I
+        self, work: Callable[[Connection, Sequence[I]], Sequence[R | Exception]], item: I, *, size: int = 1
     ) -> R:
         """`write` for work that takes many items at a time; those that wait may share one transaction.
 
         The work returns a result for each item, in order: an exception where that item alone failed and
-        nothing of it is stored.
+        nothing of it is stored. `size`: how many rows or so the item writes; a transaction has at most about
+        `MAX_TOGETHER`.
         """
         ...
 

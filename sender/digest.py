@@ -6,7 +6,9 @@ import hashlib
 
 
 def digest(*parts: bytes) -> str:
-    framed = b"".join([b"%d:%b" % (len(part), part) for part in parts])
+    framed = b""
+    for part in parts:
+        framed += b"%d:%b" % (len(part), part)
     return hashlib.blake2b(framed, digest_size=16).hexdigest()
 
 

@@ -109,12 +109,20 @@ def record_once(connection: Connection, arrivals: Sequence[Arrival], *, now: dat
         if given.identity not in known:
             fresh.setdefault(given.identity, given)  # of two in one batch, the first
     recorded = _record(connection, list(fresh.values()), now=now)
-    for new, (place, _) in zip(fresh.values(), recorded, strict=True):
-        known[new.identity] = _Known(new.content, Cursor(new.draft.channel, place))
-    return [
-        _receipt(given, known[given.identity], accepted=fresh.get(given.identity) is given)
-        for given in arrivals
-    ]
+    cursors = {
+        identity: Cursor(new.draft.channel, place)
+        for (identity, new), (place, _) in zip(fresh.items(), recorded, strict=True)
+    }
+    receipts = []
+    for given in arrivals:
+        new = fresh.get(given.identity)
+        if new is given:
+            receipts.append(Receipt(Status.ACCEPTED, cursors[given.identity]))
+        elif new is not None:
+            receipts.append(_of_repetition(given, new.content, cursors[given.identity]))
+        else:
+            receipts.append(_of_repetition(given, *known[given.identity]))
+    return receipts
 
 
 def unpublished(connection: Connection, *, limit: int, but: Sequence[Channel] = ()) -> list[Waiting]:
@@ -122,10 +130,11 @@ def unpublished(connection: Connection, *, limit: int, but: Sequence[Channel] = 
     # Never "position greater than the last": rows become visible in another order than they are numbered.
     dialect = connection.dialect.name
     if but:
-        rows = connection.execute(_UNPUBLISHED_BUT[dialect], {"limit": limit, "but": list(but)})
+        found = connection.execute(_UNPUBLISHED_BUT[dialect], {"limit": limit, "but": list(but)})
     else:
-        rows = connection.execute(_UNPUBLISHED[dialect], {"limit": limit})
-    return [_waiting(position, tombstones.row(*columns)) for position, *columns in rows]
+        found = connection.execute(_UNPUBLISHED[dialect], {"limit": limit})
+    # All at once: SQLAlchemy takes as long for each row that is asked for alone as the database.
+    return [_waiting(position, tombstones.row(*columns)) for position, *columns in found.all()]
 
 
 def mark_published(connection: Connection, published: Iterable[Generation], *, now: datetime) -> None:
@@ -173,24 +182,18 @@ def _waiting(position: int, row: Row) -> Waiting:
     return Waiting(position, row.channel, Entry(row.place, row.text), row.identity, row.fault())
 
 
-class _Known(NamedTuple):
-    content: str
-    cursor: Cursor
-
-
-def _known(connection: Connection, identities: Sequence[str]) -> dict[str, _Known]:
+def _known(connection: Connection, identities: Sequence[str]) -> dict[str, tuple[str, Cursor]]:
+    """Content and cursor of those that were recorded before."""
     rows = connection.execute(_KNOWN[connection.dialect.name], {"identities": list(identities)})
     return {
-        identity: _Known(content, Cursor(Channel(channel), Place(epoch, seq)))
+        identity: (content, Cursor(Channel(channel), Place(epoch, seq)))
         for identity, content, channel, epoch, seq in rows
     }
 
 
-def _receipt(given: Arrival, known: _Known, *, accepted: bool) -> Receipt:
-    if accepted:
-        return Receipt(Status.ACCEPTED, known.cursor)
-    if given.content == known.content:
-        return Receipt(Status.DUPLICATE, known.cursor)
+def _of_repetition(given: Arrival, content: str, cursor: Cursor) -> Receipt:
+    if given.content == content:
+        return Receipt(Status.DUPLICATE, cursor)
     return Receipt(Status.REFUSED, None)
 
 
@@ -225,8 +228,8 @@ def _take_places(connection: Connection, counts: Counter[Channel]) -> dict[Chann
     """Move each channel's seq by its count; the first place taken in each. Locks the channels' rows."""
     given = {"counts": msgspec.json.encode(counts).decode()}
     if connection.dialect.name == "sqlite":
-        connection.execute(_MOVE_SEQS, given)
-        heads, epoch = connection.execute(_SEQS, given).one()
+        connection.exec_driver_sql(_MOVE_SEQS, given)
+        heads, epoch = connection.exec_driver_sql(_SEQS, given).one()
         seqs = msgspec.json.decode(heads, type=dict[str, int])
     else:
         rows = connection.execute(_TAKE, given).all()
@@ -258,18 +261,14 @@ _TAKE = text(
     """
 )
 # SQLite's driver gives up the interpreter for each row that it fetches, see sender/rows.py.
-_MOVE_SEQS = text(
-    """
+_MOVE_SEQS = """
     INSERT INTO channels (channel, seq) SELECT key, value FROM json_each(:counts) WHERE true
     ON CONFLICT (channel) DO UPDATE SET seq = channels.seq + excluded.seq
     """
-)
-_SEQS = text(
-    """
+_SEQS = """
     SELECT json_group_object(channel, seq), (SELECT epoch FROM generation)
     FROM channels WHERE channel IN (SELECT key FROM json_each(:counts))
     """
-)
 _KNOWN = {
     dialect: select(
         events.c.identity, events.c.content, events.c.channel, events.c.epoch, events.c.seq

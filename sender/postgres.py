@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from sender.database import DatabaseError, DatabaseFull, DatabaseUnavailable
+from sender.database import MAX_TOGETHER, DatabaseError, DatabaseFull, DatabaseUnavailable
 from sender.migrations import migrate
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ R = TypeVar("R")
 ATTEMPTS = 5
 POOL_SIZE = 10
 TURNS = 2  # batches at a time: while one waits for the disk, the other one's statements run
-MAX_JOBS = 256
 COMMAND_SECONDS = 10
 LOCK_SECONDS = 5
 
@@ -91,17 +90,16 @@ class PostgresDatabase:
             raise DatabaseUnavailable(f"refused {ATTEMPTS} times in a row") from refusal
 
     async def write_together(
-        self, work: Callable[[Connection, Sequence[I]], Sequence[R | Exception]], item: I
+        self, work: Callable[[Connection, Sequence[I]], Sequence[R | Exception]], item: I, *, size: int = 1
     ) -> R:
-        job: _Job[I, R] = _Job(item, asyncio.get_running_loop().create_future())
+        job: _Job[I, R] = _Job(item, size, asyncio.get_running_loop().create_future())
         waiting = self._waiting.setdefault(work, [])
         waiting.append(job)
         # Few have their turn at a time, and each takes along all who wait: as many round trips for
         # twenty as for one. Whoever was taken along finds nothing left to do.
         async with self._turns:
             if job in waiting:
-                batch, waiting[:] = waiting[:MAX_JOBS], waiting[MAX_JOBS:]
-                await self._run_jobs(work, batch)
+                await self._run_jobs(work, _take(waiting))
         return await job.done
 
     async def _run_jobs(self, work: Callable[..., Any], batch: Sequence[_Job[Any, Any]]) -> None:
@@ -147,6 +145,7 @@ class PostgresDatabase:
 @dataclass(frozen=True, slots=True, eq=False)
 class _Job(Generic[I, R]):
     item: I
+    size: int
     done: asyncio.Future[R]
 
     def resolve(self, outcome: R | Exception) -> None:
@@ -154,6 +153,16 @@ class _Job(Generic[I, R]):
             self.done.set_exception(outcome)
         else:
             self.done.set_result(outcome)
+
+
+def _take(waiting: list[_Job[Any, Any]]) -> list[_Job[Any, Any]]:
+    """Those that share the next transaction; at least one."""
+    count, size = 0, 0
+    while count < len(waiting) and size < MAX_TOGETHER:
+        size += waiting[count].size
+        count += 1
+    taken, waiting[:] = waiting[:count], waiting[count:]
+    return taken
 
 
 class _RunAgain(Exception):

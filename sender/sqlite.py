@@ -25,7 +25,13 @@ from sqlalchemy import URL, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, QueuePool
 
-from sender.database import DatabaseError, DatabaseFull, DatabaseUnavailable, DatabaseUnusable
+from sender.database import (
+    MAX_TOGETHER,
+    DatabaseError,
+    DatabaseFull,
+    DatabaseUnavailable,
+    DatabaseUnusable,
+)
 from sender.migrations import migrate
 
 if TYPE_CHECKING:
@@ -40,7 +46,6 @@ I = TypeVar("I")  # noqa: E741 - an item
 R = TypeVar("R")
 
 BUSY_SECONDS = 5  # how long another process may hold the lock before we say so
-MAX_JOBS = 256  # writes in one transaction; bounds how long the first waits for the last
 MAX_WAITING = 5_000  # writes; beyond that, callers are sent away at once
 READERS = 3
 
@@ -84,11 +89,11 @@ class SqliteDatabase:
         return await self.write_together(lambda connection, items: [work(connection)], None)
 
     async def write_together(
-        self, work: Callable[[Connection, Sequence[I]], Sequence[R | Exception]], item: I
+        self, work: Callable[[Connection, Sequence[I]], Sequence[R | Exception]], item: I, *, size: int = 1
     ) -> R:
         if self._waiting >= MAX_WAITING:
             raise DatabaseUnavailable(f"{MAX_WAITING} writes are waiting already")
-        job: _Job[I, R] = _Job(work, item, self._loop.create_future())
+        job: _Job[I, R] = _Job(work, item, size, self._loop.create_future())
         self._waiting += 1
         self._jobs.put(job)
         try:
@@ -111,7 +116,7 @@ class SqliteDatabase:
         try:
             with self._read_engine.connect() as connection, connection.begin():
                 return work(connection)
-        except DBAPIError as error:
+        except (DBAPIError, sqlite3.Error) as error:
             raise _explain(error) from error
 
     # Everything below runs in the writer's thread.
@@ -125,13 +130,16 @@ class SqliteDatabase:
     def _take(self) -> list[_Job[Any, Any]]:
         """All that wait, but at least one; none when closed."""
         first = self._jobs.get()
-        jobs = [] if first is None else [first]
-        while jobs and len(jobs) < MAX_JOBS and not self._jobs.empty():
+        if first is None:
+            return []
+        jobs, size = [first], first.size
+        while size < MAX_TOGETHER and not self._jobs.empty():
             following = self._jobs.get()
             if following is None:
                 self._jobs.put(None)  # for the next time
                 break
             jobs.append(following)
+            size += following.size
         return jobs
 
 
@@ -139,6 +147,7 @@ class SqliteDatabase:
 class _Job(Generic[I, R]):
     work: Callable[[Connection, Sequence[I]], Sequence[R | Exception]]
     item: I
+    size: int
     done: asyncio.Future[R]
 
 
@@ -208,7 +217,7 @@ def _prepare(path: str) -> None:
             _check_pragmas(connection)
             with connection.begin():
                 migrate(connection)
-    except DBAPIError as error:
+    except (DBAPIError, sqlite3.Error) as error:
         raise _explain(error) from error
     finally:
         engine.dispose()
@@ -247,7 +256,7 @@ def _engine(path: str, *, begin: str) -> Engine:
 
     @event.listens_for(engine, "begin")
     def begin_transaction(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
+        _driver(connection).execute(begin)  # as with savepoints, see _run_group
 
     return engine
 

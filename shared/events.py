@@ -33,9 +33,12 @@ _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a
 _LONGEST_PLACE = len(f',"epoch":{MAX_NUMBER},"seq":{MAX_NUMBER}')
 _RESERVED = frozenset({"epoch", "seq"})  # ours: the place in the channel
 _ORDER = ("specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema")
+_CONTENT = ("data", "data_base64")
 _encode = msgspec.json.Encoder().encode
 # Attributes that may be any text without control characters.
 _PLAIN = frozenset({*_ORDER, "channel", "traceparent"} - {"time"})
+_REQUIRED = dict.fromkeys(("id", "source", "type", "channel")).keys()  # a set that keeps its order
+_NESTING = (dict, list)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -81,14 +84,10 @@ def parse_json(body: bytes) -> Any:
 
 
 def _check_depth(value: object) -> None:
-    level = [value] if isinstance(value, dict | list) else []
+    level: list[Any] = [value] if isinstance(value, _NESTING) else []
     for _ in range(MAX_DEPTH):
-        level = [
-            child
-            for parent in level
-            for child in (parent.values() if isinstance(parent, dict) else parent)
-            if isinstance(child, dict | list)
-        ]
+        parents = (parent.values() if isinstance(parent, dict) else parent for parent in level)
+        level = [child for children in parents for child in children if isinstance(child, _NESTING)]
         if not level:
             return
     raise InvalidEvent(f"nested deeper than {MAX_DEPTH} levels")
@@ -101,29 +100,26 @@ def parse_event(attributes: object, *, now: datetime) -> Draft:
     """
     if not isinstance(attributes, dict):
         raise InvalidEvent("a CloudEvent is a JSON object")
+    event = {**attributes}
+    content = {name: event.pop(name) for name in _CONTENT if name in event}
     # JSON format 2.2: null is the same as absent. `data` alone may be null.
-    event: dict[str, Any] = {k: v for k, v in attributes.items() if v is not None or k == "data"}
+    if None in event.values():
+        event = {name: value for name, value in event.items() if value is not None}
     if event.get("specversion") != "1.0":
         raise InvalidEvent(f'specversion must be "1.0", not {_quote(event.get("specversion"))}')
-    for name in ("id", "source", "type", "channel"):
-        if not isinstance(event.get(name), str) or not event[name]:
-            raise InvalidEvent(f"attribute {name} must be a text that is not empty")
-    for name, value in event.items():
-        # Nearly all pass here; what is left is looked at closely.
-        plain = name in _PLAIN and isinstance(value, str) and value and value.isprintable()
-        if not plain and name not in ("data", "data_base64"):
-            _check_attribute(name, value)
-    if "data" in event and "data_base64" in event:
-        raise InvalidEvent("data and data_base64 exclude each other")
-    if "data_base64" in event:
-        _check_base64(event["data_base64"])
+    if not _is_plain(event):
+        _check_closely(event)
+    if content.get("data_base64") is None:
+        content.pop("data_base64", None)
+    else:
+        _check_base64(content)
     try:
         channel = parse_channel(event["channel"])
     except InvalidChannel as error:
         raise InvalidEvent(str(error)) from None
     if "time" not in event:
         event["time"] = format_time(now)
-    return _draft(event, channel)
+    return _draft(event, content, channel)
 
 
 def order_completed(
@@ -143,11 +139,10 @@ def order_completed(
         "subject": order_id,
         "time": format_time(now),
         "datacontenttype": "application/json",
-        "data": data,
     }
     if traceparent:
         event["traceparent"] = traceparent
-    return _draft(event, channel)
+    return _draft(event, {"data": data}, channel)
 
 
 def tombstone(event_id: str, source: str, time: str, channel: Channel, reason: str) -> Draft:
@@ -160,8 +155,8 @@ def tombstone(event_id: str, source: str, time: str, channel: Channel, reason: s
             "type": TOMBSTONE,
             "time": time,
             "datacontenttype": "application/json",
-            "data": {"reason": reason},
         },
+        {"data": {"reason": reason}},
         channel,
     )
 
@@ -187,6 +182,24 @@ def is_traceparent(text: str) -> bool:
     return _TRACEPARENT.fullmatch(text) is not None
 
 
+def _is_plain(attributes: dict[str, Any]) -> bool:
+    """Whether nothing is lacking, and nothing to be looked at closely; so it is with nearly all."""
+    if not (_REQUIRED <= attributes.keys() <= _PLAIN and all(attributes.values())):
+        return False
+    try:
+        return "".join(attributes.values()).isprintable()
+    except TypeError:  # one of them is no text
+        return False
+
+
+def _check_closely(attributes: dict[str, Any]) -> None:
+    for name in _REQUIRED:
+        if not isinstance(attributes.get(name), str) or not attributes[name]:
+            raise InvalidEvent(f"attribute {name} must be a text that is not empty")
+    for name, value in attributes.items():
+        _check_attribute(name, value)
+
+
 def _check_attribute(name: str, value: object) -> None:
     if not _ATTRIBUTE_NAME.fullmatch(name):
         raise InvalidEvent(f"attribute names are 1 to 20 of a-z and 0-9, not {_quote(name)}")
@@ -202,24 +215,28 @@ def _check_attribute(name: str, value: object) -> None:
         raise InvalidEvent(f"time must be an RFC 3339 timestamp with its offset, not {_quote(value)}")
 
 
-def _check_base64(text: object) -> None:
+def _check_base64(content: dict[str, Any]) -> None:
+    if "data" in content:
+        raise InvalidEvent("data and data_base64 exclude each other")
+    text = content["data_base64"]
     try:
         base64.b64decode(text if isinstance(text, str) else "?", validate=True)
     except ValueError:
         raise InvalidEvent("data_base64 must be a text in base64") from None
 
 
-def _draft(event: dict[str, Any], channel: Channel) -> Draft:
-    first = {name: event[name] for name in _ORDER if name in event}
-    others = first | event
-    content = {k: others.pop(k) for k in ("data", "data_base64") if k in others}
+def _draft(attributes: dict[str, Any], content: dict[str, Any], channel: Channel) -> Draft:
+    """`content`: data or data_base64."""
+    first = {name: attributes[name] for name in _ORDER if name in attributes}
+    others = {**first, **attributes}  # extensions as they were given
     others.pop("channel", None)
-    attributes = _encode(others | {"channel": channel})[:-1]
+    others["channel"] = channel
+    encoded = _encode(others)[:-1]
     data = b"," + _encode(content)[1:] if content else b"}"
-    size = len(attributes) + _LONGEST_PLACE + len(data)
+    size = len(encoded) + _LONGEST_PLACE + len(data)
     if size > MAX_EVENT_BYTES:
         raise EventTooLarge(f"an event has at most {MAX_EVENT_BYTES} bytes; this would have up to {size}")
-    return Draft(event["id"], event["source"], event["type"], channel, attributes, data)
+    return Draft(attributes["id"], attributes["source"], attributes["type"], channel, encoded, data)
 
 
 def _quote(value: object) -> str:

@@ -180,7 +180,7 @@ class BrokenDatabase:
     async def write(self, work: Callable[[Connection], object]) -> object:
         raise self.error
 
-    async def write_together(self, work: object, item: object) -> object:
+    async def write_together(self, work: object, item: object, *, size: int = 1) -> object:
         raise self.error
 
     async def read(self, work: Callable[[Connection], object]) -> object:
