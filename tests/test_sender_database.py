@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from contextlib import closing
+from contextlib import asynccontextmanager, closing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +57,25 @@ def names(connection: Connection) -> list[str]:
 def fail_after_put(connection: Connection, name: str) -> None:
     put(connection, name)
     raise LookupError(name)
+
+
+@asynccontextmanager
+async def held_writer(database: Database) -> AsyncIterator[None]:
+    """What is written meanwhile waits."""
+    held, go = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def hold(connection: Connection) -> None:
+        loop.call_soon_threadsafe(held.set)
+        assert go.wait(5)
+
+    holder = asyncio.create_task(database.write(hold))
+    await held.wait()
+    try:
+        yield
+    finally:
+        go.set()
+        await holder
 
 
 async def test_what_a_write_returned_from_is_read_by_the_next_read(database: Database) -> None:
@@ -137,19 +156,9 @@ async def in_one_batch(
     database: sqlite.SqliteDatabase, *works: Callable[[Connection], object]
 ) -> list[object | BaseException]:
     """Run the works in one transaction: the writer is held until all of them wait."""
-    held, go = asyncio.Event(), threading.Event()
-    loop = asyncio.get_running_loop()
-
-    def hold(connection: Connection) -> None:
-        loop.call_soon_threadsafe(held.set)
-        assert go.wait(5)
-
-    holder = asyncio.create_task(database.write(hold))
-    await held.wait()
-    waiting = [asyncio.create_task(database.write(work)) for work in works]
-    await asyncio.sleep(0)  # all have put their job
-    go.set()
-    await holder
+    async with held_writer(database):
+        waiting = [asyncio.create_task(database.write(work)) for work in works]
+        await asyncio.sleep(0)  # all have put their job
     return await asyncio.gather(*waiting, return_exceptions=True)
 
 
@@ -204,28 +213,38 @@ async def test_items_of_one_work_run_together_and_one_that_spoils_it_fails_alone
                 raise ArithmeticError(item)
         return [LookupError(item) if item == "unknown" else item for item in items]
 
-    held, go = asyncio.Event(), threading.Event()
-    loop = asyncio.get_running_loop()
-
-    def hold(connection: Connection) -> None:
-        loop.call_soon_threadsafe(held.set)
-        assert go.wait(5)
-
-    holder = asyncio.create_task(sqlite_database.write(hold))
-    await held.wait()
-    waiting = [
-        asyncio.create_task(sqlite_database.write_together(put_all, item))
-        for item in ("a", "spoilt", "unknown", "b")
-    ]
-    await asyncio.sleep(0)
-    go.set()
-    await holder
+    async with held_writer(sqlite_database):
+        waiting = [
+            asyncio.create_task(sqlite_database.write_together(put_all, item))
+            for item in ("a", "spoilt", "unknown", "b")
+        ]
+        await asyncio.sleep(0)
     a, spoilt, unknown, b = await asyncio.gather(*waiting, return_exceptions=True)
     assert (a, b) == ("a", "b")
     assert isinstance(spoilt, ArithmeticError)
     assert isinstance(unknown, LookupError)
     assert together == [4, 1, 1, 1, 1]
     assert "spoilt" not in await sqlite_database.read(names)
+
+
+async def test_transaction_takes_no_more_together_than_the_first_can_wait_for(
+    sqlite_database: sqlite.SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "MAX_TOGETHER", 10)
+    sizes: list[int] = []
+
+    def note(connection: Connection, items: Sequence[int]) -> list[int]:
+        sizes.append(sum(items))
+        return list(items)
+
+    async with held_writer(sqlite_database):
+        waiting = [
+            asyncio.create_task(sqlite_database.write_together(note, size, size=size))
+            for size in (4, 4, 4, 50, 1, 9, 1)
+        ]
+        await asyncio.sleep(0)
+    await asyncio.gather(*waiting)
+    assert sizes == [12, 50, 10, 1]
 
 
 async def test_04_locked_database_is_waited_for_then_told(

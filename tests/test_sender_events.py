@@ -93,6 +93,28 @@ async def test_single_events_that_wait_are_recorded_together_and_told_apart(send
     assert len(await recorded(sender)) == 30
 
 
+async def test_batches_that_wait_are_recorded_together_and_each_is_told_of_its_own(
+    sender: RunningSender,
+) -> None:
+    batches = [[{**EVENT, "id": f"{b}-{n}", "channel": f"topic:{n}"} for n in range(5)] for b in range(20)]
+    shared = {**EVENT, "id": "shared", "channel": "topic:shared"}
+    requests = [(post(sender, [*batch, {"id": 3}, shared], BATCH)) for batch in batches]
+    with counted_transactions() as transactions:
+        answers = await asyncio.gather(*requests, post(sender, {**EVENT, "id": "alone"}))
+    assert len(transactions) < 0.75 * len(answers)
+    results = [answer.json()["results"] for answer in answers]
+    for batch, told in zip(batches, results, strict=False):
+        assert [result["id"] for result in told] == [*(event["id"] for event in batch), None, "shared"]
+        assert [result["status"] for result in told[:6]] == ["accepted"] * 5 + ["refused"]
+        for n, result in enumerate(told[:5]):
+            assert result["cursor"].startswith(f"topic:{n}=1.")
+    last = sorted(told[6]["status"] for told in results[:20])
+    assert last == ["accepted"] + ["duplicate"] * 19
+    assert {told[6]["cursor"] for told in results[:20]} == {"topic:shared=1.1"}
+    assert [result["id"] for result in results[20]] == ["alone"]
+    assert len(await recorded(sender)) == 20 * 5 + 2
+
+
 async def test_other_content_under_the_same_identity_is_a_conflict(sender: RunningSender) -> None:
     await post(sender, EVENT)
     for other in ({"data": {"dish": "Quattro"}}, {"channel": "customer:alice"}):
