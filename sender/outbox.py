@@ -25,7 +25,7 @@ from shared.events import Draft, format_time
 from shared.log import Entry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Container, Iterable, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection, Select
@@ -125,8 +125,13 @@ def record_once(connection: Connection, arrivals: Sequence[Arrival], *, now: dat
     return receipts
 
 
-def unpublished(connection: Connection, *, limit: int, but: Sequence[Channel] = ()) -> list[Waiting]:
-    """What waits in the outbox, oldest first; of one channel in order of seq. Of all channels `but` these."""
+def unpublished(
+    connection: Connection, *, limit: int, but: Sequence[Channel] = (), known: Container[int] = ()
+) -> list[Waiting]:
+    """What waits in the outbox, oldest first; of one channel in order of seq. Of all channels `but` these.
+
+    Of up to `limit` events, those whose position is not `known`.
+    """
     # Never "position greater than the last": rows become visible in another order than they are numbered.
     dialect = connection.dialect.name
     if but:
@@ -134,7 +139,10 @@ def unpublished(connection: Connection, *, limit: int, but: Sequence[Channel] = 
     else:
         found = connection.execute(_UNPUBLISHED[dialect], {"limit": limit})
     # All at once: SQLAlchemy takes as long for each row that is asked for alone as the database.
-    return [_waiting(position, tombstones.row(*columns)) for position, *columns in found.all()]
+    rows = found.all()
+    return [
+        _waiting(position, tombstones.row(*columns)) for position, *columns in rows if position not in known
+    ]
 
 
 def mark_published(connection: Connection, published: Iterable[Generation], *, now: datetime) -> None:

@@ -184,12 +184,12 @@ class Relay:
         """What is to be published now."""
         limit = BATCH + len(self._unmarked)
         later = [name for name, suspect in self._suspects.items() if suspect.due > self._loop.time()]
-        found = await self._database.read(partial(outbox.unpublished, limit=limit, but=later))
-        waiting = [event for event in found if event.position not in self._unmarked]
+        work = partial(outbox.unpublished, limit=limit, but=later, known=self._unmarked)
+        waiting = await self._database.read(work)
         if not waiting:
             self._due.nothing_waits()
         elif self._due.is_to_be_told:
-            more = len(found) >= limit
+            more = len(waiting) >= BATCH
             self._due.events_wait(await self._database.read(newest) if more else _generation(waiting[-1]))
         return waiting
 

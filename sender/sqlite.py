@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import structlog
 from sqlalchemy import URL, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import NullPool, QueuePool
+from sqlalchemy.pool import NullPool
 
 from sender.database import (
     MAX_TOGETHER,
@@ -82,6 +82,8 @@ class SqliteDatabase:
         self._write_engine = _engine(path, begin="BEGIN IMMEDIATE")
         self._read_engine = _engine(path, begin="BEGIN")
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="sqlite-reader")
+        self._reader = threading.local()  # has the connection of its thread
+        self._reading: list[Connection] = []  # all of them
         self._writer = threading.Thread(target=self._write_jobs, name="sqlite-writer", daemon=True)
         self._writer.start()
 
@@ -109,12 +111,18 @@ class SqliteDatabase:
         self._jobs.put(None)
         await asyncio.to_thread(self._writer.join)
         await asyncio.to_thread(self._readers.shutdown)
+        for connection in self._reading:
+            connection.close()
         self._read_engine.dispose()
         self._write_engine.dispose()
 
     def _read(self, work: Callable[[Connection], T]) -> T:
         try:
-            with self._read_engine.connect() as connection, connection.begin():
+            connection: Connection | None = getattr(self._reader, "connection", None)
+            if connection is None:
+                connection = self._reader.connection = self._read_engine.connect()
+                self._reading.append(connection)
+            with connection.begin():
                 return work(connection)
         except (DBAPIError, sqlite3.Error) as error:
             raise _explain(error) from error
@@ -241,11 +249,10 @@ def _engine(path: str, *, begin: str) -> Engine:
     reading = begin == "BEGIN"
     engine = create_engine(
         URL.create("sqlite+pysqlite", database=path),
-        poolclass=QueuePool if reading else NullPool,
+        poolclass=NullPool,
         hide_parameters=True,  # they are payloads, and errors are logged
         # Python's module would begin transactions by itself, and too late; we say when.
         connect_args={"isolation_level": None, "check_same_thread": False},
-        **({"pool_size": READERS, "max_overflow": 0} if reading else {}),
     )
 
     @event.listens_for(engine, "connect")
