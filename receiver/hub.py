@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 from receiver import metrics
 from receiver.frames import text_frame
 from shared.cursors import Place
-from shared.log import text_following
+from shared.log import live_beginning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -76,6 +76,8 @@ class Subscriber(Protocol):
         """Send one CloudEvent to this connection alone."""
 
 
+_NOTHING = ()  # what no message begins with
+
 Burst = list[tuple[tuple[Subscriber, ...], bytes]]
 
 
@@ -99,6 +101,9 @@ class Feed:
     """One channel in this gateway. `members` have asked for it; those of them in `live` are in place."""
 
     __slots__ = (
+        "_epoch",
+        "_following",
+        "_seq",
         "_waiting",
         "channel",
         "claimed",
@@ -106,14 +111,15 @@ class Feed:
         "heard",
         "live",
         "members",
-        "place",
         "repair",
         "seen",
     )
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
-        self.place: Place | None = None  # unknown until the subscription is confirmed and the head was read
+        # The place. Epoch 0: unknown until the subscription is confirmed and the head was read.
+        self._epoch, self._seq = 0, 0
+        self._following: bytes | tuple[()] = _NOTHING  # how the live message of the next event begins
         self.heard: Place | None = None  # the newest that Redis told of, in place or not
         self.seen: Place | None = None  # how far the customer has seen; unknown after a loss of Redis
         self.claimed: Place | None = None  # to be seen, though nothing was handed over up to there yet
@@ -124,10 +130,18 @@ class Feed:
         self.headless = False  # Redis knows no head of it, and the history was asked since
         self._waiting: dict[Callable[[], None], None] | None = None  # in order; most never have one
 
+    @property
+    def place(self) -> Place | None:
+        return Place(self._epoch, self._seq) if self._epoch else None
+
+    def _go_to(self, place: Place) -> None:
+        self._epoch, self._seq = place
+        self._following = live_beginning(place.epoch, place.seq + 1)
+
     def establish(self, head: Place, seen: Place | None = None) -> None:
         """Set the first place: nobody is live yet, so what comes before it is read by each who joins."""
         if self.place is None:
-            self.place = max(head, self.heard or head)
+            self._go_to(max(head, self.heard or head))
             self.seen = max(seen, self.seen or seen) if seen else self.seen
         waiting, self._waiting = self._waiting, None
         for callback in waiting or ():
@@ -177,21 +191,21 @@ class Feed:
 
         It is to be written to everyone who is live, before anything else is.
         """
-        at = self.place
-        text = text_following(at, message) if at is not None else None
-        if at is None or text is None:
+        following = self._following
+        if not message.startswith(following):
             return None
-        self.place = Place(at.epoch, at.seq + 1)
-        return text_frame(text)
+        self._seq = seq = self._seq + 1
+        self._following = live_beginning(self._epoch, seq + 1)
+        return text_frame(message[len(following) - 1 :])
 
     def deliver(self, place: Place, text: bytes) -> None:
         """Hand the next event to everyone who is live. That it is the next one, the caller has checked."""
-        self.place = place
+        self._go_to(place)
         write_all([(self.live, text_frame(text))])
 
     def reset(self, place: Place, notice: bytes) -> None:
         """Go on at another place, and tell everyone why."""
-        self.place = place
+        self._go_to(place)
         self.tell(notice)
 
     def see(self, place: Place, notice: bytes) -> bool:
@@ -200,7 +214,8 @@ class Feed:
         Then it is only claimed, until a repair has shown whether there is anything: who is told that all
         that is to come is seen would show none of it.
         """
-        if self.place is None or place > self.place:
+        at = self.place
+        if at is None or place > at:
             self.claimed = max(place, self.claimed or place)
             return False
         self.note_seen(place)

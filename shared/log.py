@@ -389,13 +389,12 @@ def _log_read(
         return LogRead(None, ())
 
 
-def text_following(place: Place, message: bytes) -> bytes | None:
-    """The event's text, if this live message is the very next event after a place.
+def live_beginning(epoch: int, seq: int) -> bytes:
+    """How an event's live message begins, up to and with the brace of its JSON.
 
-    `parse_live` would tell the same, but takes several times as long: nearly every message is the next one.
+    To compare with it tells what `parse_live` would, in a fraction of the time, where one event is expected.
     """
-    prefix = b"%d %d {" % (place.epoch, place.seq + 1)
-    return message[len(prefix) - 1 :] if message.startswith(prefix) else None
+    return b"%d %d {" % (epoch, seq)
 
 
 def parse_live(message: bytes) -> Entry | Seen | None:

@@ -199,8 +199,11 @@ def test_message_of_anything_else_is_left_to_be_looked_at(other: bytes) -> None:
     assert (subscriber.frames, feed.place, feed.heard) == ([], Place(1, 41), None)
 
 
-def test_message_that_comes_before_the_place_is_known_is_left_to_be_looked_at() -> None:
-    assert Feed(ALICE).take_next(message(1)) is None
+@pytest.mark.parametrize("first", [message(1), b"0 1 {}", b"\0", b"{}", b""])
+def test_message_that_comes_before_the_place_is_known_is_left_to_be_looked_at(first: bytes) -> None:
+    feed = Feed(ALICE)
+    assert feed.take_next(first) is None
+    assert feed.place is None
 
 
 class Commands:
