@@ -294,6 +294,9 @@ class Gateway:
             feed.seen = None  # what other devices said meanwhile was missed
             self._repair.request(feed, "subscribed")
 
+    def hearing_changed(self) -> None:
+        self._repair.wake()
+
     # The end.
 
     async def drain(self, seconds: float) -> None:

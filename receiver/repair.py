@@ -37,7 +37,6 @@ CHECK_SECONDS = 3.0
 PULL_SECONDS = 1.0
 CHECKS_PER_SECOND = 1_000  # heads; with more than 3,000 feeds a round takes longer, and its cost stays
 _CHANNELS_PER_PIPELINE = 100
-_BLINK_SECONDS = 0.1  # how late a loss of Redis is seen here
 _BREATH_SECONDS = 0.01  # between two pipelines: nobody's event waits behind a whole round
 
 _NOTHING = Generation(0, 0)
@@ -56,6 +55,7 @@ class Repair:
         self._due = _NOTHING  # the newest event that should have been in Redis when last we asked
         self._new: list[Feed] = []  # that wait for their first place
         self._told_behind = False  # in the log, since Redis was last lost
+        self._woken = asyncio.Event()
         self._tasks: asyncio.TaskGroup
         self._ended = False
 
@@ -68,6 +68,10 @@ class Repair:
                     await self._wait(heard=heard)
             finally:
                 self._ended = True
+
+    def wake(self) -> None:
+        """Whether Redis is heard may have changed."""
+        self._woken.set()
 
     async def _turn(self) -> None:
         self._hub.drop_empty()
@@ -83,10 +87,13 @@ class Repair:
 
     async def _wait(self, *, heard: bool) -> None:
         """Until the next round, which comes at once when Redis was lost since the last began, or is back."""
-        left = self._pause()
-        while left > 0 and self._hears() is heard:
-            await asyncio.sleep(min(left, _BLINK_SECONDS))
-            left -= _BLINK_SECONDS
+        try:
+            async with asyncio.timeout(self._pause()):
+                while self._hears() is heard:
+                    self._woken.clear()
+                    await self._woken.wait()
+        except TimeoutError:
+            pass
 
     def _pause(self) -> float:
         """Seconds to the next round."""

@@ -143,6 +143,7 @@ class Shards:
             self._tasks[address] = tasks.create_task(shard.run())
         for shard in self._shards.values():
             shard.keep_probe()
+        self.listener.hearing_changed()
 
     def _place_all(self) -> None:
         for slot, channels in self._channels.items():

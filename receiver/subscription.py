@@ -49,6 +49,7 @@ class Listener(Protocol):
     def hear(self, channel: Channel, message: bytes) -> None: ...
     def heard_all(self) -> None: ...
     def confirmed(self, channel: Channel) -> None: ...
+    def hearing_changed(self) -> None: ...
 
 
 class Subscription:
@@ -72,9 +73,14 @@ class Subscription:
         self._lost: asyncio.Future[str]
         self._confirmed = asyncio.Event()  # the probe's channel is subscribed
         self._heard_at = 0.0  # loop time of the last probe
-        self.hears = False  # a probe came through, and the last one not too long ago
+        self._hears = False
         self._told: set[str] = set()  # kinds of reasons, since it was last heard
         self._logger = logger
+
+    @property
+    def hears(self) -> bool:
+        """A probe came through, and the last one not too long ago."""
+        return self._hears
 
     def subscribe(self, channel: Channel) -> None:
         """Want a channel from now on; the listener is told when Redis has confirmed it."""
@@ -113,7 +119,7 @@ class Subscription:
         finally:
             self._wire.abort()
             self._wire = None
-            self.hears = False
+            self._note_hearing(hears=False)
 
     def _begin(self) -> None:
         self._confirmed.clear()
@@ -151,7 +157,12 @@ class Subscription:
         if kind not in self._told:
             self._logger.warning("redis is not heard", why=why)
         self._told.add(kind)
-        self.hears = False
+        self._note_hearing(hears=False)
+
+    def _note_hearing(self, *, hears: bool) -> None:
+        if self._hears is not hears:
+            self._hears = hears
+            self._listener.hearing_changed()
 
     def _send_subscribe(self, name: bytes) -> None:
         if self._wire is not None:
@@ -208,9 +219,9 @@ class Subscription:
 
     def _take_probe(self) -> None:
         self._heard_at = asyncio.get_running_loop().time()
-        if not self.hears:
+        if not self._hears:
             self._logger.info("redis is heard", channels=len(self._channels))
-        self.hears = True
+        self._note_hearing(hears=True)
         self._told.clear()
 
     def _take_confirmation(self, name: bytes) -> None:

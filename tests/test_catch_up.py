@@ -73,13 +73,22 @@ class World:
         self.log_epoch: int | None = None  # where it is not the database's
         self.published = self.noted = 0  # what the sender says of its Redis, and what ours does
         self.looks = 0
-        self.redis_up = True
+        self._redis_up = True
         self.sender_up = True
         self.hub = Hub(lambda channel: None, lambda channels: None)
         log = WorldLog(self)
         self.catch_up = CatchUp(log, WorldHistory(self), lambda: self.redis_up)
         self.repair = Repair(self.hub, self.catch_up, log, lambda: self.redis_up)
         self._in_flight: list[Entry] = []
+
+    @property
+    def redis_up(self) -> bool:
+        return self._redis_up
+
+    @redis_up.setter
+    def redis_up(self, up: bool) -> None:
+        self._redis_up = up
+        self.repair.wake()
 
     async def pause(self) -> None:
         for _ in range(self.random.randrange(4)):

@@ -259,6 +259,51 @@ async def test_too_many_frames_are_refused(world: World) -> None:
     assert (await world.browser.receive_close()).code == 4429
 
 
+PONG = b"\x8a\x80mask"  # as a browser answers our ping
+
+
+async def test_too_many_pongs_that_come_alone_are_refused(world: World) -> None:
+    for _ in range(FRAMES_PER_HEARTBEAT):
+        world.connection.data_received(PONG)
+    assert not world.connection.closed
+    world.connection.data_received(PONG)
+    assert (await world.browser.receive_close()).code == 4429
+    world.connection.data_received(PONG)
+    assert world.connection.reason[0] == 4429
+
+
+async def test_pong_that_comes_alone_is_heard_without_a_parser(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("receiver.connection.Parser")
+    world.connection.heard = False
+    world.connection.data_received(PONG)
+    assert world.connection.heard
+
+
+async def test_pong_between_two_parts_of_a_message_disturbs_it_not(world: World) -> None:
+    world.browser.protocol.send_text(b"half ", fin=False)
+    await world.browser.flush()
+    await await_until(lambda: world.connection._fragments is not None)
+    world.connection.data_received(PONG)
+    world.browser.protocol.send_continuation(b"a message", fin=True)
+    await world.browser.flush()
+    await await_until(lambda: world.listener.messages == [b"half a message"])
+
+
+async def test_bytes_of_a_message_that_look_like_a_pong_are_the_messages(world: World) -> None:
+    world.connection.data_received(b"\x81\x86\0\0\0\0")  # a text of six bytes, masked with nothing
+    world.connection.data_received(b"a" * 3)
+    world.connection.data_received(b"b" * 3)
+    world.connection.data_received(b"\x81\x8c\0\0\0\0abcdef")
+    world.connection.data_received(b"ghijkl")
+    assert world.listener.messages == [b"aaabbb", b"abcdefghijkl"]
+    # Binary, so refused whatever it says: but as the twelve bytes that it is, and not before its end.
+    world.connection.data_received(b"\x82\x8c\0\0\0\0abcdef")
+    world.connection.data_received(PONG)
+    assert world.connection.reason[0] == 1003
+
+
 async def test_pings_of_one_that_does_not_read_pile_up_nowhere(world: World) -> None:
     while not world.connection.paused:
         hand_over(world.connection, 1_000)

@@ -28,6 +28,7 @@ class Listener:
     def __init__(self) -> None:
         self.messages: list[tuple[Channel, bytes]] = []
         self.confirmations: list[Channel] = []
+        self.changes = 0
 
     def hear(self, channel: Channel, message: bytes) -> None:
         self.messages.append((channel, message))
@@ -36,6 +37,9 @@ class Listener:
 
     def confirmed(self, channel: Channel) -> None:
         self.confirmations.append(channel)
+
+    def hearing_changed(self) -> None:
+        self.changes += 1
 
 
 class World:
@@ -122,8 +126,10 @@ async def test_one_node_that_is_not_heard_makes_the_gateway_deaf(
     monkeypatch.setattr(subscription, "SILENCE_SECONDS", 2.0)
     frozen = world.servers.primaries[2]
     frozen.stop()
+    changes = world.listener.changes
     try:
         await await_until(lambda: not world.shards.hears)
+        assert world.listener.changes > changes
     finally:
         frozen.resume()
     await await_until(lambda: world.shards.hears)

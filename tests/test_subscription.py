@@ -31,6 +31,7 @@ class Listener:
     def __init__(self) -> None:
         self.messages: list[tuple[Channel, bytes]] = []
         self.confirmations: list[Channel] = []
+        self.changes = 0
         self.heard: list[tuple[Channel, bytes]] = []  # of whole reads
 
     def hear(self, channel: Channel, message: bytes) -> None:
@@ -41,6 +42,9 @@ class Listener:
 
     def confirmed(self, channel: Channel) -> None:
         self.confirmations.append(channel)
+
+    def hearing_changed(self) -> None:
+        self.changes += 1
 
 
 class World:
@@ -113,10 +117,13 @@ async def test_redis_that_is_frozen_is_noticed_though_its_socket_stays_open(
 ) -> None:
     redis_server.stop()
     started = asyncio.get_running_loop().time()
-    await await_until(lambda: not world.subscription.hears)
+    changes = world.listener.changes
+    await await_until(lambda: world.listener.changes > changes)
+    assert not world.subscription.hears
     assert asyncio.get_running_loop().time() - started < SILENCE_SECONDS + 1.5
     redis_server.resume()
-    await await_until(lambda: world.subscription.hears)
+    await await_until(lambda: world.listener.changes > changes + 1)
+    assert world.subscription.hears
 
 
 async def test_password_that_is_wrong_is_told_and_mended(world: World, redis_server: EmbeddedServer) -> None:

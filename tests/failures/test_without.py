@@ -55,6 +55,7 @@ def drop_live(gateway: Gateway, seq: int) -> None:
     class Deaf:
         confirmed = staticmethod(gateway.confirmed)
         heard_all = staticmethod(gateway.heard_all)
+        hearing_changed = staticmethod(gateway.hearing_changed)
 
         @staticmethod
         def hear(channel: Channel, message: bytes) -> None:
