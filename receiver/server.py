@@ -6,7 +6,8 @@ versions are pinned in pyproject.toml, because this rests on its internals):
 * a client that never ends its request's head keeps a connection for ever: `HEADER_SECONDS`, `MAX_HEAD`;
 * WebSockets are closed all in the same moment when it shuts down: the gateway drains them first;
 * it waits without end for connections that don't close: `timeout_graceful_shutdown`;
-* after a clean shutdown it raises the signal again, and the exit status says that it was killed.
+* after a clean shutdown it raises the signal again, and the exit status says that it was killed;
+* it wakes up ten times a second to look for a signal, most of what an idle gateway does: `main_loop`.
 
 What it leaves open behind the WebSocket handshake doesn't concern us: receiver/handshake.py takes over.
 """
@@ -14,6 +15,7 @@ What it leaves open behind the WebSocket handshake doesn't concern us: receiver/
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import resource
 from typing import TYPE_CHECKING, Any, cast
 
@@ -30,6 +32,7 @@ from shared.listening import BACKLOG, url_of
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
+    from types import FrameType
 
     from starlette.applications import Starlette
 
@@ -40,7 +43,7 @@ HEADER_SECONDS = 5.0  # for a request's whole head
 MAX_HEAD = 32 * 1024  # bytes; room for a large cookie and a token
 _OTHER_FILES = 100  # the listening socket, Redis, the sender, logs
 GRACE_SECONDS = 5  # for plain requests that are under way when the drain is over
-_TICK_SECONDS = 0.1  # as often as uvicorn looks whether a signal came
+_TICK_SECONDS = 0.1  # between two looks whether the drain is to be cut short
 
 logger = structlog.get_logger(__name__)
 
@@ -106,6 +109,21 @@ class Server(uvicorn.Server):
         self._gateway = gateway
         self._drain_seconds = drain_seconds
         self._leaving = leaving
+        self._loop: asyncio.AbstractEventLoop | None = None  # while it serves
+        self._leave = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        """Until a signal comes. Each second, the time is set that answers carry."""
+        self._loop = asyncio.get_running_loop()
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1):
+                    await self._leave.wait()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._leave.set)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._gateway.draining = True  # not ready, before anybody is sent away

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 import httpx2
@@ -190,6 +191,28 @@ async def test_drain_says_bye_spreads_the_closes_and_exits_with_0(module_process
     assert all(client.notices[-1]["type"] == "orderbell.bye" for client in clients)
     assert ends[-1] - ends[0] > 0.8
     assert took < 8
+
+
+async def test_answers_carry_the_time(gateway: ReceiverProcess) -> None:
+    async with httpx2.AsyncClient(base_url=gateway.url, trust_env=False) as client:
+
+        async def age() -> float:
+            sent = parsedate_to_datetime((await client.get("/livez")).headers["Date"])
+            return time.time() - sent.timestamp()
+
+        for _ in range(8):  # seconds, in which it must move
+            assert -0.1 < await age() < 2.5
+            await asyncio.sleep(0.5)
+
+
+@pytest.mark.usefixtures("gateway")  # it has a sender
+async def test_signal_is_followed_at_once(module_processes: Processes) -> None:
+    gateway = module_processes.start_receiver(drain_seconds="0")
+    started = time.monotonic()
+    gateway.process.terminate()
+    await await_until(lambda: gateway.records("draining"), 0.5)
+    assert await asyncio.to_thread(gateway.process.wait, 8) == 0
+    assert time.monotonic() - started < 5
 
 
 @pytest.mark.usefixtures("gateway")  # it has a sender
