@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import httpx2
 import pytest
 
+from receiver import repair
 from receiver.gateway import ESTABLISH_SECONDS
 from receiver.hub import Close
+from receiver.subscription import Subscription
 from shared.channels import customer_channel
 from shared.embedded import free_port
 from tests.gateways import run_gateway
@@ -92,6 +94,26 @@ async def test_what_is_heard_in_one_read_leaves_in_its_order(gateway: RunningGat
         gateway.gateway.heard_all()
         await browser.wait_seqs([1, 2, 3])
         assert browser.types == ["orderbell.hello", "event", "event", "orderbell.seen", "event"]
+
+
+async def test_loss_and_return_of_redis_each_begin_a_round_of_the_repair_at_once(
+    gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repair, "CHECK_SECONDS", 3600)
+    monkeypatch.setattr(repair, "PULL_SECONDS", 3600)
+    rounds: list[bool] = []
+    subscription, turn = gateway.gateway.subscription, gateway.gateway._repair._turn
+
+    async def noted_turn() -> None:
+        rounds.append(subscription.hears)
+        await turn()
+
+    monkeypatch.setattr(gateway.gateway._repair, "_turn", noted_turn)
+    await await_until(lambda: rounds == [True])  # the last that the time began
+    assert isinstance(subscription, Subscription)
+    subscription._note_hearing(hears=False)
+    await await_until(lambda: rounds == [True, False])
+    await await_until(lambda: rounds == [True, False, True])  # after the next probe
 
 
 async def test_connection_that_ends_before_its_feeds_have_a_place_leaves_nothing_waiting(
