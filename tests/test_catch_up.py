@@ -513,7 +513,7 @@ async def test_redis_that_is_lost_in_the_midst_of_a_round_is_pulled_for_at_once(
     running: list[asyncio.Task[None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(repair, "CHECK_SECONDS", 0.05)
-    monkeypatch.setattr(repair, "PULL_SECONDS", 3600)
+    monkeypatch.setattr(repair, "PULL_SECONDS", 3600)  # only a loss that was seen makes it pull in time
     world = World(0)
     history = LostMeanwhile(world)
     world.catch_up = CatchUp(WorldLog(world), history, lambda: world.redis_up)

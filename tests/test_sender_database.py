@@ -230,7 +230,7 @@ async def test_items_of_one_work_run_together_and_one_that_spoils_it_fails_alone
 async def test_transaction_takes_no_more_together_than_the_first_can_wait_for(
     sqlite_database: sqlite.SqliteDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "MAX_TOGETHER", 10)
+    monkeypatch.setattr(sqlite, "MAX_TOGETHER", 10)  # as few as the sizes below
     sizes: list[int] = []
 
     def note(connection: Connection, items: Sequence[int]) -> list[int]:

@@ -255,7 +255,7 @@ async def test_refill_in_the_midst_of_which_an_epoch_begins_is_not_taken_for_all
     sqlite_bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing more is found in the epoch that it began in."""
-    monkeypatch.setattr("sender.history._ROUND", 3)
+    monkeypatch.setattr("sender.history._ROUND", 3)  # so that it has several parts
     await sqlite_bench.record(*[ALICE] * 7)
     await sqlite_bench.relay_once()
     await sqlite_bench.forget(ALICE)

@@ -200,9 +200,9 @@ async def test_answers_carry_the_time(gateway: ReceiverProcess) -> None:
             sent = parsedate_to_datetime((await client.get("/livez")).headers["Date"])
             return time.time() - sent.timestamp()
 
-        for _ in range(8):  # seconds, in which it must move
+        for _ in range(8):
             assert -0.1 < await age() < 2.5
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.5)  # together four seconds, in which it must move
 
 
 @pytest.mark.usefixtures("gateway")  # it has a sender
