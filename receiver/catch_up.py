@@ -32,17 +32,18 @@ from shared.cursors import Cursor, Place
 from shared.log import Generation, Known
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from receiver.connection import Connection
     from receiver.history import History
     from receiver.hub import Feed
     from shared.channels import Channel
-    from shared.log import LogRead, LogReader
+    from shared.log import Entry, LogRead, LogReader
 
 LOG_EVENTS = 200  # of one channel, in one look at its log
 _LOG_CHANNELS = 200  # in one pipeline
 _PIPELINE_EVENTS = 1_000  # in one pipeline; of 64 KiB at most each
+_PIECE_BYTES = 64 * 1024  # to one connection at a time; then it has to read
 _ROOMLESS = 100  # answers of the history in a row; more than a batch has channels that fill one
 _AGAIN_SECONDS = 0.05
 _NEWEST_SECONDS = 1.0  # for the sender to say what is newest: the regular check waits for it
@@ -78,6 +79,19 @@ def _short(feed: Feed, found: Found) -> bool:
     """Whether a live message told of more than was found. A feed moves on while it is being repaired."""
     reached = max(found.head, feed.place or found.head)
     return any(told is not None and told > reached for told in (feed.heard, feed.claimed))
+
+
+def _pieces(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
+    """What is written at once: a system call for a few events, and no event more once that is enough."""
+    piece, size = [], 0
+    for entry in entries:
+        piece.append(entry)
+        size += len(entry.text)
+        if size >= _PIECE_BYTES:
+            yield piece
+            piece, size = [], 0
+    if piece:
+        yield piece
 
 
 def _establish(feed: Feed, head: Place, seen: Place | None) -> None:
@@ -178,9 +192,9 @@ class CatchUp:
                 metrics.resets.labels(found.reset).inc()
                 connection.tell(notices.reset(feed.channel, found.head, found.reset))
                 place = found.head
-            for entry in found.entries:
-                connection.tell(entry.text)
-                place = entry.place
+            for piece in _pieces(found.entries):
+                connection.tell(*(entry.text for entry in piece))
+                place = piece[-1].place
                 await connection.wait_writable()
             if found.complete and not found.entries and place != feed.place:
                 await self._align(feed, place)

@@ -15,11 +15,11 @@ PING = bytes((_FIN_PING, 0))
 
 
 def text_frame(payload: bytes) -> bytes:
-    return _text_header(len(payload)) + payload
+    return text_header(len(payload)) + payload
 
 
 @lru_cache(maxsize=4096)  # to look one up takes a third of the time of making it
-def _text_header(size: int) -> bytes:
+def text_header(size: int) -> bytes:
     if size < 126:
         return b"\x81" + size.to_bytes(1, "big")
     if size < 65536:

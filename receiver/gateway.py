@@ -17,7 +17,7 @@ import structlog
 from receiver import metrics, notices
 from receiver.catch_up import CatchUp, Unavailable
 from receiver.heartbeat import Heartbeat
-from receiver.hub import Burst, Close, Hub, write_all
+from receiver.hub import Close, Hub
 from receiver.repair import Repair
 from receiver.seen import SeenReports
 from receiver.shards import subscription_to
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from receiver.authentication import Authentication
     from receiver.connection import Connection
     from receiver.history import History
+    from receiver.hub import Feed
     from shared.auth import Identity
     from shared.channels import Channel
     from shared.cluster import AnyPipelines, Cluster
@@ -88,7 +89,6 @@ class Gateway:
         self.catch_up = CatchUp(log, history, self._hears)
         self._repair = Repair(self.hub, self.catch_up, log, self._hears)
         self._seen = SeenReports(history)
-        self._burst: Burst = []  # of what was heard and has not left yet; empty between two reads
         self._authenticating: dict[Connection, asyncio.Future[Identity]] = {}
         self._entering: dict[Connection, asyncio.Event] = {}  # those that wait for a feed's place
         self._tasks: asyncio.TaskGroup
@@ -264,35 +264,21 @@ class Gateway:
 
     # What the subscription tells: receiver.subscription.Listener.
 
-    def hear(self, channel: Channel, message: bytes) -> None:
-        feed = self.hub.get(channel)
-        if feed is None:
-            return
-        frame = feed.take_next(message)
-        if frame is not None:
-            self._burst.append((feed.live, frame))
-            return
-        self.heard_all()  # what follows writes at once, and must not overtake
+    def hear(self, feed: Feed, message: bytes) -> None:
         said = parse_live(message)
         if isinstance(said, Entry):
             if not feed.hear(said):
                 self._repair.request(feed, "gap")
         elif isinstance(said, Seen):
-            if not feed.see(said.place, notices.seen(channel, said.place)):
+            if not feed.see(said.place, notices.seen(feed.channel, said.place)):
                 self._repair.request(feed, "seen")
         else:
             metrics.foreign.inc()
 
-    def heard_all(self) -> None:
-        """Of one read; what was taken leaves."""
-        burst, self._burst = self._burst, []
-        write_all(burst)
-
-    def confirmed(self, channel: Channel) -> None:
+    def confirmed(self, feed: Feed) -> None:
         """Redis has subscribed us: what was published before is in the log, what comes now is heard."""
-        if feed := self.hub.get(channel):
-            feed.seen = None  # what other devices said meanwhile was missed
-            self._repair.request(feed, "subscribed")
+        feed.seen = None  # what other devices said meanwhile was missed
+        self._repair.request(feed, "subscribed")
 
     def hearing_changed(self) -> None:
         self._repair.wake()

@@ -53,7 +53,7 @@ class Heartbeat:
         await self._empty.wait()
 
     def stalled(self, connection: Connection) -> None:
-        """Its buffer is over the limit: look at it each second until it has drained."""
+        """Something waits for its browser to read: look at it each second until nothing does."""
         self._stalled.add(connection)
 
     def closing(self, connection: Connection) -> None:
@@ -76,12 +76,20 @@ class Heartbeat:
     def tick(self, now: float, wall_clock: float) -> None:
         """One second has passed: `now` on the loop's clock, `wall_clock` since 1970."""
         self._beat(self._slots[next(self._next_slot)], wall_clock)
-        for connection in [c for c in self._stalled if not c.paused]:
-            self._stalled.discard(connection)
-        for connection in [c for c in self._stalled if now - c.since > MAX_STALL_SECONDS and not c.closed]:
-            connection.close(Close.SLOW, "too slow")
+        for connection in list(self._stalled):
+            self._judge(connection, now)
         for connection in [c for c in self._closing if now - c.since > LINGER_SECONDS]:
             connection.abort(*connection.reason)
+
+    def _judge(self, connection: Connection, now: float) -> None:
+        if not connection.paused:
+            self._stalled.discard(connection)
+        elif connection.closed:
+            pass  # `since` is when that began
+        elif not connection.behind:
+            connection.since = now
+        elif now - connection.since > MAX_STALL_SECONDS:
+            connection.close(Close.SLOW, "too slow")
 
     def _beat(self, slot: set[Connection], wall_clock: float) -> None:
         for connection in list(slot):

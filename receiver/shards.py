@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-    from shared.channels import Channel
+    from receiver.hub import Feed
     from shared.cluster import AnyPipelines
     from shared.log import Names
     from shared.redis_url import Address
@@ -63,9 +63,9 @@ class Shards:
         self._gateway = gateway
         self._shards: dict[Address, Shard] = {}
         self._tasks: dict[Address, asyncio.Task[None]] = {}
-        self._channels: defaultdict[int, set[Channel]] = defaultdict(set)  # what is wanted, by slot
-        self._places: dict[Channel, Shard] = {}  # where it is subscribed, or will be
-        self._placed_at = 0  # the look by which all channels were placed
+        self._feeds: defaultdict[int, set[Feed]] = defaultdict(set)  # what is wanted, by slot
+        self._places: dict[Feed, Shard] = {}  # where it is subscribed, or will be
+        self._placed_at = 0  # the look by which all feeds were placed
         self._moved: dict[int, Address] = {}  # slots, as those said who refused them
         self._to_look = False
         self._woken = asyncio.Event()
@@ -74,29 +74,29 @@ class Shards:
     def hears(self) -> bool:
         return bool(self._shards) and all(shard.hears for shard in self._shards.values())
 
-    def subscribe(self, channel: Channel) -> None:
-        """Want a channel from now on; the listener is told when Redis has confirmed it."""
-        slot = self._slot(channel)
-        self._channels[slot].add(channel)
-        self._place(slot, channel)
+    def subscribe(self, feed: Feed) -> None:
+        """Want its channel from now on; the listener is told when Redis has confirmed it."""
+        slot = self._slot(feed)
+        self._feeds[slot].add(feed)
+        self._place(slot, feed)
 
-    def unsubscribe(self, channels: Iterable[Channel]) -> None:
-        for channel in channels:
-            self._channels[self._slot(channel)].discard(channel)
-            if shard := self._places.pop(channel, None):
-                shard.unsubscribe([channel])
+    def unsubscribe(self, feeds: Iterable[Feed]) -> None:
+        for feed in feeds:
+            self._feeds[self._slot(feed)].discard(feed)
+            if shard := self._places.pop(feed, None):
+                shard.unsubscribe([feed])
 
-    def ended(self, shard: Shard, channel: Channel | None) -> None:
+    def ended(self, shard: Shard, feed: Feed | None) -> None:
         """A node has ended a subscription: the slot is not its own any more. None: that of its probe."""
-        if channel is not None:
-            self._take_away(shard, channel)
+        if feed is not None:
+            self._take_away(shard, feed)
         self._to_look = True
         self._woken.set()
 
     def moved(self, shard: Shard, slot: int, owner: Address) -> None:
         """A node has refused what is in this slot."""
-        for channel in self._channels.get(slot, ()):
-            self._take_away(shard, channel)
+        for feed in self._feeds.get(slot, ()):
+            self._take_away(shard, feed)
         self._moved[slot] = owner
         self._woken.set()
 
@@ -146,30 +146,30 @@ class Shards:
         self.listener.hearing_changed()
 
     def _place_all(self) -> None:
-        for slot, channels in self._channels.items():
-            for channel in channels:
-                self._place(slot, channel)
+        for slot, feeds in self._feeds.items():
+            for feed in feeds:
+                self._place(slot, feed)
 
-    def _place(self, slot: int, channel: Channel) -> None:
+    def _place(self, slot: int, feed: Feed) -> None:
         """Subscribe a channel where its slot is; nothing where it is there already."""
         owner = self._cluster.owner(slot)
         shard = self._shards.get(owner) if owner else None
-        before = self._places.get(channel)
+        before = self._places.get(feed)
         if shard is before:
             return
         if before is not None:
-            self._take_away(before, channel)
+            self._take_away(before, feed)
         if shard is not None:
-            shard.subscribe(channel)
-            self._places[channel] = shard
+            shard.subscribe(feed)
+            self._places[feed] = shard
 
-    def _take_away(self, shard: Shard, channel: Channel) -> None:
-        if self._places.get(channel) is shard:
-            del self._places[channel]
-            shard.forget(channel)
+    def _take_away(self, shard: Shard, feed: Feed) -> None:
+        if self._places.get(feed) is shard:
+            del self._places[feed]
+            shard.forget(feed)
 
-    def _slot(self, channel: Channel) -> int:
-        return slot_of_key(self.names.live(channel).encode())
+    def _slot(self, feed: Feed) -> int:
+        return slot_of_key(self.names.live(feed.channel).encode())
 
 
 class Shard(Subscription):
@@ -196,10 +196,10 @@ class Shard(Subscription):
             self._probe = self._find_probe()
             self._send_subscribe(self._probe)
 
-    def forget(self, channel: Channel) -> None:
+    def forget(self, feed: Feed) -> None:
         """The node has not got it any more: an UNSUBSCRIBE would be refused."""
-        name = self._names.live(channel).encode()
-        self._channels.pop(name, None)
+        name = self._names.live(feed.channel).encode()
+        self._feeds.pop(name, None)
         self._unconfirmed.pop(name, None)
 
     def _find_probe(self) -> bytes:
@@ -218,5 +218,5 @@ class Shard(Subscription):
         """Asked for, or because its slot has moved away."""
         if name == self._probe:
             self._shards.ended(self, None)
-        elif name in self._channels and name not in self._unconfirmed:
-            self._shards.ended(self, self._channels[name])
+        elif name in self._feeds and name not in self._unconfirmed:
+            self._shards.ended(self, self._feeds[name])

@@ -1,7 +1,10 @@
-"""The gateway's one connection that hears Redis.
+"""The gateway's one connection that hears Redis, and the shortest way from there to the browsers.
 
 It is a `shared.wire.Wire`: messages are taken many a read, and we see what redis-py's Pub/Sub hides, every
 loss of the connection and every confirmation. Commands of one moment leave in one write.
+
+A message that is just its feed's next event, as nearly all are, becomes a frame here and is written to all
+who are live. All of one read leaves together. Every other message is for the listener to judge.
 
 Two things make silence visible. A subscription counts only when Redis has confirmed it. And the gateway
 publishes a probe to itself, by another connection, and must hear it here: a Redis that is frozen, cut
@@ -24,6 +27,7 @@ from redis.exceptions import RedisError
 
 from receiver import metrics
 from receiver.batch import CROWD_SECONDS
+from receiver.hub import write_all
 from shared.wire import Command, NotPrimary, Wire
 
 if TYPE_CHECKING:
@@ -31,7 +35,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-    from shared.channels import Channel
+    from receiver.hub import Burst, Feed
     from shared.cluster import AnyPipelines
     from shared.log import Names
 
@@ -39,6 +43,7 @@ PROBE_SECONDS = 1.5
 SILENCE_SECONDS = 4.5  # three probes
 _GATHER_SECONDS = 0.005  # for the commands of a crowd to leave in one write
 _MAX_BACKOFF_SECONDS = 2.0
+_TOGETHER_BYTES = 16 * 1024  # of events of one channel, heard one after the other, in one system call
 
 logger = structlog.get_logger(__name__)
 
@@ -46,9 +51,10 @@ logger = structlog.get_logger(__name__)
 class Listener(Protocol):
     """Who is told what the subscription hears."""
 
-    def hear(self, channel: Channel, message: bytes) -> None: ...
-    def heard_all(self) -> None: ...
-    def confirmed(self, channel: Channel) -> None: ...
+    def hear(self, feed: Feed, message: bytes) -> None:
+        """What is not just the next event of that feed. Everything heard before has been written."""
+
+    def confirmed(self, feed: Feed) -> None: ...
     def hearing_changed(self) -> None: ...
 
 
@@ -65,7 +71,7 @@ class Subscription:
         self._listener = listener
         self._names = names
         self._probe = names.probe(f"{gateway}:{uuid.uuid4().hex}").encode()  # no other gateway's, ever
-        self._channels: dict[bytes, Channel] = {}  # what is wanted, by its name in Redis
+        self._feeds: dict[bytes, Feed] = {}  # what is wanted, by its channel's name in Redis
         self._unconfirmed: Counter[bytes] = Counter()  # commands sent, confirmations not yet come
         self._wire: Wire | None = None
         self._unsent: list[tuple[bytes, bytes]] = []  # command and channel
@@ -82,16 +88,16 @@ class Subscription:
         """A probe came through, and the last one not too long ago."""
         return self._hears
 
-    def subscribe(self, channel: Channel) -> None:
-        """Want a channel from now on; the listener is told when Redis has confirmed it."""
-        name = self._names.live(channel).encode()
-        self._channels[name] = channel
+    def subscribe(self, feed: Feed) -> None:
+        """Want its channel from now on; the listener is told when Redis has confirmed it."""
+        name = self._names.live(feed.channel).encode()
+        self._feeds[name] = feed
         self._send_subscribe(name)
 
-    def unsubscribe(self, channels: Iterable[Channel]) -> None:
-        for channel in channels:
-            name = self._names.live(channel).encode()
-            self._channels.pop(name, None)
+    def unsubscribe(self, feeds: Iterable[Feed]) -> None:
+        for feed in feeds:
+            name = self._names.live(feed.channel).encode()
+            self._feeds.pop(name, None)
             self._send(self._unsubscribe_command, name)
 
     async def run(self) -> None:
@@ -109,7 +115,7 @@ class Subscription:
 
     async def _run_once(self) -> None:
         self._lost = asyncio.get_running_loop().create_future()
-        self._wire = await Wire.open(self._redis, self._take, self._lose, self._listener.heard_all)
+        self._wire = await Wire.open(self._redis, self._take, self._lose)
         try:
             self._begin()
             async with asyncio.TaskGroup() as tasks:
@@ -126,7 +132,7 @@ class Subscription:
         self._unconfirmed.clear()
         self._unsent.clear()
         self._heard_at = asyncio.get_running_loop().time()
-        for name in (self._probe, *self._channels):
+        for name in (self._probe, *self._feeds):
             self._send_subscribe(name)
 
     async def _wait_until_silent(self) -> str:
@@ -194,22 +200,37 @@ class Subscription:
         if not self._lost.done():
             self._lost.set_result(why)
 
-    def _take(self, reply: Any) -> None:
-        try:
-            kind, name, value = reply
-        except (TypeError, ValueError):  # an error, or what Redis never sends here
-            self._take_refusal(reply)
-            return
-        if kind == b"message" or kind == b"smessage":
-            channel = self._channels.get(name)
-            if channel is not None:
-                self._listener.hear(channel, value)
-            elif name == self._probe:
-                self._take_probe()
-        elif kind in (b"subscribe", b"ssubscribe"):
-            self._take_confirmation(name)
-        elif kind == b"sunsubscribe":
-            self._take_end(name)
+    def _take(self, replies: list[Any]) -> None:
+        """All of one read."""
+        burst: Burst = []
+        feeds, before = self._feeds, None
+        for reply in replies:
+            try:
+                kind, name, value = reply
+            except (TypeError, ValueError):  # an error, or what Redis never sends here
+                self._take_refusal(reply)
+                continue
+            if kind == b"message" or kind == b"smessage":
+                feed = feeds.get(name)
+                if feed is None:
+                    if name == self._probe:
+                        self._take_probe()
+                    continue
+                frame = feed.take_next(value)
+                if frame is None:
+                    write_all(burst)  # what follows may write at once, and must not overtake
+                    burst, before = [], None
+                    self._listener.hear(feed, value)
+                elif feed is before and len(burst[-1][1]) < _TOGETHER_BYTES:
+                    burst[-1] = (feed.live, burst[-1][1] + frame)
+                else:
+                    burst.append((feed.live, frame))
+                    before = feed
+            elif kind in (b"subscribe", b"ssubscribe"):
+                self._take_confirmation(name)
+            elif kind == b"sunsubscribe":
+                self._take_end(name)
+        write_all(burst)
 
     def _take_refusal(self, reply: Any) -> None:
         self._lose(f"redis refuses: {reply}")
@@ -220,7 +241,7 @@ class Subscription:
     def _take_probe(self) -> None:
         self._heard_at = asyncio.get_running_loop().time()
         if not self._hears:
-            self._logger.info("redis is heard", channels=len(self._channels))
+            self._logger.info("redis is heard", channels=len(self._feeds))
         self._note_hearing(hears=True)
         self._told.clear()
 
@@ -233,5 +254,5 @@ class Subscription:
         del self._unconfirmed[name]
         if name == self._probe:
             self._confirmed.set()
-        elif name in self._channels:
-            self._listener.confirmed(self._channels[name])
+        elif name in self._feeds:
+            self._listener.confirmed(self._feeds[name])

@@ -114,6 +114,9 @@ _STATE = re.compile(
 )
 
 _NUMBER = re.compile(rb"0|[1-9][0-9]{0,15}")
+# How the live message of (epoch, seq) begins, up to and with the brace of its JSON. To compare with it tells
+# what `parse_live` would, in a fraction of the time, where one event is expected.
+LIVE_BEGINNING = b"%d %d {"
 _LIVE = re.compile(rb"([1-9][0-9]{0,15}) ([1-9][0-9]{0,15}) (?=\{)")
 _SEEN = re.compile(rb"seen ([1-9][0-9]{0,15}) (0|[1-9][0-9]{0,15})")
 
@@ -387,14 +390,6 @@ def _log_read(
         return LogRead(head, tuple(Entry(Place(head.epoch, int(id[:-2])), text) for id, (_, text) in entries))
     except ValueError:  # one of them is somebody else's
         return LogRead(None, ())
-
-
-def live_beginning(epoch: int, seq: int) -> bytes:
-    """How an event's live message begins, up to and with the brace of its JSON.
-
-    To compare with it tells what `parse_live` would, in a fraction of the time, where one event is expected.
-    """
-    return b"%d %d {" % (epoch, seq)
 
 
 def parse_live(message: bytes) -> Entry | Seen | None:

@@ -49,25 +49,23 @@ def accepted(replies: list[Any]) -> list[Any]:
 
 
 class Wire(asyncio.Protocol):
-    """One open connection. `on_reply` gets each reply, errors included, and `on_read` is called after those
-    of one read; `on_lost` is told once why it ended, unless `abort` ended it.
+    """One open connection. `on_replies` gets the replies of each read, errors included; `on_lost` is told
+    once why it ended, unless `abort` ended it.
     """
 
     def __init__(
         self,
         connection: AbstractConnection,
-        on_reply: Callable[[Any], None],
+        on_replies: Callable[[list[Any]], None],
         on_lost: Callable[[str], None],
-        on_read: Callable[[], None] | None = None,
     ) -> None:
         writer = connection._writer  # redis-py has no other way to its socket; test_wire.py pins it
         assert writer is not None
         self._connection = connection  # it would close the socket when it is collected
         self._transport = cast("asyncio.Transport", writer.transport)  # uvloop's are none by class
         self._reader = hiredis.Reader()
-        self._on_reply = on_reply
+        self._on_replies = on_replies
         self._on_lost = on_lost
-        self._on_read = on_read
         self._lost = False
         self._watching: asyncio.Task[None] | None = None
         self._transport.set_protocol(self)
@@ -76,15 +74,14 @@ class Wire(asyncio.Protocol):
     async def open(
         cls,
         redis: Redis,
-        on_reply: Callable[[Any], None],
+        on_replies: Callable[[list[Any]], None],
         on_lost: Callable[[str], None],
-        on_read: Callable[[], None] | None = None,
     ) -> Wire:
         """Raises redis-py's errors."""
         pool = redis.connection_pool
         connection = pool.make_connection()  # type: ignore[no-untyped-call]
         await connection.connect()
-        wire = cls(connection, on_reply, on_lost, on_read)
+        wire = cls(connection, on_replies, on_lost)
         if isinstance(pool, SentinelConnectionPool):
             wire._watch(pool)
         return wire
@@ -102,15 +99,19 @@ class Wire(asyncio.Protocol):
         self._connection._close()  # type: ignore[no-untyped-call] # for redis-py, too, it is closed now
 
     def data_received(self, data: bytes) -> None:
+        replies: list[Any] = []
+        broken = None
+        next_reply = self._reader.gets
         try:
             self._reader.feed(data)
-            while not self._lost and (reply := self._reader.gets()) is not False:
-                self._on_reply(reply)
+            while (reply := next_reply()) is not False:
+                replies.append(reply)
         except hiredis.HiredisError as error:
-            self._lose(f"not a reply: {error}")
-        finally:
-            if self._on_read is not None:
-                self._on_read()
+            broken = f"not a reply: {error}"
+        if replies and not self._lost:
+            self._on_replies(replies)
+        if broken:
+            self._lose(broken)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lose(f"connection closed: {exc}" if exc else "connection closed")
@@ -202,13 +203,14 @@ class Pipelines:
                 self._wire = await Wire.open(self._redis, self._take, self._lose)
             return self._wire
 
-    def _take(self, reply: Any) -> None:
-        count, replies, future = self._waiting[0]
-        replies.append(reply)
-        if len(replies) == count:
-            self._waiting.popleft()
-            if not future.done():
-                future.set_result(replies)
+    def _take(self, replies: list[Any]) -> None:
+        for reply in replies:
+            count, answered, future = self._waiting[0]
+            answered.append(reply)
+            if len(answered) == count:
+                self._waiting.popleft()
+                if not future.done():
+                    future.set_result(answered)
 
     def _lose(self, why: str) -> None:
         if self._wire is not None:

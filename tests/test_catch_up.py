@@ -105,10 +105,10 @@ class World:
 
     def deliver_live(self) -> None:
         messages, self._in_flight = self._in_flight, []
-        feed = self.hub.get(ALICE)
-        for message in messages:
-            if feed and not feed.hear(message):
-                self.repair.request(feed, "gap")
+        for feed in self.hub.feeds:
+            for message in messages:
+                if not feed.hear(message):
+                    self.repair.request(feed, "gap")
 
     def misbehave(self) -> None:
         fault = self.random.randrange(12)
@@ -199,17 +199,19 @@ class Browser:
         self.paused = False
 
     @property
-    def writer(self) -> Browser:
+    def socket(self) -> Browser:
         return self
 
-    def write(self, frame: bytes) -> None:
+    def send(self, frame: bytes) -> int:
         self.tell(frame[2:])
+        return len(frame)
 
-    def tell(self, text: bytes) -> None:
-        if text.startswith(b'{"seq":'):
-            self.seqs.append(msgspec.json.decode(text)["seq"])
-        else:
-            self.told.append(text)
+    def tell(self, *texts: bytes) -> None:
+        for text in texts:
+            if text.startswith(b'{"seq":'):
+                self.seqs.append(msgspec.json.decode(text)["seq"])
+            else:
+                self.told.append(text)
 
     async def wait_writable(self) -> None:
         await asyncio.sleep(0)

@@ -230,7 +230,7 @@ async def test_browser_that_is_found_slow_gets_nothing_of_the_burst_after_its_cl
 
 
 async def test_browser_that_stalls_with_little_to_read_is_closed_in_time(world: World) -> None:
-    while not world.connection.paused:
+    while not world.connection.behind:
         hand_over(world.connection, 1_000)
     world.tick(4)
     assert not world.connection.closed
@@ -250,6 +250,56 @@ async def test_browser_that_reads_again_stays(world: World) -> None:
     await asyncio.wait_for(waiting, 5)
     world.tick(60)
     assert not world.connection.closed
+
+
+async def test_what_the_kernel_takes_in_part_arrives_whole_and_in_order(world: World) -> None:
+    frames = [text_frame(letter * 100_000) for letter in (b"a", b"b")]
+    write_all([((world.connection,), frame) for frame in frames])
+    assert world.connection.paused
+    world.connection.tell(b"last")
+    for text in (b"a" * 100_000, b"b" * 100_000, b"last"):
+        assert (await world.browser.receive()).data == text
+
+
+async def test_browser_for_which_little_waits_is_not_called_slow(world: World) -> None:
+    """Its line may be busy; what it sends meanwhile is answered as ever."""
+    while not world.connection.paused:
+        hand_over(world.connection, 1_000)
+    for _ in range(10):
+        world.connection.heard = True
+        world.tick(60)
+    world.browser.protocol.send_ping(b"still here")
+    await world.browser.flush()
+    while (frame := await world.browser.receive()).opcode is not Opcode.PONG:
+        pass
+    assert frame.data == b"still here"
+    await await_until(lambda: not world.connection.paused)
+    assert not world.connection.closed
+
+
+async def test_time_in_which_little_waited_does_not_count_as_stalled(world: World) -> None:
+    while not world.connection.paused:
+        hand_over(world.connection, 1_000)
+    world.tick(60)
+    while not world.connection.behind:
+        hand_over(world.connection, 1_000)
+    world.connection.heard = True
+    world.tick(64)
+    assert not world.connection.closed
+    world.connection.heard = True
+    world.tick(66)
+    assert world.connection.reason == (4408, "too slow")
+
+
+async def test_browser_that_is_gone_without_a_word_ends_by_what_is_sent_to_it(world: World) -> None:
+    file = world.connection.socket.fileno()
+    assert file == world.connection.writer.get_extra_info("socket").fileno()
+    world.browser.socket.close()
+    hand_over(world.connection)
+    hand_over(world.connection)
+    await await_until(lambda: bool(world.listener.ends))
+    assert world.connection.socket.fileno() == -1  # or it would close another connection's file one day
+    assert world.listener.ends == [(1006, "")]
 
 
 async def test_too_many_frames_are_refused(world: World) -> None:
@@ -305,7 +355,7 @@ async def test_bytes_of_a_message_that_look_like_a_pong_are_the_messages(world: 
 
 
 async def test_pings_of_one_that_does_not_read_pile_up_nowhere(world: World) -> None:
-    while not world.connection.paused:
+    while not world.connection.behind:
         hand_over(world.connection, 1_000)
     world.browser.protocol.send_ping(b"x" * 125)
     await world.browser.flush()

@@ -85,13 +85,16 @@ async def test_seen_that_a_stranger_publishes_hides_no_event_to_come(
         await another.wait_seqs([2])
 
 
-async def test_what_is_heard_in_one_read_leaves_in_its_order(gateway: RunningGateway) -> None:
+async def test_what_is_heard_in_one_read_leaves_in_its_order(
+    gateway: RunningGateway, sender: RunningSender
+) -> None:
     """Events wait until all of the read was looked at; what is told meanwhile must not overtake them."""
-    alice = customer_channel("alice")
+    subscription = gateway.gateway.subscription
+    assert isinstance(subscription, Subscription)
+    alice = sender.names.live(customer_channel("alice")).encode()
     async with gateway.connected() as browser:
-        for message in (b'1 1 {"seq":1}', b'1 2 {"seq":2}', b"seen 1 2", b'1 3 {"seq":3}'):
-            gateway.gateway.hear(alice, message)
-        gateway.gateway.heard_all()
+        messages = (b'1 1 {"seq":1}', b'1 2 {"seq":2}', b"seen 1 2", b'1 3 {"seq":3}')
+        subscription._take([[b"message", alice, message] for message in messages])
         await browser.wait_seqs([1, 2, 3])
         assert browser.types == ["orderbell.hello", "event", "event", "orderbell.seen", "event"]
 

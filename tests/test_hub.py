@@ -5,7 +5,7 @@ import prometheus_client
 import pytest
 
 from receiver.hub import Feed, Hub, write_all
-from shared.channels import Channel, customer_channel
+from shared.channels import customer_channel
 from shared.cursors import Place
 from shared.log import Entry
 
@@ -21,12 +21,16 @@ class Recorder:
         self.told: list[bytes] = []
 
     @property
-    def writer(self) -> Recorder:
+    def socket(self) -> Recorder:
         return self
 
     @property
     def seqs(self) -> list[int]:
         return [msgspec.json.decode(frame[2:])["seq"] for frame in self.frames]
+
+    def send(self, frame: bytes) -> int:
+        self.write(frame)
+        return len(frame)
 
     def write(self, frame: bytes) -> None:
         self.frames.append(frame)
@@ -210,8 +214,8 @@ class Commands:
     """What a hub asks of its subscription."""
 
     def __init__(self) -> None:
-        self.subscribed: list[Channel] = []
-        self.unsubscribed: list[Channel] = []
+        self.subscribed: list[Feed] = []
+        self.unsubscribed: list[Feed] = []
         self.hub = Hub(self.subscribed.append, self.unsubscribed.extend)
 
 
@@ -219,7 +223,7 @@ def test_channel_is_subscribed_by_its_first_member_alone() -> None:
     commands = Commands()
     first, second = commands.hub.enter(ALICE), commands.hub.enter(ALICE)
     assert first is second
-    assert commands.subscribed == [ALICE]
+    assert commands.subscribed == [first]
 
 
 def test_channel_is_left_after_its_last_member() -> None:
@@ -233,7 +237,7 @@ def test_channel_is_left_after_its_last_member() -> None:
     assert (commands.unsubscribed, feed.live) == ([], (other,))
     commands.hub.leave(feed, other)
     commands.hub.drop_empty()
-    assert (commands.unsubscribed, len(commands.hub)) == ([ALICE], 0)
+    assert (commands.unsubscribed, len(commands.hub)) == ([feed], 0)
 
 
 def test_page_that_reloads_finds_its_feed_in_place() -> None:
@@ -243,4 +247,4 @@ def test_page_that_reloads_finds_its_feed_in_place() -> None:
     commands.hub.leave(feed, Recorder())
     assert commands.hub.enter(ALICE) is feed
     commands.hub.drop_empty()
-    assert (commands.subscribed, commands.unsubscribed) == ([ALICE], [])
+    assert (commands.subscribed, commands.unsubscribed) == ([feed], [])

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from receiver import subscription
+from receiver.hub import Feed
 from receiver.shards import Shards, subscription_to
-from shared.channels import Channel, customer_channel
+from shared.channels import customer_channel
 from shared.cluster import Cluster, ClusterPipelines, connect, slot_of_key
 from shared.log import Names
 from tests.redis_servers import ClusterServers, binaries
@@ -20,23 +21,21 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
-ALICE = customer_channel("alice")
+ALICE = Feed(customer_channel("alice"))
 SLOT = slot_of_key(b"{customer:alice}")  # the first primary's, at the beginning
 
 
 class Listener:
     def __init__(self) -> None:
-        self.messages: list[tuple[Channel, bytes]] = []
-        self.confirmations: list[Channel] = []
+        self.messages: list[tuple[Feed, bytes]] = []
+        self.confirmations: list[Feed] = []
         self.changes = 0
 
-    def hear(self, channel: Channel, message: bytes) -> None:
-        self.messages.append((channel, message))
+    def hear(self, feed: Feed, message: bytes) -> None:
+        self.messages.append((feed, message))
 
-    def heard_all(self) -> None: ...
-
-    def confirmed(self, channel: Channel) -> None:
-        self.confirmations.append(channel)
+    def confirmed(self, feed: Feed) -> None:
+        self.confirmations.append(feed)
 
     def hearing_changed(self) -> None:
         self.changes += 1
@@ -55,16 +54,18 @@ class World:
         assert isinstance(found, Shards)
         self.shards = found
 
-    async def publish(self, channel: Channel, message: bytes) -> None:
-        await self.pipelines.execute([("SPUBLISH", self.names.live(channel), message)])
+    async def publish(self, feed: Feed, message: bytes) -> None:
+        await self.pipelines.execute([("SPUBLISH", self.names.live(feed.channel), message)])
 
     async def wait_confirmations(self, count: int) -> None:
         """So many, and all of them Alice's."""
         await await_until(lambda: self.listener.confirmations == [ALICE] * count)
 
-    def heard_at(self, channel: Channel) -> list[int]:
-        """The subscribers of a channel at each node."""
-        return [reply[1] for reply in self.servers.ask_all("PUBSUB", "SHARDNUMSUB", self.names.live(channel))]
+    def heard_at(self, feed: Feed) -> list[int]:
+        """The subscribers of its channel at each node."""
+        return [
+            reply[1] for reply in self.servers.ask_all("PUBSUB", "SHARDNUMSUB", self.names.live(feed.channel))
+        ]
 
     def connections(self) -> set[bytes]:
         """Of subscriptions, at the primaries."""
@@ -96,18 +97,18 @@ async def world(servers: ClusterServers, key_prefix: str, anyio_backend: object)
 
 
 async def test_channel_is_subscribed_at_its_node_and_costs_no_other(world: World) -> None:
-    channels = [customer_channel(str(n)) for n in range(40)]
-    for channel in channels:
-        world.shards.subscribe(channel)
+    feeds = [Feed(customer_channel(str(n))) for n in range(40)]
+    for feed in feeds:
+        world.shards.subscribe(feed)
     await await_until(lambda: len(world.listener.confirmations) == 40)
-    assert sorted(world.listener.confirmations) == sorted(channels)
-    where = [world.heard_at(channel) for channel in channels]
+    assert set(world.listener.confirmations) == set(feeds)
+    where = [world.heard_at(feed) for feed in feeds]
     assert all(sorted(counts) == [0, 0, 0, 1] for counts in where)
     assert {counts.index(1) for counts in where} == {0, 1, 2}
-    for channel in channels:
-        await world.publish(channel, channel.encode())
+    for feed in feeds:
+        await world.publish(feed, feed.channel.encode())
     await await_until(lambda: len(world.listener.messages) == 40)
-    assert sorted(world.listener.messages) == sorted((channel, channel.encode()) for channel in channels)
+    assert set(world.listener.messages) == {(feed, feed.channel.encode()) for feed in feeds}
 
 
 async def test_channel_that_was_left_is_heard_no_more(world: World) -> None:

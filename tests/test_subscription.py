@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from receiver.frames import text_frame
+from receiver.hub import Feed
 from receiver.subscription import SILENCE_SECONDS, Subscription
-from shared.channels import Channel, customer_channel
+from shared.channels import customer_channel
+from shared.cursors import Place
 from shared.log import Names
 from shared.redis import connect
 from shared.wire import Pipelines
@@ -23,25 +26,21 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
-ALICE, BOB = customer_channel("alice"), customer_channel("bob")
+ALICE, BOB = Feed(customer_channel("alice")), Feed(customer_channel("bob"))
 NAMES = Names("ob-test")
 
 
 class Listener:
     def __init__(self) -> None:
-        self.messages: list[tuple[Channel, bytes]] = []
-        self.confirmations: list[Channel] = []
+        self.messages: list[tuple[Feed, bytes]] = []
+        self.confirmations: list[Feed] = []
         self.changes = 0
-        self.heard: list[tuple[Channel, bytes]] = []  # of whole reads
 
-    def hear(self, channel: Channel, message: bytes) -> None:
-        self.messages.append((channel, message))
+    def hear(self, feed: Feed, message: bytes) -> None:
+        self.messages.append((feed, message))
 
-    def heard_all(self) -> None:
-        self.heard = list(self.messages)
-
-    def confirmed(self, channel: Channel) -> None:
-        self.confirmations.append(channel)
+    def confirmed(self, feed: Feed) -> None:
+        self.confirmations.append(feed)
 
     def hearing_changed(self) -> None:
         self.changes += 1
@@ -53,8 +52,8 @@ class World:
         self.listener = Listener()
         self.subscription = Subscription(redis, pipelines, NAMES, self.listener, gateway="test")
 
-    async def publish(self, channel: Channel, message: bytes) -> None:
-        await self.redis.publish(NAMES.live(channel), message)
+    async def publish(self, feed: Feed, message: bytes) -> None:
+        await self.redis.publish(NAMES.live(feed.channel), message)
 
 
 @pytest.fixture
@@ -75,7 +74,58 @@ async def test_messages_of_subscribed_channels_are_heard_and_no_others(world: Wo
     await world.publish(ALICE, b"one")
     await world.publish(ALICE, b"two")
     await await_until(lambda: world.listener.messages == [(ALICE, b"one"), (ALICE, b"two")])
-    assert world.listener.heard == world.listener.messages
+
+
+class Frames:
+    """A subscriber that remembers what each system call would take."""
+
+    paused = False
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+
+    @property
+    def socket(self) -> Frames:
+        return self
+
+    def send(self, data: bytes) -> int:
+        self.sent.append(data)
+        return len(data)
+
+    def write(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    def tell(self, text: bytes) -> None:
+        raise NotImplementedError
+
+
+def live_in(world: World, channel: str, subscriber: Frames) -> bytes:
+    """The subscriber is live in that channel's feed, at 1.0; the name of the channel in Redis."""
+    feed = Feed(customer_channel(channel))
+    feed.establish(Place(1, 0))
+    feed.join(subscriber)
+    world.subscription.subscribe(feed)
+    return NAMES.live(feed.channel).encode()
+
+
+async def test_events_of_one_customer_in_one_read_leave_in_one_system_call(world: World) -> None:
+    one, other = Frames(), Frames()
+    of_one, of_other = live_in(world, "one", one), live_in(world, "other", other)
+    world.subscription._take([[b"message", of_one, b"1 %d {}" % seq] for seq in (1, 2, 3)])
+    world.subscription._take(
+        [[b"message", name, b"1 %d {}" % seq] for name, seq in ((of_other, 1), (of_one, 4))]
+    )
+    assert (one.sent, other.sent) == ([text_frame(b"{}") * 3, text_frame(b"{}")], [text_frame(b"{}")])
+
+
+async def test_so_many_events_of_one_customer_that_one_call_would_take_long_leave_in_some(
+    world: World,
+) -> None:
+    subscriber, text = Frames(), b"{%b}" % (b"x" * 6_000)
+    name = live_in(world, "one", subscriber)
+    world.subscription._take([[b"message", name, b"1 %d %b" % (seq, text)] for seq in range(1, 11)])
+    assert b"".join(subscriber.sent) == text_frame(text) * 10
+    assert [len(sent) // len(text) for sent in subscriber.sent] == [3, 3, 3, 1]
 
 
 async def test_channel_left_and_wanted_again_is_confirmed_by_its_last_command(world: World) -> None:
@@ -92,16 +142,16 @@ async def test_channel_left_and_wanted_again_is_confirmed_by_its_last_command(wo
 async def test_10000_channels_are_subscribed_again_after_a_restart(
     world: World, redis_server: EmbeddedServer
 ) -> None:
-    channels = [customer_channel(str(n)) for n in range(10_000)]
-    for channel in channels:
-        world.subscription.subscribe(channel)
+    feeds = [Feed(customer_channel(str(n))) for n in range(10_000)]
+    for feed in feeds:
+        world.subscription.subscribe(feed)
     await await_until(lambda: len(world.listener.confirmations) == 10_000)
     world.listener.confirmations.clear()
     redis_server.kill()
     await await_until(lambda: not world.subscription.hears)
     redis_server.start()
     await await_until(lambda: len(world.listener.confirmations) == 10_000)
-    assert set(world.listener.confirmations) == set(channels)
+    assert set(world.listener.confirmations) == set(feeds)
 
 
 async def test_cut_connection_is_noticed_and_confirmed_again(world: World) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from receiver.gateway import Gateway
-    from shared.channels import Channel
     from shared.embedded import EmbeddedServer
     from tests.chaos.proxy import Proxy
     from tests.failures.conftest import World
@@ -50,19 +49,14 @@ def drop_live(gateway: Gateway, seq: int) -> None:
     """The gateway does not hear of that event, and its connection tells it nothing."""
     subscription = gateway.subscription
     assert isinstance(subscription, Subscription)
-    hear = subscription._listener.hear
 
-    class Deaf:
-        confirmed = staticmethod(gateway.confirmed)
-        heard_all = staticmethod(gateway.heard_all)
-        hearing_changed = staticmethod(gateway.hearing_changed)
+    assert subscription._wire is not None
+    take = subscription._wire._on_replies
 
-        @staticmethod
-        def hear(channel: Channel, message: bytes) -> None:
-            if not message.startswith(b"1 %d " % seq):
-                hear(channel, message)
+    def take_others(replies: list[Any]) -> None:
+        take([reply for reply in replies if not bytes(reply[2]).startswith(b"1 %d " % seq)])
 
-    subscription._listener = Deaf()
+    subscription._wire._on_replies = take_others
 
 
 async def gap_is_filled(world: World) -> None:

@@ -83,10 +83,9 @@ def resubscription_catch_up(patch: Patch) -> None:
 
     confirmed = Gateway.confirmed
 
-    def confirmed_first(self: Gateway, channel: Any) -> None:
-        feed = self.hub.get(channel)
-        if feed is not None and feed.place is None:
-            confirmed(self, channel)
+    def confirmed_first(self: Gateway, feed: Any) -> None:
+        if feed.place is None:
+            confirmed(self, feed)
 
     patch(Gateway, "confirmed", confirmed_first)
     position_check(patch)  # it would mend it, a little later
