@@ -195,6 +195,7 @@ class Browser:
         self.start = place
         self.seqs: list[int] = []
         self.told: list[bytes] = []
+        self.writes: list[int] = []  # how many texts each had
         self.closed = False
         self.paused = False
 
@@ -207,6 +208,7 @@ class Browser:
         return len(frame)
 
     def tell(self, *texts: bytes) -> None:
+        self.writes.append(len(texts))
         for text in texts:
             if text.startswith(b'{"seq":'):
                 self.seqs.append(msgspec.json.decode(text)["seq"])
@@ -287,6 +289,19 @@ async def test_40_catch_up_has_no_gap_and_no_repeat(seed: int, running: list[asy
     for browser in browsers:
         assert browser.seqs == list(range(browser.start.seq + 1, world.database + 1))
         assert browser.told == []
+
+
+async def test_what_a_connection_missed_leaves_in_as_few_writes_as_its_size_allows(
+    running: list[asyncio.Task[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catch_up, "_PIECE_BYTES", 4 * len(entries([1])[0].text))
+    world = World(0)
+    world.database = world.head = 9
+    world.log = list(range(1, 10))
+    feed = await start(world, running)
+    browser = Browser(Place(1, 0))
+    await world.catch_up.join(browser.as_connection(), feed, browser.start)
+    assert (browser.seqs, browser.writes) == (list(range(1, 10)), [4, 4, 1])
 
 
 async def test_cursor_of_another_epoch_gets_a_reset_and_goes_on(running: list[asyncio.Task[None]]) -> None:

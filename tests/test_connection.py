@@ -261,6 +261,18 @@ async def test_what_the_kernel_takes_in_part_arrives_whole_and_in_order(world: W
         assert (await world.browser.receive()).data == text
 
 
+async def test_nothing_overtakes_what_waits_though_the_kernel_has_room_again(world: World) -> None:
+    sent = 0
+    while not world.connection.paused:
+        write_all([((world.connection,), text_frame(b"%06d" % sent * 100))])
+        sent += 1
+    world.browser.protocol.receive_data(world.browser.socket.recv(8_000))  # the loop has not run since
+    for number in range(sent, sent + 10):
+        write_all([((world.connection,), text_frame(b"%06d" % number * 100))])
+    for number in range(sent + 10):
+        assert (await world.browser.receive()).data == b"%06d" % number * 100
+
+
 async def test_browser_for_which_little_waits_is_not_called_slow(world: World) -> None:
     """Its line may be busy; what it sends meanwhile is answered as ever."""
     while not world.connection.paused:
