@@ -263,7 +263,7 @@ async def test_what_the_kernel_takes_in_part_arrives_whole_and_in_order(world: W
 
 async def test_nothing_overtakes_what_waits_though_the_kernel_has_room_again(world: World) -> None:
     sent = 0
-    while not world.connection.paused:
+    while world.connection.writer.get_write_buffer_size() == 0:
         write_all([((world.connection,), text_frame(b"%06d" % sent * 100))])
         sent += 1
     world.browser.protocol.receive_data(world.browser.socket.recv(8_000))  # the loop has not run since
