@@ -12,12 +12,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import defaultdict
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from bench.contenders import Contender, Event
 from bench.load import running_load
-from bench.table import Table, median
+from bench.table import Table, median, median_ratio
 from bench.usage import Usage
 
 if TYPE_CHECKING:
@@ -153,24 +154,27 @@ async def run(run: Run) -> Table:
         "fan-out",
         f"Processor time of the gateways, µs a delivery, {SOCKETS:,} sockets",
         ["gateway", *(f"{row.name} {what}".strip() for row in ROWS for what in ("", "÷ floor", "Redis"))],
-        ["Medians of the rounds; user and system time. Redis: the same of the Redis server."],
+        [
+            "Medians of the rounds, and of their ratios to the floor of the same round; user and system time."
+            " Redis: the same of the Redis server."
+        ],
     )
-    floors: list[float] = []
+    rounds: defaultdict[tuple[str, Row], list[Round]] = defaultdict(list)
+    for row in ROWS:
+        for make in run.turns(f"fan-out, {row.name}"):
+            one = await measure(run, make, row)
+            rounds[make.name, row].append(one)
+            table.rounds.append(asdict(one))
+    floor = run.contenders[0].name
     for make in run.contenders:
         values: list[str | float | None] = [make.name]
-        for column, row in enumerate(ROWS):
-            rounds = []
-            for n in range(run.rounds):
-                run.progress(f"fan-out: {make.name}, {row.name}, round {n + 1} of {run.rounds}")
-                rounds.append(await measure(run, make, row))
-            table.rounds += [asdict(one) for one in rounds]
-            cost = median([one.microseconds for one in rounds])
-            if make is run.contenders[0]:
-                floors.append(cost)
+        for row in ROWS:
+            mine, floors = rounds[make.name, row], rounds[floor, row]
+            costs = [one.microseconds for one in mine]
             values += [
-                cost,
-                cost / floors[column],
-                median([1e6 * r.redis_cpu / r.deliveries for r in rounds]),
+                median(costs),
+                median_ratio(costs, [one.microseconds for one in floors]),
+                median([1e6 * one.redis_cpu / one.deliveries for one in mine]),
             ]
         table.add(*values)
     return table

@@ -6,20 +6,22 @@ published into Redis, beside the floor and the peers; and for Orderbell also the
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from bench.contenders import Orderbell
 from bench.fan_out import SOCKETS, Row, measure, to_one
-from bench.table import Table, median
+from bench.table import Table, median, median_ratio
 
 if TYPE_CHECKING:
-    from bench.contenders import Contender
+    from bench.fan_out import Round
     from bench.run import Run
 
 RATE = 2_000  # events a second
 _BATCH = 20
+_FROM_THE_POST = "Orderbell, from the POST"
 
 _ROW = Row(
     "2,000 a second",
@@ -37,32 +39,26 @@ async def run(run: Run) -> Table:
         ["gateway", "p50 ms", "p99 ms", "p99 ÷ floor", "max ms", "gateway CPU %"],
         [
             f"{_BATCH} events every {1000 * _BATCH / RATE:.0f} ms, each to another customer; from publishing"
-            " into Redis to the frame at the client. Medians of the rounds.",
+            " into Redis to the frame at the client. Medians of the rounds, and of their ratios.",
             "From the POST: the same events in batches to the sender, so with the commit and the relay.",
         ],
     )
-    floor = 0.0
-    for make in run.contenders:
-        floor = await _add(run, table, make, make.name, _ROW, floor)
-    await _add(run, table, Orderbell, "Orderbell, from the POST", replace(_ROW, to_redis=False), floor)
+    rounds: defaultdict[str, list[Round]] = defaultdict(list)
+    for make in run.turns("latency"):
+        rounds[make.name].append(await measure(run, make, _ROW))
+    for number in range(1, run.rounds + 1):
+        run.progress(f"latency: {_FROM_THE_POST}, round {number} of {run.rounds}")
+        rounds[_FROM_THE_POST].append(await measure(run, Orderbell, replace(_ROW, to_redis=False)))
+    floors = [one.p99_ms for one in rounds[run.contenders[0].name]]
+    for name, mine in rounds.items():
+        table.rounds += [asdict(one) for one in mine]
+        p99s = [one.p99_ms for one in mine]
+        table.add(
+            name,
+            median([one.p50_ms for one in mine]),
+            median(p99s),
+            median_ratio(p99s, floors),
+            max(one.max_ms for one in mine),
+            median([100 * one.gateway_cpu / one.seconds for one in mine]),
+        )
     return table
-
-
-async def _add(run: Run, table: Table, make: type[Contender], name: str, row: Row, floor: float) -> float:
-    """The floor's p99: that of the first."""
-    rounds = []
-    for n in range(run.rounds):
-        run.progress(f"latency: {name}, round {n + 1} of {run.rounds}")
-        rounds.append(await measure(run, make, row))
-    table.rounds += [asdict(one) for one in rounds]
-    p99 = median([one.p99_ms for one in rounds])
-    floor = floor or p99
-    table.add(
-        name,
-        median([one.p50_ms for one in rounds]),
-        p99,
-        p99 / floor,
-        max(one.max_ms for one in rounds),
-        median([100 * one.gateway_cpu / one.seconds for one in rounds]),
-    )
-    return floor

@@ -35,6 +35,17 @@ class Run:
     def progress(self, text: str) -> None:
         print(f"[{time.monotonic() - self._started:7.1f} s] {text}", file=sys.stderr, flush=True)
 
+    def turns(self, what: str) -> Iterator[type[Contender]]:
+        """Each contender once a round, the floor first.
+
+        Whether a machine that others use, too, is fast or slow changes within minutes: in each round it is
+        nearly the same for all.
+        """
+        for number in range(1, self.rounds + 1):
+            for make in self.contenders:
+                self.progress(f"{what}: {make.name}, round {number} of {self.rounds}")
+                yield make
+
     def new_directory(self, name: str) -> Path:
         """A path that does not exist yet."""
         return self.directory / f"{name}-{next(self._numbers)}"

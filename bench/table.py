@@ -75,6 +75,11 @@ def median(values: Sequence[float]) -> float:
     return statistics.median(values)
 
 
+def median_ratio(values: Sequence[float], others: Sequence[float]) -> float:
+    """Of each round's value to the other's in the same round."""
+    return median([value / other for value, other in zip(values, others, strict=True)])
+
+
 def percentile(values: Sequence[float], fraction: float) -> float:
     """The smallest value that at least this fraction of all do not exceed."""
     ordered = sorted(values)

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bench.contenders import Event, RedisPublisher, payload
+from bench.contenders import Event, Floor, Orderbell, RedisPublisher, payload
 from bench.load import LoadFailed, compile_native, line, running_load
+from bench.run import Run
 from bench.stack import start_server
-from bench.table import Table, percentile
+from bench.table import Table, median_ratio, percentile
 from shared.embedded import free_port
 
 if TYPE_CHECKING:
@@ -49,6 +50,16 @@ def test_table_is_written_for_people_and_for_programs(tmp_path: Path) -> None:
     assert "| none |     – |" in text
     assert "processor two cores" in text
     assert json.loads((tmp_path / "name.json").read_text())["rows"] == [["one", 1234.5], ["none", None]]
+
+
+def test_ratio_is_the_median_of_each_rounds_own() -> None:
+    """The machine was twice as slow in the second round, and the floor slow by chance in the third."""
+    assert median_ratio([15.0, 30.0, 15.0], [10.0, 20.0, 14.0]) == 1.5
+
+
+def test_each_round_measures_the_floor_and_then_the_others(tmp_path: Path) -> None:
+    run = Run(tmp_path, tmp_path, tmp_path, 0, rounds=2, seconds=1, contenders=[Floor, Orderbell])
+    assert list(run.turns("part")) == [Floor, Orderbell, Floor, Orderbell]
 
 
 @pytest.fixture
