@@ -187,7 +187,8 @@ class Handshake(asyncio.Protocol):
 
 class Held:
     """A transport in whose place the first bytes wait for those that follow: one system call and one segment
-    less for each who connects. For `HOLD_SECONDS` at most, then they leave alone.
+    less for each who connects. For `HOLD_SECONDS` at most, then they leave alone. Who sends past a transport
+    must have written through it before: a connection is in no feed until it was told hello.
     """
 
     __slots__ = ("_first", "_protocol", "_timer", "_transport")

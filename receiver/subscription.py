@@ -203,6 +203,13 @@ class Subscription:
     def _take(self, replies: list[Any]) -> None:
         """All of one read."""
         burst: Burst = []
+        try:
+            self._take_each(replies, burst)
+        finally:  # their feeds have gone on to them: whatever failed behind them, they must leave
+            write_all(burst)
+
+    def _take_each(self, replies: list[Any], burst: Burst) -> None:
+        """Leaves in the burst what is to be written. One loop: a call more for each costs a delivery dear."""
         feeds, before = self._feeds, None
         for reply in replies:
             try:
@@ -218,8 +225,9 @@ class Subscription:
                     continue
                 frame = feed.take_next(value)
                 if frame is None:
-                    write_all(burst)  # what follows may write at once, and must not overtake
-                    burst, before = [], None
+                    leaving, before = burst.copy(), None
+                    burst.clear()
+                    write_all(leaving)  # what follows may write at once, and must not overtake
                     self._listener.hear(feed, value)
                 elif feed is before and len(burst[-1][1]) < _TOGETHER_BYTES:
                     burst[-1] = (feed.live, burst[-1][1] + frame)
@@ -230,7 +238,6 @@ class Subscription:
                 self._take_confirmation(name)
             elif kind == b"sunsubscribe":
                 self._take_end(name)
-        write_all(burst)
 
     def _take_refusal(self, reply: Any) -> None:
         self._lose(f"redis refuses: {reply}")

@@ -294,7 +294,7 @@ async def test_40_catch_up_has_no_gap_and_no_repeat(seed: int, running: list[asy
 async def test_what_a_connection_missed_leaves_in_as_few_writes_as_its_size_allows(
     running: list[asyncio.Task[None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(catch_up, "_PIECE_BYTES", 4 * len(entries([1])[0].text))
+    monkeypatch.setattr(catch_up, "_PIECE_BYTES", 4 * len(entries([1])[0].text))  # four events are enough
     world = World(0)
     world.database = world.head = 9
     world.log = list(range(1, 10))

@@ -111,7 +111,7 @@ async def test_loss_and_return_of_redis_each_begin_a_round_of_the_repair_at_once
         rounds.append(subscription.hears)
         await turn()
 
-    monkeypatch.setattr(gateway.gateway._repair, "_turn", noted_turn)
+    monkeypatch.setattr(gateway.gateway._repair, "_turn", noted_turn)  # its own, which is then run
     assert isinstance(subscription, Subscription)
     monkeypatch.setattr(subscription, "_take_probe", lambda: None)  # a probe would say that all is well
     subscription._note_hearing(hears=False)

@@ -93,10 +93,10 @@ class Frames:
         return len(data)
 
     def write(self, data: bytes) -> None:
-        raise NotImplementedError
+        pytest.fail("nothing waits: all goes by the socket")
 
     def tell(self, text: bytes) -> None:
-        raise NotImplementedError
+        pytest.fail("nobody but the hub has anything to say")
 
 
 def live_in(world: World, channel: str, subscriber: Frames) -> bytes:
@@ -116,6 +116,22 @@ async def test_events_of_one_customer_in_one_read_leave_in_one_system_call(world
         [[b"message", name, b"1 %d {}" % seq] for name, seq in ((of_other, 1), (of_one, 4))]
     )
     assert (one.sent, other.sent) == ([text_frame(b"{}") * 3, text_frame(b"{}")], [text_frame(b"{}")])
+
+
+async def test_events_leave_whatever_fails_behind_them_in_the_same_read(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their feeds have gone on to them, so nobody would hand them over later."""
+    subscriber = Frames()
+    name = live_in(world, "one", subscriber)
+
+    def fail(name: bytes) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(world.subscription, "_take_confirmation", fail)  # stands for any defect
+    with pytest.raises(ZeroDivisionError):
+        world.subscription._take([[b"message", name, b"1 1 {}"], [b"subscribe", name, 1]])
+    assert subscriber.sent == [text_frame(b"{}")]
 
 
 async def test_so_many_events_of_one_customer_that_one_call_would_take_long_leave_in_some(
