@@ -29,7 +29,7 @@ from receiver.batch import Batch
 from receiver.history import MAX_CHANNELS, Found, HistoryRefused, HistoryUnavailable
 from shared.channels import is_private
 from shared.cursors import Cursor, Place
-from shared.log import Generation, Known
+from shared.log import Generation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from receiver.history import History
     from receiver.hub import Feed
     from shared.channels import Channel
-    from shared.log import Entry, LogRead, LogReader
+    from shared.log import Entry, Known, LogRead, LogReader
 
 LOG_EVENTS = 200  # of one channel, in one look at its log
 _LOG_CHANNELS = 200  # in one pipeline
@@ -51,8 +51,6 @@ _NEWEST_SECONDS = 1.0  # for the sender to say what is newest: the regular check
 # a fraction of what the crowd takes anyway. An HTTP request costs ten times what a pipeline does.
 _GATHER_SECONDS = 0.005
 _GATHER_HISTORY_SECONDS = 0.05
-
-_NOTHING_KNOWN = Known(None, None)
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -130,8 +128,10 @@ class CatchUp:
 
     async def establish(self, feeds: Sequence[Feed]) -> None:
         """Give feeds their first places. Raises `Unavailable` where some got none."""
-        unknown = []
-        for feed, (head, seen) in zip(feeds, await self._ask_known(feeds), strict=True):
+        answers = await self._ask_known(feeds)
+        unknown = list(feeds[len(answers) :])
+        for feed, (head, seen) in zip(feeds, answers, strict=False):
+            feed.headless = head is None
             if head is None or head.epoch < self.epoch or (seen is not None and seen > head):
                 unknown.append(feed)
             else:
@@ -154,7 +154,7 @@ class CatchUp:
             raise Unavailable(str(refusal))
 
     async def _ask_known(self, feeds: Sequence[Feed]) -> list[Known]:
-        """What Redis knows of their channels: nothing where it is not there to be asked."""
+        """What Redis knows of their channels, in order; of fewer, or none, where it can't be asked."""
         known: list[Known] = []
         try:
             while len(known) < len(feeds) and self._hears() and not self.behind:
@@ -162,7 +162,7 @@ class CatchUp:
                 known += await self._log.known([feed.channel for feed in some])
         except (RedisError, OSError, TimeoutError):
             pass  # the history is asked
-        return known + [_NOTHING_KNOWN] * (len(feeds) - len(known))
+        return known
 
     async def start(self, feed: Feed, cursor: Place | None) -> Place:
         """Where a connection starts in a feed that is established. Raises `Unavailable`."""

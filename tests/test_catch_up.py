@@ -693,6 +693,34 @@ async def test_crowds_first_places_are_asked_for_together(running: list[asyncio.
     assert asked == [200, 200, 50]
 
 
+async def test_history_is_asked_once_for_a_channel_that_redis_knows_nothing_of(
+    running: list[asyncio.Task[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nearly all of a crowd's are such: what was published to them has long gone from Redis."""
+    monkeypatch.setattr(repair, "CHECK_SECONDS", 0.01)
+    world = World(0)
+    world.database = 5
+    asked: list[object] = []
+
+    class Counting(WorldHistory):
+        async def read(self, of: Sequence[Channel | Cursor], *, limit: int = 3) -> list[Found]:
+            asked.extend(of)
+            return await super().read(of, limit=limit)
+
+    world.catch_up = CatchUp(WorldLog(world), Counting(world), lambda: True)
+    world.repair = Repair(world.hub, world.catch_up, WorldLog(world), lambda: True)
+    running += [asyncio.create_task(world.catch_up.run()), asyncio.create_task(world.repair.run())]
+    await asyncio.sleep(0)
+    feed = world.hub.enter(ALICE)
+    world.repair.request(feed, "subscribed")
+    await await_until(lambda: feed.place == Place(1, 5))
+    looks = world.looks
+    await await_until(lambda: world.looks > looks + 3)
+    assert asked == [ALICE]
+    world.database, world.log, world.head = 6, [6], 6  # what was heard of it was lost
+    await await_until(lambda: feed.place == Place(1, 6))
+
+
 @pytest.mark.parametrize("established", [True, False])
 async def test_seen_place_beyond_the_head_is_left_to_the_history_to_judge(
     running: list[asyncio.Task[None]], *, established: bool
