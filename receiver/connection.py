@@ -76,7 +76,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self.writer: asyncio.Transport
-        self.socket: socket.socket  # the transport's own; for the hub to send by while nothing waits
+        self.socket: socket.SocketType  # the transport's own; for the hub to send by while nothing waits
         self._parser: Parser | None = None
         self._fragments: list[bytes] | None = None  # of a message that is not whole yet
         self._waiter: asyncio.Future[None] | None = None  # of the one task that catches up
@@ -225,14 +225,14 @@ class Connection(asyncio.Protocol):
         self._waiter = None
 
 
-def _socket_of(transport: asyncio.BaseTransport) -> socket.socket:
+def _socket_of(transport: asyncio.BaseTransport) -> socket.SocketType:
     """The transport's own file, as a socket that can send. To be detached before the transport closes it.
 
     To send costs the kernel a tenth less than to write, which is what uvloop does: a socket is no file.
     """
     assert transport.get_extra_info("sslcontext") is None  # what goes past TLS would leave in the clear
     of = transport.get_extra_info("socket")
-    return socket.socket(of.family, of.type, of.proto, fileno=of.fileno())
+    return socket.SocketType(of.family, of.type, of.proto, of.fileno())
 
 
 def _between_frames(parser: Parser) -> bool:

@@ -127,12 +127,15 @@ class Gateway:
         self, connection: Connection, identity: Identity, cursors: Mapping[Channel, Place]
     ) -> None:
         """Bring an authenticated connection into its feeds. Closes it where that fails."""
-        foreign = [channel for channel in cursors if channel not in identity.channels]
+        channels = identity.channels
+        foreign = [channel for channel in cursors if channel not in channels]
         if foreign:
             connection.close(Close.FORBIDDEN, f"the token does not name {foreign[0]}")
         if connection.closed:
             return
-        self._enter(connection, identity)
+        connection.identity = identity
+        connection.feeds = tuple(map(self.hub.enter, channels))
+        metrics.websocket_opened.inc()
         own = connection.feeds[0]
         if own.members > self._settings.max_connections_per_customer:
             connection.close(Close.TOO_MANY_CONNECTIONS, "too many connections of one customer")
@@ -144,11 +147,6 @@ class Gateway:
         except (Unavailable, TimeoutError) as error:
             logger.warning("a connection could not be brought in", why=str(error) or "no answer in time")
             connection.close(Close.TRY_AGAIN_LATER, "events can't be read now")
-
-    def _enter(self, connection: Connection, identity: Identity) -> None:
-        connection.identity = identity
-        connection.feeds = tuple(map(self.hub.enter, identity.channels))
-        metrics.websocket_opened.inc()
 
     async def _wait_established(self, connection: Connection) -> None:
         """Until the places of all its feeds are known, or it has ended."""

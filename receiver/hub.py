@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from receiver import metrics
 from receiver.frames import text_frame, text_header
+from shared.channels import is_private
 from shared.cursors import Place
 from shared.log import LIVE_BEGINNING
 
@@ -112,13 +113,14 @@ class Feed:
     __slots__ = (
         "_epoch",
         "_following",
+        "_live",
+        "_place",
         "_seq",
         "_waiting",
         "channel",
         "claimed",
         "headless",
         "heard",
-        "live",
         "members",
         "repair",
         "seen",
@@ -126,24 +128,33 @@ class Feed:
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
-        # The place. Epoch 0: unknown until the subscription is confirmed and the head was read.
+        # The place. Epoch 0: unknown until the subscription is confirmed and the head was read. Events that
+        # come count `_seq` alone; who asks for the place as an object has it made, and finds it made.
         self._epoch, self._seq = 0, 0
+        self._place: Place | None = None
         self._following: bytes | tuple[()] = _NOTHING  # how the live message of the next event begins
         self.heard: Place | None = None  # the newest that Redis told of, in place or not
         self.seen: Place | None = None  # how far the customer has seen; unknown after a loss of Redis
         self.claimed: Place | None = None  # to be seen, though nothing was handed over up to there yet
         self.members = 0
-        # A tuple, replaced as a whole: most have one, and who leaves while it is walked disturbs nothing.
-        self.live: tuple[Subscriber, ...] = ()
+        self._live: tuple[Subscriber, ...] = ()
         self.repair = Repairing.NO
         self.headless = False  # Redis knows no head of it, and the history was asked since
         self._waiting: dict[Callable[[], None], None] | None = None  # in order; most never have one
 
     @property
+    def live(self) -> tuple[Subscriber, ...]:
+        """Replaced as a whole: who leaves while it is walked disturbs nothing."""
+        return self._live
+
+    @property
     def place(self) -> Place | None:
-        return Place(self._epoch, self._seq) if self._epoch else None
+        if self._place is None and self._epoch:
+            self._place = Place(self._epoch, self._seq)
+        return self._place
 
     def _go_to(self, place: Place) -> None:
+        self._place = place
         self._epoch, self._seq = place
         self._following = LIVE_BEGINNING % (place.epoch, place.seq + 1)
 
@@ -171,15 +182,15 @@ class Feed:
 
     def join(self, subscriber: Subscriber) -> None:
         """It is where the feed is: from now on it gets what comes. Once for each."""
-        self.live += (subscriber,)
+        self._live += (subscriber,)
 
     def leave(self, subscriber: Subscriber) -> None:
         """Also one that never joined."""
         try:
-            at = self.live.index(subscriber)
+            at = self._live.index(subscriber)
         except ValueError:
             return
-        self.live = self.live[:at] + self.live[at + 1 :]
+        self._live = self._live[:at] + self._live[at + 1 :]
 
     def hear(self, event: Entry) -> bool:
         """Take a live event; False where the feed must be repaired first."""
@@ -203,6 +214,7 @@ class Feed:
         following = self._following
         if not message.startswith(following):
             return None
+        self._place = None
         self._seq = seq = self._seq + 1
         self._following = LIVE_BEGINNING % (self._epoch, seq + 1)
         text = message[len(following) - 1 :]
@@ -246,6 +258,36 @@ class Feed:
             subscriber.tell(text)
 
 
+class TopicFeed(Feed):
+    """One that thousands may be in: to join and to leave costs each the same, however many there are.
+
+    A customer's own feed keeps the tuple alone, which is smaller and looked at faster. Here, a new tuple for
+    each who comes would touch all who are there.
+    """
+
+    __slots__ = ("_crowd", "_stale")
+
+    def __init__(self, channel: Channel) -> None:
+        super().__init__(channel)
+        self._crowd: dict[Subscriber, None] = {}  # in the order in which they came
+        self._stale = False  # somebody has come or gone since the tuple was made
+
+    @property
+    def live(self) -> tuple[Subscriber, ...]:
+        if self._stale:
+            self._live, self._stale = tuple(self._crowd), False
+        return self._live
+
+    def join(self, subscriber: Subscriber) -> None:
+        self._crowd[subscriber] = None
+        self._stale = True
+
+    def leave(self, subscriber: Subscriber) -> None:
+        if subscriber in self._crowd:
+            del self._crowd[subscriber]
+            self._stale = True
+
+
 class Hub:
     """The feeds of this gateway.
 
@@ -271,7 +313,7 @@ class Hub:
         """Become a member of a channel's feed; each `enter` needs its `leave`."""
         feed = self._feeds.get(channel)
         if feed is None:
-            feed = self._feeds[channel] = Feed(channel)
+            feed = self._feeds[channel] = Feed(channel) if is_private(channel) else TopicFeed(channel)
             self._subscribe(feed)
         feed.members += 1
         return feed

@@ -228,9 +228,10 @@ def _settle_claim(feed: Feed) -> None:
 
 def _is_out_of_place(feed: Feed, place: Place | None, head: Place | None) -> bool:
     """Compares with `place`, where the feed was when the head was asked for, and with where it is now."""
-    if place is None or feed.place is None:
+    at = feed.place
+    if place is None or at is None:
         return True
     asked, feed.headless = feed.headless, head is None
     if head is None:  # emptied, or nothing was ever published; only the history knows which, and only once
         return not asked
-    return head > feed.place or head < place or feed.place < (feed.heard or place)
+    return head > at or head < place or at < (feed.heard or place)

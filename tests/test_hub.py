@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 import prometheus_client
 import pytest
 
 from receiver.hub import Feed, Hub, write_all
-from shared.channels import customer_channel
+from shared.channels import customer_channel, topic_channel
 from shared.cursors import Place
 from shared.log import Entry
 
-ALICE = customer_channel("alice")
+if TYPE_CHECKING:
+    from shared.channels import Channel
+
+ALICE, MENU = customer_channel("alice"), topic_channel("menu")
 
 
 class Recorder:
@@ -47,8 +52,8 @@ def message(seq: int, epoch: int = 1) -> bytes:
     return b"%d %d %b" % (epoch, seq, event(seq).text)
 
 
-def feed_at(seq: int, *subscribers: Recorder) -> Feed:
-    feed = Feed(ALICE)
+def feed_at(seq: int, *subscribers: Recorder, feed: Feed | None = None) -> Feed:
+    feed = feed or Feed(ALICE)
     feed.establish(Place(1, seq))
     for subscriber in subscribers:
         feed.join(subscriber)
@@ -78,9 +83,12 @@ class Slow(Recorder):
         self._hub.leave(self._feed, self)
 
 
-def test_subscriber_that_leaves_while_it_is_handed_an_event_costs_nobody_else_the_event() -> None:
+@pytest.mark.parametrize("channel", [ALICE, MENU])
+def test_subscriber_that_leaves_while_it_is_handed_an_event_costs_nobody_else_the_event(
+    channel: Channel,
+) -> None:
     hub = Hub(lambda channel: None, lambda channels: None)
-    feed = feed_at(41)
+    feed = feed_at(41, feed=hub.enter(channel))
     others = [Recorder() for _ in range(20)]
     for other in others:
         feed.join(Slow(hub, feed))
@@ -226,15 +234,19 @@ def test_channel_is_subscribed_by_its_first_member_alone() -> None:
     assert commands.subscribed == [first]
 
 
-def test_channel_is_left_after_its_last_member() -> None:
-    commands, one, other = Commands(), Recorder(), Recorder()
-    feed = commands.hub.enter(ALICE)
-    commands.hub.enter(ALICE)
+@pytest.mark.parametrize("channel", [ALICE, MENU])
+def test_channel_is_left_after_its_last_member(channel: Channel) -> None:
+    commands, one, other, third = Commands(), Recorder(), Recorder(), Recorder()
+    feed = commands.hub.enter(channel)
+    commands.hub.enter(channel)
+    commands.hub.enter(channel)
     feed.join(one)
     feed.join(other)
+    assert list(feed.live) == [one, other]
     commands.hub.leave(feed, one)
+    commands.hub.leave(feed, third)  # who never joined
     commands.hub.drop_empty()
-    assert (commands.unsubscribed, feed.live) == ([], (other,))
+    assert (commands.unsubscribed, list(feed.live)) == ([], [other])
     commands.hub.leave(feed, other)
     commands.hub.drop_empty()
     assert (commands.unsubscribed, len(commands.hub)) == ([feed], 0)
