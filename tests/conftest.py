@@ -6,6 +6,7 @@ import importlib.util
 import os
 import sys
 import uuid
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import hypothesis
@@ -24,16 +25,14 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-_NOT_RUN = pytest.StashKey[dict[str, int]]()
-
-
 # Two busy cores make any single example late now and then; that is no failure.
 hypothesis.settings.register_profile("orderbell", deadline=None)
 hypothesis.settings.load_profile("orderbell")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_NOT_RUN] = {}
+def pytest_xdist_auto_num_workers() -> int:
+    """Most tests wait for other processes most of the time."""
+    return 2 * len(os.sched_getaffinity(0)) if sys.platform == "linux" else 2 * (os.cpu_count() or 1)
 
 
 def pytest_report_header() -> list[str]:
@@ -53,15 +52,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if item.get_closest_marker(marker) and choice() is None:
             if os.environ.get("CI", "").lower() in ("1", "true"):
                 pytest.fail(none, pytrace=False)
-            not_run = item.config.stash[_NOT_RUN]
-            not_run[none] = not_run.get(none, 0) + 1
             pytest.skip(none)
 
 
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    for reason, count in config.stash[_NOT_RUN].items():
-        terminalreporter.section("NOT RUN", yellow=True, bold=True)
-        terminalreporter.line(f"{count} tests were NOT RUN: {reason}")
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    reasons = Counter(report.longrepr[2] for report in terminalreporter.stats.get("skipped", ()))
+    for none in (postgres_servers.NONE, chromium.NONE):
+        if count := reasons[f"Skipped: {none}"]:
+            terminalreporter.section("NOT RUN", yellow=True, bold=True)
+            terminalreporter.line(f"{count} tests were NOT RUN: {none}")
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,12 @@ from typing import NamedTuple
 class Row(NamedTuple):
     pid: int
     parent: int
-    running: bool  # not a zombie
+    state: str  # one letter, as `ps` has it
     command: str
+
+    @property
+    def running(self) -> bool:
+        return self.state != "Z"  # a zombie
 
 
 def rows() -> list[Row]:
@@ -21,11 +25,16 @@ def rows() -> list[Row]:
     command = ["ps", "-A", "-ww", "-o", "pid=,ppid=,stat=,args="]
     listed = subprocess.run(command, capture_output=True, text=True, check=True)
     lines = [line.split(None, 3) for line in listed.stdout.splitlines()]
-    return [Row(int(pid), int(parent), not stat.startswith("Z"), args) for pid, parent, stat, args in lines]
+    return [Row(int(pid), int(parent), stat[0], args) for pid, parent, stat, args in lines]
 
 
 def running(pid: int) -> bool:
     return any(row.pid == pid and row.running for row in rows())
+
+
+def stopped(pid: int) -> bool:
+    """Whether SIGSTOP has taken effect."""
+    return any(row.pid == pid and row.state == "T" for row in rows())
 
 
 def descendants(pid: int) -> dict[int, str]:
@@ -49,4 +58,4 @@ def _row(directory: Path) -> Row | None:
         )
     except (FileNotFoundError, ProcessLookupError):
         return None  # it ended meanwhile
-    return Row(int(directory.name), int(parent), state != "Z", command)
+    return Row(int(directory.name), int(parent), state, command)

@@ -47,7 +47,7 @@ VERIFIER = SecretVerifier(SECRET, AUDIENCE, None)
 
 def claims(**changes: Any) -> dict[str, Any]:
     """Good claims, changed; None takes one away."""
-    good = {"sub": "alice", "aud": AUDIENCE, "exp": time.time() + 600}
+    good = {"sub": "alice", "aud": AUDIENCE, "exp": int(time.time()) + 600}
     return {name: value for name, value in {**good, **changes}.items() if value is not None}
 
 

@@ -24,16 +24,20 @@ from tests.websocket_client import connected
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from tests.processes import Processes, ReceiverProcess
+    from tests.processes import Processes, ReceiverProcess, SenderProcess
 
 pytestmark = pytest.mark.anyio
 
 KEY = base64.b64encode(os.urandom(16))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def sender(module_processes: Processes) -> SenderProcess:
+    return module_processes.start_sender()
+
+
 @pytest.fixture(scope="module")
-def gateway(module_processes: Processes) -> ReceiverProcess:
-    module_processes.start_sender()
+def gateway(sender: SenderProcess, module_processes: Processes) -> ReceiverProcess:
     return module_processes.start_receiver()
 
 

@@ -22,7 +22,7 @@ from receiver.__main__ import main
 from receiver.supervisor import HOLD_SECONDS, LIVED_SECONDS, BackOff, Seat, Supervisor, Worker
 from shared.embedded import port_in_use
 from shared.listening import listen_together
-from tests.process_table import descendants, running
+from tests.process_table import descendants, running, stopped
 from tests.waiting import await_until, wait_until
 from tests.websocket_client import connected
 
@@ -156,7 +156,8 @@ async def test_killed_worker_is_replaced_and_its_clients_go_on_where_they_were(
 
 def test_who_waits_in_the_queue_of_a_worker_that_dies_is_served_by_its_successor(pool: Pool) -> None:
     pid = max(pool.pids.values())
-    os.kill(pid, signal.SIGSTOP)  # it accepts nobody; every second one of these waits for it
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: stopped(pid))  # it accepts nobody; every second one of these waits for it
     with contextlib.ExitStack() as stack:
         address = ("127.0.0.1", pool.gateway.port)
         waiting = [stack.enter_context(socket.create_connection(address, START_SECONDS)) for _ in range(20)]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
 FAILS = (AssertionError, TimeoutError)
-SECONDS = 4.0  # for each condition that a test waits for; one that is held takes a tenth
+SECONDS = 6.0  # for each condition that a test waits for; one that is held takes a tenth
 
 
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
