@@ -12,7 +12,7 @@ from shared.channels import customer_channel
 from shared.cursors import Place
 from shared.log import Answer, Entry, LogWriter, Names
 from shared.wire import Pipelines
-from tests import test_catch_up
+from tests.catch_up import test_catch_up, test_repair
 from tests.chaos.proxy import How
 from tests.chaos.without import SAFEGUARDS
 from tests.failures import test_gateway as gateways
@@ -294,12 +294,12 @@ async def test_without_comparing_places_some_join_in_the_wrong_one(monkeypatch: 
     [
         (
             "epoch-learning",
-            test_catch_up.test_epoch_that_is_learnt_of_resets_quiet_channels_too,
+            test_repair.test_epoch_that_is_learnt_of_resets_quiet_channels_too,
             "await await_until(lambda: feed.place == Place(2, 12))",
         ),
         (
             "heard-comparison",
-            test_catch_up.test_message_of_an_event_that_never_was_does_not_hold_a_feed_up,
+            test_repair.test_message_of_an_event_that_never_was_does_not_hold_a_feed_up,
             "assert feed.heard == feed.place == Place(1, 5)",
         ),
         (

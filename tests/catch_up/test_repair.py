@@ -1,0 +1,340 @@
+"""Feeds that missed something, or may have: checked, pulled for, reset, and never held up by each other."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import prometheus_client
+import pytest
+
+from receiver import repair
+from receiver.catch_up import CatchUp
+from receiver.hub import Repairing
+from receiver.repair import Repair
+from shared.cursors import Cursor, Place
+from shared.wire import Refused
+from tests.catch_up.world import ALICE, BOB, Browser, World, WorldHistory, WorldLog, entries, start
+from tests.waiting import await_until
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from receiver.history import Found
+    from shared.channels import Channel
+    from shared.log import Generation
+
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_what_is_heard_after_the_end_starts_nothing(running: list[asyncio.Task[None]]) -> None:
+    """A confirmation may come while the gateway ends: its connection is closed a moment later."""
+    world = World(0)
+    feed = await start(world, running)
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
+    world.repair.request(feed, "subscribed")
+    assert feed.repair is Repairing.NO
+
+
+async def test_restored_database_resets_everyone_live(running: list[asyncio.Task[None]]) -> None:
+    world = World(0)
+    world.database = 20
+    feed = await start(world, running)
+    browser = Browser(Place(1, 20))
+    await world.catch_up.join(browser.as_connection(), feed, browser.start)
+    world.epoch, world.database, world.log, world.head = 2, 11, [11], 11
+    assert not feed.hear(*entries([11], 2))
+    await world.catch_up.repair(feed)
+    assert b'"reason":"epoch"' in browser.told[0]
+    assert feed.place == Place(2, 11)
+
+
+async def test_epoch_that_is_learnt_of_resets_quiet_channels_too(running: list[asyncio.Task[None]]) -> None:
+    """Redis still holds the quiet channel's log and head of the epoch before."""
+    world = World(0)
+    world.database = 20
+    world.log, world.head = [19, 20], 20
+    feed = await start(world, running)
+    browser = Browser(Place(1, 20))
+    await world.catch_up.join(browser.as_connection(), feed, browser.start)
+    log_epoch, world.epoch, world.database = world.epoch, 2, 12
+    world.log_epoch = log_epoch
+    world.repair.learn_epoch(2)
+    await await_until(lambda: feed.place == Place(2, 12))
+    assert b'"reason":"epoch"' in browser.told[0]
+
+
+async def test_epoch_that_is_learnt_of_while_the_history_is_away_resets_once_it_is_back(
+    running: list[asyncio.Task[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sender restarts after the restore; by Redis' head of before, the feed would be in place."""
+    monkeypatch.setattr(repair, "CHECK_SECONDS", 0.01)
+    world = World(0)
+    world.database = 20
+    world.log, world.head = [19, 20], 20
+    feed = await start(world, running)
+    browser = Browser(Place(1, 20))
+    await world.catch_up.join(browser.as_connection(), feed, browser.start)
+    world.log_epoch, world.epoch, world.database = 1, 2, 12
+    world.sender_up = False
+    await await_until(lambda: world.catch_up.epoch == 2)
+    await await_until(lambda: feed.repair is Repairing.NO)
+    world.sender_up = True
+    await await_until(lambda: feed.place == Place(2, 12))
+    assert b'"reason":"epoch"' in browser.told[0]
+
+
+async def test_redis_that_lacks_what_was_published_is_asked_no_more_until_it_has_it(
+    running: list[asyncio.Task[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers, and says that there is nothing new: the sender's Redis is another."""
+    monkeypatch.setattr(repair, "CHECK_SECONDS", 0.01)
+    monkeypatch.setattr(repair, "PULL_SECONDS", 0.01)
+    world = World(0)
+    world.database, world.log, world.head = 3, [1, 2, 3], 3
+    world.published = world.noted = 3
+    feed = await start(world, running)
+    browser = Browser(Place(1, 3))
+    await world.catch_up.join(browser.as_connection(), feed, browser.start)
+    world.database = world.published = 5
+    await await_until(lambda: browser.seqs == [4, 5])
+    assert world.catch_up.behind
+    world.log, world.head, world.noted = [1, 2, 3, 4, 5], 5, 5
+    await await_until(lambda: not world.catch_up.behind)
+    assert browser.seqs == [4, 5]
+
+
+async def test_redis_that_has_what_was_published_at_the_last_look_is_not_behind(
+    running: list[asyncio.Task[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under load the sender has always published more since Redis was asked."""
+    monkeypatch.setattr(repair, "CHECK_SECONDS", 0.001)
+    world = World(0)
+
+    class Busy(WorldLog):
+        async def newest(self) -> Generation:
+            assert not world.catch_up.behind
+            world.noted, world.published = world.published, world.published + 100
+            return await super().newest()
+
+    world.repair._log = Busy(world)
+    await start(world, running)
+    await await_until(lambda: world.looks > 20)
+
+
+async def test_sender_that_is_away_leaves_nobody_behind(
+    running: list[asyncio.Task[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repair, "CHECK_SECONDS", 0.01)
+    world = World(0)
+    world.published = world.noted = 3
+    await start(world, running)
+    await await_until(lambda: world.repair._due.position == 3)
+    world.sender_up = False
+    await await_until(lambda: world.repair._due.position == 0)
+    world.noted, looks = 0, world.looks
+    await await_until(lambda: world.looks > looks + 3)
+    assert not world.catch_up.behind
+
+
+async def test_redis_that_comes_back_empty_is_asked_no_more_until_the_sender_has_noted_its_newest(
+    running: list[asyncio.Task[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gateway may be back before the relay, and the relay has much to publish then."""
+    monkeypatch.setattr(repair, "CHECK_SECONDS", 0.01)
+    monkeypatch.setattr(repair, "PULL_SECONDS", 0.01)
+    world = World(0)
+    world.published = world.noted = 3
+    feed = await start(world, running)
+    browser = Browser(Place(1, 0))
+    await world.catch_up.join(browser.as_connection(), feed, browser.start)
+    world.redis_up = False
+    await await_until(lambda: world.catch_up.behind)
+    world.noted, world.redis_up, looks = 0, True, world.looks
+    await await_until(lambda: world.looks > looks + 3)
+    world.database = 1
+    await await_until(lambda: browser.seqs == [1])
+    assert world.catch_up.behind
+    world.noted = 3
+    await await_until(lambda: not world.catch_up.behind)
+
+
+async def test_pulling_begins_as_soon_as_redis_is_lost_and_not_with_the_next_check(
+    running: list[asyncio.Task[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repair, "CHECK_SECONDS", 3600)
+    monkeypatch.setattr(repair, "PULL_SECONDS", 3600)
+    world = World(0)
+    feed = await start(world, running)
+    browser = Browser(Place(1, 0))
+    await world.catch_up.join(browser.as_connection(), feed, browser.start)
+    await await_until(lambda: world.looks == 1)
+    world.database, world.redis_up = 1, False
+    await await_until(lambda: browser.seqs == [1])
+    world.redis_up = True
+    await await_until(lambda: world.looks == 2)
+
+
+class LostMeanwhile(WorldHistory):
+    """Of a sender during whose answer Redis goes away, and an order is completed."""
+
+    armed = False
+
+    async def newest(self) -> Generation:
+        if self.armed:
+            self._world.database, self._world.redis_up = 1, False
+        return await super().newest()
+
+
+async def test_redis_that_is_lost_in_the_midst_of_a_round_is_pulled_for_at_once(
+    running: list[asyncio.Task[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repair, "CHECK_SECONDS", 0.05)
+    monkeypatch.setattr(repair, "PULL_SECONDS", 3600)  # only a loss that was seen makes it pull in time
+    world = World(0)
+    history = LostMeanwhile(world)
+    world.catch_up = CatchUp(WorldLog(world), history, lambda: world.redis_up)
+    world.repair = Repair(world.hub, world.catch_up, WorldLog(world), lambda: world.redis_up)
+    feed = await start(world, running)
+    browser = Browser(Place(1, 0))
+    await world.catch_up.join(browser.as_connection(), feed, browser.start)
+    history.armed = True
+    await await_until(lambda: browser.seqs == [1])
+
+
+class Refusing(WorldLog):
+    """Of a Redis that passes messages on and refuses to be read."""
+
+    newest_too = False
+
+    async def newest(self) -> Generation:
+        if self.newest_too:
+            self._world.looks += 1
+            raise Refused("NOPERM this user has no permissions to run the 'hmget' command")
+        return await super().newest()
+
+    async def heads(self, channels: Sequence[Channel]) -> list[Place | None]:
+        raise Refused("NOPERM this user has no permissions to run the 'hmget' command")
+
+
+@pytest.mark.parametrize("newest_too", [True, False])
+async def test_redis_that_is_heard_and_refuses_to_be_read_is_pulled_for_until_it_does_not(
+    running: list[asyncio.Task[None]], monkeypatch: pytest.MonkeyPatch, *, newest_too: bool
+) -> None:
+    monkeypatch.setattr(repair, "CHECK_SECONDS", 0.01)
+    monkeypatch.setattr(repair, "PULL_SECONDS", 0.01)
+    world = World(0)
+    world.database, world.log, world.head = 3, [1, 2, 3], 3
+    reading = world.repair._log
+    world.repair._log = refusing = Refusing(world)
+    refusing.newest_too = newest_too
+    feed = await start(world, running)
+    browser = Browser(Place(1, 3))
+    await world.catch_up.join(browser.as_connection(), feed, browser.start)
+    world.database = 5
+    await await_until(lambda: browser.seqs == [4, 5])
+    world.repair._log = reading
+    await await_until(lambda: not world.catch_up.behind)
+
+
+async def test_defect_in_the_repair_of_one_feed_ends_nobody_elses(
+    running: list[asyncio.Task[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repair, "CHECK_SECONDS", 0.01)
+    world = World(0)
+    world.database = 3
+    read = world.catch_up.read
+
+    async def read_but_bobs(channel: Channel, place: Place) -> Found:
+        if channel == BOB:
+            raise ZeroDivisionError
+        return await read(channel, place)
+
+    monkeypatch.setattr(world.catch_up, "read", read_but_bobs)
+    alice = await start(world, running)
+    bob = world.hub.enter(BOB)
+    bob.establish(Place(1, 3))
+    world.repair.request(bob, "check")
+    await await_until(lambda: bob.repair is Repairing.NO)
+    world.database, world.log, world.head = 4, [1, 2, 3, 4], 4
+    await await_until(lambda: alice.place == Place(1, 4))
+
+
+async def test_message_of_an_event_that_never_was_does_not_hold_a_feed_up(
+    running: list[asyncio.Task[None]],
+) -> None:
+    world = World(0)
+    world.database = 5
+    feed = await start(world, running)
+    assert not feed.hear(*entries([999_999]))
+    await world.catch_up.repair(feed)
+    assert feed.heard == feed.place == Place(1, 5)
+    assert feed.hear(*entries([6]))
+
+
+async def test_seen_of_an_event_that_was_missed_is_told_once_that_is_handed_over(
+    running: list[asyncio.Task[None]],
+) -> None:
+    world = World(0)
+    world.database = 5
+    feed = await start(world, running)
+    browser = Browser(Place(1, 5))
+    await world.catch_up.join(browser.as_connection(), feed, browser.start)
+    world.database, world.log, world.head = 7, [1, 2, 3, 4, 5, 6, 7], 7
+    assert not feed.see(Place(1, 7), b"seen")
+    world.repair.request(feed, "seen")
+    await await_until(lambda: feed.repair is Repairing.NO)
+    assert (browser.seqs, feed.seen, feed.claimed) == ([6, 7], Place(1, 7), None)
+    assert b'"cursor":"customer:alice=1.7"' in browser.told[0]
+
+
+async def test_seen_of_an_event_that_never_was_is_told_to_nobody_and_counted(
+    running: list[asyncio.Task[None]],
+) -> None:
+    """Browsers would take all that is to come for shown."""
+    world = World(0)
+    world.database = 5
+    feed = await start(world, running)
+    browser = Browser(Place(1, 5))
+    await world.catch_up.join(browser.as_connection(), feed, browser.start)
+    foreign = count("orderbell_messages_foreign_total")
+    assert not feed.see(Place(1, 900), b"seen")
+    world.repair.request(feed, "seen")
+    await await_until(lambda: feed.repair is Repairing.NO)
+    assert (browser.told, feed.seen, feed.claimed) == ([], None, None)
+    assert count("orderbell_messages_foreign_total") == foreign + 1
+
+
+def count(name: str) -> float:
+    return prometheus_client.REGISTRY.get_sample_value(name) or 0.0
+
+
+async def test_history_is_asked_once_for_a_channel_that_redis_knows_nothing_of(
+    running: list[asyncio.Task[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nearly all of a crowd's are such: what was published to them has long gone from Redis."""
+    monkeypatch.setattr(repair, "CHECK_SECONDS", 0.01)
+    world = World(0)
+    world.database = 5
+    asked: list[object] = []
+
+    class Counting(WorldHistory):
+        async def read(self, of: Sequence[Channel | Cursor], *, limit: int = 3) -> list[Found]:
+            asked.extend(of)
+            return await super().read(of, limit=limit)
+
+    world.catch_up = CatchUp(WorldLog(world), Counting(world), lambda: True)
+    world.repair = Repair(world.hub, world.catch_up, WorldLog(world), lambda: True)
+    running += [asyncio.create_task(world.catch_up.run()), asyncio.create_task(world.repair.run())]
+    await asyncio.sleep(0)
+    feed = world.hub.enter(ALICE)
+    world.repair.request(feed, "subscribed")
+    await await_until(lambda: feed.place == Place(1, 5))
+    looks = world.looks
+    await await_until(lambda: world.looks > looks + 3)
+    assert asked == [ALICE]
+    world.database, world.log, world.head = 6, [6], 6  # what was heard of it was lost
+    await await_until(lambda: feed.place == Place(1, 6))

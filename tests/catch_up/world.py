@@ -1,0 +1,211 @@
+"""A database, a log and live messages that lose, delay and forget as a seed says."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING
+
+import msgspec
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from receiver.catch_up import CatchUp, Unavailable
+from receiver.history import Found, History, HistoryUnavailable
+from receiver.hub import Hub
+from receiver.repair import Repair
+from shared.channels import Channel, customer_channel
+from shared.cursors import Cursor, Place
+from shared.log import Entry, Generation, Known, LogRead, LogReader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from receiver.connection import Connection
+    from receiver.hub import Feed
+
+ALICE, BOB = customer_channel("alice"), customer_channel("bob")
+
+
+def entries(seqs: Iterable[int], epoch: int = 1) -> tuple[Entry, ...]:
+    return tuple(Entry(Place(epoch, seq), b'{"seq":%d}' % seq) for seq in seqs)
+
+
+class World:
+    """A database that is right, a log that may not be, and live messages that may not come."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.epoch = 1
+        self.database = 0  # the newest seq that is committed
+        self.pruned = 0
+        self.log: list[int] = []
+        self.head = 0  # 0: Redis knows none
+        self.seen: Place | None = None  # by Redis; by the database, nothing is
+        self.log_epoch: int | None = None  # where it is not the database's
+        self.published = self.noted = 0  # what the sender says of its Redis, and what ours does
+        self.looks = 0
+        self._redis_up = True
+        self.sender_up = True
+        self.hub = Hub(lambda channel: None, lambda channels: None)
+        log = WorldLog(self)
+        self.catch_up = CatchUp(log, WorldHistory(self), lambda: self.redis_up)
+        self.repair = Repair(self.hub, self.catch_up, log, lambda: self.redis_up)
+        self._in_flight: list[Entry] = []
+
+    @property
+    def redis_up(self) -> bool:
+        return self._redis_up
+
+    @redis_up.setter
+    def redis_up(self, up: bool) -> None:
+        self._redis_up = up
+        self.repair.wake()
+
+    async def pause(self) -> None:
+        for _ in range(self.random.randrange(4)):
+            await asyncio.sleep(0)
+
+    def complete_an_order(self) -> None:
+        """Commit, then publish as the relay does: in order, and refilled where the log has lost something."""
+        self.database += 1
+        if self.redis_up:
+            self.log += range((self.head or self.database - 1) + 1, self.database + 1)
+            self.head = self.database
+            if self.random.random() < 0.8:  # else the live message is lost
+                self._in_flight += entries([self.database], self.epoch)
+
+    def deliver_live(self) -> None:
+        messages, self._in_flight = self._in_flight, []
+        for feed in self.hub.feeds:
+            for message in messages:
+                if not feed.hear(message):
+                    self.repair.request(feed, "gap")
+
+    def misbehave(self) -> None:
+        fault = self.random.randrange(12)
+        if fault == 0:
+            self.log, self.head = [], 0  # FLUSHALL
+        elif fault == 1:
+            self.log = self.log[-2:]  # trimmed
+        elif fault == 2 and self.head > 3:
+            self.head -= 2  # a fail-over that lost the tail
+            self.log = [seq for seq in self.log if seq <= self.head]
+        elif fault == 3:
+            self.redis_up = not self.redis_up
+        elif fault == 4:
+            self.sender_up = not self.sender_up
+
+
+class WorldLog(LogReader):
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def heads(self, channels: Sequence[Channel]) -> list[Place | None]:
+        return [read.head for read in await self.read([(channel, 0) for channel in channels], limit=0)]
+
+    async def known(self, channels: Sequence[Channel]) -> list[Known]:
+        return [Known(head, self._world.seen) for head in await self.heads(channels)]
+
+    async def seen(self, channels: Sequence[Channel]) -> list[Place | None]:
+        return [self._world.seen for _ in channels]
+
+    async def newest(self) -> Generation:
+        self._world.looks += 1
+        return Generation(self._world.epoch, self._world.noted)
+
+    async def read(self, channels: Sequence[tuple[Channel, int]], *, limit: int) -> list[LogRead]:
+        world = self._world
+        await world.pause()
+        if not world.redis_up:
+            raise RedisConnectionError("away")
+        epoch = world.log_epoch or world.epoch
+        head = Place(epoch, world.head) if world.head else None
+        reads = [
+            LogRead(head, entries([s for s in world.log if s > after][:limit], epoch) if head else ())
+            for _, after in channels
+        ]
+        await world.pause()
+        return reads
+
+
+class WorldHistory(History):
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def read(self, asked: Sequence[Channel | Cursor], *, limit: int = 3) -> list[Found]:
+        world = self._world
+        await world.pause()
+        if not world.sender_up:
+            raise HistoryUnavailable("away")
+        found = [self._find(one.place if isinstance(one, Cursor) else Place(world.epoch, 0)) for one in asked]
+        await world.pause()
+        return found
+
+    async def newest(self) -> Generation:
+        if not self._world.sender_up:
+            raise HistoryUnavailable("away")
+        return Generation(self._world.epoch, self._world.published)
+
+    def _find(self, after: Place) -> Found:
+        world = self._world
+        head = Place(world.epoch, world.database)
+        if after.epoch != world.epoch:
+            return Found(after, (), head, "epoch")
+        if after.seq > world.database:
+            return Found(after, (), head, "future")
+        if after.seq < world.pruned:
+            return Found(after, (), head, "pruned")
+        last = min(world.database, after.seq + 3)
+        return Found(after, entries(range(after.seq + 1, last + 1), world.epoch), head)
+
+
+class Browser:
+    """A connection, as catching up sees it."""
+
+    def __init__(self, place: Place) -> None:
+        self.start = place
+        self.seqs: list[int] = []
+        self.told: list[bytes] = []
+        self.writes: list[int] = []  # how many texts each had
+        self.closed = False
+        self.paused = False
+
+    @property
+    def socket(self) -> Browser:
+        return self
+
+    def send(self, frame: bytes) -> int:
+        self.tell(frame[2:])
+        return len(frame)
+
+    def tell(self, *texts: bytes) -> None:
+        self.writes.append(len(texts))
+        for text in texts:
+            if text.startswith(b'{"seq":'):
+                self.seqs.append(msgspec.json.decode(text)["seq"])
+            else:
+                self.told.append(text)
+
+    async def wait_writable(self) -> None:
+        await asyncio.sleep(0)
+
+    async def connect(self, world: World, feed: Feed) -> None:
+        """Join, as often as it takes; a real browser comes back with its cursor."""
+        while True:
+            place = Place(world.epoch, self.seqs[-1]) if self.seqs else self.start
+            try:
+                await world.catch_up.join(self.as_connection(), feed, place)
+                return
+            except Unavailable:
+                await asyncio.sleep(0)
+
+    def as_connection(self) -> Connection:
+        return self  # type: ignore[return-value] # it has what is used of one
+
+
+async def start(world: World, running: list[asyncio.Task[None]]) -> Feed:
+    running += [asyncio.create_task(world.catch_up.run()), asyncio.create_task(world.repair.run())]
+    await asyncio.sleep(0)
+    feed = world.hub.enter(ALICE)
+    feed.establish(Place(world.epoch, world.database))
+    return feed
