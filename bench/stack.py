@@ -46,6 +46,12 @@ class Server:
     def pid(self) -> int:
         return self.process.pid
 
+    @property
+    def pids(self) -> list[int]:
+        """With those of its workers."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text(encoding="ascii")
+        return [self.pid, *map(int, children.split())]
+
     def wait_ready(self, path: str | None) -> None:
         """Until it answers `path` with 200; without one, until it listens. Raises `NotReady`."""
         deadline = time.monotonic() + READY_SECONDS
@@ -85,7 +91,7 @@ class Stack:
         self.sender = self._start("sender", {"database_url": url})
         return self.sender
 
-    def start_gateway(self) -> Server:
+    def start_gateway(self, workers: int = 1) -> Server:
         return self._start(
             "receiver",
             {
@@ -94,6 +100,7 @@ class Stack:
                 "drain_seconds": "0",
                 "max_connections": "20000",
             },
+            *(["--workers", str(workers)] if workers > 1 else []),
         )
 
     def token(self, customer: str, topics: Sequence[str] = ()) -> str:
@@ -105,7 +112,7 @@ class Stack:
             lifetime_seconds=TOKEN_SECONDS,
         )
 
-    def _start(self, service: str, settings: dict[str, str]) -> Server:
+    def _start(self, service: str, settings: dict[str, str], *options: str) -> Server:
         port = free_port()
         common = {
             "redis_url": self.redis.url,
@@ -115,7 +122,7 @@ class Stack:
         }
         environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
         environment |= {PREFIX + name.upper(): value for name, value in (common | settings).items()}
-        command = [sys.executable, "-m", service, "--port", str(port)]
+        command = [sys.executable, "-m", service, "--port", str(port), *options]
         server = start_server(service, command, port, environment, self.directory, self.group, cwd=REPOSITORY)
         self.servers.append(server)
         server.wait_ready("/readyz")

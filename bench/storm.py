@@ -1,13 +1,14 @@
 """The reconnect storm: a gateway dies, and all its browsers come to another at once, with events to catch up.
 
 Each browser comes with its cursor and has missed five events. It is over when the last browser is whole:
-every event there, once, in order.
+every event there, once, in order. The gateway that is left is one process, or has a worker for each core.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ _WHOLE_SECONDS = 120.0
 
 @dataclass
 class Round:
+    workers: int
     redis_emptied: bool
     lost: int
     seconds: float
@@ -44,6 +46,7 @@ async def run(run: Run) -> Table:
         "storm",
         f"Reconnect storm: {CLIENTS:,} browsers, {MISSED} missed events each",
         [
+            "gateway",
             "Redis",
             "until the last is whole s",
             "all connected s",
@@ -58,14 +61,18 @@ async def run(run: Run) -> Table:
             "Emptied: Redis lost everything meanwhile, so the sender's history answers.",
         ],
     )
-    for emptied in (False, True):
+    cores = len(os.sched_getaffinity(0))
+    for workers, emptied in ((1, False), (1, True), (cores, False), (cores, True)):
+        processes = "1 process" if workers == 1 else f"{workers} workers"
+        redis = "emptied" if emptied else "as it was"
         rounds = []
         for n in range(run.rounds):
-            run.progress(f"storm: Redis {_name(emptied=emptied)}, round {n + 1} of {run.rounds}")
-            rounds.append(await _round(run, emptied=emptied))
+            run.progress(f"storm: {processes}, Redis {redis}, round {n + 1} of {run.rounds}")
+            rounds.append(await _round(run, workers, emptied=emptied))
         table.rounds += [asdict(one) for one in rounds]
         table.add(
-            _name(emptied=emptied),
+            processes,
+            redis,
             median([one.seconds for one in rounds]),
             median([one.connect_seconds for one in rounds]),
             sum(one.lost for one in rounds),
@@ -76,10 +83,12 @@ async def run(run: Run) -> Table:
     return table
 
 
-async def _round(run: Run, *, emptied: bool) -> Round:
+async def _round(run: Run, workers: int, *, emptied: bool) -> Round:
     orderbell = Orderbell()
     async with contextlib.AsyncExitStack() as stack:
-        await orderbell.start(run, 2, stack)
+        await orderbell.start(run, 1, stack)
+        left = orderbell.stack.start_gateway(workers)
+        orderbell.gateways.append(left)
         load = stack.enter_context(running_load(run.binaries, run.new_directory("load"), run.group))
         await load.connect([orderbell.connection(n, 0) for n in range(CLIENTS)])
         await load.reset()
@@ -91,7 +100,7 @@ async def _round(run: Run, *, emptied: bool) -> Round:
             async with connect(orderbell.stack.redis.url) as redis:
                 await redis.flushall()
         lines = [orderbell.connection(n, 1, after=f"customer:customer-{n}=1.1") for n in range(CLIENTS)]
-        gateway, sender = Usage([orderbell.gateways[1].pid]), Usage([orderbell.stack.sender.pid])
+        gateway, sender = Usage(left.pids), Usage([orderbell.stack.sender.pid])
         redis_usage = Usage([orderbell.redis_pid])
         await load.reset()
         connected = await load.start_connecting(lines, at_once=CLIENTS, seconds=_WHOLE_SECONDS)
@@ -99,6 +108,7 @@ async def _round(run: Run, *, emptied: bool) -> Round:
         if whole.disordered or whole.failed:
             raise LoadFailed(f"{whole.disordered} out of order, {whole.failed} refused; {whole.error}")
         return Round(
+            workers,
             emptied,
             CLIENTS * MISSED - whole.delivered,
             whole.seconds,
@@ -113,7 +123,3 @@ async def _publish(orderbell: Orderbell, events: Sequence[Event]) -> None:
     waiting = iter(events)
     while batch := list(itertools.islice(waiting, _BATCH)):
         await orderbell.publish(batch)
-
-
-def _name(*, emptied: bool) -> str:
-    return "emptied" if emptied else "as it was"
