@@ -14,7 +14,7 @@ ARGS ?=
 
 help:
 	@echo 'make run     everything on this machine, with nothing to prepare; Ctrl-C ends it'
-	@echo 'make test    all tests, several at a time; ARGS="-k hub" for some of them'
+	@echo 'make test    all tests; ARGS="-k hub" for some of them, ARGS="-n auto" for several at a time'
 	@echo 'make lint    ruff and mypy'
 	@echo 'make bench   the benchmarks'
 	@echo 'make chaos   ten minutes of everything that can fail; ARGS="--seconds 60 --database postgres"'
@@ -26,7 +26,7 @@ run: $(VENV)/run.stamp
 
 test: $(VENV)/dev.stamp
 	@$(BIN)/python -m tests.prepare
-	@$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest $(ARGS)
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
