@@ -280,12 +280,12 @@ class TopicFeed(Feed):
 
     def join(self, subscriber: Subscriber) -> None:
         self._crowd[subscriber] = None
-        self._stale = True
+        self._live, self._stale = (), True
 
     def leave(self, subscriber: Subscriber) -> None:
         if subscriber in self._crowd:
             del self._crowd[subscriber]
-            self._stale = True
+            self._live, self._stale = (), True  # a quiet topic must not keep those who have gone
 
 
 class Hub:

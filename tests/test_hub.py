@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -99,6 +100,19 @@ def test_subscriber_that_leaves_while_it_is_handed_an_event_costs_nobody_else_th
     feed.join(Slow(hub, feed))
     feed.tell(b"seen")
     assert all(other.told == [b"seen"] for other in others)
+
+
+@pytest.mark.parametrize("channel", [ALICE, MENU])
+def test_feed_keeps_nobody_who_has_left(channel: Channel) -> None:
+    """A topic may be quiet for days after thousands have gone."""
+    hub = Hub(lambda channel: None, lambda channels: None)
+    one, other = Recorder(), Recorder()
+    feed = feed_at(41, one, other, feed=hub.enter(channel))
+    assert feed.hear(event(42))
+    gone = weakref.ref(one)
+    feed.leave(one)
+    del one
+    assert gone() is None
 
 
 def repeats() -> float:
