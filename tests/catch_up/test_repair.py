@@ -338,3 +338,16 @@ async def test_history_is_asked_once_for_a_channel_that_redis_knows_nothing_of(
     assert asked == [ALICE]
     world.database, world.log, world.head = 6, [6], 6  # what was heard of it was lost
     await await_until(lambda: feed.place == Place(1, 6))
+
+
+async def test_channel_whose_place_is_told_while_redis_is_away_is_still_to_be_looked_for_there(
+    running: list[asyncio.Task[None]],
+) -> None:
+    world = World(0)
+    world.database, world.redis_up = 5, False
+    running += [asyncio.create_task(world.catch_up.run()), asyncio.create_task(world.repair.run())]
+    await asyncio.sleep(0)
+    feed = world.hub.enter(ALICE)
+    world.repair.request(feed, "subscribed")
+    await await_until(lambda: feed.place == Place(1, 5))
+    assert not feed.headless
