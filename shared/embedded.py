@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import IO
 
 READY_SECONDS = 10
+PORTS = range(10_000, 30_000)
 _ON_PATH = ("valkey-server", "redis-server")
+_told: set[int] = set()  # by `free_port`
 
 
 class NotStarted(Exception):
@@ -38,14 +40,17 @@ def path_server() -> Path | None:
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on.
+    """A port of loopback that nobody listens on; to this process none is told twice.
 
     Below the range from which systems take ports for outgoing connections, so that none of those
     takes it before its server starts.
     """
     while True:
-        port = random.randrange(10_000, 30_000)
-        if not port_in_use("127.0.0.1", port):
+        port = random.choice(PORTS)
+        if port not in _told and not port_in_use("127.0.0.1", port):
+            if len(_told) > len(PORTS) / 2:  # after so long, what the first were for has begun
+                _told.clear()
+            _told.add(port)
             return port
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import hypothesis
 import pytest
 
+from shared import embedded
 from shared import redis as shared_redis
 from shared.embedded import EmbeddedServer
 from shared.guard import Guard
@@ -33,6 +34,13 @@ hypothesis.settings.load_profile("orderbell")
 def pytest_xdist_auto_num_workers() -> int:
     """Most tests wait for other processes most of the time."""
     return 2 * len(os.sched_getaffinity(0)) if sys.platform == "linux" else 2 * (os.cpu_count() or 1)
+
+
+def pytest_configure(config: Any) -> None:
+    """Workers side by side draw no port that another may have drawn a moment before."""
+    if worker := getattr(config, "workerinput", None):
+        number = int(worker["workerid"].removeprefix("gw"))
+        embedded.PORTS = embedded.PORTS[number :: worker["workercount"]]
 
 
 def pytest_report_header() -> list[str]:

@@ -16,8 +16,6 @@ import json
 import os
 import secrets
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from pydantic import SecretStr
 from shared.auth import mint_token
 from shared.embedded import free_port
 from shared.settings import PREFIX
+from tests.forked import Forked
 from tests.waiting import wait_until
 
 READY_SECONDS = 20.0  # two cores shared by a whole test run
@@ -48,32 +47,30 @@ class ServiceProcess:
         without: str | None = None,
     ) -> None:
         self.service = service
-        self._arguments = arguments
         # With a safeguard switched off, to prove that it is needed; see tests/chaos/without.
-        self._module = (service,) if without is None else ("tests.chaos.without", without, service)
+        self._module = service if without is None else "tests.chaos.without"
+        self._arguments = arguments if without is None else (without, service, *arguments)
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
         self.environment = environment
         self.log = log
         self._group = group
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Forked | None = None
 
     def start(self, *, wait_ready: bool = True) -> None:
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", *self._module, "--port", str(self.port), *self._arguments],
-                cwd=REPOSITORY,
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                process_group=self._group,
-            )
+        self._process = Forked(
+            self._module,
+            (*self._arguments, "--port", str(self.port)),
+            environment=self.environment,
+            directory=REPOSITORY,
+            log=self.log,
+            group=self._group,
+        )
         if wait_ready:
             self.wait_ready()
 
     @property
-    def process(self) -> subprocess.Popen[bytes]:
+    def process(self) -> Forked:
         assert self._process is not None, f"{self.service} was not started"
         return self._process
 

@@ -77,6 +77,11 @@ def test_free_port_is_free_and_taken_port_is_not() -> None:
         assert port_in_use("127.0.0.1", port)
 
 
+def test_free_port_is_not_told_twice_though_its_server_has_not_begun() -> None:
+    ports = [free_port() for _ in range(2_000)]
+    assert len(set(ports)) == len(ports)
+
+
 def parent_of(*command: str, grace_seconds: float = GRACE_SECONDS) -> tuple[subprocess.Popen[str], int, int]:
     """A process that has started this command, the guard's id and the command's."""
     parent = subprocess.Popen(
