@@ -170,9 +170,11 @@ async def redis_server_heard(redis_server: EmbeddedServer, sender: RunningSender
                     heard.append(int(message["data"].split(b" ")[1]))
 
         listening = asyncio.create_task(listen())
-        yield heard
-        listening.cancel()
-        await asyncio.wait([listening])
+        try:
+            yield heard
+        finally:
+            listening.cancel()
+            await asyncio.wait([listening])
 
 
 async def cut_database_connections(url: str) -> None:
@@ -268,7 +270,7 @@ async def test_20_redis_that_pauses_answers_late_and_doubles_nothing(
 async def test_20_script_that_runs_after_its_sender_gave_it_up_makes_the_next_a_duplicate(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shared.wire.REPLY_SECONDS", 0.3)
+    monkeypatch.setattr("shared.wire.REPLY_SECONDS", 1.0)  # a busy machine's pauses are shorter
     async with redis_server_heard(world.redis_server, world.sender) as heard:
         await world.complete("alice")
         await await_until(lambda: heard == [1])
