@@ -16,6 +16,7 @@ import json
 import os
 import secrets
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,12 @@ from pydantic import SecretStr
 from shared.auth import mint_token
 from shared.embedded import free_port
 from shared.settings import PREFIX
-from tests.forked import Forked
+from tests.commands import Command, Running, fork
 from tests.waiting import wait_until
 
 READY_SECONDS = 20.0  # two cores shared by a whole test run
 REPOSITORY = Path(__file__).parent.parent
+Begin = Callable[[Command], Running]
 
 
 class ServiceProcess:
@@ -45,32 +47,31 @@ class ServiceProcess:
         *,
         arguments: tuple[str, ...] = (),
         without: str | None = None,
+        begin: Begin = fork,
     ) -> None:
         self.service = service
-        # With a safeguard switched off, to prove that it is needed; see tests/chaos/without.
-        self._module = service if without is None else "tests.chaos.without"
-        self._arguments = arguments if without is None else (without, service, *arguments)
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
-        self.environment = environment
         self.log = log
-        self._group = group
-        self._process: Forked | None = None
+        module, arguments = service, (*arguments, "--port", str(port))
+        if without is not None:  # a safeguard, to prove that it is needed; see tests/chaos/without
+            module, arguments = "tests.chaos.without", (without, service, *arguments)
+        self._command = Command(module, arguments, environment, REPOSITORY, log, group)
+        self._begin = begin
+        self._process: Running | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """To be changed before it is started again."""
+        return self._command.environment
 
     def start(self, *, wait_ready: bool = True) -> None:
-        self._process = Forked(
-            self._module,
-            (*self._arguments, "--port", str(self.port)),
-            environment=self.environment,
-            directory=REPOSITORY,
-            log=self.log,
-            group=self._group,
-        )
+        self._process = self._begin(self._command)
         if wait_ready:
             self.wait_ready()
 
     @property
-    def process(self) -> Forked:
+    def process(self) -> Running:
         assert self._process is not None, f"{self.service} was not started"
         return self._process
 
@@ -130,7 +131,9 @@ class ReceiverProcess(ServiceProcess):
 class Processes:
     """All processes of one test: one key prefix, one SQLite file, one secret, one API key."""
 
-    def __init__(self, redis_url: str, key_prefix: str, directory: Path, group: int) -> None:
+    def __init__(
+        self, redis_url: str, key_prefix: str, directory: Path, group: int, *, begin: Begin = fork
+    ) -> None:
         self.redis_url = redis_url
         self.key_prefix = key_prefix
         self.database_url = f"sqlite+aiosqlite:///{directory / 'orderbell.db'}"
@@ -140,6 +143,7 @@ class Processes:
         self.all: list[ServiceProcess] = []
         self._directory = directory
         self._group = group
+        self._begin = begin
 
     def start_sender(
         self,
@@ -151,7 +155,10 @@ class Processes:
     ) -> SenderProcess:
         environment = self._environment({"database_url": self.database_url, **settings})
         log = self._log("sender")
-        sender = SenderProcess("sender", port or free_port(), environment, log, self._group, without=without)
+        port = port or free_port()
+        sender = SenderProcess(
+            "sender", port, environment, log, self._group, without=without, begin=self._begin
+        )
         self.all.append(sender)
         sender.start(wait_ready=wait_ready)
         return sender
@@ -175,7 +182,14 @@ class Processes:
         log = self._log("receiver")
         arguments = ("--workers", str(workers)) if workers > 1 else ()
         gateway = ReceiverProcess(
-            "receiver", port, environment, log, self._group, arguments=arguments, without=without
+            "receiver",
+            port,
+            environment,
+            log,
+            self._group,
+            arguments=arguments,
+            without=without,
+            begin=self._begin,
         )
         self.all.append(gateway)
         gateway.start(wait_ready=wait_ready)

@@ -21,6 +21,7 @@ from shared.embedded import EmbeddedServer, free_port
 from tests import postgres_servers, redis_servers
 from tests.chaos.ledger import Stored
 from tests.chaos.proxy import How, Proxy, Toxics
+from tests.commands import spawn
 from tests.processes import Processes, ReceiverProcess, SenderProcess
 from tests.waiting import wait_until
 
@@ -212,7 +213,7 @@ def running_system(
             stack.callback(server.kill)
             server.start()
         postgres = stack.enter_context(_postgres(process_group)) if database == "postgres" else None
-        processes = Processes(servers[0].url, "chaos", directory, process_group)
+        processes = Processes(servers[0].url, "chaos", directory, process_group, begin=spawn)
         stack.callback(processes.end)
         replica_port = proxy.open("replica:redis", servers[0].port)
         system = System(proxy, processes, servers[0], servers[1], postgres, [], [], [], [], replica_port)
