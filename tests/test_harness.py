@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,13 +14,19 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from shared.embedded import free_port
 from shared.redis import connect
+from tests.commands import Command, fork, spawn
+from tests.processes import REPOSITORY, clean_environment
 from tests.waiting import await_until, wait_until
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from redis.asyncio import Redis
 
     from shared.embedded import EmbeddedServer
+    from tests.processes import Begin
 
 pytestmark = pytest.mark.anyio
 
@@ -66,3 +76,27 @@ async def test_waiting_in_vain_names_the_condition() -> None:
 
     with pytest.raises(TimeoutError, match="pigs_fly"):
         await await_until(pigs_fly, timeout=0.02)
+
+
+@pytest.mark.parametrize("begin", [fork, spawn])
+def test_command_has_its_own_environment_log_group_and_end(
+    begin: Begin, tmp_path: Path, process_group: int
+) -> None:
+    database = f"sqlite+aiosqlite:///{tmp_path / 'orderbell.db'}"
+    settings = {"ORDERBELL_DATABASE_URL": database, "ORDERBELL_API_KEYS": "a-key-of-sixteen"}
+    port = ("--port", str(free_port()))
+    good = Command(
+        "sender", port, clean_environment() | settings, REPOSITORY, tmp_path / "good.log", process_group
+    )
+    bad = replace(good, environment={**good.environment, "ORDERBELL_API_KEYS": ""}, log=tmp_path / "bad.log")
+    running, refused = begin(good), begin(bad)
+    assert refused.wait(20) == 2
+    assert "ORDERBELL_API_KEYS" in bad.log.read_text()
+    wait_until(lambda: "listening" in good.log.read_text())
+    assert running.poll() is None
+    assert os.getpgid(running.pid) == process_group
+    with pytest.raises(subprocess.TimeoutExpired):
+        running.wait(0.1)
+    running.kill()
+    assert running.wait(20) == -signal.SIGKILL
+    running.kill()  # nothing is there to be killed
