@@ -1,17 +1,13 @@
 """The relay: takes events out of the outbox and gives them to Redis, in each channel's order.
 
 It may crash, repeat itself and race with the relays of other senders; what makes that harmless is the publish
-script's answer (`shared.log`). So there is no lease that lets one relay work at a time: it would save what
-the others publish in vain, and cost its time to run out whenever the one that has it dies. The answers:
+script's answer (sender/publisher.py). So there is no lease that lets one relay work at a time: it would save
+what the others publish in vain, and cost its time to run out whenever the one that has it dies.
 
-* OK, DUP: Redis has them; mark them published.
-* GAP: something before them is missing, because Redis lost it. The database has it: publish that first.
-* STALE: Redis knows a newer epoch than our events have. Either the epoch grew meanwhile, then they have
-  moved into it and are read again; or this database is an old copy.
-
-A database that is an old copy (or a new one beside a Redis that knows the old) shows also when the relay
-first speaks with Redis, which knows the newest event published (`ob:generation`), and in a head that is
-beyond ours. Each is an alarm, and a new epoch begins: customers get a reset instead of silence.
+A database that is an old copy (or a new one beside a Redis that knows the old) shows when the relay first
+speaks with Redis, which knows the newest event published (`ob:generation`), in an epoch that is newer than
+ours, and in a head that is beyond ours. Each is an alarm, and a new epoch begins: customers get a reset
+instead of silence.
 
 While Redis is away the outbox grows and requests go on as before.
 
@@ -29,16 +25,17 @@ import random
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby, takewhile
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import structlog
 from redis.exceptions import RedisError
 
-from sender import dead_letters, history, outbox
+from sender import dead_letters, outbox
 from sender.database import DatabaseError
 from sender.due import Due
 from sender.generation import begin_epoch, current_epoch, has, newest
-from shared.log import Answer, Generation, Published, blames_what_was_sent
+from sender.publisher import Outcome, Publisher
+from shared.log import Generation, blames_what_was_sent
 from shared.wire import Refused
 
 if TYPE_CHECKING:
@@ -49,8 +46,7 @@ if TYPE_CHECKING:
     from sender.metrics import Metrics
     from sender.outbox import Waiting
     from shared.channels import Channel
-    from shared.cursors import Place
-    from shared.log import Entry, LogWriter
+    from shared.log import LogWriter
 
 logger = structlog.get_logger(__name__)
 
@@ -60,14 +56,8 @@ MARK_SECONDS = (
 )
 POLL_SECONDS = 1.0  # finds what another sender recorded and did not live to publish
 MAX_BACKOFF_SECONDS = 2.0
-# Events of a channel that go back into a Redis that has lost them: enough for who comes back after a moment.
-# Older ones are read from the database, as those of a quiet channel are; with each channel's whole log
-# published again, nobody's new event would come for minutes.
-REFILL_LENGTH = 100
 ATTEMPTS = 5  # for an event that Redis refuses; three seconds or so
 DEAD_SECONDS = 30.0  # without a turn of the loop; Redis' and the database's deadlines are far below
-
-_THERE = (Answer.OK, Answer.DUP)  # Redis has what was sent
 
 
 class Relay:
@@ -78,6 +68,7 @@ class Relay:
     ) -> None:
         self._database = database
         self._log = log
+        self._publisher = Publisher(database, log, metrics, self._note_answer)
         self._metrics = metrics
         self._clock = clock
         self._woken = asyncio.Event()
@@ -193,7 +184,7 @@ class Relay:
             self._due.events_wait(await self._database.read(newest) if more else _generation(waiting[-1]))
         return waiting
 
-    async def _publish_waiting(self, waiting: Sequence[Waiting]) -> _Outcome:
+    async def _publish_waiting(self, waiting: Sequence[Waiting]) -> Outcome:
         channels = _by_channel(waiting)
         suspects = {name: channels.pop(name) for name in list(channels) if name in self._suspects}
         outcome = await self._publish_some(channels)
@@ -201,12 +192,12 @@ class Relay:
             outcome += await self._publish_one_by_one(name, events)
         return outcome
 
-    async def _publish_some(self, channels: Mapping[Channel, Sequence[Waiting]]) -> _Outcome:
+    async def _publish_some(self, channels: Mapping[Channel, Sequence[Waiting]]) -> Outcome:
         """Publish all that Redis takes."""
         if not channels:
-            return _Outcome([], None)
+            return Outcome([], None)
         try:
-            return await self._publish_channels(channels)
+            return await self._publisher.publish(channels)
         except Refused as refusal:
             await self._excuse(refusal)
         names = list(channels)
@@ -216,13 +207,13 @@ class Relay:
         first = await self._publish_some({name: channels[name] for name in names[:half]})
         return first + await self._publish_some({name: channels[name] for name in names[half:]})
 
-    async def _publish_one_by_one(self, channel: Channel, events: Sequence[Waiting]) -> _Outcome:
+    async def _publish_one_by_one(self, channel: Channel, events: Sequence[Waiting]) -> Outcome:
         """Publish a channel's events, up to the first that Redis refuses."""
-        outcome = _Outcome([], None)
+        outcome = Outcome([], None)
         for event in events:
             try:
                 # Without a refill: among what is published again, something else might be refused.
-                outcome += await self._publish_channels({channel: [event]}, restart=True)
+                outcome += await self._publisher.publish({channel: [event]}, restart=True)
             except Refused as refusal:
                 await self._excuse(refusal)
                 await self._suspect(event, str(refusal))
@@ -268,36 +259,6 @@ class Relay:
             )
         return True
 
-    async def _publish_channels(
-        self, channels: Mapping[Channel, Sequence[Waiting]], *, restart: bool = False
-    ) -> _Outcome:
-        batches = [(channel, [event.entry for event in events]) for channel, events in channels.items()]
-        answers = dict(zip(channels, await self._publish(batches, restart=restart), strict=True))
-        gaps = {name: head for name, (answer, head) in answers.items() if answer is Answer.GAP}
-        if gaps:
-            answers |= await self._refill(gaps, {name: channels[name][-1].entry.place for name in gaps})
-        ahead = await self._ahead(channels, answers)
-        published = [
-            event
-            for channel, (answer, _) in answers.items()
-            if answer in _THERE and channel not in ahead
-            for event in channels[channel]
-        ]
-        return _Outcome(published, max(ahead.values(), default=None))
-
-    async def _ahead(
-        self, channels: Mapping[Channel, Sequence[Waiting]], answers: Mapping[Channel, Published]
-    ) -> dict[Channel, int]:
-        """Channels in which Redis knows more than the database, and of which epoch that is."""
-        stale = {name: head.epoch for name, (answer, head) in answers.items() if answer is Answer.STALE}
-        # Usually another sender began that epoch since we read, and our events have moved into it.
-        epoch = await self._database.read(current_epoch) if stale else 0
-        ahead = {name: newer for name, newer in stale.items() if newer > epoch}
-        # A head beyond what we published is usually another relay's work, and in the database.
-        beyond = {name: head for name, (_, head) in answers.items() if head > channels[name][-1].entry.place}
-        states = await self._database.read(partial(history.states, names=list(beyond))) if beyond else {}
-        return ahead | {name: head.epoch for name, head in beyond.items() if head > states[name].head}
-
     def _note_published(self, published: Sequence[Waiting]) -> None:
         if published and not self._unmarked:
             self._mark_at = self._loop.time() + MARK_SECONDS
@@ -340,39 +301,9 @@ class Relay:
             logger.warning("redis may evict events; maxmemory-policy should be noeviction", policy=policy)
         self._policy = policy
 
-    async def _publish(
-        self, batches: Sequence[tuple[Channel, Sequence[Entry]]], *, restart: bool = False
-    ) -> list[Published]:
-        answers = await self._log.publish(batches, restart=restart)
+    def _note_answer(self) -> None:
+        self._last_turn = self._loop.time()
         self._note_redis(up=True)
-        for published in answers:
-            self._metrics.published.labels(published.answer.value).inc()
-        return answers
-
-    async def _refill(
-        self, known: Mapping[Channel, Place], last: Mapping[Channel, Place]
-    ) -> dict[Channel, Published]:
-        """Publish all that Redis lacks of some channels, up to `last`; of a large hole the newest events.
-
-        Many channels together: an emptied Redis lacks all of them at once.
-        """
-        answers = {name: Published(Answer.GAP, place) for name, place in known.items()}
-        holes = {name: _hole(known[name], last[name]) for name in known}
-        while holes:
-            self._last_turn = self._loop.time()
-            found = await self._database.read(partial(history.read_some, wanted=holes))
-            # Those of which nothing is found are read again as waiting: retention or a new epoch closed them.
-            batches = [(name, entries) for name, entries in found.items() if entries]
-            replies = await self._publish(batches, restart=True) if batches else []
-            self._metrics.refilled.inc(sum(len(entries) for _, entries in batches))
-            for name in found:
-                del holes[name]
-            for (name, _), published in zip(batches, replies, strict=True):
-                answers[name] = published
-                if published.answer in _THERE and published.head < last[name]:
-                    holes[name] = range(published.head.seq, last[name].seq)
-                    answers[name] = Published(Answer.GAP, published.head)  # until the rest is there, too
-        return answers
 
     def _note_redis(self, *, up: bool, reason: str = "") -> None:
         """Log a change of state, once."""
@@ -394,17 +325,6 @@ class Relay:
         logger.error("the database went back: redis knows newer events; a new epoch begins", epoch=new)
 
 
-class _Outcome(NamedTuple):
-    """What Redis has now, and the newest epoch in which it knows more than the database, if it does."""
-
-    published: list[Waiting]
-    newer: int | None
-
-    def __add__(self, other: _Outcome) -> _Outcome:  # type: ignore[override] # of tuples it makes one tuple
-        newer = [epoch for epoch in (self.newer, other.newer) if epoch is not None]
-        return _Outcome([*self.published, *other.published], max(newer, default=None))
-
-
 @dataclass(frozen=True, slots=True)
 class _Suspect:
     """The event that Redis refused in a channel, how often, and when it is tried again; loop time."""
@@ -416,11 +336,6 @@ class _Suspect:
 
 def _generation(event: Waiting) -> Generation:
     return Generation(event.entry.place.epoch, event.position, event.identity)
-
-
-def _hole(known: Place, last: Place) -> range:
-    """What to publish again: seqs after the first up to the second, as many as are worth it."""
-    return range(max(known.seq, last.seq - REFILL_LENGTH), last.seq)
 
 
 def _backoff(attempts: int) -> float:

@@ -173,7 +173,7 @@ async def test_lost_tail_is_refilled_too(bench: Bench) -> None:
 async def test_large_hole_is_refilled_with_the_newest(
     sqlite_bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay_module, "REFILL_LENGTH", 10)
+    monkeypatch.setattr("sender.publisher.REFILL_LENGTH", 10)
     await sqlite_bench.record(*[ALICE] * 30)
     await sqlite_bench.relay_once()
     await sqlite_bench.forget(ALICE)
@@ -264,7 +264,7 @@ async def test_refill_in_the_midst_of_which_an_epoch_begins_is_not_taken_for_all
         await sqlite_bench.database.write(partial(begin_epoch, after=1))
 
     relay = sqlite_bench.relay(ReadsSome(sqlite_bench.database, begin_another))  # type: ignore[arg-type]
-    answers = await relay._refill({ALICE: Place(1, 0)}, {ALICE: Place(1, 7)})
+    answers = await relay._publisher._refill({ALICE: Place(1, 0)}, {ALICE: Place(1, 7)})
     assert answers == {ALICE: (Answer.GAP, Place(1, 3))}
 
 

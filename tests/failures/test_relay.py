@@ -188,14 +188,14 @@ async def cut_database_connections(url: str) -> None:
 @contextmanager
 def just_before_publishing(relay: Relay, act: Callable[[], None]) -> Iterator[None]:
     """Earlier, the relay might be waiting for another answer, and not get to publish at all."""
-    publish = relay._publish
+    publisher, send = relay._publisher, relay._publisher._send
 
-    async def act_and_publish(*args: Any, **options: Any) -> Any:
+    async def act_and_send(*args: Any, **options: Any) -> Any:
         act()
-        return await publish(*args, **options)
+        return await send(*args, **options)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(relay, "_publish", act_and_publish)
+        patched.setattr(publisher, "_send", act_and_send)
         yield
 
 

@@ -12,20 +12,20 @@ if TYPE_CHECKING:
 
 def crash_on_signal(patch: Patch) -> None:
     """No safeguard is off: after SIGUSR1 the sender dies before its next publish, as by kill -9."""
-    from sender.relay import Relay
+    from sender.publisher import Publisher
 
-    publish, crashing = Relay._publish, False
+    send, crashing = Publisher._send, False
 
     def crash(*_: object) -> None:
         nonlocal crashing
         crashing = True
 
-    async def publish_or_die(self: Relay, *args: Any, **kwargs: Any) -> object:
+    async def send_or_die(self: Publisher, *args: Any, **kwargs: Any) -> object:
         if crashing:
             os.kill(os.getpid(), signal.SIGKILL)
-        return await publish(self, *args, **kwargs)
+        return await send(self, *args, **kwargs)
 
-    patch(Relay, "_publish", publish_or_die)
+    patch(Publisher, "_send", send_or_die)
     signal.signal(signal.SIGUSR1, crash)
 
 

@@ -46,12 +46,12 @@ def script_reload(patch: Patch) -> None:
 
 def refill(patch: Patch) -> None:
     """A log with a gap begins anew behind it."""
-    from sender import relay
+    from sender import publisher
 
     def newest_alone(known: Any, last: Any) -> range:
         return range(last.seq - 1, last.seq)
 
-    patch(relay, "_hole", newest_alone)
+    patch(publisher, "_hole", newest_alone)
 
 
 def sweep(patch: Patch) -> None:
