@@ -144,7 +144,7 @@ async def test_latency_delays_what_goes_one_way_and_not_what_goes_the_other(edge
     assert await near.read_exactly(4) == b"down"
     assert not arriving.done()
     assert await arriving == b"up"
-    assert time.monotonic() - began >= 0.3
+    assert time.monotonic() - began > 0.29  # loops count in milliseconds
 
 
 async def test_bytes_per_second_are_a_speed(edge: Edge) -> None:
@@ -153,7 +153,7 @@ async def test_bytes_per_second_are_a_speed(edge: Edge) -> None:
     began = time.monotonic()
     far.writer.write(b"x" * 3_000)
     await near.read_exactly(3_000)
-    assert time.monotonic() - began >= 0.3
+    assert time.monotonic() - began > 0.29
 
 
 def test_jitter_follows_its_seed_and_stays_within_its_bounds() -> None:
