@@ -268,6 +268,16 @@ async def test_refill_in_the_midst_of_which_an_epoch_begins_is_not_taken_for_all
     assert answers == {ALICE: (Answer.GAP, Place(1, 3))}
 
 
+async def test_relay_that_has_much_to_publish_is_alive_with_each_answer(sqlite_bench: Bench) -> None:
+    await sqlite_bench.record(ALICE)
+    relay = sqlite_bench.relay()
+    waiting = await relay._read_outbox()
+    relay._last_turn -= 2 * relay_module.DEAD_SECONDS
+    assert not relay.alive
+    await relay._publish_waiting(waiting)
+    assert relay.alive
+
+
 async def test_14_racing_relays_publish_each_event_once(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -245,7 +245,7 @@ async def test_answer_without_room_is_asked_for_again(
     running: list[asyncio.Task[None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A sender's answer ends at so many bytes; the last of 500 channels may get nothing of theirs."""
-    monkeypatch.setattr(catch_up, "_AGAIN_SECONDS", 0)
+    monkeypatch.setattr(catch_up, "_AGAIN_SECONDS", 0)  # how often it asks is tested, not how soon
     world = World(0)
     world.database, world.redis_up = 9, False
     world.catch_up._history = Short(world)
@@ -261,7 +261,7 @@ async def test_answer_without_room_is_asked_for_again(
 async def test_answer_that_never_has_room_is_not_asked_for_without_end(
     running: list[asyncio.Task[None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(catch_up, "_AGAIN_SECONDS", 0)
+    monkeypatch.setattr(catch_up, "_AGAIN_SECONDS", 0)  # how often it asks is tested, not how soon
     world = World(0)
     world.database, world.redis_up = 9, False
     world.catch_up._history = history = Short(world)

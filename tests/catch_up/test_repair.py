@@ -1,4 +1,8 @@
-"""Feeds that missed something, or may have: checked, pulled for, reset, and never held up by each other."""
+"""Feeds that missed something, or may have: checked, pulled for, reset, and never held up by each other.
+
+What a check or a pull does counts here, not when it comes: their seconds are so few that nobody waits for
+them, or so many that only what is tested can bring them on.
+"""
 
 from __future__ import annotations
 
