@@ -19,8 +19,8 @@ from bench.contenders import OURS
 from bench.load import compile_native
 from bench.peers.gateways import found
 from bench.run import Run
-from shared.embedded import path_server, wheel_server
-from shared.guard import Guard
+from shared.commands.embedded import path_server, wheel_server
+from shared.process.guard import Guard
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

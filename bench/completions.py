@@ -19,7 +19,7 @@ from bench.caller import callers
 from bench.postgres import find_binaries, running_postgres
 from bench.table import Table, median
 from bench.usage import Usage
-from shared.redis import connect
+from shared.redis.connect import connect
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

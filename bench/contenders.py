@@ -17,10 +17,10 @@ from bench import orders
 from bench.caller import Caller, callers
 from bench.load import line
 from bench.stack import KEY_PREFIX, Server, running_redis, running_stack, start_server
-from shared import log
 from shared.channels import Channel, customer_channel, topic_channel
-from shared.embedded import free_port
-from shared.log import Names
+from shared.commands.embedded import free_port
+from shared.redis import channel_log as log
+from shared.redis.channel_log import Names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

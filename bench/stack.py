@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from pydantic import SecretStr
 
 from shared.auth import mint_token
-from shared.embedded import EmbeddedServer, free_port
+from shared.commands.embedded import EmbeddedServer, free_port
 from shared.settings import PREFIX
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Stack:
 
     redis: EmbeddedServer
     directory: Path
-    group: int  # process group that ends with us, see shared/guard.py
+    group: int  # process group that ends with us, see shared/process/guard.py
     database_url: str = ""
     api_key: str = field(default_factory=lambda: secrets.token_hex(16))
     jwt_secret: str = field(default_factory=lambda: secrets.token_hex(32))

@@ -16,7 +16,7 @@ from bench.contenders import Event, Orderbell
 from bench.load import LoadFailed, running_load
 from bench.table import Table, median
 from bench.usage import Usage
-from shared.redis import connect
+from shared.redis.connect import connect
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

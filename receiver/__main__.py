@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from shared.listening import listen
+from shared.process.listening import listen
 from shared.settings import ReceiverSettings, load
 
 
@@ -29,12 +29,12 @@ def main(host: str, port: int, workers: int) -> None:
     settings = load(ReceiverSettings, host=host)
     # Imported where needed: whoever watches over workers needs nothing of a gateway, and is small without.
     if workers == 1:
-        from receiver.process import name_of, run
+        from receiver.serving.process import name_of, run
 
         listening = listen(host, port)
         run(settings, listening, name=name_of(listening))
     elif sys.platform == "linux":
-        from receiver.supervisor import supervise
+        from receiver.serving.supervisor import supervise
 
         sys.exit(supervise(settings, host, port, workers))
     else:

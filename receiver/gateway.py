@@ -14,31 +14,32 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
-from receiver import metrics, notices
-from receiver.catch_up import CatchUp, Unavailable
-from receiver.heartbeat import Heartbeat
-from receiver.hub import Close, Hub
-from receiver.repair import Repair
-from receiver.seen import SeenReports
-from receiver.shards import subscription_to
+from receiver import metrics
+from receiver.connections import notices
+from receiver.connections.clock import Heartbeat
+from receiver.feeds.catch_up import CatchUp, Unavailable
+from receiver.feeds.hub import Close, Hub
+from receiver.feeds.repair import Repair
+from receiver.feeds.seen import SeenReports
+from receiver.subscription.shards import subscription_to
 from shared.auth import InvalidToken, KeysUnavailable
 from shared.channels import is_private
 from shared.cursors import InvalidCursor, parse_cursors
-from shared.log import Entry, LogReader, Names, Seen, parse_live
+from shared.redis.channel_log import Entry, LogReader, Names, Seen, parse_live
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from redis.asyncio import Redis
 
-    from receiver.authentication import Authentication
-    from receiver.connection import Connection
-    from receiver.history import History
-    from receiver.hub import Feed
+    from receiver.access.authentication import Authentication
+    from receiver.feeds.history import History
+    from receiver.feeds.hub import Feed
+    from receiver.transports.websocket.connection import Connection
     from shared.auth import Identity
     from shared.channels import Channel
-    from shared.cluster import AnyPipelines, Cluster
     from shared.cursors import Place
+    from shared.redis.cluster import AnyPipelines, Cluster
     from shared.settings import ReceiverSettings
 
 ESTABLISH_SECONDS = 10.0  # for a channel's first subscription, or its place from the sender

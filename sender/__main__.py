@@ -13,21 +13,21 @@ import structlog
 import uvicorn
 from uvicorn.loops.auto import auto_loop_factory
 
-from sender.api import Api
-from sender.app import create_app
-from sender.database import DatabaseError, DatabaseUnusable, open_database
+from sender.database.open import DatabaseError, DatabaseUnusable, open_database
+from sender.http.api import Api
+from sender.http.app import create_app
+from sender.http.pages import PageFiles
 from sender.metrics import Metrics
-from sender.page_files import PageFiles
-from sender.relay import Relay
+from sender.publishing.relay import Relay
+from sender.publishing.sweep import Sweep
 from sender.retention import Retention
 from sender.seen import SeenTeller
-from sender.sweep import Sweep
 from shared.auth import ApiKeys
-from shared.cluster import connect, pipelines_to
-from shared.garbage import spare_what_lives
-from shared.listening import listen, url_of
-from shared.log import LogReader, LogWriter, Names
-from shared.logs import configure_logs
+from shared.process.garbage import spare_what_lives
+from shared.process.listening import listen, url_of
+from shared.process.logs import configure_logs
+from shared.redis.channel_log import LogReader, LogWriter, Names
+from shared.redis.cluster import connect, pipelines_to
 from shared.settings import SenderSettings, load
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 logger = structlog.get_logger("sender")
 
-PAGE = Path(__file__).parent / "page"
+PAGE = Path(__file__).parent / "http" / "page"
 REQUESTS_END_SECONDS = 2  # with the relay's second below, well within 5 from SIGTERM to the end
 RELAY_END_SECONDS = 1
 

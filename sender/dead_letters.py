@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import LargeBinary, String, bindparam, cast, delete, func, literal_column, select, update
 
 from sender import tombstones
-from sender.tables import DIALECTS, dead_letters, events, insert_into
+from sender.database.tables import DIALECTS, dead_letters, events, insert_into
 from sender.tombstones import Fault
 from shared.cursors import MAX_NUMBER, Cursor
 from shared.events import format_time

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import bindparam, func, literal_column, select, text, update
 
 from sender import tombstones
-from sender.tables import DIALECTS, channels, events, generation
-from shared.log import Generation
+from sender.database.tables import DIALECTS, channels, events, generation
+from shared.redis.channel_log import Generation
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Select

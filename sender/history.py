@@ -14,12 +14,12 @@ import msgspec
 from sqlalchemy import select, text
 
 from sender import tombstones
+from sender.database.rows import is_among
+from sender.database.tables import DIALECTS, channels
 from sender.generation import current_epoch
-from sender.rows import is_among
-from sender.tables import DIALECTS, channels
 from shared.channels import Channel, is_private
 from shared.cursors import Cursor, Place
-from shared.log import Entry
+from shared.redis.channel_log import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

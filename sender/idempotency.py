@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from sqlalchemy import select
 
+from sender.database.rows import insert_rows, is_among
+from sender.database.tables import DIALECTS, idempotency
 from sender.digest import digest
-from sender.rows import insert_rows, is_among
-from sender.tables import DIALECTS, idempotency
 from shared.events import format_time
 
 if TYPE_CHECKING:

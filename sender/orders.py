@@ -8,8 +8,8 @@ import msgspec
 from sqlalchemy import bindparam, select, update
 
 from sender import history, outbox
-from sender.rows import is_among
-from sender.tables import DIALECTS, insert_into, orders
+from sender.database.rows import is_among
+from sender.database.tables import DIALECTS, insert_into, orders
 from shared.channels import customer_channel
 from shared.events import format_time, order_completed
 

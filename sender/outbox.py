@@ -16,13 +16,13 @@ import msgspec
 from sqlalchemy import bindparam, func, literal_column, select, text, update
 
 from sender import tombstones
+from sender.database.rows import insert_rows, is_among
+from sender.database.tables import DIALECTS, events, generation
 from sender.digest import identity_of
-from sender.rows import insert_rows, is_among
-from sender.tables import DIALECTS, events, generation
 from shared.channels import Channel
 from shared.cursors import Cursor, Place
 from shared.events import Draft, format_time
-from shared.log import Entry
+from shared.redis.channel_log import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Sequence
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Select
 
     from sender.tombstones import Fault, Row
-    from shared.log import Generation
+    from shared.redis.channel_log import Generation
 
 
 class Status(Enum):
@@ -268,7 +268,7 @@ _TAKE = text(
     RETURNING channel, seq, (SELECT epoch FROM generation) AS epoch
     """
 )
-# SQLite's driver gives up the interpreter for each row that it fetches, see sender/rows.py.
+# SQLite's driver gives up the interpreter for each row that it fetches, see sender/database/rows.py.
 _MOVE_SEQS = """
     INSERT INTO channels (channel, seq) SELECT key, value FROM json_each(:counts) WHERE true
     ON CONFLICT (channel) DO UPDATE SET seq = channels.seq + excluded.seq

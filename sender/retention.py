@@ -16,9 +16,9 @@ import structlog
 from sqlalchemy import bindparam, delete, func, select, update
 
 from sender import dead_letters
-from sender.database import DatabaseError
+from sender.database.open import DatabaseError
+from sender.database.tables import channels, events, idempotency
 from sender.idempotency import KEPT_HOURS
-from sender.tables import channels, events, idempotency
 from shared.events import format_time
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from sender.database import Database
+    from sender.database.open import Database
     from sender.metrics import Metrics
 
 logger = structlog.get_logger(__name__)

@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import bindparam, select, update
 
 from sender import history
-from sender.tables import channels, generation
+from sender.database.tables import channels, generation
 from shared.channels import Channel, is_private
 from shared.cursors import Cursor, Place
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from shared.log import LogWriter
+    from shared.redis.channel_log import LogWriter
 
 logger = structlog.get_logger(__name__)
 

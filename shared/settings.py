@@ -25,7 +25,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from shared.redis_url import parse_redis_url
+from shared.redis.url import parse_redis_url
 
 PREFIX = "ORDERBELL_"
 _FOR_TESTS = PREFIX + "TEST_"  # read by our tests alone

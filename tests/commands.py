@@ -79,7 +79,7 @@ def _modules() -> list[str]:
         module.name
         for package in PACKAGES
         for module in pkgutil.walk_packages(import_module(package).__path__, prefix=f"{package}.")
-        if not module.name.startswith("sender.migrations")  # Alembic's, which runs them
+        if not module.name.startswith("sender.database.migrations")  # Alembic's, which runs them
     )
     return [*PACKAGES, *(name for name in walked if not name.endswith(".__main__")), *_AT_START]
 

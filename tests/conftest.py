@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import hypothesis
 import pytest
 
-from shared import embedded
-from shared import redis as shared_redis
-from shared.embedded import EmbeddedServer
-from shared.guard import Guard
+from shared.commands import embedded
+from shared.commands.embedded import EmbeddedServer
+from shared.process.guard import Guard
+from shared.redis import connect as shared_redis
 from tests import chromium, postgres_servers, redis_servers
 from tests.processes import Processes
 from tests.relays import Bench, open_bench

@@ -16,15 +16,15 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN
 from websockets.uri import parse_uri
 
-from receiver.authentication import Authentication
-from receiver.connection import Connection
+from receiver.access.authentication import Authentication
+from receiver.access.tickets import Tickets
+from receiver.feeds.history import History
 from receiver.gateway import Gateway
-from receiver.history import History
-from receiver.tickets import Tickets
+from receiver.transports.websocket.connection import Connection
 from shared.auth import Identity, create_verifier
-from shared.cluster import connect, pipelines_to
 from shared.cursors import parse_cursors
-from shared.log import Names
+from shared.redis.channel_log import Names
+from shared.redis.cluster import connect, pipelines_to
 from shared.settings import ReceiverSettings
 from tests.waiting import await_until
 

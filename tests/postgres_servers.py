@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from shared.embedded import free_port
+from shared.commands.embedded import free_port
 from tests import docker_engine
 from tests.waiting import wait_until
 

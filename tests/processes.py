@@ -24,7 +24,7 @@ import httpx2
 from pydantic import SecretStr
 
 from shared.auth import mint_token
-from shared.embedded import free_port
+from shared.commands.embedded import free_port
 from shared.settings import PREFIX
 from tests.commands import Command, Running, fork
 from tests.waiting import wait_until

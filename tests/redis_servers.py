@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import redis
 
-from shared.embedded import EmbeddedServer, free_port, path_server, port_in_use, wheel_server
+from shared.commands.embedded import EmbeddedServer, free_port, path_server, port_in_use, wheel_server
 from tests import docker_engine
 from tests.waiting import wait_until
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, TypeVar
 import pytest
 
 from sender import outbox
-from sender.database import DatabaseUnavailable, open_database
+from sender.database.open import DatabaseUnavailable, open_database
 from sender.metrics import Metrics
 from sender.outbox import arrival
-from sender.relay import Relay
+from sender.publishing.relay import Relay
 from shared.cursors import Place
 from shared.events import parse_event
-from shared.log import LogWriter, Names
-from shared.wire import Pipelines
+from shared.redis.channel_log import LogWriter, Names
+from shared.redis.wire import Pipelines
 from tests.senders import Clock
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
     from sqlalchemy import Connection
 
-    from sender.database import Database
+    from sender.database.open import Database
     from shared.channels import Channel
 
 T = TypeVar("T")

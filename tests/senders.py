@@ -15,26 +15,26 @@ from sqlalchemy import Connection, event
 from sqlalchemy.engine import Engine
 
 import sender
-from sender.api import Api
-from sender.app import create_app
-from sender.database import open_database
+from sender.database.open import open_database
+from sender.http.api import Api
+from sender.http.app import create_app
+from sender.http.pages import PageFiles
 from sender.metrics import Metrics
-from sender.page_files import PageFiles
-from sender.relay import Relay
+from sender.publishing.relay import Relay
 from sender.seen import SeenTeller
 from shared.auth import ApiKeys
-from shared.cluster import connect, pipelines_to
-from shared.log import LogWriter, Names
+from shared.redis.channel_log import LogWriter, Names
+from shared.redis.cluster import connect, pipelines_to
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from redis.asyncio import Redis
 
-    from sender.database import Database
+    from sender.database.open import Database
 
 API_KEY = "a-key-for-tests-only"
-PAGE = Path(sender.__file__).parent / "page"
+PAGE = Path(sender.__file__).parent / "http" / "page"
 
 
 @dataclass

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from receiver.batch import Batch
+from receiver.feeds.batch import Batch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

@@ -13,14 +13,14 @@ from bench.load import LoadFailed, compile_native, line, running_load
 from bench.run import Run
 from bench.stack import start_server
 from bench.table import Table, median_ratio, percentile
-from shared.embedded import free_port
+from shared.commands.embedded import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from bench.load import Load
-    from shared.embedded import EmbeddedServer
+    from shared.commands.embedded import EmbeddedServer
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler here")
 

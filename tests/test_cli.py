@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from shared import __version__
-from shared.cli import main
+from shared.commands.cli import main
 
 COMMANDS = sorted(main.commands)
 

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from shared import cluster as module
 from shared.channels import customer_channel
-from shared.cluster import Cluster, ClusterPipelines, Redirection, connect, slot_of_key
 from shared.cursors import Place
-from shared.log import Answer, Entry, LogReader, LogWriter, Names
-from shared.redis_url import Address
-from shared.wire import Refused
+from shared.redis import cluster as module
+from shared.redis.channel_log import Answer, Entry, LogReader, LogWriter, Names
+from shared.redis.cluster import Cluster, ClusterPipelines, Redirection, connect, slot_of_key
+from shared.redis.url import Address
+from shared.redis.wire import Refused
 from tests.redis_servers import ClusterServers, binaries
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from shared.embedded import EmbeddedServer
+    from shared.commands.embedded import EmbeddedServer
 
 pytestmark = pytest.mark.anyio
 

@@ -14,11 +14,11 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN
 from websockets.uri import parse_uri
 
-from receiver.connection import FRAMES_PER_HEARTBEAT, MAX_BUFFER, Connection
-from receiver.frames import close_frame, text_frame
-from receiver.handshake import HOLD_SECONDS, Held
-from receiver.heartbeat import Heartbeat
-from receiver.hub import Close, Feed, write_all
+from receiver.connections.clock import Heartbeat
+from receiver.feeds.hub import Close, Feed, write_all
+from receiver.transports.websocket.connection import FRAMES_PER_HEARTBEAT, MAX_BUFFER, Connection
+from receiver.transports.websocket.frames import close_frame, text_frame
+from receiver.transports.websocket.handshake import HOLD_SECONDS, Held
 from shared.auth import Identity
 from shared.channels import customer_channel
 from shared.cursors import Place
@@ -337,7 +337,7 @@ async def test_too_many_pongs_that_come_alone_are_refused(world: World) -> None:
 async def test_pong_that_comes_alone_is_heard_without_a_parser(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr("receiver.connection.Parser")
+    monkeypatch.delattr("receiver.transports.websocket.connection.Parser")
     world.connection.heard = False
     world.connection.data_received(PONG)
     assert world.connection.heard

@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING
 import pytest
 from redis import Redis
 
-from shared.doctor import Verdict, _clock, _policy, _version
+from shared.commands.doctor import Verdict, _clock, _policy, _version
 from tests.processes import REPOSITORY, clean_environment
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from shared.embedded import EmbeddedServer
+    from shared.commands.embedded import EmbeddedServer
     from tests.processes import Processes
 
 
 def examine(directory: Path, *arguments: str, **settings: str) -> tuple[int, str]:
     environment = {**clean_environment(), "PYTHONPATH": str(REPOSITORY)}
     environment |= {f"ORDERBELL_{name.upper()}": value for name, value in settings.items()}
-    command = [sys.executable, "-m", "shared.cli", "doctor", *arguments]
+    command = [sys.executable, "-m", "shared.commands.cli", "doctor", *arguments]
     done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=60)
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, done.stdout

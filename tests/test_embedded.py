@@ -10,9 +10,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from shared.embedded import EmbeddedServer, NotStarted, free_port, path_server, port_in_use, wheel_server
-from shared.guard import GRACE_SECONDS, Guard
-from shared.redis import connect
+from shared.commands.embedded import (
+    EmbeddedServer,
+    NotStarted,
+    free_port,
+    path_server,
+    port_in_use,
+    wheel_server,
+)
+from shared.process.guard import GRACE_SECONDS, Guard
+from shared.redis.connect import connect
 from tests.process_table import running
 from tests.processes import REPOSITORY
 from tests.waiting import wait_until

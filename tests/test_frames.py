@@ -6,7 +6,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN
 from websockets.uri import parse_uri
 
-from receiver.frames import PING, close_frame, text_frame
+from receiver.transports.websocket.frames import PING, close_frame, text_frame
 
 
 def parse(data: bytes) -> Frame:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import httpx2
 import pytest
 
-from receiver import repair
+from receiver.feeds import repair
+from receiver.feeds.hub import Close
 from receiver.gateway import ESTABLISH_SECONDS
-from receiver.hub import Close
-from receiver.subscription import Subscription
+from receiver.subscription.subscription import Subscription
 from shared.channels import customer_channel
-from shared.embedded import free_port
+from shared.commands.embedded import free_port
 from tests.gateways import run_gateway
 from tests.senders import run_sender
 from tests.waiting import await_until

@@ -14,8 +14,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from shared.embedded import free_port
-from shared.redis import connect
+from shared.commands.embedded import free_port
+from shared.redis.connect import connect
 from tests.commands import Command, fork, spawn
 from tests.processes import REPOSITORY, clean_environment
 from tests.waiting import await_until, wait_until
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-    from shared.embedded import EmbeddedServer
+    from shared.commands.embedded import EmbeddedServer
     from tests.processes import Begin
 
 pytestmark = pytest.mark.anyio

@@ -7,10 +7,10 @@ import msgspec
 import prometheus_client
 import pytest
 
-from receiver.hub import Feed, Hub, write_all
+from receiver.feeds.hub import Feed, Hub, write_all
 from shared.channels import customer_channel, topic_channel
 from shared.cursors import Place
-from shared.log import Entry
+from shared.redis.channel_log import Entry
 
 if TYPE_CHECKING:
     from shared.channels import Channel

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from shared.listening import USER_TIMEOUT_MS, join, listen, listen_together, url_of
+from shared.process.listening import USER_TIMEOUT_MS, join, listen, listen_together, url_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from shared.local import InUse, LocalDirectory
+from shared.commands.local import InUse, LocalDirectory
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,9 +11,9 @@ from typing import Any
 REPOSITORY = Path(__file__).parent.parent
 CONFIGURE = """
 import logging, structlog
-from shared.logs import configure_logs
+from shared.process.logs import configure_logs
 configure_logs({log_format!r}, {level!r}, "sender")
-logger = structlog.get_logger("sender.relay")
+logger = structlog.get_logger("sender.publishing.relay")
 """
 
 
@@ -38,7 +38,7 @@ def test_record_is_one_json_object_that_names_its_service() -> None:
     assert found["events"] == 3
     assert found["service"] == "sender"
     assert found["level"] == "info"
-    assert found["logger"] == "sender.relay"
+    assert found["logger"] == "sender.publishing.relay"
     assert "T" in found["timestamp"]
 
 

@@ -13,7 +13,7 @@ from tests.websocket_client import connected
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from shared.embedded import EmbeddedServer
+    from shared.commands.embedded import EmbeddedServer
     from tests.processes import Processes, ReceiverProcess
 
 

@@ -8,7 +8,7 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
 
-from receiver.history import History, HistoryRefused, HistoryUnavailable
+from receiver.feeds.history import History, HistoryRefused, HistoryUnavailable
 from shared.channels import customer_channel
 from shared.cursors import Cursor, Place
 

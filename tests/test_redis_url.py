@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from redis.asyncio.connection import parse_url
 
-from shared.redis_url import Address, InvalidRedisUrl, Kind, parse_redis_url, shown
+from shared.redis.url import Address, InvalidRedisUrl, Kind, parse_redis_url, shown
 
 
 @pytest.mark.parametrize(

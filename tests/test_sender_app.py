@@ -11,16 +11,16 @@ from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.routing import Mount, Route
 
-from sender.api import Api
-from sender.app import create_app
-from sender.database import DatabaseFull, DatabaseUnavailable
+from sender.database.open import DatabaseFull, DatabaseUnavailable
+from sender.http.api import Api
+from sender.http.app import create_app
+from sender.http.pages import PageFiles
 from sender.metrics import Metrics
-from sender.page_files import PageFiles
-from sender.relay import Relay
+from sender.publishing.relay import Relay
 from sender.seen import SeenTeller
 from shared.auth import ApiKeys
-from shared.log import LogWriter, Names
-from shared.wire import Pipelines
+from shared.redis.channel_log import LogWriter, Names
+from shared.redis.wire import Pipelines
 from tests.senders import API_KEY, PAGE, Clock, run_sender
 from tests.waiting import await_until
 
@@ -319,7 +319,7 @@ async def test_without_development_mode_there_is_no_key_to_get(
 async def test_completion_reaches_redis_without_waiting_for_the_next_poll(
     sender: RunningSender, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
 ) -> None:
-    monkeypatch.setattr("sender.relay.POLL_SECONDS", 60)
+    monkeypatch.setattr("sender.publishing.relay.POLL_SECONDS", 60)
     await asyncio.sleep(1.1)  # the poll that has begun before
     await sender.place("1042")
     event = (await sender.complete("1042", headers=headers)).json()["event"]

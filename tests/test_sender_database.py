@@ -14,16 +14,16 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, insert, select, text
 
-from sender import sqlite
-from sender.database import DatabaseFull, DatabaseUnavailable, DatabaseUnusable, open_database
-from sender.tables import channels, idempotency, metadata
+from sender.database import sqlite
+from sender.database.open import DatabaseFull, DatabaseUnavailable, DatabaseUnusable, open_database
+from sender.database.tables import channels, idempotency, metadata
 from tests.postgres_servers import fresh_database
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
     from pathlib import Path
 
-    from sender.database import Database
+    from sender.database.open import Database
 
 pytestmark = pytest.mark.anyio
 

@@ -8,16 +8,16 @@ import pytest
 from sqlalchemy import literal, select, update
 
 from sender import dead_letters, history, outbox
+from sender.database.tables import dead_letters as table
+from sender.database.tables import events
 from sender.digest import identity_of
 from sender.generation import begin_epoch
 from sender.retention import Retention
-from sender.tables import dead_letters as table
-from sender.tables import events
 from sender.tombstones import Fault
 from shared.channels import Channel
 from shared.cursors import Cursor, Place
 from shared.events import parse_event
-from shared.log import Generation
+from shared.redis.channel_log import Generation
 from tests.senders import run_sender
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from cloudevents.core.bindings.http import to_binary_event, to_structured_event 
 from cloudevents.core.v1.event import CloudEvent
 from starlette.datastructures import Headers
 
-from sender import binding, outbox
+from sender import outbox
+from sender.http import binding
 from shared.events import InvalidEvent
 from tests.senders import counted_transactions, run_sender
 

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sender import history, outbox
-from sender.database import open_database
+from sender.database.open import open_database
 from sender.generation import begin_epoch, current_epoch
 from shared.channels import Channel
 from shared.cursors import Place
 from shared.events import parse_event
-from shared.log import Generation
+from shared.redis.channel_log import Generation
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from sqlalchemy import Connection
 
-    from sender.database import Database
+    from sender.database.open import Database
 
 pytestmark = pytest.mark.anyio
 

@@ -8,13 +8,13 @@ import pytest
 from sqlalchemy import Connection, select
 
 from sender import history, outbox, retention
+from sender.database.tables import events
 from sender.history import Request, Reset, State
 from sender.outbox import arrival
-from sender.tables import events
 from shared.channels import Channel
 from shared.cursors import Place
 from shared.events import parse_event
-from shared.log import Generation
+from shared.redis.channel_log import Generation
 from tests.senders import run_sender
 
 if TYPE_CHECKING:

@@ -17,14 +17,14 @@ import httpx2
 import pytest
 from redis import Redis
 
-from shared.log import Names
+from shared.redis.channel_log import Names
 from tests.processes import clean_environment
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from shared.embedded import EmbeddedServer
+    from shared.commands.embedded import EmbeddedServer
     from tests.processes import Processes, SenderProcess
 
 NOWHERE = "redis://127.0.0.1:1/0"

@@ -15,7 +15,7 @@ from schemathesis.checks import load_all_checks, not_a_server_error
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from sender import openapi
+from sender.http import openapi
 from shared.channels import parse_channel
 from shared.events import parse_event
 from tests.senders import Clock, run_sender

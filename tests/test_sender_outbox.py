@@ -11,19 +11,19 @@ import pytest
 from sqlalchemy import select
 
 from sender import history, outbox
-from sender.database import open_database
+from sender.database.open import open_database
+from sender.database.tables import events
 from sender.digest import digest
 from sender.outbox import Arrival, Status
-from sender.tables import events
 from shared.channels import Channel
 from shared.cursors import Cursor, Place
 from shared.events import parse_event
-from shared.log import Generation
+from shared.redis.channel_log import Generation
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from sender.database import Database
+    from sender.database.open import Database
 
 pytestmark = pytest.mark.anyio
 

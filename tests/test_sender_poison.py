@@ -10,12 +10,12 @@ import pytest
 from sqlalchemy import text as sql
 
 from sender import dead_letters
-from sender import relay as relay_module
-from sender.sqlite import SqliteDatabase
-from shared import log
+from sender.database.sqlite import SqliteDatabase
+from sender.publishing import relay as relay_module
 from shared.channels import Channel
 from shared.cursors import Cursor
-from shared.redis import connect
+from shared.redis import channel_log as log
+from shared.redis.connect import connect
 from tests.relays import Bench, MarkFails, nothing_waits, open_bench, running, seqs_are
 from tests.waiting import await_until
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from shared.embedded import EmbeddedServer
+    from shared.commands.embedded import EmbeddedServer
 
 pytestmark = pytest.mark.anyio
 

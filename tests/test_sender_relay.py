@@ -10,20 +10,21 @@ import pytest
 from sqlalchemy import update
 from structlog.testing import capture_logs
 
-from sender import due, history
 from sender import generation as generation_module
-from sender import relay as relay_module
-from sender.database import DatabaseUnavailable
+from sender import history
+from sender.database.open import DatabaseUnavailable
+from sender.database.sqlite import SqliteDatabase
+from sender.database.tables import channels, events
 from sender.generation import begin_epoch
-from sender.relay import Relay
+from sender.publishing import due
+from sender.publishing import relay as relay_module
+from sender.publishing.relay import Relay
 from sender.retention import Retention
-from sender.sqlite import SqliteDatabase
-from sender.tables import channels, events
 from shared.channels import Channel
 from shared.cursors import Place
-from shared.log import Answer, LogWriter
-from shared.redis import connect
-from shared.wire import Pipelines
+from shared.redis.channel_log import Answer, LogWriter
+from shared.redis.connect import connect
+from shared.redis.wire import Pipelines
 from tests.relays import Bench, MarkFails, nothing_waits, open_bench, running, seqs_are
 from tests.waiting import await_until
 
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from sender.database import Database
-    from shared.embedded import EmbeddedServer
+    from sender.database.open import Database
+    from shared.commands.embedded import EmbeddedServer
 
 pytestmark = pytest.mark.anyio
 
@@ -173,7 +174,7 @@ async def test_lost_tail_is_refilled_too(bench: Bench) -> None:
 async def test_large_hole_is_refilled_with_the_newest(
     sqlite_bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sender.publisher.REFILL_LENGTH", 10)
+    monkeypatch.setattr("sender.publishing.publisher.REFILL_LENGTH", 10)
     await sqlite_bench.record(*[ALICE] * 30)
     await sqlite_bench.relay_once()
     await sqlite_bench.forget(ALICE)
@@ -504,7 +505,7 @@ async def test_while_redis_is_down_events_wait_and_are_published_when_it_is_back
 async def test_frozen_redis_is_noticed_and_costs_no_connections(
     tmp_path: Path, redis_server: EmbeddedServer, key_prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shared.wire.REPLY_SECONDS", 0.1)
+    monkeypatch.setattr("shared.redis.wire.REPLY_SECONDS", 0.1)
     async with (
         connect(redis_server.url, retries=0, max_connections=2) as redis,
         open_bench(f"sqlite+aiosqlite:///{tmp_path / 'orderbell.db'}", redis, key_prefix) as bench,

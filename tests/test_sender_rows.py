@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import event, select
 from sqlalchemy.engine import Engine
 
-from sender.database import open_database
-from sender.rows import AT_ONCE, insert_rows
-from sender.tables import idempotency
+from sender.database.open import open_database
+from sender.database.rows import AT_ONCE, insert_rows
+from sender.database.tables import idempotency
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

@@ -10,14 +10,14 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from sender import outbox
-from sender import sweep as sweep_module
 from sender.generation import begin_epoch
-from sender.sweep import Sweep
+from sender.publishing import sweep as sweep_module
+from sender.publishing.sweep import Sweep
 from shared.channels import Channel
 from shared.cursors import Place
-from shared.log import LogReader
-from shared.redis import connect
-from shared.wire import Pipelines
+from shared.redis.channel_log import LogReader
+from shared.redis.connect import connect
+from shared.redis.wire import Pipelines
 from tests.senders import run_sender
 from tests.waiting import await_until
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
-    from shared.embedded import EmbeddedServer
+    from shared.commands.embedded import EmbeddedServer
     from tests.senders import RunningSender
 
 pytestmark = pytest.mark.anyio

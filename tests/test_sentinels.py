@@ -9,9 +9,9 @@ import pytest
 from redis.asyncio.sentinel import MasterNotFoundError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from shared.embedded import free_port
-from shared.redis import SENTINEL_SECONDS, _newest, connect
-from shared.wire import Pipelines
+from shared.commands.embedded import free_port
+from shared.redis.connect import SENTINEL_SECONDS, _newest, connect
+from shared.redis.wire import Pipelines
 from tests.redis_servers import SERVICE, Service, binaries
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What uvicorn leaves open, closed: raw sockets against a real gateway. See receiver/server.py."""
+"""What uvicorn leaves open, closed: raw sockets against a real gateway. See receiver/serving/server.py."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import httpx2
 import pytest
 
-from receiver.handshake import HANDSHAKE_SECONDS
-from receiver.server import HEADER_SECONDS, MAX_HEAD
+from receiver.serving.server import HEADER_SECONDS, MAX_HEAD
+from receiver.transports.websocket.handshake import HANDSHAKE_SECONDS
 from tests.waiting import await_until
 from tests.websocket_client import connected
 

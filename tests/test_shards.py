@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from receiver import subscription
-from receiver.hub import Feed
-from receiver.shards import Shards, subscription_to
+from receiver.feeds.hub import Feed
+from receiver.subscription import subscription
+from receiver.subscription.shards import Shards, subscription_to
 from shared.channels import customer_channel
-from shared.cluster import Cluster, ClusterPipelines, connect, slot_of_key
-from shared.log import Names
+from shared.redis.channel_log import Names
+from shared.redis.cluster import Cluster, ClusterPipelines, connect, slot_of_key
 from tests.redis_servers import ClusterServers, binaries
 from tests.waiting import await_until
 

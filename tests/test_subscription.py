@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from receiver.frames import text_frame
-from receiver.hub import Feed
-from receiver.subscription import SILENCE_SECONDS, Subscription
+from receiver.feeds.hub import Feed
+from receiver.subscription.subscription import SILENCE_SECONDS, Subscription
+from receiver.transports.websocket.frames import text_frame
 from shared.channels import customer_channel
 from shared.cursors import Place
-from shared.log import Names
-from shared.redis import connect
-from shared.wire import Pipelines
+from shared.redis.channel_log import Names
+from shared.redis.connect import connect
+from shared.redis.wire import Pipelines
 from tests.waiting import await_until
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-    from shared.embedded import EmbeddedServer
+    from shared.commands.embedded import EmbeddedServer
 
 pytestmark = pytest.mark.anyio
 

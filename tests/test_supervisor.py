@@ -19,9 +19,9 @@ import structlog
 from click.testing import CliRunner
 
 from receiver.__main__ import main
-from receiver.supervisor import HOLD_SECONDS, LIVED_SECONDS, BackOff, Seat, Supervisor, Worker
-from shared.embedded import port_in_use
-from shared.listening import listen_together
+from receiver.serving.supervisor import HOLD_SECONDS, LIVED_SECONDS, BackOff, Seat, Supervisor, Worker
+from shared.commands.embedded import port_in_use
+from shared.process.listening import listen_together
 from tests.process_table import descendants, running, stopped
 from tests.waiting import await_until, wait_until
 from tests.websocket_client import connected
@@ -60,7 +60,8 @@ class Pool:
     def pids(self) -> dict[int, int]:
         """By number, of the workers that run."""
         commands = descendants(self.gateway.pid)
-        found = {pid: re.search(r" receiver\.worker (\d+) ", command) for pid, command in commands.items()}
+        worker = re.compile(r" receiver\.serving\.worker (\d+) ")
+        found = {pid: worker.search(command) for pid, command in commands.items()}
         return {int(match[1]): pid for pid, match in found.items() if match}
 
     @property

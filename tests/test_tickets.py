@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from receiver.tickets import LIFETIME_SECONDS, Tickets
+from receiver.access.tickets import LIFETIME_SECONDS, Tickets
 from shared.auth import Identity, InvalidToken
-from shared.log import Names
-from shared.wire import Pipelines
+from shared.redis.channel_log import Names
+from shared.redis.wire import Pipelines
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

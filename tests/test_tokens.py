@@ -12,7 +12,7 @@ import pytest
 from pydantic import SecretStr
 
 from shared.auth import LEEWAY_SECONDS, SecretVerifier
-from shared.local import LocalDirectory
+from shared.commands.local import LocalDirectory
 from tests.processes import REPOSITORY, clean_environment
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ SECRET = "s" * 32
 def run(directory: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     environment = {**clean_environment(), "PYTHONPATH": str(REPOSITORY)}
     environment |= {f"ORDERBELL_{name.upper()}": value for name, value in settings.items()}
-    command = [sys.executable, "-m", "shared.cli", "token", *arguments]
+    command = [sys.executable, "-m", "shared.commands.cli", "token", *arguments]
     return subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True)
 
 

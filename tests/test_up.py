@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 import httpx2
 import pytest
 
-from shared.embedded import EmbeddedServer, free_port, port_in_use
-from shared.guard import GRACE_SECONDS
-from shared.local import LocalDirectory
+from shared.commands.embedded import EmbeddedServer, free_port, port_in_use
+from shared.commands.local import LocalDirectory
+from shared.process.guard import GRACE_SECONDS
 from tests.process_table import descendants, running
 from tests.processes import REPOSITORY, clean_environment
 from tests.waiting import wait_until
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 END_SECONDS = 5.0
 READY_SECONDS = 60.0
-CLI = [sys.executable, "-m", "shared.cli"]
+CLI = [sys.executable, "-m", "shared.commands.cli"]
 
 
 def three_ports() -> int:

@@ -13,8 +13,8 @@ import httpx2
 import pytest
 
 from shared.channels import Channel
+from shared.commands.watch import Watcher
 from shared.cursors import Place
-from shared.watch import Watcher
 from tests.processes import REPOSITORY
 from tests.waiting import wait_until
 
@@ -96,7 +96,16 @@ def watch(processes: Processes, tmp_path: Path) -> Iterator[Watch]:
         settings = {"jwt_secret": processes.jwt_secret, **settings}
         environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
         environment |= {f"ORDERBELL_{name.upper()}": value for name, value in settings.items()}
-        command = [sys.executable, "-m", "shared.cli", "watch", "alice", "--gateway", gateway.url, *arguments]
+        command = [
+            sys.executable,
+            "-m",
+            "shared.commands.cli",
+            "watch",
+            "alice",
+            "--gateway",
+            gateway.url,
+            *arguments,
+        ]
         with out.open("wb") as stdout, err.open("wb") as stderr:
             process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=stdout, stderr=stderr)
         started.append(process)

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from shared.redis import REPLY_SECONDS, connect
-from shared.wire import Pipelines
+from shared.redis.connect import REPLY_SECONDS, connect
+from shared.redis.wire import Pipelines
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from redis.asyncio import Redis
 
-    from shared.embedded import EmbeddedServer
+    from shared.commands.embedded import EmbeddedServer
 
 pytestmark = pytest.mark.anyio
 

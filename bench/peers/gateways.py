@@ -16,7 +16,7 @@ from bench.caller import Caller, callers, post
 from bench.contenders import Contender, Event, RedisPublisher, content, payload
 from bench.load import line
 from bench.stack import Server, running_redis, start_server
-from shared.embedded import free_port
+from shared.commands.embedded import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

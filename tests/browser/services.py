@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import httpx2
 
-from shared.embedded import free_port
+from shared.commands.embedded import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

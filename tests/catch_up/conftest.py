@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from receiver import catch_up
+from receiver.feeds import catch_up
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from receiver import catch_up
-from receiver.catch_up import CatchUp, Unavailable, follows
-from receiver.history import Found, HistoryRefused
-from receiver.repair import Repair
+from receiver.feeds import catch_up
+from receiver.feeds.catch_up import CatchUp, Unavailable, follows
+from receiver.feeds.history import Found, HistoryRefused
+from receiver.feeds.repair import Repair
 from shared.channels import Channel, customer_channel
 from shared.cursors import Cursor, Place
-from shared.log import Known, LogRead
+from shared.redis.channel_log import Known, LogRead
 from tests.catch_up.world import ALICE, BOB, Browser, World, WorldHistory, WorldLog, entries, start
 from tests.waiting import await_until
 

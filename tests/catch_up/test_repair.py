@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING
 import prometheus_client
 import pytest
 
-from receiver import repair
-from receiver.catch_up import CatchUp
-from receiver.hub import Repairing
-from receiver.repair import Repair
+from receiver.feeds import repair
+from receiver.feeds.catch_up import CatchUp
+from receiver.feeds.hub import Repairing
+from receiver.feeds.repair import Repair
 from shared.cursors import Cursor, Place
-from shared.wire import Refused
+from shared.redis.wire import Refused
 from tests.catch_up.world import ALICE, BOB, Browser, World, WorldHistory, WorldLog, entries, start
 from tests.waiting import await_until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from receiver.history import Found
+    from receiver.feeds.history import Found
     from shared.channels import Channel
-    from shared.log import Generation
+    from shared.redis.channel_log import Generation
 
 
 pytestmark = pytest.mark.anyio

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 import msgspec
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from receiver.catch_up import CatchUp, Unavailable
-from receiver.history import Found, History, HistoryUnavailable
-from receiver.hub import Hub
-from receiver.repair import Repair
+from receiver.feeds.catch_up import CatchUp, Unavailable
+from receiver.feeds.history import Found, History, HistoryUnavailable
+from receiver.feeds.hub import Hub
+from receiver.feeds.repair import Repair
 from shared.channels import Channel, customer_channel
 from shared.cursors import Cursor, Place
-from shared.log import Entry, Generation, Known, LogRead, LogReader
+from shared.redis.channel_log import Entry, Generation, Known, LogRead, LogReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from receiver.connection import Connection
-    from receiver.hub import Feed
+    from receiver.feeds.hub import Feed
+    from receiver.transports.websocket.connection import Connection
 
 ALICE, BOB = customer_channel("alice"), customer_channel("bob")
 

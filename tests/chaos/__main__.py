@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from shared.guard import Guard
+from shared.process.guard import Guard
 from tests.chaos import report, scenarios
 from tests.chaos.nemesis import plan
 from tests.chaos.run import Load, mixed, running

@@ -17,7 +17,7 @@ import httpx2
 import msgspec
 import redis
 
-from shared.embedded import EmbeddedServer, free_port
+from shared.commands.embedded import EmbeddedServer, free_port
 from tests import postgres_servers, redis_servers
 from tests.chaos.ledger import Stored
 from tests.chaos.proxy import How, Proxy, Toxics

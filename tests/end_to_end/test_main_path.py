@@ -15,7 +15,7 @@ from tests.websocket_client import Client, connected
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from shared.embedded import EmbeddedServer
+    from shared.commands.embedded import EmbeddedServer
     from tests.processes import Processes, SenderProcess
 
 pytestmark = pytest.mark.anyio

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from receiver import repair, subscription
-from sender import sweep
-from shared.embedded import EmbeddedServer
+from receiver.feeds import repair
+from receiver.subscription import subscription
+from sender.publishing import sweep
+from shared.commands.embedded import EmbeddedServer
 from tests import postgres_servers
 from tests.chaos.proxy import Proxy
 from tests.failures.pair import Pair

@@ -12,7 +12,7 @@ from tests.chaos.system import BLACK_HOLE
 from tests.waiting import await_until, wait_until
 
 if TYPE_CHECKING:
-    from shared.embedded import EmbeddedServer
+    from shared.commands.embedded import EmbeddedServer
     from tests.failures.conftest import World
 
 ALICE = customer_channel("alice")

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import pytest
 
-from receiver.connection import FRAMES_PER_HEARTBEAT
-from receiver.history import History
+from receiver.feeds.history import History
+from receiver.transports.websocket.connection import FRAMES_PER_HEARTBEAT
 from shared.channels import customer_channel
 from tests.chaos.run import Load, running
 from tests.chaos.scenarios import closed_as_slow, post_large_event

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from receiver import metrics
-from receiver.repair import Repair
-from sender.sweep import Sweep
+from receiver.feeds.repair import Repair
+from sender.publishing.sweep import Sweep
+from shared.commands.embedded import EmbeddedServer, free_port
 from shared.cursors import Place
-from shared.embedded import EmbeddedServer, free_port
-from shared.log import LogReader
-from shared.wire import Pipelines
+from shared.redis.channel_log import LogReader
+from shared.redis.wire import Pipelines
 from tests.chaos.proxy import How, Toxics
 from tests.chaos.system import BLACK_HOLE
 from tests.chaos.without import SAFEGUARDS

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from shared import doctor
 from shared.channels import customer_channel
-from shared.cluster import slot_of_key
+from shared.commands import doctor
+from shared.redis.cluster import slot_of_key
 from tests.chaos.without import SAFEGUARDS
 from tests.failures.proof import fails
 from tests.gateways import run_gateway

@@ -11,11 +11,11 @@ import asyncpg
 import pytest
 
 from sender.generation import begin_epoch
-from sender.relay import Relay
+from sender.publishing.relay import Relay
 from shared.channels import customer_channel
-from shared.log import LogWriter
-from shared.redis import connect
-from shared.wire import Pipelines
+from shared.redis.channel_log import LogWriter
+from shared.redis.connect import connect
+from shared.redis.wire import Pipelines
 from tests.chaos.proxy import Toxics
 from tests.chaos.system import BLACK_HOLE
 from tests.chaos.without import SAFEGUARDS
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from shared.channels import Channel
-    from shared.embedded import EmbeddedServer
-    from shared.log import Entry, Published
+    from shared.commands.embedded import EmbeddedServer
+    from shared.redis.channel_log import Entry, Published
     from tests.failures.conftest import World
     from tests.senders import RunningSender
 
@@ -268,7 +268,7 @@ async def test_20_redis_that_pauses_answers_late_and_doubles_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Longer than a reply may take: what was sent is sent again, and published once."""
-    monkeypatch.setattr("shared.wire.REPLY_SECONDS", 0.3)
+    monkeypatch.setattr("shared.redis.wire.REPLY_SECONDS", 0.3)
     async with redis_server_heard(world.redis_server, world.sender) as heard:
         await world.complete("alice")
         await await_until(lambda: heard == [1])
@@ -284,7 +284,7 @@ async def test_20_redis_that_pauses_answers_late_and_doubles_nothing(
 async def test_20_script_that_runs_after_its_sender_gave_it_up_makes_the_next_a_duplicate(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shared.wire.REPLY_SECONDS", 1.0)  # a busy machine's pauses are shorter
+    monkeypatch.setattr("shared.redis.wire.REPLY_SECONDS", 1.0)  # a busy machine's pauses are shorter
     async with redis_server_heard(world.redis_server, world.sender) as heard:
         await world.complete("alice")
         await await_until(lambda: heard == [1])

@@ -14,13 +14,14 @@ import httpx2
 import pytest
 from sqlalchemy import text
 
-from sender import outbox, relay
-from sender.database import open_database
+from sender import outbox
+from sender.database.open import open_database
+from sender.publishing import relay
 from sender.retention import Retention
 from shared.channels import customer_channel
 from shared.events import parse_event
-from shared.log import LogWriter
-from shared.wire import Pipelines
+from shared.redis.channel_log import LogWriter
+from shared.redis.wire import Pipelines
 from tests.chaos.proxy import Toxics
 from tests.chaos.scenarios import memory
 from tests.failures.conftest import run_world
@@ -36,11 +37,11 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from sender.database import Database
+    from sender.database.open import Database
     from shared.channels import Channel
-    from shared.embedded import EmbeddedServer
+    from shared.commands.embedded import EmbeddedServer
     from shared.events import Draft
-    from shared.log import Entry, Names, Published
+    from shared.redis.channel_log import Entry, Names, Published
     from tests.chaos.proxy import Proxy
     from tests.failures.conftest import World
     from tests.gateways import Browser

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from receiver.subscription import Subscription
+from receiver.subscription.subscription import Subscription
 from shared.channels import customer_channel
 from shared.cursors import Place
-from shared.log import Answer, Entry, LogWriter, Names
-from shared.wire import Pipelines
+from shared.redis.channel_log import Answer, Entry, LogWriter, Names
+from shared.redis.wire import Pipelines
 from tests.catch_up import test_catch_up, test_repair
 from tests.chaos.proxy import How
 from tests.chaos.without import SAFEGUARDS
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from receiver.gateway import Gateway
-    from shared.embedded import EmbeddedServer
+    from shared.commands.embedded import EmbeddedServer
     from tests.chaos.proxy import Proxy
     from tests.failures.conftest import World
     from tests.failures.pair import Pair

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def crash_on_signal(patch: Patch) -> None:
     """No safeguard is off: after SIGUSR1 the sender dies before its next publish, as by kill -9."""
-    from sender.publisher import Publisher
+    from sender.publishing.publisher import Publisher
 
     send, crashing = Publisher._send, False
 
@@ -45,7 +45,7 @@ def crash_after_commit(patch: Patch) -> None:
 
 def _crash_at_completion(patch: Patch, function: str) -> None:
     """When that function of the SQLite writer has done its part, and there is an event."""
-    from sender import sqlite
+    from sender.database import sqlite
 
     do = getattr(sqlite, function)
 

@@ -12,14 +12,15 @@ if TYPE_CHECKING:
 
 def heartbeat(patch: Patch) -> None:
     """Who says nothing is believed to be there."""
-    from receiver.heartbeat import Heartbeat
+    from receiver.connections.clock import Heartbeat
 
     patch(Heartbeat, "_beat", lambda self, slot, wall_clock: None)
 
 
 def frame_limit(patch: Patch) -> None:
     """A browser may send as many frames as it likes."""
-    from receiver import connection, heartbeat
+    from receiver.connections import clock as heartbeat
+    from receiver.transports.websocket import connection
 
     for module in (connection, heartbeat):
         patch(module, "FRAMES_PER_HEARTBEAT", 10**9)
@@ -27,7 +28,7 @@ def frame_limit(patch: Patch) -> None:
 
 def gap_repair(patch: Patch) -> None:
     """What comes behind a gap is handed over."""
-    from receiver.hub import Feed
+    from receiver.feeds.hub import Feed
 
     def hear(self: Feed, event: Any) -> bool:
         if self.place is not None and event.place > self.place:
@@ -41,7 +42,7 @@ def gap_repair(patch: Patch) -> None:
 
 def repeat_dropping(patch: Patch) -> None:
     """What comes again is handed over again."""
-    from receiver.hub import Feed
+    from receiver.feeds.hub import Feed
 
     hear = Feed.hear
 
@@ -55,15 +56,15 @@ def repeat_dropping(patch: Patch) -> None:
 
 
 def position_check(patch: Patch) -> None:
-    from receiver.repair import Repair
+    from receiver.feeds.repair import Repair
 
     patch(Repair, "_check_heads", nothing)
 
 
 def newest_check(patch: Patch) -> None:
     """A Redis that answers is believed to be the senders'."""
-    from receiver.catch_up import CatchUp
-    from shared.log import Generation
+    from receiver.feeds.catch_up import CatchUp
+    from shared.redis.channel_log import Generation
 
     async def nothing_is_due(self: CatchUp) -> Generation:
         return Generation(0, 0)
@@ -72,7 +73,7 @@ def newest_check(patch: Patch) -> None:
 
 
 def pull_mode(patch: Patch) -> None:
-    from receiver.repair import Repair
+    from receiver.feeds.repair import Repair
 
     patch(Repair, "_pull", lambda self: None)
 
@@ -94,7 +95,7 @@ def resubscription_catch_up(patch: Patch) -> None:
 
 def probe(patch: Patch) -> None:
     """A connection that stays open is believed to be heard."""
-    from receiver.subscription import Subscription
+    from receiver.subscription.subscription import Subscription
 
     async def until_lost(self: Subscription) -> str:
         return await self._lost
@@ -104,8 +105,8 @@ def probe(patch: Patch) -> None:
 
 def log_check(patch: Patch) -> None:
     """The log is believed, whatever it lacks; the history is asked only where there is none."""
-    from receiver import catch_up
-    from receiver.history import Found
+    from receiver.feeds import catch_up
+    from receiver.feeds.history import Found
 
     def follows(place: Any, read: Any) -> Found | None:
         return Found(place, read.entries, read.head) if read.head else None
@@ -115,7 +116,7 @@ def log_check(patch: Patch) -> None:
 
 def place_comparison(patch: Patch) -> None:
     """A connection joins after one look at what it missed, wherever its feed is by then."""
-    from receiver.catch_up import CatchUp
+    from receiver.feeds.catch_up import CatchUp
 
     async def join(self: CatchUp, connection: Any, feed: Any, place: Any) -> None:
         for entry in (await self.read(feed.channel, place)).entries:
@@ -127,28 +128,28 @@ def place_comparison(patch: Patch) -> None:
 
 def slow_close(patch: Patch) -> None:
     """What a slow reader has no room for is dropped, and its connection kept."""
-    from receiver.connection import Connection
+    from receiver.transports.websocket.connection import Connection
 
     patch(Connection, "write", lambda self, frame: None if self.paused else self.writer.write(frame))
 
 
 def epoch_learning(patch: Patch) -> None:
     """A new epoch is noticed only where an event of it comes."""
-    from receiver.repair import Repair
+    from receiver.feeds.repair import Repair
 
     patch(Repair, "learn_epoch", lambda self, epoch: None)
 
 
 def heard_comparison(patch: Patch) -> None:
     """What was read is believed to be all, whatever was heard of."""
-    from receiver import catch_up
+    from receiver.feeds import catch_up
 
     patch(catch_up, "_short", lambda feed, found: False)
 
 
 def alignment(patch: Patch) -> None:
     """A feed that is behind one of its connections is left there."""
-    from receiver.catch_up import CatchUp
+    from receiver.feeds.catch_up import CatchUp
 
     patch(CatchUp, "_align", nothing)
 
@@ -166,14 +167,14 @@ def drain(patch: Patch) -> None:
 
 def sentinel_watch(patch: Patch) -> None:
     """A primary whose connection stays open is believed to be the primary."""
-    from shared.wire import Wire
+    from shared.redis.wire import Wire
 
     patch(Wire, "_watch", lambda self, pool: None)
 
 
 def role_check(patch: Patch) -> None:
     """A server that passes probes on is believed to be a primary."""
-    from shared.wire import Pipelines
+    from shared.redis.wire import Pipelines
 
     async def probe(self: Pipelines, name: Any) -> None:
         await self.execute([(self.publish_command, name, b"")])
@@ -183,7 +184,7 @@ def role_check(patch: Patch) -> None:
 
 def slot_moves(patch: Patch) -> None:
     """A channel is heard where it was at first, wherever its slot is now."""
-    from receiver.shards import Shards
+    from receiver.subscription.shards import Shards
 
     place = Shards._place
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def _script(patch: Patch, old: str, new: str) -> None:
-    from shared import log
+    from shared.redis import channel_log as log
 
     assert old in log._PUBLISH
     patch(log, "_PUBLISH", log._PUBLISH.replace(old, new))
@@ -35,7 +35,7 @@ def stale_answer(patch: Patch) -> None:
 
 def script_reload(patch: Patch) -> None:
     """Redis is believed to know the scripts."""
-    from shared.log import LogWriter, _prepared
+    from shared.redis.channel_log import LogWriter, _prepared
 
     async def run(self: LogWriter, script: str, calls: Any) -> list[Any]:
         _, digest = _prepared(script, self._pipelines.publish_command)
@@ -46,7 +46,7 @@ def script_reload(patch: Patch) -> None:
 
 def refill(patch: Patch) -> None:
     """A log with a gap begins anew behind it."""
-    from sender import publisher
+    from sender.publishing import publisher
 
     def newest_alone(known: Any, last: Any) -> range:
         return range(last.seq - 1, last.seq)
@@ -55,7 +55,7 @@ def refill(patch: Patch) -> None:
 
 
 def sweep(patch: Patch) -> None:
-    from sender.sweep import Sweep
+    from sender.publishing.sweep import Sweep
 
     patch(Sweep, "run", never)
     newest_check(patch)  # gateways would pull what Redis lacks, and Redis would lack it still
@@ -63,7 +63,7 @@ def sweep(patch: Patch) -> None:
 
 def outbox_poll(patch: Patch) -> None:
     """Only who records an event looks for it."""
-    from sender.relay import Relay
+    from sender.publishing.relay import Relay
 
     longest_wait = Relay._longest_wait
 
@@ -75,7 +75,7 @@ def outbox_poll(patch: Patch) -> None:
 
 def poison_search(patch: Patch) -> None:
     """What Redis refuses is tried again with all the others, for ever."""
-    from sender.relay import Relay
+    from sender.publishing.relay import Relay
 
     async def raise_it(self: Relay, refusal: Exception) -> None:
         raise refusal
@@ -85,7 +85,7 @@ def poison_search(patch: Patch) -> None:
 
 def rehearsal(patch: Patch) -> None:
     """An event is blamed for a refusal, whether or not Redis takes another."""
-    from shared.log import LogWriter
+    from shared.redis.channel_log import LogWriter
 
     patch(LogWriter, "rehearse", nothing)
 
@@ -144,7 +144,7 @@ def pruned_note(patch: Patch) -> None:
 
 def database_comparison(patch: Patch) -> None:
     """The database is believed to have all that Redis knows."""
-    from sender.relay import Relay
+    from sender.publishing.relay import Relay
 
     async def compare_nothing(self: Relay) -> None:
         self._compared = True

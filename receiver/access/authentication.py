@@ -1,0 +1,86 @@
+"""Which customer a request or a connection is: from a header, a ticket or a same-site cookie."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from redis.exceptions import RedisError
+
+from shared.auth import Identity, InvalidToken, KeysUnavailable, Verifier
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from starlette.requests import HTTPConnection
+
+    from receiver.access.tickets import Tickets
+
+# A URL ends up in logs, histories and Referer headers; a token in one is refused, also a good one.
+_REFUSED_PARAMETERS = frozenset({"token", "access_token", "jwt", "authorization"})
+
+
+class TokenInUrl(Exception):
+    """A request that carries what looks like a token in its URL."""
+
+
+class Origins:
+    """Which pages may use a customer's cookie or connect at all. Browsers' CORS does not cover WebSockets."""
+
+    def __init__(self, allowed: Collection[str]) -> None:
+        self.allowed = frozenset(allowed)
+
+    def accept(self, request: HTTPConnection) -> bool:
+        """The gateway's own origin, those in the settings, and clients that are no browser."""
+        origins = request.headers.getlist("origin")
+        if not origins:
+            return True
+        # Behind a proxy that ends TLS the scheme differs, so only host and port are compared with ours.
+        own = request.headers.get("host", "").lower()
+        return len(origins) == 1 and (origins[0] in self.allowed or urlsplit(origins[0]).netloc == own != "")
+
+
+class Authentication:
+    def __init__(self, verifier: Verifier, tickets: Tickets, *, cookie: str) -> None:
+        self._verifier = verifier
+        self._tickets = tickets
+        self._cookie = cookie
+
+    async def verify(self, *, token: str = "", ticket: str = "") -> Identity:
+        """Raises `InvalidToken`, or `KeysUnavailable` where that can't be told now."""
+        if token:
+            return await self._verifier.verify(token)
+        try:
+            return await self._tickets.redeem(ticket)
+        except (RedisError, OSError, TimeoutError) as error:
+            raise KeysUnavailable("tickets can't be checked now") from error
+
+    async def identify(self, request: HTTPConnection) -> Identity | None:
+        """Who asks, or None where nothing says so. Raises as `verify`, and `TokenInUrl`."""
+        if _REFUSED_PARAMETERS & request.query_params.keys():
+            raise TokenInUrl("a token does not belong into a URL; POST /tickets gives what does")
+        if token := bearer_token(request):
+            return await self.verify(token=token)
+        if ticket := request.query_params.get("ticket"):
+            return await self.verify(ticket=ticket)
+        # A cookie is sent whoever asks; without an Origin nobody knows who did.
+        if (cookie := request.cookies.get(self._cookie)) and "origin" in request.headers:
+            return await self.verify(token=cookie)
+        return None
+
+    async def identify_same_site(self, request: HTTPConnection) -> Identity:
+        """As `identify`, for plain requests of our own pages: SameSite=Strict vouches for the cookie.
+
+        Browsers send no Origin with a same-origin GET. Raises `InvalidToken` where nothing says who asks.
+        """
+        identity = await self.identify(request)
+        if identity is None and (token := request.cookies.get(self._cookie)):
+            identity = await self.verify(token=token)
+        if identity is None:
+            raise InvalidToken("a token is required")
+        return identity
+
+
+def bearer_token(request: HTTPConnection) -> str:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""

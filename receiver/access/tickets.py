@@ -1,0 +1,51 @@
+"""Tickets: proof of a token for clients that can send neither header nor cookie. Single use, 60 seconds.
+
+Redis keeps a ticket's hash, never the ticket; whoever reads Redis can't use one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from shared.auth import Identity, InvalidToken
+
+if TYPE_CHECKING:
+    from shared.redis.channel_log import Names
+    from shared.redis.cluster import AnyPipelines
+
+LIFETIME_SECONDS = 60
+_TICKET = re.compile(r"[A-Za-z0-9_-]{43}")
+
+
+class Tickets:
+    """Methods raise redis-py's errors and `TimeoutError` where Redis is away."""
+
+    def __init__(self, pipelines: AnyPipelines, names: Names) -> None:
+        self._pipelines = pipelines
+        self._names = names
+
+    async def issue(self, identity: Identity) -> str:
+        ticket = secrets.token_urlsafe(32)
+        value = msgspec.json.encode(identity)
+        await self._pipelines.execute([("SET", self._key(ticket), value, "EX", LIFETIME_SECONDS, "NX")])
+        return ticket
+
+    async def redeem(self, ticket: str) -> Identity:
+        """Raises `InvalidToken` for a ticket that never was, is used up or too old."""
+        if not _TICKET.fullmatch(ticket):
+            raise InvalidToken("not a ticket")
+        [text] = await self._pipelines.execute([("GETDEL", self._key(ticket))])
+        if text is None:
+            raise InvalidToken("the ticket is used up or too old")
+        try:
+            return msgspec.json.decode(text, type=Identity)
+        except (ValueError, RecursionError):
+            raise InvalidToken("the ticket is spoilt") from None
+
+    def _key(self, ticket: str) -> str:
+        return self._names.ticket(hashlib.sha256(ticket.encode()).hexdigest())

@@ -1,0 +1,130 @@
+"""The sender's history API, as a gateway asks it: many channels at once, events left as bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import httpx2
+import msgspec
+
+from shared.cursors import Cursor, Place, parse_cursor
+from shared.redis.channel_log import Entry, Generation
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from shared.channels import Channel
+
+MAX_CHANNELS = 500  # of one request
+_EVENTS = 200  # of one channel in one answer
+
+
+class HistoryUnavailable(Exception):
+    """The sender gave no answer that could be used; it may give one later."""
+
+
+class HistoryRefused(HistoryUnavailable):
+    """The sender takes one of the questions for a bad one, and answers none of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is known of a channel after a place.
+
+    Either `entries` follow that place without a gap, or `reset` says why that place can't be honoured.
+    `head` is where the channel was when it was asked for; with a reset, go on there.
+    """
+
+    after: Place
+    entries: tuple[Entry, ...]
+    head: Place
+    reset: str | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing more was there to be read."""
+        last = self.entries[-1].place if self.entries else self.after
+        return self.reset is None and last >= self.head
+
+    @property
+    def empty(self) -> bool:
+        """Whether it says that more is there, and gives nothing of it."""
+        return not (self.complete or self.entries or self.reset)
+
+
+class _Channel(msgspec.Struct):
+    channel: str
+    after: str
+    as_of: str
+    events: list[msgspec.Raw]
+    reset: str | None = None
+
+
+class _Answer(msgspec.Struct):
+    channels: list[_Channel]
+    newest: str = "0.0"
+
+
+_decode = msgspec.json.Decoder(_Answer).decode
+
+
+class History:
+    """A client of `POST /history` and `POST /seen`."""
+
+    def __init__(self, client: httpx2.AsyncClient) -> None:
+        self._client = client
+
+    async def read(self, asked: Sequence[Channel | Cursor], *, limit: int = _EVENTS) -> list[Found]:
+        """What follows each cursor; for a channel alone, what its customer has not seen.
+
+        At most `MAX_CHANNELS`. Raises `HistoryUnavailable`, also as `HistoryRefused`.
+        """
+        answer = await self._post("/history", {"after": [str(one) for one in asked], "limit": limit})
+        try:
+            channels = _decode(answer).channels
+            if len(channels) != len(asked):
+                raise HistoryUnavailable(f"asked for {len(asked)} channels, got {len(channels)}")
+            return [_found(channel) for channel in channels]
+        except (ValueError, RecursionError) as error:  # of the decoder, of cursors, of UTF-8
+            raise HistoryUnavailable(f"the sender's answer is not what we know: {error}") from error
+
+    async def newest(self) -> Generation:
+        """The newest event that should be in Redis by now, as far as the sender knows.
+
+        Raises `HistoryUnavailable`.
+        """
+        answer = await self._post("/history", {"after": []})
+        try:
+            epoch, position = _decode(answer).newest.split(".")
+            return Generation(int(epoch), int(position))
+        except (ValueError, RecursionError) as error:
+            raise HistoryUnavailable(f"the sender's answer is not what we know: {error}") from error
+
+    async def report_seen(self, cursors: Sequence[Cursor]) -> None:
+        """Raises `HistoryUnavailable`; repeating is harmless."""
+        await self._post("/seen", {"cursors": [str(cursor) for cursor in cursors]})
+
+    async def _post(self, path: str, body: object) -> bytes:
+        try:
+            response = await self._client.post(
+                path, content=msgspec.json.encode(body), headers={"content-type": "application/json"}
+            )
+        # AttributeError is anyio's, where a connection is reset in the moment it is made: it asks the
+        # transport, which has no socket any more, for its addresses.
+        except (httpx2.HTTPError, AttributeError) as error:
+            raise HistoryUnavailable(f"{path}: {type(error).__name__} {error}") from error
+        if response.status_code == 400:
+            raise HistoryRefused(f"{path}: the sender answered 400")
+        if response.status_code != 200:
+            raise HistoryUnavailable(f"{path}: the sender answered {response.status_code}")
+        return response.content
+
+
+def _found(channel: _Channel) -> Found:
+    after, head = parse_cursor(channel.after).place, parse_cursor(channel.as_of).place
+    # The sender gives events without holes, so their places follow from where they begin.
+    entries = tuple(
+        Entry(Place(after.epoch, after.seq + n), bytes(text)) for n, text in enumerate(channel.events, 1)
+    )
+    return Found(after, entries, head, channel.reset)

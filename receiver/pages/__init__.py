@@ -1,0 +1,1 @@
+"""The shop page, the browser client's files, development mode."""

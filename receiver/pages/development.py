@@ -1,0 +1,106 @@
+"""Development mode: sign in by name alone, and orders placed for whoever is signed in. Loopback only.
+
+None of these routes exists otherwise: an application signs its customers in by itself, and gives their
+browsers a token that its gateways can verify.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+import msgspec
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from shared.auth import InvalidToken, mint_token
+from shared.channels import is_name
+from shared.problems import Problem
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from receiver.access.authentication import Authentication
+    from shared.settings import ReceiverSettings
+
+_LIFETIME_SECONDS = 12 * 3600
+_LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})
+
+
+class Development:
+    def __init__(
+        self, settings: ReceiverSettings, authentication: Authentication, sender: httpx2.AsyncClient
+    ) -> None:
+        assert settings.jwt_secret is not None
+        self._secret = settings.jwt_secret
+        self._settings = settings
+        self._authentication = authentication
+        self._sender = sender
+
+    def routes(self) -> list[BaseRoute]:
+        return [
+            Route("/development/sign-in", self.sign_in, methods=["POST"]),
+            Route("/development/sign-out", self.sign_out, methods=["POST"]),
+            Route("/development/orders", self.orders, methods=["GET", "POST"]),
+        ]
+
+    async def sign_in(self, request: Request) -> Response:
+        _check_host(request)
+        customer = (await _json_object(request)).get("customer")
+        if not isinstance(customer, str) or not is_name(customer):
+            raise Problem(400, "bad-customer", "customer must be 1 to 128 of A-Z a-z 0-9 . _ @ -")
+        token = mint_token(
+            self._secret,
+            customer,
+            audience=self._settings.jwt_audience,
+            issuer=self._settings.jwt_issuer,
+            lifetime_seconds=_LIFETIME_SECONDS,
+        )
+        response = JSONResponse({"customer": customer})
+        response.set_cookie(
+            self._settings.jwt_cookie, token, max_age=_LIFETIME_SECONDS, httponly=True, samesite="strict"
+        )
+        return response
+
+    async def sign_out(self, request: Request) -> Response:
+        _check_host(request)
+        response = Response(status_code=204)
+        response.delete_cookie(self._settings.jwt_cookie, httponly=True, samesite="strict")
+        return response
+
+    async def orders(self, request: Request) -> Response:
+        _check_host(request)
+        try:
+            identity = await self._authentication.identify_same_site(request)
+        except InvalidToken as error:
+            raise Problem(401, "not-signed-in", str(error)) from None
+        if request.method == "GET":
+            return await self._ask("GET", params={"customer_id": identity.customer})
+        order = await _json_object(request)
+        return await self._ask(
+            "POST", content=msgspec.json.encode({**order, "customer_id": identity.customer})
+        )
+
+    async def _ask(self, method: str, **arguments: Any) -> Response:
+        headers = {"content-type": "application/json"}
+        try:
+            answer = await self._sender.request(method, "/orders", headers=headers, **arguments)
+        except httpx2.HTTPError:
+            raise Problem(502, "sender-unavailable", "The sender does not answer.") from None
+        return Response(answer.content, answer.status_code, media_type=answer.headers.get("content-type"))
+
+
+def _check_host(request: Request) -> None:
+    """No other site's name may lead here: its pages would count as ours (DNS rebinding)."""
+    host = request.headers.get("host", "").rpartition(":")[0] or request.headers.get("host", "")
+    if host not in _LOOPBACK_HOSTS:
+        raise Problem(403, "foreign-host", "Development mode answers on loopback names only.")
+
+
+async def _json_object(request: Request) -> dict[str, Any]:
+    if request.headers.get("content-type", "").partition(";")[0] != "application/json":
+        raise Problem(415, "not-json", "Send application/json.")
+    try:
+        return msgspec.json.decode(await request.body(), type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Problem(400, "not-json", "Send a JSON object.") from None

@@ -1,0 +1,1 @@
+"""A gateway's process: its parts, its workers, its server."""

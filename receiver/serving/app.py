@@ -1,0 +1,154 @@
+"""The gateway's routes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from redis.exceptions import RedisError
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+
+from receiver.access import tickets as ticket_module
+from receiver.access.authentication import TokenInUrl
+from receiver.pages.routes import page_routes
+from receiver.transports.websocket.endpoint import WebSocketTransport
+from shared.auth import InvalidToken, KeysUnavailable
+from shared.problems import HANDLERS, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    from prometheus_client import CollectorRegistry
+    from starlette.requests import Request
+
+    from receiver.access.authentication import Authentication, Origins
+    from receiver.access.tickets import Tickets
+    from receiver.gateway import Gateway
+    from receiver.pages.development import Development
+
+
+def create_app(
+    gateway: Gateway,
+    authentication: Authentication,
+    tickets: Tickets,
+    origins: Origins,
+    development: Development | None,
+    resources: Sequence[AbstractAsyncContextManager[object]],
+    registry: CollectorRegistry,
+) -> Starlette:
+    """`development` is given in development mode alone; `resources` are closed when the app ends."""
+    http = Http(gateway, authentication, tickets, origins, registry)
+    websocket = WebSocketTransport(gateway, authentication, origins)
+    routes: list[BaseRoute] = [
+        WebSocketRoute("/events", websocket.endpoint),
+        Route("/events", http.upgrade_required),
+        Route("/tickets", http.issue_ticket, methods=["POST", "OPTIONS"], middleware=[_cors(origins)]),
+        Route("/livez", http.livez),
+        Route("/readyz", http.readyz),
+        Route("/metrics", http.metrics),
+        *(development.routes() if development else ()),
+        *page_routes(development=development is not None),
+    ]
+    return Starlette(
+        routes=routes,
+        exception_handlers=HANDLERS,
+        lifespan=lambda app: _running(gateway, resources),
+    )
+
+
+def _cors(origins: Origins) -> Middleware:
+    """For the one call that other sites' pages make; a WebSocket would only pay for it."""
+    return Middleware(
+        CORSMiddleware,
+        allow_origins=sorted(origins.allowed),
+        allow_methods=["POST"],
+        allow_headers=["authorization"],
+        allow_credentials=True,
+    )
+
+
+@contextlib.asynccontextmanager
+async def _running(
+    gateway: Gateway, resources: Sequence[AbstractAsyncContextManager[object]]
+) -> AsyncIterator[None]:
+    """The gateway's own tasks, from before the first connection until after the last."""
+    async with contextlib.AsyncExitStack() as stack:
+        for resource in resources:
+            await stack.enter_async_context(resource)
+        task = asyncio.create_task(gateway.run())
+        task.add_done_callback(_end_process_if_failed)
+        yield
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def _end_process_if_failed(task: asyncio.Task[None]) -> None:
+    """A gateway without its tasks would look alive and hear nothing."""
+    if not task.cancelled() and task.exception() is not None:
+        asyncio.get_running_loop().call_exception_handler(
+            {"message": "the gateway's own tasks have failed", "exception": task.exception(), "task": task}
+        )
+        raise SystemExit(1)
+
+
+class Http:
+    """The endpoints that are answered at once."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        authentication: Authentication,
+        tickets: Tickets,
+        origins: Origins,
+        registry: CollectorRegistry,
+    ) -> None:
+        self._gateway = gateway
+        self._authentication = authentication
+        self._tickets = tickets
+        self._origins = origins
+        self._registry = registry
+
+    async def upgrade_required(self, request: Request) -> Response:
+        raise Problem(
+            426,
+            "upgrade-required",
+            "Connect with WebSocket, subprotocol cloudevents.json.",
+            {"upgrade": "websocket", "connection": "Upgrade"},
+        )
+
+    async def issue_ticket(self, request: Request) -> Response:
+        if not self._origins.accept(request):
+            raise Problem(403, "foreign-origin", "This origin is not in ORDERBELL_ALLOWED_ORIGINS.")
+        try:
+            identity = await self._authentication.identify(request)
+            if identity is None:
+                raise InvalidToken("a token is required")
+            ticket = await self._tickets.issue(identity)
+        except TokenInUrl as error:
+            raise Problem(400, "token-in-url", str(error)) from None
+        except InvalidToken as error:
+            raise Problem(401, "unauthenticated", str(error), {"www-authenticate": "Bearer"}) from None
+        except (KeysUnavailable, RedisError, OSError, TimeoutError):
+            raise Problem(503, "unavailable", "Try again in a moment.", {"retry-after": "2"}) from None
+        body = {"ticket": ticket, "expires_in": ticket_module.LIFETIME_SECONDS}
+        return JSONResponse(body, 201, {"cache-control": "no-store"})
+
+    async def livez(self, request: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def readyz(self, request: Request) -> Response:
+        """Whether new connections should come here. Those that are open are served either way."""
+        gateway = self._gateway
+        body = {"ready": gateway.ready, "redis": gateway.subscription.hears, "draining": gateway.draining}
+        return JSONResponse(body, 200 if gateway.ready else 503)
+
+    async def metrics(self, request: Request) -> Response:
+        return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,255 @@
+"""The supervisor: several gateways on one port, each in a process of its own, and none missing for long.
+
+Every worker is a whole gateway. Each has its own listening socket, and they share the port by SO_REUSEPORT.
+Measured against one socket that all inherit (uvloop, two cores, connections to each worker):
+
+                              own sockets            one socket
+    2,000 at once, 2 workers  1016 984               1066 934
+    2,000 at once, 4 workers  520 502 491 487        633 568 476 323
+    one by one,    4 workers  271 253 239 237        425 356 208 11
+
+Of an inherited socket whoever wakes up first takes all there is. Connections last for hours, so what is
+uneven stays so. With SO_REUSEPORT the kernel chooses by a hash of the addresses.
+
+What SO_REUSEPORT is blamed for is that the queue belongs to the socket: when its process dies, those that
+wait in it are reset. So the sockets are ours, listening before any worker starts, and workers inherit them:
+the queue of one that dies, or drains, waits for its successor on the same socket. Nothing is reset but what
+the dead one had accepted, and those browsers come back with their cursors. Only a worker that dies again
+and again is not waited for: its socket is closed and the kernel spreads newcomers over the others, rather
+than letting every n-th wait for a gateway that does not come.
+
+Workers are fresh processes, not forks: nothing is shared by mistake, and their memory is no copy that fills
+up. A guard ends them when we are killed, see shared/process/guard.py; its process group also keeps Ctrl-C
+from reaching them twice.
+
+What workers count is kept in files that all of them read (prometheus_client's multiprocess mode), in a
+directory of ours. Figures of the process itself (CPU, memory, files) and of Python exist for a single
+gateway alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import signal
+import socket
+import sys
+import tempfile
+from typing import TYPE_CHECKING
+
+import structlog
+from prometheus_client.multiprocess import mark_process_dead
+
+from receiver.serving.worker import LEAVING
+from shared.process.children import outcome_of
+from shared.process.guard import Guard
+from shared.process.listening import join, listen_together, url_of
+from shared.process.logs import configure_logs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from shared.settings import ReceiverSettings
+
+LIVED_SECONDS = 30.0  # whoever lived so long has not died at once
+FIRST_DELAY_SECONDS = 1.0
+MAX_DELAY_SECONDS = 30.0
+HOLD_SECONDS = 2.0  # a queue is kept for a successor that comes within this; a start takes another one or two
+END_SECONDS = 15.0  # beyond the drain; a worker needs less than ten
+
+logger = structlog.get_logger(__name__)
+
+
+class BackOff:
+    """How long to wait before a successor: not at all at first, then longer with each that dies at once."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def after(self, lived_seconds: float) -> float:
+        """Seconds to wait after one that lived so long."""
+        if lived_seconds >= LIVED_SECONDS:
+            self._next = 0.0
+        delay = self._next
+        self._next = min(max(2 * delay, FIRST_DELAY_SECONDS), MAX_DELAY_SECONDS)
+        return delay
+
+
+class Seat:
+    """Where one worker listens: the socket, which outlives it, and how long its successors have to wait."""
+
+    def __init__(self, listening: socket.socket) -> None:
+        self._listening = listening
+        self._address = listening.getsockname()
+        self._back_off = BackOff()
+
+    def open(self) -> socket.socket:
+        """The socket; a new one where it had to be closed. Raises `OSError` if the port is another's now."""
+        if self.closed:
+            self._listening = join(self._address)
+        return self._listening
+
+    def vacate(self, lived_seconds: float) -> float:
+        """Its worker has died: seconds to wait. The socket is closed where that is too long for its queue."""
+        delay = self._back_off.after(lived_seconds)
+        if delay > HOLD_SECONDS:
+            self.close()
+        return delay
+
+    @property
+    def closed(self) -> bool:
+        return self._listening.fileno() == -1
+
+    def close(self) -> None:
+        self._listening.close()
+
+
+class Worker:
+    """One process; `number` is no other's while it runs."""
+
+    def __init__(self, number: int, process: asyncio.subprocess.Process, line: socket.socket) -> None:
+        self.number = number
+        self.process = process
+        self._line = line
+        self.ended: asyncio.Task[None]
+
+    async def wait_leaving(self) -> bool:
+        """Until it takes nobody any more: True when it drains, False when it is dead."""
+        with self._line:
+            return await asyncio.get_running_loop().sock_recv(self._line, len(LEAVING)) == LEAVING
+
+
+class Supervisor:
+    def __init__(
+        self, sockets: Sequence[socket.socket], *, process_group: int, directory: str, drain_seconds: float
+    ) -> None:
+        """`directory` is for what workers count."""
+        self._seats = [Seat(listening) for listening in sockets]
+        self._process_group = process_group
+        self._directory = directory
+        self._drain_seconds = drain_seconds
+        self._workers: set[Worker] = set()
+        self._numbers: set[int] = set()  # of those that run, and of those about to
+        self._ending = asyncio.Event()
+        self._failed = False
+        self._tasks: asyncio.TaskGroup
+
+    async def run(self) -> int:
+        """Until a signal has ended all workers; the exit code."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, self._take_signal, number)
+        async with asyncio.TaskGroup() as self._tasks:
+            for seat in self._seats:
+                self._tasks.create_task(self._keep(seat))
+        return 1 if self._failed else 0
+
+    async def _keep(self, seat: Seat) -> None:
+        """A worker in this seat, and a successor as soon as it takes nobody any more."""
+        loop = asyncio.get_running_loop()
+        while not self._ending.is_set():
+            started_at = loop.time()
+            why = await self._run_worker(seat)
+            if why and not self._ending.is_set():
+                lived = loop.time() - started_at
+                delay = seat.vacate(lived)
+                logger.warning("a worker died", why=why, seconds=round(lived, 1), restart_in_seconds=delay)
+                await self._wait_ending(delay)
+
+    async def _run_worker(self, seat: Seat) -> str | None:
+        """Until it takes nobody any more; why it died, None where it drains."""
+        try:
+            worker = await self._start(seat.open())
+        except OSError as error:  # no memory, too many processes, the port taken meanwhile
+            return f"it can't be started: {error}"
+        if await worker.wait_leaving():
+            return None
+        await worker.ended
+        return f"worker {worker.number} {outcome_of(worker.process)}"
+
+    async def _start(self, listening: socket.socket) -> Worker:
+        """Raises `OSError`."""
+        number = next(n for n in itertools.count(1) if n not in self._numbers)
+        self._numbers.add(number)
+        try:
+            worker = await self._spawn(number, listening)
+        except OSError:
+            self._numbers.discard(number)
+            raise
+        self._workers.add(worker)
+        worker.ended = self._tasks.create_task(self._attend(worker))
+        if self._ending.is_set():  # the signal came while it was started and has missed it
+            self._send(signal.SIGTERM)
+        return worker
+
+    async def _spawn(self, number: int, listening: socket.socket) -> Worker:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        with theirs:
+            inherited = (listening.fileno(), theirs.fileno())
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-m", "receiver.serving.worker", str(number), *map(str, inherited)),
+                    env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": self._directory},
+                    stdin=asyncio.subprocess.DEVNULL,
+                    pass_fds=inherited,
+                    process_group=self._process_group,
+                )
+            except OSError:
+                ours.close()
+                raise
+        return Worker(number, process, ours)
+
+    async def _attend(self, worker: Worker) -> None:
+        """Until it has ended."""
+        code = await worker.process.wait()
+        mark_process_dead(worker.number, self._directory)  # type: ignore[no-untyped-call]
+        self._numbers.discard(worker.number)
+        self._workers.discard(worker)
+        if self._ending.is_set() and code not in (0, -signal.SIGTERM):  # by SIGTERM: it had not begun yet
+            self._failed = True
+            why = f"worker {worker.number} {outcome_of(worker.process)}"
+            logger.warning("a worker did not drain", why=why)
+
+    async def _wait_ending(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._ending.wait()
+
+    def _take_signal(self, number: signal.Signals) -> None:
+        """The first drains. A second SIGINT skips what is left of it, as with one gateway."""
+        if not self._ending.is_set():
+            self._ending.set()
+            for seat in self._seats:  # ours first: nobody listens any more as soon as they stop
+                seat.close()
+            self._send(signal.SIGTERM)
+            asyncio.get_running_loop().call_later(self._drain_seconds + END_SECONDS, self._kill)
+        elif number is signal.SIGINT:
+            self._send(signal.SIGINT)
+
+    def _kill(self) -> None:
+        logger.warning("workers did not end in time and are killed", workers=len(self._workers))
+        self._send(signal.SIGKILL)
+
+    def _send(self, number: signal.Signals) -> None:
+        for worker in self._workers:
+            with contextlib.suppress(ProcessLookupError):
+                worker.process.send_signal(number)
+
+
+def supervise(settings: ReceiverSettings, host: str, port: int, count: int) -> int:
+    """Run so many workers until SIGTERM or SIGINT; the exit code."""
+    sockets = listen_together(host, port, count)
+    configure_logs(settings.log_format, settings.log_level, "receiver")
+    logger.info("starting workers", url=url_of(sockets[0]), workers=count)
+    try:
+        directory = tempfile.TemporaryDirectory(prefix="orderbell-metrics-")
+    except OSError as error:
+        print(f"orderbell: --workers needs a directory for temporary files: {error}", file=sys.stderr)
+        return 2
+    with directory as path, Guard(settings.drain_seconds + END_SECONDS) as guard:
+        supervisor = Supervisor(
+            sockets, process_group=guard.group, directory=path, drain_seconds=settings.drain_seconds
+        )
+        return asyncio.run(supervisor.run())

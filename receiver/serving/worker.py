@@ -1,0 +1,55 @@
+"""A worker: one of several gateways that share a port. receiver/serving/supervisor.py starts it, nobody else.
+
+    python -m receiver.serving.worker <number> <listening socket> <socket to the supervisor>
+
+It differs from a gateway of its own in four things: its name and its log lines carry its number, what it
+counts is kept in files that all workers read, and it tells the supervisor when it takes nobody any more.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import sys
+
+import structlog
+from prometheus_client import CollectorRegistry, values
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.values import MultiProcessValue
+
+from shared.settings import ReceiverSettings, load
+
+LEAVING = b"leaving"
+
+
+def main(number: int, listening: socket.socket, supervisor: socket.socket) -> None:
+    _count_as(number)
+    # Not before: what is counted is made when its module is imported.
+    from receiver.serving.process import name_of, run
+
+    def tell_leaving() -> None:
+        try:
+            supervisor.send(LEAVING)
+        except BrokenPipeError:  # it was killed; we go because of that, and tidy up in its place
+            shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
+
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call] # registers itself
+    structlog.contextvars.bind_contextvars(worker=number)
+    name = f"{name_of(listening)}/{number}"
+    run(load(ReceiverSettings), listening, name=name, registry=registry, leaving=tell_leaving)
+
+
+def _count_as(number: int) -> None:
+    """Name our files by our number, not by our process id.
+
+    Whoever takes the number over counts on where we have ended, and there are never more files than
+    workers, however often one dies.
+    """
+    values.ValueClass = MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]
+
+
+if __name__ == "__main__":
+    ours, listening_fd, supervisor_fd = map(int, sys.argv[1:])
+    main(ours, socket.socket(fileno=listening_fd), socket.socket(fileno=supervisor_fd))

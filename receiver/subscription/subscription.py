@@ -1,0 +1,265 @@
+"""The gateway's one connection that hears Redis, and the shortest way from there to the browsers.
+
+It is a `shared.redis.wire.Wire`: messages are taken many a read, and we see what redis-py's Pub/Sub hides,
+every loss of the connection and every confirmation. Commands of one moment leave in one write.
+
+A message that is just its feed's next event, as nearly all are, becomes a frame here and is written to all
+who are live. All of one read leaves together. Every other message is for the listener to judge.
+
+Two things make silence visible. A subscription counts only when Redis has confirmed it. And the gateway
+publishes a probe to itself, by another connection, and must hear it here: a Redis that is frozen, cut
+off, or that was demoted while this connection stayed open, is noticed within `SILENCE_SECONDS`.
+
+One task owns the connection. It never ends by itself; whoever runs it ends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import uuid
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Protocol
+
+import structlog
+from redis.exceptions import RedisError
+
+from receiver import metrics
+from receiver.feeds.batch import CROWD_SECONDS
+from receiver.feeds.hub import write_all
+from shared.redis.wire import Command, NotPrimary, Wire
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from redis.asyncio import Redis
+
+    from receiver.feeds.hub import Burst, Feed
+    from shared.redis.channel_log import Names
+    from shared.redis.cluster import AnyPipelines
+
+PROBE_SECONDS = 1.5
+SILENCE_SECONDS = 4.5  # three probes
+_GATHER_SECONDS = 0.005  # for the commands of a crowd to leave in one write
+_MAX_BACKOFF_SECONDS = 2.0
+_TOGETHER_BYTES = 16 * 1024  # of events of one channel, heard one after the other, in one system call
+
+logger = structlog.get_logger(__name__)
+
+
+class Listener(Protocol):
+    """Who is told what the subscription hears."""
+
+    def hear(self, feed: Feed, message: bytes) -> None:
+        """What is not just the next event of that feed. Everything heard before has been written."""
+
+    def confirmed(self, feed: Feed) -> None: ...
+    def hearing_changed(self) -> None: ...
+
+
+class Subscription:
+    _subscribe_command = b"SUBSCRIBE"
+    _unsubscribe_command = b"UNSUBSCRIBE"
+    _channels_per_command = 500
+
+    def __init__(
+        self, redis: Redis, pipelines: AnyPipelines, names: Names, listener: Listener, *, gateway: str
+    ) -> None:
+        self._redis = redis
+        self._pipelines = pipelines
+        self._listener = listener
+        self._names = names
+        self._probe = names.probe(f"{gateway}:{uuid.uuid4().hex}").encode()  # no other gateway's, ever
+        self._feeds: dict[bytes, Feed] = {}  # what is wanted, by its channel's name in Redis
+        self._unconfirmed: Counter[bytes] = Counter()  # commands sent, confirmations not yet come
+        self._wire: Wire | None = None
+        self._unsent: list[tuple[bytes, bytes]] = []  # command and channel
+        self._flushed_at = -CROWD_SECONDS
+        self._lost: asyncio.Future[str]
+        self._confirmed = asyncio.Event()  # the probe's channel is subscribed
+        self._heard_at = 0.0  # loop time of the last probe
+        self._hears = False
+        self._told: set[str] = set()  # kinds of reasons, since it was last heard
+        self._logger = logger
+
+    @property
+    def hears(self) -> bool:
+        """A probe came through, and the last one not too long ago."""
+        return self._hears
+
+    def subscribe(self, feed: Feed) -> None:
+        """Want its channel from now on; the listener is told when Redis has confirmed it."""
+        name = self._names.live(feed.channel).encode()
+        self._feeds[name] = feed
+        self._send_subscribe(name)
+
+    def unsubscribe(self, feeds: Iterable[Feed]) -> None:
+        for feed in feeds:
+            name = self._names.live(feed.channel).encode()
+            self._feeds.pop(name, None)
+            self._send(self._unsubscribe_command, name)
+
+    async def run(self) -> None:
+        """Keep hearing Redis, whatever happens to it."""
+        attempt = 0
+        while True:
+            try:
+                heard_at = self._heard_at
+                await self._run_once()
+            except (RedisError, OSError, TimeoutError) as error:
+                self._log_loss(f"{type(error).__name__}: {error}")
+            attempt = 0 if self._heard_at > heard_at else attempt + 1
+            # Full jitter, so that gateways which lost the same Redis don't come back in step.
+            await asyncio.sleep(random.uniform(0, min(_MAX_BACKOFF_SECONDS, 0.1 * 2 ** min(attempt, 10))))
+
+    async def _run_once(self) -> None:
+        self._lost = asyncio.get_running_loop().create_future()
+        self._wire = await Wire.open(self._redis, self._take, self._lose)
+        try:
+            self._begin()
+            async with asyncio.TaskGroup() as tasks:
+                probing = tasks.create_task(self._publish_probes())
+                self._log_loss(await self._wait_until_silent())
+                probing.cancel()
+        finally:
+            self._wire.abort()
+            self._wire = None
+            self._note_hearing(hears=False)
+
+    def _begin(self) -> None:
+        self._confirmed.clear()
+        self._unconfirmed.clear()
+        self._unsent.clear()
+        self._heard_at = asyncio.get_running_loop().time()
+        for name in (self._probe, *self._feeds):
+            self._send_subscribe(name)
+
+    async def _wait_until_silent(self) -> str:
+        """Returns why, when the connection is lost or the last probe is too long ago."""
+        loop = asyncio.get_running_loop()
+        while (left := self._heard_at + SILENCE_SECONDS - loop.time()) > 0:
+            await asyncio.wait([self._lost], timeout=left)
+            if self._lost.done():
+                return self._lost.result()
+        return f"no probe heard for {SILENCE_SECONDS} s"
+
+    async def _publish_probes(self) -> None:
+        await self._confirmed.wait()
+        while True:
+            try:
+                await self._pipelines.probe(self._probe)
+            except NotPrimary as error:
+                self._lose(str(error))
+            except (RedisError, OSError, TimeoutError):
+                pass  # its silence is what is noticed
+            await asyncio.sleep(PROBE_SECONDS)
+
+    def _log_loss(self, why: str) -> None:
+        """Each kind of reason once a loss, however many attempts it takes to be back."""
+        if not self._told:
+            metrics.subscription_losses.inc()
+        kind = why.partition(":")[0]
+        if kind not in self._told:
+            self._logger.warning("redis is not heard", why=why)
+        self._told.add(kind)
+        self._note_hearing(hears=False)
+
+    def _note_hearing(self, *, hears: bool) -> None:
+        if self._hears is not hears:
+            self._hears = hears
+            self._listener.hearing_changed()
+
+    def _send_subscribe(self, name: bytes) -> None:
+        if self._wire is not None:
+            self._unconfirmed[name] += 1
+            self._send(self._subscribe_command, name)
+
+    def _send(self, command: bytes, name: bytes) -> None:
+        if self._wire is None:
+            return  # what is wanted is sent when it is back
+        if not self._unsent:
+            loop = asyncio.get_running_loop()
+            crowd = loop.time() - self._flushed_at < CROWD_SECONDS
+            loop.call_later(_GATHER_SECONDS if crowd else 0, self._flush)
+        self._unsent.append((command, name))
+
+    def _flush(self) -> None:
+        """Order is kept: a channel may be wanted, left and wanted again in one turn."""
+        commands: list[Command] = []
+        for command, group in itertools.groupby(self._unsent, key=lambda pair: pair[0]):
+            names = [name for _, name in group]
+            starts = range(0, len(names), self._channels_per_command)
+            commands += [(command, *names[start : start + self._channels_per_command]) for start in starts]
+        self._unsent.clear()
+        self._flushed_at = asyncio.get_running_loop().time()
+        if self._wire is not None and commands:
+            self._wire.send(commands)
+
+    def _lose(self, why: str) -> None:
+        if not self._lost.done():
+            self._lost.set_result(why)
+
+    def _take(self, replies: list[Any]) -> None:
+        """All of one read."""
+        burst: Burst = []
+        try:
+            self._take_each(replies, burst)
+        finally:  # their feeds have gone on to them: whatever failed behind them, they must leave
+            write_all(burst)
+
+    def _take_each(self, replies: list[Any], burst: Burst) -> None:
+        """Leaves in the burst what is to be written. One loop: a call more for each costs a delivery dear."""
+        feeds, before = self._feeds, None
+        for reply in replies:
+            try:
+                kind, name, value = reply
+            except (TypeError, ValueError):  # an error, or what Redis never sends here
+                self._take_refusal(reply)
+                continue
+            if kind == b"message" or kind == b"smessage":
+                feed = feeds.get(name)
+                if feed is None:
+                    if name == self._probe:
+                        self._take_probe()
+                    continue
+                frame = feed.take_next(value)
+                if frame is None:
+                    leaving, before = burst.copy(), None
+                    burst.clear()
+                    write_all(leaving)  # what follows may write at once, and must not overtake
+                    self._listener.hear(feed, value)
+                elif feed is before and len(burst[-1][1]) < _TOGETHER_BYTES:
+                    burst[-1] = (feed.live, burst[-1][1] + frame)
+                else:
+                    burst.append((feed.live, frame))
+                    before = feed
+            elif kind in (b"subscribe", b"ssubscribe"):
+                self._take_confirmation(name)
+            elif kind == b"sunsubscribe":
+                self._take_end(name)
+
+    def _take_refusal(self, reply: Any) -> None:
+        self._lose(f"redis refuses: {reply}")
+
+    def _take_end(self, name: bytes) -> None:
+        """A sharded subscription has ended; a classic one ends at our word alone."""
+
+    def _take_probe(self) -> None:
+        self._heard_at = asyncio.get_running_loop().time()
+        if not self._hears:
+            self._logger.info("redis is heard", channels=len(self._feeds))
+        self._note_hearing(hears=True)
+        self._told.clear()
+
+    def _take_confirmation(self, name: bytes) -> None:
+        if name not in self._unconfirmed:
+            return  # nobody waits for it any more
+        self._unconfirmed[name] -= 1
+        if self._unconfirmed[name] > 0:
+            return  # left and wanted again: the later command is on its way
+        del self._unconfirmed[name]
+        if name == self._probe:
+            self._confirmed.set()
+        elif name in self._feeds:
+            self._listener.confirmed(self._feeds[name])

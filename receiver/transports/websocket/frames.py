@@ -1,0 +1,33 @@
+"""WebSocket frames as a server writes them: unmasked, whole, uncompressed. RFC 6455 5.2.
+
+What browsers send is parsed by the websockets library (receiver/transports/websocket/connection.py). What we
+send is made here, because it is made once and then written to every connection that shares it.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+_FIN_CLOSE, _FIN_PING = 0x88, 0x89
+_MAX_REASON_BYTES = 123  # a control frame's payload is 125 bytes, the code takes two
+
+PING = bytes((_FIN_PING, 0))
+
+
+def text_frame(payload: bytes) -> bytes:
+    return text_header(len(payload)) + payload
+
+
+@lru_cache(maxsize=4096)  # to look one up takes a third of the time of making it
+def text_header(size: int) -> bytes:
+    if size < 126:
+        return b"\x81" + size.to_bytes(1, "big")
+    if size < 65536:
+        return b"\x81\x7e" + size.to_bytes(2, "big")
+    return b"\x81\x7f" + size.to_bytes(8, "big")
+
+
+def close_frame(code: int, reason: str) -> bytes:
+    """The reason is cut to what a close frame holds."""
+    text = reason.encode()[:_MAX_REASON_BYTES].decode(errors="ignore").encode()
+    return bytes((_FIN_CLOSE, 2 + len(text))) + code.to_bytes(2, "big") + text

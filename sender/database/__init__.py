@@ -1,0 +1,1 @@
+"""The sender's database: SQLite or PostgreSQL, tables, migrations."""

@@ -1,0 +1,285 @@
+"""SQLite behind the two doors: one thread that writes, a few that read.
+
+SQLite has one writer at a time, and what costs is the disk sync of each commit. So the writes that wait
+are run together in one transaction, each in a savepoint of its own, and committed once: the more callers
+wait, the less each pays (group commit). A thread of plain calls is also several times cheaper than an
+async driver, which hops to a thread and back for every statement.
+
+The settings' `sqlite+aiosqlite://` is the usual spelling for such a URL in an async service; the driver
+used is Python's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import structlog
+from sqlalchemy import URL, create_engine, event, make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+from sender.database.migrations import migrate
+from sender.database.open import (
+    MAX_TOGETHER,
+    DatabaseError,
+    DatabaseFull,
+    DatabaseUnavailable,
+    DatabaseUnusable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from sqlalchemy import Connection, Engine
+
+logger = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+I = TypeVar("I")  # noqa: E741 - an item
+R = TypeVar("R")
+
+BUSY_SECONDS = 5  # how long another process may hold the lock before we say so
+MAX_WAITING = 5_000  # writes; beyond that, callers are sent away at once
+READERS = 3
+
+_PRAGMAS = {
+    "busy_timeout": BUSY_SECONDS * 1000,
+    "journal_mode": "wal",
+    "synchronous": 2,  # FULL: NORMAL may lose commits that were answered when the power fails
+    "foreign_keys": 1,
+    "cache_size": -65_536,  # KiB; the digests' index is read at random places
+    "wal_autocheckpoint": 4_000,  # pages: 16 MB
+}
+
+
+@asynccontextmanager
+async def open_sqlite(url: str) -> AsyncIterator[SqliteDatabase]:
+    path = make_url(url).database
+    if not path or path == ":memory:":
+        raise DatabaseUnusable("SQLite must have a file: what is only in memory is lost with the process")
+    await asyncio.to_thread(_prepare, path)
+    database = SqliteDatabase(path)
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+class SqliteDatabase:
+    """Belongs to the loop it is made in."""
+
+    def __init__(self, path: str) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._jobs: queue.SimpleQueue[_Job[Any, Any] | None] = queue.SimpleQueue()
+        self._waiting = 0
+        self._write_engine = _engine(path, begin="BEGIN IMMEDIATE")
+        self._read_engine = _engine(path, begin="BEGIN")
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="sqlite-reader")
+        self._reader = threading.local()  # has the connection of its thread
+        self._reading: list[Connection] = []  # all of them
+        self._writer = threading.Thread(target=self._write_jobs, name="sqlite-writer", daemon=True)
+        self._writer.start()
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        return await self.write_together(lambda connection, items: [work(connection)], None)
+
+    async def write_together(
+        self, work: Callable[[Connection, Sequence[I]], Sequence[R | Exception]], item: I, *, size: int = 1
+    ) -> R:
+        if self._waiting >= MAX_WAITING:
+            raise DatabaseUnavailable(f"{MAX_WAITING} writes are waiting already")
+        job: _Job[I, R] = _Job(work, item, size, self._loop.create_future())
+        self._waiting += 1
+        self._jobs.put(job)
+        try:
+            return await job.done
+        finally:
+            self._waiting -= 1
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        return await self._loop.run_in_executor(self._readers, self._read, work)
+
+    async def close(self) -> None:
+        """What was given before is done first."""
+        self._jobs.put(None)
+        await asyncio.to_thread(self._writer.join)
+        await asyncio.to_thread(self._readers.shutdown)
+        for connection in self._reading:
+            connection.close()
+        self._read_engine.dispose()
+        self._write_engine.dispose()
+
+    def _read(self, work: Callable[[Connection], T]) -> T:
+        try:
+            connection: Connection | None = getattr(self._reader, "connection", None)
+            if connection is None:
+                connection = self._reader.connection = self._read_engine.connect()
+                self._reading.append(connection)
+            with connection.begin():
+                return work(connection)
+        except (DBAPIError, sqlite3.Error) as error:
+            raise _explain(error) from error
+
+    # Everything below runs in the writer's thread.
+
+    def _write_jobs(self) -> None:
+        with self._write_engine.connect() as connection:
+            while jobs := self._take():
+                outcomes = _run(connection, jobs)
+                self._loop.call_soon_threadsafe(_resolve, jobs, outcomes)
+
+    def _take(self) -> list[_Job[Any, Any]]:
+        """All that wait, but at least one; none when closed."""
+        first = self._jobs.get()
+        if first is None:
+            return []
+        jobs, size = [first], first.size
+        while size < MAX_TOGETHER and not self._jobs.empty():
+            following = self._jobs.get()
+            if following is None:
+                self._jobs.put(None)  # for the next time
+                break
+            jobs.append(following)
+            size += following.size
+        return jobs
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Job(Generic[I, R]):
+    work: Callable[[Connection, Sequence[I]], Sequence[R | Exception]]
+    item: I
+    size: int
+    done: asyncio.Future[R]
+
+
+class _TransactionLost(Exception):
+    """SQLite rolled back all of the transaction by itself, as it may when the disk is full."""
+
+
+def _run(connection: Connection, jobs: Sequence[_Job[Any, Any]]) -> list[Any]:
+    """One transaction for all jobs; what each came to. Without the commit, none came to anything."""
+    try:
+        with connection.begin():
+            return _run_groups(connection, jobs)
+    except _TransactionLost as error:
+        return [_explain(error.__cause__ or error)] * len(jobs)
+    except Exception as error:  # the thread must outlive a failed commit, whatever its reason
+        # SQLite leaves a transaction open whose COMMIT failed, and SQLAlchemy believes it closed.
+        _driver(connection).rollback()
+        return [_explain(error)] * len(jobs)
+
+
+def _run_groups(connection: Connection, jobs: Sequence[_Job[Any, Any]]) -> list[Any]:
+    """Jobs of the same work together."""
+    groups: dict[Any, list[int]] = {}
+    for number, job in enumerate(jobs):
+        groups.setdefault(job.work, []).append(number)
+    outcomes: list[Any] = [None] * len(jobs)
+    for work, numbers in groups.items():
+        for number, outcome in zip(
+            numbers, _run_group(connection, work, [jobs[n].item for n in numbers]), strict=True
+        ):
+            outcomes[number] = outcome
+    return outcomes
+
+
+def _run_group(connection: Connection, work: Callable[..., Any], items: Sequence[Any]) -> Sequence[Any]:
+    # The driver's own savepoint costs a tenth of SQLAlchemy's.
+    driver = _driver(connection)
+    driver.execute("SAVEPOINT job")
+    try:
+        outcomes: Sequence[Any] = work(connection, items)
+    except Exception as error:  # theirs alone: the other groups go on
+        if not driver.in_transaction:
+            raise _TransactionLost from error
+        driver.execute("ROLLBACK TO job")
+        outcomes = [_explain(error)]
+    driver.execute("RELEASE job")
+    if len(items) > 1 and len(outcomes) == 1:  # one of them spoilt it for all; find out which
+        return [_run_group(connection, work, [item])[0] for item in items]
+    return outcomes
+
+
+def _resolve(jobs: Sequence[_Job[Any, Any]], outcomes: Sequence[Any]) -> None:
+    for job, outcome in zip(jobs, outcomes, strict=True):
+        if job.done.done():  # its caller was cancelled
+            continue
+        if isinstance(outcome, Exception):
+            job.done.set_exception(outcome)
+        else:
+            job.done.set_result(outcome)
+
+
+def _prepare(path: str) -> None:
+    """The file, the schema, and whether SQLite keeps what we promise."""
+    engine = _engine(path, begin="BEGIN IMMEDIATE")
+    try:
+        with engine.connect() as connection:
+            _check_pragmas(connection)
+            with connection.begin():
+                migrate(connection)
+    except (DBAPIError, sqlite3.Error) as error:
+        raise _explain(error) from error
+    finally:
+        engine.dispose()
+
+
+def _check_pragmas(connection: Connection) -> None:
+    driver = _driver(connection)
+    for name, wanted in _PRAGMAS.items():
+        (found,) = driver.execute(f"PRAGMA {name}").fetchone()
+        if found != wanted:
+            raise DatabaseUnusable(f"SQLite does not take PRAGMA {name}={wanted} here; it is {found}")
+
+
+def _driver(connection: Connection) -> sqlite3.Connection:
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    return driver
+
+
+def _engine(path: str, *, begin: str) -> Engine:
+    reading = begin == "BEGIN"
+    engine = create_engine(
+        URL.create("sqlite+pysqlite", database=path),
+        poolclass=NullPool,
+        hide_parameters=True,  # they are payloads, and errors are logged
+        # Python's module would begin transactions by itself, and too late; we say when.
+        connect_args={"isolation_level": None, "check_same_thread": False},
+    )
+
+    @event.listens_for(engine, "connect")
+    def set_pragmas(driver: sqlite3.Connection, _record: object) -> None:
+        for name, value in _PRAGMAS.items():
+            driver.execute(f"PRAGMA {name}={value}")
+        driver.execute(f"PRAGMA query_only={reading:d}")
+
+    @event.listens_for(engine, "begin")
+    def begin_transaction(connection: Connection) -> None:
+        _driver(connection).execute(begin)  # as with savepoints, see _run_group
+
+    return engine
+
+
+def _explain(error: BaseException) -> Exception:
+    """What the caller is told; an error that is none of the database's is theirs and stays itself."""
+    original = error.orig if isinstance(error, DBAPIError) else error
+    if not isinstance(original, sqlite3.OperationalError | sqlite3.DatabaseError):
+        return error if isinstance(error, Exception) else DatabaseError(str(error))
+    if isinstance(original, sqlite3.IntegrityError):
+        return error if isinstance(error, Exception) else original
+    code = getattr(original, "sqlite_errorcode", 0) & 0xFF  # the lower byte is the kind
+    if code == sqlite3.SQLITE_FULL:
+        return DatabaseFull("the disk is full")
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return DatabaseUnavailable(f"another process has locked the database for {BUSY_SECONDS} s")
+    if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+        return DatabaseUnavailable(str(original))
+    return error if isinstance(error, Exception) else original

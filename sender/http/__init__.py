@@ -1,0 +1,1 @@
+"""The sender's HTTP side: routes, bodies, pages."""

@@ -1,0 +1,147 @@
+"""The sender's HTTP side at a glance: its routes, and what each error is told as."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
+from starlette.responses import Response
+from starlette.routing import Mount, Route
+
+from sender import idempotency, orders, seen
+from sender.database import open as database
+from sender.http import openapi
+from shared import problems
+from shared.channels import InvalidChannel
+from shared.cursors import InvalidCursor
+from shared.events import EventTooLarge, InvalidEvent
+from shared.problems import Problem
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from sender.http.api import Api
+    from sender.http.pages import PageFiles
+    from sender.metrics import Metrics
+    from shared.auth import ApiKeys
+
+RETRY_AFTER_SECONDS = 2
+
+
+def create_app(api: Api, pages: PageFiles, api_keys: ApiKeys, metrics: Metrics) -> Starlette:
+    keyed = [Middleware(RequireKey, api_keys)]
+    routes = [
+        Route("/orders", api.place_order, methods=["POST"], middleware=keyed),
+        Route("/orders", api.list_orders, methods=["GET"], middleware=keyed),
+        Route("/orders/{order_id}/complete", api.complete_order, methods=["POST"], middleware=keyed),
+        Route("/events", api.post_events, methods=["POST"], middleware=keyed),
+        Route("/channels/{channel}/events", api.channel_events, methods=["GET"], middleware=keyed),
+        Route("/history", api.read_history, methods=["POST"], middleware=keyed),
+        Route("/seen", api.post_seen, methods=["POST"], middleware=keyed),
+        Route("/dead-letters", api.list_dead_letters, methods=["GET"], middleware=keyed),
+        Route("/livez", api.livez),
+        Route("/readyz", api.readyz),
+        Route("/metrics", api.metrics),
+        Route("/openapi.json", openapi_document),
+        Route("/", pages.index),
+        Route("/development/api-key", pages.api_key),
+        Mount("/static", pages.assets),
+    ]
+    return Starlette(
+        routes=routes,
+        middleware=[Middleware(MeasureRequests, metrics)],
+        exception_handlers={**problems.HANDLERS, **dict.fromkeys(_PROBLEMS, _tell), 405: _tell_methods},
+    )
+
+
+async def openapi_document(request: Request) -> Response:
+    return Response(msgspec.json.encode(openapi.document()), media_type="application/json")
+
+
+class RequireKey:
+    """Lets through who presents one of the API keys, and notes which."""
+
+    def __init__(self, app: ASGIApp, api_keys: ApiKeys) -> None:
+        self._app = app
+        self._api_keys = api_keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
+        key = key.strip()
+        if scheme.lower() == "bearer" and self._api_keys.accept(key):
+            scope.setdefault("state", {})["api_key"] = key
+            await self._app(scope, receive, send)
+        else:
+            refusal = Problem(
+                401, "unauthorized", "an API key is required: Authorization: Bearer <key>", _CHALLENGE
+            )
+            await refusal.response()(scope, receive, send)
+
+
+class MeasureRequests:
+    """Notes how long each request took, under its route and never under its path."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        start = time.perf_counter()
+        status = 500
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_and_note)
+        finally:
+            route = getattr(scope.get("route"), "path", "none")
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            taken = time.perf_counter() - start
+            self._metrics.requests.labels(method, route, status).observe(taken)
+
+
+async def _tell(request: Request, error: Exception) -> Response:
+    kind = next(kind for kind in type(error).__mro__ if kind in _PROBLEMS)
+    status, name, headers = _PROBLEMS[kind]
+    return Problem(status, name, str(error), headers).response()
+
+
+async def _tell_methods(request: Request, error: Exception) -> Response:
+    """405 with all methods of the path; the router knows only its first route's."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    paths = [route for route in routes if route.path_regex.match(request.url.path)]
+    allowed = sorted({method for route in paths for method in route.methods or ()})
+    detail = f"{request.method} is not for this path"
+    return Problem(405, "method-not-allowed", detail, {"Allow": ", ".join(allowed)}).response()
+
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_CHALLENGE = {"WWW-Authenticate": "Bearer"}
+_LATER = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+
+# Whose fault it is: 4xx the caller's, 5xx ours.
+_PROBLEMS: dict[type, tuple[int, str, dict[str, str] | None]] = {
+    InvalidEvent: (400, "invalid-event", None),
+    EventTooLarge: (413, "event-too-large", None),
+    InvalidChannel: (400, "invalid-channel", None),
+    InvalidCursor: (400, "invalid-cursor", None),
+    seen.NotSeeable: (400, "not-seeable", None),
+    orders.InvalidOrder: (400, "invalid-order", None),
+    orders.UnknownOrder: (404, "unknown-order", None),
+    orders.OrderConflict: (409, "order-conflict", None),
+    idempotency.InvalidKey: (400, "invalid-idempotency-key", None),
+    idempotency.KeyReused: (422, "idempotency-key-reused", None),
+    database.DatabaseUnavailable: (503, "database-unavailable", _LATER),
+    database.DatabaseFull: (507, "database-full", _LATER),
+}

@@ -1,0 +1,1 @@
+"""From the outbox to Redis: the relay and what watches over it."""

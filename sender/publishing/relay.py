@@ -1,0 +1,354 @@
+"""The relay: takes events out of the outbox and gives them to Redis, in each channel's order.
+
+It may crash, repeat itself and race with the relays of other senders; what makes that harmless is the publish
+script's answer (sender/publishing/publisher.py). So there is no lease that lets one relay work at a time: it
+would save what the others publish in vain, and cost its time to run out whenever the one that has it dies.
+
+A database that is an old copy (or a new one beside a Redis that knows the old) shows when the relay first
+speaks with Redis, which knows the newest event published (`ob:generation`), in an epoch that is newer than
+ours, and in a head that is beyond ours. Each is an alarm, and a new epoch begins: customers get a reset
+instead of silence.
+
+While Redis is away the outbox grows and requests go on as before.
+
+An event that can't be published must block nothing (sender/tombstones.py). One whose text shows it is given
+up at once. One that only Redis refuses is looked for, by halves, among what was sent with it; its channel
+then publishes one by one, while the others go on, and after some attempts it is given up, too. Before a
+refusal is blamed on an event, Redis has to take another: one that takes nothing must make no dead letter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby, takewhile
+from typing import TYPE_CHECKING
+
+import structlog
+from redis.exceptions import RedisError
+
+from sender import dead_letters, outbox
+from sender.database.open import DatabaseError
+from sender.generation import begin_epoch, current_epoch, has, newest
+from sender.publishing.due import Due
+from sender.publishing.publisher import Outcome, Publisher
+from shared.redis.channel_log import Generation, blames_what_was_sent
+from shared.redis.wire import Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
+
+    from sender.database.open import Database
+    from sender.metrics import Metrics
+    from sender.outbox import Waiting
+    from shared.channels import Channel
+    from shared.redis.channel_log import LogWriter
+
+logger = structlog.get_logger(__name__)
+
+BATCH = 500  # events in one round trip
+MARK_SECONDS = (
+    0.05  # what was published is marked together: a disk sync for each event would cost the callers
+)
+POLL_SECONDS = 1.0  # finds what another sender recorded and did not live to publish
+MAX_BACKOFF_SECONDS = 2.0
+ATTEMPTS = 5  # for an event that Redis refuses; three seconds or so
+DEAD_SECONDS = 30.0  # without a turn of the loop; Redis' and the database's deadlines are far below
+
+
+class Relay:
+    """Run by its owner as a task; `wake` it after each commit that recorded events."""
+
+    def __init__(
+        self, database: Database, log: LogWriter, metrics: Metrics, clock: Callable[[], datetime]
+    ) -> None:
+        self._database = database
+        self._log = log
+        self._publisher = Publisher(database, log, metrics, self._note_answer)
+        self._metrics = metrics
+        self._clock = clock
+        self._woken = asyncio.Event()
+        self._stopping = False
+        self._failures = 0
+        self._database_failed = False  # at last, and not Redis
+        self._compared = False  # with what Redis knows, since it was last away
+        self._policy: str | None = None  # what Redis does when its memory is full, as it has last said
+        # Published and not yet marked, by position. Losing it costs a few duplicates, which Redis refuses.
+        self._unmarked: dict[int, Generation] = {}
+        self._suspects: dict[Channel, _Suspect] = {}
+        self._due = Due()
+        self._mark_at = math.inf
+        self._loop = asyncio.get_running_loop()
+        self._last_turn = self._loop.time()
+        self.redis_up: bool | None = None  # None before the first word with it
+
+    @property
+    def alive(self) -> bool:
+        return self._loop.time() - self._last_turn < DEAD_SECONDS
+
+    @property
+    def newest(self) -> Generation:
+        """The newest event that is in Redis, or should be by now, as far as this sender knows."""
+        return self._due.newest
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    def stop(self) -> None:
+        """After one more look into the outbox, `run` returns."""
+        self._stopping = True
+        self._woken.set()
+
+    async def run(self) -> None:
+        while True:
+            stopping = self._stopping  # read before the last look, not after it
+            self._last_turn = self._loop.time()
+            self._woken.clear()
+            more = await self._try_batch()
+            if stopping and not more:
+                return
+            if not more:
+                await self._wait()
+
+    async def _try_batch(self) -> bool:
+        """Publish a batch; whether there is more to do at once."""
+        try:
+            more = await self._relay_batch()
+        except (RedisError, OSError) as error:
+            self._compared = self._database_failed = False
+            self._note_redis(up=False, reason=str(error) or type(error).__name__)
+        except DatabaseError as error:
+            self._compared = False  # it may be another one when it is back
+            self._database_failed = True
+            if not self._failures:
+                logger.warning("the relay cannot use the database", reason=str(error))
+        else:
+            self._failures = 0
+            return more
+        self._failures += 1
+        return False
+
+    async def _wait(self) -> None:
+        """Until woken; after a failure, for a while that grows with each one."""
+        if self._failures and not self._database_failed and not self._stopping:
+            await asyncio.sleep(_backoff(self._failures))
+            return
+        try:
+            async with asyncio.timeout(self._longest_wait()):
+                # Also while the database is away: whoever wakes us has just committed, so it is back.
+                await self._woken.wait()
+        except TimeoutError:
+            pass
+
+    def _longest_wait(self) -> float:
+        if self._failures:
+            return _backoff(self._failures)
+        longest = MARK_SECONDS if self._unmarked else POLL_SECONDS
+        now = self._loop.time()
+        waits = [suspect.due - now for suspect in self._suspects.values()]
+        return min([longest, *(wait for wait in waits if wait > 0)])
+
+    async def _relay_batch(self) -> bool:
+        waiting = await self._read_outbox()
+        faulty = [event.position for event in waiting if event.fault]
+        buried = bool(faulty) and await self._give_up(faulty)
+        if not self._compared:
+            await self._compare()
+            waiting = await self._read_outbox()
+        if not waiting:
+            await self._mark_in_time()
+            await self._note_newest()
+            return False
+        published, newer = await self._publish_waiting(waiting)
+        self._note_published(published)
+        if newer is not None:
+            await self._renew_epoch(newer)  # and read again at the next poll
+            return False
+        await self._mark_in_time()
+        return buried or (len(waiting) >= BATCH and bool(published))
+
+    async def _read_outbox(self) -> list[Waiting]:
+        """What is to be published now."""
+        limit = BATCH + len(self._unmarked)
+        later = [name for name, suspect in self._suspects.items() if suspect.due > self._loop.time()]
+        work = partial(outbox.unpublished, limit=limit, but=later, known=self._unmarked)
+        waiting = await self._database.read(work)
+        if not waiting:
+            self._due.nothing_waits()
+        elif self._due.is_to_be_told:
+            more = len(waiting) >= BATCH
+            self._due.events_wait(await self._database.read(newest) if more else _generation(waiting[-1]))
+        return waiting
+
+    async def _publish_waiting(self, waiting: Sequence[Waiting]) -> Outcome:
+        channels = _by_channel(waiting)
+        suspects = {name: channels.pop(name) for name in list(channels) if name in self._suspects}
+        outcome = await self._publish_some(channels)
+        for name, events in suspects.items():
+            outcome += await self._publish_one_by_one(name, events)
+        return outcome
+
+    async def _publish_some(self, channels: Mapping[Channel, Sequence[Waiting]]) -> Outcome:
+        """Publish all that Redis takes."""
+        if not channels:
+            return Outcome([], None)
+        try:
+            return await self._publisher.publish(channels)
+        except Refused as refusal:
+            await self._excuse(refusal)
+        names = list(channels)
+        if len(names) == 1:
+            return await self._publish_one_by_one(names[0], channels[names[0]])
+        half = len(names) // 2
+        first = await self._publish_some({name: channels[name] for name in names[:half]})
+        return first + await self._publish_some({name: channels[name] for name in names[half:]})
+
+    async def _publish_one_by_one(self, channel: Channel, events: Sequence[Waiting]) -> Outcome:
+        """Publish a channel's events, up to the first that Redis refuses."""
+        outcome = Outcome([], None)
+        for event in events:
+            try:
+                # Without a refill: among what is published again, something else might be refused.
+                outcome += await self._publisher.publish({channel: [event]}, restart=True)
+            except Refused as refusal:
+                await self._excuse(refusal)
+                await self._suspect(event, str(refusal))
+                return outcome
+        self._suspects.pop(channel, None)
+        return outcome
+
+    async def _excuse(self, refusal: Refused) -> None:
+        """Raise it unless it was about what was sent, and Redis takes other events."""
+        if not blames_what_was_sent(refusal):
+            raise refusal
+        await self._log.rehearse()
+
+    async def _suspect(self, event: Waiting, refusal: str) -> None:
+        """Try again later, or give up."""
+        known = self._suspects.get(event.channel)
+        attempts = known.attempts + 1 if known and known.position == event.position else 1
+        if attempts == ATTEMPTS - 1:  # perhaps it is the channel's keys that are spoilt, and not the event
+            await self._log.forget(event.channel)
+        self._suspects[event.channel] = _Suspect(
+            event.position, attempts, due=self._loop.time() + _backoff(attempts)
+        )
+        logger.debug("redis refuses an event", position=event.position, attempts=attempts, reason=refusal)
+        if attempts >= ATTEMPTS and await self._give_up([event.position], refusal):
+            del self._suspects[event.channel]
+            self.wake()
+
+    async def _give_up(self, positions: Sequence[int], refusal: str = "") -> bool:
+        """Put tombstones in their place, which the next turn finds; False where that has to wait."""
+        work = partial(dead_letters.give_up, positions=positions, now=self._clock(), refusal=refusal)
+        try:
+            given_up = await self._database.write(work)
+        except DatabaseError as error:  # their channels wait, but not the others
+            logger.debug("no dead letters now", reason=str(error))
+            return False
+        for dead in given_up:
+            self._metrics.dead_letters.labels(dead.fault.value).inc()
+            logger.error(
+                "an event can't be published; a tombstone takes its place",
+                cursor=str(dead.cursor),
+                reason=dead.fault.value,
+                detail=refusal,
+            )
+        return True
+
+    def _note_published(self, published: Sequence[Waiting]) -> None:
+        if published and not self._unmarked:
+            self._mark_at = self._loop.time() + MARK_SECONDS
+        self._unmarked |= {event.position: _generation(event) for event in published}
+
+    async def _mark_in_time(self) -> None:
+        if self._stopping or len(self._unmarked) >= BATCH or self._loop.time() >= self._mark_at:
+            await self._mark()
+
+    async def _mark(self) -> None:
+        """Note in the database and in Redis what was published."""
+        if self._unmarked:
+            published = list(self._unmarked.values())
+            await self._database.write(partial(outbox.mark_published, published=published, now=self._clock()))
+            self._unmarked.clear()
+            self._due.published = max(self._due.published, *published)
+            await self._log.advance(self._due.published)
+        self._mark_at = math.inf
+
+    async def _note_newest(self) -> None:
+        """Again, about every second: gateways go by it, and Redis may have lost it."""
+        if not self._unmarked:
+            await self._log.advance(self._due.published)
+            self._note_redis(up=True)
+
+    async def _compare(self) -> None:
+        """Find out whether Redis knows events that the database does not."""
+        known = await self._log.advance(Generation(0, 0))
+        self._note_redis(up=True)
+        await self._warn_of_eviction()
+        if not await self._database.read(partial(has, known=known)):  # read second: others record meanwhile
+            await self._renew_epoch(known.epoch)
+            await self._log.advance(await self._database.read(newest))  # tells the gateways, too
+        self._compared = True
+
+    async def _warn_of_eviction(self) -> None:
+        """Of what Redis evicts nothing is lost, but every gateway reads it from the database."""
+        policy = await self._log.maxmemory_policy()
+        if policy not in (None, "noeviction", self._policy):
+            logger.warning("redis may evict events; maxmemory-policy should be noeviction", policy=policy)
+        self._policy = policy
+
+    def _note_answer(self) -> None:
+        self._last_turn = self._loop.time()
+        self._note_redis(up=True)
+
+    def _note_redis(self, *, up: bool, reason: str = "") -> None:
+        """Log a change of state, once."""
+        if up is not self.redis_up:
+            self.redis_up = up
+            self._metrics.redis_up.set(up)
+            if up:
+                logger.info("redis takes events")
+            else:
+                logger.warning("redis takes no events; they wait in the outbox", reason=reason)
+
+    async def _renew_epoch(self, known: int) -> None:
+        """Make the database's epoch newer than the one that Redis knows, or find that it is."""
+        if await self._database.read(current_epoch) > known:
+            return
+        await self._mark()  # what is still in the outbox moves into the new epoch
+        new = await self._database.write(partial(begin_epoch, after=known))
+        self._metrics.epoch_changes.inc()
+        logger.error("the database went back: redis knows newer events; a new epoch begins", epoch=new)
+
+
+@dataclass(frozen=True, slots=True)
+class _Suspect:
+    """The event that Redis refused in a channel, how often, and when it is tried again; loop time."""
+
+    position: int
+    attempts: int
+    due: float
+
+
+def _generation(event: Waiting) -> Generation:
+    return Generation(event.entry.place.epoch, event.position, event.identity)
+
+
+def _backoff(attempts: int) -> float:
+    """Seconds to wait after so many failures in a row."""
+    longest = min(MAX_BACKOFF_SECONDS, 0.1 * 2 ** min(attempts, 10))
+    return random.uniform(longest / 2, longest)
+
+
+def _by_channel(waiting: Sequence[Waiting]) -> dict[Channel, list[Waiting]]:
+    """Each channel's events in order of seq, up to the first that has a fault."""
+    in_order = sorted(waiting, key=lambda event: (event.channel, event.entry.place))
+    channels = groupby(in_order, key=lambda event: event.channel)
+    sound = {
+        channel: list(takewhile(lambda event: event.fault is None, events)) for channel, events in channels
+    }
+    return {channel: events for channel, events in sound.items() if events}

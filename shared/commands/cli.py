@@ -1,0 +1,128 @@
+"""The command line, `orderbell`: a table of contents."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from shared import __version__
+from shared.commands.local import DEFAULT, LocalDirectory
+
+PORT = click.IntRange(1, 65535)
+DATA = click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    default=DEFAULT,
+    show_default=True,
+    help="Directory that `orderbell up` keeps its database and its keys in.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="orderbell")
+def main() -> None:
+    """An order is completed; its customer gets one pop-up in the browser.
+
+    Settings are environment variables that start with ORDERBELL_. In production run `python -m sender`
+    and `python -m receiver`; these commands are for trying, testing and looking after them.
+    """
+
+
+@main.command()
+@click.option(
+    "--gateways", type=click.IntRange(1, 16), default=2, show_default=True, help="How many gateways."
+)
+@click.option("--sender-port", type=PORT, default=8090, show_default=True)
+@click.option(
+    "--receiver-port",
+    type=PORT,
+    default=8091,
+    show_default=True,
+    help="Of the first gateway; the others follow.",
+)
+@DATA
+def up(gateways: int, sender_port: int, receiver_port: int, data: Path) -> None:
+    """Run everything on this machine, for trying it.
+
+    A Valkey of its own (unless ORDERBELL_REDIS_URL is set), a SQLite file, one sender and some gateways,
+    in development mode: anybody on this machine may sign in by name alone. Ctrl-C ends it all.
+
+    Exit codes: 0 when asked to end, 1 when one of the processes ended by itself, 2 for a fault of the
+    settings, a port in use or a Redis that can't be reached.
+    """
+    from shared.commands.up import Plan
+    from shared.commands.up import up as run
+
+    ports = tuple(range(receiver_port, receiver_port + gateways))
+    if sender_port in ports or ports[-1] > 65535:
+        raise click.BadParameter(f"the gateways would need the ports {ports[0]} to {ports[-1]}")
+    sys.exit(run(Plan(data, sender_port, ports)))
+
+
+@main.command()
+@click.argument("customer")
+@click.option(
+    "--topic", "topics", multiple=True, metavar="NAME", help="A topic it may read; may be repeated."
+)
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0, min_open=True),
+    default=60,
+    show_default=True,
+    help="How long it is good.",
+)
+@DATA
+def token(customer: str, topics: tuple[str, ...], minutes: float, data: Path) -> None:
+    """Print a customer's token.
+
+    A JWT for CUSTOMER, signed with ORDERBELL_JWT_SECRET; without that setting, with the secret of
+    `orderbell up`.
+    """
+    from shared.commands.token import mint
+
+    click.echo(mint(LocalDirectory(data), customer, topics, minutes * 60))
+
+
+@main.command()
+@click.argument("customer")
+@click.option("--gateway", default="http://127.0.0.1:8091", show_default=True, metavar="URL")
+@click.option(
+    "--topic", "topics", multiple=True, metavar="NAME", help="A topic to read, too; may be repeated."
+)
+@click.option(
+    "--after", default="", metavar="CURSOR", help="Where to begin; else after what the customer has seen."
+)
+@DATA
+def watch(customer: str, gateway: str, topics: tuple[str, ...], after: str, data: Path) -> None:
+    """Print a customer's events as they come.
+
+    As CUSTOMER's browser would get them, over WebSocket. One event a line on standard output, everything
+    else on standard error. Comes back after every interruption and goes on where it was. Nothing is
+    reported as seen. Ctrl-C ends it.
+    """
+    from shared.commands.watch import watch as run
+
+    sys.exit(run(LocalDirectory(data), customer, topics, gateway, after))
+
+
+@main.command()
+@click.option("--sender", metavar="URL", help="[default: ORDERBELL_SENDER_URL]")
+@click.option(
+    "--gateway", "gateways", multiple=True, metavar="URL", help="A gateway to ask; may be repeated."
+)
+@DATA
+def doctor(sender: str | None, gateways: tuple[str, ...], data: Path) -> None:
+    """Look for what is wrong.
+
+    At the settings, Redis, the sender, the gateways given and the clocks. Knows the settings of an
+    `orderbell up` that runs. Exit code 0 if nothing fails, else 1. Warnings don't count.
+    """
+    from shared.commands.doctor import examine
+
+    sys.exit(examine(LocalDirectory(data), sender, gateways))
+
+
+if __name__ == "__main__":
+    main(prog_name="orderbell")

@@ -1,0 +1,51 @@
+"""Tokens for trying and testing, signed as an issuer of customers' tokens would."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated
+
+import click
+from pydantic import SecretStr, field_validator
+from pydantic_settings import NoDecode
+
+from shared.auth import MAX_TOPICS, mint_token
+from shared.channels import is_name
+from shared.settings import PREFIX, ReceiverSettings, load
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from shared.commands.local import LocalDirectory
+
+
+class IssuerSettings(ReceiverSettings):
+    """An issuer needs no API key."""
+
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+
+    @field_validator("api_keys")
+    @classmethod
+    def _check_api_keys(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        return keys
+
+
+def mint(local: LocalDirectory, customer: str, topics: Sequence[str], lifetime_seconds: float) -> str:
+    """Raises `click.ClickException` where we can't, and ends with 2 for faults of the settings."""
+    for name in (customer, *topics):
+        if not is_name(name):
+            raise click.BadParameter(f"{name[:160]!r} is not 1 to 128 of A-Z a-z 0-9 . _ @ -")
+    if len(topics) > MAX_TOPICS:
+        raise click.BadParameter(f"more than {MAX_TOPICS} topics")
+    local.adopt(os.environ)
+    settings = load(IssuerSettings)
+    if settings.jwt_secret is None:
+        raise click.UsageError(f"tokens are verified by {PREFIX}JWKS_URL; ask their issuer for one")
+    return mint_token(
+        settings.jwt_secret,
+        customer,
+        audience=settings.jwt_audience,
+        issuer=settings.jwt_issuer,
+        topics=topics,
+        lifetime_seconds=lifetime_seconds,
+    )

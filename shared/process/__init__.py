@@ -1,0 +1,1 @@
+"""What both services need of their process: logs, listening, children, the server."""

@@ -1,0 +1,403 @@
+"""The Redis side of a channel: its log of recent events, its head, its live messages. Writer and readers.
+
+Redis only carries what the database holds, so everything here may be emptied at any time:
+
+* `ob:log:{<channel>}`   stream, ids `<seq>-0`, field `e`: the event's JSON
+* `ob:head:{<channel>}`  hash `epoch`, `seq`: the newest event published
+* `ob:live:{<channel>}`  Pub/Sub, sharded in a cluster: `<epoch> <seq> <JSON>`, and `seen <epoch> <seq>`
+* `ob:seen:{<channel>}`  text `<epoch>.<seq>`: how far the customer has seen
+* `ob:generation`        hash `epoch`, `position`, `identity`: of the newest event that any sender has
+  published; it tells which of Redis and the database went back
+
+The braces keep a channel's keys in one slot of a cluster. Only commands of Redis 6.2 are used, and in a
+cluster those of sharded Pub/Sub.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import re
+import secrets
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import structlog
+from redis.exceptions import RedisError
+
+from shared.channels import Channel
+from shared.cursors import MAX_NUMBER, Place
+from shared.redis.wire import Refused, accepted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from shared.redis.cluster import AnyPipelines
+    from shared.redis.wire import Command
+
+logger = structlog.get_logger(__name__)
+
+LOG_LENGTH = 1_000  # events a channel keeps in Redis; those before are read from the database
+LOG_SECONDS = 24 * 3600
+HEAD_SECONDS = 7 * 24 * 3600  # outlives the log, or its first event after a quiet day would look like a gap
+
+# Publishing is one script, so that an event is never live without being in the log, and never in the
+# log without being the next one. Repeating it is harmless: that is what lets relays crash and race.
+_PUBLISH = """
+local epoch = tonumber(ARGV[1])
+local head = redis.call('HMGET', KEYS[2], 'epoch', 'seq')
+local head_epoch, last = tonumber(head[1] or 0), tonumber(head[2] or 0)
+if not (head_epoch <= MAX_NUMBER and last <= MAX_NUMBER) then
+  return redis.error_reply('ERR these are numbers of no event')
+end
+if head_epoch > epoch then return {'STALE', head_epoch, last} end
+if head_epoch < epoch then
+  redis.call('DEL', KEYS[1])
+  last = 0
+end
+local answer = 'DUP'
+for i = 7, #ARGV, 2 do
+  local seq = tonumber(ARGV[i])
+  if seq > last then
+    if seq ~= last + 1 then
+      if ARGV[6] ~= 'restart' then return {'GAP', epoch, last} end
+      redis.call('DEL', KEYS[1])
+    end
+    redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], ARGV[i] .. '-0', 'e', ARGV[i + 1])
+    redis.call('HSET', KEYS[2], 'epoch', ARGV[1], 'seq', ARGV[i])
+    redis.call('PUBLISH', ARGV[5], ARGV[1] .. ' ' .. ARGV[i] .. ' ' .. ARGV[i + 1])
+    last = seq
+    answer = 'OK'
+  end
+end
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+redis.call('EXPIRE', KEYS[2], ARGV[4])
+return {answer, epoch, last}
+""".replace("MAX_NUMBER", str(MAX_NUMBER))
+
+# Moves the seen place forward only, and tells the customer's other devices if it moved.
+_SEE = """
+local function parts(text)
+  local epoch, seq = string.match(text or '', '^(%d+)%.(%d+)$')
+  epoch, seq = tonumber(epoch or 0), tonumber(seq or 0)
+  if epoch > MAX_NUMBER or seq > MAX_NUMBER then return 0, 0 end
+  return epoch, seq
+end
+local epoch, seq = parts(redis.call('GET', KEYS[1]) or nil)
+local new_epoch, new_seq = parts(ARGV[1])
+local moved = new_epoch > epoch or (new_epoch == epoch and new_seq > seq)
+if moved then redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2]) end
+-- The text given, not the numbers: Lua writes those above 1e14 with an exponent.
+if moved and ARGV[3] ~= '' then redis.call('PUBLISH', ARGV[3], 'seen ' .. string.gsub(ARGV[1], '%.', ' ')) end
+return moved and 1 or 0
+""".replace("MAX_NUMBER", str(MAX_NUMBER))
+
+# Notes the newest event published, and answers what was known before.
+_ADVANCE = """
+local known = redis.call('HMGET', KEYS[1], 'epoch', 'position', 'identity')
+local epoch, position = tonumber(known[1] or 0), tonumber(known[2] or 0)
+if not (epoch >= 0 and epoch <= MAX_NUMBER and position >= 0 and position <= MAX_NUMBER) then
+  return redis.error_reply('ERR these are numbers of no event')
+end
+local new_epoch, new_position = tonumber(ARGV[1]), tonumber(ARGV[2])
+if new_epoch > epoch or (new_epoch == epoch and new_position > position) then
+  redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'position', ARGV[2], 'identity', ARGV[3])
+end
+return {epoch, position, known[3] or ''}
+""".replace("MAX_NUMBER", str(MAX_NUMBER))
+
+# What Redis says of its own state. Redis 6 puts it behind the script's own error, later ones in front.
+_STATE = re.compile(
+    r"\b(OOM|MISCONF|READONLY|LOADING|BUSY|NOSCRIPT|NOPERM|NOAUTH|WRONGPASS|DENIED|NOREPLICAS|MASTERDOWN"
+    r"|CLUSTERDOWN|CROSSSLOT|MOVED|ASK|TRYAGAIN|UNKILLABLE|EXECABORT|INPROG)\b"
+)
+
+_NUMBER = re.compile(rb"0|[1-9][0-9]{0,15}")
+# How the live message of (epoch, seq) begins, up to and with the brace of its JSON. To compare with it tells
+# what `parse_live` would, in a fraction of the time, where one event is expected.
+LIVE_BEGINNING = b"%d %d {"
+_LIVE = re.compile(rb"([1-9][0-9]{0,15}) ([1-9][0-9]{0,15}) (?=\{)")
+_SEEN = re.compile(rb"seen ([1-9][0-9]{0,15}) (0|[1-9][0-9]{0,15})")
+
+
+class Answer(enum.Enum):
+    """What became of a publish."""
+
+    OK = "OK"
+    DUP = "DUP"  # all of it was there already
+    GAP = "GAP"  # something before it is missing; nothing after `last` was published
+    STALE = "STALE"  # the database went back meanwhile: this publisher's epoch is old
+
+
+class Published(NamedTuple):
+    answer: Answer
+    head: Place
+
+
+class Generation(NamedTuple):
+    """The newest event that was recorded or published: its epoch, and its position among all events.
+
+    They compare as they follow each other. A database that went back counts the same positions again, so the
+    event's identity is kept, too.
+    """
+
+    epoch: int
+    position: int
+    identity: str = ""
+
+
+class Entry(NamedTuple):
+    """One event: its place and its JSON text."""
+
+    place: Place
+    text: bytes
+
+
+class Seen(NamedTuple):
+    """The customer has seen everything up to this place."""
+
+    place: Place
+
+
+class Known(NamedTuple):
+    """What Redis knows of a channel; either may be None."""
+
+    head: Place | None
+    seen: Place | None
+
+
+@dataclass(frozen=True, slots=True)
+class LogRead:
+    """What one look at a channel's log found: its head, if Redis knows one, and the events asked for."""
+
+    head: Place | None
+    entries: tuple[Entry, ...]
+
+
+class Names:
+    """Keys and Pub/Sub channels, all under one prefix."""
+
+    def __init__(self, prefix: str = "ob") -> None:
+        self.prefix = prefix
+        self._live = f"{prefix}:live:{{".encode()
+
+    def log(self, channel: Channel) -> str:
+        return f"{self.prefix}:log:{{{channel}}}"
+
+    def head(self, channel: Channel) -> str:
+        return f"{self.prefix}:head:{{{channel}}}"
+
+    def live(self, channel: Channel) -> str:
+        return f"{self.prefix}:live:{{{channel}}}"
+
+    def seen(self, channel: Channel) -> str:
+        return f"{self.prefix}:seen:{{{channel}}}"
+
+    def generation(self) -> str:
+        return f"{self.prefix}:generation"
+
+    def ticket(self, digest: str) -> str:
+        return f"{self.prefix}:ticket:{digest}"
+
+    def probe(self, gateway: str) -> str:
+        return f"{self.prefix}:probe:{gateway}"
+
+
+class LogWriter:
+    """Publishes into channels' logs. One process may have several; many processes may.
+
+    Methods raise redis-py's errors and `TimeoutError`; then any part may have been done, and repeating is
+    harmless.
+    """
+
+    def __init__(self, pipelines: AnyPipelines, names: Names) -> None:
+        self._pipelines = pipelines
+        self._names = names
+
+    async def publish(
+        self, batches: Sequence[tuple[Channel, Sequence[Entry]]], *, restart: bool = False
+    ) -> list[Published]:
+        """Publish each channel's entries, in order of seq and of one epoch, in one round trip.
+
+        `restart` accepts a gap: the channel's log begins anew behind it.
+        """
+        calls: list[Command] = []
+        for channel, entries in batches:
+            call: list[str | bytes | int] = [self._names.log(channel), self._names.head(channel)]
+            call += [entries[0].place.epoch, LOG_LENGTH, LOG_SECONDS, HEAD_SECONDS]
+            call += [self._names.live(channel), "restart" if restart else "refuse"]
+            for entry in entries:
+                call += [entry.place.seq, entry.text]
+            calls.append((2, *call))
+        replies = await self._run(_PUBLISH, calls)
+        return [Published(Answer(r[0].decode()), Place(int(r[1]), int(r[2]))) for r in replies]
+
+    async def see(self, places: Sequence[tuple[Channel, Place]], *, tell: bool = True) -> None:
+        """Move seen places forward; with `tell`, the customer's other devices hear of it."""
+        calls: list[Command] = []
+        for channel, place in places:
+            live = self._names.live(channel) if tell else ""
+            calls.append((1, self._names.seen(channel), str(place), HEAD_SECONDS, live))
+        await self._run(_SEE, calls)
+
+    async def advance(self, newest: Generation) -> Generation:
+        """Note the newest event published; what Redis knew before, zeros where it knew nothing.
+
+        It never goes back: what was known may be newer. What no sender of ours has written there is begun
+        anew, or nothing would be published any more.
+        """
+        try:
+            return await self._advance(newest)
+        except Refused as refusal:
+            if not blames_what_was_sent(refusal):
+                raise
+            logger.warning("redis' note of the newest event is spoilt; it is begun anew", why=str(refusal))
+        await self._pipelines.execute([("DEL", self._names.generation())])
+        return await self._advance(newest)
+
+    async def maxmemory_policy(self) -> str | None:
+        """None where Redis does not say. Of a cluster, one node's."""
+        [info] = await self._pipelines.ask([("INFO", "memory")])
+        found = re.search(rb"maxmemory_policy:(\S+)", info) if isinstance(info, bytes) else None
+        return found[1].decode() if found else None
+
+    async def rehearse(self) -> None:
+        """Publish an event that nobody hears, in a channel that is gone at once. Raises as `publish` does."""
+        channel = Channel(f"rehearsal:{secrets.token_hex(8)}")
+        keys = (self._names.log(channel), self._names.head(channel))
+        await self._run(_PUBLISH, [(2, *keys, 1, 1, 1, 1, self._names.live(channel), "refuse", 1, b"{}")])
+
+    async def forget(self, channel: Channel) -> None:
+        """As if nothing of the channel had been published: whoever wants to know asks the history."""
+        await self._pipelines.execute([("DEL", self._names.log(channel), self._names.head(channel))])
+
+    async def _advance(self, newest: Generation) -> Generation:
+        [(epoch, position, identity)] = await self._run(_ADVANCE, [(1, self._names.generation(), *newest)])
+        return Generation(int(epoch), int(position), identity.decode(errors="replace"))
+
+    async def _run(self, script: str, calls: Sequence[Command]) -> list[Any]:
+        """The script once for each call: its number of keys, keys and arguments."""
+        script, digest = _prepared(script, self._pipelines.publish_command)
+        commands: list[Command] = [("EVALSHA", digest, *call) for call in calls]
+        try:
+            return await self._pipelines.execute(commands)
+        except RedisError as error:
+            if "NOSCRIPT" not in str(error):  # a server that was started anew knows no script
+                raise
+        # Each with the whole script: in a cluster, it may be any node that lacks it.
+        return await self._pipelines.execute([("EVAL", script, *call) for call in calls])
+
+
+@cache
+def _prepared(script: str, publish_command: str) -> tuple[str, str]:
+    """The script as it is for one server or for a cluster, and its digest."""
+    text = script.replace("'PUBLISH'", f"'{publish_command}'")
+    return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+class LogReader:
+    """Reads channels' logs. Many channels in one call cost one round trip.
+
+    A key that is of another kind than ours says nothing of its channel, and spoils no other channel's answer.
+    Methods raise redis-py's errors and `TimeoutError`: Redis is away, or refuses to be read.
+    """
+
+    def __init__(self, pipelines: AnyPipelines, names: Names) -> None:
+        self._pipelines = pipelines
+        self._names = names
+
+    async def heads(self, channels: Sequence[Channel]) -> list[Place | None]:
+        commands = [("HMGET", self._names.head(channel), "epoch", "seq") for channel in channels]
+        return [_head(reply) for reply in await self._ask(commands)]
+
+    async def known(self, channels: Sequence[Channel]) -> list[Known]:
+        """Head and seen place of each, where Redis knows them."""
+        commands: list[Command] = []
+        for channel in channels:
+            commands.append(("HMGET", self._names.head(channel), "epoch", "seq"))
+            commands.append(("GET", self._names.seen(channel)))
+        replies = await self._ask(commands)
+        pairs = zip(replies[::2], replies[1::2], strict=True)
+        return [Known(_head(head), _seen(seen)) for head, seen in pairs]
+
+    async def newest(self) -> Generation:
+        """The newest event that a sender has published; zeros where Redis does not know."""
+        [reply] = await self._ask([("HMGET", self._names.generation(), "epoch", "position")])
+        known = _place(*reply) if reply else None
+        return Generation(*known) if known else Generation(0, 0)
+
+    async def seen(self, channels: Sequence[Channel]) -> list[Place | None]:
+        """How far each customer has seen; None where Redis does not know."""
+        replies = await self._ask([("GET", self._names.seen(channel)) for channel in channels])
+        return [_seen(reply) for reply in replies]
+
+    async def read(self, channels: Sequence[tuple[Channel, int]], *, limit: int) -> list[LogRead]:
+        """Each channel's head and its entries after the given seq, `limit` at most, oldest first."""
+        commands: list[Command] = []
+        for channel, seq in channels:
+            commands.append(("HMGET", self._names.head(channel), "epoch", "seq"))
+            commands.append(("XRANGE", self._names.log(channel), f"{seq + 1}-0", "+", "COUNT", limit))
+        replies = await self._ask(commands)
+        return [_log_read(head, entries) for head, entries in zip(replies[::2], replies[1::2], strict=True)]
+
+    async def _ask(self, commands: Sequence[Command]) -> list[Any]:
+        """A reply for each; None for a key of another kind."""
+        replies = await self._pipelines.ask(commands)
+        return accepted([None if _is_of_another_kind(reply) else reply for reply in replies])
+
+
+def blames_what_was_sent(refusal: Refused) -> bool:
+    """Whether Redis refused this, and not everything."""
+    text = str(refusal)
+    return text.startswith(("ERR", "WRONGTYPE")) and not _STATE.search(text)
+
+
+def _is_of_another_kind(reply: object) -> bool:
+    return isinstance(reply, Exception) and str(reply).startswith("WRONGTYPE")
+
+
+def _head(reply: list[bytes | None] | None) -> Place | None:
+    return _place(*reply) if reply else None
+
+
+def _seen(reply: bytes | None) -> Place | None:
+    epoch, _, seq = (reply or b"").partition(b".")
+    return _place(epoch, seq)
+
+
+def _place(epoch: bytes | None, seq: bytes | None) -> Place | None:
+    """None for what is missing, and for what no event ever had."""
+    numbers = _number(epoch), _number(seq)
+    return Place(numbers[0], numbers[1]) if numbers[0] and numbers[1] is not None else None
+
+
+def _number(text: bytes | None) -> int | None:
+    if text is None or not _NUMBER.fullmatch(text):
+        return None
+    number = int(text)
+    return number if number <= MAX_NUMBER else None
+
+
+def _log_read(
+    head_reply: list[bytes | None] | None, entries: list[tuple[bytes, list[bytes]]] | None
+) -> LogRead:
+    head = _head(head_reply)
+    if head is None or entries is None:  # a log without its head says nothing about its epoch
+        return LogRead(None, ())
+    try:
+        # An entry is its id and its one field `e` with the value.
+        return LogRead(head, tuple(Entry(Place(head.epoch, int(id[:-2])), text) for id, (_, text) in entries))
+    except ValueError:  # one of them is somebody else's
+        return LogRead(None, ())
+
+
+def parse_live(message: bytes) -> Entry | Seen | None:
+    """What a live message says; None for what nobody of us has published."""
+    if match := _LIVE.match(message):
+        place = _place(match[1], match[2])
+        return Entry(place, message[match.end() :]) if place else None
+    if match := _SEEN.fullmatch(message):
+        place = _place(match[1], match[2])
+        return Seen(place) if place else None
+    return None

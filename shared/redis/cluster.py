@@ -1,0 +1,313 @@
+"""A cluster: each command goes to the node that has its key's slot.
+
+Slots move: somebody moves them, or a primary dies and its replica takes over. A node that is asked for a
+slot which it no longer has says so (MOVED), or, while the slot is on its way, for which key to ask elsewhere
+(ASK); one that died says nothing. Whatever it was: the slots are looked up anew, once for all who failed
+meanwhile, and each command that failed is sent once more. What fails again is told to the caller, and never
+skipped.
+
+A channel's commands keep their order by that, too: its keys share a slot by their braces, the publish script
+takes only what is next, and a relay waits for the answer before it publishes more.
+
+Live messages are sharded Pub/Sub, always: they reach the one node where a channel's subscribers are, and what
+a gateway hears does not cross the whole cluster. So it must be Redis 7 or later, or Valkey. An older one
+would have to be told classic messages through any node; it is refused instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import structlog
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+
+from shared.redis import connect as single
+from shared.redis.connect import answers_within
+from shared.redis.url import Address, Kind, parse_redis_url
+from shared.redis.wire import Pipelines, Refused, accepted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
+
+    from redis.asyncio import Redis
+
+    from shared.redis.url import RedisUrl
+    from shared.redis.wire import Command
+
+LOOK_SECONDS = 1.0  # for the nodes that are asked where the slots are
+_ASKED = 5  # nodes, when the slots are looked up
+_TRY_AGAIN_SECONDS = 0.1  # while a slot is moved, a script's keys may be on both sides
+_OLDEST = 7  # has sharded Pub/Sub; Valkey says that it is like Redis 7
+_REDIRECTION = re.compile(r"(MOVED|ASK) (\d+) (.*):(\d+)")
+_AGAIN = ("MOVED ", "ASK ", "TRYAGAIN", "CLUSTERDOWN", "READONLY", "LOADING", "MASTERDOWN")
+
+AnyPipelines: TypeAlias = "Pipelines | ClusterPipelines"
+
+logger = structlog.get_logger(__name__)
+
+
+def connect(url: str, *, retries: int = 2) -> Redis | Cluster:
+    """To whatever the URL names. Raises `ValueError` for a URL of something else."""
+    parsed = parse_redis_url(url)
+    return Cluster(parsed) if parsed.kind is Kind.CLUSTER else single.connect(url, retries=retries)
+
+
+async def greet(redis: Redis | Cluster) -> None:
+    """Find out whether it can be used. Raises redis-py's errors."""
+    if isinstance(redis, Cluster):
+        await redis.look()
+    else:
+        await redis.ping()
+
+
+def pipelines_to(redis: Redis | Cluster) -> AnyPipelines:
+    return ClusterPipelines(redis) if isinstance(redis, Cluster) else Pipelines(redis)
+
+
+class Cluster:
+    """Where the slots are, as a node has last told, and a client of each node."""
+
+    def __init__(self, url: RedisUrl) -> None:
+        self._url = url
+        self._clients: dict[Address, Redis] = {}
+        self._owners: dict[int, Address] = {}  # of each slot
+        self._looking = asyncio.Lock()
+        self.nodes: frozenset[Address] = frozenset(url.addresses)
+        self.primaries: frozenset[Address] = frozenset()  # those that have slots
+        self.looked = 0  # how often the slots were looked up, or corrected
+
+    def owner(self, slot: int) -> Address | None:
+        """None where nobody has the slot, or nobody was asked yet."""
+        return self._owners.get(slot)
+
+    def slots(self, primary: Address) -> list[int]:
+        return [slot for slot, owner in self._owners.items() if owner == primary]
+
+    def client(self, address: Address) -> Redis:
+        if address not in self._clients:
+            self._clients[address] = single.connect(self._url.server(address), retries=0)
+        return self._clients[address]
+
+    async def look(self, looked: int | None = None) -> None:
+        """Find out where the slots are; with `looked`, unless somebody has since then.
+
+        Raises a `RedisConnectionError` that says what each node answered.
+        """
+        async with self._looking:
+            if looked is not None and looked != self.looked:
+                return
+            some = random.sample(sorted(self.nodes), min(_ASKED, len(self.nodes)))
+            asked = list(dict.fromkeys([*some, *self._url.addresses[:_ASKED]]))
+            answers = await answers_within(LOOK_SECONDS, [self._ask(address) for address in asked])
+            told = [answer for answer in answers if isinstance(answer, _Told)]
+            if not told:
+                reasons = [f"{address}: {answer}" for address, answer in zip(asked, answers, strict=True)]
+                raise RedisConnectionError(f"the cluster can't be used: {'; '.join(reasons)}")
+            # A node that was cut off, or slept, tells of what was.
+            newest = max(told, key=lambda answer: answer.epoch)
+            self._adopt(newest.owners)
+            self.nodes = newest.nodes
+            await self._close_clients_of_others()
+
+    def move(self, slots: Mapping[int, Address]) -> None:
+        """Nodes said so, of slots that they had until now: they are the first to know."""
+        if any(self._owners.get(slot) != owner for slot, owner in slots.items()):
+            self._adopt({**self._owners, **slots})
+
+    def _adopt(self, owners: dict[int, Address]) -> None:
+        self._owners = owners
+        self.primaries = frozenset(owners.values())
+        self.looked += 1
+
+    async def __aenter__(self) -> Cluster:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for client in self._clients.values():
+            await client.aclose()
+        self._clients.clear()
+
+    async def _ask(self, address: Address) -> _Told:
+        client = self.client(address)
+        info: Any = await client.info("server")
+        if int(str(info["redis_version"]).partition(".")[0]) < _OLDEST:
+            raise RedisConnectionError(
+                f"a cluster of Redis {info['redis_version']}; it takes Redis {_OLDEST}"
+            )
+        # In two words each, which redis-py doesn't know, they come as they are.
+        state: Any = await client.execute_command("CLUSTER", "INFO")  # type: ignore[no-untyped-call]
+        ranges: Any = await client.execute_command("CLUSTER", "SLOTS")  # type: ignore[no-untyped-call]
+        if b"cluster_state:ok" not in state:
+            raise RedisConnectionError("the cluster is down, or this node is cut off from it")
+        return _Told(address, state, ranges)
+
+    async def _close_clients_of_others(self) -> None:
+        for address in [*self._clients]:
+            if address not in self.nodes and address not in self._url.addresses:
+                await self._clients.pop(address).aclose()
+
+
+class _Told:
+    """What one node says of the slots."""
+
+    def __init__(self, asked: Address, state: bytes, ranges: Sequence[Sequence[Any]]) -> None:
+        found = re.search(rb"cluster_current_epoch:(\d+)", state)
+        self.epoch = int(found[1]) if found else 0
+        self.owners: dict[int, Address] = {}
+        nodes = {asked}
+        for first, last, *having in ranges:
+            places = [Address((host or b"").decode() or asked.host, port) for host, port, *_ in having]
+            nodes.update(places)
+            self.owners.update(dict.fromkeys(range(first, last + 1), places[0]))
+        self.nodes = frozenset(nodes)
+
+
+class ClusterPipelines:
+    """`Pipelines` to every node, used as one.
+
+    What fails is sent once more, so send only what may run twice.
+    """
+
+    publish_command = "SPUBLISH"
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._nodes: dict[Address, Pipelines] = {}
+
+    async def execute(self, commands: Sequence[Command]) -> list[Any]:
+        """One reply for each command. Raises redis-py's errors and `TimeoutError`: the first that is left."""
+        return accepted(await self.ask(commands))
+
+    async def ask(self, commands: Sequence[Command]) -> list[Any]:
+        """As `execute`, but what fails has its error among the replies."""
+        if not commands:
+            return []
+        cluster = self._cluster
+        if not cluster.looked:
+            await cluster.look(0)
+        looked = cluster.looked
+        replies = await self._try(commands)
+        failed = [n for n, reply in enumerate(replies) if _is_to_be_sent_again(reply)]
+        if failed:
+            await self._follow([replies[n] for n in failed], looked)
+            again = await self._try_again([commands[n] for n in failed], [replies[n] for n in failed])
+            for n, reply in zip(failed, again, strict=True):
+                replies[n] = reply
+        return replies
+
+    async def probe(self, name: str | bytes) -> None:
+        """Publish an empty message, through the node that has the name's slot."""
+        await self.execute([(self.publish_command, name, b"")])
+
+    async def __aenter__(self) -> ClusterPipelines:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for node in self._nodes.values():
+            await node.__aexit__(kind, error, trace)
+        self._nodes.clear()
+
+    async def _try(self, commands: Sequence[Command]) -> list[Any]:
+        """Each to its node, errors among the replies."""
+        groups: dict[Address | None, list[int]] = {}
+        for n, command in enumerate(commands):
+            groups.setdefault(self._cluster.owner(slot_of(command)), []).append(n)
+        answers = await asyncio.gather(
+            *(self._ask(address, [commands[n] for n in group]) for address, group in groups.items())
+        )
+        replies: list[Any] = [None] * len(commands)
+        for group, answer in zip(groups.values(), answers, strict=True):
+            for n, reply in zip(group, answer, strict=True):
+                replies[n] = reply
+        return replies
+
+    async def _ask(self, address: Address | None, commands: Sequence[Command]) -> list[Any]:
+        if address is None:
+            return [RedisConnectionError("no node has the slot")] * len(commands)
+        try:
+            return await self._node(address).ask(commands)
+        except (RedisError, OSError) as error:
+            return [error] * len(commands)
+
+    async def _follow(self, failures: Sequence[Exception], looked: int) -> None:
+        """Look where the slots are now. Who said MOVED knows better than whoever is asked."""
+        if any(not str(failure).startswith(("ASK ", "TRYAGAIN")) for failure in failures):
+            try:
+                await self._cluster.look(looked)
+            except RedisError as error:
+                logger.debug("slots can't be looked up", why=str(error))
+        redirections = filter(None, map(Redirection.of, failures))
+        self._cluster.move({found.slot: found.address for found in redirections if found.moved})
+        if any(str(failure).startswith("TRYAGAIN") for failure in failures):
+            await asyncio.sleep(_TRY_AGAIN_SECONDS)
+
+    async def _try_again(self, commands: Sequence[Command], failures: Sequence[Exception]) -> list[Any]:
+        """Those on their way with ASKING, one by one: they are few, and gone in a moment."""
+        replies = await self._try(
+            [
+                command
+                for command, failure in zip(commands, failures, strict=True)
+                if not _is_on_its_way(failure)
+            ]
+        )
+        answers = iter(replies)
+        return [
+            await self._ask_there(command, failure) if _is_on_its_way(failure) else next(answers)
+            for command, failure in zip(commands, failures, strict=True)
+        ]
+
+    async def _ask_there(self, command: Command, failure: Exception) -> Any:
+        found = Redirection.of(failure)
+        assert found is not None
+        return (await self._ask(found.address, [("ASKING",), command]))[1]
+
+    def _node(self, address: Address) -> Pipelines:
+        if address not in self._nodes:
+            self._nodes[address] = Pipelines(self._cluster.client(address))
+        return self._nodes[address]
+
+
+class Redirection:
+    """What a node says of a slot that it has not, or not whole."""
+
+    def __init__(self, found: re.Match[str]) -> None:
+        self.moved = found[1] == "MOVED"
+        self.slot = int(found[2])
+        self.address = Address(found[3].strip("[]"), int(found[4]))
+
+    @classmethod
+    def of(cls, reply: object) -> Redirection | None:
+        found = _REDIRECTION.match(str(reply)) if isinstance(reply, Exception) else None
+        return cls(found) if found and found[3] else None
+
+
+def slot_of(command: Command) -> int:
+    """Ours name one key first, or after a script and the number of its keys."""
+    key = command[3 if command[0] in ("EVALSHA", "EVAL") else 1]
+    return slot_of_key(key if isinstance(key, bytes) else str(key).encode())
+
+
+def slot_of_key(key: bytes) -> int:
+    return int(key_slot(key, REDIS_CLUSTER_HASH_SLOTS))
+
+
+def _is_on_its_way(reply: object) -> bool:
+    found = Redirection.of(reply)
+    return found is not None and not found.moved
+
+
+def _is_to_be_sent_again(reply: object) -> bool:
+    """Lost with its connection, or refused for the place alone."""
+    if isinstance(reply, (RedisError, OSError)) and not isinstance(reply, Refused):
+        return True
+    return isinstance(reply, Exception) and str(reply).startswith(_AGAIN)
