@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
-from shared.auth import mint_token
 from shared.commands.embedded import EmbeddedServer, free_port
 from shared.settings import PREFIX
+from shared.tokens import mint_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

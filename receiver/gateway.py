@@ -15,6 +15,7 @@ import msgspec
 import structlog
 
 from receiver import metrics
+from receiver.access.identity import InvalidToken, KeysUnavailable
 from receiver.connections import notices
 from receiver.connections.clock import Heartbeat
 from receiver.feeds.catch_up import CatchUp, Unavailable
@@ -22,7 +23,6 @@ from receiver.feeds.hub import Close, Hub
 from receiver.feeds.repair import Repair
 from receiver.feeds.seen import SeenReports
 from receiver.subscription.shards import subscription_to
-from shared.auth import InvalidToken, KeysUnavailable
 from shared.channels import is_private
 from shared.cursors import InvalidCursor, parse_cursors
 from shared.redis.channel_log import Entry, LogReader, Names, Seen, parse_live
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from receiver.access.authentication import Authentication
+    from receiver.access.identity import Identity
     from receiver.feeds.history import History
     from receiver.feeds.hub import Feed
     from receiver.transports.websocket.connection import Connection
-    from shared.auth import Identity
     from shared.channels import Channel
     from shared.cursors import Place
     from shared.redis.cluster import AnyPipelines, Cluster

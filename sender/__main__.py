@@ -15,6 +15,7 @@ from uvicorn.loops.auto import auto_loop_factory
 
 from sender.database.open import DatabaseError, DatabaseUnusable, open_database
 from sender.http.api import Api
+from sender.http.api_keys import ApiKeys
 from sender.http.app import create_app
 from sender.http.pages import PageFiles
 from sender.metrics import Metrics
@@ -22,7 +23,6 @@ from sender.publishing.relay import Relay
 from sender.publishing.sweep import Sweep
 from sender.retention import Retention
 from sender.seen import SeenTeller
-from shared.auth import ApiKeys
 from shared.process.garbage import spare_what_lives
 from shared.process.listening import listen, url_of
 from shared.process.logs import configure_logs

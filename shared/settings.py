@@ -25,12 +25,12 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from shared.loopback import is_loopback
 from shared.redis.url import parse_redis_url
 
 PREFIX = "ORDERBELL_"
 _FOR_TESTS = PREFIX + "TEST_"  # read by our tests alone
 _MIN_SECRET_BYTES = 32  # RFC 7518 3.2: a key for HS256 has at least 256 bits
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 HttpUrl = Annotated[AnyUrl, UrlConstraints(allowed_schemes=["http", "https"], host_required=True)]
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
@@ -136,7 +136,7 @@ class ReceiverSettings(Settings):
         if secret and len(secret.get_secret_value().encode()) < _MIN_SECRET_BYTES:
             raise ValueError(f"at least {_MIN_SECRET_BYTES} bytes; `openssl rand -hex 32` makes them")
         if secret:
-            from shared.auth import check_secret  # it brings PyJWT, which the sender does not need
+            from shared.tokens import check_secret  # it brings PyJWT, which the sender does not need
 
             check_secret(secret)
         return secret
@@ -213,7 +213,7 @@ def read(settings_class: type[S], *, host: str | None = None) -> S:
     except OSError as error:
         faults.append(f"{PREFIX}…_FILE: cannot read {error.filename}: {error.strerror}")
     else:
-        if settings.development and host is not None and host not in _LOOPBACK:
+        if settings.development and host is not None and not is_loopback(host):
             faults.append(
                 f"{PREFIX}DEVELOPMENT: anybody may sign in, so it listens on loopback only, not {host}"
             )

@@ -17,11 +17,12 @@ from websockets.protocol import OPEN
 from websockets.uri import parse_uri
 
 from receiver.access.authentication import Authentication
+from receiver.access.identity import Identity
 from receiver.access.tickets import Tickets
+from receiver.access.verifier import create_verifier
 from receiver.feeds.history import History
 from receiver.gateway import Gateway
 from receiver.transports.websocket.connection import Connection
-from shared.auth import Identity, create_verifier
 from shared.cursors import parse_cursors
 from shared.redis.channel_log import Names
 from shared.redis.cluster import connect, pipelines_to

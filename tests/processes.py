@@ -23,9 +23,9 @@ from typing import Any
 import httpx2
 from pydantic import SecretStr
 
-from shared.auth import mint_token
 from shared.commands.embedded import free_port
 from shared.settings import PREFIX
+from shared.tokens import mint_token
 from tests.commands import Command, Running, fork
 from tests.waiting import wait_until
 

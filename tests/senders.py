@@ -17,12 +17,12 @@ from sqlalchemy.engine import Engine
 import sender
 from sender.database.open import open_database
 from sender.http.api import Api
+from sender.http.api_keys import ApiKeys
 from sender.http.app import create_app
 from sender.http.pages import PageFiles
 from sender.metrics import Metrics
 from sender.publishing.relay import Relay
 from sender.seen import SeenTeller
-from shared.auth import ApiKeys
 from shared.redis.channel_log import LogWriter, Names
 from shared.redis.cluster import connect, pipelines_to
 

@@ -14,12 +14,12 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN
 from websockets.uri import parse_uri
 
+from receiver.access.identity import Identity
 from receiver.connections.clock import Heartbeat
 from receiver.feeds.hub import Close, Feed, write_all
 from receiver.transports.websocket.connection import FRAMES_PER_HEARTBEAT, MAX_BUFFER, Connection
 from receiver.transports.websocket.frames import close_frame, text_frame
 from receiver.transports.websocket.handshake import HOLD_SECONDS, Held
-from shared.auth import Identity
 from shared.channels import customer_channel
 from shared.cursors import Place
 from tests.waiting import await_until

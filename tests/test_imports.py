@@ -70,6 +70,12 @@ def test_imports_go_one_way(path: Path) -> None:
     assert not imported_packages(path) & FORBIDDEN[package]
 
 
+def test_commands_are_used_by_no_service() -> None:
+    for path in FILES:
+        if "commands" not in path.parts:
+            assert "shared.commands" not in path.read_text(encoding="utf-8"), path
+
+
 def test_nothing_connects_or_starts_or_reads_settings_at_import() -> None:
     command = [sys.executable, "-c", _WATCHED_IMPORT, *map(module_name, MODULES)]
     done = subprocess.run(command, cwd=REPOSITORY, env=clean_environment(), capture_output=True, text=True)

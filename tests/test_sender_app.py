@@ -13,12 +13,12 @@ from starlette.routing import Mount, Route
 
 from sender.database.open import DatabaseFull, DatabaseUnavailable
 from sender.http.api import Api
+from sender.http.api_keys import ApiKeys
 from sender.http.app import create_app
 from sender.http.pages import PageFiles
 from sender.metrics import Metrics
 from sender.publishing.relay import Relay
 from sender.seen import SeenTeller
-from shared.auth import ApiKeys
 from shared.redis.channel_log import LogWriter, Names
 from shared.redis.wire import Pipelines
 from tests.senders import API_KEY, PAGE, Clock, run_sender

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from receiver.access.identity import Identity, InvalidToken
 from receiver.access.tickets import LIFETIME_SECONDS, Tickets
-from shared.auth import Identity, InvalidToken
 from shared.redis.channel_log import Names
 from shared.redis.wire import Pipelines
 

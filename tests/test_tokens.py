@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 from pydantic import SecretStr
 
-from shared.auth import LEEWAY_SECONDS, SecretVerifier
+from receiver.access.claims import LEEWAY_SECONDS
+from receiver.access.verifier import SecretVerifier
 from shared.commands.local import LocalDirectory
 from tests.processes import REPOSITORY, clean_environment
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from redis.exceptions import RedisError
 
-from shared.auth import Identity, InvalidToken, KeysUnavailable, Verifier
+from receiver.access.identity import Identity, InvalidToken, KeysUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from starlette.requests import HTTPConnection
 
     from receiver.access.tickets import Tickets
+    from receiver.access.verifier import Verifier
 
 # A URL ends up in logs, histories and Referer headers; a token in one is refused, also a good one.
 _REFUSED_PARAMETERS = frozenset({"token", "access_token", "jwt", "authorization"})
@@ -22,22 +20,6 @@ _REFUSED_PARAMETERS = frozenset({"token", "access_token", "jwt", "authorization"
 
 class TokenInUrl(Exception):
     """A request that carries what looks like a token in its URL."""
-
-
-class Origins:
-    """Which pages may use a customer's cookie or connect at all. Browsers' CORS does not cover WebSockets."""
-
-    def __init__(self, allowed: Collection[str]) -> None:
-        self.allowed = frozenset(allowed)
-
-    def accept(self, request: HTTPConnection) -> bool:
-        """The gateway's own origin, those in the settings, and clients that are no browser."""
-        origins = request.headers.getlist("origin")
-        if not origins:
-            return True
-        # Behind a proxy that ends TLS the scheme differs, so only host and port are compared with ours.
-        own = request.headers.get("host", "").lower()
-        return len(origins) == 1 and (origins[0] in self.allowed or urlsplit(origins[0]).netloc == own != "")
 
 
 class Authentication:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from shared.auth import Identity, InvalidToken
+from receiver.access.identity import Identity, InvalidToken
 
 if TYPE_CHECKING:
     from shared.redis.channel_log import Names

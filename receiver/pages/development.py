@@ -13,9 +13,11 @@ import msgspec
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from shared.auth import InvalidToken, mint_token
+from receiver.access.identity import InvalidToken
 from shared.channels import is_name
+from shared.loopback import host_of, is_loopback
 from shared.problems import Problem
+from shared.tokens import mint_token
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from shared.settings import ReceiverSettings
 
 _LIFETIME_SECONDS = 12 * 3600
-_LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
 
 class Development:
@@ -92,8 +93,7 @@ class Development:
 
 def _check_host(request: Request) -> None:
     """No other site's name may lead here: its pages would count as ours (DNS rebinding)."""
-    host = request.headers.get("host", "").rpartition(":")[0] or request.headers.get("host", "")
-    if host not in _LOOPBACK_HOSTS:
+    if not is_loopback(host_of(request.headers.get("host", ""))):
         raise Problem(403, "foreign-host", "Development mode answers on loopback names only.")
 
 

@@ -16,9 +16,9 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from receiver.access import tickets as ticket_module
 from receiver.access.authentication import TokenInUrl
+from receiver.access.identity import InvalidToken, KeysUnavailable
 from receiver.pages.routes import page_routes
 from receiver.transports.websocket.endpoint import WebSocketTransport
-from shared.auth import InvalidToken, KeysUnavailable
 from shared.problems import HANDLERS, Problem
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from starlette.requests import Request
 
-    from receiver.access.authentication import Authentication, Origins
+    from receiver.access.authentication import Authentication
+    from receiver.access.origins import Origins
     from receiver.access.tickets import Tickets
     from receiver.gateway import Gateway
     from receiver.pages.development import Development

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 import httpx2
 from prometheus_client import REGISTRY
 
-from receiver.access.authentication import Authentication, Origins
+from receiver.access.authentication import Authentication
+from receiver.access.origins import Origins
 from receiver.access.tickets import Tickets
+from receiver.access.verifier import create_verifier
 from receiver.feeds.history import History
 from receiver.gateway import Gateway
 from receiver.pages.development import Development
 from receiver.serving.app import create_app
 from receiver.serving.server import prepare_process, serve
-from shared.auth import create_verifier
 from shared.process.logs import configure_logs
 from shared.redis.channel_log import Names
 from shared.redis.cluster import connect, pipelines_to

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from sender.http.api import Api
+    from sender.http.api_keys import ApiKeys
     from sender.http.pages import PageFiles
     from sender.metrics import Metrics
-    from shared.auth import ApiKeys
 
 RETRY_AFTER_SECONDS = 2
 

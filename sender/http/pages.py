@@ -13,6 +13,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
+from shared.loopback import host_of, is_loopback
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Message, Receive, Scope, Send
 
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' data:; connect-src 'self'; "
@@ -46,7 +47,7 @@ class PageFiles:
 
     async def api_key(self, request: Request) -> Response:
         # The Host is checked because a foreign page can make its own name point here (DNS rebinding).
-        if self._key is None or _host(request) not in _LOOPBACK:
+        if self._key is None or not is_loopback(host_of(request.headers.get("host", ""))):
             raise HTTPException(404)
         body = msgspec.json.encode({"api_key": self._key.get_secret_value()})
         return Response(body, headers={"Cache-Control": "no-store"}, media_type="application/json")
@@ -62,9 +63,3 @@ class _Assets(StaticFiles):
             await send(message)
 
         await super().__call__(scope, receive, send_with_headers)
-
-
-def _host(request: Request) -> str:
-    """The Host header without its port."""
-    host = request.headers.get("host", "")
-    return host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host

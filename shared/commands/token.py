@@ -9,9 +9,9 @@ import click
 from pydantic import SecretStr, field_validator
 from pydantic_settings import NoDecode
 
-from shared.auth import MAX_TOPICS, mint_token
 from shared.channels import is_name
 from shared.settings import PREFIX, ReceiverSettings, load
+from shared.tokens import MAX_TOPICS, mint_token
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

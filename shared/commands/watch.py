@@ -17,6 +17,7 @@ from websockets.typing import Subprotocol
 from shared.channels import Channel
 from shared.commands.token import mint
 from shared.cursors import InvalidCursor, Place, format_cursors, parse_cursors
+from shared.loopback import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,7 +28,6 @@ SUBPROTOCOL = Subprotocol("cloudevents.json")
 TOKEN_SECONDS = 3600
 MIN_WAIT_SECONDS = 0.25
 MAX_WAIT_SECONDS = 10.0
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 # What the contract means by "stop"; everything else means "come back".
 _FINAL = frozenset({1002, 1003, 1008, 1009, 4400, 4403})
 
@@ -134,7 +134,7 @@ class Watcher:
             url.geturl(),
             subprotocols=[SUBPROTOCOL],
             additional_headers={"Authorization": f"Bearer {token}"},
-            proxy=None if parts.hostname in _LOOPBACK else True,
+            proxy=None if is_loopback(parts.hostname) else True,
             max_size=2**20,
         )
 

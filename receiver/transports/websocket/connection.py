@@ -28,8 +28,8 @@ from receiver.feeds.hub import Close
 from receiver.transports.websocket.frames import PING, close_frame, text_frame
 
 if TYPE_CHECKING:
+    from receiver.access.identity import Identity
     from receiver.feeds.hub import Feed
-    from shared.auth import Identity
 
 MAX_MESSAGE_BYTES = 16 * 1024  # of one message from a browser: room for a token
 MAX_BUFFER = 256 * 1024  # bytes that wait for one browser

@@ -12,19 +12,20 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from receiver import metrics
-from receiver.access.authentication import Authentication, Origins, TokenInUrl
+from receiver.access.authentication import Authentication, TokenInUrl
+from receiver.access.identity import InvalidToken, KeysUnavailable
 from receiver.feeds.hub import Close
 from receiver.transports.websocket.connection import Connection
 from receiver.transports.websocket.handshake import EXTENSION
-from shared.auth import InvalidToken, KeysUnavailable
 from shared.cursors import InvalidCursor, parse_cursors
 from shared.problems import Problem
 
 if TYPE_CHECKING:
     from starlette.websockets import WebSocket
 
+    from receiver.access.identity import Identity
+    from receiver.access.origins import Origins
     from receiver.gateway import Gateway
-    from shared.auth import Identity
     from shared.channels import Channel
     from shared.cursors import Place
 

@@ -20,20 +20,13 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from pydantic import SecretStr
 
-from shared import auth
-from shared.auth import (
-    LEEWAY_SECONDS,
-    MAX_TOKEN_BYTES,
-    MAX_TOPICS,
-    ApiKeys,
-    InvalidToken,
-    JwksVerifier,
-    KeysUnavailable,
-    SecretVerifier,
-    create_verifier,
-    mint_token,
-)
+from receiver.access import jwks
+from receiver.access.claims import LEEWAY_SECONDS, MAX_TOKEN_BYTES
+from receiver.access.identity import InvalidToken, KeysUnavailable
+from receiver.access.jwks import JwksVerifier
+from receiver.access.verifier import SecretVerifier, create_verifier
 from shared.settings import ReceiverSettings
+from shared.tokens import MAX_TOPICS, mint_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,24 +50,6 @@ def sign(secret: SecretStr = SECRET, /, **changes: Any) -> str:
 
 def part(value: object) -> str:
     return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
-
-
-# --- API keys
-
-
-def test_each_key_is_accepted_and_no_other() -> None:
-    keys = ApiKeys([SecretStr("first-key-of-ours"), SecretStr("second-key-of-ours")])
-    assert keys.accept("first-key-of-ours")
-    assert keys.accept("second-key-of-ours")
-    for wrong in (
-        "",
-        "first-key-of-our",
-        "first-key-of-ours ",
-        "first-key-of-ours,second-key-of-ours",
-        "é",
-        "\udcff",
-    ):
-        assert not keys.accept(wrong)
 
 
 # --- tokens with a shared secret
@@ -349,7 +324,7 @@ async def test_garbage_asks_no_issuer(issuer: Issuer, token: str) -> None:
 async def test_issuer_that_is_away_is_not_the_tokens_fault(
     issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(auth, "_FAILED_SECONDS", 0)
+    monkeypatch.setattr(jwks, "_FAILED_SECONDS", 0)
     verifier = JwksVerifier(issuer.url, AUDIENCE, None)
     issuer.status = 503
     with pytest.raises(KeysUnavailable):
@@ -377,7 +352,7 @@ def silent() -> Iterator[socket.socket]:
 async def test_issuer_that_never_answers_keeps_a_crowd_no_longer_than_one(
     silent: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(auth, "_ISSUER_SECONDS", 0.2)
+    monkeypatch.setattr(jwks, "_ISSUER_SECONDS", 0.2)
     verifier = JwksVerifier(f"http://127.0.0.1:{silent.getsockname()[1]}/keys", AUDIENCE, None)
     verifying = [verifier.verify(sign_with("ES256")) for _ in range(20)]
     with anyio.fail_after(2):
@@ -389,8 +364,8 @@ async def test_token_waits_for_keys_no_longer_than_its_deadline(
     silent: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However slowly an issuer answers: each byte of it begins urllib's time-out anew."""
-    monkeypatch.setattr(auth, "KEYS_SECONDS", 0.1)
-    monkeypatch.setattr(auth, "_ISSUER_SECONDS", 2)
+    monkeypatch.setattr(jwks, "KEYS_SECONDS", 0.1)
+    monkeypatch.setattr(jwks, "_ISSUER_SECONDS", 2)
     verifier = JwksVerifier(f"http://127.0.0.1:{silent.getsockname()[1]}/keys", AUDIENCE, None)
     with anyio.fail_after(1), pytest.raises(KeysUnavailable, match="in time"):
         await verifier.verify(sign_with("ES256"))
