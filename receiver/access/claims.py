@@ -1,6 +1,7 @@
 """What a token must say, and what follows from it.
 
-The rules are those of RFC 8725: algorithms fixed by us and never by the token, `exp`, `aud` and `sub` required.
+The rules are those of RFC 8725: algorithms are fixed by us and never by the token; `exp`, `aud` and `sub` are
+required.
 """
 
 from __future__ import annotations
