@@ -1,0 +1,275 @@
+"""What a STOMP client asks for, frame by frame, without I/O: a table of what may come when.
+
+| state     | takes                                             | then                                  |
+|-----------|---------------------------------------------------|---------------------------------------|
+| greeting  | CONNECT, STOMP                                    | connected, or an ERROR                |
+| connected | SUBSCRIBE, UNSUBSCRIBE, ACK, NACK, SEND           | connected                             |
+|           | DISCONNECT                                        | over                                  |
+| over      | nothing: what still comes is passed over          | over                                  |
+
+Transactions (BEGIN, COMMIT, ABORT) are refused: nothing that a client sends here could be undone.
+
+Rules that real clients need (measured on @stomp/stompjs 5 to 7, stomp-websocket 2.3.3 and Spring's client):
+
+* CONNECTED always has `heart-beat`, because stomp-websocket fails without it;
+* header values of ours hold no character that needs an escape, because stomp-websocket never undoes one, and
+  stompjs undoes them in the wrong order;
+* a MESSAGE carries the destination that was subscribed to.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from receiver.transports.stomp.frames import Frame, InvalidFrame, Version
+from shared import __version__
+from shared.cursors import Place
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MAX_SUBSCRIPTIONS = 100
+
+_HEARTBEAT = re.compile(r"([0-9]{1,9}),([0-9]{1,9})")
+_PLACE = re.compile(r"([1-9][0-9]{0,15})\.(0|[1-9][0-9]{0,15})")
+_ID = re.compile(r"([1-9][0-9]{0,8})-([1-9][0-9]{0,15})\.(0|[1-9][0-9]{0,15})")
+
+
+class Acknowledge(enum.Enum):
+    """When an event counts as acknowledged."""
+
+    AUTO = "auto"  # as soon as it is sent
+    CLIENT = "client"  # with an ACK of it, or of a later one
+    EACH = "client-individual"  # with an ACK of its own
+
+
+class Refused(Exception):
+    """What a client may not do; it gets an ERROR with this message, and the connection ends."""
+
+    def __init__(self, message: str, *, receipt: str | None = None, headers: Mapping[str, str] | None = None):
+        super().__init__(message)
+        self.receipt = receipt
+        self.headers = headers or {}
+
+
+@dataclass(slots=True)
+class Subscription:
+    """One SUBSCRIBE. `after` is the place to resume from, if the client named one; `number` counts from 1."""
+
+    number: int
+    id: str
+    destination: str
+    acknowledge: Acknowledge
+    after: Place | None
+
+
+class Login(NamedTuple):
+    """CONNECT. `token` is empty where the client gave none; times are in milliseconds, 0 for no heartbeat."""
+
+    token: str
+    client_beats_ms: int
+    wants_beats_ms: int
+
+
+class Subscribed(NamedTuple):
+    subscription: Subscription
+
+
+class Unsubscribed(NamedTuple):
+    subscription: Subscription
+
+
+class Acknowledged(NamedTuple):
+    """ACK: the event at `place`, and with `Acknowledge.CLIENT` all before it."""
+
+    subscription: Subscription
+    place: Place
+
+
+class Sent(NamedTuple):
+    destination: str
+    content_type: str
+    body: bytes
+
+
+class Disconnected(NamedTuple):
+    pass
+
+
+Request = Login | Subscribed | Unsubscribed | Acknowledged | Sent | Disconnected
+
+
+class _State(enum.Enum):
+    GREETING = enum.auto()
+    CONNECTED = enum.auto()
+    OVER = enum.auto()
+
+
+class Session:
+    """The state of one STOMP connection: its version and its subscriptions."""
+
+    def __init__(self) -> None:
+        self.version = Version.V12
+        self.subscriptions: dict[str, Subscription] = {}
+        self._state = _State.GREETING
+        self._count = 0
+
+    def take(self, frame: Frame) -> Request | None:
+        """What the frame asks for; None where there is nothing to do. Raises `Refused`."""
+        try:
+            if self._state is _State.OVER:
+                return None
+            if self._state is _State.GREETING:
+                return self._greet(frame)
+            return self._take(frame)
+        except Refused as refusal:
+            refusal.receipt = frame.headers.get("receipt")
+            self._state = _State.OVER
+            raise
+
+    def _greet(self, frame: Frame) -> Login:
+        if frame.command not in ("CONNECT", "STOMP"):
+            raise Refused(f"CONNECT first, not {frame.command}")
+        offered = frame.headers.get("accept-version", "1.0").split(",")
+        common = [version for version in Version if version.value in (text.strip() for text in offered)]
+        if not common:
+            supported = ",".join(version.value for version in Version)
+            raise Refused("no version in common", headers={"version": supported})
+        beats = _HEARTBEAT.fullmatch(frame.headers.get("heart-beat", "0,0").replace(" ", ""))
+        if beats is None:
+            raise Refused("not a heart-beat: two numbers of milliseconds, joined by a comma")
+        self.version = common[-1]
+        self._state = _State.CONNECTED
+        return Login(_token(frame.headers), int(beats[1]), int(beats[2]))
+
+    def _take(self, frame: Frame) -> Request | None:
+        match frame.command:
+            case "SUBSCRIBE":
+                return Subscribed(self._subscribe(frame.headers))
+            case "UNSUBSCRIBE":
+                return Unsubscribed(self.subscriptions.pop(self._subscription(frame.headers).id))
+            case "ACK":
+                return self._acknowledge(frame.headers)
+            case "NACK":
+                self._acknowledge(frame.headers)  # it must name what was handed over; it moves nothing
+                return None
+            case "SEND":
+                destination = _required(frame.headers, "destination")
+                return Sent(destination, frame.headers.get("content-type", ""), frame.body)
+            case "DISCONNECT":
+                self._state = _State.OVER
+                return Disconnected()
+            case "CONNECT" | "STOMP":
+                raise Refused("connected already")
+            case _:
+                raise Refused(f"{frame.command} is not supported")
+
+    def _subscribe(self, headers: Mapping[str, str]) -> Subscription:
+        destination = _required(headers, "destination")
+        # 1.0 lets a client subscribe without an id; its destination names it then.
+        name = headers.get("id") or (destination if self.version is Version.V10 else _required(headers, "id"))
+        if name in self.subscriptions:
+            raise Refused(f"there is a subscription {name[:40]!r} already")
+        if len(self.subscriptions) >= MAX_SUBSCRIPTIONS:
+            raise Refused(f"at most {MAX_SUBSCRIPTIONS} subscriptions")
+        try:
+            acknowledge = Acknowledge(headers.get("ack", "auto"))
+        except ValueError:
+            raise Refused(f"not an ack mode: {headers['ack'][:40]!r}") from None
+        after = _place(headers["after"]) if "after" in headers else None
+        self._count += 1
+        subscription = Subscription(self._count, name, destination, acknowledge, after)
+        self.subscriptions[name] = subscription
+        return subscription
+
+    def _subscription(self, headers: Mapping[str, str], header: str = "id") -> Subscription:
+        name = headers.get(header)
+        if name is None and self.version is Version.V10:
+            name = headers.get("destination")
+        if name is None or name not in self.subscriptions:
+            raise Refused(f"no subscription {(name or '')[:40]!r}")
+        return self.subscriptions[name]
+
+    def _acknowledge(self, headers: Mapping[str, str]) -> Acknowledged:
+        """1.2 names the MESSAGE's `ack` as `id`; 1.1 and 1.0 name its `message-id`. Both hold the same text."""
+        text = headers.get("id") or headers.get("message-id") or ""
+        match = _ID.fullmatch(text)
+        subscription = self._numbered(int(match[1])) if match else None
+        if match is None or subscription is None:
+            raise Refused(f"not an id of a message that waits for an ACK: {text[:40]!r}")
+        if subscription.acknowledge is Acknowledge.AUTO:
+            raise Refused(f"subscription {subscription.id[:40]!r} acknowledges by itself")
+        return Acknowledged(subscription, Place(int(match[2]), int(match[3])))
+
+    def _numbered(self, number: int) -> Subscription | None:
+        return next((one for one in self.subscriptions.values() if one.number == number), None)
+
+
+def connected(version: Version, *, session: str, customer: str, beats_ms: tuple[int, int]) -> Frame:
+    """The answer to CONNECT. `beats_ms`: how often the gateway sends a line end, and wants to receive one."""
+    headers = {
+        "version": version.value,
+        "heart-beat": f"{beats_ms[0]},{beats_ms[1]}",
+        "server": f"orderbell/{__version__}",
+        "session": session,
+    }
+    if re.fullmatch(r"[\w.@-]+", customer):  # CONNECTED has no escapes, and a customer may have any name
+        headers["user-name"] = customer
+    return Frame("CONNECTED", headers)
+
+
+def message(subscription: Subscription, place: Place, text: bytes) -> Frame:
+    identity = f"{subscription.number}-{place}"  # no character that needs an escape
+    headers = {
+        "subscription": subscription.id,
+        "message-id": identity,
+        "destination": subscription.destination,
+        "content-type": "application/json",
+        "place": str(place),
+    }
+    if subscription.acknowledge is not Acknowledge.AUTO:
+        headers["ack"] = identity
+    return Frame("MESSAGE", headers, text)
+
+
+def receipt(of: Frame) -> Frame | None:
+    """To be sent once what the frame asked for is done."""
+    name = of.headers.get("receipt")
+    return Frame("RECEIPT", {"receipt-id": name}) if name is not None else None
+
+
+def error(refusal: Refused | InvalidFrame) -> Frame:
+    headers = {"message": _plain(str(refusal)), "content-type": "text/plain"}
+    if isinstance(refusal, Refused):
+        headers |= refusal.headers
+        if refusal.receipt is not None:
+            headers["receipt-id"] = refusal.receipt
+    return Frame("ERROR", headers, str(refusal).encode())
+
+
+def _token(headers: Mapping[str, str]) -> str:
+    """`Authorization: Bearer …` as a browser page would set it, or the passcode."""
+    names = {name.lower(): value for name, value in headers.items()}
+    scheme, _, token = names.get("authorization", "").strip().partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else names.get("passcode", "")
+
+
+def _required(headers: Mapping[str, str], name: str) -> str:
+    if not headers.get(name):
+        raise Refused(f"the header {name} is required")
+    return headers[name]
+
+
+def _place(text: str) -> Place:
+    match = _PLACE.fullmatch(text)
+    if match is None:
+        raise Refused(f"not a place: {text[:40]!r}; expected <epoch>.<seq>")
+    return Place(int(match[1]), int(match[2]))
+
+
+def _plain(text: str) -> str:
+    """Without what would need an escape."""
+    return re.sub(r"[\r\n:\\]", " ", text)
