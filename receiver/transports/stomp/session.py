@@ -194,7 +194,7 @@ class Session:
         return self.subscriptions[name]
 
     def _acknowledge(self, headers: Mapping[str, str]) -> Acknowledged:
-        """1.2 names the MESSAGE's `ack` as `id`; 1.1 and 1.0 name its `message-id`. Both hold the same text."""
+        """1.2 names the `ack` of a MESSAGE as `id`; 1.1 and 1.0 name its `message-id`. Both hold one text."""
         text = headers.get("id") or headers.get("message-id") or ""
         match = _ID.fullmatch(text)
         subscription = self._numbered(int(match[1])) if match else None
