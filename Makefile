@@ -5,33 +5,51 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 VENV = .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PYTEST = $(BIN)/python -m pytest -n auto
+LINTERS = tests/browser/node_modules
 LOCK = $(UV) pip compile pyproject.toml --quiet --universal --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-header --python-version 3.11
 UV = $(shell command -v uv || echo $(BIN)/uv)
 ARGS ?=
 
-.PHONY: help run test lint bench chaos lock clean
+.PHONY: help run test test-long test-all lint lint-python lint-browser bench chaos lock clean
 
 help:
-	@echo 'make run     everything on this machine, with nothing to prepare; Ctrl-C ends it'
-	@echo 'make test    all tests; ARGS="-k hub" for some of them, ARGS="-n auto" for several at a time'
-	@echo 'make lint    ruff and mypy'
-	@echo 'make bench   the benchmarks'
-	@echo 'make chaos   ten minutes of everything that can fail; ARGS="--seconds 60 --database postgres"'
-	@echo 'make lock    pin the dependencies anew, within what pyproject.toml allows'
-	@echo 'make clean   remove what make has made (but not .orderbell, your orders)'
+	@echo 'make run       everything on this machine, with nothing to prepare; Ctrl-C ends it'
+	@echo 'make test      the tests, some minutes; ARGS="-k hub" for some of them, ARGS="-n 0" for one at a time'
+	@echo 'make test-all  also the long ones: load, chaos, whole processes, other servers and clients'
+	@echo 'make lint      ruff and mypy; tsc and eslint for browser code, and the Lua scripts (needs npm)'
+	@echo 'make bench     the benchmarks'
+	@echo 'make chaos     ten minutes of everything that can fail; ARGS="--seconds 60 --database postgres"'
+	@echo 'make lock      pin the dependencies anew, within what pyproject.toml allows'
+	@echo 'make clean     remove what make has made (but not .orderbell, your orders)'
 
 run: $(VENV)/run.stamp
 	@exec $(BIN)/orderbell up $(ARGS)
 
 test: $(VENV)/dev.stamp
 	@$(BIN)/python -m tests.prepare
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(PYTEST) -m 'not long' $(ARGS)
 
-lint: $(VENV)/dev.stamp
+# Two at a time: each of them keeps a core busy.
+test-long: $(VENV)/dev.stamp
+	@$(PYTEST) -n 2 -m long $(ARGS)
+
+test-all: test test-long
+
+lint: lint-python
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory lint-browser; else \
+		echo 'orderbell: no npm here: browser code and Lua scripts are not checked' >&2; test "$$CI" != true; fi
+
+lint-python: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+lint-browser: $(LINTERS)/stamp
+	$(LINTERS)/.bin/tsc --project tests/browser
+	$(LINTERS)/.bin/eslint --config tests/browser/eslint.config.js receiver sender tests bench
+	node tests/browser/lua.js $$(find receiver sender shared -name '*.lua')
 
 bench: $(VENV)/bench.stamp
 	@$(BIN)/python -m bench $(ARGS)
@@ -48,7 +66,7 @@ lock: $(BIN)/python
 	$(LOCK) $(ARGS) --constraint requirements.lock --group bench --output-file requirements-bench.lock
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .schemathesis .coverage htmlcov dist build
+	rm -rf $(VENV) $(LINTERS) .mypy_cache .pytest_cache .ruff_cache .hypothesis .schemathesis .coverage htmlcov dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -70,6 +88,11 @@ $(VENV)/run.stamp: $(BIN)/python requirements.lock requirements-embedded.lock py
 $(VENV)/dev.stamp: $(VENV)/run.stamp requirements-dev.lock
 	@echo 'orderbell: setting up what tests need'
 	@$(PIP) --require-hashes --requirement requirements-dev.lock
+	@touch $@
+
+$(LINTERS)/stamp: tests/browser/package-lock.json
+	@echo 'orderbell: setting up what checks browser code'
+	@npm ci --prefix tests/browser --silent --ignore-scripts --no-audit --no-fund
 	@touch $@
 
 $(VENV)/bench.stamp: $(VENV)/run.stamp requirements-bench.lock bench/peers/requirements.lock bench/peers/package-lock.json

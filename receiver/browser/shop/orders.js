@@ -35,9 +35,9 @@ export class Orders {
   }
 
   /** @param {import("../orderbell.js").CloudEvent} event */
-  complete({ data, time }) {
+  complete({ data, time: at }) {
     const order = this.#orders.get(data.order_id);
-    const completed_at = time ?? new Date().toISOString();
+    const completed_at = at ?? new Date().toISOString();
     this.#orders.set(data.order_id, {
       order_id: data.order_id,
       data,

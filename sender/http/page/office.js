@@ -33,9 +33,9 @@ function open(key) {
   async function refresh() {
     clearTimeout(timer);
     try {
-      const [{ orders: open, more }, recent] = await Promise.all([sender.openOrders(), sender.completedOrders()]);
+      const [{ orders: listed, more }, recent] = await Promise.all([sender.openOrders(), sender.completedOrders()]);
       if (ended) return;
-      orders.update(open);
+      orders.update(listed);
       completed.add(recent);
       show(more);
       connection("ok", "Up to date");
