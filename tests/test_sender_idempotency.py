@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sender import idempotency, outbox, retention
+from tests.claims import claim
 from tests.senders import API_KEY, counted_transactions, run_sender
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ async def post(sender: RunningSender, path: str, body: Any, key: str = "a-key", 
 async def test_repetition_gets_the_first_answer(sender: RunningSender) -> None:
     first = await post(sender, "/orders", ORDER)
     again = await post(sender, "/orders", ORDER)
-    assert (first.status_code, again.status_code) == (201, 201)
+    with claim("a repetition gets the first answer"):
+        assert (first.status_code, again.status_code) == (201, 201)
     assert first.content == again.content
     assert "idempotency-replayed" not in first.headers
     assert again.headers["idempotency-replayed"] == "true"

@@ -16,6 +16,7 @@ from shared.channels import Channel
 from shared.cursors import Cursor
 from shared.redis import channel_log as log
 from shared.redis.connect import connect
+from tests.claims import claim
 from tests.relays import Bench, MarkFails, nothing_waits, open_bench, running, seqs_are
 from tests.waiting import await_until
 
@@ -134,7 +135,8 @@ async def test_event_that_only_redis_refuses_is_given_up_after_some_attempts_alo
     refusing(POISON, "ERR this one never")
     await bench.record(*[ALICE, BOB] * 5, CAROL)  # the fifth is Alice's third
     async with running(bench.relay()):
-        await await_until(lambda: nothing_waits(bench))
+        with claim("one refused event holds up no other"):
+            await await_until(lambda: nothing_waits(bench))
     assert await types(bench, ALICE) == ["t", "t", "orderbell.tombstone", "t", "t"]
     assert await bench.logged(BOB) == [1, 2, 3, 4, 5]
     assert await bench.logged(CAROL) == [1]
@@ -213,7 +215,8 @@ async def test_redis_that_refuses_everything_makes_no_dead_letter(
     refusing("true", "ERR unknown command")
     await sqlite_bench.record(*[ALICE, BOB] * 5)
     async with running(sqlite_bench.relay()) as relay:
-        await await_until(lambda: relay._failures > 2 * relay_module.ATTEMPTS)
+        with claim("a Redis that refuses everything is waited for"):
+            await await_until(lambda: relay._failures > 2 * relay_module.ATTEMPTS)
     assert await given_up(sqlite_bench) == []
 
 

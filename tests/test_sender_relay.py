@@ -25,6 +25,7 @@ from shared.cursors import Place
 from shared.redis.channel_log import Answer, LogWriter
 from shared.redis.connect import connect
 from shared.redis.wire import Pipelines
+from tests.claims import claim
 from tests.relays import Bench, MarkFails, nothing_waits, open_bench, running, seqs_are
 from tests.waiting import await_until
 
@@ -70,7 +71,8 @@ async def test_what_nobody_woke_it_for_is_found_by_polling(
     async with running(sqlite_bench.relay()) as relay:
         await await_until(lambda: relay._woken._waiters)
         await sqlite_bench.record(ALICE)  # as by another sender, which died
-        await await_until(lambda: sqlite_bench.logged(ALICE))
+        with claim("what nobody woke it for is found"):
+            await await_until(lambda: sqlite_bench.logged(ALICE))
 
 
 async def test_more_than_a_batch_is_published_without_waiting(

@@ -19,6 +19,7 @@ from receiver.feeds.repair import Repair
 from shared.cursors import Cursor, Place
 from shared.redis.wire import Refused
 from tests.catch_up.world import ALICE, BOB, Browser, World, WorldHistory, WorldLog, entries, start
+from tests.claims import claim
 from tests.waiting import await_until
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ async def test_epoch_that_is_learnt_of_resets_quiet_channels_too(running: list[a
     log_epoch, world.epoch, world.database = world.epoch, 2, 12
     world.log_epoch = log_epoch
     world.repair.learn_epoch(2)
-    await await_until(lambda: feed.place == Place(2, 12))
+    with claim("a new epoch moves quiet channels too"):
+        await await_until(lambda: feed.place == Place(2, 12))
     assert b'"reason":"epoch"' in browser.told[0]
 
 
@@ -275,7 +277,8 @@ async def test_message_of_an_event_that_never_was_does_not_hold_a_feed_up(
     feed = await start(world, running)
     assert not feed.hear(*entries([999_999]))
     await world.catch_up.repair(feed)
-    assert feed.heard == feed.place == Place(1, 5)
+    with claim("what was heard and never was is forgotten"):
+        assert feed.heard == feed.place == Place(1, 5)
     assert feed.hear(*entries([6]))
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.chaos import report
 from tests.chaos.nemesis import plan
 from tests.chaos.run import Load, mixed, running
@@ -26,6 +28,7 @@ MUST_HAPPEN = {
 }
 
 
+@pytest.mark.long
 def test_short_chaos_loses_doubles_and_reorders_nothing(tmp_path: Path, process_group: int) -> None:
     planned = plan(SEED, SECONDS)
     kinds = Counter(fault.kind for fault in planned)

@@ -17,6 +17,7 @@ from shared.channels import customer_channel
 from tests.chaos.run import Load, running
 from tests.chaos.scenarios import closed_as_slow, post_large_event
 from tests.chaos.slow_reader import SlowReader
+from tests.claims import claim
 from tests.failures.pair import command
 from tests.failures.test_redis import logged
 from tests.waiting import await_until, wait_until
@@ -43,6 +44,7 @@ def small_run(tmp_path: Path, process_group: int, **options: Any) -> AbstractCon
     return running(tmp_path, process_group, load=load, say=print, **options)
 
 
+@pytest.mark.long
 def test_37_gateway_killed_under_its_clients_costs_nobody_an_event(
     tmp_path: Path, process_group: int
 ) -> None:
@@ -59,6 +61,7 @@ def test_37_gateway_killed_under_its_clients_costs_nobody_an_event(
     assert recovery.worst < RECOVERED_SECONDS
 
 
+@pytest.mark.long
 def test_38_gateways_drained_one_after_the_other_say_goodbye_and_lose_nothing(
     tmp_path: Path, process_group: int
 ) -> None:
@@ -106,7 +109,8 @@ async def test_41_reader_too_slow_is_closed_with_4408_and_gets_the_rest_when_it_
             await world.sender.place(f"large-{number}", "alice")
             await world.sender.complete(f"large-{number}", json={"data": {"pad": "x" * 20_000}})
             await other.wait_seqs(list(range(1, number + 1)))
-            assert number < 200, "nobody closes it"
+            with claim("a reader that is too slow is closed"):
+                assert number < 200, "nobody closes it"
         assert slow.connection.reason == (4408, "too slow")
         listening = asyncio.create_task(slow.listen())
         await slow.wait_close()
@@ -118,6 +122,7 @@ async def test_41_reader_too_slow_is_closed_with_4408_and_gets_the_rest_when_it_
             await again.wait_seqs(list(range(had + 1, number + 1)))
 
 
+@pytest.mark.long
 @pytest.mark.anyio
 async def test_41_reader_of_one_kib_a_second_is_closed_and_holds_up_nobody(processes: Processes) -> None:
     """It reads all the time, and never catches up."""
@@ -148,7 +153,8 @@ async def test_43_flood_of_fragments_is_refused(world: World) -> None:
             else:
                 browser.protocol.send_continuation(b"x", fin=False)
         await browser.send(b"".join(browser.protocol.data_to_send()))
-        assert await browser.wait_close() == 4429
+        with claim("a flood of frames is refused"):
+            assert await browser.wait_close() == 4429
 
 
 @pytest.mark.anyio
@@ -161,7 +167,8 @@ async def test_44_client_that_vanished_is_dropped_and_what_it_was_sent_is_not_se
         await await_until(lambda: logged(world) == [1])
         for _ in range(2 * len(heartbeat._slots) + 1):  # two heartbeats without a pong
             heartbeat.tick(asyncio.get_running_loop().time(), time.time())
-        assert vanished.connection.reason == (1006, "no heartbeat")
+        with claim("a client that is silent for two heartbeats is dropped"):
+            assert vanished.connection.reason == (1006, "no heartbeat")
     async with gateway.connected() as back:
         await back.wait_seqs([1])
 
@@ -265,7 +272,8 @@ async def test_51_event_that_is_heard_again_is_handed_over_once(world: World) ->
         ):
             command(world.redis_server, "PUBLISH", names.live(ALICE), b"1 %d %b" % (seq, fields[b"e"]))
         await world.complete("alice")
-        await browser.wait_seqs([1, 2, 3])
+        with claim("an event that is heard again is handed over once"):
+            await browser.wait_seqs([1, 2, 3])
 
 
 @pytest.mark.anyio
@@ -285,7 +293,8 @@ async def test_55_cursor_that_no_event_had_is_reset_and_served_from_there(
     await await_until(lambda: logged(world) == [1, 2])
     gateway = await world.gateway()
     async with gateway.connected(after=cursor) as browser:
-        await await_until(lambda: browser.resets)
+        with claim("a cursor that no event had is reset"):
+            await await_until(lambda: browser.resets)
         assert (browser.resets[0]["reason"], browser.resets[0]["cursor"]) == (reason, "customer:alice=1.2")
         await world.complete("alice")
         await browser.wait_seqs([3])

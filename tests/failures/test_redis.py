@@ -18,6 +18,7 @@ from shared.redis.wire import Pipelines
 from tests.chaos.proxy import How, Toxics
 from tests.chaos.system import BLACK_HOLE
 from tests.chaos.without import SAFEGUARDS
+from tests.claims import claim
 from tests.failures.conftest import run_world
 from tests.failures.pair import ALICE, command, head
 from tests.redis_servers import binary
@@ -58,7 +59,8 @@ async def test_22_redis_that_restarts_empty_is_refilled_by_the_next_event(world:
         await browser.wait_seqs([1, 2, 3])
         await world.complete("alice")
         await browser.wait_seqs([1, 2, 3, 4])
-        await await_until(lambda: logged(world) == [1, 2, 3, 4])  # for those who come now
+        with claim("the log has what Redis lost, for those who come now"):
+            await await_until(lambda: logged(world) == [1, 2, 3, 4])
 
 
 async def test_22_customer_without_a_later_event_has_what_was_lost_with_redis(
@@ -189,7 +191,8 @@ async def test_24_customer_who_comes_after_the_fail_over_gets_the_tail_without_a
     await lose_tail(pair)
     gateway = await pair.world.gateway()
     async with gateway.connected(after="customer:alice=1.10") as browser, sweeping(pair.world):
-        await browser.wait_seqs(list(range(11, 21)))
+        with claim("a lost tail is published again though nothing follows it"):
+            await browser.wait_seqs(list(range(11, 21)))
 
 
 @pytest.mark.parametrize("had", [15, 20])
@@ -259,7 +262,8 @@ async def test_25_sender_that_alone_cannot_reach_redis_makes_alerts_late_and_not
         await browser.wait_seqs([1])
         world.proxy.change(edge, up=BLACK_HOLE, down=BLACK_HOLE)
         await world.complete("alice")
-        await browser.wait_seqs([1, 2])
+        with claim("what its sender cannot publish is pulled"):
+            await browser.wait_seqs([1, 2])
         assert gateway.gateway.ready
         assert await head(world) == Place(1, 1)
         world.proxy.cut(edge)
@@ -303,7 +307,8 @@ async def test_26_redis_that_becomes_a_replica_is_left_though_it_passes_probes_o
         await browser.wait_seqs([1])
         command(world.redis_server, "REPLICAOF", "127.0.0.1", free_port())
         try:
-            await await_until(lambda: not gateway.gateway.ready)
+            with claim("a gateway that hears a replica is not ready"):
+                await await_until(lambda: not gateway.gateway.ready)
             await world.complete("alice")
             await browser.wait_seqs([1, 2])  # pulled
         finally:
@@ -320,7 +325,8 @@ async def test_27_frozen_redis_is_noticed_and_events_are_pulled_until_it_wakes(w
         try:
             await await_until(lambda: not gateway.gateway.ready)
             await world.complete("alice")
-            await browser.wait_seqs([1])
+            with claim("events are pulled while Redis is silent"):
+                await browser.wait_seqs([1])
         finally:
             world.redis_server.resume()
         await await_until(lambda: gateway.gateway.ready)
@@ -335,7 +341,8 @@ async def test_28_black_hole_on_the_way_to_redis_is_noticed_in_each_direction(wo
     edge = world.edge("gateway")
     async with gateway.connected() as browser:
         world.proxy.change(edge, up=Toxics(black_hole=way != "down"), down=Toxics(black_hole=way != "up"))
-        await await_until(lambda: not gateway.gateway.ready)
+        with claim("silence on an open connection is noticed"):
+            await await_until(lambda: not gateway.gateway.ready)
         await world.complete("alice")
         await browser.wait_seqs([1])
         world.proxy.heal(edge)
@@ -357,7 +364,8 @@ async def test_29_cut_connection_is_opened_again_and_what_was_missed_is_read(wor
         await world.complete("alice", "alice")
         await await_until(lambda: logged(world) == [1, 2, 3])
         world.proxy.heal(edge)
-        await browser.wait_seqs([1, 2, 3])
+        with claim("what was missed while cut off is read"):
+            await browser.wait_seqs([1, 2, 3])
         await await_until(lambda: gateway.hears)
 
 
@@ -423,7 +431,8 @@ async def test_32_log_trimmed_behind_a_cursor_is_never_skipped_silently(world: W
     command(world.redis_server, "XTRIM", world.sender.names.log(ALICE), "MAXLEN", 1)
     gateway = await world.gateway()
     async with gateway.connected(after="customer:alice=1.2") as browser:
-        await browser.wait_seqs([3, 4, 5, 6, 7, 8, 9])
+        with claim("what the log lacks comes from the history"):
+            await browser.wait_seqs([3, 4, 5, 6, 7, 8, 9])
         assert browser.resets == []
 
 

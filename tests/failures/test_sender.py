@@ -24,6 +24,7 @@ from shared.redis.channel_log import LogWriter
 from shared.redis.wire import Pipelines
 from tests.chaos.proxy import Toxics
 from tests.chaos.scenarios import memory
+from tests.claims import claim
 from tests.failures.conftest import run_world
 from tests.failures.pair import command
 from tests.failures.test_redis import logged
@@ -242,7 +243,8 @@ async def test_07_restored_database_that_caught_up_before_redis_heard_of_it_is_n
     async with run_world(redis_server, proxy, key_prefix, url_of(backup)) as world:
         gateway = await world.gateway()
         async with gateway.connected("alice", after="customer:alice=1.10") as alice:
-            await await_until(lambda: alice.resets)
+            with claim("a database that went back resets who was ahead of it"):
+                await await_until(lambda: alice.resets)
             world.orders = 200
             await world.complete("alice")
             await await_until(lambda: alice.events and alice.seqs[-1] == 14)
@@ -269,7 +271,8 @@ async def test_08_transactions_of_one_customer_commit_in_the_order_of_their_seqs
         first = asyncio.create_task(complete(1, sleeping=True))
         await await_until(lambda: somebody_sleeps(database))
         await asyncio.gather(first, *(complete(number) for number in range(2, 6)))
-        assert committed == [1, 2, 3, 4, 5]
+        with claim("events of one channel commit in the order of their seqs"):
+            assert committed == [1, 2, 3, 4, 5]
 
 
 async def somebody_sleeps(database: Database) -> bool:
@@ -419,7 +422,8 @@ async def test_12_cursor_before_what_is_kept_is_reset_and_goes_on(world: World) 
     command(world.redis_server, "FLUSHALL")
     gateway = await world.gateway()
     async with gateway.connected(after="customer:alice=1.1") as browser:
-        await await_until(lambda: browser.resets)
+        with claim("a cursor before what is kept is reset"):
+            await await_until(lambda: browser.resets)
         assert browser.resets == [
             {
                 "channel": "customer:alice",
