@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import uuid
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,11 +23,19 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.browser
 
 
-@pytest.fixture
-def orderbell(processes: Processes) -> Iterator[Services]:
-    """The sender alone: no gateway is needed to complete orders."""
-    with running(processes, gateways=0) as services:
+@pytest.fixture(scope="module")
+def sender(module_processes: Processes) -> Iterator[Services]:
+    """Alone: no gateway is needed to complete orders."""
+    with running(module_processes, gateways=0) as services:
         yield services
+
+
+@pytest.fixture
+def orderbell(sender: Services) -> Services:
+    """The file's sender, with no open order of an earlier test; each has a customer of its own."""
+    for order in sender.api.get("/orders", params={"status": "open"}).raise_for_status().json()["orders"]:
+        sender.api.post(f"/orders/{order['order_id']}/complete").raise_for_status()
+    return dataclasses.replace(sender, customer=f"alice-{uuid.uuid4().hex[:6]}")
 
 
 @pytest.fixture
@@ -44,17 +54,21 @@ def rows(page: Page) -> Locator:
     return page.locator("#open li:not([data-done])")
 
 
-def row(page: Page, number: str) -> Locator:
-    return page.locator(f'#open li[data-order-id="{number}"]')
+def row(page: Page, order_id: str) -> Locator:
+    return page.locator(f'#open li[data-order-id="{order_id}"]')
 
 
-def completed(page: Page, number: str) -> Locator:
-    return page.locator(f'#completed li[data-order-id="{number}"]')
+def completed(page: Page, order_id: str) -> Locator:
+    return page.locator(f'#completed li[data-order-id="{order_id}"]')
 
 
 def messages(orderbell: Services) -> list[str]:
-    """Of all of Alice's events."""
-    events = orderbell.api.get("/channels/customer:alice/events").raise_for_status().json()["events"]
+    """Of all of the customer's events."""
+    events = (
+        orderbell.api.get(f"/channels/customer:{orderbell.customer}/events")
+        .raise_for_status()
+        .json()["events"]
+    )
     return [event["data"]["message"] for event in events]
 
 
@@ -62,35 +76,37 @@ def test_orders_come_and_go_by_themselves_and_what_is_typed_stays(
     back_office: Page, orderbell: Services
 ) -> None:
     expect(back_office.locator("#open strong")).to_have_text(["Flat white", "Croissant", "Tomato soup"])
-    message = back_office.get_by_label("Message to the customer of order 2")
+    message = back_office.get_by_label(f"Message to the customer of order {orderbell.order_id('2')}")
     message.fill("Mind the")
     orderbell.place("4", "bob")
     orderbell.complete("1")
-    expect(row(back_office, "4")).to_contain_text("bob")
-    expect(row(back_office, "1")).to_have_count(0)
-    expect(completed(back_office, "1")).to_be_visible()
+    expect(row(back_office, orderbell.order_id("4"))).to_contain_text("bob")
+    expect(row(back_office, orderbell.order_id("1"))).to_have_count(0)
+    expect(completed(back_office, orderbell.order_id("1"))).to_be_visible()
     expect(message).to_be_focused()
     back_office.keyboard.type(" crumbs")
     expect(message).to_have_value("Mind the crumbs")
 
 
 def test_the_list_is_worked_through_by_keyboard(back_office: Page, orderbell: Services) -> None:
-    back_office.get_by_label("Message to the customer of order 1").focus()
+    back_office.get_by_label(f"Message to the customer of order {orderbell.order_id('1')}").focus()
     back_office.keyboard.type("One")
     back_office.keyboard.press("Enter")
-    expect(completed(back_office, "1")).to_be_visible()
-    expect(row(back_office, "1")).to_have_count(0)
-    back_office.get_by_role("button", name="Complete order 2").focus()
+    expect(completed(back_office, orderbell.order_id("1"))).to_be_visible()
+    expect(row(back_office, orderbell.order_id("1"))).to_have_count(0)
+    back_office.get_by_role("button", name=f"Complete order {orderbell.order_id('2')}").focus()
     back_office.keyboard.press("Enter")
-    expect(row(back_office, "2")).to_have_count(0)
-    expect(back_office.get_by_role("button", name="Complete order 3")).to_be_focused()
+    expect(row(back_office, orderbell.order_id("2"))).to_have_count(0)
+    expect(
+        back_office.get_by_role("button", name=f"Complete order {orderbell.order_id('3')}")
+    ).to_be_focused()
     assert messages(orderbell) == ["One", "Order 2 is complete"]
 
 
 def test_a_double_click_completes_one_order(back_office: Page, orderbell: Services) -> None:
-    back_office.get_by_role("button", name="Complete order 1").dblclick()
-    expect(completed(back_office, "1")).to_be_visible()
-    expect(row(back_office, "1")).to_have_count(0)
+    back_office.get_by_role("button", name=f"Complete order {orderbell.order_id('1')}").dblclick()
+    expect(completed(back_office, orderbell.order_id("1"))).to_be_visible()
+    expect(row(back_office, orderbell.order_id("1"))).to_have_count(0)
     assert messages(orderbell) == ["Order 1 is complete"]
     expect(rows(back_office)).to_have_count(2)
 
@@ -109,10 +125,10 @@ def test_a_lost_answer_is_asked_for_again_and_nothing_is_completed_twice(
             route.continue_()
 
     back_office.route("**/complete", lose_two_answers)
-    row(back_office, "1").get_by_role("textbox").fill("Once")
-    row(back_office, "1").get_by_role("button").click()
-    expect(completed(back_office, "1")).to_be_visible(timeout=10_000)
-    expect(row(back_office, "1")).to_have_count(0, timeout=10_000)
+    row(back_office, orderbell.order_id("1")).get_by_role("textbox").fill("Once")
+    row(back_office, orderbell.order_id("1")).get_by_role("button").click()
+    expect(completed(back_office, orderbell.order_id("1"))).to_be_visible(timeout=10_000)
+    expect(row(back_office, orderbell.order_id("1"))).to_have_count(0, timeout=10_000)
     assert len(keys) == 3
     assert len(set(keys)) == 1
     assert keys[0]
@@ -124,10 +140,10 @@ def test_while_the_sender_is_away_it_says_so_and_goes_on_by_itself(
 ) -> None:
     orderbell.sender.kill()
     expect(back_office.locator("#connection")).to_have_text("No answer; trying again")
-    row(back_office, "1").get_by_role("button").click()
-    expect(row(back_office, "1")).to_contain_text("No answer; trying again")
+    row(back_office, orderbell.order_id("1")).get_by_role("button").click()
+    expect(row(back_office, orderbell.order_id("1"))).to_contain_text("No answer; trying again")
     orderbell.sender.start()
-    expect(completed(back_office, "1")).to_be_visible(timeout=15_000)
+    expect(completed(back_office, orderbell.order_id("1"))).to_be_visible(timeout=15_000)
     expect(back_office.locator("#connection")).to_have_text("Up to date")
     assert messages(orderbell) == ["Order 1 is complete"]
 
@@ -135,9 +151,9 @@ def test_while_the_sender_is_away_it_says_so_and_goes_on_by_itself(
 def test_what_customers_order_is_text(back_office: Page, orderbell: Services) -> None:
     attack = "<img src=x onerror=\"document.title='hit'\">"
     orderbell.place("666", item=attack)
-    expect(row(back_office, "666")).to_contain_text(attack)
-    row(back_office, "666").get_by_role("button").click()
-    expect(completed(back_office, "666")).to_contain_text(attack)
+    expect(row(back_office, orderbell.order_id("666"))).to_contain_text(attack)
+    row(back_office, orderbell.order_id("666")).get_by_role("button").click()
+    expect(completed(back_office, orderbell.order_id("666"))).to_contain_text(attack)
     assert back_office.title() == "Orderbell back office"
     assert violations(back_office) == []
 
@@ -163,11 +179,11 @@ def test_without_development_mode_it_asks_for_the_key(context: BrowserContext, p
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_everybody_can_read_it_on_any_screen(back_office: Page, scheme: str) -> None:
+def test_everybody_can_read_it_on_any_screen(back_office: Page, orderbell: Services, scheme: str) -> None:
     back_office.emulate_media(color_scheme=scheme)  # type: ignore[arg-type] # a Literal, parametrised
-    row(back_office, "1").get_by_role("button").click()
-    expect(completed(back_office, "1")).to_be_visible()
-    expect(row(back_office, "1")).to_have_count(0)
+    row(back_office, orderbell.order_id("1")).get_by_role("button").click()
+    expect(completed(back_office, orderbell.order_id("1"))).to_be_visible()
+    expect(row(back_office, orderbell.order_id("1"))).to_have_count(0)
     assert contrast_faults(back_office) == []
     for width in (320, 390, 768, 1280):
         back_office.set_viewport_size({"width": width, "height": 800})
