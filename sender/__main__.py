@@ -13,7 +13,8 @@ import structlog
 import uvicorn
 from uvicorn.loops.auto import auto_loop_factory
 
-from sender.database.open import DatabaseError, DatabaseUnusable, open_database
+from sender.database.errors import DatabaseError, DatabaseUnusable
+from sender.database.open import open_database
 from sender.http.api import Api
 from sender.http.api_keys import ApiKeys
 from sender.http.app import create_app

@@ -15,7 +15,8 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, insert, select, text
 
 from sender.database import sqlite
-from sender.database.open import DatabaseFull, DatabaseUnavailable, DatabaseUnusable, open_database
+from sender.database.errors import DatabaseFull, DatabaseUnavailable, DatabaseUnusable
+from sender.database.open import open_database
 from sender.database.tables import channels, idempotency, metadata
 from tests.postgres_servers import fresh_database
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
     from pathlib import Path
 
-    from sender.database.open import Database
+    from sender.database.protocol import Database
 
 pytestmark = pytest.mark.anyio
 
@@ -41,7 +42,7 @@ def sqlite_path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def sqlite_database(sqlite_path: Path, anyio_backend: object) -> AsyncIterator[sqlite.SqliteDatabase]:
-    async with sqlite.open_sqlite(f"sqlite+aiosqlite:///{sqlite_path}") as database:
+    async with sqlite.open_sqlite(f"sqlite:///{sqlite_path}") as database:
         yield database
 
 
@@ -228,22 +229,23 @@ async def test_items_of_one_work_run_together_and_one_that_spoils_it_fails_alone
 
 
 async def test_transaction_takes_no_more_together_than_the_first_can_wait_for(
-    sqlite_database: sqlite.SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+    sqlite_path: Path,
 ) -> None:
-    monkeypatch.setattr(sqlite, "MAX_TOGETHER", 10)  # as few as the sizes below
+    few = sqlite.Limits(max_together=10)  # as few as the sizes below
     sizes: list[int] = []
 
     def note(connection: Connection, items: Sequence[int]) -> list[int]:
         sizes.append(sum(items))
         return list(items)
 
-    async with held_writer(sqlite_database):
-        waiting = [
-            asyncio.create_task(sqlite_database.write_together(note, size, size=size))
-            for size in (4, 4, 4, 50, 1, 9, 1)
-        ]
-        await asyncio.sleep(0)
-    await asyncio.gather(*waiting)
+    async with sqlite.open_sqlite(f"sqlite:///{sqlite_path}", few) as database:
+        async with held_writer(database):
+            waiting = [
+                asyncio.create_task(database.write_together(note, size, size=size))
+                for size in (4, 4, 4, 50, 1, 9, 1)
+            ]
+            await asyncio.sleep(0)
+        await asyncio.gather(*waiting)
     assert sizes == [12, 50, 10, 1]
 
 
@@ -283,11 +285,13 @@ async def test_05_full_disk_is_told_and_recovered_from(sqlite_database: sqlite.S
 
 
 async def test_too_many_waiting_writes_are_sent_away(
-    sqlite_database: sqlite.SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+    sqlite_path: Path,
 ) -> None:
-    monkeypatch.setattr(sqlite, "MAX_WAITING", 2)
-    outcomes = await in_one_batch(sqlite_database, *(partial(put, name=str(n)) for n in range(3)))
-    assert [type(outcome) for outcome in outcomes] == [str, DatabaseUnavailable, DatabaseUnavailable]
+    few = sqlite.Limits(max_waiting=3)  # one of them holds the writer
+    async with sqlite.open_sqlite(f"sqlite:///{sqlite_path}", few) as database:
+        outcomes = await in_one_batch(database, *(partial(put, name=str(n)) for n in range(4)))
+    kinds = [str, str, DatabaseUnavailable, DatabaseUnavailable]
+    assert [type(outcome) for outcome in outcomes] == kinds
 
 
 async def test_06_commits_are_on_disk_when_answered(sqlite_database: sqlite.SqliteDatabase) -> None:
@@ -310,11 +314,11 @@ async def test_settings_that_did_not_take_refuse_to_start(
 ) -> None:
     monkeypatch.setitem(sqlite._PRAGMAS, "synchronous", "9")
     with pytest.raises(DatabaseUnusable, match="synchronous"):
-        async with sqlite.open_sqlite(f"sqlite+aiosqlite:///{sqlite_path}"):
+        async with sqlite.open_sqlite(f"sqlite:///{sqlite_path}"):
             pass
 
 
-@pytest.mark.parametrize("url", ["sqlite+aiosqlite://", "sqlite+aiosqlite:///:memory:"])
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite+aiosqlite:///:memory:"])
 async def test_database_without_a_file_is_refused(url: str) -> None:
     with pytest.raises(DatabaseUnusable, match="file"):
         async with open_database(url):
@@ -322,7 +326,7 @@ async def test_database_without_a_file_is_refused(url: str) -> None:
 
 
 async def test_closing_finishes_what_was_given_before(sqlite_path: Path) -> None:
-    async with sqlite.open_sqlite(f"sqlite+aiosqlite:///{sqlite_path}") as database:
+    async with sqlite.open_sqlite(f"sqlite:///{sqlite_path}") as database:
         given = [asyncio.create_task(database.write(partial(put, name=str(n)))) for n in range(20)]
         await asyncio.sleep(0)
     assert await asyncio.gather(*given) == [str(n) for n in range(20)]

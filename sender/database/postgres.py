@@ -7,10 +7,9 @@ same time) is run again. Reads see one snapshot, so that `as_of` and what was re
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 from sqlalchemy import make_url, text
@@ -18,8 +17,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from sender.database.errors import DatabaseError, DatabaseFull, DatabaseUnavailable
+from sender.database.group_commit import GroupCommit
 from sender.database.migrations import migrate
-from sender.database.open import MAX_TOGETHER, DatabaseError, DatabaseFull, DatabaseUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -27,17 +27,24 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+    from sender.database.group_commit import Queue
+
 logger = structlog.get_logger(__name__)
 
 T = TypeVar("T")
-I = TypeVar("I")  # noqa: E741 - an item
-R = TypeVar("R")
 
 ATTEMPTS = 5
-POOL_SIZE = 10
-TURNS = 2  # batches at a time: while one waits for the disk, the other one's statements run
-COMMAND_SECONDS = 10
-LOCK_SECONDS = 5
+
+
+@dataclass(frozen=True)
+class Limits:
+    pool_size: int = 10
+    turns: int = 2  # batches at a time: while one waits for the disk, the other one's statements run
+    max_together: int = 1_000  # rows in one transaction
+    max_waiting: int = 5_000  # writes; beyond that, callers are sent away at once
+    command_seconds: float = 10
+    lock_seconds: float = 5
+
 
 _MIGRATION_LOCK = 0x6F7264657262656C  # "orderbel": any number that nobody else uses
 _RUN_AGAIN = frozenset({"40001", "40P01", "23505"})  # serialization failure, deadlock, unique violation
@@ -46,37 +53,49 @@ _BUSY = frozenset({"53000", "53200", "53300", "55P03", "57014", "57P01", "57P02"
 
 
 @asynccontextmanager
-async def open_postgres(url: str) -> AsyncIterator[PostgresDatabase]:
+async def open_postgres(url: str, limits: Limits = Limits()) -> AsyncIterator[PostgresDatabase]:
     engine = create_async_engine(
         make_url(url),
-        pool_size=POOL_SIZE,
+        pool_size=limits.pool_size,
         max_overflow=0,
         hide_parameters=True,  # they are payloads, and errors are logged
-        pool_timeout=LOCK_SECONDS,
+        pool_timeout=limits.lock_seconds,
         isolation_level="READ COMMITTED",
         connect_args={
-            "timeout": LOCK_SECONDS,
-            "command_timeout": COMMAND_SECONDS,
-            "server_settings": {"application_name": "orderbell", "lock_timeout": str(LOCK_SECONDS * 1000)},
+            "timeout": limits.lock_seconds,
+            "command_timeout": limits.command_seconds,
+            "server_settings": {
+                "application_name": "orderbell",
+                "lock_timeout": f"{limits.lock_seconds * 1000:.0f}",
+            },
         },
     )
     try:
         async with _explained(), engine.begin() as connection:
             await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
             await connection.run_sync(migrate)
-        yield PostgresDatabase(engine)
+        database = PostgresDatabase(engine, limits)
+        try:
+            yield database
+        finally:
+            await database.close()
     finally:
         await engine.dispose()
 
 
 class PostgresDatabase:
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, limits: Limits) -> None:
         self._write_engine = engine
         self._read_engine = engine.execution_options(
             isolation_level="REPEATABLE READ", postgresql_readonly=True
         )
-        self._waiting: dict[Callable[..., Any], list[_Job[Any, Any]]] = {}
-        self._turns = asyncio.Semaphore(TURNS)
+        self._group = GroupCommit(
+            self._commit,
+            turns=limits.turns,
+            max_together=limits.max_together,
+            max_waiting=limits.max_waiting,
+        )
+        self.write_together = self._group.write
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         for _ in range(ATTEMPTS - 1):
@@ -89,28 +108,17 @@ class PostgresDatabase:
         except _RunAgain as refusal:
             raise DatabaseUnavailable(f"refused {ATTEMPTS} times in a row") from refusal
 
-    async def write_together(
-        self, work: Callable[[Connection, Sequence[I]], Sequence[R | Exception]], item: I, *, size: int = 1
-    ) -> R:
-        job: _Job[I, R] = _Job(item, size, asyncio.get_running_loop().create_future())
-        waiting = self._waiting.setdefault(work, [])
-        waiting.append(job)
-        # Few have their turn at a time, and each takes along all who wait: as many round trips for
-        # twenty as for one. Whoever was taken along finds nothing left to do.
-        async with self._turns:
-            if job in waiting:
-                await self._run_jobs(work, _take(waiting))
-        return await job.done
+    async def check(self) -> None:
+        await self.read(lambda connection: connection.exec_driver_sql("SELECT epoch FROM generation").all())
 
-    async def _run_jobs(self, work: Callable[..., Any], batch: Sequence[_Job[Any, Any]]) -> None:
-        items = [job.item for job in batch]
-        try:
-            for job, outcome in zip(batch, await self._run_items(work, items), strict=True):
-                if not job.done.done():  # its caller was cancelled
-                    job.resolve(outcome)
-        finally:
-            for job in batch:
-                job.done.cancel()  # where this caller, who runs it for all, was cancelled
+    async def close(self) -> None:
+        await self._group.close()
+
+    async def _commit(self, queue: Queue) -> None:
+        jobs = queue.take_alike()
+        outcomes = await self._run_items(jobs[0].work, [job.item for job in jobs])
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            job.resolve(outcome)
 
     async def _run_items(self, work: Callable[..., Any], items: Sequence[Any]) -> Sequence[Any]:
         """Each item's outcome; an exception where it failed."""
@@ -142,29 +150,6 @@ class PostgresDatabase:
             raise
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Job(Generic[I, R]):
-    item: I
-    size: int
-    done: asyncio.Future[R]
-
-    def resolve(self, outcome: R | Exception) -> None:
-        if isinstance(outcome, Exception):
-            self.done.set_exception(outcome)
-        else:
-            self.done.set_result(outcome)
-
-
-def _take(waiting: list[_Job[Any, Any]]) -> list[_Job[Any, Any]]:
-    """Those that share the next transaction; at least one."""
-    count, size = 0, 0
-    while count < len(waiting) and size < MAX_TOGETHER:
-        size += waiting[count].size
-        count += 1
-    taken, waiting[:] = waiting[:count], waiting[count:]
-    return taken
-
-
 class _RunAgain(Exception):
     """The work did no wrong and nothing of it is stored."""
 
@@ -181,7 +166,7 @@ async def _explained() -> AsyncIterator[None]:
             raise DatabaseUnavailable(f"PostgreSQL: {error.orig}") from error
         raise
     except PoolTimeout as error:
-        raise DatabaseUnavailable(f"no connection was free for {LOCK_SECONDS} s") from error
+        raise DatabaseUnavailable("no connection was free in time") from error
     except (OSError, TimeoutError) as error:  # asyncpg's own, while it connects or waits
         raise DatabaseUnavailable(f"PostgreSQL does not answer: {error}") from error
 

@@ -2,55 +2,53 @@
 
 SQLite has one writer at a time, and what costs is the disk sync of each commit. So the writes that wait
 are run together in one transaction, each in a savepoint of its own, and committed once: the more callers
-wait, the less each pays (group commit). A thread of plain calls is also several times cheaper than an
-async driver, which hops to a thread and back for every statement.
-
-The settings' `sqlite+aiosqlite://` is the usual spelling for such a URL in an async service; the driver
-used is Python's own.
+wait, the less each pays (`sender.database.group_commit`). A thread of plain calls is also several times
+cheaper than an async driver, which hops to a thread and back for every statement.
 """
 
 from __future__ import annotations
 
 import asyncio
-import queue
 import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 from sqlalchemy import URL, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
+from sender.database.errors import DatabaseError, DatabaseFull, DatabaseUnavailable, DatabaseUnusable
+from sender.database.group_commit import GroupCommit
 from sender.database.migrations import migrate
-from sender.database.open import (
-    MAX_TOGETHER,
-    DatabaseError,
-    DatabaseFull,
-    DatabaseUnavailable,
-    DatabaseUnusable,
-)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from sqlalchemy import Connection, Engine
 
+    from sender.database.group_commit import Job, Queue
+
 logger = structlog.get_logger(__name__)
 
 T = TypeVar("T")
-I = TypeVar("I")  # noqa: E741 - an item
-R = TypeVar("R")
 
-BUSY_SECONDS = 5  # how long another process may hold the lock before we say so
-MAX_WAITING = 5_000  # writes; beyond that, callers are sent away at once
-READERS = 3
+
+@dataclass(frozen=True)
+class Limits:
+    busy_seconds: float = 5  # how long another process may hold the lock before we say so
+    max_together: int = 1_000  # rows in one transaction
+    max_waiting: int = 5_000  # writes; beyond that, callers are sent away at once
+    readers: int = 3
+
+
+# While one turn is on the disk, the next waits for its thread: no trip through the loop between two commits.
+_TURNS = 2
 
 _PRAGMAS = {
-    "busy_timeout": BUSY_SECONDS * 1000,
     "journal_mode": "wal",
     "synchronous": 2,  # FULL: NORMAL may lose commits that were answered when the power fails
     "foreign_keys": 1,
@@ -60,12 +58,12 @@ _PRAGMAS = {
 
 
 @asynccontextmanager
-async def open_sqlite(url: str) -> AsyncIterator[SqliteDatabase]:
+async def open_sqlite(url: str, limits: Limits = Limits()) -> AsyncIterator[SqliteDatabase]:
     path = make_url(url).database
     if not path or path == ":memory:":
         raise DatabaseUnusable("SQLite must have a file: what is only in memory is lost with the process")
-    await asyncio.to_thread(_prepare, path)
-    database = SqliteDatabase(path)
+    await asyncio.to_thread(_prepare, path, limits)
+    database = SqliteDatabase(path, limits)
     try:
         yield database
     finally:
@@ -75,46 +73,43 @@ async def open_sqlite(url: str) -> AsyncIterator[SqliteDatabase]:
 class SqliteDatabase:
     """Belongs to the loop it is made in."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, limits: Limits = Limits()) -> None:
         self._loop = asyncio.get_running_loop()
-        self._jobs: queue.SimpleQueue[_Job[Any, Any] | None] = queue.SimpleQueue()
-        self._waiting = 0
-        self._write_engine = _engine(path, begin="BEGIN IMMEDIATE")
-        self._read_engine = _engine(path, begin="BEGIN")
-        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="sqlite-reader")
+        self._write_engine = _engine(path, limits, begin="BEGIN IMMEDIATE")
+        self._read_engine = _engine(path, limits, begin="BEGIN")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
+        self._writing: Connection | None = None  # the writer's
+        self._readers = ThreadPoolExecutor(limits.readers, thread_name_prefix="sqlite-reader")
         self._reader = threading.local()  # has the connection of its thread
         self._reading: list[Connection] = []  # all of them
-        self._writer = threading.Thread(target=self._write_jobs, name="sqlite-writer", daemon=True)
-        self._writer.start()
+        self._group = GroupCommit(
+            self._commit, turns=_TURNS, max_together=limits.max_together, max_waiting=limits.max_waiting
+        )
+        self.write_together = self._group.write
 
     async def write(self, work: Callable[[Connection], T]) -> T:
-        return await self.write_together(lambda connection, items: [work(connection)], None)
-
-    async def write_together(
-        self, work: Callable[[Connection, Sequence[I]], Sequence[R | Exception]], item: I, *, size: int = 1
-    ) -> R:
-        if self._waiting >= MAX_WAITING:
-            raise DatabaseUnavailable(f"{MAX_WAITING} writes are waiting already")
-        job: _Job[I, R] = _Job(work, item, size, self._loop.create_future())
-        self._waiting += 1
-        self._jobs.put(job)
-        try:
-            return await job.done
-        finally:
-            self._waiting -= 1
+        return await self._group.write(lambda connection, items: [work(connection)], None)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         return await self._loop.run_in_executor(self._readers, self._read, work)
 
+    async def check(self) -> None:
+        await self.read(lambda connection: connection.exec_driver_sql("SELECT epoch FROM generation").all())
+
     async def close(self) -> None:
         """What was given before is done first."""
-        self._jobs.put(None)
-        await asyncio.to_thread(self._writer.join)
+        await self._group.close()
+        await asyncio.to_thread(self._writer.shutdown)
         await asyncio.to_thread(self._readers.shutdown)
-        for connection in self._reading:
+        for connection in (*self._reading, *([self._writing] if self._writing else [])):
             connection.close()
         self._read_engine.dispose()
         self._write_engine.dispose()
+
+    async def _commit(self, queue: Queue) -> None:
+        jobs, outcomes = await self._loop.run_in_executor(self._writer, self._run_waiting, queue)
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            job.resolve(outcome)
 
     def _read(self, work: Callable[[Connection], T]) -> T:
         try:
@@ -129,41 +124,21 @@ class SqliteDatabase:
 
     # Everything below runs in the writer's thread.
 
-    def _write_jobs(self) -> None:
-        with self._write_engine.connect() as connection:
-            while jobs := self._take():
-                outcomes = _run(connection, jobs)
-                self._loop.call_soon_threadsafe(_resolve, jobs, outcomes)
-
-    def _take(self) -> list[_Job[Any, Any]]:
-        """All that wait, but at least one; none when closed."""
-        first = self._jobs.get()
-        if first is None:
-            return []
-        jobs, size = [first], first.size
-        while size < MAX_TOGETHER and not self._jobs.empty():
-            following = self._jobs.get()
-            if following is None:
-                self._jobs.put(None)  # for the next time
-                break
-            jobs.append(following)
-            size += following.size
-        return jobs
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Job(Generic[I, R]):
-    work: Callable[[Connection, Sequence[I]], Sequence[R | Exception]]
-    item: I
-    size: int
-    done: asyncio.Future[R]
+    def _run_waiting(self, queue: Queue) -> tuple[list[Job[Any, Any]], list[Any]]:
+        """All that wait when the thread is free, and what each came to."""
+        jobs = queue.take()
+        try:
+            self._writing = self._writing or self._write_engine.connect()
+        except (DBAPIError, sqlite3.Error) as error:
+            return jobs, [_explain(error)] * len(jobs)
+        return jobs, _run(self._writing, jobs) if jobs else []
 
 
 class _TransactionLost(Exception):
     """SQLite rolled back all of the transaction by itself, as it may when the disk is full."""
 
 
-def _run(connection: Connection, jobs: Sequence[_Job[Any, Any]]) -> list[Any]:
+def _run(connection: Connection, jobs: Sequence[Job[Any, Any]]) -> list[Any]:
     """One transaction for all jobs; what each came to. Without the commit, none came to anything."""
     try:
         with connection.begin():
@@ -176,16 +151,15 @@ def _run(connection: Connection, jobs: Sequence[_Job[Any, Any]]) -> list[Any]:
         return [_explain(error)] * len(jobs)
 
 
-def _run_groups(connection: Connection, jobs: Sequence[_Job[Any, Any]]) -> list[Any]:
+def _run_groups(connection: Connection, jobs: Sequence[Job[Any, Any]]) -> list[Any]:
     """Jobs of the same work together."""
     groups: dict[Any, list[int]] = {}
     for number, job in enumerate(jobs):
         groups.setdefault(job.work, []).append(number)
     outcomes: list[Any] = [None] * len(jobs)
     for work, numbers in groups.items():
-        for number, outcome in zip(
-            numbers, _run_group(connection, work, [jobs[n].item for n in numbers]), strict=True
-        ):
+        found = _run_group(connection, work, [jobs[n].item for n in numbers])
+        for number, outcome in zip(numbers, found, strict=True):
             outcomes[number] = outcome
     return outcomes
 
@@ -200,26 +174,18 @@ def _run_group(connection: Connection, work: Callable[..., Any], items: Sequence
         if not driver.in_transaction:
             raise _TransactionLost from error
         driver.execute("ROLLBACK TO job")
-        outcomes = [_explain(error)]
-    driver.execute("RELEASE job")
-    if len(items) > 1 and len(outcomes) == 1:  # one of them spoilt it for all; find out which
+        driver.execute("RELEASE job")
+        if len(items) == 1:
+            return [_explain(error)]
+        # One of them spoilt it for all; find out which.
         return [_run_group(connection, work, [item])[0] for item in items]
+    driver.execute("RELEASE job")
     return outcomes
 
 
-def _resolve(jobs: Sequence[_Job[Any, Any]], outcomes: Sequence[Any]) -> None:
-    for job, outcome in zip(jobs, outcomes, strict=True):
-        if job.done.done():  # its caller was cancelled
-            continue
-        if isinstance(outcome, Exception):
-            job.done.set_exception(outcome)
-        else:
-            job.done.set_result(outcome)
-
-
-def _prepare(path: str) -> None:
+def _prepare(path: str, limits: Limits) -> None:
     """The file, the schema, and whether SQLite keeps what we promise."""
-    engine = _engine(path, begin="BEGIN IMMEDIATE")
+    engine = _engine(path, limits, begin="BEGIN IMMEDIATE")
     try:
         with engine.connect() as connection:
             _check_pragmas(connection)
@@ -245,7 +211,7 @@ def _driver(connection: Connection) -> sqlite3.Connection:
     return driver
 
 
-def _engine(path: str, *, begin: str) -> Engine:
+def _engine(path: str, limits: Limits, *, begin: str) -> Engine:
     reading = begin == "BEGIN"
     engine = create_engine(
         URL.create("sqlite+pysqlite", database=path),
@@ -257,6 +223,7 @@ def _engine(path: str, *, begin: str) -> Engine:
 
     @event.listens_for(engine, "connect")
     def set_pragmas(driver: sqlite3.Connection, _record: object) -> None:
+        driver.execute(f"PRAGMA busy_timeout={limits.busy_seconds * 1000:.0f}")
         for name, value in _PRAGMAS.items():
             driver.execute(f"PRAGMA {name}={value}")
         driver.execute(f"PRAGMA query_only={reading:d}")
@@ -279,7 +246,7 @@ def _explain(error: BaseException) -> Exception:
     if code == sqlite3.SQLITE_FULL:
         return DatabaseFull("the disk is full")
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return DatabaseUnavailable(f"another process has locked the database for {BUSY_SECONDS} s")
+        return DatabaseUnavailable("another process keeps the database locked")
     if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
         return DatabaseUnavailable(str(original))
     return error if isinstance(error, Exception) else original

@@ -15,9 +15,8 @@ import msgspec
 from starlette.responses import Response
 
 from sender import dead_letters, history, idempotency, metrics, orders, outbox, seen
-from sender.database.open import DatabaseError
+from sender.database.errors import DatabaseError
 from sender.digest import digest
-from sender.generation import current_epoch
 from sender.http import binding, bodies
 from sender.idempotency import Answer, Asked
 from sender.orders import OrderStatus
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
     from starlette.requests import Request
 
-    from sender.database.open import Database
+    from sender.database.protocol import Database
     from sender.idempotency import Claim
     from sender.metrics import Metrics
     from sender.publishing.relay import Relay
@@ -241,7 +240,7 @@ class Api:
     async def _database_answers(self) -> bool:
         try:
             async with asyncio.timeout(READY_SECONDS):
-                await self._database.read(current_epoch)
+                await self._database.check()
         except (DatabaseError, TimeoutError):
             return False
         return True

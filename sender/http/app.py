@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 
 from sender import idempotency, orders, seen
-from sender.database import open as database
+from sender.database import errors as database
 from sender.http import openapi
 from shared import problems
 from shared.channels import InvalidChannel

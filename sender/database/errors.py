@@ -1,0 +1,25 @@
+"""What the database may answer instead of its work, and whose fault that is.
+
+DatabaseError              not the caller's fault, and nothing is stored
+  DatabaseUnavailable      locked, unreachable or overloaded: the caller may come back
+  DatabaseFull             no space is left
+DatabaseUnusable           at start: a database that could not keep what we promise
+"""
+
+from __future__ import annotations
+
+
+class DatabaseError(Exception):
+    """The database could not do its part; the caller may come back."""
+
+
+class DatabaseUnavailable(DatabaseError):
+    """Locked, unreachable or overloaded."""
+
+
+class DatabaseFull(DatabaseError):
+    """No space is left for what should be stored."""
+
+
+class DatabaseUnusable(Exception):
+    """Raised at start: a database that could not keep what we promise. One line, for the operator."""

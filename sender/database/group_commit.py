@@ -1,0 +1,131 @@
+"""Group commit: writers that wait share one transaction, and with it one disk sync.
+
+While a transaction runs, later writers wait; when it has ended, all that wait go into the next one together,
+up to a size. So the more callers there are, the less each pays, and a caller alone waits for nobody.
+
+Each turn runs in a task of our own, not in that of a caller: a caller that is cancelled takes nobody along.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import structlog
+
+from sender.database.errors import DatabaseUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from sqlalchemy import Connection
+
+    Commit = Callable[["Queue"], Awaitable[None]]
+
+logger = structlog.get_logger(__name__)
+
+I = TypeVar("I")  # noqa: E741 - an item
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job(Generic[I, R]):
+    work: Callable[[Connection, Sequence[I]], Sequence[R | Exception]]
+    item: I
+    size: int
+    done: asyncio.Future[R]
+
+    def resolve(self, outcome: R | Exception) -> None:
+        if self.done.done():  # its caller was cancelled
+            return
+        if isinstance(outcome, Exception):
+            self.done.set_exception(outcome)
+        else:
+            self.done.set_result(outcome)
+
+
+class Queue:
+    """The jobs that wait for a transaction. Put into in the loop's thread, taken from in any one."""
+
+    def __init__(self, max_together: int) -> None:
+        self._max_together = max_together  # rows; bounds how long the first item waits for the last
+        self._jobs: deque[Job[Any, Any]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def put(self, job: Job[Any, Any]) -> None:
+        self._jobs.append(job)
+
+    def take(self) -> list[Job[Any, Any]]:
+        """The oldest, of whatever work: what shares the next transaction. None only where none waits."""
+        taken: list[Job[Any, Any]] = []
+        size = 0
+        while self._jobs and size < self._max_together:
+            taken.append(self._jobs.popleft())
+            size += taken[-1].size
+        return taken
+
+    def take_alike(self) -> list[Job[Any, Any]]:
+        """The oldest, and those that wait for the same work. In the loop's thread alone."""
+        taken: list[Job[Any, Any]] = []
+        size = 0
+        for job in list(self._jobs):
+            if size < self._max_together and (not taken or job.work is taken[0].work):
+                taken.append(job)
+                size += job.size
+        if len(taken) == len(self._jobs):
+            self._jobs.clear()
+        else:
+            for job in taken:
+                self._jobs.remove(job)
+        return taken
+
+
+class GroupCommit:
+    """`commit` takes jobs from the queue, runs them and resolves each; `turns` of it run at a time.
+
+    Of what jobs come to, errors too, `commit` makes outcomes; it raises only where it has a defect.
+    """
+
+    def __init__(self, commit: Commit, *, turns: int, max_together: int, max_waiting: int) -> None:
+        self._commit = commit
+        self._turns = turns
+        self._max_waiting = max_waiting
+        self._queue = Queue(max_together)
+        self._waiting = 0  # callers, also those whose transaction runs
+        self._running: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+
+    async def write(
+        self, work: Callable[[Connection, Sequence[I]], Sequence[R | Exception]], item: I, *, size: int = 1
+    ) -> R:
+        if self._waiting >= self._max_waiting:
+            raise DatabaseUnavailable(f"{self._max_waiting} writes are waiting already")
+        job: Job[I, R] = Job(work, item, size, self._loop.create_future())
+        self._waiting += 1
+        self._queue.put(job)
+        if len(self._running) < self._turns:
+            turn = self._loop.create_task(self._take_turns())
+            self._running.add(turn)
+            turn.add_done_callback(self._end_turn)
+        try:
+            return await job.done
+        finally:
+            self._waiting -= 1
+
+    async def close(self) -> None:
+        """What was given before is done first."""
+        while self._running:
+            await asyncio.wait(self._running)
+
+    async def _take_turns(self) -> None:
+        while self._queue:
+            await self._commit(self._queue)
+
+    def _end_turn(self, turn: asyncio.Task[None]) -> None:
+        self._running.discard(turn)
+        if not turn.cancelled() and (error := turn.exception()):
+            logger.error("a transaction's turn failed", exc_info=error)

@@ -1,0 +1,137 @@
+"""Group commit without a database: who shares a turn, and what becomes of callers that go."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from sender.database.errors import DatabaseUnavailable
+from sender.database.group_commit import GroupCommit, Job, Queue
+from tests.waiting import await_until
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Connection
+
+pytestmark = pytest.mark.anyio
+
+
+def one(connection: Connection, items: Sequence[Any]) -> Sequence[Any]:
+    return items
+
+
+def other(connection: Connection, items: Sequence[Any]) -> Sequence[Any]:
+    return items
+
+
+class Commits:
+    """Answers each item with itself when it is let go."""
+
+    def __init__(self, **limits: int) -> None:
+        self.batches: list[list[Any]] = []
+        self.go = asyncio.Event()
+        self.group = GroupCommit(
+            self._commit, **{"turns": 1, "max_together": 10, "max_waiting": 10, **limits}
+        )
+
+    async def _commit(self, queue: Queue) -> None:
+        jobs = queue.take()
+        self.batches.append([job.item for job in jobs])
+        await self.go.wait()
+        for job in jobs:
+            job.resolve(ValueError(job.item) if job.item == "bad" else job.item)
+
+
+async def test_writers_that_wait_share_the_next_turn() -> None:
+    commits = Commits()
+    waiting = [asyncio.create_task(commits.group.write(one, n)) for n in range(4)]
+    await asyncio.sleep(0)
+    commits.go.set()
+    assert await asyncio.gather(*waiting) == [0, 1, 2, 3]
+    assert commits.batches[0] == [0, 1, 2, 3]
+
+
+async def test_cancelled_caller_takes_nobody_along() -> None:
+    commits = Commits()
+    first = asyncio.create_task(commits.group.write(one, "first"))
+    second = asyncio.create_task(commits.group.write(one, "second"))
+    await await_until(lambda: commits.batches)
+    first.cancel()
+    await asyncio.sleep(0)
+    commits.go.set()
+    assert await second == "second"
+
+
+async def test_error_of_an_item_is_its_callers_alone() -> None:
+    commits = Commits()
+    commits.go.set()
+    bad = asyncio.create_task(commits.group.write(one, "bad"))
+    assert await commits.group.write(one, "good") == "good"
+    with pytest.raises(ValueError, match="bad"):
+        await bad
+
+
+async def test_callers_beyond_the_limit_are_sent_away_at_once() -> None:
+    commits = Commits(max_waiting=2)
+    waiting = [asyncio.create_task(commits.group.write(one, n)) for n in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(DatabaseUnavailable, match="waiting already"):
+        await commits.group.write(one, 3)
+    commits.go.set()
+    await asyncio.gather(*waiting)
+    assert await commits.group.write(one, 4) == 4
+
+
+async def test_closing_waits_for_what_was_given() -> None:
+    commits = Commits()
+    given = asyncio.create_task(commits.group.write(one, 1))
+    await asyncio.sleep(0)
+    asyncio.get_running_loop().call_later(0.01, commits.go.set)
+    await commits.group.close()
+    assert await asyncio.wait_for(given, 1) == 1
+
+
+async def test_defect_of_a_turn_is_logged_and_later_turns_run() -> None:
+    broken = True
+
+    async def commit(queue: Queue) -> None:
+        jobs = queue.take()
+        if broken:
+            raise ZeroDivisionError
+        for job in jobs:
+            job.resolve(job.item)
+
+    group = GroupCommit(commit, turns=1, max_together=10, max_waiting=10)
+    with capture_logs() as logs:
+        lost = asyncio.create_task(group.write(one, 1))
+        await asyncio.sleep(0)
+        await group.close()
+    assert [log["log_level"] for log in logs] == ["error"]
+    broken = False
+    assert await group.write(one, 2) == 2
+    lost.cancel()
+
+
+def job(work: Any, size: int) -> Job[Any, Any]:
+    return Job(work, size, size, asyncio.get_running_loop().create_future())
+
+
+async def test_turn_takes_the_oldest_up_to_its_size() -> None:
+    queue = Queue(10)
+    for size in (4, 4, 4, 50, 1):
+        queue.put(job(one, size))
+    assert [[taken.size for taken in queue.take()] for _ in range(4)] == [[4, 4, 4], [50], [1], []]
+
+
+async def test_turn_of_one_work_leaves_the_others_in_their_order() -> None:
+    queue = Queue(10)
+    for work, size in ((one, 1), (other, 2), (one, 3), (other, 4), (one, 50), (one, 6)):
+        queue.put(job(work, size))
+    assert [taken.size for taken in queue.take_alike()] == [1, 3, 50]
+    assert [taken.size for taken in queue.take_alike()] == [2, 4]
+    assert [taken.size for taken in queue.take_alike()] == [6]
+    assert queue.take_alike() == []
