@@ -8,6 +8,7 @@ they were given up: that is when somebody was told to look at them.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ import structlog
 from sqlalchemy import bindparam, delete, func, select, update
 
 from sender import dead_letters
-from sender.database.open import DatabaseError
+from sender.database.errors import DatabaseError
 from sender.database.tables import channels, events, idempotency
 from sender.idempotency import KEPT_HOURS
 from shared.events import format_time
@@ -27,22 +28,32 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from sender.database.open import Database
+    from sender.database.protocol import Database
     from sender.metrics import Metrics
 
 logger = structlog.get_logger(__name__)
 
-BATCH = 500  # rows in one transaction, so that nobody waits long behind it
-EVERY_SECONDS = 60.0
+
+@dataclass(frozen=True)
+class Pace:
+    every_seconds: float = 60.0
+    batch: int = 500  # rows in one transaction, so that nobody waits long behind it
 
 
 class Retention:
     def __init__(
-        self, database: Database, metrics: Metrics, clock: Callable[[], datetime], *, history_days: float
+        self,
+        database: Database,
+        metrics: Metrics,
+        clock: Callable[[], datetime],
+        *,
+        history_days: float,
+        pace: Pace = Pace(),
     ) -> None:
         self._database = database
         self._metrics = metrics
         self._clock = clock
+        self._pace = pace
         self._kept = timedelta(days=history_days)
 
     async def run(self) -> None:
@@ -52,14 +63,15 @@ class Retention:
                 await self.sweep()
             except DatabaseError as error:
                 logger.warning("retention cannot use the database", reason=str(error))
-            await asyncio.sleep(EVERY_SECONDS)
+            await asyncio.sleep(self._pace.every_seconds)
 
     async def sweep(self) -> None:
         """Delete all whose time is over."""
         now = self._clock()
-        await self._drain(partial(prune_keys, before=now - timedelta(hours=KEPT_HOURS)))
-        await self._drain(partial(dead_letters.prune, before=now - self._kept, limit=BATCH))
-        count = await self._drain(partial(prune_events, before=now - self._kept))
+        limit = self._pace.batch
+        await self._drain(partial(prune_keys, before=now - timedelta(hours=KEPT_HOURS), limit=limit))
+        await self._drain(partial(dead_letters.prune, before=now - self._kept, limit=limit))
+        count = await self._drain(partial(prune_events, before=now - self._kept, limit=limit))
         if count:
             self._metrics.pruned.inc(count)
             logger.info("history pruned", events=count)
@@ -71,9 +83,9 @@ class Retention:
         return total
 
 
-def prune_events(connection: Connection, *, before: datetime) -> int:
+def prune_events(connection: Connection, *, before: datetime, limit: int) -> int:
     """Delete some events recorded before that moment; how many."""
-    old = connection.execute(_OLD, {"before": format_time(before), "limit": BATCH}).all()
+    old = connection.execute(_OLD, {"before": format_time(before), "limit": limit}).all()
     last: dict[str, int] = {}
     for channel, seq in old:
         last[channel] = max(seq, last.get(channel, 0))
@@ -83,9 +95,9 @@ def prune_events(connection: Connection, *, before: datetime) -> int:
     return count
 
 
-def prune_keys(connection: Connection, *, before: datetime) -> int:
+def prune_keys(connection: Connection, *, before: datetime, limit: int) -> int:
     """Delete some idempotency keys stored before that moment; how many."""
-    return connection.execute(_PRUNE_KEYS, {"before": format_time(before), "limit": BATCH}).rowcount
+    return connection.execute(_PRUNE_KEYS, {"before": format_time(before), "limit": limit}).rowcount
 
 
 def _prune_channel(connection: Connection, channel: str, last: int) -> int:

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 PACKAGES = ("receiver", "sender", "shared")
 # What those import only when they begin.
 _AT_START = (
-    "aiosqlite",
-    "sqlalchemy.dialects.sqlite.aiosqlite",
     "uvicorn.loops.auto",
     "uvicorn.protocols.http.auto",
 )

@@ -131,7 +131,7 @@ def postgres_url(process_group: int) -> Iterator[str]:
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A fresh database of each kind."""
     if request.param == "sqlite":
-        yield f"sqlite+aiosqlite:///{tmp_path / 'orderbell.db'}"
+        yield f"sqlite:///{tmp_path / 'orderbell.db'}"
         return
     with postgres_servers.fresh_database(request.getfixturevalue("postgres_url")) as url:
         yield url
@@ -145,7 +145,7 @@ async def bench(database_url: str, redis: Redis, key_prefix: str) -> AsyncIterat
 
 @pytest.fixture
 async def sqlite_bench(tmp_path: Path, redis: Redis, key_prefix: str) -> AsyncIterator[Bench]:
-    async with open_bench(f"sqlite+aiosqlite:///{tmp_path / 'orderbell.db'}", redis, key_prefix) as bench:
+    async with open_bench(f"sqlite:///{tmp_path / 'orderbell.db'}", redis, key_prefix) as bench:
         yield bench
 
 

@@ -136,7 +136,7 @@ class Processes:
     ) -> None:
         self.redis_url = redis_url
         self.key_prefix = key_prefix
-        self.database_url = f"sqlite+aiosqlite:///{directory / 'orderbell.db'}"
+        self.database_url = f"sqlite:///{directory / 'orderbell.db'}"
         self.api_key = secrets.token_hex(16)
         self.jwt_secret = secrets.token_hex(32)
         self.api_headers = {"Authorization": f"Bearer {self.api_key}"}

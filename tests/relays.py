@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, TypeVar
 import pytest
 
 from sender import outbox
-from sender.database.open import DatabaseUnavailable, open_database
+from sender.database.errors import DatabaseUnavailable
+from sender.database.open import open_database
 from sender.metrics import Metrics
 from sender.outbox import arrival
+from sender.publishing.pace import Pace
 from sender.publishing.relay import Relay
 from shared.cursors import Place
 from shared.events import parse_event
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
     from sqlalchemy import Connection
 
-    from sender.database.open import Database
+    from sender.database.protocol import Database
     from shared.channels import Channel
 
 T = TypeVar("T")
@@ -42,11 +44,12 @@ class Bench:
         self.redis = redis
         self.metrics = Metrics()
         self.clock = Clock()
+        self.pace = Pace()  # of the relays made from now on
         self._count = 0
 
-    def relay(self, database: Database | None = None) -> Relay:
+    def relay(self, database: Database | None = None, pace: Pace | None = None) -> Relay:
         writer = LogWriter(self.pipelines, self.names)
-        return Relay(database or self.database, writer, self.metrics, self.clock)
+        return Relay(database or self.database, writer, self.metrics, self.clock, pace or self.pace)
 
     async def record(self, *channels: Channel) -> None:
         def work(connection: Connection) -> None:

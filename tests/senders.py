@@ -21,6 +21,7 @@ from sender.http.api_keys import ApiKeys
 from sender.http.app import create_app
 from sender.http.pages import PageFiles
 from sender.metrics import Metrics
+from sender.publishing.pace import USUAL, Pace
 from sender.publishing.relay import Relay
 from sender.seen import SeenTeller
 from shared.redis.channel_log import LogWriter, Names
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-    from sender.database.open import Database
+    from sender.database.protocol import Database
 
 API_KEY = "a-key-for-tests-only"
 PAGE = Path(sender.__file__).parent / "http" / "page"
@@ -70,7 +71,7 @@ class RunningSender:
 
 @asynccontextmanager
 async def run_sender(
-    database_url: str, redis_url: str, key_prefix: str, *, relaying: bool = True
+    database_url: str, redis_url: str, key_prefix: str, *, relaying: bool = True, pace: Pace = USUAL
 ) -> AsyncIterator[RunningSender]:
     """Without `relaying` events stay in the outbox."""
     clock, metrics, names = Clock(), Metrics(), Names(key_prefix)
@@ -80,7 +81,7 @@ async def run_sender(
         pipelines_to(redis) as pipelines,
     ):
         log = LogWriter(pipelines, names)
-        relay, teller = Relay(database, log, metrics, clock), SeenTeller(log)
+        relay, teller = Relay(database, log, metrics, clock, pace), SeenTeller(log)
         app = create_app(
             Api(database, relay, teller, metrics, clock),
             PageFiles(PAGE, SecretStr(API_KEY)),

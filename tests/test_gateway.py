@@ -32,7 +32,7 @@ pytestmark = pytest.mark.anyio
 async def sender(
     tmp_path: Path, redis_url: str, key_prefix: str, anyio_backend: object
 ) -> AsyncIterator[RunningSender]:
-    async with run_sender(f"sqlite+aiosqlite:///{tmp_path / 'o.db'}", redis_url, key_prefix) as sender:
+    async with run_sender(f"sqlite:///{tmp_path / 'o.db'}", redis_url, key_prefix) as sender:
         yield sender
 
 

@@ -82,7 +82,7 @@ async def test_waiting_in_vain_names_the_condition() -> None:
 def test_command_has_its_own_environment_log_group_and_end(
     begin: Begin, tmp_path: Path, process_group: int
 ) -> None:
-    database = f"sqlite+aiosqlite:///{tmp_path / 'orderbell.db'}"
+    database = f"sqlite:///{tmp_path / 'orderbell.db'}"
     settings = {"ORDERBELL_DATABASE_URL": database, "ORDERBELL_API_KEYS": "a-key-of-sixteen"}
     port = ("--port", str(free_port()))
     good = Command(

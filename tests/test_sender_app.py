@@ -11,12 +11,13 @@ from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.routing import Mount, Route
 
-from sender.database.open import DatabaseFull, DatabaseUnavailable
+from sender.database.errors import DatabaseFull, DatabaseUnavailable
 from sender.http.api import Api
 from sender.http.api_keys import ApiKeys
 from sender.http.app import create_app
 from sender.http.pages import PageFiles
 from sender.metrics import Metrics
+from sender.publishing.pace import Pace
 from sender.publishing.relay import Relay
 from sender.seen import SeenTeller
 from shared.redis.channel_log import LogWriter, Names
@@ -49,7 +50,7 @@ KEYED = [
 
 @pytest.fixture
 def sqlite_url(tmp_path: Path) -> str:
-    return f"sqlite+aiosqlite:///{tmp_path / 'orderbell.db'}"
+    return f"sqlite:///{tmp_path / 'orderbell.db'}"
 
 
 @pytest.fixture
@@ -186,6 +187,9 @@ class BrokenDatabase:
     async def read(self, work: Callable[[Connection], object]) -> object:
         raise self.error
 
+    async def check(self) -> None:
+        raise self.error
+
 
 @pytest.fixture
 def broken(redis: Redis) -> Callable[[Exception], httpx2.AsyncClient]:
@@ -317,10 +321,14 @@ async def test_without_development_mode_there_is_no_key_to_get(
 
 @pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "a-key"}])
 async def test_completion_reaches_redis_without_waiting_for_the_next_poll(
-    sender: RunningSender, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
+    database_url: str, redis_url: str, key_prefix: str, headers: dict[str, str]
 ) -> None:
-    monkeypatch.setattr("sender.publishing.relay.POLL_SECONDS", 60)
-    await asyncio.sleep(1.1)  # the poll that has begun before
+    async with run_sender(database_url, redis_url, key_prefix, pace=Pace(poll_seconds=60)) as sender:
+        await await_until(lambda: sender.relay.redis_up)  # its first look is over
+        await complete_one(sender, headers)
+
+
+async def complete_one(sender: RunningSender, headers: dict[str, str]) -> None:
     await sender.place("1042")
     event = (await sender.complete("1042", headers=headers)).json()["event"]
     key = sender.names.log(event["channel"])

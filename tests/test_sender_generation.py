@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from sender.database.open import Database
+    from sender.database.protocol import Database
 
 pytestmark = pytest.mark.anyio
 

@@ -14,7 +14,7 @@ from tests.senders import API_KEY, counted_transactions, run_sender
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from sender.database.open import Database
+    from sender.database.protocol import Database
     from tests.senders import RunningSender
 
 pytestmark = pytest.mark.anyio

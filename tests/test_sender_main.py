@@ -187,9 +187,7 @@ def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
 def test_port_in_use_is_one_line_and_exit_code_2() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        ended = run(
-            "--port", port, api_keys="a-key-for-tests-only", database_url="sqlite+aiosqlite:////nowhere/o.db"
-        )
+        ended = run("--port", port, api_keys="a-key-for-tests-only", database_url="sqlite:////nowhere/o.db")
     assert ended.returncode == 2
     assert ended.stderr == f"orderbell: cannot listen on 127.0.0.1 port {port}: the port is in use\n"
 
@@ -197,7 +195,7 @@ def test_port_in_use_is_one_line_and_exit_code_2() -> None:
 @pytest.mark.parametrize(
     ("database_url", "reason"),
     [
-        ("sqlite+aiosqlite:////nowhere/o.db", "unable to open database file"),
+        ("sqlite:////nowhere/o.db", "unable to open database file"),
         ("postgresql+asyncpg://nobody:a-password@127.0.0.1:1/orderbell", "PostgreSQL does not answer"),
     ],
 )

@@ -62,7 +62,7 @@ def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
 async def test_every_route_is_described_and_nothing_else(
     document: dict[str, Any], tmp_path: Any, redis_url: str, key_prefix: str
 ) -> None:
-    async with run_sender(f"sqlite+aiosqlite:///{tmp_path / 'o.db'}", redis_url, key_prefix) as sender:
+    async with run_sender(f"sqlite:///{tmp_path / 'o.db'}", redis_url, key_prefix) as sender:
         app = sender.client._transport.app  # type: ignore[attr-defined]
         assert isinstance(app, Starlette)
         served = {

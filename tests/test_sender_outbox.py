@@ -23,7 +23,7 @@ from shared.redis.channel_log import Generation
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from sender.database.open import Database
+    from sender.database.protocol import Database
 
 pytestmark = pytest.mark.anyio
 

@@ -11,7 +11,7 @@ from sqlalchemy import text as sql
 
 from sender import dead_letters
 from sender.database.sqlite import SqliteDatabase
-from sender.publishing import relay as relay_module
+from sender.publishing.pace import Pace
 from shared.channels import Channel
 from shared.cursors import Cursor
 from shared.redis import channel_log as log
@@ -88,7 +88,7 @@ async def test_event_with_a_fault_is_given_up_while_redis_is_away(
     redis_server.kill()
     async with (
         connect(redis_server.url, retries=0) as redis,
-        open_bench(f"sqlite+aiosqlite:///{tmp_path / 'orderbell.db'}", redis, key_prefix) as bench,
+        open_bench(f"sqlite:///{tmp_path / 'orderbell.db'}", redis, key_prefix) as bench,
     ):
         await bench.record(ALICE)
         await spoil(bench, ALICE, 1)
@@ -117,8 +117,10 @@ def refuser(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
         refusal = f"if {condition} then return redis.error_reply('{error}') end {before}"
         monkeypatch.setattr(log, "_PUBLISH", log._PUBLISH.replace(before, refusal))
 
-    monkeypatch.setattr(relay_module, "MAX_BACKOFF_SECONDS", 0.02)
     return refuse
+
+
+IN_HASTE = Pace(first_backoff_seconds=0.02, max_backoff_seconds=0.02)
 
 
 @pytest.fixture
@@ -134,7 +136,7 @@ async def test_event_that_only_redis_refuses_is_given_up_after_some_attempts_alo
 ) -> None:
     refusing(POISON, "ERR this one never")
     await bench.record(*[ALICE, BOB] * 5, CAROL)  # the fifth is Alice's third
-    async with running(bench.relay()):
+    async with running(bench.relay(pace=IN_HASTE)):
         with claim("one refused event holds up no other"):
             await await_until(lambda: nothing_waits(bench))
     assert await types(bench, ALICE) == ["t", "t", "orderbell.tombstone", "t", "t"]
@@ -144,13 +146,13 @@ async def test_event_that_only_redis_refuses_is_given_up_after_some_attempts_alo
 
 
 async def test_other_channels_are_published_while_a_refused_event_waits_for_its_next_attempt(
-    sqlite_bench: Bench, refusing: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
+    sqlite_bench: Bench, refusing: Callable[[str, str], None]
 ) -> None:
     refusing(POISON, "ERR this one never")
-    monkeypatch.setattr(relay_module, "BATCH", 4)  # fewer than those that wait behind it
-    monkeypatch.setattr(relay_module, "_backoff", lambda attempts: 60.0)
     await sqlite_bench.record(*[ALICE] * 20)
-    async with running(sqlite_bench.relay()) as relay:
+    # Fewer at a time than wait behind it.
+    pace = Pace(batch=4, first_backoff_seconds=60, max_backoff_seconds=60)
+    async with running(sqlite_bench.relay(pace=pace)) as relay:
         await await_until(lambda: seqs_are(sqlite_bench, ALICE, [1, 2, 3, 4]))
         for count in range(1, 4):
             await sqlite_bench.record(BOB)
@@ -169,7 +171,7 @@ async def test_refusal_that_ends_costs_nothing(
     sound = log._PUBLISH
     refusing(POISON, "ERR not now")
     await bench.record(*[ALICE, BOB] * 5)
-    async with running(bench.relay()):
+    async with running(bench.relay(pace=IN_HASTE)):
         await await_until(lambda: seqs_are(bench, ALICE, [1, 2]))
         monkeypatch.setattr(log, "_PUBLISH", sound)
         await await_until(lambda: nothing_waits(bench))
@@ -203,8 +205,8 @@ async def test_state_of_the_server_makes_no_dead_letter(
     """Not even where it is told for one event alone."""
     refusing(POISON, error)
     await sqlite_bench.record(*[ALICE, BOB] * 5)
-    async with running(sqlite_bench.relay()) as relay:
-        await await_until(lambda: relay._failures > 2 * relay_module.ATTEMPTS)
+    async with running(sqlite_bench.relay(pace=IN_HASTE)) as relay:
+        await await_until(lambda: relay._failures > 2 * IN_HASTE.attempts)
     assert await given_up(sqlite_bench) == []
 
 
@@ -214,9 +216,9 @@ async def test_redis_that_refuses_everything_makes_no_dead_letter(
     """Whatever it says: no event can be to blame."""
     refusing("true", "ERR unknown command")
     await sqlite_bench.record(*[ALICE, BOB] * 5)
-    async with running(sqlite_bench.relay()) as relay:
+    async with running(sqlite_bench.relay(pace=IN_HASTE)) as relay:
         with claim("a Redis that refuses everything is waited for"):
-            await await_until(lambda: relay._failures > 2 * relay_module.ATTEMPTS)
+            await await_until(lambda: relay._failures > 2 * IN_HASTE.attempts)
     assert await given_up(sqlite_bench) == []
 
 
@@ -228,7 +230,7 @@ async def test_key_that_somebody_else_wrote_is_forgotten_and_no_event_blamed(
     await bench.relay_once()
     await bench.redis.set(getattr(bench.names, key)(ALICE), "somebody else's")
     await bench.record(ALICE, BOB, ALICE)
-    async with running(bench.relay()):
+    async with running(bench.relay(pace=IN_HASTE)):
         await await_until(lambda: nothing_waits(bench))
     assert await bench.logged(ALICE) == [2, 3]
     assert await bench.logged(BOB) == [1, 2]

@@ -12,12 +12,11 @@ from structlog.testing import capture_logs
 
 from sender import generation as generation_module
 from sender import history
-from sender.database.open import DatabaseUnavailable
+from sender.database.errors import DatabaseUnavailable
 from sender.database.sqlite import SqliteDatabase
 from sender.database.tables import channels, events
 from sender.generation import begin_epoch
-from sender.publishing import due
-from sender.publishing import relay as relay_module
+from sender.publishing.pace import Pace
 from sender.publishing.relay import Relay
 from sender.retention import Retention
 from shared.channels import Channel
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from sender.database.open import Database
+    from sender.database.protocol import Database
     from shared.commands.embedded import EmbeddedServer
 
 pytestmark = pytest.mark.anyio
@@ -55,8 +54,8 @@ async def test_recorded_events_are_published_in_order_and_leave_the_outbox(bench
     assert await bench.waiting() == 0
 
 
-async def test_commit_wakes_the_relay(sqlite_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay_module, "POLL_SECONDS", 60)
+async def test_commit_wakes_the_relay(sqlite_bench: Bench) -> None:
+    sqlite_bench.pace = Pace(poll_seconds=60)
     async with running(sqlite_bench.relay()) as relay:
         await await_until(lambda: relay._woken._waiters)
         await sqlite_bench.record(ALICE)
@@ -64,10 +63,8 @@ async def test_commit_wakes_the_relay(sqlite_bench: Bench, monkeypatch: pytest.M
         await await_until(lambda: sqlite_bench.logged(ALICE))
 
 
-async def test_what_nobody_woke_it_for_is_found_by_polling(
-    sqlite_bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(relay_module, "POLL_SECONDS", 0.05)
+async def test_what_nobody_woke_it_for_is_found_by_polling(sqlite_bench: Bench) -> None:
+    sqlite_bench.pace = Pace(poll_seconds=0.05)
     async with running(sqlite_bench.relay()) as relay:
         await await_until(lambda: relay._woken._waiters)
         await sqlite_bench.record(ALICE)  # as by another sender, which died
@@ -75,10 +72,8 @@ async def test_what_nobody_woke_it_for_is_found_by_polling(
             await await_until(lambda: sqlite_bench.logged(ALICE))
 
 
-async def test_more_than_a_batch_is_published_without_waiting(
-    sqlite_bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(relay_module, "BATCH", 4)
+async def test_more_than_a_batch_is_published_without_waiting(sqlite_bench: Bench) -> None:
+    sqlite_bench.pace = Pace(batch=4)
     await sqlite_bench.record(*[ALICE, BOB] * 10)
     await sqlite_bench.relay_once()
     assert await sqlite_bench.logged(ALICE) == list(range(1, 11))
@@ -92,6 +87,7 @@ class Away:
         self._database = database
         self.back = False
         self.write, self.write_together = database.write, database.write_together
+        self.check = database.check
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         if not self.back:
@@ -99,10 +95,8 @@ class Away:
         return await self._database.read(work)
 
 
-async def test_a_commit_ends_the_wait_for_a_database_that_was_away(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(relay_module, "_backoff", lambda attempts: 3600.0)
+async def test_a_commit_ends_the_wait_for_a_database_that_was_away(bench: Bench) -> None:
+    bench.pace = Pace(first_backoff_seconds=3600, max_backoff_seconds=3600)
     database = Away(bench.database)
     async with running(bench.relay(database)) as relay:
         await await_until(lambda: relay._woken._waiters)
@@ -126,9 +120,9 @@ async def test_published_and_not_marked_is_published_again_as_a_duplicate(bench:
 
 
 async def test_published_events_are_marked_together_and_not_published_again_before(
-    sqlite_bench: Bench, monkeypatch: pytest.MonkeyPatch
+    sqlite_bench: Bench,
 ) -> None:
-    monkeypatch.setattr(relay_module, "MARK_SECONDS", 0.3)
+    sqlite_bench.pace = Pace(mark_seconds=0.3)
 
     class Counted:
         def __init__(self, database: Database) -> None:
@@ -173,10 +167,8 @@ async def test_lost_tail_is_refilled_too(bench: Bench) -> None:
     assert await bench.logged(ALICE) == [4, 5, 6]
 
 
-async def test_large_hole_is_refilled_with_the_newest(
-    sqlite_bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sender.publishing.publisher.REFILL_LENGTH", 10)
+async def test_large_hole_is_refilled_with_the_newest(sqlite_bench: Bench) -> None:
+    sqlite_bench.pace = Pace(refill_length=10)
     await sqlite_bench.record(*[ALICE] * 30)
     await sqlite_bench.relay_once()
     await sqlite_bench.forget(ALICE)
@@ -275,16 +267,14 @@ async def test_relay_that_has_much_to_publish_is_alive_with_each_answer(sqlite_b
     await sqlite_bench.record(ALICE)
     relay = sqlite_bench.relay()
     waiting = await relay._read_outbox()
-    relay._last_turn -= 2 * relay_module.DEAD_SECONDS
+    relay._last_turn -= 2 * Pace().dead_seconds
     assert not relay.alive
-    await relay._publish_waiting(waiting)
+    await relay._search.publish(waiting)
     assert relay.alive
 
 
-async def test_14_racing_relays_publish_each_event_once(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(relay_module, "BATCH", 3)
+async def test_14_racing_relays_publish_each_event_once(bench: Bench) -> None:
+    bench.pace = Pace(batch=3)
     subscriber = bench.redis.pubsub()
     await subscriber.subscribe(bench.names.live(ALICE))
     await bench.record(*[ALICE] * 20)
@@ -487,7 +477,7 @@ async def test_while_redis_is_down_events_wait_and_are_published_when_it_is_back
 ) -> None:
     async with (
         connect(redis_server.url, retries=0) as redis,
-        open_bench(f"sqlite+aiosqlite:///{tmp_path / 'orderbell.db'}", redis, key_prefix) as bench,
+        open_bench(f"sqlite:///{tmp_path / 'orderbell.db'}", redis, key_prefix) as bench,
     ):
         async with running(bench.relay()) as relay:
             await bench.record(ALICE)
@@ -510,7 +500,7 @@ async def test_frozen_redis_is_noticed_and_costs_no_connections(
     monkeypatch.setattr("shared.redis.wire.REPLY_SECONDS", 0.1)
     async with (
         connect(redis_server.url, retries=0, max_connections=2) as redis,
-        open_bench(f"sqlite+aiosqlite:///{tmp_path / 'orderbell.db'}", redis, key_prefix) as bench,
+        open_bench(f"sqlite:///{tmp_path / 'orderbell.db'}", redis, key_prefix) as bench,
     ):
         async with running(bench.relay()) as relay:
             await bench.record(ALICE)
@@ -531,7 +521,7 @@ async def test_redis_that_refuses_writes_publishes_nothing_and_loses_nothing(
     """Out of memory, SCRIPT FLUSH, and back."""
     async with (
         connect(redis_server.url, retries=0) as redis,
-        open_bench(f"sqlite+aiosqlite:///{tmp_path / 'orderbell.db'}", redis, key_prefix) as bench,
+        open_bench(f"sqlite:///{tmp_path / 'orderbell.db'}", redis, key_prefix) as bench,
     ):
         await bench.record(ALICE)
         await bench.relay_once()
@@ -571,10 +561,10 @@ async def test_published_in_an_epoch_that_is_over_is_not_marked_in_the_new_one(b
 
 
 async def test_relay_knows_the_newest_it_has_published_and_notes_it_again_where_redis_lost_it(
-    sqlite_bench: Bench, monkeypatch: pytest.MonkeyPatch
+    sqlite_bench: Bench,
 ) -> None:
     """Gateways go by it; between two events there may be hours."""
-    monkeypatch.setattr(relay_module, "POLL_SECONDS", 0.05)
+    sqlite_bench.pace = Pace(poll_seconds=0.05)
     await sqlite_bench.record(ALICE, BOB)
     newest = await sqlite_bench.database.read(generation_module.newest)
     key = sqlite_bench.names.generation()
@@ -590,14 +580,13 @@ async def is_noted(bench: Bench, position: int) -> bool:
 
 
 async def test_event_that_waits_for_redis_longer_than_a_second_should_be_there(
-    tmp_path: Path, redis_server: EmbeddedServer, key_prefix: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, redis_server: EmbeddedServer, key_prefix: str
 ) -> None:
-    monkeypatch.setattr(due, "LATE_SECONDS", 0.2)
     async with (
         connect(redis_server.url, retries=0) as redis,
-        open_bench(f"sqlite+aiosqlite:///{tmp_path / 'orderbell.db'}", redis, key_prefix) as bench,
+        open_bench(f"sqlite:///{tmp_path / 'orderbell.db'}", redis, key_prefix) as bench,
     ):
-        async with running(bench.relay()) as relay:
+        async with running(bench.relay(pace=Pace(late_seconds=0.2))) as relay:
             await bench.record(ALICE)
             await await_until(lambda: relay.newest.position == 1)
             redis_server.kill()
@@ -612,11 +601,9 @@ async def test_event_that_waits_for_redis_longer_than_a_second_should_be_there(
 
 
 async def test_backlog_that_takes_longer_than_a_second_should_be_there_to_its_end(
-    sqlite_bench: Bench, monkeypatch: pytest.MonkeyPatch
+    sqlite_bench: Bench,
 ) -> None:
     """As after an outage: Redis takes events all the time, and the newest come last."""
-    monkeypatch.setattr(due, "LATE_SECONDS", 0.0)
-    monkeypatch.setattr(relay_module, "BATCH", 3)
     told: list[int] = []
 
     class Watched(LogWriter):
@@ -626,7 +613,8 @@ async def test_backlog_that_takes_longer_than_a_second_should_be_there_to_its_en
 
     await sqlite_bench.record(*[ALICE] * 10)
     log = Watched(sqlite_bench.pipelines, sqlite_bench.names)
-    relay = Relay(sqlite_bench.database, log, sqlite_bench.metrics, sqlite_bench.clock)
+    pace = Pace(late_seconds=0.0, batch=3)
+    relay = Relay(sqlite_bench.database, log, sqlite_bench.metrics, sqlite_bench.clock, pace)
     relay.stop()
     await relay.run()
     assert told == [10] * 4

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sender import retention
-from sender.retention import Retention
+from sender.retention import Pace, Retention
 from tests.senders import run_sender
 from tests.waiting import await_until
 
@@ -16,6 +15,8 @@ if TYPE_CHECKING:
     from tests.senders import RunningSender
 
 pytestmark = pytest.mark.anyio
+
+USUAL = Pace()
 
 
 @pytest.fixture
@@ -40,8 +41,8 @@ async def outbox_is_empty(sender: RunningSender) -> bool:
     return "orderbell_outbox_events 0.0" in (await sender.client.get("/metrics")).text
 
 
-def retention_of(sender: RunningSender) -> Retention:
-    return Retention(sender.database, sender.metrics, sender.clock, history_days=7)
+def retention_of(sender: RunningSender, pace: Pace = USUAL) -> Retention:
+    return Retention(sender.database, sender.metrics, sender.clock, history_days=7, pace=pace)
 
 
 async def test_events_whose_time_is_over_are_gone_and_cursors_before_them_are_told_so(
@@ -94,19 +95,15 @@ async def test_what_is_not_published_is_never_pruned(
         assert [event["seq"] for event in answer["events"]] == [1]
 
 
-async def test_large_backlogs_are_pruned_in_small_transactions(
-    sender: RunningSender, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(retention, "BATCH", 2)
+async def test_large_backlogs_are_pruned_in_small_transactions(sender: RunningSender) -> None:
     await complete_new(sender, *(str(number) for number in range(7)))
     sender.clock.advance(days=8)
-    await retention_of(sender).sweep()
+    await retention_of(sender, Pace(batch=2)).sweep()
     assert (await sender.client.get("/channels/customer:alice/events")).json()["events"] == []
 
 
-async def test_sweeps_are_repeated(sender: RunningSender, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "EVERY_SECONDS", 0.01)
-    running = asyncio.create_task(retention_of(sender).run())
+async def test_sweeps_are_repeated(sender: RunningSender) -> None:
+    running = asyncio.create_task(retention_of(sender, Pace(every_seconds=0.01)).run())
     await complete_new(sender, "1")
     sender.clock.advance(days=8)
     await await_until(lambda: sender.metrics.registry.get_sample_value("orderbell_events_pruned_total"))

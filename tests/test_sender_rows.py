@@ -51,6 +51,6 @@ async def test_many_rows_are_few_steps_on_sqlite(tmp_path: Any) -> None:
         finally:
             event.remove(Engine, "before_cursor_execute", note)
 
-    async with open_database(f"sqlite+aiosqlite:///{tmp_path / 'orderbell.db'}") as database:
+    async with open_database(f"sqlite:///{tmp_path / 'orderbell.db'}") as database:
         await database.write(work)
     assert len(steps) == 2

@@ -11,8 +11,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from sender import outbox
 from sender.generation import begin_epoch
-from sender.publishing import sweep as sweep_module
-from sender.publishing.sweep import Sweep
+from sender.publishing.sweep import Pace, Sweep
 from shared.channels import Channel
 from shared.cursors import Place
 from shared.redis.channel_log import LogReader
@@ -30,17 +29,22 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
+USUAL = Pace()
+
 ALICE, BOB = Channel("customer:alice"), Channel("customer:bob")
 
 
 class Bench:
-    def __init__(self, sender: RunningSender, pipelines: Pipelines) -> None:
+    def __init__(self, sender: RunningSender, pipelines: Pipelines, pace: Pace = USUAL) -> None:
         self.sender = sender
         self.pipelines = pipelines
         self.log = LogReader(pipelines, sender.names)
         self.woken = 0
         self.orders = 0
-        self.sweep = Sweep(sender.database, self.log, sender.metrics, self._wake)
+        self.sweep = self.sweeping(pace)
+
+    def sweeping(self, pace: Pace) -> Sweep:
+        return Sweep(self.sender.database, self.log, self.sender.metrics, self._wake, pace)
 
     def _wake(self) -> None:
         self.woken += 1
@@ -125,10 +129,8 @@ async def test_channel_without_a_head_is_left_to_the_history(bench: Bench) -> No
     assert await bench.sweep.sweep() == 0
 
 
-async def test_long_tail_is_followed_back_to_its_beginning(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sweep_module, "WINDOW", 4)
+async def test_long_tail_is_followed_back_to_its_beginning(bench: Bench) -> None:
+    bench.sweep = bench.sweeping(Pace(window=4))
     await bench.complete(*["alice", "bob"] * 8)
     await bench.lose_tail(ALICE, Place(1, 2))
     await bench.lose_tail(BOB, Place(1, 1))
@@ -137,10 +139,8 @@ async def test_long_tail_is_followed_back_to_its_beginning(
     assert await bench.seqs(ALICE) == await bench.seqs(BOB) == list(range(1, 9))
 
 
-async def test_lost_tail_is_found_however_many_events_came_since(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sweep_module, "WINDOW", 4)
+async def test_lost_tail_is_found_however_many_events_came_since(bench: Bench) -> None:
+    bench.sweep = bench.sweeping(Pace(window=4))
     await bench.complete("bob", "bob")
     assert await bench.sweep.sweep() == 0
     await bench.lose_tail(BOB, Place(1, 1))
@@ -152,16 +152,15 @@ async def test_lost_tail_is_found_however_many_events_came_since(
 
 @pytest.fixture
 async def still(
-    tmp_path: Path, redis_url: str, key_prefix: str, monkeypatch: pytest.MonkeyPatch, anyio_backend: object
+    tmp_path: Path, redis_url: str, key_prefix: str, anyio_backend: object
 ) -> AsyncIterator[Bench]:
     """Its relay publishes when it is told to; bob's second event was published and lost, alice's 12 wait."""
-    monkeypatch.setattr(sweep_module, "WINDOW", 4)
-    url = f"sqlite+aiosqlite:///{tmp_path / 'orderbell.db'}"
+    url = f"sqlite:///{tmp_path / 'orderbell.db'}"
     async with (
         run_sender(url, redis_url, key_prefix, relaying=False) as sender,
         Pipelines(sender.redis) as pipelines,
     ):
-        bench = Bench(sender, pipelines)
+        bench = Bench(sender, pipelines, Pace(window=4))
         await bench.order("bob", "bob")
         await bench.relay_all()
         await bench.order(*["alice"] * 12)
@@ -209,9 +208,8 @@ class Counting(Sweep):
 
 
 async def test_sweep_outlives_a_redis_that_is_away(
-    database_url: str, redis_server: EmbeddedServer, key_prefix: str, monkeypatch: pytest.MonkeyPatch
+    database_url: str, redis_server: EmbeddedServer, key_prefix: str
 ) -> None:
-    monkeypatch.setattr(sweep_module, "EVERY_SECONDS", 0.05)
     async with (
         run_sender(database_url, redis_server.url, key_prefix) as sender,
         connect(redis_server.url, retries=0) as redis,
@@ -219,7 +217,7 @@ async def test_sweep_outlives_a_redis_that_is_away(
     ):
         bench = Bench(sender, pipelines)
         await bench.complete(*["alice"] * 3)
-        sweep = Counting(sender.database, bench.log, sender.metrics, bench._wake)
+        sweep = Counting(sender.database, bench.log, sender.metrics, bench._wake, Pace(every_seconds=0.05))
         sweeping = asyncio.create_task(sweep.run())
         redis_server.kill()
         begun = sweep.begun

@@ -53,7 +53,7 @@ def test_defaults_are_those_of_the_contract(set: Set) -> None:
     sender, receiver = load(SenderSettings), load(ReceiverSettings)
     assert sender.redis_url == receiver.redis_url == "redis://localhost:6379/0"
     assert sender.key_prefix == receiver.key_prefix == "ob"
-    assert sender.database_url == "sqlite+aiosqlite:///orderbell.db"
+    assert sender.database_url == "sqlite:///orderbell.db"
     assert str(receiver.sender_url).rstrip("/") == "http://127.0.0.1:8090"
     assert receiver.jwt_audience == "orderbell"
     assert sender.history_days == 7
@@ -167,8 +167,9 @@ def test_redis_url_that_is_none(set: Set, faults: Faults, url: str) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "sqlite:///x.db",
+        "sqlite:///",
         "sqlite+aiosqlite:///",
+        "sqlite://x.db",
         "postgresql://h/d",
         "postgresql+asyncpg:///d",
         "mysql://h/d",

@@ -317,7 +317,7 @@ def test_several_wrong_settings_are_told_at_once(tmp_path: Path) -> None:
 
 def test_database_that_cannot_be_opened(tmp_path: Path) -> None:
     """Only the sender finds out; its line and its exit code are ours."""
-    done = Up(tmp_path, database_url=f"sqlite+aiosqlite:///{tmp_path}/nowhere/orderbell.db").run()
+    done = Up(tmp_path, database_url=f"sqlite:///{tmp_path}/nowhere/orderbell.db").run()
     assert done.returncode == 2
     assert "ORDERBELL_DATABASE_URL" in done.stderr
 

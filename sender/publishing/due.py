@@ -7,13 +7,13 @@ from collections import deque
 
 from shared.redis.channel_log import Generation
 
-LATE_SECONDS = 1.0  # after it was recorded, an event should be in Redis
-
 
 class Due:
     """Told by the relay what it publishes and what waits; asked by `POST /history`."""
 
-    def __init__(self) -> None:
+    def __init__(self, late_seconds: float) -> None:
+        """An event should be in Redis so long after it was recorded."""
+        self._late_seconds = late_seconds
         self.published = Generation(0, 0)  # the newest that we published and noted in Redis
         # While events wait: the newest recorded, as it was at some moments of the last seconds.
         self._recorded: deque[tuple[float, Generation]] = deque()
@@ -23,19 +23,19 @@ class Due:
     def newest(self) -> Generation:
         """The newest event that is in Redis, or should be, as far as this sender knows."""
         now = self._loop.time()
-        late = [recorded for at, recorded in self._recorded if now - at > LATE_SECONDS]
+        late = [recorded for at, recorded in self._recorded if now - at > self._late_seconds]
         return max([self.published, *late[-1:]])
 
     @property
     def is_to_be_told(self) -> bool:
         """Whether it is time again for `events_wait`."""
-        return not self._recorded or self._loop.time() - self._recorded[-1][0] > LATE_SECONDS / 4
+        return not self._recorded or self._loop.time() - self._recorded[-1][0] > self._late_seconds / 4
 
     def events_wait(self, newest: Generation) -> None:
         """That is now the newest event recorded, and not all up to it are published."""
         now = self._loop.time()
         self._recorded.append((now, newest))
-        while len(self._recorded) > 1 and now - self._recorded[1][0] > LATE_SECONDS:
+        while len(self._recorded) > 1 and now - self._recorded[1][0] > self._late_seconds:
             self._recorded.popleft()
 
     def nothing_waits(self) -> None:

@@ -20,17 +20,13 @@ from shared.redis.channel_log import Answer, Published
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from sender.database.open import Database
+    from sender.database.protocol import Database
     from sender.metrics import Metrics
     from sender.outbox import Waiting
+    from sender.publishing.pace import Pace
     from shared.channels import Channel
     from shared.cursors import Place
     from shared.redis.channel_log import Entry, LogWriter
-
-# Events of a channel that go back into a Redis that has lost them: enough for who comes back after a moment.
-# Older ones are read from the database, as those of a quiet channel are; with each channel's whole log
-# published again, nobody's new event would come for minutes.
-REFILL_LENGTH = 100
 
 _THERE = (Answer.OK, Answer.DUP)  # Redis has what was sent
 
@@ -50,11 +46,12 @@ class Publisher:
     """`answered` is called whenever Redis has."""
 
     def __init__(
-        self, database: Database, log: LogWriter, metrics: Metrics, answered: Callable[[], None]
+        self, database: Database, log: LogWriter, metrics: Metrics, pace: Pace, answered: Callable[[], None]
     ) -> None:
         self._database = database
         self._log = log
         self._metrics = metrics
+        self._pace = pace
         self._answered = answered
 
     async def publish(
@@ -109,7 +106,7 @@ class Publisher:
         Many channels together: an emptied Redis lacks all of them at once.
         """
         answers = {name: Published(Answer.GAP, place) for name, place in known.items()}
-        holes = {name: _hole(known[name], last[name]) for name in known}
+        holes = {name: _hole(known[name], last[name], self._pace.refill_length) for name in known}
         while holes:
             found = await self._database.read(partial(history.read_some, wanted=holes))
             # Those of which nothing is found are read again as waiting: retention or a new epoch closed them.
@@ -126,6 +123,6 @@ class Publisher:
         return answers
 
 
-def _hole(known: Place, last: Place) -> range:
-    """What to publish again: seqs after the first up to the second, as many as are worth it."""
-    return range(max(known.seq, last.seq - REFILL_LENGTH), last.seq)
+def _hole(known: Place, last: Place, length: int) -> range:
+    """What to publish again: seqs after the first up to the second, the last of them where it is long."""
+    return range(max(known.seq, last.seq - length), last.seq)

@@ -11,64 +11,57 @@ instead of silence.
 
 While Redis is away the outbox grows and requests go on as before.
 
-An event that can't be published must block nothing (sender/tombstones.py). One whose text shows it is given
-up at once. One that only Redis refuses is looked for, by halves, among what was sent with it; its channel
-then publishes one by one, while the others go on, and after some attempts it is given up, too. Before a
-refusal is blamed on an event, Redis has to take another: one that takes nothing must make no dead letter.
+Events that can't be published are `sender.publishing.poison`'s affair.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-import random
-from dataclasses import dataclass
 from functools import partial
-from itertools import groupby, takewhile
 from typing import TYPE_CHECKING
 
 import structlog
 from redis.exceptions import RedisError
 
-from sender import dead_letters, outbox
-from sender.database.open import DatabaseError
+from sender import outbox
+from sender.database.errors import DatabaseError
 from sender.generation import begin_epoch, current_epoch, has, newest
 from sender.publishing.due import Due
-from sender.publishing.publisher import Outcome, Publisher
-from shared.redis.channel_log import Generation, blames_what_was_sent
-from shared.redis.wire import Refused
+from sender.publishing.pace import USUAL
+from sender.publishing.poison import PoisonSearch
+from sender.publishing.publisher import Publisher
+from shared.redis.channel_log import Generation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
-    from sender.database.open import Database
+    from sender.database.protocol import Database
     from sender.metrics import Metrics
     from sender.outbox import Waiting
-    from shared.channels import Channel
+    from sender.publishing.pace import Pace
     from shared.redis.channel_log import LogWriter
 
 logger = structlog.get_logger(__name__)
-
-BATCH = 500  # events in one round trip
-MARK_SECONDS = (
-    0.05  # what was published is marked together: a disk sync for each event would cost the callers
-)
-POLL_SECONDS = 1.0  # finds what another sender recorded and did not live to publish
-MAX_BACKOFF_SECONDS = 2.0
-ATTEMPTS = 5  # for an event that Redis refuses; three seconds or so
-DEAD_SECONDS = 30.0  # without a turn of the loop; Redis' and the database's deadlines are far below
 
 
 class Relay:
     """Run by its owner as a task; `wake` it after each commit that recorded events."""
 
     def __init__(
-        self, database: Database, log: LogWriter, metrics: Metrics, clock: Callable[[], datetime]
+        self,
+        database: Database,
+        log: LogWriter,
+        metrics: Metrics,
+        clock: Callable[[], datetime],
+        pace: Pace = USUAL,
     ) -> None:
         self._database = database
         self._log = log
-        self._publisher = Publisher(database, log, metrics, self._note_answer)
+        self._pace = pace
+        self._publisher = Publisher(database, log, metrics, pace, self._note_answer)
+        self._search = PoisonSearch(database, log, self._publisher, metrics, clock, pace, self.wake)
         self._metrics = metrics
         self._clock = clock
         self._woken = asyncio.Event()
@@ -79,8 +72,7 @@ class Relay:
         self._policy: str | None = None  # what Redis does when its memory is full, as it has last said
         # Published and not yet marked, by position. Losing it costs a few duplicates, which Redis refuses.
         self._unmarked: dict[int, Generation] = {}
-        self._suspects: dict[Channel, _Suspect] = {}
-        self._due = Due()
+        self._due = Due(pace.late_seconds)
         self._mark_at = math.inf
         self._loop = asyncio.get_running_loop()
         self._last_turn = self._loop.time()
@@ -88,7 +80,7 @@ class Relay:
 
     @property
     def alive(self) -> bool:
-        return self._loop.time() - self._last_turn < DEAD_SECONDS
+        return self._loop.time() - self._last_turn < self._pace.dead_seconds
 
     @property
     def newest(self) -> Generation:
@@ -135,7 +127,7 @@ class Relay:
     async def _wait(self) -> None:
         """Until woken; after a failure, for a while that grows with each one."""
         if self._failures and not self._database_failed and not self._stopping:
-            await asyncio.sleep(_backoff(self._failures))
+            await asyncio.sleep(self._pace.backoff(self._failures))
             return
         try:
             async with asyncio.timeout(self._longest_wait()):
@@ -146,16 +138,15 @@ class Relay:
 
     def _longest_wait(self) -> float:
         if self._failures:
-            return _backoff(self._failures)
-        longest = MARK_SECONDS if self._unmarked else POLL_SECONDS
-        now = self._loop.time()
-        waits = [suspect.due - now for suspect in self._suspects.values()]
-        return min([longest, *(wait for wait in waits if wait > 0)])
+            return self._pace.backoff(self._failures)
+        return self._search.seconds_to_next(
+            self._pace.mark_seconds if self._unmarked else self._pace.poll_seconds
+        )
 
     async def _relay_batch(self) -> bool:
         waiting = await self._read_outbox()
         faulty = [event.position for event in waiting if event.fault]
-        buried = bool(faulty) and await self._give_up(faulty)
+        buried = bool(faulty) and await self._search.give_up(faulty)
         if not self._compared:
             await self._compare()
             waiting = await self._read_outbox()
@@ -163,109 +154,33 @@ class Relay:
             await self._mark_in_time()
             await self._note_newest()
             return False
-        published, newer = await self._publish_waiting(waiting)
+        published, newer = await self._search.publish(waiting)
         self._note_published(published)
         if newer is not None:
             await self._renew_epoch(newer)  # and read again at the next poll
             return False
         await self._mark_in_time()
-        return buried or (len(waiting) >= BATCH and bool(published))
+        return buried or (len(waiting) >= self._pace.batch and bool(published))
 
     async def _read_outbox(self) -> list[Waiting]:
         """What is to be published now."""
-        limit = BATCH + len(self._unmarked)
-        later = [name for name, suspect in self._suspects.items() if suspect.due > self._loop.time()]
-        work = partial(outbox.unpublished, limit=limit, but=later, known=self._unmarked)
+        limit = self._pace.batch + len(self._unmarked)
+        work = partial(outbox.unpublished, limit=limit, but=self._search.later, known=self._unmarked)
         waiting = await self._database.read(work)
         if not waiting:
             self._due.nothing_waits()
         elif self._due.is_to_be_told:
-            more = len(waiting) >= BATCH
+            more = len(waiting) >= self._pace.batch
             self._due.events_wait(await self._database.read(newest) if more else _generation(waiting[-1]))
         return waiting
 
-    async def _publish_waiting(self, waiting: Sequence[Waiting]) -> Outcome:
-        channels = _by_channel(waiting)
-        suspects = {name: channels.pop(name) for name in list(channels) if name in self._suspects}
-        outcome = await self._publish_some(channels)
-        for name, events in suspects.items():
-            outcome += await self._publish_one_by_one(name, events)
-        return outcome
-
-    async def _publish_some(self, channels: Mapping[Channel, Sequence[Waiting]]) -> Outcome:
-        """Publish all that Redis takes."""
-        if not channels:
-            return Outcome([], None)
-        try:
-            return await self._publisher.publish(channels)
-        except Refused as refusal:
-            await self._excuse(refusal)
-        names = list(channels)
-        if len(names) == 1:
-            return await self._publish_one_by_one(names[0], channels[names[0]])
-        half = len(names) // 2
-        first = await self._publish_some({name: channels[name] for name in names[:half]})
-        return first + await self._publish_some({name: channels[name] for name in names[half:]})
-
-    async def _publish_one_by_one(self, channel: Channel, events: Sequence[Waiting]) -> Outcome:
-        """Publish a channel's events, up to the first that Redis refuses."""
-        outcome = Outcome([], None)
-        for event in events:
-            try:
-                # Without a refill: among what is published again, something else might be refused.
-                outcome += await self._publisher.publish({channel: [event]}, restart=True)
-            except Refused as refusal:
-                await self._excuse(refusal)
-                await self._suspect(event, str(refusal))
-                return outcome
-        self._suspects.pop(channel, None)
-        return outcome
-
-    async def _excuse(self, refusal: Refused) -> None:
-        """Raise it unless it was about what was sent, and Redis takes other events."""
-        if not blames_what_was_sent(refusal):
-            raise refusal
-        await self._log.rehearse()
-
-    async def _suspect(self, event: Waiting, refusal: str) -> None:
-        """Try again later, or give up."""
-        known = self._suspects.get(event.channel)
-        attempts = known.attempts + 1 if known and known.position == event.position else 1
-        if attempts == ATTEMPTS - 1:  # perhaps it is the channel's keys that are spoilt, and not the event
-            await self._log.forget(event.channel)
-        self._suspects[event.channel] = _Suspect(
-            event.position, attempts, due=self._loop.time() + _backoff(attempts)
-        )
-        logger.debug("redis refuses an event", position=event.position, attempts=attempts, reason=refusal)
-        if attempts >= ATTEMPTS and await self._give_up([event.position], refusal):
-            del self._suspects[event.channel]
-            self.wake()
-
-    async def _give_up(self, positions: Sequence[int], refusal: str = "") -> bool:
-        """Put tombstones in their place, which the next turn finds; False where that has to wait."""
-        work = partial(dead_letters.give_up, positions=positions, now=self._clock(), refusal=refusal)
-        try:
-            given_up = await self._database.write(work)
-        except DatabaseError as error:  # their channels wait, but not the others
-            logger.debug("no dead letters now", reason=str(error))
-            return False
-        for dead in given_up:
-            self._metrics.dead_letters.labels(dead.fault.value).inc()
-            logger.error(
-                "an event can't be published; a tombstone takes its place",
-                cursor=str(dead.cursor),
-                reason=dead.fault.value,
-                detail=refusal,
-            )
-        return True
-
     def _note_published(self, published: Sequence[Waiting]) -> None:
         if published and not self._unmarked:
-            self._mark_at = self._loop.time() + MARK_SECONDS
+            self._mark_at = self._loop.time() + self._pace.mark_seconds
         self._unmarked |= {event.position: _generation(event) for event in published}
 
     async def _mark_in_time(self) -> None:
-        if self._stopping or len(self._unmarked) >= BATCH or self._loop.time() >= self._mark_at:
+        if self._stopping or len(self._unmarked) >= self._pace.batch or self._loop.time() >= self._mark_at:
             await self._mark()
 
     async def _mark(self) -> None:
@@ -325,30 +240,5 @@ class Relay:
         logger.error("the database went back: redis knows newer events; a new epoch begins", epoch=new)
 
 
-@dataclass(frozen=True, slots=True)
-class _Suspect:
-    """The event that Redis refused in a channel, how often, and when it is tried again; loop time."""
-
-    position: int
-    attempts: int
-    due: float
-
-
 def _generation(event: Waiting) -> Generation:
     return Generation(event.entry.place.epoch, event.position, event.identity)
-
-
-def _backoff(attempts: int) -> float:
-    """Seconds to wait after so many failures in a row."""
-    longest = min(MAX_BACKOFF_SECONDS, 0.1 * 2 ** min(attempts, 10))
-    return random.uniform(longest / 2, longest)
-
-
-def _by_channel(waiting: Sequence[Waiting]) -> dict[Channel, list[Waiting]]:
-    """Each channel's events in order of seq, up to the first that has a fault."""
-    in_order = sorted(waiting, key=lambda event: (event.channel, event.entry.place))
-    channels = groupby(in_order, key=lambda event: event.channel)
-    sound = {
-        channel: list(takewhile(lambda event: event.fault is None, events)) for channel, events in channels
-    }
-    return {channel: events for channel, events in sound.items() if events}

@@ -17,6 +17,7 @@ A channel of which Redis knows no head at all needs nothing: whoever wants to kn
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -24,29 +25,38 @@ import structlog
 from redis.exceptions import RedisError
 
 from sender import outbox
-from sender.database.open import DatabaseError
+from sender.database.errors import DatabaseError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sender.database.open import Database
+    from sender.database.protocol import Database
     from sender.metrics import Metrics
     from sender.outbox import Tail
     from shared.redis.channel_log import LogReader
 
 logger = structlog.get_logger("sender")
 
-EVERY_SECONDS = 2.0
-WINDOW = 2_000  # events looked at together; where some are lost, as many before them come next, and so on
+
+@dataclass(frozen=True)
+class Pace:
+    every_seconds: float = 2.0
+    window: int = 2_000  # events looked at together; where some are lost, as many before them come next
 
 
 class Sweep:
     def __init__(
-        self, database: Database, log: LogReader, metrics: Metrics, wake_relay: Callable[[], None]
+        self,
+        database: Database,
+        log: LogReader,
+        metrics: Metrics,
+        wake_relay: Callable[[], None],
+        pace: Pace = Pace(),
     ) -> None:
         self._database = database
         self._log = log
         self._metrics = metrics
+        self._pace = pace
         self._wake_relay = wake_relay
         # All before this position was published when Redis was last found to have everything; at first, when
         # we began: what waits then has waited since before Redis went.
@@ -59,7 +69,7 @@ class Sweep:
                 await self.sweep()
             except (RedisError, OSError, DatabaseError) as error:  # the relay meets the same, and tells
                 logger.debug("no sweep now", reason=str(error))
-            await asyncio.sleep(EVERY_SECONDS)
+            await asyncio.sleep(self._pace.every_seconds)
 
     async def sweep(self) -> int:
         """How many events were lost."""
@@ -68,11 +78,13 @@ class Sweep:
             self._settled = settled
         lost, before = 0, None
         while True:
-            recent = await self._database.read(partial(outbox.recent, before=before, window=WINDOW))
+            recent = await self._database.read(
+                partial(outbox.recent, before=before, window=self._pace.window)
+            )
             behind = await self._behind(recent.tails)
             if behind:
                 lost += await self._return(behind)
-            elif recent.oldest <= self._settled - WINDOW // 2:
+            elif recent.oldest <= self._settled - self._pace.window // 2:
                 self._settled = settled
                 return lost
             before = recent.oldest

@@ -10,7 +10,6 @@ import pytest
 
 from receiver.feeds import repair
 from receiver.subscription import subscription
-from sender.publishing import sweep
 from shared.commands.embedded import EmbeddedServer
 from tests import postgres_servers
 from tests.chaos.proxy import Proxy
@@ -36,7 +35,6 @@ def _in_haste(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subscription, "SILENCE_SECONDS", 1.0)
     monkeypatch.setattr(repair, "CHECK_SECONDS", 0.5)
     monkeypatch.setattr(repair, "PULL_SECONDS", 0.2)
-    monkeypatch.setattr(sweep, "EVERY_SECONDS", 0.2)
 
 
 @pytest.fixture(scope="session")
@@ -110,7 +108,7 @@ async def run_world(
 async def world(
     redis_server: EmbeddedServer, proxy: Proxy, key_prefix: str, tmp_path: Path, anyio_backend: object
 ) -> AsyncIterator[World]:
-    database_url = f"sqlite+aiosqlite:///{tmp_path / 'orderbell.db'}"
+    database_url = f"sqlite:///{tmp_path / 'orderbell.db'}"
     async with run_world(redis_server, proxy, key_prefix, database_url) as world:
         yield world
 

@@ -10,7 +10,7 @@ import pytest
 
 from receiver import metrics
 from receiver.feeds.repair import Repair
-from sender.publishing.sweep import Sweep
+from sender.publishing.sweep import Pace, Sweep
 from shared.commands.embedded import EmbeddedServer, free_port
 from shared.cursors import Place
 from shared.redis.channel_log import LogReader
@@ -127,7 +127,7 @@ async def test_23_last_second_missing_after_a_restart_comes_from_the_database(
     durable: Durable, proxy: Proxy, key_prefix: str, tmp_path: Path, anyio_backend: object
 ) -> None:
     """kill -9 alone loses nothing of the file; what a power failure would take is cut off it."""
-    async with run_world(durable, proxy, key_prefix, f"sqlite+aiosqlite:///{tmp_path / 'o.db'}") as world:
+    async with run_world(durable, proxy, key_prefix, f"sqlite:///{tmp_path / 'o.db'}") as world:
         await world.complete(*["alice"] * 5)
         await await_until(lambda: head_is(world, Place(1, 5)))
         (log,) = (tmp_path / "appendonlydir").glob("*.incr.aof")
@@ -150,7 +150,8 @@ async def sweeping(world: World) -> AsyncIterator[None]:
     async with Pipelines(world.redis) as pipelines:
         sender = world.sender
         log = LogReader(pipelines, sender.names)
-        task = asyncio.create_task(Sweep(sender.database, log, sender.metrics, sender.relay.wake).run())
+        sweep = Sweep(sender.database, log, sender.metrics, sender.relay.wake, Pace(every_seconds=0.2))
+        task = asyncio.create_task(sweep.run())
         try:
             yield
         finally:

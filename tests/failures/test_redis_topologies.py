@@ -53,7 +53,7 @@ class Shop:
 
 @asynccontextmanager
 async def run_shop(url: str, key_prefix: str, directory: Path) -> AsyncIterator[Shop]:
-    database_url = f"sqlite+aiosqlite:///{directory / 'orderbell.db'}"
+    database_url = f"sqlite:///{directory / 'orderbell.db'}"
     async with (
         run_sender(database_url, url, key_prefix) as sender,
         run_gateway(sender.client, url, key_prefix) as gateway,

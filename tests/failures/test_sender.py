@@ -16,7 +16,8 @@ from sqlalchemy import text
 
 from sender import outbox
 from sender.database.open import open_database
-from sender.publishing import relay
+from sender.publishing.pace import Pace
+from sender.publishing.relay import Relay
 from sender.retention import Retention
 from shared.channels import customer_channel
 from shared.events import parse_event
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from sender.database.open import Database
+    from sender.database.protocol import Database
     from shared.channels import Channel
     from shared.commands.embedded import EmbeddedServer
     from shared.events import Draft
@@ -172,7 +173,7 @@ def backup(tmp_path: Path) -> Path:
 
 
 def url_of(path: Path) -> str:
-    return f"sqlite+aiosqlite:///{path}"
+    return f"sqlite:///{path}"
 
 
 def back_up(path: Path, backup: Path) -> None:
@@ -394,7 +395,7 @@ async def test_11_large_backlog_is_drained_in_batches_each_customers_events_in_o
         await sender.database.write(lambda connection: record(connection, *drafts))
         async with Pipelines(sender.redis) as pipelines:
             log = Counting(pipelines, sender.names)
-            draining = relay.Relay(sender.database, log, sender.metrics, sender.clock)
+            draining = Relay(sender.database, log, sender.metrics, sender.clock)
             draining.stop()
             task = asyncio.create_task(draining.run())
             await log.begun.wait()
@@ -404,7 +405,7 @@ async def test_11_large_backlog_is_drained_in_batches_each_customers_events_in_o
             assert asyncio.get_running_loop().time() - began < LIVE_SECONDS  # it is answered at once
             await task
         assert sum(log.sizes) == 20_001
-        assert max(log.sizes) <= relay.BATCH
+        assert max(log.sizes) <= Pace().batch
         assert ALICE in log.channels  # the last batch
         assert max(log.memory) - log.memory[0] < DRAIN_MIB
         for channel in customers:

@@ -212,7 +212,7 @@ async def test_without_stale_an_epoch_that_is_over_is_published(
     redis_server: EmbeddedServer, key_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     SAFEGUARDS["stale-answer"](monkeypatch.setattr)
-    url = f"sqlite+aiosqlite:///{tmp_path / 'orderbell.db'}"
+    url = f"sqlite:///{tmp_path / 'orderbell.db'}"
     async with run_sender(url, redis_server.url, key_prefix, relaying=False) as sender:
         test = relay.test_15_relay_that_wakes_in_a_new_epoch_is_stale_and_changes_nothing
         await fails(test(sender, redis_server), "an epoch that is over is refused")
@@ -228,7 +228,7 @@ async def test_without_epoch_resets_a_restored_database_leaves_customers_silent(
     anyio_backend: object,
 ) -> None:
     SAFEGUARDS["epoch-reset"](monkeypatch.setattr)
-    url = f"sqlite+aiosqlite:///{tmp_path / 'orderbell.db'}"
+    url = f"sqlite:///{tmp_path / 'orderbell.db'}"
     async with run_world(redis_server, proxy, key_prefix, url) as world:
         await world.complete("alice")
         gateway = await world.gateway()

@@ -77,11 +77,11 @@ async def test_rehearsal_keeps_events_from_being_blamed_for_what_redis_refuses_t
 
 
 async def test_polling_finds_what_its_sender_did_not_live_to_publish(
-    sqlite_bench: Bench, monkeypatch: pytest.MonkeyPatch, misses: Misses
+    sqlite_bench: Bench, misses: Misses
 ) -> None:
     test = relay.test_what_nobody_woke_it_for_is_found_by_polling
     await misses(
         "outbox-poll",
-        test(sqlite_bench, monkeypatch),
+        test(sqlite_bench),
         "what nobody woke it for is found",
     )

@@ -48,7 +48,7 @@ def refill(patch: Patch) -> None:
     """A log with a gap begins anew behind it."""
     from sender.publishing import publisher
 
-    def newest_alone(known: Any, last: Any) -> range:
+    def newest_alone(known: Any, last: Any, length: int) -> range:
         return range(last.seq - 1, last.seq)
 
     patch(publisher, "_hole", newest_alone)
@@ -75,12 +75,12 @@ def outbox_poll(patch: Patch) -> None:
 
 def poison_search(patch: Patch) -> None:
     """What Redis refuses is tried again with all the others, for ever."""
-    from sender.publishing.relay import Relay
+    from sender.publishing.poison import PoisonSearch
 
-    async def raise_it(self: Relay, refusal: Exception) -> None:
+    async def raise_it(self: PoisonSearch, refusal: Exception) -> None:
         raise refusal
 
-    patch(Relay, "_excuse", raise_it)
+    patch(PoisonSearch, "_excuse", raise_it)
 
 
 def rehearsal(patch: Patch) -> None:
