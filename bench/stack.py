@@ -87,7 +87,7 @@ class Stack:
     servers: list[Server] = field(default_factory=list)
 
     def start_sender(self) -> Server:
-        url = self.database_url or f"sqlite+aiosqlite:///{self.directory / 'orderbell.db'}"
+        url = self.database_url or f"sqlite:///{self.directory / 'orderbell.db'}"
         self.sender = self._start("sender", {"database_url": url})
         return self.sender
 

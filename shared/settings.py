@@ -100,20 +100,20 @@ class Settings(BaseSettings):
 
 
 class SenderSettings(Settings):
-    database_url: str = "sqlite+aiosqlite:///orderbell.db"
+    database_url: str = "sqlite:///orderbell.db"
     history_days: float = Field(7, gt=0, le=3650)
 
     @field_validator("database_url")
     @classmethod
     def _check_database_url(cls, url: str) -> str:
-        if url.startswith("sqlite+aiosqlite:///"):
-            if not url.removeprefix("sqlite+aiosqlite:///"):
-                raise ValueError("the file is missing: sqlite+aiosqlite:///orderbell.db")
+        if url.startswith(("sqlite:///", "sqlite+aiosqlite:///")):  # the second is an older spelling
+            if url.endswith(":///"):
+                raise ValueError("the file is missing: sqlite:///orderbell.db")
             return url
         if url.startswith("postgresql+asyncpg://") and urlsplit(url).hostname:
             return url
         raise ValueError(
-            "expected sqlite+aiosqlite:///<file> or postgresql+asyncpg://<user>:<password>@<host>/<database>"
+            "expected sqlite:///<file> or postgresql+asyncpg://<user>:<password>@<host>/<database>"
         )
 
 

@@ -118,7 +118,7 @@ def _fill_environment(
     """The children read their settings from it, as everywhere."""
     signs_in = not is_set(environment, PREFIX + "JWKS_URL")  # otherwise the customers' issuer does
     ours = {
-        "DATABASE_URL": f"sqlite+aiosqlite:///{local.path / 'orderbell.db'}",
+        "DATABASE_URL": f"sqlite:///{local.path / 'orderbell.db'}",
         "DEVELOPMENT": "1" if signs_in else "0",
         "LOG_FORMAT": "console",
         "DRAIN_SECONDS": "1",  # all ends within five
