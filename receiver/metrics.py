@@ -16,6 +16,9 @@ websocket_connections = connections.labels("websocket")  # bound once: a look-up
 websocket_opened = opened.labels("websocket")
 closed = Counter("orderbell_connections_closed", "Connections that ended", ["code"])
 refused = Counter("orderbell_handshakes_refused", "Handshakes refused before accepting", ["reason"])
+requests_refused = Counter(
+    "orderbell_requests_refused", "Requests that the edge refused, malformed, too large or too slow", ["kind"]
+)
 foreign = Counter("orderbell_messages_foreign", "Live messages that no sender of ours has published")
 repeats = Counter("orderbell_repeats_dropped", "Live messages of events that had been handed over before")
 resets = Counter("orderbell_resets", "Cursors that could not be honoured", ["reason"])

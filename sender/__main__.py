@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import click
-import structlog
-import uvicorn
 from uvicorn.loops.auto import auto_loop_factory
 
 from sender.database.errors import DatabaseError, DatabaseUnusable
@@ -18,30 +16,30 @@ from sender.database.open import open_database
 from sender.http.api import Api
 from sender.http.api_keys import ApiKeys
 from sender.http.app import create_app
+from sender.http.bodies import MAX_BATCH_BYTES
 from sender.http.pages import PageFiles
 from sender.metrics import Metrics
 from sender.publishing.relay import Relay
 from sender.publishing.sweep import Sweep
 from sender.retention import Retention
 from sender.seen import SeenTeller
+from shared.process.edge import Limits
 from shared.process.garbage import spare_what_lives
-from shared.process.listening import listen, url_of
+from shared.process.listening import listen
 from shared.process.logs import configure_logs
+from shared.process.server import Server, Service, raise_file_limit
 from shared.redis.channel_log import LogReader, LogWriter, Names
 from shared.redis.cluster import connect, pipelines_to
 from shared.settings import SenderSettings, load
 
 if TYPE_CHECKING:
     import socket
-    from types import FrameType
-
-    from starlette.applications import Starlette
-
-logger = structlog.get_logger("sender")
 
 PAGE = Path(__file__).parent / "http" / "page"
 REQUESTS_END_SECONDS = 2  # with the relay's second below, well within 5 from SIGTERM to the end
 RELAY_END_SECONDS = 1
+BODY_BYTES = 2 * MAX_BATCH_BYTES  # the API refuses what is above its own limits, and says which
+CONNECTIONS = 1_000  # callers that a sender wants files for
 
 
 @click.command()
@@ -77,45 +75,23 @@ async def serve(settings: SenderSettings, listener: socket.socket) -> None:
         app = create_app(
             Api(database, relay, teller, metrics, _now), pages, ApiKeys(settings.api_keys), metrics
         )
+        service = Service(
+            app,
+            settings.forwarded_allow_ips,
+            lambda kind: metrics.requests_refused.labels(kind).inc(),
+            limits=Limits(body_bytes=BODY_BYTES, connections=raise_file_limit(CONNECTIONS)),
+            grace_seconds=REQUESTS_END_SECONDS,
+        )
         spare_what_lives()
         # A task that dies takes the process with it, loudly: its supervisor starts a whole one.
         async with asyncio.TaskGroup() as tasks:
             relaying = tasks.create_task(relay.run())
             others = [tasks.create_task(part.run()) for part in (sweep, teller, retention)]
-            await _Server(settings, app).serve(sockets=[listener])
+            await Server(service).serve(sockets=[listener])
             relay.stop()
             await asyncio.wait({relaying}, timeout=RELAY_END_SECONDS)
             for task in (relaying, *others):
                 task.cancel()
-
-
-class _Server(uvicorn.Server):
-    """uvicorn, but a signal ends it with exit code 0."""
-
-    def __init__(self, settings: SenderSettings, app: Starlette) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                lifespan="off",
-                ws="none",
-                proxy_headers=True,
-                forwarded_allow_ips=list(settings.forwarded_allow_ips),
-                timeout_graceful_shutdown=REQUESTS_END_SECONDS,
-            )
-        )
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        for listener in sockets or []:
-            logger.info("listening", url=url_of(listener))
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        # uvicorn would note the signal here, and raise it again when it has ended.
-        self.force_exit = self.should_exit
-        self.should_exit = True
 
 
 def _end(reason: str) -> NoReturn:

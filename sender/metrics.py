@@ -75,6 +75,12 @@ class Metrics:
         self.pruned = Counter(
             "orderbell_events_pruned", "Events deleted because their time was over.", registry=self.registry
         )
+        self.requests_refused = Counter(
+            "orderbell_requests_refused",
+            "Requests that the edge refused: malformed, too large or too slow.",
+            ["kind"],
+            registry=self.registry,
+        )
         self.requests = Histogram(
             "orderbell_request_seconds",
             "Time from a request's head to its answer's end.",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import structlog
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 if TYPE_CHECKING:
@@ -70,10 +71,20 @@ async def answer_http_exception(request: Request, error: Exception) -> Response:
     return Problem(error.status_code, kind, str(error.detail), error.headers).response()
 
 
+async def answer_nobody(request: Request, error: Exception) -> Response:
+    """Starlette's handler for a caller who hung up while its body was read, which is no fault."""
+    return Response(status_code=400)
+
+
 async def answer_failure(request: Request, error: Exception) -> Response:
     """Starlette's handler for what we did not expect: logged whole, told to nobody."""
     logger.error("request failed", method=request.method, path=request.url.path, exc_info=error)
     return Problem(500, "internal-server-error", "The server failed; the logs say more.").response()
 
 
-HANDLERS = {Problem: answer_problem, HTTPException: answer_http_exception, Exception: answer_failure}
+HANDLERS = {
+    Problem: answer_problem,
+    HTTPException: answer_http_exception,
+    ClientDisconnect: answer_nobody,
+    Exception: answer_failure,
+}

@@ -29,7 +29,7 @@ from shared.tokens import mint_token
 from tests.commands import Command, Running, fork
 from tests.waiting import wait_until
 
-READY_SECONDS = 20.0  # two cores shared by a whole test run
+READY_SECONDS = 60.0  # two cores shared by a whole test run
 REPOSITORY = Path(__file__).parent.parent
 Begin = Callable[[Command], Running]
 

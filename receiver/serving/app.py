@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from typing import TYPE_CHECKING
 
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -12,19 +10,15 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.routing import BaseRoute, Route
 
 from receiver.access import tickets as ticket_module
 from receiver.access.authentication import TokenInUrl
 from receiver.access.identity import InvalidToken, KeysUnavailable
 from receiver.pages.routes import page_routes
-from receiver.transports.websocket.endpoint import WebSocketTransport
 from shared.problems import HANDLERS, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
-    from contextlib import AbstractAsyncContextManager
-
     from prometheus_client import CollectorRegistry
     from starlette.requests import Request
 
@@ -41,14 +35,14 @@ def create_app(
     tickets: Tickets,
     origins: Origins,
     development: Development | None,
-    resources: Sequence[AbstractAsyncContextManager[object]],
     registry: CollectorRegistry,
 ) -> Starlette:
-    """`development` is given in development mode alone; `resources` are closed when the app ends."""
+    """`development` is given in development mode alone.
+
+    WebSockets are no routes: the edge hands them over before, see receiver/transports/websocket/endpoint.py.
+    """
     http = Http(gateway, authentication, tickets, origins, registry)
-    websocket = WebSocketTransport(gateway, authentication, origins)
     routes: list[BaseRoute] = [
-        WebSocketRoute("/events", websocket.endpoint),
         Route("/events", http.upgrade_required),
         Route("/tickets", http.issue_ticket, methods=["POST", "OPTIONS"], middleware=[_cors(origins)]),
         Route("/livez", http.livez),
@@ -57,11 +51,10 @@ def create_app(
         *(development.routes() if development else ()),
         *page_routes(development=development is not None),
     ]
-    return Starlette(
-        routes=routes,
-        exception_handlers=HANDLERS,
-        lifespan=lambda app: _running(gateway, resources),
-    )
+    app = Starlette(routes=routes, exception_handlers=HANDLERS)
+    # A redirect would name whatever host the request named.
+    app.router.redirect_slashes = False
+    return app
 
 
 def _cors(origins: Origins) -> Middleware:
@@ -73,31 +66,6 @@ def _cors(origins: Origins) -> Middleware:
         allow_headers=["authorization"],
         allow_credentials=True,
     )
-
-
-@contextlib.asynccontextmanager
-async def _running(
-    gateway: Gateway, resources: Sequence[AbstractAsyncContextManager[object]]
-) -> AsyncIterator[None]:
-    """The gateway's own tasks, from before the first connection until after the last."""
-    async with contextlib.AsyncExitStack() as stack:
-        for resource in resources:
-            await stack.enter_async_context(resource)
-        task = asyncio.create_task(gateway.run())
-        task.add_done_callback(_end_process_if_failed)
-        yield
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-
-def _end_process_if_failed(task: asyncio.Task[None]) -> None:
-    """A gateway without its tasks would look alive and hear nothing."""
-    if not task.cancelled() and task.exception() is not None:
-        asyncio.get_running_loop().call_exception_handler(
-            {"message": "the gateway's own tasks have failed", "exception": task.exception(), "task": task}
-        )
-        raise SystemExit(1)
 
 
 class Http:

@@ -1,13 +1,17 @@
-"""One gateway's process: its parts are built, served until a signal comes, and closed."""
+"""One gateway's process: everything is built, served until a signal comes, and closed here."""
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from typing import TYPE_CHECKING
 
 import httpx2
+import structlog
 from prometheus_client import REGISTRY
+from uvicorn.loops.auto import auto_loop_factory
 
+from receiver import metrics
 from receiver.access.authentication import Authentication
 from receiver.access.origins import Origins
 from receiver.access.tickets import Tickets
@@ -16,8 +20,11 @@ from receiver.feeds.history import History
 from receiver.gateway import Gateway
 from receiver.pages.development import Development
 from receiver.serving.app import create_app
-from receiver.serving.server import prepare_process, serve
+from receiver.transports.websocket.endpoint import WebSocketTransport
+from shared.process.edge import Limits
+from shared.process.garbage import spare_what_lives
 from shared.process.logs import configure_logs
+from shared.process.server import Server, Service, raise_file_limit
 from shared.redis.channel_log import Names
 from shared.redis.cluster import connect, pipelines_to
 
@@ -27,6 +34,10 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from shared.settings import ReceiverSettings
+
+BODY_BYTES = 256 * 1024  # of a request; the largest is a list of ids to be marked as read
+
+logger = structlog.get_logger(__name__)
 
 
 def name_of(listening: socket.socket) -> str:
@@ -39,25 +50,62 @@ def run(
     *,
     name: str,
     registry: CollectorRegistry = REGISTRY,
-    leaving: Callable[[], None] = lambda: None,
+    leaving: Callable[[], None] | None = None,
 ) -> None:
-    """`registry` is what /metrics tells. `leaving` is called before the drain: it takes nobody any more."""
+    """`registry` is what /metrics tells. `leaving` is given where a successor takes the socket over, and
+    called when this process accepts nobody any more.
+    """
     configure_logs(settings.log_format, settings.log_level, "receiver")
-    # No retries: while Redis fails, the sender's history is asked instead.
-    redis = connect(settings.redis_url, retries=0)
-    pipelines = pipelines_to(redis)
-    sender = httpx2.AsyncClient(
+    with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
+        runner.run(serve(settings, listening, name=name, registry=registry, leaving=leaving))
+
+
+async def serve(
+    settings: ReceiverSettings,
+    listening: socket.socket,
+    *,
+    name: str,
+    registry: CollectorRegistry,
+    leaving: Callable[[], None] | None,
+) -> None:
+    """Everything is built here and ends with this."""
+    sender_client = httpx2.AsyncClient(
         base_url=str(settings.sender_url),
         headers={"authorization": f"Bearer {settings.api_keys[0].get_secret_value()}"},
         timeout=5,
         trust_env=False,  # a proxy for the way out of a company is none for the way to its own sender
     )
-    tickets = Tickets(pipelines, Names(settings.key_prefix))
-    authentication = Authentication(create_verifier(settings), tickets, cookie=settings.jwt_cookie)
-    gateway = Gateway(redis, pipelines, History(sender), authentication, settings, name=name)
-    development = Development(settings, authentication, sender) if settings.development else None
-    resources = (redis, pipelines, sender)
-    origins = Origins(settings.allowed_origins)
-    app = create_app(gateway, authentication, tickets, origins, development, resources, registry)
-    prepare_process(settings.max_connections)
-    serve(app, gateway, settings, listening, leaving)
+    async with (
+        # No retries: while Redis fails, the sender's history is asked instead.
+        connect(settings.redis_url, retries=0) as redis,
+        pipelines_to(redis) as pipelines,
+        sender_client as sender,
+    ):
+        tickets = Tickets(pipelines, Names(settings.key_prefix))
+        authentication = Authentication(create_verifier(settings), tickets, cookie=settings.jwt_cookie)
+        gateway = Gateway(redis, pipelines, History(sender), authentication, settings, name=name)
+        development = Development(settings, authentication, sender) if settings.development else None
+        origins = Origins(settings.allowed_origins)
+        app = create_app(gateway, authentication, tickets, origins, development, registry)
+
+        def leave() -> None:
+            gateway.draining = True  # not ready, before anybody is sent away
+            logger.info("draining", connections=gateway.heartbeat.count, seconds=settings.drain_seconds)
+
+        service = Service(
+            app,
+            settings.forwarded_allow_ips,
+            lambda kind: metrics.requests_refused.labels(kind).inc(),
+            limits=Limits(body_bytes=BODY_BYTES, connections=raise_file_limit(settings.max_connections) // 2),
+            take=WebSocketTransport(gateway, authentication, origins).take,
+            leaving=leave,
+            closed=leaving or (lambda: None),
+            drain=lambda: gateway.drain(settings.drain_seconds),
+            successor=leaving is not None,
+        )
+        spare_what_lives()
+        # A task that dies takes the process with it, loudly: it would look alive and hear nothing.
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(gateway.run())
+            await Server(service).serve(sockets=[listening])
+            running.cancel()

@@ -52,11 +52,14 @@ def create_app(api: Api, pages: PageFiles, api_keys: ApiKeys, metrics: Metrics) 
         Route("/development/api-key", pages.api_key),
         Mount("/static", pages.assets),
     ]
-    return Starlette(
+    app = Starlette(
         routes=routes,
         middleware=[Middleware(MeasureRequests, metrics)],
         exception_handlers={**problems.HANDLERS, **dict.fromkeys(_PROBLEMS, _tell), 405: _tell_methods},
     )
+    # A redirect would name whatever host the request named.
+    app.router.redirect_slashes = False
+    return app
 
 
 async def openapi_document(request: Request) -> Response:

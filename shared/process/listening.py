@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
 import socket
+import stat
 import sys
+from typing import NoReturn
 
 BACKLOG = 4096  # connections that wait to be accepted: a gateway's browsers may all come at once
 USER_TIMEOUT_MS = 20_000
@@ -15,9 +19,59 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         return _listen(host, port)
     except OSError as error:
-        why = "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror or error
-        print(f"orderbell: cannot listen on {host} port {port}: {why}", file=sys.stderr)
-        raise SystemExit(2) from None
+        why = "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
+        _end(f"cannot listen on {host} port {port}: {why}")
+    except OverflowError:
+        _end(f"cannot listen on {host} port {port}: a port is a number up to 65535")
+
+
+def listen_unix(path: str) -> socket.socket:
+    """A bound Unix socket; a file that an earlier process left is replaced. Faults end as those of `listen`.
+
+    Any local user may connect, as to a port on loopback; the directory's mode can say otherwise.
+    """
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if _is_left_over(path):
+            os.unlink(path)
+        listening.bind(path)
+        os.chmod(path, 0o666)
+        listening.listen(BACKLOG)
+    except OSError as error:
+        listening.close()
+        in_use = error.errno == errno.EADDRINUSE
+        why = "another process listens there" if in_use else error.strerror or str(error)
+        _end(f"cannot listen on {path}: {why}")
+    return listening
+
+
+def remove_unix(path: str) -> None:
+    """The file of a socket that is closed, unless another process listens there by now."""
+    with contextlib.suppress(OSError):
+        if not _answers(path):
+            os.unlink(path)
+
+
+def _is_left_over(path: str) -> bool:
+    """Whether a socket is there to which nobody listens. Raises `OSError` where something else is there."""
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            raise OSError(errno.EEXIST, "there is a file that is no socket")
+    except FileNotFoundError:
+        return False
+    if _answers(path):
+        raise OSError(errno.EADDRINUSE, "in use")
+    return True
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        return probe.connect_ex(path) == 0
+
+
+def _end(line: str) -> NoReturn:
+    print(f"orderbell: {line}", file=sys.stderr)
+    raise SystemExit(2)
 
 
 def listen_together(host: str, port: int, count: int) -> list[socket.socket]:
@@ -39,13 +93,21 @@ def join(address: tuple[str, int]) -> socket.socket:
 
 
 def url_of(listening: socket.socket) -> str:
+    if listening.family == socket.AF_UNIX:
+        return f"unix:{listening.getsockname()}"
     host, port = listening.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _listen(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.create_server((host, port), family=family, backlog=BACKLOG, reuse_port=reuse_port)
+    listening = socket.create_server(
+        (host, port),
+        family=family,
+        backlog=BACKLOG,
+        reuse_port=reuse_port,
+        dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6(),  # every address means IPv4 ones, too
+    )
     # Linux ends a connection whose other end acknowledges nothing for so long, also one that closed its
     # window. Every accepted connection inherits it.
     option = getattr(socket, "TCP_USER_TIMEOUT", None)

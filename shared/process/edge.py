@@ -1,0 +1,651 @@
+"""The edge: what stands between a client's bytes and uvicorn, for both services.
+
+A connection is an `Edge`. It reads each request's head, bounded in bytes, lines and seconds, and then either
+a transport takes the connection (`take_over`: a WebSocket's 101 or a stream's 200), or the request goes to an
+unmodified uvicorn `HttpToolsProtocol`, whose protocol's side and transport the edge stands between.
+
+What uvicorn 0.54 leaves open, and is decided here (each with a test in tests/test_edge.py):
+
+* heads and bodies without bound, half requests that are held for ever: 431, 413, 408;
+* an `Upgrade` that nobody takes must be ignored (RFC 9110 7.8), and in HTTP/1.0 always. llhttp ends the
+  message where it sees one, so a body beside `Upgrade: h2c` is lost. It is taken out of the head;
+* HTTP/1.1 needs exactly one Host (RFC 9112 3.2), and an absolute target counts more than it (3.2.2);
+* who is read out while more is coming would be reset and never see the answer: the socket lingers;
+* what is answered while we leave says `Connection: close`, so no client sends into a closing socket.
+
+Rests on these of uvicorn (pinned by tests/test_edge.py): the constructor's four arguments, `data_received`,
+`connection_made`, `connection_lost`, `shutdown`, and `cycle.response_complete`.
+
+No timer belongs to a connection: the server's clock calls `tick` once a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Protocol, cast
+from urllib.parse import unquote
+
+import httptools
+import msgspec
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from shared.process.forwarded import Peer, Proxies
+from shared.process.framing import Body, Chunked, InvalidBody, Sized
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable
+
+    from uvicorn.config import Config
+    from uvicorn.server import ServerState
+
+_LOCAL = ("127.0.0.1", 0)  # what a peer on a Unix socket counts as; the file's mode says who may be one
+
+_END = re.compile(rb"\n\r?\n")
+_AUTHORITY = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+;=-]*)(?::[0-9]{0,5})?")
+_ABSOLUTE = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?#]*)(.*)")
+_HOP = frozenset({b"upgrade", b"http2-settings"})
+
+Header = tuple[bytes, bytes]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of one connection to the edge; a connection that was taken over has those of its transport."""
+
+    head_bytes: int = 32 * 1024  # room for a large cookie and a token
+    head_lines: int = 256
+    head_seconds: float = 5.0
+    body_bytes: int = 256 * 1024
+    body_seconds: float = 120.0
+    body_grace_seconds: float = 10.0  # after which the rate counts
+    body_bytes_per_second: float = 500.0
+    idle_seconds: float = 130.0  # above what proxies keep: nginx and ALB 60, Traefik 90, Caddy 120
+    linger_seconds: float = 2.0  # for a client to stop sending and read its answer
+    stall_seconds: float = 30.0  # for a client to read anything of an answer
+    connections: int = 10_000  # at a time; those that were taken over don't count
+    tick_seconds: float = 1.0  # how late any of these may be
+
+
+class Head:
+    """A request's head. `headers` have lower-case names, in the order and number in which they came."""
+
+    __slots__ = ("headers", "method", "path", "peer", "query", "target", "upgrade", "version")
+
+    def __init__(self) -> None:
+        self.method = ""
+        self.version = ""
+        self.target = b""  # as an origin-form: path and query, whatever form it had
+        self.path = b""
+        self.query = b""
+        self.headers: list[Header] = []
+        self.upgrade: frozenset[bytes] = frozenset()  # what the client would rather speak, in lower case
+        self.peer = Peer("", 0, "http")
+
+    # What httptools calls while it parses.
+
+    def on_url(self, url: bytes) -> None:
+        self.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
+
+    def values(self, name: bytes) -> list[bytes]:
+        return [value for other, value in self.headers if other == name]
+
+    def tokens(self, name: bytes) -> list[bytes]:
+        """The members of a header that is a list, as they came."""
+        return [token for value in self.values(name) for token in _split(value)]
+
+    def scope(self) -> dict[str, Any]:
+        """What ASGI calls an HTTP scope, for what wants to read headers, cookies and queries from one."""
+        return {
+            "type": "http",
+            "http_version": self.version,
+            "method": self.method,
+            "scheme": self.peer.scheme,
+            "path": unquote(self.path.decode("latin-1")),
+            "raw_path": self.path,
+            "query_string": self.query,
+            "root_path": "",
+            "headers": self.headers,
+            "client": (self.peer.host, self.peer.port),
+            "server": None,
+        }
+
+
+class Refused(Exception):
+    """A request that is answered by the edge; `kind` is counted and the last part of the problem's type."""
+
+    def __init__(self, status: int, kind: str, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.kind = kind
+
+
+class NotAlone(Exception):
+    """A connection can't be taken over while other requests on it are unanswered."""
+
+
+class Taking(Protocol):
+    """What may take a connection over: an `asyncio.Protocol`."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
+
+
+class Door:
+    """What all connections of one server share."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        proxies: Proxies,
+        refused: Callable[[str], None],
+        *,
+        take: Callable[[Head, Edge], bool] | None = None,
+        root_path: str = "",
+    ) -> None:
+        """`take` is asked with each head that wants to upgrade: True where it took the connection over or
+        answered. `refused` is notified of the kind of each refusal. `root_path` is cut off where a target
+        begins with it.
+        """
+        self.limits = limits
+        self.proxies = proxies
+        self.refused = refused
+        self.take = take
+        self.root_path = root_path.encode()
+        self.leaving = False
+        self.edges: set[Edge] = set()
+
+    def protocol(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> Edge:
+        """What uvicorn calls for each connection, as its setting `http`."""
+        return Edge(self, config, server_state, app_state)
+
+    def tick(self, now: float) -> None:
+        """`Limits.tick_seconds` have passed."""
+        for edge in list(self.edges):
+            edge.tick(now)
+
+
+class Edge(asyncio.Protocol):
+    """One connection until it ends or is taken over."""
+
+    __slots__ = (
+        "_app_state",
+        "_body",
+        "_body_bytes",
+        "_closing",
+        "_config",
+        "_door",
+        "_head_bytes",
+        "_inner",
+        "_loop",
+        "_paused",
+        "_pending",
+        "_pipelined",
+        "_server_state",
+        "_since",
+        "_transport",
+        "_unanswered",
+        "_unwritten",
+        "_unwritten_since",
+        "head",
+    )
+
+    def __init__(
+        self, door: Door, config: Config, server_state: ServerState, app_state: dict[str, Any]
+    ) -> None:
+        self._door = door
+        self._config = config
+        self._server_state = server_state
+        self._app_state = app_state
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport
+        self._inner: HttpToolsProtocol | None = None
+        self.head: Head | None = None  # of the request that is being answered
+        self._pending = b""  # read and not yet passed on
+        self._head_bytes = 0
+        self._body: Body | None = None  # of the request that is being read
+        self._body_bytes = 0
+        self._since = self._loop.time()  # of the state: of the head's or body's first byte, of being idle
+        self._paused = False  # uvicorn takes no more for now
+        self._pipelined = False  # a request was read before the one before it was answered
+        self._unanswered = False  # nothing was written since the last request was passed on
+        self._closing = False  # nothing more is passed on, either way
+        self._unwritten = 0  # bytes that waited to be sent at the last tick
+        self._unwritten_since = 0.0
+
+    # The socket's side.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's are none by class
+        self._door.edges.add(self)
+        self._server_state.connections.add(self)  # type: ignore[arg-type] # uvicorn lists only its own classes
+        if len(self._door.edges) > self._door.limits.connections:
+            self._refuse(503, "too-many-connections", "Come back in a moment.")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closing = True
+        self._forget()
+        self._end_inner()
+        self._pending = b""
+
+    def data_received(self, data: bytes) -> None:
+        if not self._closing:
+            self._pending = self._pending + data if self._pending else bytes(data)
+            self._pass_on()
+
+    def pause_writing(self) -> None:
+        if self._inner is not None:
+            self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._inner is not None:
+            self._inner.resume_writing()
+
+    # The server's side.
+
+    @property
+    def idle(self) -> bool:
+        """No request is being answered."""
+        inner = self._inner
+        return inner is None or inner.cycle is None or inner.cycle.response_complete  # type: ignore[redundant-expr]
+
+    @property
+    def more(self) -> bool:
+        """The client has sent more than the request that is being looked at."""
+        return bool(self._pending)
+
+    @property
+    def _may_answer(self) -> bool:
+        """Nothing was written to the request that was read last, and none before it waits for its answer."""
+        return self.idle or (self._unanswered and not self._pipelined)
+
+    def leave(self) -> None:
+        """Answer what was asked, and end then. An idle connection stays open until `shutdown`."""
+        if self._inner is not None and not self.idle:
+            self._inner.shutdown()
+
+    def shutdown(self) -> None:
+        """As `leave`; one that is idle ends now. uvicorn calls it of all connections when it ends."""
+        if self.idle and not self._pending and self._body is None:
+            self._close()
+        else:
+            self.leave()
+
+    def tick(self, now: float) -> None:
+        limits = self._door.limits
+        taken = now - self._since
+        if self._closing:
+            if taken > limits.linger_seconds:
+                self._transport.abort()
+        elif self._stalls(now):
+            self._door.refused("stalled-answer")
+            self._transport.abort()
+        elif self._body is not None:
+            if self._paused:
+                self._since += limits.tick_seconds  # the client waits for us
+            elif taken > limits.body_seconds or self._body_is_slow(taken):
+                self._refuse(408, "slow-body", "The body came too slowly.")
+        elif self._pending and not self._paused:
+            if taken > limits.head_seconds:
+                self._refuse(408, "slow-head", "The request's head came too slowly.")
+        elif not self.idle:
+            self._since = now
+        elif taken > (limits.idle_seconds if self._inner is not None else limits.head_seconds):
+            self._close()
+
+    def _stalls(self, now: float) -> bool:
+        """The client has read nothing of what waits for it, for too long."""
+        waiting = self._transport.get_write_buffer_size()
+        if not waiting or waiting != self._unwritten:
+            self._unwritten = waiting
+            self._unwritten_since = now
+        return waiting > 0 and now - self._unwritten_since > self._door.limits.stall_seconds
+
+    def _body_is_slow(self, taken: float) -> bool:
+        limits = self._door.limits
+        counted = taken - limits.body_grace_seconds
+        return counted > 0 and self._body_bytes < counted * limits.body_bytes_per_second
+
+    # Reading.
+
+    def _pass_on(self) -> None:
+        """All that is pending, as far as it is whole and uvicorn takes it."""
+        try:
+            while self._pending and not self._paused and not self._closing:
+                if self._body is not None:
+                    self._pass_body(self._body)
+                elif not self._pass_head():
+                    break
+        except Refused as refused:
+            self._refuse(refused.status, refused.kind, str(refused))
+        except InvalidBody as error:
+            self._refuse(400, "bad-body", str(error))
+
+    def _pass_head(self) -> bool:
+        """False while it is not whole. Raises `Refused`."""
+        if self._pending[0] in b"\r\n":  # RFC 9112 2.2: empty lines before a request are ignored
+            stripped = self._pending.lstrip(b"\r\n")
+            self._head_bytes += len(self._pending) - len(stripped)
+            self._pending = stripped
+        if not self._head_bytes:
+            self._since = self._loop.time()
+        match = _END.search(self._pending)
+        end = match.end() if match else len(self._pending)
+        limits = self._door.limits
+        lines = self._pending.count(b"\n", 0, end)
+        if self._head_bytes + end > limits.head_bytes or lines > limits.head_lines:
+            raise Refused(431, "head-too-large", f"A head has at most {limits.head_bytes} bytes.")
+        if match is None:
+            if self._pending and not self._pending[:1].isalpha():
+                raise Refused(400, "bad-request", "This is not HTTP.")
+            self._head_bytes = max(1, self._head_bytes)
+            return False
+        raw, self._pending = self._pending[:end], self._pending[end:]
+        self._head_bytes = 0
+        self._begin(raw)
+        return True
+
+    def _begin(self, raw: bytes) -> None:
+        head = _parse(raw)
+        body = _body_of(head, self._door.limits.body_bytes)
+        _check_host(head)
+        rewritten = _normalise(head, self._door.root_path)
+        if not head.path:
+            return self._redirect(self._door.root_path + b"/" + head.target)
+        if head.upgrade:
+            if self._takes(head, body):
+                return None
+            rewritten = True
+            _strip_upgrade(head)
+        if self._door.leaving:
+            rewritten = True
+            _close_after(head)
+        self._body, self._body_bytes, self._since = body, 0, self._loop.time()
+        self._pass_to_inner(head, _format(head) if rewritten else raw)
+        return None
+
+    def _takes(self, head: Head, body: Body | None) -> bool:
+        """Whether the upgrade is ours. RFC 9110 7.8: it must be ignored in HTTP/1.0, and may be elsewhere, as
+        it is behind a request that is still unanswered.
+        """
+        if self._door.take is None or head.version != "1.1" or body is not None or not self.idle:
+            return False
+        head.peer = self._peer(head)
+        return self._door.take(head, self)
+
+    def _peer(self, head: Head) -> Peer:
+        host, port = _address(self._transport.get_extra_info("peername"))
+        return self._door.proxies.peer(host, port, head.headers)
+
+    def _pass_to_inner(self, head: Head, raw: bytes) -> None:
+        self._pipelined = not self.idle
+        if not self._pipelined:
+            self.head = head
+        self._unanswered = True
+        if self._inner is None:
+            self._inner = HttpToolsProtocol(
+                self._config, self._server_state, {**self._app_state, "edge": self}, self._loop
+            )
+            self._inner.connection_made(cast("asyncio.Transport", _Answers(self)))
+            self._server_state.connections.discard(self._inner)  # we are listed in its place
+        self._inner.data_received(raw)
+
+    def _pass_body(self, body: Body) -> None:
+        """Raises `Refused` and `InvalidBody`."""
+        taken = body.take(self._pending)
+        piece, self._pending = self._pending[:taken], self._pending[taken:]
+        self._body_bytes += taken
+        if self._body_bytes > self._door.limits.body_bytes:
+            raise _too_large(self._door.limits.body_bytes)
+        if body.done:
+            self._body = None
+            self._since = self._loop.time()
+        if self._inner is not None:
+            self._inner.data_received(piece)
+
+    # Answering.
+
+    def answer(self, status: int, headers: Iterable[Header], body: bytes = b"") -> None:
+        """Answer in the app's place, and end the connection."""
+        self._transport.write(format_answer(status, [*headers, (b"connection", b"close")], body))
+        self._close()
+
+    def take_over(self, protocol: Taking) -> asyncio.Transport:
+        """Hand the socket to `protocol`; its `connection_made` is called at once, and nothing was written.
+
+        What the client sent behind its request is dropped. Raises `NotAlone` where another request came on
+        this connection and is not answered, and `OSError` where the connection is gone.
+        """
+        if self._closing or self._transport.is_closing():
+            raise OSError("the connection is gone")
+        if self._body is not None or not self._may_answer:
+            raise NotAlone
+        self._closing = True
+        self._forget()
+        self._end_inner()
+        if self._paused:
+            self._transport.resume_reading()
+        self._pending = b""
+        self._transport.set_protocol(cast("asyncio.Protocol", protocol))
+        protocol.connection_made(self._transport)
+        return self._transport
+
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task that the server owns: it waits for it when it ends, and cancels it in the end."""
+        task = self._loop.create_task(work)
+        task.add_done_callback(self._server_state.tasks.discard)
+        self._server_state.tasks.add(task)
+        return task
+
+    def _refuse(self, status: int, kind: str, detail: str) -> None:
+        self._door.refused(kind)
+        if self._may_answer:
+            members = {
+                "type": f"urn:orderbell:problem:{kind}",
+                "title": HTTPStatus(status).phrase,
+                "status": status,
+                "detail": detail,
+            }
+            headers = [(b"content-type", b"application/problem+json"), (b"connection", b"close")]
+            self._transport.write(format_answer(status, headers, msgspec.json.encode(members)))
+        self._linger()
+        self._end_inner()
+
+    def _redirect(self, location: bytes) -> None:
+        self._transport.write(format_answer(308, [(b"location", location), (b"connection", b"close")], b""))
+        self._linger()
+
+    def _close(self) -> None:
+        """End once everything written is sent; a client that is still sending gets time to read it."""
+        if self._body is not None or self._pending:
+            self._linger()
+        else:
+            self._closing = True
+            self._transport.close()
+
+    def _linger(self) -> None:
+        """Say that nothing more comes, and throw away what still does: to close at once would reset."""
+        if self._closing or self._transport.is_closing():
+            return
+        self._closing = True
+        self._pending = b""
+        self._since = self._loop.time()
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+        self._transport.write_eof()
+
+    def _end_inner(self) -> None:
+        inner, self._inner = self._inner, None
+        if inner is not None:
+            # None whatever happened: with an error uvicorn keeps its timer.
+            inner.connection_lost(None)
+
+    def _forget(self) -> None:
+        self._door.edges.discard(self)
+        self._server_state.connections.discard(self)
+
+    # uvicorn's side, see _Answers.
+
+    def write(self, data: bytes) -> None:
+        if not self._closing:
+            self._unanswered = self._unanswered and data.startswith(b"HTTP/1.1 100 ")
+            self._transport.write(data)
+
+    def end(self) -> None:
+        """uvicorn closes: it has answered, or has nothing to say."""
+        if not self._closing:
+            self._close()
+
+    def pause(self) -> None:
+        if not (self._paused or self._closing):
+            self._paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._paused and not self._closing:
+            self._paused = False
+            self._transport.resume_reading()
+            if self._pending:
+                self._loop.call_soon(self._pass_on)
+
+    @property
+    def ended(self) -> bool:
+        return self._closing or self._transport.is_closing()
+
+    def extra_info(self, name: str) -> Any:
+        if name not in ("peername", "sockname"):
+            return None
+        return _address(self._transport.get_extra_info(name))
+
+
+class _Answers:
+    """The transport that uvicorn gets: what of one it uses, under the names that it uses."""
+
+    __slots__ = ("close", "get_extra_info", "is_closing", "pause_reading", "resume_reading", "write")
+
+    def __init__(self, edge: Edge) -> None:
+        self.write = edge.write
+        self.close = edge.end
+        self.pause_reading = edge.pause
+        self.resume_reading = edge.resume
+        self.is_closing = lambda: edge.ended
+        # No "socket": uvloop would make one, and keep it as long as the connection lives.
+        self.get_extra_info = edge.extra_info
+
+
+def format_answer(status: int, headers: Iterable[Header], body: bytes = b"") -> bytes:
+    lines = [b"HTTP/1.1 %d %b" % (status, HTTPStatus(status).phrase.encode())]
+    lines += [name + b": " + value for name, value in headers]
+    lines.append(b"content-length: %d" % len(body))
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+def _parse(raw: bytes) -> Head:
+    """Raises `Refused`."""
+    head = Head()
+    parser = httptools.HttpRequestParser(head)
+    try:
+        parser.feed_data(raw)
+    except httptools.HttpParserUpgrade:
+        pass
+    except httptools.HttpParserError:
+        raise Refused(400, "bad-request", "The request's head is not as RFC 9112 says.") from None
+    head.method = parser.get_method().decode()
+    head.version = parser.get_http_version()
+    if head.version not in ("1.0", "1.1"):
+        raise Refused(505, "http-version", "Speak HTTP/1.1.")
+    if head.method == "CONNECT":
+        raise Refused(501, "no-proxy", "This is no proxy.")
+    if any(name == b"upgrade" for name, _ in head.headers):
+        if b"upgrade" in _lower(head.tokens(b"connection")):
+            head.upgrade = _lower(head.tokens(b"upgrade")) or frozenset({b""})
+    return head
+
+
+def _body_of(head: Head, max_bytes: int) -> Body | None:
+    """What follows the head. httptools has refused several lengths, and a length beside chunks."""
+    length = 0
+    for name, value in head.headers:
+        if name == b"transfer-encoding":
+            return Chunked()
+        if name == b"content-length":
+            length = int(value)
+    if length > max_bytes:
+        raise _too_large(max_bytes)
+    return Sized(length) if length else None
+
+
+def _too_large(max_bytes: int) -> Refused:
+    return Refused(413, "content-too-large", f"A request has at most {max_bytes} bytes.")
+
+
+def _check_host(head: Head) -> None:
+    """RFC 9112 3.2."""
+    hosts = head.values(b"host")
+    if len(hosts) > 1 or (not hosts and head.version == "1.1"):
+        raise Refused(400, "bad-host", "A request has exactly one Host.")
+    if hosts and not _AUTHORITY.fullmatch(hosts[0]):
+        raise Refused(400, "bad-host", "Host is not a name and a port.")
+
+
+def _normalise(head: Head, root_path: bytes) -> bool:
+    """Bring the target into origin-form, without the root path; whether anything was changed."""
+    given = head.target
+    if not given.startswith((b"/", b"*")):
+        match = _ABSOLUTE.fullmatch(given)
+        if match is None or not _AUTHORITY.fullmatch(match[1]) or not match[1]:
+            raise Refused(400, "bad-request", "The request's target is not as RFC 9112 3.2 says.")
+        rest = match[2].partition(b"#")[0]
+        head.target = rest if rest.startswith(b"/") else b"/" + rest
+        # RFC 9112 3.2.2: the target's host counts, whatever Host says.
+        head.headers = [(b"host", match[1]), *((n, v) for n, v in head.headers if n != b"host")]
+    head.path, _, head.query = head.target.partition(b"?")
+    if root_path and (head.path == root_path or head.path.startswith(root_path + b"/")):
+        head.path = head.path[len(root_path) :]
+        head.target = head.target[len(root_path) :]
+    return head.target != given
+
+
+def _strip_upgrade(head: Head) -> None:
+    kept = [token for token in head.tokens(b"connection") if token.lower() not in _HOP]
+    others = [(name, value) for name, value in head.headers if name not in _HOP and name != b"connection"]
+    head.headers = others + ([(b"connection", b", ".join(kept))] if kept else [])
+    head.upgrade = frozenset()
+
+
+def _close_after(head: Head) -> None:
+    others = [(name, value) for name, value in head.headers if name != b"connection"]
+    head.headers = [*others, (b"connection", b"close")]
+
+
+def _format(head: Head) -> bytes:
+    lines = [b"%b %b HTTP/%b" % (head.method.encode(), head.target, head.version.encode())]
+    lines += [name + b": " + value for name, value in head.headers]
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+def _lower(tokens: Iterable[bytes]) -> frozenset[bytes]:
+    return frozenset(token.lower() for token in tokens)
+
+
+def _split(value: bytes) -> list[bytes]:
+    return [token for token in (part.strip(b" \t") for part in value.split(b",")) if token]
+
+
+def _address(name: Any) -> tuple[str, int]:
+    """Host and port, as uvicorn wants them; an IPv4 address that came through an IPv6 socket is one."""
+    if not isinstance(name, tuple) or len(name) < 2:
+        return _LOCAL
+    host = str(name[0])
+    return (host[7:] if host.startswith("::ffff:") and "." in host else host), int(name[1])

@@ -1,0 +1,92 @@
+"""Who a proxy says its client is: X-Forwarded-For and X-Forwarded-Proto, from trusted proxies alone.
+
+The same rule as uvicorn's ProxyHeadersMiddleware, which answers it for requests that uvicorn serves; this is
+for those that a transport takes from the edge. A test holds the two together.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+_SCHEMES = frozenset({b"http", b"https", b"ws", b"wss"})
+
+
+class Peer(NamedTuple):
+    """Where a request comes from; `port` is 0 where a proxy did not say."""
+
+    host: str
+    port: int
+    scheme: str  # http or https
+
+
+class Proxies:
+    def __init__(self, trusted: Iterable[str]) -> None:
+        """Addresses and networks; other texts are compared as they are."""
+        self._addresses: set[ipaddress.IPv4Address | ipaddress.IPv6Address] = set()
+        self._networks: set[ipaddress.IPv4Network | ipaddress.IPv6Network] = set()
+        self._texts: set[str] = set()
+        for text in trusted:
+            try:
+                if "/" in text:
+                    self._networks.add(ipaddress.ip_network(text))
+                else:
+                    self._addresses.add(ipaddress.ip_address(text))
+            except ValueError:
+                self._texts.add(text)
+        self._trusts = lru_cache(maxsize=4096)(self._check)
+
+    def trust(self, host: str) -> bool:
+        return self._trusts(host) if 0 < len(host) <= 253 else False
+
+    def peer(self, host: str, port: int, headers: Sequence[tuple[bytes, bytes]]) -> Peer:
+        """Of a request that came from that address. Header names are in lower case."""
+        scheme = "http"
+        if self.trust(host):
+            said = [value for name, value in headers if name == b"x-forwarded-proto"]
+            if said and said[-1].strip() in _SCHEMES:
+                scheme = "https" if said[-1].strip() in (b"https", b"wss") else "http"
+            chain = [value for name, value in headers if name == b"x-forwarded-for"]
+            if chain:
+                client, client_port = self._client(b", ".join(chain).decode("latin-1"))
+                host, port = (client, client_port) if client else (host, port)
+        return Peer(host, port, scheme)
+
+    def _client(self, chain: str) -> tuple[str, int]:
+        """The last that is none of ours: each proxy appends the one it heard."""
+        hops = [_split(hop.strip()) for hop in chain.split(",")]
+        return next((hop for hop in reversed(hops) if not self.trust(hop[0])), hops[0])
+
+    def _check(self, host: str) -> bool:
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            return host in self._texts
+        return address in self._addresses or any(address in network for network in self._networks)
+
+
+def _split(hop: str) -> tuple[str, int]:
+    """Host and port of `1.2.3.4`, `1.2.3.4:80`, `[::1]`, `[::1]:80`; anything else is a host as it stands."""
+    if hop.startswith("["):
+        host, bracket, rest = hop[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")):
+            return hop, 0
+        return host, _port(rest[1:])
+    host, _, port = hop.rpartition(":")
+    if hop.count(":") == 1:
+        try:
+            return host, int(port)
+        except ValueError:
+            return hop, 0
+    return hop, 0
+
+
+def _port(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        return 0

@@ -1,0 +1,101 @@
+"""Where a request's body ends. RFC 9112 6 and 7.1; no I/O.
+
+What a body says is uvicorn's to parse. The edge (shared/process/edge.py) only counts its bytes, so that it
+finds the head of the next request on the same connection. A body that this module takes for malformed is
+refused, even where a more lenient parser would read on: two readings of one body are how requests are
+smuggled.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Protocol
+
+MAX_CHUNK_LINE = 256  # bytes of a chunk's size with its extensions
+MAX_TRAILER = 8 * 1024  # bytes of all trailer lines
+
+_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[^\r\n]*)?\r\n")
+_TRAILER_LINE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\r\n\0]*\r\n")
+
+
+class InvalidBody(ValueError):
+    """A chunked body that is not as RFC 9112 7.1 says."""
+
+
+class Body(Protocol):
+    """What is left of one body."""
+
+    done: bool
+
+    def take(self, data: bytes) -> int:
+        """How many of these bytes belong to it. Raises `InvalidBody`."""
+        ...
+
+
+class Sized:
+    """A body with a Content-Length of at least one byte."""
+
+    def __init__(self, length: int) -> None:
+        self._left = length
+        self.done = False
+
+    def take(self, data: bytes) -> int:
+        taken = min(len(data), self._left)
+        self._left -= taken
+        self.done = not self._left
+        return taken
+
+
+class Chunked:
+    """A body with Transfer-Encoding: chunked."""
+
+    def __init__(self) -> None:
+        self.done = False
+        self._data_left = 0  # of the chunk, with the CRLF that ends it
+        self._line = b""  # the beginning of a line that is not whole yet
+        self._trailer_bytes = -1  # below 0 while there are chunks
+
+    def take(self, data: bytes) -> int:
+        at = 0
+        while at < len(data) and not self.done:
+            at = self._skip(data, at) if self._data_left else self._take_line(data, at)
+        return at
+
+    def _skip(self, data: bytes, at: int) -> int:
+        end = min(len(data), at + self._data_left)
+        # The last two bytes of what is left must be CR and LF, whichever read brings them.
+        for place in range(max(at, at + self._data_left - 2), end):
+            if data[place] != (0x0D if at + self._data_left - place == 2 else 0x0A):
+                raise InvalidBody("a chunk does not end where its size says")
+        self._data_left -= end - at
+        return end
+
+    def _take_line(self, data: bytes, at: int) -> int:
+        end = data.find(b"\n", at) + 1
+        self._line += data[at : end or len(data)]
+        if len(self._line) > (MAX_CHUNK_LINE if self._trailer_bytes < 0 else MAX_TRAILER):
+            raise InvalidBody("a line between chunks is too long")
+        if not end:
+            return len(data)
+        line, self._line = self._line, b""
+        if self._trailer_bytes < 0:
+            self._begin_chunk(line)
+        else:
+            self._take_trailer(line)
+        return end
+
+    def _begin_chunk(self, line: bytes) -> None:
+        match = _SIZE.fullmatch(line)
+        if match is None:
+            raise InvalidBody("a chunk has no size")
+        if size := int(match[1], 16):
+            self._data_left = size + 2
+        else:
+            self._trailer_bytes = 0
+
+    def _take_trailer(self, line: bytes) -> None:
+        self._trailer_bytes += len(line)
+        if line == b"\r\n":
+            self.done = True
+        elif self._trailer_bytes > MAX_TRAILER or not _TRAILER_LINE.fullmatch(line):
+            raise InvalidBody("what follows the last chunk is no trailer")

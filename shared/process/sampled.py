@@ -1,0 +1,35 @@
+"""Log lines that a client can cause: one at once, then at most one in some seconds, with their number."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import structlog
+
+SECONDS = 10.0
+
+
+class Sampled:
+    """Of each kind of event the first is logged; those that follow too soon are counted.
+
+    What was counted is said with the next line of that kind, as `more`, so a burst costs two lines.
+    """
+
+    def __init__(self, logger: structlog.typing.FilteringBoundLogger, *, seconds: float = SECONDS) -> None:
+        self._logger = logger
+        self._seconds = seconds
+        self._due: dict[str, float] = {}
+        self._skipped: dict[str, int] = {}
+
+    def warning(self, event: str, **fields: Any) -> None:
+        """`event` is one of a few texts, never a client's."""
+        now = time.monotonic()
+        if now < self._due.get(event, 0.0):
+            self._skipped[event] = self._skipped.get(event, 0) + 1
+            return
+        self._due[event] = now + self._seconds
+        if skipped := self._skipped.pop(event, 0):
+            fields["more"] = skipped
+        self._logger.warning(event, **fields)

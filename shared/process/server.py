@@ -1,0 +1,221 @@
+"""The one server of both services: uvicorn, behind our edge, with an end that loses nobody.
+
+What uvicorn 0.54 does otherwise:
+
+* it resets clients that wait to be accepted when it ends: they are accepted first;
+* it waits without end for connections that don't close: `timeout_graceful_shutdown`;
+* after a clean shutdown it raises the signal again, and the exit status says that it was killed;
+* it wakes up ten times a second to look for a signal, most of what an idle process does: `main_loop`.
+
+Rests on these of `uvicorn.Server` (pinned by tests/test_server.py): `startup`, `main_loop`, `shutdown`,
+`capture_signals`, `servers`, `should_exit`, `force_exit`, `server_state.default_headers`, and the setting
+`http` as a callable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+import signal
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any, cast
+
+import structlog
+import uvicorn
+
+from shared.process.edge import Door, Limits
+from shared.process.forwarded import Proxies
+from shared.process.listening import BACKLOG, url_of
+from shared.process.sampled import Sampled
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Awaitable, Callable, Generator, Sequence
+
+    from starlette.types import ASGIApp
+
+    from shared.process.edge import Edge, Head
+
+IDLE_SECONDS = 0.5  # that idle connections stay open when we leave: their next request is told to close
+_FILES_BESIDE = 100  # listening sockets, Redis, the database, logs
+
+logger = structlog.get_logger(__name__)
+
+
+async def _nothing() -> None:
+    """What a service without connections of its own does when it leaves."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """What differs between the services."""
+
+    app: ASGIApp
+    trusted_proxies: Sequence[str]
+    refused: Callable[[str], None]  # counts what the edge refuses, by kind
+    limits: Limits = field(default_factory=Limits)
+    take: Callable[[Head, Edge], bool] | None = None  # see `shared.process.edge.Door`
+    root_path: str = ""
+    leaving: Callable[[], None] = lambda: None  # called once, when the signal has come: not ready any more
+    ready_delay_seconds: float = 0.0  # between that and the end of the listener
+    closed: Callable[[], None] = lambda: None  # called when nobody is accepted any more
+    drain: Callable[[], Awaitable[None]] = _nothing  # ends what was taken over; a second SIGINT cancels it
+    grace_seconds: float = 5.0  # for plain requests that are under way when the drain is over
+    successor: bool = False  # another process listens on the same socket: leave it who still waits
+
+
+class Server(uvicorn.Server):
+    """Serves until SIGTERM, SIGINT or SIGHUP, and returns. A second SIGINT skips the drain."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._sampled = Sampled(logger)
+        self._door = Door(
+            service.limits,
+            Proxies(service.trusted_proxies),
+            self._refused,
+            take=service.take,
+            root_path=service.root_path,
+        )
+        super().__init__(
+            uvicorn.Config(
+                service.app,
+                http=cast("Any", self._door.protocol),
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=True,
+                forwarded_allow_ips=list(service.trusted_proxies),
+                # The edge ends idle connections. uvicorn's own clock does not know of a half head.
+                timeout_keep_alive=int(service.limits.idle_seconds + service.limits.head_seconds) + 5,
+                timeout_graceful_shutdown=max(1, round(service.grace_seconds)),
+                backlog=BACKLOG,
+            )
+        )
+        self._leave = asyncio.Event()  # a signal came
+        self._hurry = asyncio.Event()  # a second SIGINT came
+        self._clock: asyncio.TimerHandle | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._tick()
+        for listening in sockets or []:
+            logger.info("listening", url=url_of(listening))
+
+    async def main_loop(self) -> None:
+        await self._leave.wait()
+
+    def _tick(self) -> None:
+        """Once a second, until the last connection has ended."""
+        loop = asyncio.get_running_loop()
+        self._clock = loop.call_later(self._service.limits.tick_seconds, self._tick)
+        self._door.tick(loop.time())
+        self.server_state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        # uvicorn's own raises each signal again when it has ended.
+        loop = asyncio.get_running_loop()
+        numbers = [signal.SIGTERM, signal.SIGINT]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # of nohup
+            numbers.append(signal.SIGHUP)
+        for number in numbers:
+            loop.add_signal_handler(number, self._take_signal, number)
+        try:
+            yield
+        finally:
+            for number in numbers:
+                loop.remove_signal_handler(number)
+            if self._clock is not None:
+                self._clock.cancel()
+
+    def stop(self) -> None:
+        """As a signal does."""
+        self.should_exit = True
+        self._leave.set()
+
+    def _take_signal(self, number: signal.Signals) -> None:
+        if self.should_exit and number is signal.SIGINT:
+            self.force_exit = True
+            self._hurry.set()
+        self.stop()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._service.leaving()
+        await self._unless_hurried(asyncio.sleep(self._service.ready_delay_seconds))
+        await self._close_listeners(sockets or [])
+        self._service.closed()
+        self._door.leaving = True
+        for edge in list(self._door.edges):
+            edge.leave()
+        await self._unless_hurried(self._service.drain())
+        await self._unless_hurried(self._wait_idle())
+        await super().shutdown(None)
+
+    async def _unless_hurried(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        hurry = asyncio.ensure_future(self._hurry.wait())
+        try:
+            await asyncio.wait({task, hurry}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            hurry.cancel()
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def _wait_idle(self) -> None:
+        """A moment in which busy connections end by themselves, told to close with an answer."""
+        if self._door.edges:
+            await asyncio.sleep(IDLE_SECONDS)
+
+    async def _close_listeners(self, sockets: Sequence[socket.socket]) -> None:
+        """Accept who waits, and nobody after them: to close a queue resets all who are in it."""
+        waiting = [] if self._service.successor else [listening.dup() for listening in sockets]
+        for server in self.servers:
+            server.close()
+        for listening in sockets:
+            listening.close()
+        for queue in waiting:
+            with queue:
+                await self._accept_all(queue)
+
+    async def _accept_all(self, queue: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        queue.setblocking(False)
+        queue.listen(0)  # so that newcomers are not even queued: they try again, elsewhere
+        while True:
+            try:
+                accepted, _ = queue.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                logger.warning("who still waited could not be accepted", why=str(error))
+                return
+            with contextlib.suppress(OSError):  # gone already
+                await loop.connect_accepted_socket(self._new_protocol, accepted)
+
+    def _new_protocol(self) -> Edge:
+        return self._door.protocol(self.config, self.server_state, {})
+
+    def _refused(self, kind: str) -> None:
+        self._service.refused(kind)
+        self._sampled.warning("requests are refused", kind=kind)
+
+
+def raise_file_limit(needed: int) -> int:
+    """Take all the open files that we may have; how many of them connections can be.
+
+    A limit below what is needed is logged.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):  # macOS says unlimited and allows less
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    if soft != resource.RLIM_INFINITY and soft < needed + _FILES_BESIDE:
+        logger.warning("the limit of open files is too low", limit=soft, needed=needed + _FILES_BESIDE)
+    return max(soft - _FILES_BESIDE, _FILES_BESIDE) if soft != resource.RLIM_INFINITY else 2**31
