@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from receiver import metrics
-from receiver.access.identity import InvalidToken, KeysUnavailable
+from receiver.access.identity import ForbiddenToken, InvalidToken, KeysUnavailable
 from receiver.connections import notices
 from receiver.connections.clock import Heartbeat
 from receiver.feeds.catch_up import CatchUp, Unavailable
@@ -243,6 +243,9 @@ class Gateway:
         """An `orderbell.auth`: the first makes it a customer's connection, later ones renew its end."""
         try:
             identity = await self._authentication.verify(token=data.token, ticket=data.ticket)
+        except ForbiddenToken as error:
+            connection.close(Close.FORBIDDEN, str(error))
+            return
         except InvalidToken as error:
             connection.close(Close.UNAUTHENTICATED, str(error))
             return

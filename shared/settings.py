@@ -1,15 +1,21 @@
 """Settings: environment variables that start with `ORDERBELL_`, read once at start.
 
-A secret may also be given as a file: `ORDERBELL_API_KEYS_FILE=/run/secrets/api_keys`.
+A secret may also be given as a file: `ORDERBELL_API_KEYS_FILE=/run/secrets/api_keys`. What surrounds a value
+(spaces, line ends, the byte order mark that Windows' editors write) never counts, in a file or in a variable.
 `load` reports every fault at once and ends the process with 2.
+
+What Kubernetes sets in every pod for a Service whose name begins with `orderbell` (`ORDERBELL_PORT=tcp://…`)
+is passed over; any other name that starts as ours do and is no setting is a fault, or a typing error would be
+a default in silence.
 """
 
 from __future__ import annotations
 
 import difflib
-import errno
 import os
+import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -30,6 +36,14 @@ from shared.redis.url import parse_redis_url
 
 PREFIX = "ORDERBELL_"
 _FOR_TESTS = PREFIX + "TEST_"  # read by our tests alone
+_TRUE = frozenset({"1", "true", "t", "yes", "y", "on"})  # what pydantic takes for it
+# https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
+# `_PORT` alone only with an address as its value.
+_SERVICE_LINK = re.compile(
+    r"ORDERBELL(_[A-Z0-9]+)*_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+_SERVICE_PORT = re.compile(r"ORDERBELL(_[A-Z0-9]+)*_PORT")
+_MIN_KEY_CHARACTERS = 16
 _MIN_SECRET_BYTES = 32  # RFC 7518 3.2: a key for HS256 has at least 256 bits
 
 HttpUrl = Annotated[AnyUrl, UrlConstraints(allowed_schemes=["http", "https"], host_required=True)]
@@ -45,7 +59,9 @@ class Settings(BaseSettings):
 
     redis_url: str = "redis://localhost:6379/0"
     key_prefix: str = Field("ob", pattern=r"^[A-Za-z0-9_.-]{1,32}$")
-    api_keys: Annotated[tuple[SecretStr, ...], NoDecode]  # several, so that one can be replaced in peace
+    # Several, so that one can be replaced in peace. `api_key` is the one a caller uses; it comes first.
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode]
+    api_key: SecretStr | None = None
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     development: bool = False  # sign-in by name alone; refuses to listen beyond loopback
@@ -53,6 +69,7 @@ class Settings(BaseSettings):
 
     @field_validator(
         "api_keys",
+        "jwt_secrets",
         "allowed_origins",
         "allowed_hosts",
         "forwarded_allow_ips",
@@ -60,19 +77,35 @@ class Settings(BaseSettings):
         check_fields=False,
     )
     @classmethod
-    def _split_at_commas(cls, value: object) -> object:
-        return (
-            [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-        )
+    def _split_list(cls, value: object) -> object:
+        """At commas, and at line ends, since in files there is often one a line."""
+        return _parts(value) if isinstance(value, str) else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _prepare(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        values = {name: _trimmed(value) for name, value in values.items()}
+        if (key := values.get("api_key")) and not isinstance(key, _Unreadable):
+            keys = values.get("api_keys", ())
+            if not isinstance(keys, _Unreadable):
+                values["api_keys"] = (key, *(_parts(keys) if isinstance(keys, str) else keys))
+        return values
 
     @field_validator("api_keys")
     @classmethod
     def _check_api_keys(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
         if not keys:
             raise ValueError("at least one key")
-        if any(len(key.get_secret_value()) < 16 for key in keys):
-            raise ValueError("a key has at least 16 characters; `openssl rand -hex 32` makes one")
-        return keys
+        for key in (key.get_secret_value() for key in keys):
+            if len(key) < _MIN_KEY_CHARACTERS:
+                raise ValueError("a key has at least 16 characters; `openssl rand -hex 32` makes one")
+            if not (key.isascii() and key.isprintable()) or " " in key:
+                raise ValueError(
+                    "a key is made of visible ASCII characters; `openssl rand -hex 32` makes one"
+                )
+        return tuple({key.get_secret_value(): key for key in keys}.values())  # each once
 
     @field_validator("redis_url")
     @classmethod
@@ -120,8 +153,12 @@ class SenderSettings(Settings):
 class ReceiverSettings(Settings):
     sender_url: HttpUrl = AnyUrl("http://127.0.0.1:8090")
     jwt_secret: SecretStr | None = None  # HS256
+    jwt_secrets: Annotated[tuple[SecretStr, ...], NoDecode] = ()  # several, while one replaces another
     jwks_url: HttpUrl | None = None  # RS256, ES256, EdDSA
-    jwt_audience: str = "orderbell"
+    jwt_audience: str = "orderbell"  # several with commas: a token for one of them will do
+    jwt_audience_claim: str = "aud"  # `azp` or `client_id` where an issuer's access tokens have no `aud`
+    jwt_customer_claim: str = "sub"
+    jwt_topics_claim: str = "topics"
     jwt_issuer: str | None = None
     jwt_cookie: str = "orderbell_token"  # the cookie that may carry the token
     allowed_origins: CommaSeparated = ()  # beside the gateway's own, as `https://shop.example`
@@ -130,16 +167,42 @@ class ReceiverSettings(Settings):
     max_connections: int = Field(10_000, ge=1)  # of one gateway; of each worker where there are several
     max_connections_per_customer: int = Field(50, ge=1)  # the same
 
+    @property
+    def secrets(self) -> tuple[SecretStr, ...]:
+        """All that tokens may be signed with; what we sign ourselves, we sign with the first."""
+        return (*((self.jwt_secret,) if self.jwt_secret else ()), *self.jwt_secrets)
+
+    @property
+    def jwt_audiences(self) -> tuple[str, ...]:
+        return tuple(name.strip() for name in self.jwt_audience.split(",") if name.strip())
+
     @field_validator("jwt_secret")
     @classmethod
     def _check_secret(cls, secret: SecretStr | None) -> SecretStr | None:
-        if secret and len(secret.get_secret_value().encode()) < _MIN_SECRET_BYTES:
-            raise ValueError(f"at least {_MIN_SECRET_BYTES} bytes; `openssl rand -hex 32` makes them")
         if secret:
-            from shared.tokens import check_secret  # it brings PyJWT, which the sender does not need
-
-            check_secret(secret)
+            _check_jwt_secret(secret)
         return secret
+
+    @field_validator("jwt_secrets")
+    @classmethod
+    def _check_secrets(cls, secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for secret in secrets:
+            _check_jwt_secret(secret)
+        return secrets
+
+    @field_validator("jwt_audience")
+    @classmethod
+    def _check_audience(cls, audience: str) -> str:
+        if not audience.replace(",", "").strip():
+            raise ValueError("at least one audience: what your issuer's tokens name in their claim `aud`")
+        return audience
+
+    @field_validator("jwt_audience_claim", "jwt_customer_claim", "jwt_topics_claim")
+    @classmethod
+    def _check_claim(cls, name: str) -> str:
+        if not name.isprintable() or not name.strip("."):
+            raise ValueError("expected the name of a claim, such as sub, https://shop.example/id or user.id")
+        return name
 
     @field_validator("allowed_origins")
     @classmethod
@@ -152,11 +215,31 @@ class ReceiverSettings(Settings):
 
     @model_validator(mode="after")
     def _check_one_way_to_verify(self) -> ReceiverSettings:
-        if (self.jwt_secret is None) == (self.jwks_url is None):
-            raise ValueError(f"set exactly one of {PREFIX}JWT_SECRET and {PREFIX}JWKS_URL")
-        if self.development and self.jwt_secret is None:
-            raise ValueError(f"{PREFIX}DEVELOPMENT signs customers in itself and needs {PREFIX}JWT_SECRET")
+        if faults := _faults_together({name for name in _TOGETHER if getattr(self, name)}):
+            raise ValueError(faults[0])
         return self
+
+
+_TOGETHER = frozenset({"jwt_secret", "jwt_secrets", "jwks_url", "development"})
+
+
+def _faults_together(given: set[str]) -> list[str]:
+    """What is wrong with a gateway's settings as a whole, whatever each of them is."""
+    by_secret = bool(given & {"jwt_secret", "jwt_secrets"})
+    if by_secret == ("jwks_url" in given):
+        return [f"set exactly one of {PREFIX}JWT_SECRET and {PREFIX}JWKS_URL"]
+    if "development" in given and not by_secret:
+        return [f"{PREFIX}DEVELOPMENT signs customers in itself and needs {PREFIX}JWT_SECRET"]
+    return []
+
+
+def _check_jwt_secret(secret: SecretStr) -> None:
+    """Raises `ValueError`."""
+    if len(secret.get_secret_value().encode()) < _MIN_SECRET_BYTES:
+        raise ValueError(f"at least {_MIN_SECRET_BYTES} bytes; `openssl rand -hex 32` makes them")
+    from shared.tokens import check_secret  # it brings PyJWT, which the sender does not need
+
+    check_secret(secret)
 
 
 class _FileSource(PydanticBaseSettingsSource):
@@ -172,11 +255,30 @@ class _FileSource(PydanticBaseSettingsSource):
         return {name: _read(path) for name, path in paths.items() if path}
 
 
-def _read(path: str) -> str:
+@dataclass(frozen=True)
+class _Unreadable:
+    """Stands for the value of a file that cannot be read. No field takes it, so it is one fault among all."""
+
+    why: str
+
+
+def _read(path: str) -> str | _Unreadable:
     try:
-        return Path(path).read_text(encoding="utf-8").strip()
+        return Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise OSError(errno.EILSEQ, "not UTF-8", path) from None
+        return _Unreadable(f"cannot read {path}: it is not UTF-8 text")
+    except OSError as error:
+        return _Unreadable(f"cannot read {path}: {error.strerror}")
+    except ValueError as error:  # a NUL in the path
+        return _Unreadable(f"cannot read it: {error}")
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in re.split(r"[,\r\n]", text) if part.strip()]
+
+
+def _trimmed(value: Any) -> Any:
+    return value.strip("\ufeff \t\r\n") if isinstance(value, str) else value
 
 
 S = TypeVar("S", bound=Settings)
@@ -206,20 +308,26 @@ def load(settings_class: type[S], *, host: str | None = None) -> S:
 def read(settings_class: type[S], *, host: str | None = None) -> S:
     """`load` for those who go on with faults. Raises `InvalidSettings`."""
     faults = _unknown_names(os.environ)
+    settings = None
     try:
         settings = settings_class()
     except ValidationError as error:
-        faults += [_fault_line(fault) for fault in error.errors(include_url=False, include_input=False)]
-    except OSError as error:
-        faults.append(f"{PREFIX}…_FILE: cannot read {error.filename}: {error.strerror}")
-    else:
-        if settings.development and host is not None and not is_loopback(host):
-            faults.append(
-                f"{PREFIX}DEVELOPMENT: anybody may sign in, so it listens on loopback only, not {host}"
-            )
-        if not faults:
-            return settings
-    raise InvalidSettings(faults)
+        faults += [_fault_line(fault) for fault in error.errors(include_url=False)]
+        # pydantic looks at the whole only where each part is good.
+        if issubclass(settings_class, ReceiverSettings):
+            faults += _faults_together({name for name in _TOGETHER if _is_given(name)})
+    if host is not None and not is_loopback(host) and _is_given("development"):
+        faults.append(f"{PREFIX}DEVELOPMENT: anybody may sign in, so it listens on loopback only, not {host}")
+    if settings is None or faults:
+        raise InvalidSettings(list(dict.fromkeys(faults)))
+    return settings
+
+
+def _is_given(field: str) -> bool:
+    name = PREFIX + field.upper()
+    if field == "development":
+        return os.environ.get(name, "").strip().lower() in _TRUE
+    return bool(os.environ.get(name) or os.environ.get(f"{name}_FILE"))
 
 
 def known_names() -> frozenset[str]:
@@ -232,17 +340,33 @@ def known_names() -> frozenset[str]:
 def _unknown_names(environment: os._Environ[str]) -> list[str]:
     known = known_names()
     ours = [name for name in environment if name.startswith(PREFIX) and not name.startswith(_FOR_TESTS)]
-    return [_unknown_line(name, known) for name in sorted(ours) if name not in known]
+    return [
+        _unknown_line(name, known)
+        for name in sorted(ours)
+        if name not in known and not _is_service_link(name, environment[name])
+    ]
+
+
+def _is_service_link(name: str, value: str) -> bool:
+    return bool(_SERVICE_LINK.fullmatch(name) or (_SERVICE_PORT.fullmatch(name) and "://" in value))
 
 
 def _unknown_line(name: str, known: frozenset[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"{name}: no such setting" + (f"; did you mean {close[0]}?" if close else "")
+    # Without what all have in common, or each would be like each.
+    close = difflib.get_close_matches(
+        name.removeprefix(PREFIX), [one.removeprefix(PREFIX) for one in known], n=1
+    )
+    return f"{name}: no such setting" + (f"; did you mean {PREFIX}{close[0]}?" if close else "")
 
 
 def _fault_line(fault: Any) -> str:
     message = fault["msg"].removeprefix("Value error, ")
     if not fault["loc"]:
         return str(message)
-    name = PREFIX + str(fault["loc"][0]).upper()
+    field = str(fault["loc"][0])
+    if field == "api_keys" and _is_given("api_key") and not _is_given(field):
+        field = "api_key"
+    name = PREFIX + field.upper()
+    if isinstance(fault["input"], _Unreadable):
+        return f"{name}_FILE: {fault['input'].why}"
     return f"{name}: missing" if fault["type"] == "missing" else f"{name}: {message}"

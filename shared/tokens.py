@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jwt
 from jwt.algorithms import HMACAlgorithm
@@ -13,7 +13,24 @@ if TYPE_CHECKING:
 
     from pydantic import SecretStr
 
+    from shared.settings import ReceiverSettings
+
 MAX_TOPICS = 99  # of one token: with the customer's own channel a cursor text is at its limit
+
+
+class ClaimNames(NamedTuple):
+    """Which claims say what."""
+
+    customer: str = "sub"
+    topics: str = "topics"
+    audience: str = "aud"
+
+    @staticmethod
+    def of(settings: ReceiverSettings) -> ClaimNames:
+        return ClaimNames(settings.jwt_customer_claim, settings.jwt_topics_claim, settings.jwt_audience_claim)
+
+
+STANDARD = ClaimNames()
 
 
 def check_secret(secret: SecretStr) -> None:
@@ -32,17 +49,30 @@ def mint_token(
     issuer: str | None = None,
     topics: Iterable[str] = (),
     lifetime_seconds: float = 3600,
+    names: ClaimNames = STANDARD,
 ) -> str:
     """A token as an issuer would sign it: for `orderbell token`, development mode and tests."""
     now = time.time()
     claims: dict[str, Any] = {
-        "sub": customer,
-        "aud": audience,
+        names.customer: customer,
+        names.audience: audience,
         "iat": int(now),
         "exp": int(now + lifetime_seconds),
     }
     if issuer:
         claims["iss"] = issuer
     if topics:
-        claims["topics"] = list(topics)
+        claims[names.topics] = list(topics)
     return jwt.encode(claims, secret.get_secret_value(), algorithm="HS256")
+
+
+def find_claim(claims: dict[str, Any], name: str) -> Any:
+    """A claim by its name, else by its way from the outside in: `realm_access.roles`. None where it isn't."""
+    value = claims.get(name)
+    end = len(name)
+    # The longest name first: `https://shop.example/claims.id` is `id` within `https://shop.example/claims`.
+    while value is None and (end := name.rfind(".", 0, end)) > 0:
+        within = claims.get(name[:end])
+        if isinstance(within, dict):
+            value = find_claim(within, name[end + 1 :])
+    return value

@@ -229,3 +229,163 @@ def test_development_mode_listens_on_loopback(set: Set, host: str) -> None:
 
 def test_every_field_of_both_services_is_a_known_name() -> None:
     assert {"ORDERBELL_DATABASE_URL", "ORDERBELL_JWKS_URL", "ORDERBELL_API_KEYS_FILE"} <= known_names()
+
+
+# --- one name for one thing
+
+
+def keys_of(settings: Settings) -> list[str]:
+    return [key.get_secret_value() for key in settings.api_keys]
+
+
+@pytest.mark.parametrize("settings_class", [SenderSettings, ReceiverSettings])
+def test_the_callers_name_for_a_key_is_taken_by_services_too(
+    set: Set, settings_class: type[Settings]
+) -> None:
+    set(api_key=KEY, jwt_secret=SECRET)
+    assert keys_of(load(settings_class)) == [KEY]
+    set(api_keys=f"{KEY}1,{KEY}")  # beside it: a gateway calls the sender with the first
+    assert keys_of(load(settings_class)) == [KEY, f"{KEY}1"]
+
+
+def test_fault_of_a_key_names_the_variable_it_is_in(set: Set, faults: Faults) -> None:
+    set(api_key="short")
+    (line,) = faults(SenderSettings)
+    assert line.startswith("orderbell: ORDERBELL_API_KEY: a key has at least 16 characters")
+
+
+# --- what Kubernetes sets
+
+SERVICE_LINKS = {
+    "ORDERBELL_SERVICE_HOST": "10.0.0.7",
+    "ORDERBELL_SERVICE_PORT": "8091",
+    "ORDERBELL_SERVICE_PORT_HTTP": "8091",
+    "ORDERBELL_PORT": "tcp://10.0.0.7:8091",
+    "ORDERBELL_PORT_8091_TCP": "tcp://10.0.0.7:8091",
+    "ORDERBELL_PORT_8091_TCP_PROTO": "tcp",
+    "ORDERBELL_PORT_8091_TCP_PORT": "8091",
+    "ORDERBELL_PORT_8091_TCP_ADDR": "10.0.0.7",
+    "ORDERBELL_PORT_53_UDP": "udp://10.0.0.7:53",
+    "ORDERBELL_SENDER_SERVICE_HOST": "10.0.0.8",
+    "ORDERBELL_SENDER_SERVICE_PORT_HTTP_API": "8090",
+    "ORDERBELL_SENDER_PORT": "tcp://10.0.0.8:8090",
+    "ORDERBELL_GATEWAY_2_PORT_8091_TCP_ADDR": "10.0.0.9",
+    "ORDERBELL_REDIS_PORT": "tcp://10.0.0.9:6379",
+}
+
+
+def test_variables_that_kubernetes_sets_for_a_service_are_passed_over(
+    set: Set, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set(api_keys=KEY, jwt_secret=SECRET)
+    for name, value in SERVICE_LINKS.items():
+        monkeypatch.setenv(name, value)
+    load(SenderSettings)
+    load(ReceiverSettings)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "8091"),
+        ("SENDER_PORT", "8090"),
+        ("PORT_HTTP", "8091"),
+        ("PORTS", "tcp://h:1"),
+        ("PORT_8091", "tcp://h:1"),
+        ("PORT_X_TCP", "tcp://h:1"),
+        ("SERVICE", "x"),
+        ("REDIS_HOST", "10.0.0.7"),
+        ("SERVICE_HOSTS", "10.0.0.7"),
+    ],
+)
+def test_names_that_only_look_like_them_are_faults(set: Set, faults: Faults, name: str, value: str) -> None:
+    set(api_keys=KEY, **{name: value})
+    (line,) = faults(SenderSettings)
+    assert f"ORDERBELL_{name}: no such setting" in line
+
+
+# --- what editors and shells put around a value
+
+
+@pytest.mark.parametrize("around", ["{}\n", "{}\r\n", "\ufeff{}", "\ufeff{}\r\n", " {}\t\n\n"])
+def test_what_surrounds_a_secret_does_not_count(set: Set, tmp_path: Path, around: str) -> None:
+    for name, value in (("key", KEY), ("secret", SECRET), ("secrets", f"{SECRET}\r\n{'t' * 32}")):
+        (tmp_path / name).write_bytes(around.format(value).encode())
+    set(api_keys_file=str(tmp_path / "key"), jwt_secret_file=str(tmp_path / "secret"))
+    settings = load(ReceiverSettings)
+    assert keys_of(settings) == [KEY]
+    assert [secret.get_secret_value() for secret in settings.secrets] == [SECRET]
+    set(api_keys_file="", jwt_secret_file="", jwt_secrets_file=str(tmp_path / "secrets"))
+    set(api_keys=around.format(KEY))
+    settings = load(ReceiverSettings)
+    assert keys_of(settings) == [KEY]
+    assert [secret.get_secret_value() for secret in settings.secrets] == [SECRET, "t" * 32]
+
+
+def test_keys_may_stand_one_a_line(set: Set, tmp_path: Path) -> None:
+    (tmp_path / "keys").write_bytes(f"{KEY}1\r\n{KEY}2\n\n{KEY}1,{KEY}3\n".encode())
+    set(api_keys_file=str(tmp_path / "keys"))
+    assert keys_of(load(SenderSettings)) == [f"{KEY}1", f"{KEY}2", f"{KEY}3"]
+
+
+@pytest.mark.parametrize("key", [f"{KEY} x", f"{KEY}\u200b", f"{KEY}é", f"{KEY}\x07"])
+def test_key_that_no_header_can_carry_is_a_fault(set: Set, faults: Faults, key: str) -> None:
+    set(api_keys=key)
+    (line,) = faults(SenderSettings)
+    assert "visible ASCII" in line
+    assert KEY not in line
+
+
+# --- all at once
+
+
+def test_faults_of_the_whole_are_told_beside_those_of_its_parts(
+    set: Set, faults: Faults, tmp_path: Path
+) -> None:
+    set(redis_url="x", development="1", sender_url_file=str(tmp_path / "nothing"), log_lvel="INFO")
+    lines = faults(ReceiverSettings, host="0.0.0.0")
+    expected = [
+        "LOG_LVEL: no such setting; did you mean ORDERBELL_LOG_LEVEL?",
+        "REDIS_URL: expected redis://",
+        "API_KEYS: missing",
+        f"SENDER_URL_FILE: cannot read {tmp_path}/nothing: No such file or directory",
+        "set exactly one of ORDERBELL_JWT_SECRET and ORDERBELL_JWKS_URL",
+        "DEVELOPMENT: anybody may sign in, so it listens on loopback only, not 0.0.0.0",
+    ]
+    assert len(lines) == len(expected), lines
+    for part in expected:
+        assert sum(part in line for line in lines) == 1, (part, lines)
+
+
+def test_each_fault_is_told_once(set: Set, faults: Faults) -> None:
+    set(api_keys=KEY)
+    assert faults(ReceiverSettings) == [
+        "orderbell: set exactly one of ORDERBELL_JWT_SECRET and ORDERBELL_JWKS_URL"
+    ]
+
+
+# --- tokens
+
+
+def test_several_secrets_while_one_replaces_another(set: Set, faults: Faults) -> None:
+    set(api_keys=KEY, jwt_secrets=f"{'t' * 32},{SECRET}")
+    assert [secret.get_secret_value() for secret in load(ReceiverSettings).secrets] == ["t" * 32, SECRET]
+    set(jwt_secret="u" * 32)
+    assert load(ReceiverSettings).secrets[0].get_secret_value() == "u" * 32
+    set(jwt_secrets=f"{SECRET},short")
+    (line,) = faults(ReceiverSettings)
+    assert line.startswith("orderbell: ORDERBELL_JWT_SECRETS: at least 32 bytes")
+
+
+def test_audiences_may_be_several(set: Set, faults: Faults) -> None:
+    set(api_keys=KEY, jwt_secret=SECRET, jwt_audience="shop-web, shop-app")
+    assert load(ReceiverSettings).jwt_audiences == ("shop-web", "shop-app")
+    set(jwt_audience=" , ")
+    assert "at least one audience" in faults(ReceiverSettings)[0]
+
+
+@pytest.mark.parametrize("claim", [".", "a\x00b"[:1] + "\x07", "\u200b\x1b"])
+def test_claim_that_has_no_name(set: Set, faults: Faults, claim: str) -> None:
+    set(api_keys=KEY, jwt_secret=SECRET, jwt_customer_claim=claim)
+    (line,) = faults(ReceiverSettings)
+    assert line.startswith("orderbell: ORDERBELL_JWT_CUSTOMER_CLAIM: expected the name of a claim")

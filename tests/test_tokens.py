@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from pydantic import SecretStr
 
-from receiver.access.claims import LEEWAY_SECONDS
+from receiver.access.claims import LEEWAY_SECONDS, Rules
 from receiver.access.verifier import SecretVerifier
 from shared.commands.local import LocalDirectory
 from tests.processes import REPOSITORY, clean_environment
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 SECRET = "s" * 32
+VERIFIER = SecretVerifier([SecretStr(SECRET)], Rules())
 
 
 def run(directory: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -34,14 +35,16 @@ def run(directory: Path, *arguments: str, **settings: str) -> subprocess.Complet
 async def test_token_is_good_for_its_customer_topics_and_minutes(tmp_path: Path) -> None:
     done = run(tmp_path, "alice", "--topic", "menu", "--topic", "news", "--minutes", "2", jwt_secret=SECRET)
     assert done.returncode == 0, done.stderr
-    identity = await SecretVerifier(SecretStr(SECRET), "orderbell", None).verify(done.stdout.strip())
+    identity = await VERIFIER.verify(done.stdout.strip())
     assert identity.channels == ("customer:alice", "topic:menu", "topic:news")
     assert abs(identity.expires_at - LEEWAY_SECONDS - 120 - time.time()) < 20
 
 
 async def test_audience_and_issuer_are_those_of_the_settings(tmp_path: Path) -> None:
     done = run(tmp_path, "alice", jwt_secret=SECRET, jwt_audience="shop", jwt_issuer="us")
-    identity = await SecretVerifier(SecretStr(SECRET), "shop", "us").verify(done.stdout.strip())
+    identity = await SecretVerifier([SecretStr(SECRET)], Rules(frozenset({"shop"}), "us")).verify(
+        done.stdout.strip()
+    )
     assert identity.customer == "alice"
 
 
@@ -50,9 +53,9 @@ async def test_secret_of_up_is_taken_where_none_is_set(tmp_path: Path) -> None:
     with local.lock():
         secret = local.secret("jwt-secret")
     done = run(tmp_path, "alice", "--data", "data")
-    await SecretVerifier(SecretStr(secret), "orderbell", None).verify(done.stdout.strip())
+    await SecretVerifier([SecretStr(secret)], Rules()).verify(done.stdout.strip())
     done = run(tmp_path, "alice", "--data", "data", jwt_secret=SECRET)
-    await SecretVerifier(SecretStr(SECRET), "orderbell", None).verify(done.stdout.strip())
+    await VERIFIER.verify(done.stdout.strip())
 
 
 def test_no_secret_at_all_is_one_line(tmp_path: Path) -> None:

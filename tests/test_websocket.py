@@ -72,27 +72,34 @@ async def test_token_may_come_as_header_cookie_ticket_or_first_message(
         assert (await client.receive())["type"] == "orderbell.hello"
 
 
-async def test_token_that_proves_nothing_is_4401(
+async def test_token_that_another_may_replace_is_4401_and_one_that_will_never_do_is_4403(
     gateway: ReceiverProcess, module_processes: Processes
 ) -> None:
     secret = module_processes.jwt_secret
     good = {"sub": "alice", "aud": "orderbell", "exp": 4_000_000_000}
-    bad = [
-        "not-a-token",
-        unsigned(good),
-        jwt.encode(good, "another-secret-of-32-bytes-or-more", "HS256"),
-        jwt.encode({**good, "exp": 1_000_000_000}, secret, "HS256"),
-        jwt.encode({**good, "aud": "another"}, secret, "HS256"),
-        jwt.encode({"sub": "alice", "aud": "orderbell"}, secret, "HS256"),
-        jwt.encode({**good, "sub": "al*ice"}, secret, "HS256"),
-        jwt.encode({**good, "topics": ["a b"]}, secret, "HS256"),
-        jwt.encode({**good, "pad": "x" * 5_000}, secret, "HS256"),
-    ]
-    for token in bad:
+    tokens = {
+        "not-a-token": 4401,
+        jwt.encode(good, "another-secret-of-32-bytes-or-more", "HS256"): 4401,
+        jwt.encode({**good, "exp": 1_000_000_000}, secret, "HS256"): 4401,
+        jwt.encode({**good, "iat": 3_900_000_000}, secret, "HS256"): 4401,
+        unsigned(good): 4403,
+        jwt.encode({**good, "aud": "another"}, secret, "HS256"): 4403,
+        jwt.encode({"sub": "alice", "aud": "orderbell"}, secret, "HS256"): 4403,
+        jwt.encode({**good, "sub": "al\nice"}, secret, "HS256"): 4403,
+        jwt.encode({**good, "topics": ["a\nb"]}, secret, "HS256"): 4403,
+        jwt.encode({**good, "exp": int("9" * 2_500)}, secret, "HS256"): 4403,
+        jwt.encode({**good, "pad": "x" * 5_000}, secret, "HS256"): 4403,
+    }
+    for token, expected in tokens.items():
         async with connected(gateway, token, hello=False) as client:
             code, reason = await client.receive_close()
-            assert code == 4401, reason
+            assert code == expected, reason
             assert token not in reason
+        async with connected(gateway, None, hello=False) as client:
+            await client.send("orderbell.auth", {"token": token})
+            assert await client.receive_close() == (code, reason)
+    # The log says what is wrong, and not with each of them.
+    assert len(gateway.records("the token is for another audience")) == 1
 
 
 async def test_no_token_within_five_seconds_is_4401(gateway: ReceiverProcess) -> None:

@@ -1,57 +1,176 @@
 """What a token must say, and what follows from it.
 
-The rules are those of RFC 8725: algorithms are fixed by us and never by the token; `exp`, `aud` and `sub` are
-required.
+The rules are those of RFC 8725: nothing that the token says chooses how it is verified; `exp`, an audience
+and a customer are required, and which claims hold them is a setting, since issuers differ:
+
+* most put the audience into `aud`, a text or a list; the access tokens of Cognito, Clerk and many a Keycloak
+  have none, and name the client in `client_id` or `azp`;
+* the customer is `sub` at most of them; Okta's access tokens have a login there and the id in `uid`;
+* claims of one's own are named `https://shop.example/x` (Auth0), `custom:x` (Cognito), or lie within others:
+  `realm_access.roles` (Keycloak).
+
+A fault that another token of the same issuer would have, too, is a `ForbiddenToken`; one that passes with
+time, or with a new token, is an `InvalidToken`.
 """
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jwt
+import msgspec
+from jwt import api_jws
 
-from receiver.access.identity import Identity, InvalidToken
+from receiver.access.identity import ForbiddenToken, Identity, InvalidToken
 from shared.channels import is_name
-from shared.tokens import MAX_TOPICS
+from shared.tokens import MAX_TOPICS, STANDARD, ClaimNames, find_claim
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from shared.settings import ReceiverSettings
 
 MAX_TOKEN_BYTES = 4096
 LEEWAY_SECONDS = 30
+_MAX_TIME = 253_402_300_800  # the year 10000; also, milliseconds are no seconds
+
+_decode_claims = msgspec.json.Decoder(dict[str, Any]).decode
 
 
-def decode(token: str, key: Any, algorithms: list[str], audience: str, issuer: str | None) -> dict[str, Any]:
+def check_length(token: str) -> None:
+    """Raises `ForbiddenToken`."""
     if len(token) > MAX_TOKEN_BYTES:
-        raise InvalidToken("the token is too long")
-    required = ["exp", "aud", "sub", *(["iss"] if issuer else [])]
+        raise ForbiddenToken(f"the token is too long: more than {MAX_TOKEN_BYTES} bytes")
+
+
+def header_of(token: str) -> dict[str, Any]:
+    """Its header, which nobody has verified. Raises `InvalidToken`."""
     try:
-        return jwt.decode(
-            token,
-            key,
-            algorithms=algorithms,
-            audience=audience,
-            issuer=issuer,
-            leeway=LEEWAY_SECONDS,
-            options={"require": required},
-        )
-    except jwt.ExpiredSignatureError:
-        raise InvalidToken("the token has expired") from None
-    except jwt.InvalidAudienceError:
-        raise InvalidToken("the token is for another audience") from None
-    except jwt.InvalidIssuerError:
-        raise InvalidToken("the token is from another issuer") from None
+        return jwt.get_unverified_header(token)
     except (jwt.PyJWTError, ValueError):
         raise InvalidToken("the token is not valid") from None
 
 
-def identity_of(claims: dict[str, Any]) -> Identity:
-    customer, topics = claims["sub"], claims.get("topics", [])
-    if not isinstance(customer, str) or not is_name(customer):
-        raise InvalidToken("the token's sub is no customer id")
-    if not isinstance(topics, list) or len(topics) > MAX_TOPICS:
-        raise InvalidToken(f"the token's topics are no list of at most {MAX_TOPICS} names")
-    if not all(isinstance(topic, str) and is_name(topic) for topic in topics):
-        raise InvalidToken("one of the token's topics is no name")
-    return Identity(customer, _one_for_all(tuple(sorted(set(topics)))), float(claims["exp"]) + LEEWAY_SECONDS)
+def verified_payload(token: str, key: Any, algorithms: Sequence[str]) -> bytes:
+    """What is signed, if `key` and one of the algorithms have signed it. Raises `InvalidToken`."""
+    try:
+        payload: bytes = api_jws.decode(token, key, algorithms=algorithms)
+    except jwt.InvalidAlgorithmError:
+        raise ForbiddenToken(f"the token is not signed with {' or '.join(algorithms)}") from None
+    except (jwt.PyJWTError, ValueError):
+        raise InvalidToken("the token is not valid") from None
+    return payload
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Which claims say what, and what they must say."""
+
+    audiences: frozenset[str] = frozenset({"orderbell"})
+    issuer: str | None = None
+    names: ClaimNames = STANDARD
+
+    @staticmethod
+    def of(settings: ReceiverSettings) -> Rules:
+        return Rules(frozenset(settings.jwt_audiences), settings.jwt_issuer, ClaimNames.of(settings))
+
+    def identity(self, payload: bytes) -> Identity:
+        """Who a verified payload is about. Raises `InvalidToken`, also as `ForbiddenToken`."""
+        try:
+            claims = _decode_claims(payload)
+        except (ValueError, RecursionError):  # of the decoder, of UTF-8
+            raise ForbiddenToken(
+                "the token's claims are not a JSON object, or a number is out of range"
+            ) from None
+        self._check_issuer(claims)
+        self._check_audience(claims)
+        expires_at, issued_at = _check_times(claims)
+        jti = claims.get("jti")
+        if jti is not None and not isinstance(jti, str):
+            raise ForbiddenToken("the token's jti is not text")
+        return Identity(self._customer(claims), self._topics(claims), expires_at, jti, issued_at)
+
+    def _check_issuer(self, claims: dict[str, Any]) -> None:
+        if self.issuer is not None and claims.get("iss") != self.issuer:
+            detail = f"its iss is {_shown(claims.get('iss'))}, ORDERBELL_JWT_ISSUER is {self.issuer!r}"
+            raise ForbiddenToken("the token is from another issuer", detail)
+
+    def _check_audience(self, claims: dict[str, Any]) -> None:
+        name = self.names.audience
+        audience = find_claim(claims, name)
+        if audience is None:
+            others = {other: claims[other] for other in ("aud", "azp", "client_id") if other in claims}
+            detail = f"it has {_shown(others)}; ORDERBELL_JWT_AUDIENCE_CLAIM names the claim that counts"
+            raise ForbiddenToken(f"the token has no {name}", detail)
+        named = audience if isinstance(audience, list) else [audience]
+        if not any(isinstance(one, str) and one in self.audiences for one in named):
+            expected = ",".join(sorted(self.audiences))
+            detail = f"its {name} is {_shown(audience)}, ORDERBELL_JWT_AUDIENCE is {expected!r}"
+            raise ForbiddenToken("the token is for another audience", detail)
+
+    def _customer(self, claims: dict[str, Any]) -> str:
+        customer = find_claim(claims, self.names.customer)
+        if customer is None:
+            detail = (
+                f"it has {_shown(sorted(claims))}; ORDERBELL_JWT_CUSTOMER_CLAIM names the claim that counts"
+            )
+            raise ForbiddenToken(f"the token has no {self.names.customer}", detail)
+        if not isinstance(customer, str) or not is_name(customer):
+            raise ForbiddenToken(f"the token's {self.names.customer} is not a customer id")
+        return customer
+
+    def _topics(self, claims: dict[str, Any]) -> tuple[str, ...]:
+        topics = find_claim(claims, self.names.topics)
+        if topics is None:
+            return ()
+        if not isinstance(topics, list) or len(topics) > MAX_TOPICS:
+            raise ForbiddenToken(
+                f"the token's {self.names.topics} is not a list of at most {MAX_TOPICS} topics"
+            )
+        if not all(isinstance(topic, str) and is_name(topic) for topic in topics):
+            raise ForbiddenToken(f"one of the token's {self.names.topics} is not a topic's name")
+        return _one_for_all(tuple(sorted(set(topics))))
+
+
+def _check_times(claims: dict[str, Any]) -> tuple[float, float | None]:
+    """Until when it is good, leeway included, and when it was issued."""
+    now = time.time()
+    expires_at, issued_at = _time(claims, "exp"), _time(claims, "iat")
+    if expires_at is None:
+        raise ForbiddenToken("the token has no exp")
+    if expires_at + LEEWAY_SECONDS <= now:
+        raise InvalidToken(f"the token has expired, {now - expires_at:.0f} s ago")
+    for begins_at in (issued_at, _time(claims, "nbf")):
+        if begins_at is not None and begins_at - LEEWAY_SECONDS > now:
+            raise FutureToken(begins_at - now)
+    return expires_at + LEEWAY_SECONDS, issued_at
+
+
+class FutureToken(InvalidToken):
+    """A token that is not good yet: its issuer's clock, or ours, is wrong."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the token is from the future, by {seconds:.0f} s")
+        self.seconds = seconds
+
+
+def _time(claims: dict[str, Any], name: str) -> float | None:
+    value = claims.get(name)
+    if value is None:
+        return None
+    # Compared before it is made a float: JSON's numbers have no end.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _MAX_TIME:
+        raise ForbiddenToken(f"the token's {name} is not a time in seconds")
+    return float(value)
+
+
+def _shown(value: object) -> str:
+    """For the log: short, and on one line. It is signed, so it is the issuer's and not anybody's."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 @lru_cache(maxsize=1_000)

@@ -8,7 +8,18 @@ from shared.channels import Channel, customer_channel, topic_channel
 
 
 class InvalidToken(Exception):
-    """A token that proves nothing; the message says why, to its owner, and quotes nothing of it."""
+    """A token that proves nothing now; a new one may. The message says why and quotes nothing of it."""
+
+
+class ForbiddenToken(InvalidToken):
+    """A token that will never do here, and nor will another of its kind: the settings and its issuer differ.
+
+    `detail` is for the log: what the token's issuer says, and what the settings expect.
+    """
+
+    def __init__(self, message: str, detail: str = "") -> None:
+        super().__init__(message)
+        self.detail = detail
 
 
 class KeysUnavailable(Exception):

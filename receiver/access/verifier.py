@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import contextlib
+from typing import TYPE_CHECKING, Protocol, Self
 
 import jwt
 from jwt.algorithms import HMACAlgorithm
 from jwt.utils import base64url_encode
 
-from receiver.access.claims import decode, identity_of
+from receiver.access.claims import FutureToken, Rules, check_length, verified_payload
+from receiver.access.identity import ForbiddenToken, InvalidToken
 from receiver.access.jwks import JwksVerifier
+from receiver.access.reports import Reports
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pydantic import SecretStr
 
     from receiver.access.identity import Identity
@@ -19,23 +24,49 @@ if TYPE_CHECKING:
 
 
 class Verifier(Protocol):
+    """An async context manager; what it needs in the background runs within."""
+
+    @property
+    def unable(self) -> str | None:
+        """Why no token can be verified now; None where they can."""
+
     async def verify(self, token: str) -> Identity:
-        """Raises `InvalidToken` or `KeysUnavailable`."""
+        """Raises `InvalidToken`, also as `ForbiddenToken`, or `KeysUnavailable`."""
         ...
 
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(self, *exc: object) -> None: ...
 
-class SecretVerifier:
-    """Tokens signed with a secret that we share with their issuer: HS256."""
 
-    def __init__(self, secret: SecretStr, audience: str, issuer: str | None) -> None:
-        text = secret.get_secret_value().encode()
-        self._key = jwt.PyJWK({"kty": "oct", "k": base64url_encode(text).decode()}, "HS256")
-        self._key.Algorithm = _OneSecret(text)
-        self._audience = audience
-        self._issuer = issuer
+class SecretVerifier(contextlib.AbstractAsyncContextManager["SecretVerifier"]):
+    """Tokens signed with a secret that we share with their issuer, HS256; several while it is replaced."""
+
+    unable = None
+
+    def __init__(self, secrets: Sequence[SecretStr], rules: Rules) -> None:
+        self._keys = [_key(secret) for secret in secrets]
+        self._rules = rules
+
+    async def __aexit__(self, *exc: object) -> None:
+        pass
 
     async def verify(self, token: str) -> Identity:
-        return identity_of(decode(token, self._key, ["HS256"], self._audience, self._issuer))
+        check_length(token)
+        return self._rules.identity(self._payload(token))
+
+    def _payload(self, token: str) -> bytes:
+        *others, last = self._keys
+        for key in others:
+            with contextlib.suppress(InvalidToken):
+                return verified_payload(token, key, ["HS256"])
+        return verified_payload(token, last, ["HS256"])
+
+
+def _key(secret: SecretStr) -> jwt.PyJWK:
+    text = secret.get_secret_value().encode()
+    key = jwt.PyJWK({"kty": "oct", "k": base64url_encode(text).decode()}, "HS256")
+    key.Algorithm = _OneSecret(text)
+    return key
 
 
 class _OneSecret(HMACAlgorithm):
@@ -51,7 +82,40 @@ class _OneSecret(HMACAlgorithm):
         return self._prepared
 
 
+class ReportingVerifier(contextlib.AbstractAsyncContextManager["ReportingVerifier"]):
+    """Logs, now and then, what an operator can mend: a setting that the issuer disagrees with, a clock."""
+
+    def __init__(self, verifier: Verifier) -> None:
+        self._verifier = verifier
+        self._reports = Reports()
+
+    async def __aenter__(self) -> Self:
+        await self._verifier.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._verifier.__aexit__(*exc)
+
+    @property
+    def unable(self) -> str | None:
+        return self._verifier.unable
+
+    async def verify(self, token: str) -> Identity:
+        try:
+            return await self._verifier.verify(token)
+        except ForbiddenToken as error:
+            self._reports.warn(str(error), detail=error.detail)
+            raise
+        except FutureToken as error:
+            self._reports.warn(
+                "token from the future: this gateway's clock or its issuer's is wrong",
+                seconds=round(error.seconds),
+            )
+            raise
+
+
 def create_verifier(settings: ReceiverSettings) -> Verifier:
-    if settings.jwt_secret is not None:
-        return SecretVerifier(settings.jwt_secret, settings.jwt_audience, settings.jwt_issuer)
-    return JwksVerifier(str(settings.jwks_url), settings.jwt_audience, settings.jwt_issuer)
+    rules = Rules.of(settings)
+    if settings.secrets:
+        return ReportingVerifier(SecretVerifier(settings.secrets, rules))
+    return ReportingVerifier(JwksVerifier(str(settings.jwks_url), rules))

@@ -17,7 +17,7 @@ from receiver.access.identity import InvalidToken
 from shared.channels import is_name
 from shared.loopback import host_of, is_loopback
 from shared.problems import Problem
-from shared.tokens import mint_token
+from shared.tokens import ClaimNames, mint_token
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -32,8 +32,7 @@ class Development:
     def __init__(
         self, settings: ReceiverSettings, authentication: Authentication, sender: httpx2.AsyncClient
     ) -> None:
-        assert settings.jwt_secret is not None
-        self._secret = settings.jwt_secret
+        self._secret = settings.secrets[0]  # settings without one are refused
         self._settings = settings
         self._authentication = authentication
         self._sender = sender
@@ -53,8 +52,9 @@ class Development:
         token = mint_token(
             self._secret,
             customer,
-            audience=self._settings.jwt_audience,
+            audience=self._settings.jwt_audiences[0],
             issuer=self._settings.jwt_issuer,
+            names=ClaimNames.of(self._settings),
             lifetime_seconds=_LIFETIME_SECONDS,
         )
         response = JSONResponse({"customer": customer})

@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Route
 
 from receiver.access import tickets as ticket_module
 from receiver.access.authentication import TokenInUrl
-from receiver.access.identity import InvalidToken, KeysUnavailable
+from receiver.access.identity import ForbiddenToken, InvalidToken, KeysUnavailable
 from receiver.pages.routes import page_routes
 from shared.problems import HANDLERS, Problem
 
@@ -103,6 +103,8 @@ class Http:
             ticket = await self._tickets.issue(identity)
         except TokenInUrl as error:
             raise Problem(400, "token-in-url", str(error)) from None
+        except ForbiddenToken as error:
+            raise Problem(403, "forbidden-token", str(error)) from None
         except InvalidToken as error:
             raise Problem(401, "unauthenticated", str(error), {"www-authenticate": "Bearer"}) from None
         except (KeysUnavailable, RedisError, OSError, TimeoutError):

@@ -80,9 +80,10 @@ async def serve(
         connect(settings.redis_url, retries=0) as redis,
         pipelines_to(redis) as pipelines,
         sender_client as sender,
+        create_verifier(settings) as verifier,
     ):
         tickets = Tickets(pipelines, Names(settings.key_prefix))
-        authentication = Authentication(create_verifier(settings), tickets, cookie=settings.jwt_cookie)
+        authentication = Authentication(verifier, tickets, cookie=settings.jwt_cookie)
         gateway = Gateway(redis, pipelines, History(sender), authentication, settings, name=name)
         development = Development(settings, authentication, sender) if settings.development else None
         origins = Origins(settings.allowed_origins)

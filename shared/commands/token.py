@@ -11,7 +11,7 @@ from pydantic_settings import NoDecode
 
 from shared.channels import is_name
 from shared.settings import PREFIX, ReceiverSettings, load
-from shared.tokens import MAX_TOPICS, mint_token
+from shared.tokens import MAX_TOPICS, ClaimNames, mint_token
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,13 +39,14 @@ def mint(local: LocalDirectory, customer: str, topics: Sequence[str], lifetime_s
         raise click.BadParameter(f"more than {MAX_TOPICS} topics")
     local.adopt(os.environ)
     settings = load(IssuerSettings)
-    if settings.jwt_secret is None:
+    if not settings.secrets:
         raise click.UsageError(f"tokens are verified by {PREFIX}JWKS_URL; ask their issuer for one")
     return mint_token(
-        settings.jwt_secret,
+        settings.secrets[0],
         customer,
-        audience=settings.jwt_audience,
+        audience=settings.jwt_audiences[0],
         issuer=settings.jwt_issuer,
+        names=ClaimNames.of(settings),
         topics=topics,
         lifetime_seconds=lifetime_seconds,
     )

@@ -20,7 +20,7 @@ from starlette.requests import HTTPConnection
 
 from receiver import metrics
 from receiver.access.authentication import Authentication, TokenInUrl
-from receiver.access.identity import InvalidToken, KeysUnavailable
+from receiver.access.identity import ForbiddenToken, InvalidToken, KeysUnavailable
 from receiver.feeds.hub import Close
 from receiver.transports.websocket import handshake
 from receiver.transports.websocket.connection import Connection
@@ -96,6 +96,8 @@ class WebSocketTransport:
                 identity = await self._authenticate_in_band(connection)
         except (InvalidCursor, TokenInUrl) as error:
             connection.close(Close.BAD_MESSAGE, str(error))
+        except ForbiddenToken as error:
+            connection.close(Close.FORBIDDEN, str(error))
         except InvalidToken as error:
             connection.close(Close.UNAUTHENTICATED, str(error))
         except KeysUnavailable as error:

@@ -1,0 +1,35 @@
+"""Log lines about what every client may cause: the first of a kind at once, then one a minute."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import structlog
+
+EVERY_SECONDS = 60.0
+_KINDS = 100
+
+logger = structlog.get_logger(__name__)
+
+
+@dataclass
+class _Kind:
+    due: float = float("-inf")
+    left_out: int = 0
+
+
+class Reports:
+    def __init__(self, every_seconds: float = EVERY_SECONDS) -> None:
+        self._every_seconds = every_seconds
+        self._kinds: dict[str, _Kind] = {}
+
+    def warn(self, what: str, **details: object) -> None:
+        """`what` is the kind, and one of a few texts. With it goes how many of its kind were left out."""
+        kind = self._kinds.setdefault(what if len(self._kinds) < _KINDS else "", _Kind())
+        now = time.monotonic()
+        if now < kind.due:
+            kind.left_out += 1
+            return
+        logger.warning(what, **details, more_since=kind.left_out)
+        kind.due, kind.left_out = now + self._every_seconds, 0

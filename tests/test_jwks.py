@@ -1,0 +1,429 @@
+"""Tokens signed with published keys: which of them count, and what an issuer may do to a gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import resource
+import socket
+import threading
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from jwt.algorithms import RSAAlgorithm
+from structlog.testing import capture_logs
+
+from receiver.access.claims import MAX_TOKEN_BYTES, Rules
+from receiver.access.identity import ForbiddenToken, InvalidToken, KeysUnavailable
+from receiver.access.jwks import MAX_BYTES, JwksVerifier, Pace
+from shared import __version__
+from tests.issuers import Issuer, claims, part, private_key, published, running_issuer, sign_with
+from tests.waiting import await_until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+pytestmark = pytest.mark.anyio
+
+ALGORITHMS = ("RS256", "ES256", "EdDSA")
+SOON = Pace(retry=0.02, max_retry=0.05)
+
+
+@pytest.fixture
+def issuer() -> Iterator[Issuer]:
+    with running_issuer() as issuer:
+        yield issuer
+
+
+@asynccontextmanager
+async def verifier_of(
+    issuer: Issuer | str, rules: Rules | None = None, pace: Pace | None = None
+) -> AsyncIterator[JwksVerifier]:
+    url = issuer if isinstance(issuer, str) else issuer.url
+    async with JwksVerifier(url, rules or Rules(), pace) as verifier:
+        yield verifier
+
+
+async def fetched(verifier: JwksVerifier) -> None:
+    """Until its keys are here."""
+    await await_until(lambda: verifier.unable is None)
+
+
+# --- which keys count
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+async def test_token_signed_with_a_published_key(issuer: Issuer, algorithm: str) -> None:
+    async with verifier_of(issuer) as verifier:
+        identity = await verifier.verify(sign_with(algorithm, topics=["menu"]))
+    assert identity.channels == ("customer:alice", "topic:menu")
+
+
+@pytest.mark.parametrize("algorithm", ["RS256", "RS512", "PS256", "ES256", "ES384", "EdDSA"])
+async def test_key_without_alg_verifies_what_its_kind_can(issuer: Issuer, algorithm: str) -> None:
+    """As Entra publishes them."""
+    issuer.publish(published(algorithm, alg=None, use=None))
+    async with verifier_of(issuer) as verifier:
+        assert (await verifier.verify(sign_with(algorithm))).customer == "alice"
+
+
+async def test_key_with_alg_verifies_that_one_alone(issuer: Issuer) -> None:
+    issuer.publish(published("RS256", alg="RS256"))
+    async with verifier_of(issuer) as verifier:
+        await verifier.verify(sign_with("RS256"))
+        with pytest.raises(InvalidToken):
+            await verifier.verify(sign_with("RS256", algorithm="RS512"))
+
+
+@pytest.mark.filterwarnings("ignore:The RSA key is 1024 bits long")
+@pytest.mark.parametrize(
+    "unusable",
+    [
+        published("RS-enc", use="enc"),
+        published("RS-enc", use="enc", alg="RSA-OAEP"),
+        published("RS-enc", use=None, alg="RSA-OAEP"),
+        published("RS-enc", key_ops=["encrypt"]),
+        published("RS-enc", n="!"),
+        published("RS-enc", n=7),
+        published("ES256-x", crv="secp256k1"),
+        published("weak"),
+        {"kty": "oct", "k": base64.urlsafe_b64encode(b"s" * 32).decode(), "kid": "RS-enc", "alg": "HS256"},
+        {"kty": "unheard-of", "kid": "x"},
+        {},
+        [],
+        None,
+        7,
+    ],
+)
+async def test_keys_that_verify_nothing_are_passed_over(issuer: Issuer, unusable: object) -> None:
+    """As Keycloak publishes them, beside the one that signs and sometimes under the same id."""
+    issuer.publish(unusable, published("ES256"), unusable)
+    async with verifier_of(issuer) as verifier:
+        assert (await verifier.verify(sign_with("ES256"))).customer == "alice"
+        if isinstance(unusable, dict) and unusable.get("kty") == "RSA":
+            with pytest.raises(InvalidToken):
+                await verifier.verify(
+                    sign_with(
+                        "RS256" if unusable["kid"] != "weak" else "weak",
+                        algorithm="RS256",
+                        kid=unusable["kid"],
+                    )
+                )
+
+
+async def test_two_keys_of_one_id_are_told_apart_by_their_use(issuer: Issuer) -> None:
+    issuer.publish(
+        published("RS-enc", kid="1", use="enc"), published("RS256", kid="1"), published("ES256", kid="1")
+    )
+    async with verifier_of(issuer) as verifier:
+        for algorithm in ("RS256", "ES256"):
+            assert (await verifier.verify(sign_with(algorithm, kid="1"))).customer == "alice"
+
+
+async def test_token_without_a_key_id_is_good_where_one_key_fits(issuer: Issuer) -> None:
+    async with verifier_of(issuer) as verifier:
+        assert (await verifier.verify(sign_with("ES256", kid=None))).customer == "alice"
+    issuer.publish(published("ES256"), published("ES256-other"))
+    async with verifier_of(issuer) as verifier:
+        with pytest.raises(InvalidToken):
+            await verifier.verify(sign_with("ES256", kid=None))
+
+
+async def test_secret_made_of_a_published_key(issuer: Issuer) -> None:
+    """The confusion of algorithms: a public key is no secret."""
+    pem = (
+        private_key("RS256")
+        .public_key()
+        .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    )
+    header, payload = part({"alg": "HS256", "typ": "JWT", "kid": "RS256"}), part(claims())
+    signature = jwt.get_algorithm_by_name("HS256").sign(f"{header}.{payload}".encode(), pem)
+    token = f"{header}.{payload}.{base64.urlsafe_b64encode(signature).rstrip(b'=').decode()}"
+    async with verifier_of(issuer) as verifier:
+        with pytest.raises(ForbiddenToken, match="not signed with"):
+            await verifier.verify(token)
+
+
+@pytest.mark.parametrize("algorithm", ["none", "HS256", "", "ES256K", None, 7, []])
+async def test_published_keys_take_no_token_without_their_signature(
+    issuer: Issuer, algorithm: object
+) -> None:
+    token = f"{part({'alg': algorithm, 'kid': 'RS256'})}.{part(claims())}."
+    async with verifier_of(issuer) as verifier:
+        with pytest.raises(ForbiddenToken, match="not signed with"):
+            await verifier.verify(token)
+
+
+@pytest.mark.parametrize("kid", ["ES256", "other"])
+async def test_key_of_another_kind_and_key_that_nobody_published(issuer: Issuer, kid: str) -> None:
+    async with verifier_of(issuer) as verifier:
+        with pytest.raises(InvalidToken):
+            await verifier.verify(sign_with("RS256", kid=kid))
+
+
+@pytest.mark.parametrize("header", ["jku", "x5u", "jwk"])
+async def test_key_that_the_token_brings_along(issuer: Issuer, header: str) -> None:
+    own = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    value: Any = json.loads(RSAAlgorithm.to_jwk(own.public_key())) if header == "jwk" else issuer.url
+    token = jwt.encode(claims(), own, algorithm="RS256", headers={"kid": "RS256", header: value})
+    async with verifier_of(issuer) as verifier:
+        with pytest.raises(InvalidToken):
+            await verifier.verify(token)
+
+
+@pytest.mark.parametrize("changes", [{"exp": 1}, {"aud": "shop"}, {"sub": None}, {"iss": "elsewhere"}])
+async def test_published_keys_do_not_replace_claims(issuer: Issuer, changes: dict[str, Any]) -> None:
+    async with verifier_of(issuer, Rules(issuer="shop")) as verifier:
+        with pytest.raises(InvalidToken):
+            await verifier.verify(sign_with("ES256", **{"iss": "shop", **changes}))
+
+
+@pytest.mark.parametrize("token", ["", "a.b.c", "x" * (MAX_TOKEN_BYTES + 1), "é", f"{part([])}.{part({})}."])
+async def test_garbage_asks_no_issuer(issuer: Issuer, token: str) -> None:
+    async with verifier_of(issuer) as verifier:
+        await fetched(verifier)
+        with pytest.raises(InvalidToken):
+            await verifier.verify(token)
+    assert len(issuer.asked) == 1
+
+
+# --- fetching them
+
+
+async def test_keys_are_fetched_once_for_a_crowd(issuer: Issuer) -> None:
+    async with verifier_of(issuer) as verifier:
+        issuer.waits_for.clear()
+        verifying = [asyncio.create_task(verifier.verify(sign_with("ES256"))) for _ in range(20)]
+        await asyncio.sleep(0)
+        issuer.waits_for.set()
+        await asyncio.gather(*verifying)
+    assert len(issuer.asked) == 1
+
+
+async def test_we_say_who_asks(issuer: Issuer) -> None:
+    """Some firewalls refuse every `Python-…`, and with it, in silence, all customers."""
+    issuer.refuses = lambda headers: "python" in headers["user-agent"].lower()
+    async with verifier_of(issuer) as verifier:
+        assert (await verifier.verify(sign_with("ES256"))).customer == "alice"
+    assert issuer.asked[0]["user-agent"] == f"orderbell/{__version__}"
+
+
+async def test_new_key_is_fetched_for_at_once(issuer: Issuer) -> None:
+    async with verifier_of(issuer) as verifier:
+        await verifier.verify(sign_with("ES256"))
+        issuer.publish(published("ES256"), published("ES256-new"))
+        started = time.monotonic()
+        assert (await verifier.verify(sign_with("ES256-new", algorithm="ES256"))).customer == "alice"
+        assert time.monotonic() - started < 2
+    assert len(issuer.asked) == 2
+
+
+async def test_new_key_is_found_while_made_up_ones_come_in_crowds(issuer: Issuer) -> None:
+    """And nobody's page is closed for good meanwhile: until it is asked for again, a token may be good."""
+    async with verifier_of(issuer, pace=Pace(burst=2, refill=0.3)) as verifier:
+        await fetched(verifier)
+        outcomes = []
+        for n in range(20):
+            try:
+                await verifier.verify(sign_with("ES256", kid=f"made-up-{n}"))
+            except (InvalidToken, KeysUnavailable) as error:
+                outcomes.append(type(error))
+        assert outcomes == [InvalidToken] * 2 + [KeysUnavailable] * 18
+        assert len(issuer.asked) == 3  # the first, and the burst
+        issuer.publish(published("ES256-new"))
+
+        with anyio.fail_after(5):
+            while True:
+                try:
+                    await verifier.verify(sign_with("ES256-new", algorithm="ES256"))
+                    break
+                except KeysUnavailable:
+                    await asyncio.sleep(0.02)
+    assert len(issuer.asked) == 4
+
+
+async def test_known_tokens_wait_for_no_issuer(issuer: Issuer) -> None:
+    async with verifier_of(issuer, pace=Pace(refresh=0.05)) as verifier:
+        await fetched(verifier)
+        issuer.waits_for.clear()
+        await await_until(lambda: len(issuer.asked) == 2)  # under way
+        with anyio.fail_after(1):
+            assert (await verifier.verify(sign_with("ES256"))).customer == "alice"
+
+
+async def test_key_that_is_withdrawn_counts_no_more(issuer: Issuer) -> None:
+    async with verifier_of(issuer, pace=Pace(refresh=0.05)) as verifier:
+        await verifier.verify(sign_with("ES256"))
+        issuer.publish(published("RS256"))
+        asked = len(issuer.asked)
+        await await_until(lambda: len(issuer.asked) > asked + 1)
+        with pytest.raises(InvalidToken):
+            await verifier.verify(sign_with("ES256"))
+
+
+# --- an issuer that fails
+
+
+async def test_issuer_that_is_away_is_not_the_tokens_fault(issuer: Issuer) -> None:
+    issuer.status = 503
+    async with verifier_of(issuer, pace=SOON) as verifier:
+        with pytest.raises(KeysUnavailable):
+            await verifier.verify(sign_with("ES256"))
+        assert verifier.unable is not None
+        assert "answers 503" in verifier.unable
+        issuer.status = 200
+        await fetched(verifier)  # without anybody asking
+        assert (await verifier.verify(sign_with("ES256"))).customer == "alice"
+
+
+async def test_keys_that_are_had_count_while_the_issuer_is_away(issuer: Issuer) -> None:
+    async with verifier_of(issuer, pace=Pace(refresh=0.02, retry=0.02, max_retry=0.02)) as verifier:
+        await fetched(verifier)
+        issuer.status = 500
+        asked = len(issuer.asked)
+        await await_until(lambda: len(issuer.asked) > asked + 2)
+        assert verifier.unable is None
+        assert (await verifier.verify(sign_with("ES256"))).customer == "alice"
+        with pytest.raises(KeysUnavailable):
+            await verifier.verify(sign_with("ES256-new", algorithm="ES256"))
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b"", "not answer JSON"),
+        (b"<html>", "not answer JSON"),
+        (b"\xff", "not answer JSON"),
+        (b"[" * 100_000, "not answer JSON"),
+        (b"[]", "list `keys`"),
+        (b"{}", "list `keys`"),
+        (b'{"keys":1}', "list `keys`"),
+        (
+            b'{"issuer":"x","jwks_uri":"https://id.example/keys"}',
+            "it names 'https://id.example/keys' for them",
+        ),
+        (b'{"keys":[]}', "none of its keys"),
+        (b'{"keys":[{}]}', "none of its keys"),
+        (b'{"keys":[' + b"{}," * 1000 + b"{}]}", "none of its keys"),
+    ],
+)
+async def test_issuer_that_answers_nonsense_is_reported(issuer: Issuer, body: bytes, why: str) -> None:
+    issuer.body = body
+    async with verifier_of(issuer) as verifier:
+        with pytest.raises(KeysUnavailable):
+            await verifier.verify(sign_with("ES256"))
+        assert verifier.unable is not None
+        assert why in verifier.unable
+
+
+async def test_endless_answer_costs_no_more_than_its_limit(issuer: Issuer) -> None:
+    issuer.body = iter(lambda: b" " * 65536, None)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    async with verifier_of(issuer) as verifier:
+        with pytest.raises(KeysUnavailable):
+            await verifier.verify(sign_with("ES256"))
+        assert verifier.unable is not None
+        assert f"more than {MAX_BYTES} bytes" in verifier.unable
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # KiB
+
+
+async def test_compressed_answer_is_not_unpacked(issuer: Issuer) -> None:
+    issuer.headers = {"content-encoding": "gzip"}
+    async with verifier_of(issuer) as verifier:
+        with pytest.raises(KeysUnavailable):
+            await verifier.verify(sign_with("ES256"))
+        assert verifier.unable is not None
+        assert "compressed" in verifier.unable
+    assert issuer.asked[0]["accept-encoding"] == "identity"
+
+
+async def test_redirects_are_followed_but_not_for_ever(issuer: Issuer) -> None:
+    with running_issuer() as door:
+        door.status, door.headers = 302, {"location": issuer.url}
+        async with verifier_of(door) as verifier:
+            assert (await verifier.verify(sign_with("ES256"))).customer == "alice"
+        door.headers = {"location": door.url}
+        async with verifier_of(door) as verifier:
+            with pytest.raises(KeysUnavailable):
+                await verifier.verify(sign_with("ES256"))
+        assert len(door.asked) < 8
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """The URL of an issuer that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/keys"
+
+
+async def test_issuer_that_never_answers_keeps_a_crowd_no_longer_than_one(silent: str) -> None:
+    async with verifier_of(silent, pace=Pace(answer=0.2)) as verifier:
+        verifying = [verifier.verify(sign_with("ES256")) for _ in range(20)]
+        with anyio.fail_after(2):
+            failures = await asyncio.gather(*verifying, return_exceptions=True)
+        assert {type(failure) for failure in failures} == {KeysUnavailable}
+        assert verifier.unable is not None
+        assert "no answer within 0.2 s" in verifier.unable
+
+
+async def test_token_waits_for_keys_no_longer_than_its_deadline(silent: str) -> None:
+    async with verifier_of(silent, pace=Pace(answer=4, keys=0.1)) as verifier:
+        with anyio.fail_after(1), pytest.raises(KeysUnavailable, match="in time"):
+            await verifier.verify(sign_with("ES256"))
+
+
+async def test_issuer_that_drips_is_held_to_the_same_deadline(issuer: Issuer) -> None:
+    """Each byte of it would begin a socket's time-out anew."""
+    over = threading.Event()
+
+    def drip() -> Iterator[bytes]:
+        while not over.wait(0.02):
+            yield b" "
+
+    issuer.body = drip()
+    async with verifier_of(issuer, pace=Pace(answer=0.3)) as verifier:
+        with anyio.fail_after(2), pytest.raises(KeysUnavailable):
+            await verifier.verify(sign_with("ES256"))
+        assert verifier.unable is not None
+        assert "no answer within 0.3 s" in verifier.unable
+    over.set()
+
+
+async def test_issuer_that_failed_is_not_asked_for_each_token(issuer: Issuer) -> None:
+    issuer.status = 503
+    async with verifier_of(issuer) as verifier:
+        for _ in range(50):
+            with pytest.raises(KeysUnavailable):
+                await verifier.verify(sign_with("ES256"))
+    assert len(issuer.asked) <= 6  # the burst, and those of its own, on a slow machine
+
+
+async def test_failure_is_logged_once_and_its_end_too(issuer: Issuer) -> None:
+    issuer.status = 503
+    with capture_logs() as logs:
+        async with verifier_of(issuer, pace=SOON) as verifier:
+            await await_until(lambda: len(issuer.asked) > 3)
+            issuer.status = 200
+            await fetched(verifier)
+    assert [line["event"] for line in logs] == [
+        "the issuer's keys cannot be fetched",
+        "the issuer's keys are here",
+    ]
+    assert logs[0]["why"] == "it answers 503"
+
+
+async def test_nothing_is_left_running_when_it_is_left(silent: str) -> None:
+    before = asyncio.all_tasks()
+    async with verifier_of(silent) as verifier:
+        waiting = asyncio.create_task(verifier.verify(sign_with("ES256")))
+        await asyncio.sleep(0.02)
+    with pytest.raises((KeysUnavailable, asyncio.CancelledError)):
+        await waiting
+    assert asyncio.all_tasks() == before
