@@ -2,28 +2,59 @@
 
 `customer:<id>` is private to the customer that a token names as `sub`; `topic:<name>` is shared by
 all whose token lists it.
+
+An id or a name is any text of 1 to 128 characters without control characters. In a channel every byte of
+its UTF-8 that is not one of `A-Z a-z 0-9 . _ @ -` is percent-encoded: so a channel is safe in Redis' keys,
+in cursors and in URLs, and a comma, a brace or a slash in an id means nothing there. Each channel has one
+spelling. Another one (lower-case hex, an escape that is not needed, UTF-8 that is longer than it must be) is
+refused and not put right: two spellings of one customer would be two rows, two keys, two counts. Case and
+Unicode's forms are kept: `Alice` and `alice`, or `é` as one character or as two, are two customers.
 """
 
 from __future__ import annotations
 
 import re
 from typing import NewType
+from urllib.parse import unquote
+
+from shared.errors import CallerError
 
 Channel = NewType("Channel", str)
 
-NAME = r"[A-Za-z0-9._@-]{1,128}"  # no colon, brace, comma, glob or space: safe in keys, cursors and URLs
-_CHANNEL = re.compile(rf"(?:customer|topic):{NAME}")
-_NAME = re.compile(NAME)
+MAX_NAME = 128  # characters
+MAX_CHANNEL = len("customer:") + MAX_NAME * len("%F0%9F%94%94")  # characters of a channel's text
+
+# One character of a name, as it stands in a channel: in exactly one way, by the table of RFC 3629, 4.
+_ESCAPED = "|".join(
+    (
+        "%(?:2[0-9A-CF]|3[A-F]|5[B-E]|60|7[B-E])",  # ASCII that is neither plain nor a control character
+        "%C2%[AB][0-9A-F]",  # U+0080 to U+009F are control characters, too
+        "%(?:C[3-9A-F]|D[0-9A-F])%[89AB][0-9A-F]",
+        "%E0%[AB][0-9A-F]%[89AB][0-9A-F]",
+        "%(?:E[1-9A-CEF]%[89AB]|ED%[89])[0-9A-F]%[89AB][0-9A-F]",  # no surrogates
+        "%(?:F0%[9AB]|F[1-3]%[89AB]|F4%8)[0-9A-F]%[89AB][0-9A-F]%[89AB][0-9A-F]",
+    )
+)
+_PLAIN_NAME = rf"[A-Za-z0-9._@-]{{1,{MAX_NAME}}}"
+ENCODED_NAME = rf"(?:[A-Za-z0-9._@-]|{_ESCAPED}){{1,{MAX_NAME}}}"
+# A plain name is tried first: nearly all are, and it is matched ten times as fast.
+CHANNEL = rf"(?:customer|topic):(?:{_PLAIN_NAME}|{ENCODED_NAME})"
+NAME = rf"[^\x00-\x1f\x7f-\x9f]{{1,{MAX_NAME}}}"  # of a text that came as UTF-8, which has no surrogates
+
+_CHANNEL = re.compile(CHANNEL)
+_NAME = re.compile(rf"(?!.*[\ud800-\udfff]){NAME}")
+_PLAIN = re.compile(_PLAIN_NAME)
+_TO_ENCODE = re.compile(rb"[^A-Za-z0-9._@-]")
 
 
-class InvalidChannel(ValueError):
+class InvalidChannel(CallerError, ValueError):
     """A text that names no channel, or an id that can't be part of one."""
 
 
 def parse_channel(text: str) -> Channel:
     """Raises `InvalidChannel`."""
     if not _CHANNEL.fullmatch(text):
-        raise InvalidChannel(f"not a channel: {text[:160]!r}; expected customer:<id> or topic:<name>")
+        raise InvalidChannel(f"not a channel: {text[:160]!r}; {_advice(text)}")
     return Channel(text)
 
 
@@ -34,14 +65,46 @@ def is_name(text: str) -> bool:
 
 def customer_channel(customer_id: str) -> Channel:
     """Raises `InvalidChannel`."""
-    return parse_channel(f"customer:{customer_id}")
+    return Channel(f"customer:{_encode(customer_id)}")
 
 
 def topic_channel(name: str) -> Channel:
     """Raises `InvalidChannel`."""
-    return parse_channel(f"topic:{name}")
+    return Channel(f"topic:{_encode(name)}")
+
+
+def name_in(channel: Channel) -> str:
+    """The customer's id, or the topic's name, as it was before it was encoded."""
+    return unquote(channel.partition(":")[2])
 
 
 def is_private(channel: Channel) -> bool:
     """Whether the channel is one customer's own; only those have a seen cursor."""
     return channel.startswith("customer:")
+
+
+def as_in_a_channel(text: str) -> str:
+    """A piece of a URL that was a channel, or cursors; it may have been normalised on its way."""
+    # RFC 3986, 2.3: to a URL `~` and `%7E` are the same. Everything else that we encode stays encoded.
+    return text.replace("~", "%7E")
+
+
+def _encode(name: str) -> str:
+    if _PLAIN.fullmatch(name):
+        return name
+    if not is_name(name):
+        raise InvalidChannel(f"not 1 to {MAX_NAME} characters without control characters: {name[:160]!r}")
+    return _TO_ENCODE.sub(_escape, name.encode()).decode()
+
+
+def _escape(byte: re.Match[bytes]) -> bytes:
+    return b"%%%02X" % byte[0][0]
+
+
+def _advice(text: str) -> str:
+    """How the channel is spelt that the text may mean."""
+    kind, _, name = text[:65].partition(":")
+    meant = unquote(name)
+    if kind in ("customer", "topic") and len(text) <= 64 and is_name(meant) and "\ufffd" not in meant:
+        return f"its name must be percent-encoded: {kind}:{_encode(meant)}"
+    return "expected customer:<id> or topic:<name>, percent-encoded"

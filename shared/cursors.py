@@ -1,15 +1,22 @@
 """Cursors: "the last event I had", as one text for every transport, gateway and API.
 
 `customer:alice=1.42` is the place epoch 1, seq 42 in that channel; `=1.0` is before its first event.
-Cursors of several channels are joined by commas.
+Cursors of several channels are joined by commas; a comma in a name is percent-encoded (shared/channels.py).
+
+In a URL a channel or a cursor may stand as it is, because it has only characters that may: in
+`?after=customer:auth0%7C5f7c=1.42` the escape is the cursor's own. Or it was encoded once more as any text is
+by a URL library: `?after=customer%3Aauth0%257C5f7c%3D1.42`. What is a cursor as it stands is taken as that.
+Either way no text means two customers but one, which only doubly encoded names can confuse: encode the colon.
 """
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import unquote_plus
 
-from shared.channels import NAME, Channel
+from shared.channels import CHANNEL, Channel, as_in_a_channel
+from shared.errors import CallerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -17,10 +24,10 @@ if TYPE_CHECKING:
 MAX_NUMBER = 2**53 - 1  # what a browser's number holds exactly
 MAX_CHANNELS = 100  # in one text; bounds what one client can ask for
 
-_CURSOR = re.compile(rf"((?:customer|topic):{NAME})=([1-9][0-9]{{0,15}})\.(0|[1-9][0-9]{{0,15}})")
+_CURSOR = re.compile(rf"({CHANNEL})=([1-9][0-9]{{0,15}})\.(0|[1-9][0-9]{{0,15}})")
 
 
-class InvalidCursor(ValueError):
+class InvalidCursor(CallerError, ValueError):
     """A text that no event ever had as its cursor."""
 
 
@@ -72,3 +79,16 @@ def parse_cursors(text: str) -> dict[Channel, Place]:
 def format_cursors(places: Mapping[Channel, Place] | Iterable[Cursor]) -> str:
     pairs = places.items() if hasattr(places, "items") else places
     return ",".join(f"{channel}={place}" for channel, place in pairs)
+
+
+def parse_after(query: str) -> dict[Channel, Place]:
+    """What `after` says in a URL's query that is not decoded yet; nothing where it is absent or empty.
+
+    Raises `InvalidCursor`.
+    """
+    pairs = (part.partition("=") for part in query.split("&"))
+    after = {name: value for name, _, value in pairs}.get("after", "")
+    try:
+        return parse_cursors(as_in_a_channel(after))
+    except InvalidCursor:
+        return parse_cursors(unquote_plus(after))

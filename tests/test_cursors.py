@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote, urlencode
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.channels import NAME, Channel, customer_channel, topic_channel
+from shared.channels import MAX_NAME, Channel, customer_channel, topic_channel
 from shared.cursors import (
     MAX_CHANNELS,
     MAX_NUMBER,
@@ -14,6 +16,7 @@ from shared.cursors import (
     InvalidCursor,
     Place,
     format_cursors,
+    parse_after,
     parse_cursor,
     parse_cursors,
 )
@@ -22,7 +25,8 @@ ALICE = customer_channel("alice")
 MENU = topic_channel("menu")
 
 places = st.builds(Place, st.integers(1, MAX_NUMBER), st.integers(0, MAX_NUMBER))
-channels = st.from_regex(f"(customer|topic):{NAME}", fullmatch=True).map(Channel)
+names = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=MAX_NAME)
+channels = st.one_of(names.map(customer_channel), names.map(topic_channel))
 
 
 @given(channels, places)
@@ -107,3 +111,22 @@ def test_as_many_channels_as_allowed_and_no_more() -> None:
     assert len(parse_cursors(text)) == MAX_CHANNELS
     with pytest.raises(InvalidCursor, match="more than"):
         parse_cursors(text + ",topic:more=1.1")
+
+
+@given(st.dictionaries(channels, places, min_size=1, max_size=5))
+def test_a_url_takes_cursors_as_they_are_and_as_libraries_encode_them(joined: dict[Channel, Place]) -> None:
+    text = format_cursors(joined)
+    assert parse_after(f"limit=3&after={text}") == joined
+    assert parse_after(urlencode({"after": text, "limit": 3})) == joined
+    assert parse_after("after=" + quote(text, safe="")) == joined
+
+
+@pytest.mark.parametrize("query", ["", "after=", "limit=3", "before=topic:a=1.1"])
+def test_a_url_may_name_no_cursor(query: str) -> None:
+    assert parse_after(query) == {}
+
+
+@pytest.mark.parametrize("value", ["customer:a|b=1.1", "customer:a%7cb=1.1", "customer%3Aa%7Cb%3D1.1", "%FF"])
+def test_another_spelling_in_a_url_is_refused(value: str) -> None:
+    with pytest.raises(InvalidCursor):
+        parse_after(f"after={value}")

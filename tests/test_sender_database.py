@@ -135,7 +135,9 @@ async def test_cancelled_caller_disturbs_nobody(database: Database) -> None:
 
 async def test_migrated_schema_is_what_the_code_says(database: Database) -> None:
     def differences(connection: Connection) -> list[Any]:
-        return list(compare_metadata(MigrationContext.configure(connection), metadata))
+        # SQLite ignores a text's declared length, so no migration rewrites its tables for another one.
+        compared = {"compare_type": connection.dialect.name != "sqlite"}
+        return list(compare_metadata(MigrationContext.configure(connection, opts=compared), metadata))
 
     assert await database.read(differences) == []
 

@@ -48,7 +48,9 @@ class Development:
         _check_host(request)
         customer = (await _json_object(request)).get("customer")
         if not isinstance(customer, str) or not is_name(customer):
-            raise Problem(400, "bad-customer", "customer must be 1 to 128 of A-Z a-z 0-9 . _ @ -")
+            raise Problem(
+                400, "bad-customer", "customer must be 1 to 128 characters without control characters"
+            )
         token = mint_token(
             self._secret,
             customer,

@@ -24,6 +24,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
+from shared.channels import MAX_CHANNEL, MAX_NAME
+
 metadata = MetaData(
     naming_convention={
         "ix": "%(table_name)s_%(column_0_N_name)s_index",
@@ -36,8 +38,8 @@ metadata = MetaData(
 # SQLite counts rows by itself only where the type is exactly INTEGER.
 _Position = BigInteger().with_variant(Integer, "sqlite")
 _Time = String(24)
-_Name = String(128)
-_Channel = String(160)
+_Name = String(MAX_NAME)
+_Channel = String(MAX_CHANNEL)  # in its encoded form, so with plain characters alone
 _Digest = String(32)
 
 channels = Table(

@@ -18,11 +18,12 @@ from sender import dead_letters, history, idempotency, metrics, orders, outbox, 
 from sender.database.errors import DatabaseError
 from sender.digest import digest
 from sender.http import binding, bodies
+from sender.http.paths import channel_in_path, name_in_path
 from sender.idempotency import Answer, Asked
 from sender.orders import OrderStatus
 from sender.tombstones import Fault
 from shared.channels import is_name, parse_channel
-from shared.cursors import Cursor, parse_cursor
+from shared.cursors import Cursor, parse_after, parse_cursor
 from shared.events import InvalidEvent, is_traceparent, parse_event, parse_json
 from shared.problems import Problem
 
@@ -86,9 +87,9 @@ class Api:
         return _response(outcome.answer, replayed=outcome.replayed)
 
     async def complete_order(self, request: Request) -> Response:
-        order_id = request.path_params["order_id"]
-        if not is_name(order_id):
-            raise orders.UnknownOrder(f"no order {order_id[:128]!r}")
+        order_id = name_in_path(request, "order_id")
+        if order_id is None or not is_name(order_id):
+            raise orders.UnknownOrder(f"no order {request.path_params['order_id'][:128]!r}")
         body = await bodies.read_body(request, bodies.MAX_BODY_BYTES)
         given = bodies.parse_body(request, body, bodies.CompleteOrder) if body else bodies.CompleteOrder()
         completion = orders.Completion(order_id, given.data, self._clock(), _traceparent(request))
@@ -146,14 +147,14 @@ class Api:
         return _response(outcome.answer, replayed=outcome.replayed)
 
     async def channel_events(self, request: Request) -> Response:
-        channel = parse_channel(request.path_params["channel"])
+        channel = channel_in_path(request, "channel")
         query = bodies.parse_query(request, EventsQuery)
-        after = parse_cursor(query.after) if query.after is not None else None
-        if after is not None and after.channel != channel:
-            raise Problem(400, "invalid-cursor", f"{after} is no cursor of {channel}")
+        after = parse_after(request.url.query) if query.after is not None else None
+        if after is not None and after.keys() != {channel}:
+            raise Problem(400, "invalid-cursor", f"{query.after!r} is not one cursor of {channel}")
 
         def work(connection: Connection) -> history.ChannelHistory:
-            place = after.place if after is not None else history.oldest(connection, channel)
+            place = after[channel] if after is not None else history.oldest(connection, channel)
             (found,) = history.read(connection, [history.Request(channel, place)], limit=query.limit)
             return found
 
@@ -171,7 +172,7 @@ class Api:
         return _json(bodies.ChannelEvents(_raw(found), str(Cursor(channel, last)), as_of))
 
     async def read_history(self, request: Request) -> Response:
-        body = await bodies.read_body(request, bodies.MAX_BODY_BYTES * 2)
+        body = await bodies.read_body(request, bodies.MAX_CURSORS_BYTES)
         given = bodies.parse_body(request, body, bodies.HistoryRequest)
         requests = [_history_request(text) for text in given.after]
         unseen: list[Cursor] = []
@@ -197,7 +198,7 @@ class Api:
         return response
 
     async def post_seen(self, request: Request) -> Response:
-        body = await bodies.read_body(request, bodies.MAX_BODY_BYTES * 2)
+        body = await bodies.read_body(request, bodies.MAX_CURSORS_BYTES)
         given = bodies.parse_body(request, body, bodies.SeenRequest)
         cursors = [parse_cursor(text) for text in given.cursors]
         now_seen: list[Cursor] = []

@@ -15,6 +15,7 @@ from starlette.routing import Mount, Route
 from sender import idempotency, orders, seen
 from sender.database import errors as database
 from sender.http import openapi
+from sender.http.paths import RawPaths
 from shared import problems
 from shared.channels import InvalidChannel
 from shared.cursors import InvalidCursor
@@ -54,7 +55,7 @@ def create_app(api: Api, pages: PageFiles, api_keys: ApiKeys, metrics: Metrics) 
     ]
     app = Starlette(
         routes=routes,
-        middleware=[Middleware(MeasureRequests, metrics)],
+        middleware=[Middleware(MeasureRequests, metrics), Middleware(RawPaths)],
         exception_handlers={**problems.HANDLERS, **dict.fromkeys(_PROBLEMS, _tell), 405: _tell_methods},
     )
     # A redirect would name whatever host the request named.

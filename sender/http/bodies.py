@@ -23,11 +23,14 @@ MAX_BODY_BYTES = 96 * 1024  # an event of 64 KiB, however its caller spaced it
 MAX_BATCH_BYTES = 4 * 2**20  # 1,000 events of 4 KiB
 MAX_BATCH = 1_000  # events
 MAX_CHANNELS = 500  # in one request
+MAX_CURSORS_BYTES = 2**20  # as many cursors as that, however long their channels' names are
 
 T = TypeVar("T")
 
 # The end of line is refused because `$` alone would let one follow.
-Name = Annotated[str, msgspec.Meta(pattern=rf"^{NAME}(?!\n)$", examples=["1042"])]
+Name = Annotated[str, msgspec.Meta(pattern=rf"^{NAME}(?!\n)$", examples=["auth0|5f7c"])]
+# Clients take `.` and `..` out of a path before they send it, so no order with that id could be completed.
+OrderId = Annotated[str, msgspec.Meta(pattern=rf"^(?!\.{{1,2}}$){NAME}(?!\n)$", examples=["1042"])]
 CursorText = Annotated[str, msgspec.Meta(examples=["customer:alice=1.42"])]
 Limit = Annotated[int, msgspec.Meta(ge=1, le=MAX_LIMIT)]
 Position = Annotated[int, msgspec.Meta(ge=1, le=MAX_NUMBER)]
@@ -42,7 +45,7 @@ Event = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"$ref": "#/compon
 
 
 class PlaceOrder(msgspec.Struct, forbid_unknown_fields=True):
-    order_id: Name
+    order_id: OrderId
     customer_id: Name
     data: Data = {}
 

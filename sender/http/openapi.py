@@ -14,7 +14,7 @@ from sender import history, idempotency
 from sender.http import binding, bodies
 from sender.http.api import DeadLettersQuery, EventsQuery, OrdersQuery
 from shared import __version__, problems
-from shared.channels import NAME
+from shared.channels import ENCODED_NAME, NAME
 from shared.events import MAX_EVENT_BYTES
 
 Json = dict[str, Any]
@@ -270,7 +270,12 @@ def _schemas() -> Json:
 
 _OBJECT: Json = {"type": "object"}
 _TEXT: Json = {"type": "string", "minLength": 1}
-_CHANNEL: Json = {"type": "string", "pattern": f"^(customer|topic):{NAME}$", "examples": ["customer:alice"]}
+_CHANNEL: Json = {
+    "type": "string",
+    "description": "Every byte of its name but `A-Z a-z 0-9 . _ @ -` is percent-encoded, in upper-case hex.",
+    "pattern": f"^(customer|topic):{ENCODED_NAME}$",
+    "examples": ["customer:alice", "customer:auth0%7C5f7c"],
+}
 _IDEMPOTENCY_KEY: Json = {
     "name": "Idempotency-Key",
     "in": "header",

@@ -9,7 +9,7 @@ import click
 from pydantic import SecretStr, field_validator
 from pydantic_settings import NoDecode
 
-from shared.channels import is_name
+from shared.channels import MAX_NAME, is_name
 from shared.settings import PREFIX, ReceiverSettings, load
 from shared.tokens import MAX_TOPICS, ClaimNames, mint_token
 
@@ -34,7 +34,9 @@ def mint(local: LocalDirectory, customer: str, topics: Sequence[str], lifetime_s
     """Raises `click.ClickException` where we can't, and ends with 2 for faults of the settings."""
     for name in (customer, *topics):
         if not is_name(name):
-            raise click.BadParameter(f"{name[:160]!r} is not 1 to 128 of A-Z a-z 0-9 . _ @ -")
+            raise click.BadParameter(
+                f"{name[:160]!r} is not a name: 1 to {MAX_NAME} characters without control characters"
+            )
     if len(topics) > MAX_TOPICS:
         raise click.BadParameter(f"more than {MAX_TOPICS} topics")
     local.adopt(os.environ)

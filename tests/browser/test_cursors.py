@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import Error
 
-from shared.channels import Channel
+from shared.channels import Channel, customer_channel, topic_channel
 from shared.cursors import Place, format_cursors, parse_cursors
 from tests.browser.conftest import evaluate
+from tests.test_channels import REAL
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -20,7 +21,13 @@ IMPORT = "const { parseCursors, formatCursors, advance, reaches } = await import
 
 
 @pytest.mark.parametrize(
-    "text", ["", "customer:alice=1.0", "customer:a.b_c@d-e=3.9007199254740991,topic:menu=1.7"]
+    "text",
+    [
+        "",
+        "customer:alice=1.0",
+        "customer:a.b_c@d-e=3.9007199254740991,topic:menu=1.7",
+        *(f"{customer_channel(name)}=1.2,{topic_channel(name)}=3.4" for name in REAL),
+    ],
 )
 def test_the_client_reads_and_writes_what_the_servers_do(page: Page, text: str) -> None:
     assert format_cursors(parse_cursors(text)) == text
@@ -34,6 +41,13 @@ def test_the_client_reads_and_writes_what_the_servers_do(page: Page, text: str) 
         "customer:alice=0.1",
         "customer:alice=1",
         "customer:a b=1.0",
+        "customer:auth0|5f7c=1.0",
+        "customer:auth0%7c5f7c=1.0",
+        "customer:%61=1.0",
+        "customer:%C0%AF=1.0",
+        "customer:%ED%A0%80=1.0",
+        "customer:%00=1.0",
+        f"customer:{'x' * 129}=1.0",
         "customer:alice=1.9007199254740992",
     ],
 )

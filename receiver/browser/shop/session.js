@@ -21,7 +21,7 @@ export async function resume() {
   const { as_of: cursor } = await json(answer);
   // The cookie can't be read by script; the cursor of the orders tells whose they are.
   const customer = /^customer:(.+)=/.exec(cursor ?? "")?.[1];
-  return customer ? { customer, getToken: undefined } : null;
+  return customer ? { customer: decodeURIComponent(customer), getToken: undefined } : null;
 }
 
 /** Development mode: the name is enough. @param {string} customer @returns {Promise<Session>} */

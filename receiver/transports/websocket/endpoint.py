@@ -24,7 +24,7 @@ from receiver.access.identity import ForbiddenToken, InvalidToken, KeysUnavailab
 from receiver.feeds.hub import Close
 from receiver.transports.websocket import handshake
 from receiver.transports.websocket.connection import Connection
-from shared.cursors import InvalidCursor, parse_cursors
+from shared.cursors import InvalidCursor, parse_after, parse_cursors
 from shared.problems import MEDIA_TYPE, Problem
 
 if TYPE_CHECKING:
@@ -126,5 +126,5 @@ def _refuse(edge: Edge, problem: Problem) -> None:
 
 
 def _cursors(request: HTTPConnection) -> dict[Channel, Place]:
-    after = request.query_params.get("after") or request.headers.get("last-event-id", "")
-    return parse_cursors(after)
+    after = parse_after(request.scope["query_string"].decode("latin-1"))
+    return after or parse_cursors(request.headers.get("last-event-id", ""))
