@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 REPOSITORY = Path(__file__).parent.parent
 CONFIGURE = """
 import logging, structlog
@@ -73,14 +75,24 @@ def test_console_format_is_for_people() -> None:
     assert "\x1b" not in line  # no colours where it is no terminal
 
 
-def test_line_and_its_end_are_one_write_so_that_those_of_several_processes_do_not_mix() -> None:
-    (count,) = logged("""
-import sys
-class Writes(list):
-    write = list.append
-    def flush(self): pass
-sys.stderr = writes = Writes()
-logger.info("published")
-print(len(writes), file=sys.__stderr__)
-""")
-    assert count == "1"
+@pytest.mark.parametrize(
+    ("program", "event"),
+    [
+        ("raise ValueError('a')", "ended by an exception"),
+        (
+            "import threading; threading.Thread(target=lambda: 1 / 0).start()",
+            "a thread was ended by an exception",
+        ),
+        ("import warnings; warnings.warn('old')", "old"),
+    ],
+)
+def test_what_python_prints_by_itself_is_a_record(program: str, event: str) -> None:
+    source = CONFIGURE.format(log_format="json", level="INFO") + program
+    done = subprocess.run([sys.executable, "-c", source], cwd=REPOSITORY, capture_output=True, text=True)
+    (line,) = done.stderr.splitlines()
+    assert event in json.loads(line)["event"]
+
+
+def test_records_of_the_last_moment_are_written() -> None:
+    lines = logged("for n in range(500): logger.info('last', n=n)")
+    assert [json.loads(line)["n"] for line in lines] == list(range(500))

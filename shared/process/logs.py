@@ -1,16 +1,21 @@
 """Logs: one JSON object a line (or colours for a console), ours and the libraries' alike.
 
-What is logged is what happened, once. Never an event's data, never a token.
+What is logged is what happened, once. Never an event's data, never a token. Nobody waits for a line to be
+written, see shared/process/lines.py.
 """
 
 from __future__ import annotations
 
+import atexit
 import logging
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
+
+from shared.process.lines import Lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,8 +25,11 @@ if TYPE_CHECKING:
 _MAX_TEXT = 1_000  # characters of one value; what callers send ends up in some of them
 
 
-def configure_logs(log_format: str, level: str, service: str) -> None:
+def configure_logs(log_format: str, level: str, service: str) -> Lines:
     """Send every record of this process to standard error, one line each.
+
+    An exception that ends the process, or a thread, is such a record, too: printed as Python does, it would
+    wait for the reader of a full pipe instead of ending.
 
     Our own records take structlog's short way: a gateway logs two for each connection, and through the
     standard library's logging each would cost as much as checking its token.
@@ -36,13 +44,15 @@ def configure_logs(log_format: str, level: str, service: str) -> None:
         _Name(service),
     ]
     rendering = _rendering(log_format)
+    lines = Lines(2, _note_of([*shared, *rendering]))
+    atexit.register(lines.close)
     structlog.configure(
         processors=[*shared, *rendering],
-        logger_factory=_Lines,
+        logger_factory=lambda name="": _Logger(lines, name),
         wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler(lines)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.ExtraAdder(), *shared],
@@ -54,6 +64,29 @@ def configure_logs(log_format: str, level: str, service: str) -> None:
     root.setLevel(level)
     for chatty in ("httpx2", "httpcore2", "alembic", "uvicorn.error"):
         logging.getLogger(chatty).setLevel("WARNING")
+    # What Python prints by itself would wait for the reader of a full pipe.
+    logging.captureWarnings(capture=True)
+    sys.excepthook = lambda kind, error, traceback: _log_end("ended by an exception", error)
+    threading.excepthook = lambda args: _log_end("a thread was ended by an exception", args.exc_value)
+    sys.unraisablehook = lambda args: _log_end("an exception was ignored", args.exc_value)
+    return lines
+
+
+def _log_end(event: str, error: BaseException | None) -> None:
+    if error is not None and not isinstance(error, KeyboardInterrupt | SystemExit):
+        structlog.get_logger(__name__).critical(event, exc_info=error)
+
+
+def _note_of(processors: list[Any]) -> Callable[[int], str]:
+    """What makes the line about lines that were dropped: it must not go through the queue itself."""
+
+    def note(count: int) -> str:
+        event: Any = {"event": "log lines were dropped, nobody took them", "count": count}
+        for processor in processors:
+            event = processor(_Logger(None, __name__), "warning", event)
+        return str(event)
+
+    return note
 
 
 def _rendering(log_format: str) -> list[Any]:
@@ -72,21 +105,25 @@ def _to_json(event: EventDict, default: Callable[[object], object]) -> str:
     return msgspec.json.encode(event, enc_hook=default).decode()
 
 
-class _Lines:
-    """What structlog logs to in the end: standard error, whatever the level.
+class _Logger:
+    """What structlog logs to in the end: our lines, whatever the level."""
 
-    A line and its end go in one write, so that those of several processes don't mix: unbuffered, as in our
-    image, `print` takes two.
-    """
-
-    def __init__(self, name: str = "") -> None:
+    def __init__(self, lines: Lines | None, name: str = "") -> None:
         self.name = name
+        if lines is not None:
+            self.msg = self.debug = self.info = self.warning = self.error = self.critical = lines.write
+            self.exception = lines.write
 
-    def msg(self, line: str) -> None:
-        sys.stderr.write(f"{line}\n")
-        sys.stderr.flush()
 
-    debug = info = warning = error = critical = exception = msg
+class _Handler(logging.Handler):
+    """What the standard library's logging logs to in the end."""
+
+    def __init__(self, lines: Lines) -> None:
+        super().__init__()
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.write(self.format(record))
 
 
 def _add_logger_name(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:

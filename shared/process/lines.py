@@ -1,0 +1,99 @@
+"""Lines to a file that may not take them: whoever logs never waits.
+
+A pipe that nobody reads is full after 64 KiB, and the next write to it waits, with the whole event loop. So
+lines are queued, in bounds, and a thread of our own writes them. Beyond the bounds they are dropped, and the
+next line that gets through says how many.
+
+Why not the standard library's: a full QueueHandler prints a traceback to the same pipe for each drop, and
+QueueListener.stop waits for the queue, so a process with a full pipe could not even end. Why not
+O_NONBLOCK: it would hold for everybody who shares the file, the shell included.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MAX_LINES = 10_000
+MAX_BYTES = 4 * 2**20
+END_SECONDS = 1.0  # for the last lines, when the process ends
+_PIPE_BUF = 4096  # what Linux writes to a pipe without mixing it with what others write
+
+
+class Lines:
+    def __init__(
+        self, file: int, note: Callable[[int], str], *, max_lines: int = MAX_LINES, max_bytes: int = MAX_BYTES
+    ) -> None:
+        """`note` makes the line that says how many were dropped."""
+        self._file = file
+        self._note = note
+        self._max_lines = max_lines
+        self._max_bytes = max_bytes
+        self._lines: deque[bytes] = deque()
+        self._bytes = 0  # of what waits; touched by both sides, so it is set under the lock
+        self._unsaid = 0  # dropped, and in no note yet
+        self._lock = threading.Lock()
+        self._some = threading.Event()
+        self._ending = False
+        self.dropped: Callable[[int], None] = lambda count: None  # notified by the thread, with each note
+        self._thread = threading.Thread(target=self._write_all, name="log lines", daemon=True)
+        self._thread.start()
+
+    def write(self, line: str) -> None:
+        """Queue a line, without its end. Never waits for the file."""
+        data = line.encode(errors="backslashreplace") + b"\n"
+        with self._lock:
+            if len(self._lines) >= self._max_lines or self._bytes + len(data) > self._max_bytes:
+                self._unsaid += 1
+                return
+            self._lines.append(data)
+            self._bytes += len(data)
+        if not self._some.is_set():
+            self._some.set()
+
+    def close(self) -> None:
+        """Give what waits `END_SECONDS`, and go in any case."""
+        self._ending = True
+        self._some.set()
+        self._thread.join(END_SECONDS)
+
+    def _write_all(self) -> None:
+        while not (self._ending and not self._lines and not self._unsaid):
+            self._some.wait()
+            self._some.clear()
+            while batch := self._take():
+                self._write(batch)
+
+    def _take(self) -> bytes:
+        """As many whole lines as go into one write without being mixed with another process's."""
+        with self._lock:
+            taken: list[bytes] = []
+            size = 0
+            while self._lines and (not taken or size + len(self._lines[0]) <= _PIPE_BUF):
+                size += len(self._lines[0])
+                taken.append(self._lines.popleft())
+            self._bytes -= size
+            unsaid = 0
+            if not self._lines:  # the note comes behind all that was kept
+                unsaid, self._unsaid = self._unsaid, 0
+        if unsaid:
+            self.dropped(unsaid)
+            taken.append(self._note(unsaid).encode() + b"\n")
+        return b"".join(taken)
+
+    def _write(self, data: bytes) -> None:
+        try:
+            while data:
+                try:
+                    data = data[os.write(self._file, data) :]
+                except BlockingIOError:  # somebody who shares the file has made it so
+                    select.select([], [self._file], [])
+        except OSError:
+            # Closed, or its disk is full: nobody could be told where, so these lines are only counted.
+            self.dropped(data.count(b"\n"))
