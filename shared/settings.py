@@ -32,7 +32,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from shared.loopback import is_loopback
-from shared.redis.url import parse_redis_url
+from shared.redis.url import check_redis_url
 
 PREFIX = "ORDERBELL_"
 _FOR_TESTS = PREFIX + "TEST_"  # read by our tests alone
@@ -110,8 +110,8 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _check_redis_url(cls, url: str) -> str:
-        parse_redis_url(url)
-        return url
+        check_redis_url(url)
+        return url.strip()
 
     @field_validator("forwarded_allow_ips")
     @classmethod
