@@ -19,7 +19,7 @@ from bench.caller import callers
 from bench.postgres import find_binaries, running_postgres
 from bench.table import Table, median
 from bench.usage import Usage
-from shared.redis.connect import connect
+from shared.redis.server import connect_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -176,7 +176,7 @@ async def _measure(
 async def _wait_relayed(stack: Stack, events: int) -> float:
     """Seconds until Redis has published that many. The stack is fresh: it has published nothing else."""
     started = time.monotonic()
-    async with connect(stack.redis.url) as redis:
+    async with connect_server(stack.redis.url) as redis:
         while True:
             info = await redis.info("commandstats")
             if info.get("cmdstat_xadd", {}).get("calls", 0) >= events:

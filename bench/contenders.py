@@ -20,7 +20,7 @@ from bench.stack import KEY_PREFIX, Server, running_redis, running_stack, start_
 from shared.channels import Channel, customer_channel, topic_channel
 from shared.commands.embedded import free_port
 from shared.redis import channel_log as log
-from shared.redis.channel_log import Names
+from shared.redis.keys import Names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -174,7 +174,7 @@ class RedisPublisher:
     def publish_in_order(self, events: Sequence[Event], live: Callable[[Event], str]) -> None:
         """With the relay's script: each event is the next one of its channel, appended and published."""
         if self._script is None:
-            (self._script,) = self.call([("SCRIPT", "LOAD", log._PUBLISH)])
+            (self._script,) = self.call([("SCRIPT", "LOAD", log.PUBLISH.text)])
         replies = self.call([self._publish_command(event, live(event)) for event in events])
         if any(isinstance(reply, list) and reply[0] != b"OK" for reply in replies):
             raise orders.Refused(f"Redis answered {replies}")

@@ -16,7 +16,7 @@ from bench.contenders import Event, Orderbell
 from bench.load import LoadFailed, running_load
 from bench.table import Table, median
 from bench.usage import Usage
-from shared.redis.connect import connect
+from shared.redis.server import connect_server
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,7 +97,7 @@ async def _round(run: Run, workers: int, *, emptied: bool) -> Round:
         orderbell.gateways[0].kill()
         await _publish(orderbell, [Event(n, 2 + m) for m in range(MISSED) for n in range(CLIENTS)])
         if emptied:
-            async with connect(orderbell.stack.redis.url) as redis:
+            async with connect_server(orderbell.stack.redis.url) as redis:
                 await redis.flushall()
         lines = [orderbell.connection(n, 1, after=f"customer:customer-{n}=1.1") for n in range(CLIENTS)]
         gateway, sender = Usage(left.pids), Usage([orderbell.stack.sender.pid])

@@ -25,7 +25,8 @@ from receiver.feeds.seen import SeenReports
 from receiver.subscription.shards import subscription_to
 from shared.channels import is_private
 from shared.cursors import InvalidCursor, parse_cursors
-from shared.redis.channel_log import Entry, LogReader, Names, Seen, parse_live
+from shared.redis.channel_log import Entry, LogReader, SeenNotice, parse_live
+from shared.redis.keys import Names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,10 +37,12 @@ if TYPE_CHECKING:
     from receiver.access.identity import Identity
     from receiver.feeds.history import History
     from receiver.feeds.hub import Feed
+    from receiver.subscription.subscription import Pace
     from receiver.transports.websocket.connection import Connection
     from shared.channels import Channel
     from shared.cursors import Place
-    from shared.redis.cluster import AnyPipelines, Cluster
+    from shared.redis.cluster import Cluster
+    from shared.redis.connect import AnyPipelines
     from shared.settings import ReceiverSettings
 
 ESTABLISH_SECONDS = 10.0  # for a channel's first subscription, or its place from the sender
@@ -77,15 +80,16 @@ class Gateway:
         settings: ReceiverSettings,
         *,
         name: str,
+        hearing_pace: Pace | None = None,
     ) -> None:
-        names = Names(settings.key_prefix)
+        names = Names.of(settings.redis_url, settings.key_prefix)
         log = LogReader(pipelines, names)
         self.name = name
         self.draining = False
         self.heartbeat = Heartbeat(settings.heartbeat_seconds)
         self._settings = settings
         self._authentication = authentication
-        self.subscription = subscription_to(redis, pipelines, names, self, gateway=name)
+        self.subscription = subscription_to(redis, pipelines, names, self, gateway=name, pace=hearing_pace)
         self.hub = Hub(self.subscription.subscribe, self.subscription.unsubscribe)
         self.catch_up = CatchUp(log, history, self._hears)
         self._repair = Repair(self.hub, self.catch_up, log, self._hears)
@@ -264,14 +268,14 @@ class Gateway:
         elif connection.identity is not None:
             connection.identity = identity
 
-    # What the subscription tells: receiver.subscription.Listener.
+    # What the subscription tells: receiver.subscription.subscription.Hearer.
 
     def hear(self, feed: Feed, message: bytes) -> None:
         said = parse_live(message)
         if isinstance(said, Entry):
             if not feed.hear(said):
                 self._repair.request(feed, "gap")
-        elif isinstance(said, Seen):
+        elif isinstance(said, SeenNotice):
             if not feed.see(said.place, notices.seen(feed.channel, said.place)):
                 self._repair.request(feed, "seen")
         else:

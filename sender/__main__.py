@@ -28,8 +28,9 @@ from shared.process.garbage import spare_what_lives
 from shared.process.listening import listen
 from shared.process.logs import configure_logs
 from shared.process.server import Server, Service, raise_file_limit
-from shared.redis.channel_log import LogReader, LogWriter, Names
-from shared.redis.cluster import connect, pipelines_to
+from shared.redis.channel_log import LogReader, LogWriter
+from shared.redis.connect import connect, pipelines_to
+from shared.redis.keys import Names
 from shared.settings import SenderSettings, load
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ async def serve(settings: SenderSettings, listener: socket.socket) -> None:
         connect(settings.redis_url) as redis,
         pipelines_to(redis) as pipelines,
     ):
-        names = Names(settings.key_prefix)
+        names = Names.of(settings.redis_url, settings.key_prefix)
         log = LogWriter(pipelines, names)
         relay = Relay(database, log, metrics, _now)
         sweep = Sweep(database, LogReader(pipelines, names), metrics, relay.wake)

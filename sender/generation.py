@@ -13,7 +13,7 @@ from sqlalchemy import bindparam, func, literal_column, select, text, update
 
 from sender import tombstones
 from sender.database.tables import DIALECTS, channels, events, generation
-from shared.redis.channel_log import Generation
+from shared.redis.channel_log import NewestEvent
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Select
@@ -25,12 +25,12 @@ def current_epoch(connection: Connection) -> int:
     return int(connection.execute(_EPOCH).scalar_one())
 
 
-def newest(connection: Connection) -> Generation:
+def newest(connection: Connection) -> NewestEvent:
     """The newest event recorded. Retention keeps it, so that this never goes back by itself."""
-    return Generation(*connection.execute(_NEWEST).one())
+    return NewestEvent(*connection.execute(_NEWEST).one())
 
 
-def has(connection: Connection, known: Generation) -> bool:
+def has(connection: Connection, known: NewestEvent) -> bool:
     """Whether the event that somebody knows as the newest was recorded here, and not in another life."""
     if known.epoch > current_epoch(connection):
         return False

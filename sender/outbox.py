@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Select
 
     from sender.tombstones import Fault, Row
-    from shared.redis.channel_log import Generation
+    from shared.redis.channel_log import NewestEvent
 
 
 class Status(Enum):
@@ -145,7 +145,7 @@ def unpublished(
     ]
 
 
-def mark_published(connection: Connection, published: Iterable[Generation], *, now: datetime) -> None:
+def mark_published(connection: Connection, published: Iterable[NewestEvent], *, now: datetime) -> None:
     """Only in the epoch in which they were: what has moved into a new one must be published there."""
     by_epoch: dict[int, list[int]] = {}
     for event in published:

@@ -15,7 +15,7 @@ import pytest
 from shared.commands import embedded
 from shared.commands.embedded import EmbeddedServer
 from shared.process.guard import Guard
-from shared.redis import connect as shared_redis
+from shared.redis.server import connect_server
 from tests import chromium, postgres_servers, redis_servers
 from tests.processes import Processes
 from tests.relays import Bench, open_bench
@@ -100,7 +100,7 @@ def key_prefix() -> str:
 
 @pytest.fixture
 async def redis(redis_url: str, anyio_backend: object) -> AsyncIterator[Redis]:
-    client = shared_redis.connect(redis_url)
+    client = connect_server(redis_url)
     yield client
     await client.aclose()
 

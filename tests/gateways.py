@@ -24,8 +24,8 @@ from receiver.feeds.history import History
 from receiver.gateway import Gateway
 from receiver.transports.websocket.connection import Connection
 from shared.cursors import parse_cursors
-from shared.redis.channel_log import Names
-from shared.redis.cluster import connect, pipelines_to
+from shared.redis.connect import connect, pipelines_to
+from shared.redis.keys import Names
 from shared.settings import ReceiverSettings
 from tests.waiting import await_until
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     import httpx2
+
+    from receiver.subscription.subscription import Pace
 
 _FOR_EVER = 4_000_000_000.0
 
@@ -143,7 +145,12 @@ class RunningGateway:
 
 @asynccontextmanager
 async def run_gateway(
-    sender: httpx2.AsyncClient, redis_url: str, key_prefix: str, *, hears: bool = True
+    sender: httpx2.AsyncClient,
+    redis_url: str,
+    key_prefix: str,
+    *,
+    hears: bool = True,
+    hearing_pace: Pace | None = None,
 ) -> AsyncIterator[RunningGateway]:
     """With `hears`, it is ready when this begins."""
     settings = ReceiverSettings(
@@ -155,7 +162,15 @@ async def run_gateway(
     async with connect(redis_url, retries=0) as redis, pipelines_to(redis) as pipelines:
         tickets = Tickets(pipelines, Names(key_prefix))
         authentication = Authentication(create_verifier(settings), tickets, cookie=settings.jwt_cookie)
-        gateway = Gateway(redis, pipelines, History(sender), authentication, settings, name="in-process")
+        gateway = Gateway(
+            redis,
+            pipelines,
+            History(sender),
+            authentication,
+            settings,
+            name="in-process",
+            hearing_pace=hearing_pace,
+        )
         running = asyncio.create_task(gateway.run())
         try:
             if hears:

@@ -18,7 +18,9 @@ from sender.publishing.pace import Pace
 from sender.publishing.relay import Relay
 from shared.cursors import Place
 from shared.events import parse_event
-from shared.redis.channel_log import LogWriter, Names
+from shared.redis.channel_log import LogWriter
+from shared.redis.keys import Names
+from shared.redis.server import REPLY_SECONDS
 from shared.redis.wire import Pipelines
 from tests.senders import Clock
 
@@ -100,8 +102,13 @@ class Bench:
 
 
 @asynccontextmanager
-async def open_bench(database_url: str, redis: Redis, key_prefix: str) -> AsyncIterator[Bench]:
-    async with open_database(database_url) as database, Pipelines(redis) as pipelines:
+async def open_bench(
+    database_url: str, redis: Redis, key_prefix: str, *, reply_seconds: float = REPLY_SECONDS
+) -> AsyncIterator[Bench]:
+    async with (
+        open_database(database_url) as database,
+        Pipelines(redis, reply_seconds=reply_seconds) as pipelines,
+    ):
         yield Bench(database, redis, pipelines, Names(key_prefix))
 
 

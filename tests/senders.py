@@ -24,8 +24,9 @@ from sender.metrics import Metrics
 from sender.publishing.pace import USUAL, Pace
 from sender.publishing.relay import Relay
 from sender.seen import SeenTeller
-from shared.redis.channel_log import LogWriter, Names
-from shared.redis.cluster import connect, pipelines_to
+from shared.redis.channel_log import LogWriter
+from shared.redis.connect import AnyPipelines, connect, pipelines_to
+from shared.redis.keys import Names
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -59,6 +60,7 @@ class RunningSender:
     metrics: Metrics
     clock: Clock
     redis: Redis
+    pipelines: AnyPipelines
     names: Names
 
     async def place(self, order_id: str, customer_id: str = "alice", **data: object) -> httpx2.Response:
@@ -95,7 +97,9 @@ async def run_sender(
             running = [tasks.create_task(teller.run())]
             if relaying:
                 running.append(tasks.create_task(relay.run()))
-            yield RunningSender(client, database, relay, metrics, clock, cast("Redis", redis), names)
+            yield RunningSender(
+                client, database, relay, metrics, clock, cast("Redis", redis), pipelines, names
+            )
             for task in running:
                 task.cancel()
 

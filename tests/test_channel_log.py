@@ -15,21 +15,21 @@ from shared.redis.channel_log import (
     HEAD_SECONDS,
     LOG_LENGTH,
     LOG_SECONDS,
-    Answer,
     Entry,
-    Generation,
     Known,
     LogRead,
     LogReader,
     LogWriter,
-    Names,
+    NewestEvent,
+    PublishAnswer,
     Published,
-    Seen,
+    SeenNotice,
     blames_what_was_sent,
     parse_live,
 )
-from shared.redis.connect import connect
-from shared.redis.wire import Pipelines, Refused
+from shared.redis.keys import Names
+from shared.redis.server import connect_server
+from shared.redis.wire import CommandRefused, Pipelines
 from tests.waiting import await_until
 
 if TYPE_CHECKING:
@@ -133,15 +133,15 @@ async def read(
 async def test_published_events_are_in_the_log_and_live(
     writer: LogWriter, reader: LogReader, live: Live
 ) -> None:
-    assert await publish(writer, entries(1, 3)) == (Answer.OK, Place(1, 3))
+    assert await publish(writer, entries(1, 3)) == (PublishAnswer.OK, Place(1, 3))
     assert await read(reader) == LogRead(Place(1, 3), tuple(entries(1, 3)))
     assert [parse_live(message) for message in await live.wait_messages(3)] == entries(1, 3)
 
 
 async def test_publishing_again_changes_nothing(writer: LogWriter, reader: LogReader, live: Live) -> None:
     await publish(writer, entries(1, 3))
-    assert await publish(writer, entries(1, 3)) == (Answer.DUP, Place(1, 3))
-    assert await publish(writer, entries(2, 2)) == (Answer.DUP, Place(1, 3))
+    assert await publish(writer, entries(1, 3)) == (PublishAnswer.DUP, Place(1, 3))
+    assert await publish(writer, entries(2, 2)) == (PublishAnswer.DUP, Place(1, 3))
     assert (await read(reader)).entries == tuple(entries(1, 3))
     await live.wait_messages(3)
     assert await live.nothing_more()
@@ -151,25 +151,25 @@ async def test_overlapping_batch_publishes_what_is_new(
     writer: LogWriter, reader: LogReader, live: Live
 ) -> None:
     await publish(writer, entries(1, 3))
-    assert await publish(writer, entries(2, 5)) == (Answer.OK, Place(1, 5))
+    assert await publish(writer, entries(2, 5)) == (PublishAnswer.OK, Place(1, 5))
     assert (await read(reader)).entries == tuple(entries(1, 5))
     assert [parse_live(message) for message in await live.wait_messages(5)] == entries(1, 5)
 
 
 async def test_gap_is_refused_and_the_head_told(writer: LogWriter, reader: LogReader, live: Live) -> None:
     await publish(writer, entries(1, 2))
-    assert await publish(writer, entries(4, 5)) == (Answer.GAP, Place(1, 2))
+    assert await publish(writer, entries(4, 5)) == (PublishAnswer.GAP, Place(1, 2))
     assert (await read(reader)).entries == tuple(entries(1, 2))
     await live.wait_messages(2)
     assert await live.nothing_more()
 
 
 async def test_emptied_server_answers_gap_not_silence(writer: LogWriter) -> None:
-    assert await publish(writer, entries(7, 7)) == (Answer.GAP, Place(1, 0))
+    assert await publish(writer, entries(7, 7)) == (PublishAnswer.GAP, Place(1, 0))
 
 
 async def test_gap_inside_a_batch_publishes_what_was_before_it(writer: LogWriter, reader: LogReader) -> None:
-    assert await publish(writer, [entry(1), entry(2), entry(4)]) == (Answer.GAP, Place(1, 2))
+    assert await publish(writer, [entry(1), entry(2), entry(4)]) == (PublishAnswer.GAP, Place(1, 2))
     assert (await read(reader)).entries == tuple(entries(1, 2))
 
 
@@ -177,7 +177,7 @@ async def test_restart_begins_the_log_anew_behind_the_gap(
     writer: LogWriter, reader: LogReader, live: Live
 ) -> None:
     await publish(writer, entries(1, 2))
-    assert await publish(writer, entries(9, 10), restart=True) == (Answer.OK, Place(1, 10))
+    assert await publish(writer, entries(9, 10), restart=True) == (PublishAnswer.OK, Place(1, 10))
     assert await read(reader) == LogRead(Place(1, 10), tuple(entries(9, 10)))
     assert [parse_live(message) for message in await live.wait_messages(4)] == [
         *entries(1, 2),
@@ -187,13 +187,13 @@ async def test_restart_begins_the_log_anew_behind_the_gap(
 
 async def test_old_epoch_is_refused_and_the_new_one_told(writer: LogWriter, reader: LogReader) -> None:
     await publish(writer, entries(1, 2, epoch=2))
-    assert await publish(writer, entries(3, 4, epoch=1)) == (Answer.STALE, Place(2, 2))
+    assert await publish(writer, entries(3, 4, epoch=1)) == (PublishAnswer.STALE, Place(2, 2))
     assert await read(reader) == LogRead(Place(2, 2), tuple(entries(1, 2, epoch=2)))
 
 
 async def test_new_epoch_begins_with_an_empty_log(writer: LogWriter, reader: LogReader) -> None:
     await publish(writer, entries(1, 5))
-    assert await publish(writer, entries(1, 2, epoch=2)) == (Answer.OK, Place(2, 2))
+    assert await publish(writer, entries(1, 2, epoch=2)) == (PublishAnswer.OK, Place(2, 2))
     assert await read(reader) == LogRead(Place(2, 2), tuple(entries(1, 2, epoch=2)))
 
 
@@ -202,7 +202,7 @@ async def test_gap_at_the_start_of_a_new_epoch_leaves_nothing_of_the_old_to_read
 ) -> None:
     """Otherwise a reader would take entries of one epoch for those of another."""
     await publish(writer, entries(1, 5))
-    assert (await publish(writer, entries(4, 4, epoch=2))).answer is Answer.GAP
+    assert (await publish(writer, entries(4, 4, epoch=2))).answer is PublishAnswer.GAP
     found = await read(reader)
     assert found.entries == ()
 
@@ -211,9 +211,9 @@ async def test_each_channel_has_its_own_answer(writer: LogWriter, reader: LogRea
     await publish(writer, entries(1, 1), channel=BOB)
     answers = await writer.publish([(ALICE, entries(1, 2)), (BOB, entries(1, 1)), (MENU, entries(3, 3))])
     assert answers == [
-        (Answer.OK, Place(1, 2)),
-        (Answer.DUP, Place(1, 1)),
-        (Answer.GAP, Place(1, 0)),
+        (PublishAnswer.OK, Place(1, 2)),
+        (PublishAnswer.DUP, Place(1, 1)),
+        (PublishAnswer.GAP, Place(1, 0)),
     ]
     assert await reader.heads([MENU, BOB, ALICE]) == [None, Place(1, 1), Place(1, 2)]
 
@@ -240,7 +240,7 @@ async def test_publishing_goes_on_after_the_log_expired(
 ) -> None:
     await publish(writer, entries(1, 3))
     await redis.delete(names.log(ALICE))
-    assert await publish(writer, entries(4, 4)) == (Answer.OK, Place(1, 4))
+    assert await publish(writer, entries(4, 4)) == (PublishAnswer.OK, Place(1, 4))
     assert await read(reader) == LogRead(Place(1, 4), (entry(4),))
 
 
@@ -250,7 +250,7 @@ async def test_publishing_goes_on_after_the_head_alone_was_lost(
     """Eviction takes single keys."""
     await publish(writer, entries(1, 3))
     await redis.delete(names.head(ALICE))
-    assert await publish(writer, entries(1, 4), restart=True) == (Answer.OK, Place(1, 4))
+    assert await publish(writer, entries(1, 4), restart=True) == (PublishAnswer.OK, Place(1, 4))
     assert await read(reader) == LogRead(Place(1, 4), tuple(entries(1, 4)))
 
 
@@ -259,14 +259,14 @@ async def test_18_publishing_works_after_the_server_forgot_its_scripts(
 ) -> None:
     await publish(writer, entries(1, 1))
     await redis.script_flush()
-    assert (await publish(writer, entries(2, 2))).answer is Answer.OK
+    assert (await publish(writer, entries(2, 2))).answer is PublishAnswer.OK
 
 
 async def test_large_seqs_are_exact(writer: LogWriter, reader: LogReader, live: Live) -> None:
     """Lua's numbers are doubles, and it writes those above 1e14 with an exponent."""
     last = 2**53 - 1
     await publish(writer, entries(last - 2, last - 1, epoch=last), restart=True)
-    assert await publish(writer, entries(last, last, epoch=last)) == (Answer.OK, Place(last, last))
+    assert await publish(writer, entries(last, last, epoch=last)) == (PublishAnswer.OK, Place(last, last))
     assert await read(reader, after=last - 1) == LogRead(Place(last, last), (entry(last, last),))
     assert parse_live((await live.wait_messages(3))[-1]) == entry(last, last)
 
@@ -332,10 +332,10 @@ async def test_head_and_seen_and_generation_that_are_no_numbers_are_unknown(
     await redis.hset(names.head(BOB), mapping={"epoch": number, "seq": 1})
     await redis.set(names.seen(ALICE), f"1.{number}")
     await redis.set(names.seen(BOB), f"{number}.1")
-    await redis.hset(names.generation(), mapping={"epoch": 1, "position": number})
+    await redis.hset(names.newest(), mapping={"epoch": 1, "position": number})
     assert await reader.heads([ALICE, BOB]) == [None, None]
     assert await reader.seen([ALICE, BOB]) == [None, None]
-    assert await reader.newest() == Generation(0, 0)
+    assert await reader.newest() == NewestEvent(0, 0)
 
 
 @pytest.mark.parametrize(
@@ -356,35 +356,35 @@ async def test_generation_that_is_no_number_is_begun_anew(
     redis: Redis, names: Names, writer: LogWriter, reader: LogReader, name: str, number: str
 ) -> None:
     """An epoch after such a one would fit in no database."""
-    await redis.hset(names.generation(), mapping={"epoch": 1, "position": 5, "identity": "a", name: number})
-    assert await writer.advance(Generation(1, 7, "a")) == Generation(0, 0)
-    assert await reader.newest() == Generation(1, 7)
+    await redis.hset(names.newest(), mapping={"epoch": 1, "position": 5, "identity": "a", name: number})
+    assert await writer.advance(NewestEvent(1, 7, "a")) == NewestEvent(0, 0)
+    assert await reader.newest() == NewestEvent(1, 7)
 
 
 async def test_identity_that_is_no_text_is_not_ours(redis: Redis, names: Names, writer: LogWriter) -> None:
-    await redis.hset(names.generation(), mapping={"epoch": 1, "position": 5, "identity": b"\xff"})
-    assert (await writer.advance(Generation(1, 7, "a"))).identity != "a"
+    await redis.hset(names.newest(), mapping={"epoch": 1, "position": 5, "identity": b"\xff"})
+    assert (await writer.advance(NewestEvent(1, 7, "a"))).identity != "a"
 
 
 async def test_redis_that_refuses_to_be_read_is_told(
     redis_server: EmbeddedServer, names: Names, anyio_backend: object
 ) -> None:
     """Not allowed to read is another thing than nothing there."""
-    async with connect(redis_server.url) as redis, Pipelines(redis) as pipelines:
+    async with connect_server(redis_server.url) as redis, Pipelines(redis) as pipelines:
         await redis.execute_command("ACL", "SETUSER", "default", "-hmget")  # type: ignore[no-untyped-call]
         reader = LogReader(pipelines, names)
         for reading in (reader.newest(), reader.heads([ALICE]), reader.known([ALICE])):
-            with pytest.raises(Refused, match="NOPERM"):
+            with pytest.raises(CommandRefused, match="NOPERM"):
                 await reading
 
 
 async def test_generation_of_another_kind_is_begun_anew(
     redis: Redis, names: Names, writer: LogWriter, reader: LogReader
 ) -> None:
-    await redis.set(names.generation(), "text")
-    assert await reader.newest() == Generation(0, 0)
-    assert await writer.advance(Generation(1, 7, "a")) == Generation(0, 0)
-    assert await reader.newest() == Generation(1, 7)
+    await redis.set(names.newest(), "text")
+    assert await reader.newest() == NewestEvent(0, 0)
+    assert await writer.advance(NewestEvent(1, 7, "a")) == NewestEvent(0, 0)
+    assert await reader.newest() == NewestEvent(1, 7)
 
 
 @pytest.mark.parametrize("number", ["9007199254740992", str(2**63 - 1), "x", "inf", "nan"])
@@ -394,11 +394,11 @@ async def test_head_that_no_event_had_is_refused_and_not_published_behind(
 ) -> None:
     """To the relay the database would seem to have gone back, to before an epoch that none can follow."""
     await redis.hset(names.head(ALICE), mapping={"epoch": 1, "seq": 1, name: number})
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(CommandRefused) as refused:
         await publish(writer, entries(2, 2))
     assert blames_what_was_sent(refused.value)
     await writer.forget(ALICE)
-    assert await publish(writer, entries(2, 2), restart=True) == (Answer.OK, Place(1, 2))
+    assert await publish(writer, entries(2, 2), restart=True) == (PublishAnswer.OK, Place(1, 2))
 
 
 async def test_nothing_asked_is_nothing_answered(writer: LogWriter, reader: LogReader) -> None:
@@ -435,7 +435,7 @@ async def test_other_devices_hear_of_seen_once_and_only_if_told(writer: LogWrite
     await writer.see([(ALICE, Place(1, 5))])
     await writer.see([(ALICE, Place(1, 5))])
     await writer.see([(ALICE, Place(1, 4))])
-    assert [parse_live(message) for message in await live.wait_messages(1)] == [Seen(Place(1, 5))]
+    assert [parse_live(message) for message in await live.wait_messages(1)] == [SeenNotice(Place(1, 5))]
     assert await live.nothing_more()
 
 
@@ -443,7 +443,7 @@ async def test_large_seen_places_are_exact(writer: LogWriter, reader: LogReader,
     last = 2**53 - 1
     await writer.see([(ALICE, Place(last, last))])
     assert await reader.seen([ALICE]) == [Place(last, last)]
-    assert parse_live((await live.wait_messages(1))[0]) == Seen(Place(last, last))
+    assert parse_live((await live.wait_messages(1))[0]) == SeenNotice(Place(last, last))
 
 
 # --- live messages
@@ -463,7 +463,7 @@ async def test_what_nobody_of_us_published_is_none(message: bytes) -> None:
 async def test_numbers_of_events_end_where_those_of_cursors_do() -> None:
     last = Place(MAX_NUMBER, MAX_NUMBER)
     assert parse_live(b"%d %d {}" % last) == Entry(last, b"{}")
-    assert parse_live(b"seen %d %d" % last) == Seen(last)
+    assert parse_live(b"seen %d %d" % last) == SeenNotice(last)
 
 
 async def test_channels_do_not_share_keys_and_keep_theirs_in_one_slot() -> None:
@@ -489,24 +489,24 @@ class Model:
     def publish(self, batch: list[Entry], *, restart: bool) -> Published:
         epoch = batch[0].place.epoch
         if self.epoch > epoch:
-            return Published(Answer.STALE, Place(self.epoch, self.last))
+            return Published(PublishAnswer.STALE, Place(self.epoch, self.last))
         if self.epoch < epoch:
             self.log = []
         log, last = self.log, self.last if self.epoch == epoch else 0
-        answer = Answer.DUP
+        answer = PublishAnswer.DUP
         for new in batch:
             if new.place.seq <= last:
                 continue
             if new.place.seq != last + 1:
                 if not restart:
-                    answer = Answer.GAP
+                    answer = PublishAnswer.GAP
                     break
                 log = []
             log = [*log, new]
             self.told.append(new)
             self.epoch, self.last, self.log = epoch, new.place.seq, log
             last = new.place.seq
-            answer = Answer.OK
+            answer = PublishAnswer.OK
         return Published(answer, Place(epoch, last))
 
     def lose_the_log(self) -> None:

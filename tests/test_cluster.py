@@ -11,10 +11,12 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from shared.channels import customer_channel
 from shared.cursors import Place
 from shared.redis import cluster as module
-from shared.redis.channel_log import Answer, Entry, LogReader, LogWriter, Names
-from shared.redis.cluster import Cluster, ClusterPipelines, Redirection, connect, slot_of_key
+from shared.redis.channel_log import Entry, LogReader, LogWriter, PublishAnswer
+from shared.redis.cluster import Cluster, ClusterPipelines, Redirection, slot_of_key
+from shared.redis.connect import connect
+from shared.redis.keys import Names
 from shared.redis.url import Address
-from shared.redis.wire import Refused
+from shared.redis.wire import CommandRefused
 from tests.redis_servers import ClusterServers, binaries
 
 if TYPE_CHECKING:
@@ -99,7 +101,7 @@ async def test_channels_of_all_nodes_are_published_and_read_in_one_call(
     channels = [customer_channel(str(n)) for n in range(50)]
     first, second = (Entry(Place(1, seq), b'{"seq":%d}' % seq) for seq in (1, 2))
     answers = await writer.publish([(channel, [first]) for channel in channels])
-    assert {answer.answer for answer in answers} == {Answer.OK}
+    assert {answer.answer for answer in answers} == {PublishAnswer.OK}
     servers.ask(servers.primaries[1], "SCRIPT", "FLUSH")  # one of three has to be given it again
     answers = await writer.publish([(channel, [second]) for channel in channels])
     assert {answer.head for answer in answers} == {Place(1, 2)}
@@ -122,7 +124,7 @@ async def test_command_that_is_refused_for_itself_is_told_and_not_repeated(
     pipelines: ClusterPipelines, key_prefix: str
 ) -> None:
     await pipelines.execute([("SET", key_prefix, "text")])
-    with pytest.raises(Refused, match="WRONGTYPE"):
+    with pytest.raises(CommandRefused, match="WRONGTYPE"):
         await pipelines.execute([("APPEND", key_prefix, "!"), ("HGET", key_prefix, "field")])
     assert await pipelines.execute([("GET", key_prefix)]) == [b"text!"]
 
@@ -152,12 +154,14 @@ async def test_cluster_without_sharded_messages_is_refused(
     ],
 )
 def test_redirections(text: str, moved: bool, address: Address) -> None:
-    found = Redirection.of(Refused(text))
+    found = Redirection.of(CommandRefused(text))
     assert found is not None
     assert (found.moved, found.slot, found.address) == (moved, 7, address)
 
 
-@pytest.mark.parametrize("reply", [b"MOVED 7 h:1", Refused("ERR MOVED 7 h:1"), Refused("MOVED 7 :6381")])
+@pytest.mark.parametrize(
+    "reply", [b"MOVED 7 h:1", CommandRefused("ERR MOVED 7 h:1"), CommandRefused("MOVED 7 :6381")]
+)
 def test_what_leads_nowhere_is_no_redirection(reply: object) -> None:
     """Without a host it is that of who says so: then the slots are looked up."""
     assert Redirection.of(reply) is None

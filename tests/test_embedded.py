@@ -19,7 +19,7 @@ from shared.commands.embedded import (
     wheel_server,
 )
 from shared.process.guard import GRACE_SECONDS, Guard
-from shared.redis.connect import connect
+from shared.redis.server import connect_server
 from tests.process_table import running
 from tests.processes import REPOSITORY
 from tests.waiting import wait_until
@@ -54,7 +54,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path, process_group: int) -
 async def test_server_keeps_nothing_on_disk_and_evicts_nothing(
     server: EmbeddedServer, tmp_path: Path
 ) -> None:
-    async with connect(server.url) as redis:
+    async with connect_server(server.url) as redis:
         for name, value in (("save", ""), ("appendonly", "no"), ("maxmemory-policy", "noeviction")):
             assert await redis.config_get(name) in ({name: value}, {name.encode(): value.encode()})
 

@@ -15,7 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from shared.commands.embedded import free_port
-from shared.redis.connect import connect
+from shared.redis.server import connect_server
 from tests.commands import Command, fork, spawn
 from tests.processes import REPOSITORY, clean_environment
 from tests.waiting import await_until, wait_until
@@ -36,7 +36,7 @@ async def test_redis_is_real_and_the_prefix_is_fresh(redis: Redis, key_prefix: s
 
 
 async def test_killed_server_comes_back_empty_on_its_port(redis_server: EmbeddedServer) -> None:
-    async with connect(redis_server.url, retries=0) as client:
+    async with connect_server(redis_server.url, retries=0) as client:
         await client.set("a", "b")
         redis_server.kill()
         with pytest.raises(RedisConnectionError):
@@ -46,7 +46,7 @@ async def test_killed_server_comes_back_empty_on_its_port(redis_server: Embedded
 
 
 async def test_stopped_server_is_silent_until_it_resumes(redis_server: EmbeddedServer) -> None:
-    async with connect(redis_server.url, retries=0) as client:
+    async with connect_server(redis_server.url, retries=0) as client:
         client.connection_pool.connection_kwargs["socket_timeout"] = 0.1
         await client.ping()
         redis_server.stop()

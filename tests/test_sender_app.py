@@ -20,7 +20,8 @@ from sender.metrics import Metrics
 from sender.publishing.pace import Pace
 from sender.publishing.relay import Relay
 from sender.seen import SeenTeller
-from shared.redis.channel_log import LogWriter, Names
+from shared.redis.channel_log import LogWriter
+from shared.redis.keys import Names
 from shared.redis.wire import Pipelines
 from tests.senders import API_KEY, PAGE, Clock, run_sender
 from tests.waiting import await_until

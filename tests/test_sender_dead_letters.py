@@ -17,7 +17,7 @@ from sender.tombstones import Fault
 from shared.channels import Channel
 from shared.cursors import Cursor, Place
 from shared.events import parse_event
-from shared.redis.channel_log import Generation
+from shared.redis.channel_log import NewestEvent
 from tests.senders import run_sender
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ async def test_sound_event_is_given_up_only_where_redis_refused_it(sender: Runni
 async def test_what_was_published_meanwhile_is_not_given_up(sender: RunningSender) -> None:
     await record(sender, ALICE)
     (position,) = await positions(sender)
-    published = [Generation(1, position)]
+    published = [NewestEvent(1, position)]
     await sender.database.write(partial(outbox.mark_published, published=published, now=sender.clock()))
     work = partial(dead_letters.give_up, positions=[position], now=sender.clock(), refusal="ERR no")
     assert await sender.database.write(work) == []

@@ -13,7 +13,7 @@ from sender.generation import begin_epoch, current_epoch
 from shared.channels import Channel
 from shared.cursors import Place
 from shared.events import parse_event
-from shared.redis.channel_log import Generation
+from shared.redis.channel_log import NewestEvent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -42,7 +42,7 @@ def record(connection: Connection, *ids: str, channel: Channel = ALICE, publishe
         outbox.record_once(connection, [outbox.arrival(draft, "")], now=NOW)
     if published:
         waiting = outbox.unpublished(connection, limit=100)
-        outbox.mark_published(connection, [Generation(1, event.position) for event in waiting], now=NOW)
+        outbox.mark_published(connection, [NewestEvent(1, event.position) for event in waiting], now=NOW)
 
 
 async def test_new_epoch_keeps_the_outbox_and_closes_what_was_before(database: Database) -> None:

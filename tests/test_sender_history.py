@@ -14,7 +14,7 @@ from sender.outbox import arrival
 from shared.channels import Channel
 from shared.cursors import Place
 from shared.events import parse_event
-from shared.redis.channel_log import Generation
+from shared.redis.channel_log import NewestEvent
 from tests.senders import run_sender
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ async def prune_first(sender: RunningSender, count: int) -> None:
 
     def work(connection: Connection) -> None:
         oldest = select(events.c.position).order_by(events.c.seq).limit(count)
-        published = [Generation(1, position) for position in connection.execute(oldest).scalars()]
+        published = [NewestEvent(1, position) for position in connection.execute(oldest).scalars()]
         outbox.mark_published(connection, published, now=NOW)
         assert retention.prune_events(connection, before=sender.clock(), limit=500) == count
 

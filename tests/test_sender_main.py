@@ -17,7 +17,7 @@ import httpx2
 import pytest
 from redis import Redis
 
-from shared.redis.channel_log import Names
+from shared.redis.keys import Names
 from tests.processes import clean_environment
 from tests.waiting import wait_until
 

@@ -18,7 +18,7 @@ from sender.outbox import Arrival, Status
 from shared.channels import Channel
 from shared.cursors import Cursor, Place
 from shared.events import parse_event
-from shared.redis.channel_log import Generation
+from shared.redis.channel_log import NewestEvent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -121,7 +121,7 @@ async def test_what_is_stored_is_the_final_text(database: Database) -> None:
 async def test_outbox_holds_what_is_not_marked(database: Database) -> None:
     await record(database, *(arrival(str(n)) for n in range(3)))
     first, *rest = await database.read(partial(outbox.unpublished, limit=10))
-    await database.write(partial(outbox.mark_published, published=[Generation(1, first.position)], now=NOW))
+    await database.write(partial(outbox.mark_published, published=[NewestEvent(1, first.position)], now=NOW))
     assert await database.read(partial(outbox.unpublished, limit=10)) == rest
     backlog = await database.read(outbox.backlog)
     assert backlog == (2, "2026-11-23T14:25:00.000Z")
@@ -131,7 +131,7 @@ async def test_an_event_is_marked_once(database: Database) -> None:
     """Two relays that publish the same would else rewrite each row twice."""
     await record(database, arrival("1"))
     (waiting,) = await database.read(partial(outbox.unpublished, limit=10))
-    published = [Generation(1, waiting.position)]
+    published = [NewestEvent(1, waiting.position)]
     for minute in range(2):
         marking = partial(outbox.mark_published, published=published, now=NOW + timedelta(minutes=minute))
         await database.write(marking)

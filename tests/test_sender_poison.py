@@ -15,7 +15,8 @@ from sender.publishing.pace import Pace
 from shared.channels import Channel
 from shared.cursors import Cursor
 from shared.redis import channel_log as log
-from shared.redis.connect import connect
+from shared.redis.scripts import Script
+from shared.redis.server import connect_server
 from tests.claims import claim
 from tests.relays import Bench, MarkFails, nothing_waits, open_bench, running, seqs_are
 from tests.waiting import await_until
@@ -87,7 +88,7 @@ async def test_event_with_a_fault_is_given_up_while_redis_is_away(
 ) -> None:
     redis_server.kill()
     async with (
-        connect(redis_server.url, retries=0) as redis,
+        connect_server(redis_server.url, retries=0) as redis,
         open_bench(f"sqlite:///{tmp_path / 'orderbell.db'}", redis, key_prefix) as bench,
     ):
         await bench.record(ALICE)
@@ -115,7 +116,7 @@ def refuser(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
     def refuse(condition: str, error: str) -> None:
         before = "redis.call('XADD'"
         refusal = f"if {condition} then return redis.error_reply('{error}') end {before}"
-        monkeypatch.setattr(log, "_PUBLISH", log._PUBLISH.replace(before, refusal))
+        monkeypatch.setattr(log, "PUBLISH", Script(log.PUBLISH.text.replace(before, refusal)))
 
     return refuse
 
@@ -168,12 +169,12 @@ async def has_logged(bench: Bench, channel: Channel, count: int) -> bool:
 async def test_refusal_that_ends_costs_nothing(
     bench: Bench, refusing: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sound = log._PUBLISH
+    sound = log.PUBLISH
     refusing(POISON, "ERR not now")
     await bench.record(*[ALICE, BOB] * 5)
     async with running(bench.relay(pace=IN_HASTE)):
         await await_until(lambda: seqs_are(bench, ALICE, [1, 2]))
-        monkeypatch.setattr(log, "_PUBLISH", sound)
+        monkeypatch.setattr(log, "PUBLISH", sound)
         await await_until(lambda: nothing_waits(bench))
     assert await types(bench, ALICE) == ["t"] * 5
     assert await given_up(bench) == []
@@ -241,8 +242,8 @@ async def test_newest_that_somebody_else_wrote_holds_up_nothing_and_is_noted_ane
     sqlite_bench: Bench,
 ) -> None:
     await sqlite_bench.record(ALICE)
-    await sqlite_bench.redis.set(sqlite_bench.names.generation(), "text")
+    await sqlite_bench.redis.set(sqlite_bench.names.newest(), "text")
     await sqlite_bench.relay_once()
     assert await sqlite_bench.logged(ALICE) == [1]
-    position = await sqlite_bench.redis.hget(sqlite_bench.names.generation(), "position")
+    position = await sqlite_bench.redis.hget(sqlite_bench.names.newest(), "position")
     assert position == b"1"

@@ -21,8 +21,8 @@ from sender.publishing.relay import Relay
 from sender.retention import Retention
 from shared.channels import Channel
 from shared.cursors import Place
-from shared.redis.channel_log import Answer, LogWriter
-from shared.redis.connect import connect
+from shared.redis.channel_log import LogWriter, PublishAnswer
+from shared.redis.server import connect_server
 from shared.redis.wire import Pipelines
 from tests.claims import claim
 from tests.relays import Bench, MarkFails, nothing_waits, open_bench, running, seqs_are
@@ -260,7 +260,7 @@ async def test_refill_in_the_midst_of_which_an_epoch_begins_is_not_taken_for_all
 
     relay = sqlite_bench.relay(ReadsSome(sqlite_bench.database, begin_another))  # type: ignore[arg-type]
     answers = await relay._publisher._refill({ALICE: Place(1, 0)}, {ALICE: Place(1, 7)})
-    assert answers == {ALICE: (Answer.GAP, Place(1, 3))}
+    assert answers == {ALICE: (PublishAnswer.GAP, Place(1, 3))}
 
 
 async def test_relay_that_has_much_to_publish_is_alive_with_each_answer(sqlite_bench: Bench) -> None:
@@ -347,7 +347,7 @@ async def test_relay_that_wakes_up_late_refills_nothing_that_is_no_longer_kept(s
                 self.slept = True
                 await bench.relay_once()
                 await bench.database.write(partial(begin_epoch, after=1))
-                await bench.redis.delete(bench.names.generation())
+                await bench.redis.delete(bench.names.newest())
                 await bench.forget(ALICE)
             return found
 
@@ -373,7 +373,7 @@ async def test_redis_ahead_of_the_database_begins_a_new_epoch(bench: Bench) -> N
         connection.execute(update(channels).values(seq=3))
 
     await bench.database.write(restore)
-    await bench.redis.delete(bench.names.generation())  # lost alone, as keys of a cluster may be
+    await bench.redis.delete(bench.names.newest())  # lost alone, as keys of a cluster may be
     await bench.record(ALICE)
     await bench.relay_once()
     await bench.relay_once()
@@ -394,7 +394,7 @@ async def test_database_that_went_back_is_found_before_anything_is_published(ben
 
     await bench.database.write(restore)
     await bench.relay_once()
-    assert await bench.redis.hget(bench.names.generation(), "epoch") == b"2"
+    assert await bench.redis.hget(bench.names.newest(), "epoch") == b"2"
     await bench.record(*[ALICE] * 9)
     await bench.relay_once()
     assert await bench.logged(ALICE) == list(range(3, 12))
@@ -420,7 +420,7 @@ async def test_database_that_went_back_and_caught_up_is_known_by_its_newest_even
 
 
 async def test_new_database_beside_an_old_redis_begins_a_new_epoch(bench: Bench) -> None:
-    await bench.redis.hset(bench.names.generation(), mapping={"epoch": 4, "position": 1000})
+    await bench.redis.hset(bench.names.newest(), mapping={"epoch": 4, "position": 1000})
     await bench.record(ALICE)
     await bench.relay_once()
     assert await bench.head(ALICE) == Place(5, 1)
@@ -430,7 +430,7 @@ async def test_redis_knows_the_newest_event_published(bench: Bench) -> None:
     await bench.record(ALICE, BOB, ALICE)
     await bench.relay_once()
     newest = await bench.database.read(generation_module.newest)
-    assert await bench.redis.hgetall(bench.names.generation()) == {
+    assert await bench.redis.hgetall(bench.names.newest()) == {
         b"epoch": b"1",
         b"position": str(newest.position).encode(),
         b"identity": newest.identity.encode(),
@@ -446,7 +446,7 @@ async def test_redis_knows_the_newest_event_published(bench: Bench) -> None:
 async def test_redis_that_may_evict_is_warned_of_once_if_it_says_so(
     sqlite_bench: Bench, redis_server: EmbeddedServer, policy: str, acl: str, warned: int
 ) -> None:
-    async with connect(redis_server.url) as redis, Pipelines(redis) as pipelines:
+    async with connect_server(redis_server.url) as redis, Pipelines(redis) as pipelines:
         await redis.config_set("maxmemory-policy", policy)
         await redis.execute_command("ACL", "SETUSER", "default", acl)  # type: ignore[no-untyped-call]
         bench = Bench(sqlite_bench.database, redis, pipelines, sqlite_bench.names)
@@ -476,7 +476,7 @@ async def test_while_redis_is_down_events_wait_and_are_published_when_it_is_back
     tmp_path: Path, redis_server: EmbeddedServer, key_prefix: str
 ) -> None:
     async with (
-        connect(redis_server.url, retries=0) as redis,
+        connect_server(redis_server.url, retries=0) as redis,
         open_bench(f"sqlite:///{tmp_path / 'orderbell.db'}", redis, key_prefix) as bench,
     ):
         async with running(bench.relay()) as relay:
@@ -495,12 +495,12 @@ async def test_while_redis_is_down_events_wait_and_are_published_when_it_is_back
 
 
 async def test_frozen_redis_is_noticed_and_costs_no_connections(
-    tmp_path: Path, redis_server: EmbeddedServer, key_prefix: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, redis_server: EmbeddedServer, key_prefix: str
 ) -> None:
-    monkeypatch.setattr("shared.redis.wire.REPLY_SECONDS", 0.1)
+    database_url = f"sqlite:///{tmp_path / 'orderbell.db'}"
     async with (
-        connect(redis_server.url, retries=0, max_connections=2) as redis,
-        open_bench(f"sqlite:///{tmp_path / 'orderbell.db'}", redis, key_prefix) as bench,
+        connect_server(redis_server.url, retries=0, max_connections=2) as redis,
+        open_bench(database_url, redis, key_prefix, reply_seconds=0.1) as bench,
     ):
         async with running(bench.relay()) as relay:
             await bench.record(ALICE)
@@ -520,7 +520,7 @@ async def test_redis_that_refuses_writes_publishes_nothing_and_loses_nothing(
 ) -> None:
     """Out of memory, SCRIPT FLUSH, and back."""
     async with (
-        connect(redis_server.url, retries=0) as redis,
+        connect_server(redis_server.url, retries=0) as redis,
         open_bench(f"sqlite:///{tmp_path / 'orderbell.db'}", redis, key_prefix) as bench,
     ):
         await bench.record(ALICE)
@@ -567,7 +567,7 @@ async def test_relay_knows_the_newest_it_has_published_and_notes_it_again_where_
     sqlite_bench.pace = Pace(poll_seconds=0.05)
     await sqlite_bench.record(ALICE, BOB)
     newest = await sqlite_bench.database.read(generation_module.newest)
-    key = sqlite_bench.names.generation()
+    key = sqlite_bench.names.newest()
     async with running(sqlite_bench.relay()) as relay:
         await await_until(lambda: relay.newest == newest)
         await sqlite_bench.redis.delete(key)
@@ -575,7 +575,7 @@ async def test_relay_knows_the_newest_it_has_published_and_notes_it_again_where_
 
 
 async def is_noted(bench: Bench, position: int) -> bool:
-    noted = await bench.redis.hget(bench.names.generation(), "position")
+    noted = await bench.redis.hget(bench.names.newest(), "position")
     return noted == str(position).encode()
 
 
@@ -583,7 +583,7 @@ async def test_event_that_waits_for_redis_longer_than_a_second_should_be_there(
     tmp_path: Path, redis_server: EmbeddedServer, key_prefix: str
 ) -> None:
     async with (
-        connect(redis_server.url, retries=0) as redis,
+        connect_server(redis_server.url, retries=0) as redis,
         open_bench(f"sqlite:///{tmp_path / 'orderbell.db'}", redis, key_prefix) as bench,
     ):
         async with running(bench.relay(pace=Pace(late_seconds=0.2))) as relay:

@@ -9,7 +9,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from sender.seen import SeenTeller
 from shared.channels import Channel
 from shared.cursors import Cursor, Place
-from shared.redis.channel_log import LogWriter, Names
+from shared.redis.channel_log import LogWriter
+from shared.redis.keys import Names
 from shared.redis.wire import Pipelines
 from tests.senders import run_sender
 from tests.waiting import await_until

@@ -15,7 +15,7 @@ from sender.publishing.sweep import Pace, Sweep
 from shared.channels import Channel
 from shared.cursors import Place
 from shared.redis.channel_log import LogReader
-from shared.redis.connect import connect
+from shared.redis.server import connect_server
 from shared.redis.wire import Pipelines
 from tests.senders import run_sender
 from tests.waiting import await_until
@@ -212,7 +212,7 @@ async def test_sweep_outlives_a_redis_that_is_away(
 ) -> None:
     async with (
         run_sender(database_url, redis_server.url, key_prefix) as sender,
-        connect(redis_server.url, retries=0) as redis,
+        connect_server(redis_server.url, retries=0) as redis,
         Pipelines(redis) as pipelines,
     ):
         bench = Bench(sender, pipelines)

@@ -10,7 +10,7 @@ from redis.asyncio.sentinel import MasterNotFoundError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from shared.commands.embedded import free_port
-from shared.redis.connect import SENTINEL_SECONDS, _newest, connect
+from shared.redis.server import SENTINEL_SECONDS, _newest, connect_server
 from shared.redis.wire import Pipelines
 from tests.redis_servers import SERVICE, Service, binaries
 
@@ -29,20 +29,20 @@ def service(tmp_path_factory: pytest.TempPathFactory, process_group: int) -> Ite
 
 
 async def test_servers_and_sentinels_each_get_their_own_password(service: Service) -> None:
-    async with connect(service.url, retries=0) as redis, Pipelines(redis) as pipelines:
+    async with connect_server(service.url, retries=0) as redis, Pipelines(redis) as pipelines:
         assert await redis.execute_command("ACL", "WHOAMI") == b"orderbell"  # type: ignore[no-untyped-call]
         assert await pipelines.execute([("ACL", "WHOAMI"), ("SET", "a", "1")]) == [b"orderbell", b"OK"]
 
 
 async def test_sentinels_that_refuse_us_are_told_by_what_they_say(service: Service) -> None:
     url = service.url.partition("?")[0]
-    async with connect(url, retries=0) as redis:
+    async with connect_server(url, retries=0) as redis:
         with pytest.raises(RedisConnectionError, match="Authentication required"):
             await redis.ping()
 
 
 async def test_service_that_no_sentinel_knows_is_told(service: Service) -> None:
-    async with connect(service.url.replace(f"/{SERVICE}", "/menu"), retries=0) as redis:
+    async with connect_server(service.url.replace(f"/{SERVICE}", "/menu"), retries=0) as redis:
         with pytest.raises(RedisConnectionError, match="know no service 'menu'"):
             await redis.ping()
 
@@ -52,7 +52,7 @@ async def test_sentinels_that_are_frozen_or_gone_are_not_waited_for(service: Ser
     service.sentinels[0].stop()
     try:
         started = time.monotonic()
-        async with connect(url, retries=0) as redis:
+        async with connect_server(url, retries=0) as redis:
             await redis.ping()
         assert time.monotonic() - started < SENTINEL_SECONDS + 1
     finally:
@@ -85,6 +85,6 @@ def test_sentinels_that_all_fail_are_told_each() -> None:
 
 async def test_server_that_is_no_primary_is_not_used_whatever_the_sentinels_say(service: Service) -> None:
     service.ask(service.primary, "REPLICAOF", "127.0.0.1", free_port())
-    async with connect(service.url, retries=0) as redis:
+    async with connect_server(service.url, retries=0) as redis:
         with pytest.raises(RedisConnectionError, match="not the primary"):
             await redis.ping()

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from receiver.feeds.hub import Feed
-from receiver.subscription import subscription
 from receiver.subscription.shards import Shards, subscription_to
+from receiver.subscription.subscription import Pace
 from shared.channels import customer_channel
-from shared.redis.channel_log import Names
-from shared.redis.cluster import Cluster, ClusterPipelines, connect, slot_of_key
+from shared.redis.cluster import Cluster, ClusterPipelines, slot_of_key
+from shared.redis.connect import connect
+from shared.redis.keys import Names
 from tests.redis_servers import ClusterServers, binaries
 from tests.waiting import await_until
 
@@ -22,10 +23,11 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 ALICE = Feed(customer_channel("alice"))
+PACE = Pace(silence_seconds=2.5)
 SLOT = slot_of_key(b"{customer:alice}")  # the first primary's, at the beginning
 
 
-class Listener:
+class Hearer:
     def __init__(self) -> None:
         self.messages: list[tuple[Feed, bytes]] = []
         self.confirmations: list[Feed] = []
@@ -49,8 +51,8 @@ class World:
         self.cluster = cluster
         self.pipelines = pipelines
         self.names = Names(key_prefix)
-        self.listener = Listener()
-        found = subscription_to(cluster, pipelines, self.names, self.listener, gateway="test")
+        self.hearer = Hearer()
+        found = subscription_to(cluster, pipelines, self.names, self.hearer, gateway="test", pace=PACE)
         assert isinstance(found, Shards)
         self.shards = found
 
@@ -59,7 +61,7 @@ class World:
 
     async def wait_confirmations(self, count: int) -> None:
         """So many, and all of them Alice's."""
-        await await_until(lambda: self.listener.confirmations == [ALICE] * count)
+        await await_until(lambda: self.hearer.confirmations == [ALICE] * count)
 
     def heard_at(self, feed: Feed) -> list[int]:
         """The subscribers of its channel at each node."""
@@ -100,37 +102,36 @@ async def test_channel_is_subscribed_at_its_node_and_costs_no_other(world: World
     feeds = [Feed(customer_channel(str(n))) for n in range(40)]
     for feed in feeds:
         world.shards.subscribe(feed)
-    await await_until(lambda: len(world.listener.confirmations) == 40)
-    assert set(world.listener.confirmations) == set(feeds)
+    await await_until(lambda: len(world.hearer.confirmations) == 40)
+    assert set(world.hearer.confirmations) == set(feeds)
     where = [world.heard_at(feed) for feed in feeds]
     assert all(sorted(counts) == [0, 0, 0, 1] for counts in where)
     assert {counts.index(1) for counts in where} == {0, 1, 2}
     for feed in feeds:
         await world.publish(feed, feed.channel.encode())
-    await await_until(lambda: len(world.listener.messages) == 40)
-    assert set(world.listener.messages) == {(feed, feed.channel.encode()) for feed in feeds}
+    await await_until(lambda: len(world.hearer.messages) == 40)
+    assert set(world.hearer.messages) == {(feed, feed.channel.encode()) for feed in feeds}
 
 
 async def test_channel_that_was_left_is_heard_no_more(world: World) -> None:
     world.shards.subscribe(ALICE)
-    await await_until(lambda: world.listener.confirmations == [ALICE])
+    await await_until(lambda: world.hearer.confirmations == [ALICE])
     world.shards.unsubscribe([ALICE])
     await await_until(lambda: world.heard_at(ALICE) == [0, 0, 0, 0])
     world.shards.subscribe(ALICE)
-    await await_until(lambda: world.listener.confirmations == [ALICE, ALICE])
+    await await_until(lambda: world.hearer.confirmations == [ALICE, ALICE])
 
 
 async def test_one_node_that_is_not_heard_makes_the_gateway_deaf(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World,
 ) -> None:
     """The others answer as ever. It has no replica, so nobody takes its place."""
-    monkeypatch.setattr(subscription, "SILENCE_SECONDS", 2.0)
     frozen = world.servers.primaries[2]
     frozen.stop()
-    changes = world.listener.changes
+    changes = world.hearer.changes
     try:
         await await_until(lambda: not world.shards.hears)
-        assert world.listener.changes > changes
+        assert world.hearer.changes > changes
     finally:
         frozen.resume()
     await await_until(lambda: world.shards.hears)
@@ -141,12 +142,12 @@ async def test_channel_is_heard_wherever_its_slot_moves_and_no_connection_is_los
     source, target, _ = world.servers.primaries
     connections = world.connections()
     world.shards.subscribe(ALICE)
-    await await_until(lambda: world.listener.confirmations == [ALICE])
+    await await_until(lambda: world.hearer.confirmations == [ALICE])
     for n, (here, there) in enumerate([(source, target), (target, source)], 2):
         world.servers.move(SLOT, here, there)
         await world.wait_confirmations(n)
         await world.publish(ALICE, b"%d" % n)
-    await await_until(lambda: world.listener.messages == [(ALICE, b"2"), (ALICE, b"3")])
+    await await_until(lambda: world.hearer.messages == [(ALICE, b"2"), (ALICE, b"3")])
     assert world.connections() == connections
 
 
@@ -156,7 +157,7 @@ async def test_channel_wanted_by_a_map_of_yesterday_is_subscribed_where_the_node
     world.servers.move(SLOT, source, target)
     try:
         world.shards.subscribe(ALICE)
-        await await_until(lambda: world.listener.confirmations == [ALICE])
+        await await_until(lambda: world.hearer.confirmations == [ALICE])
         assert world.heard_at(ALICE)[:3] == [0, 1, 0]
         assert world.connections() == connections
     finally:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from receiver.feeds.hub import Feed
-from receiver.subscription.subscription import SILENCE_SECONDS, Subscription
+from receiver.subscription.subscription import Pace, Subscription
 from receiver.transports.websocket.frames import text_frame
 from shared.channels import customer_channel
 from shared.cursors import Place
-from shared.redis.channel_log import Names
-from shared.redis.connect import connect
+from shared.redis.keys import Names
+from shared.redis.server import connect_server
 from shared.redis.wire import Pipelines
 from tests.waiting import await_until
 
@@ -30,7 +30,7 @@ ALICE, BOB = Feed(customer_channel("alice")), Feed(customer_channel("bob"))
 NAMES = Names("ob-test")
 
 
-class Listener:
+class Hearer:
     def __init__(self) -> None:
         self.messages: list[tuple[Feed, bytes]] = []
         self.confirmations: list[Feed] = []
@@ -49,8 +49,8 @@ class Listener:
 class World:
     def __init__(self, redis: Redis, pipelines: Pipelines) -> None:
         self.redis = redis
-        self.listener = Listener()
-        self.subscription = Subscription(redis, pipelines, NAMES, self.listener, gateway="test")
+        self.hearer = Hearer()
+        self.subscription = Subscription(redis, pipelines, NAMES, self.hearer, gateway="test")
 
     async def publish(self, feed: Feed, message: bytes) -> None:
         await self.redis.publish(NAMES.live(feed.channel), message)
@@ -58,7 +58,7 @@ class World:
 
 @pytest.fixture
 async def world(redis_server: EmbeddedServer) -> AsyncIterator[World]:
-    async with connect(redis_server.url, retries=0) as redis, Pipelines(redis) as pipelines:
+    async with connect_server(redis_server.url, retries=0) as redis, Pipelines(redis) as pipelines:
         world = World(redis, pipelines)
         task = asyncio.create_task(world.subscription.run())
         await await_until(lambda: world.subscription.hears)
@@ -69,11 +69,11 @@ async def world(redis_server: EmbeddedServer) -> AsyncIterator[World]:
 
 async def test_messages_of_subscribed_channels_are_heard_and_no_others(world: World) -> None:
     world.subscription.subscribe(ALICE)
-    await await_until(lambda: world.listener.confirmations == [ALICE])
+    await await_until(lambda: world.hearer.confirmations == [ALICE])
     await world.publish(BOB, b"not for us")
     await world.publish(ALICE, b"one")
     await world.publish(ALICE, b"two")
-    await await_until(lambda: world.listener.messages == [(ALICE, b"one"), (ALICE, b"two")])
+    await await_until(lambda: world.hearer.messages == [(ALICE, b"one"), (ALICE, b"two")])
 
 
 class Frames:
@@ -149,10 +149,10 @@ async def test_channel_left_and_wanted_again_is_confirmed_by_its_last_command(wo
     world.subscription.subscribe(ALICE)
     world.subscription.unsubscribe([ALICE])
     world.subscription.subscribe(ALICE)
-    await await_until(lambda: bool(world.listener.confirmations))
+    await await_until(lambda: bool(world.hearer.confirmations))
     await world.publish(ALICE, b"heard")
-    await await_until(lambda: world.listener.messages == [(ALICE, b"heard")])
-    assert world.listener.confirmations == [ALICE]
+    await await_until(lambda: world.hearer.messages == [(ALICE, b"heard")])
+    assert world.hearer.confirmations == [ALICE]
 
 
 async def test_10000_channels_are_subscribed_again_after_a_restart(
@@ -161,20 +161,20 @@ async def test_10000_channels_are_subscribed_again_after_a_restart(
     feeds = [Feed(customer_channel(str(n))) for n in range(10_000)]
     for feed in feeds:
         world.subscription.subscribe(feed)
-    await await_until(lambda: len(world.listener.confirmations) == 10_000)
-    world.listener.confirmations.clear()
+    await await_until(lambda: len(world.hearer.confirmations) == 10_000)
+    world.hearer.confirmations.clear()
     redis_server.kill()
     await await_until(lambda: not world.subscription.hears)
     redis_server.start()
-    await await_until(lambda: len(world.listener.confirmations) == 10_000)
-    assert set(world.listener.confirmations) == set(feeds)
+    await await_until(lambda: len(world.hearer.confirmations) == 10_000)
+    assert set(world.hearer.confirmations) == set(feeds)
 
 
 async def test_cut_connection_is_noticed_and_confirmed_again(world: World) -> None:
     world.subscription.subscribe(ALICE)
-    await await_until(lambda: world.listener.confirmations == [ALICE])
+    await await_until(lambda: world.hearer.confirmations == [ALICE])
     await world.redis.client_kill_filter(_type="pubsub")
-    await await_until(lambda: world.listener.confirmations == [ALICE, ALICE])
+    await await_until(lambda: world.hearer.confirmations == [ALICE, ALICE])
     await await_until(lambda: world.subscription.hears)
 
 
@@ -183,19 +183,19 @@ async def test_redis_that_is_frozen_is_noticed_though_its_socket_stays_open(
 ) -> None:
     redis_server.stop()
     started = asyncio.get_running_loop().time()
-    changes = world.listener.changes
-    await await_until(lambda: world.listener.changes > changes)
+    changes = world.hearer.changes
+    await await_until(lambda: world.hearer.changes > changes)
     assert not world.subscription.hears
-    assert asyncio.get_running_loop().time() - started < SILENCE_SECONDS + 1.5
+    assert asyncio.get_running_loop().time() - started < Pace().silence_seconds + 1.5
     redis_server.resume()
-    await await_until(lambda: world.listener.changes > changes + 1 and world.subscription.hears)
+    await await_until(lambda: world.hearer.changes > changes + 1 and world.subscription.hears)
 
 
 async def test_password_that_is_wrong_is_told_and_mended(world: World, redis_server: EmbeddedServer) -> None:
     await world.redis.config_set("requirepass", "secret")
     await world.redis.client_kill_filter(_type="pubsub")
     await await_until(lambda: not world.subscription.hears)
-    admin = connect(redis_server.url.replace("redis://", "redis://:secret@"))
+    admin = connect_server(redis_server.url.replace("redis://", "redis://:secret@"))
     await admin.config_set("requirepass", "")
     await admin.aclose()
     await await_until(lambda: world.subscription.hears)

@@ -6,7 +6,7 @@ import pytest
 
 from receiver.access.identity import Identity, InvalidToken
 from receiver.access.tickets import LIFETIME_SECONDS, Tickets
-from shared.redis.channel_log import Names
+from shared.redis.keys import Names
 from shared.redis.wire import Pipelines
 
 if TYPE_CHECKING:

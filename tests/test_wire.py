@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from shared.redis.connect import REPLY_SECONDS, connect
+from shared.redis.server import REPLY_SECONDS, connect_server
 from shared.redis.wire import Pipelines
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ async def test_command_that_is_refused_fails_alone(pipelines: Pipelines) -> None
 
 
 async def test_loss_is_told_to_all_who_wait_and_the_next_opens_anew(redis_server: EmbeddedServer) -> None:
-    async with connect(redis_server.url, retries=0) as redis, Pipelines(redis) as pipelines:
+    async with connect_server(redis_server.url, retries=0) as redis, Pipelines(redis) as pipelines:
         await pipelines.execute([("PING",)])
         redis_server.stop()
         asking = [asyncio.create_task(pipelines.execute([("PING",)])) for _ in range(3)]
@@ -65,7 +65,7 @@ async def test_loss_is_told_to_all_who_wait_and_the_next_opens_anew(redis_server
 async def test_reply_that_does_not_come_in_time_is_never_taken_for_the_next(
     redis_server: EmbeddedServer,
 ) -> None:
-    async with connect(redis_server.url, retries=0) as redis, Pipelines(redis) as pipelines:
+    async with connect_server(redis_server.url, retries=0) as redis, Pipelines(redis) as pipelines:
         await pipelines.execute([("PING",)])
         redis_server.stop()
         started = asyncio.get_running_loop().time()

@@ -15,8 +15,8 @@ import msgspec
 from receiver.access.identity import Identity, InvalidToken
 
 if TYPE_CHECKING:
-    from shared.redis.channel_log import Names
-    from shared.redis.cluster import AnyPipelines
+    from shared.redis.connect import AnyPipelines
+    from shared.redis.keys import Names
 
 LIFETIME_SECONDS = 60
 _TICKET = re.compile(r"[A-Za-z0-9_-]{43}")

@@ -30,7 +30,7 @@ from receiver.feeds.batch import Batch
 from receiver.feeds.history import MAX_CHANNELS, Found, HistoryRefused, HistoryUnavailable
 from shared.channels import is_private
 from shared.cursors import Cursor, Place
-from shared.redis.channel_log import Generation
+from shared.redis.channel_log import NewestEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -235,13 +235,13 @@ class CatchUp:
             logger.warning("heard of an event that was never committed", channel=feed.channel)
             feed.heard = feed.place
 
-    async def newest(self) -> Generation:
+    async def newest(self) -> NewestEvent:
         """The newest event that should be in Redis by now; zeros where the sender can't say."""
         try:
             async with asyncio.timeout(_NEWEST_SECONDS):
                 return await self._history.newest()
         except (HistoryUnavailable, TimeoutError):
-            return Generation(0, 0)
+            return NewestEvent(0, 0)
 
     async def _read_log(self, cursors: Sequence[Cursor]) -> Sequence[LogRead]:
         """The more ask, the fewer events each gets at a time: one answer must not hold up all others."""

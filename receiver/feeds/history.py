@@ -9,7 +9,7 @@ import httpx2
 import msgspec
 
 from shared.cursors import Cursor, Place, parse_cursor
-from shared.redis.channel_log import Entry, Generation
+from shared.redis.channel_log import Entry, NewestEvent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,7 +89,7 @@ class History:
         except (ValueError, RecursionError) as error:  # of the decoder, of cursors, of UTF-8
             raise HistoryUnavailable(f"the sender's answer is not what we know: {error}") from error
 
-    async def newest(self) -> Generation:
+    async def newest(self) -> NewestEvent:
         """The newest event that should be in Redis by now, as far as the sender knows.
 
         Raises `HistoryUnavailable`.
@@ -97,7 +97,7 @@ class History:
         answer = await self._post("/history", {"after": []})
         try:
             epoch, position = _decode(answer).newest.split(".")
-            return Generation(int(epoch), int(position))
+            return NewestEvent(int(epoch), int(position))
         except (ValueError, RecursionError) as error:
             raise HistoryUnavailable(f"the sender's answer is not what we know: {error}") from error
 

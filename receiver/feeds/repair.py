@@ -25,7 +25,7 @@ from receiver import metrics
 from receiver.connections import notices
 from receiver.feeds.catch_up import CatchUp, Unavailable
 from receiver.feeds.hub import Repairing
-from shared.redis.channel_log import Generation
+from shared.redis.channel_log import NewestEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,7 +40,7 @@ CHECKS_PER_SECOND = 1_000  # heads; with more than 3,000 feeds a round takes lon
 _CHANNELS_PER_PIPELINE = 100
 _BREATH_SECONDS = 0.01  # between two pipelines: nobody's event waits behind a whole round
 
-_NOTHING = Generation(0, 0)
+_NOTHING = NewestEvent(0, 0)
 
 logger = structlog.get_logger(__name__)
 

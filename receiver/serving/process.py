@@ -25,8 +25,8 @@ from shared.process.edge import Limits
 from shared.process.garbage import spare_what_lives
 from shared.process.logs import configure_logs
 from shared.process.server import Server, Service, raise_file_limit
-from shared.redis.channel_log import Names
-from shared.redis.cluster import connect, pipelines_to
+from shared.redis.connect import connect, pipelines_to
+from shared.redis.keys import Names
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,7 +82,7 @@ async def serve(
         sender_client as sender,
         create_verifier(settings) as verifier,
     ):
-        tickets = Tickets(pipelines, Names(settings.key_prefix))
+        tickets = Tickets(pipelines, Names.of(settings.redis_url, settings.key_prefix))
         authentication = Authentication(verifier, tickets, cookie=settings.jwt_cookie)
         gateway = Gateway(redis, pipelines, History(sender), authentication, settings, name=name)
         development = Development(settings, authentication, sender) if settings.development else None

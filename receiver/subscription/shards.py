@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from redis.exceptions import RedisError
 
-from receiver.subscription.subscription import Listener, Subscription
+from receiver.subscription.subscription import Hearer, Pace, Subscription
 from shared.redis.cluster import Cluster, ClusterPipelines, Redirection, slot_of_key
 from shared.redis.wire import Pipelines
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from receiver.feeds.hub import Feed
-    from shared.redis.channel_log import Names
-    from shared.redis.cluster import AnyPipelines
+    from shared.redis.connect import AnyPipelines
+    from shared.redis.keys import Names
     from shared.redis.url import Address
 
 LOOK_SECONDS = 0.5  # between two looks for where the slots are, while a primary is not heard
@@ -41,25 +41,39 @@ logger = structlog.get_logger(__name__)
 
 
 def subscription_to(
-    redis: Redis | Cluster, pipelines: AnyPipelines, names: Names, listener: Listener, *, gateway: str
+    redis: Redis | Cluster,
+    pipelines: AnyPipelines,
+    names: Names,
+    hearer: Hearer,
+    *,
+    gateway: str,
+    pace: Pace | None = None,
 ) -> Subscription | Shards:
     if isinstance(redis, Cluster):
         assert isinstance(pipelines, ClusterPipelines)
-        return Shards(redis, pipelines, names, listener, gateway=gateway)
+        return Shards(redis, pipelines, names, hearer, gateway=gateway, pace=pace)
     assert isinstance(pipelines, Pipelines)
-    return Subscription(redis, pipelines, names, listener, gateway=gateway)
+    return Subscription(redis, pipelines, names, hearer, gateway=gateway, pace=pace)
 
 
 class Shards:
     """Has the same methods as a `Subscription`."""
 
     def __init__(
-        self, cluster: Cluster, pipelines: ClusterPipelines, names: Names, listener: Listener, *, gateway: str
+        self,
+        cluster: Cluster,
+        pipelines: ClusterPipelines,
+        names: Names,
+        hearer: Hearer,
+        *,
+        gateway: str,
+        pace: Pace | None = None,
     ) -> None:
+        self.pace = pace
         self._cluster = cluster
         self.pipelines = pipelines
         self.names = names
-        self.listener = listener
+        self.hearer = hearer
         self._gateway = gateway
         self._shards: dict[Address, Shard] = {}
         self._tasks: dict[Address, asyncio.Task[None]] = {}
@@ -75,7 +89,7 @@ class Shards:
         return bool(self._shards) and all(shard.hears for shard in self._shards.values())
 
     def subscribe(self, feed: Feed) -> None:
-        """Want its channel from now on; the listener is told when Redis has confirmed it."""
+        """Want its channel from now on; the hearer is told when Redis has confirmed it."""
         slot = self._slot(feed)
         self._feeds[slot].add(feed)
         self._place(slot, feed)
@@ -143,7 +157,7 @@ class Shards:
             self._tasks[address] = tasks.create_task(shard.run())
         for shard in self._shards.values():
             shard.keep_probe()
-        self.listener.hearing_changed()
+        self.hearer.hearing_changed()
 
     def _place_all(self) -> None:
         for slot, feeds in self._feeds.items():
@@ -181,7 +195,12 @@ class Shard(Subscription):
 
     def __init__(self, shards: Shards, address: Address, cluster: Cluster, gateway: str) -> None:
         super().__init__(
-            cluster.client(address), shards.pipelines, shards.names, shards.listener, gateway=gateway
+            cluster.client(address),
+            shards.pipelines,
+            shards.names,
+            shards.hearer,
+            gateway=gateway,
+            pace=shards.pace,
         )
         self._shards = shards
         self._cluster = cluster

@@ -4,11 +4,11 @@ It is a `shared.redis.wire.Wire`: messages are taken many a read, and we see wha
 every loss of the connection and every confirmation. Commands of one moment leave in one write.
 
 A message that is just its feed's next event, as nearly all are, becomes a frame here and is written to all
-who are live. All of one read leaves together. Every other message is for the listener to judge.
+who are live. All of one read leaves together. Every other message is for the hearer to judge.
 
 Two things make silence visible. A subscription counts only when Redis has confirmed it. And the gateway
 publishes a probe to itself, by another connection, and must hear it here: a Redis that is frozen, cut
-off, or that was demoted while this connection stayed open, is noticed within `SILENCE_SECONDS`.
+off, or that was demoted while this connection stayed open, is noticed within `Pace.silence_seconds`.
 
 One task owns the connection. It never ends by itself; whoever runs it ends it.
 """
@@ -20,6 +20,7 @@ import itertools
 import random
 import uuid
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
@@ -36,11 +37,9 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from receiver.feeds.hub import Burst, Feed
-    from shared.redis.channel_log import Names
-    from shared.redis.cluster import AnyPipelines
+    from shared.redis.connect import AnyPipelines
+    from shared.redis.keys import Names
 
-PROBE_SECONDS = 1.5
-SILENCE_SECONDS = 4.5  # three probes
 _GATHER_SECONDS = 0.005  # for the commands of a crowd to leave in one write
 _MAX_BACKOFF_SECONDS = 2.0
 _TOGETHER_BYTES = 16 * 1024  # of events of one channel, heard one after the other, in one system call
@@ -48,8 +47,16 @@ _TOGETHER_BYTES = 16 * 1024  # of events of one channel, heard one after the oth
 logger = structlog.get_logger(__name__)
 
 
-class Listener(Protocol):
-    """Who is told what the subscription hears."""
+@dataclass(frozen=True)
+class Pace:
+    """How soon silence is noticed."""
+
+    probe_seconds: float = 1.5
+    silence_seconds: float = 4.5  # three probes
+
+
+class Hearer(Protocol):
+    """Takes what the subscription hears."""
 
     def hear(self, feed: Feed, message: bytes) -> None:
         """What is not just the next event of that feed. Everything heard before has been written."""
@@ -64,11 +71,19 @@ class Subscription:
     _channels_per_command = 500
 
     def __init__(
-        self, redis: Redis, pipelines: AnyPipelines, names: Names, listener: Listener, *, gateway: str
+        self,
+        redis: Redis,
+        pipelines: AnyPipelines,
+        names: Names,
+        hearer: Hearer,
+        *,
+        gateway: str,
+        pace: Pace | None = None,
     ) -> None:
         self._redis = redis
+        self._pace = pace or Pace()
         self._pipelines = pipelines
-        self._listener = listener
+        self._hearer = hearer
         self._names = names
         self._probe = names.probe(f"{gateway}:{uuid.uuid4().hex}").encode()  # no other gateway's, ever
         self._feeds: dict[bytes, Feed] = {}  # what is wanted, by its channel's name in Redis
@@ -89,7 +104,7 @@ class Subscription:
         return self._hears
 
     def subscribe(self, feed: Feed) -> None:
-        """Want its channel from now on; the listener is told when Redis has confirmed it."""
+        """Want its channel from now on; the hearer is told when Redis has confirmed it."""
         name = self._names.live(feed.channel).encode()
         self._feeds[name] = feed
         self._send_subscribe(name)
@@ -138,11 +153,11 @@ class Subscription:
     async def _wait_until_silent(self) -> str:
         """Returns why, when the connection is lost or the last probe is too long ago."""
         loop = asyncio.get_running_loop()
-        while (left := self._heard_at + SILENCE_SECONDS - loop.time()) > 0:
+        while (left := self._heard_at + self._pace.silence_seconds - loop.time()) > 0:
             await asyncio.wait([self._lost], timeout=left)
             if self._lost.done():
                 return self._lost.result()
-        return f"no probe heard for {SILENCE_SECONDS} s"
+        return f"no probe heard for {self._pace.silence_seconds} s"
 
     async def _publish_probes(self) -> None:
         await self._confirmed.wait()
@@ -153,7 +168,7 @@ class Subscription:
                 self._lose(str(error))
             except (RedisError, OSError, TimeoutError):
                 pass  # its silence is what is noticed
-            await asyncio.sleep(PROBE_SECONDS)
+            await asyncio.sleep(self._pace.probe_seconds)
 
     def _log_loss(self, why: str) -> None:
         """Each kind of reason once a loss, however many attempts it takes to be back."""
@@ -168,7 +183,7 @@ class Subscription:
     def _note_hearing(self, *, hears: bool) -> None:
         if self._hears is not hears:
             self._hears = hears
-            self._listener.hearing_changed()
+            self._hearer.hearing_changed()
 
     def _send_subscribe(self, name: bytes) -> None:
         if self._wire is not None:
@@ -228,7 +243,7 @@ class Subscription:
                     leaving, before = burst.copy(), None
                     burst.clear()
                     write_all(leaving)  # what follows may write at once, and must not overtake
-                    self._listener.hear(feed, value)
+                    self._hearer.hear(feed, value)
                 elif feed is before and len(burst[-1][1]) < _TOGETHER_BYTES:
                     burst[-1] = (feed.live, burst[-1][1] + frame)
                 else:
@@ -262,4 +277,4 @@ class Subscription:
         if name == self._probe:
             self._confirmed.set()
         elif name in self._feeds:
-            self._listener.confirmed(self._feeds[name])
+            self._hearer.confirmed(self._feeds[name])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from shared.redis.channel_log import Generation
+from shared.redis.channel_log import NewestEvent
 
 
 class Due:
@@ -14,13 +14,13 @@ class Due:
     def __init__(self, late_seconds: float) -> None:
         """An event should be in Redis so long after it was recorded."""
         self._late_seconds = late_seconds
-        self.published = Generation(0, 0)  # the newest that we published and noted in Redis
+        self.published = NewestEvent(0, 0)  # the newest that we published and noted in Redis
         # While events wait: the newest recorded, as it was at some moments of the last seconds.
-        self._recorded: deque[tuple[float, Generation]] = deque()
+        self._recorded: deque[tuple[float, NewestEvent]] = deque()
         self._loop = asyncio.get_running_loop()
 
     @property
-    def newest(self) -> Generation:
+    def newest(self) -> NewestEvent:
         """The newest event that is in Redis, or should be, as far as this sender knows."""
         now = self._loop.time()
         late = [recorded for at, recorded in self._recorded if now - at > self._late_seconds]
@@ -31,7 +31,7 @@ class Due:
         """Whether it is time again for `events_wait`."""
         return not self._recorded or self._loop.time() - self._recorded[-1][0] > self._late_seconds / 4
 
-    def events_wait(self, newest: Generation) -> None:
+    def events_wait(self, newest: NewestEvent) -> None:
         """That is now the newest event recorded, and not all up to it are published."""
         now = self._loop.time()
         self._recorded.append((now, newest))

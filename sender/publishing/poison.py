@@ -20,7 +20,7 @@ from sender import dead_letters
 from sender.database.errors import DatabaseError
 from sender.publishing.publisher import Outcome
 from shared.redis.channel_log import blames_what_was_sent
-from shared.redis.wire import Refused
+from shared.redis.wire import CommandRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -75,7 +75,7 @@ class PoisonSearch:
     async def publish(self, waiting: Sequence[Waiting]) -> Outcome:
         """Each channel's events in order, up to the first that has a fault or that Redis refuses.
 
-        Raises as `Publisher.publish`, but `Refused` only where Redis takes no events at all.
+        Raises as `Publisher.publish`, but `CommandRefused` only where Redis takes no events at all.
         """
         channels = _by_channel(waiting)
         suspects = {name: channels.pop(name) for name in list(channels) if name in self._suspects}
@@ -90,7 +90,7 @@ class PoisonSearch:
             return Outcome([], None)
         try:
             return await self._publisher.publish(channels)
-        except Refused as refusal:
+        except CommandRefused as refusal:
             await self._excuse(refusal)
         names = list(channels)
         if len(names) == 1:
@@ -106,14 +106,14 @@ class PoisonSearch:
             try:
                 # Without a refill: among what is published again, something else might be refused.
                 outcome += await self._publisher.publish({channel: [event]}, restart=True)
-            except Refused as refusal:
+            except CommandRefused as refusal:
                 await self._excuse(refusal)
                 await self._suspect(event, str(refusal))
                 return outcome
         self._suspects.pop(channel, None)
         return outcome
 
-    async def _excuse(self, refusal: Refused) -> None:
+    async def _excuse(self, refusal: CommandRefused) -> None:
         """Raise it unless it was about what was sent, and Redis takes other events."""
         if not blames_what_was_sent(refusal):
             raise refusal

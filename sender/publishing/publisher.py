@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sender import history
 from sender.generation import current_epoch
-from shared.redis.channel_log import Answer, Published
+from shared.redis.channel_log import PublishAnswer, Published
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from shared.cursors import Place
     from shared.redis.channel_log import Entry, LogWriter
 
-_THERE = (Answer.OK, Answer.DUP)  # Redis has what was sent
+_THERE = (PublishAnswer.OK, PublishAnswer.DUP)  # Redis has what was sent
 
 
 class Outcome(NamedTuple):
@@ -59,12 +59,12 @@ class Publisher:
     ) -> Outcome:
         """Each channel's events, in order. With `restart`, a log that lacks what is before them begins anew.
 
-        Raises `Refused` where Redis refuses any of it, and redis-py's other errors where it is away. Then any
-        part may have been published.
+        Raises `CommandRefused` where Redis refuses any of it, and redis-py's other errors where it is away.
+        Then any part may have been published.
         """
         batches = [(channel, [event.entry for event in events]) for channel, events in channels.items()]
         answers = dict(zip(channels, await self._send(batches, restart=restart), strict=True))
-        gaps = {name: head for name, (answer, head) in answers.items() if answer is Answer.GAP}
+        gaps = {name: head for name, (answer, head) in answers.items() if answer is PublishAnswer.GAP}
         if gaps:
             answers |= await self._refill(gaps, {name: channels[name][-1].entry.place for name in gaps})
         ahead = await self._ahead(channels, answers)
@@ -80,7 +80,9 @@ class Publisher:
         self, channels: Mapping[Channel, Sequence[Waiting]], answers: Mapping[Channel, Published]
     ) -> dict[Channel, int]:
         """Channels in which Redis knows more than the database, and of which epoch that is."""
-        stale = {name: head.epoch for name, (answer, head) in answers.items() if answer is Answer.STALE}
+        stale = {
+            name: head.epoch for name, (answer, head) in answers.items() if answer is PublishAnswer.STALE
+        }
         # Usually another sender began that epoch since we read, and our events have moved into it.
         epoch = await self._database.read(current_epoch) if stale else 0
         ahead = {name: newer for name, newer in stale.items() if newer > epoch}
@@ -105,7 +107,7 @@ class Publisher:
 
         Many channels together: an emptied Redis lacks all of them at once.
         """
-        answers = {name: Published(Answer.GAP, place) for name, place in known.items()}
+        answers = {name: Published(PublishAnswer.GAP, place) for name, place in known.items()}
         holes = {name: _hole(known[name], last[name], self._pace.refill_length) for name in known}
         while holes:
             found = await self._database.read(partial(history.read_some, wanted=holes))
@@ -119,7 +121,9 @@ class Publisher:
                 answers[name] = published
                 if published.answer in _THERE and published.head < last[name]:
                     holes[name] = range(published.head.seq, last[name].seq)
-                    answers[name] = Published(Answer.GAP, published.head)  # until the rest is there, too
+                    answers[name] = Published(
+                        PublishAnswer.GAP, published.head
+                    )  # until the rest is there, too
         return answers
 
 

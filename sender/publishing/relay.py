@@ -31,7 +31,7 @@ from sender.publishing.due import Due
 from sender.publishing.pace import USUAL
 from sender.publishing.poison import PoisonSearch
 from sender.publishing.publisher import Publisher
-from shared.redis.channel_log import Generation
+from shared.redis.channel_log import NewestEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -71,7 +71,7 @@ class Relay:
         self._compared = False  # with what Redis knows, since it was last away
         self._policy: str | None = None  # what Redis does when its memory is full, as it has last said
         # Published and not yet marked, by position. Losing it costs a few duplicates, which Redis refuses.
-        self._unmarked: dict[int, Generation] = {}
+        self._unmarked: dict[int, NewestEvent] = {}
         self._due = Due(pace.late_seconds)
         self._mark_at = math.inf
         self._loop = asyncio.get_running_loop()
@@ -83,7 +83,7 @@ class Relay:
         return self._loop.time() - self._last_turn < self._pace.dead_seconds
 
     @property
-    def newest(self) -> Generation:
+    def newest(self) -> NewestEvent:
         """The newest event that is in Redis, or should be by now, as far as this sender knows."""
         return self._due.newest
 
@@ -201,7 +201,7 @@ class Relay:
 
     async def _compare(self) -> None:
         """Find out whether Redis knows events that the database does not."""
-        known = await self._log.advance(Generation(0, 0))
+        known = await self._log.advance(NewestEvent(0, 0))
         self._note_redis(up=True)
         await self._warn_of_eviction()
         if not await self._database.read(partial(has, known=known)):  # read second: others record meanwhile
@@ -240,5 +240,5 @@ class Relay:
         logger.error("the database went back: redis knows newer events; a new epoch begins", epoch=new)
 
 
-def _generation(event: Waiting) -> Generation:
-    return Generation(event.entry.place.epoch, event.position, event.identity)
+def _generation(event: Waiting) -> NewestEvent:
+    return NewestEvent(event.entry.place.epoch, event.position, event.identity)

@@ -14,7 +14,8 @@ import httpx2
 from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.exceptions import RedisError
 
-from shared.redis.cluster import Cluster, connect, greet
+from shared.redis.cluster import Cluster
+from shared.redis.connect import connect, greet
 from shared.redis.url import shown
 from shared.settings import InvalidSettings, ReceiverSettings, SenderSettings, read
 

@@ -25,7 +25,7 @@ from shared.commands.embedded import EmbeddedServer, path_server, port_in_use, w
 from shared.commands.local import API_KEY, JWT_SECRET, InUse, LocalDirectory, is_set
 from shared.process.children import Child, ChildEnded, Children
 from shared.process.guard import Guard
-from shared.redis.cluster import connect, greet
+from shared.redis.connect import connect, greet
 from shared.redis.url import shown
 from shared.settings import PREFIX, ReceiverSettings, SenderSettings, load
 

@@ -16,11 +16,9 @@ cluster those of sharded Pub/Sub.
 from __future__ import annotations
 
 import enum
-import hashlib
 import re
 import secrets
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
@@ -28,12 +26,14 @@ from redis.exceptions import RedisError
 
 from shared.channels import Channel
 from shared.cursors import MAX_NUMBER, Place
-from shared.redis.wire import Refused, accepted
+from shared.redis.scripts import Script
+from shared.redis.wire import CommandRefused, accepted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from shared.redis.cluster import AnyPipelines
+    from shared.redis.connect import AnyPipelines
+    from shared.redis.keys import Names
     from shared.redis.wire import Command
 
 logger = structlog.get_logger(__name__)
@@ -42,70 +42,9 @@ LOG_LENGTH = 1_000  # events a channel keeps in Redis; those before are read fro
 LOG_SECONDS = 24 * 3600
 HEAD_SECONDS = 7 * 24 * 3600  # outlives the log, or its first event after a quiet day would look like a gap
 
-# Publishing is one script, so that an event is never live without being in the log, and never in the
-# log without being the next one. Repeating it is harmless: that is what lets relays crash and race.
-_PUBLISH = """
-local epoch = tonumber(ARGV[1])
-local head = redis.call('HMGET', KEYS[2], 'epoch', 'seq')
-local head_epoch, last = tonumber(head[1] or 0), tonumber(head[2] or 0)
-if not (head_epoch <= MAX_NUMBER and last <= MAX_NUMBER) then
-  return redis.error_reply('ERR these are numbers of no event')
-end
-if head_epoch > epoch then return {'STALE', head_epoch, last} end
-if head_epoch < epoch then
-  redis.call('DEL', KEYS[1])
-  last = 0
-end
-local answer = 'DUP'
-for i = 7, #ARGV, 2 do
-  local seq = tonumber(ARGV[i])
-  if seq > last then
-    if seq ~= last + 1 then
-      if ARGV[6] ~= 'restart' then return {'GAP', epoch, last} end
-      redis.call('DEL', KEYS[1])
-    end
-    redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], ARGV[i] .. '-0', 'e', ARGV[i + 1])
-    redis.call('HSET', KEYS[2], 'epoch', ARGV[1], 'seq', ARGV[i])
-    redis.call('PUBLISH', ARGV[5], ARGV[1] .. ' ' .. ARGV[i] .. ' ' .. ARGV[i + 1])
-    last = seq
-    answer = 'OK'
-  end
-end
-redis.call('EXPIRE', KEYS[1], ARGV[3])
-redis.call('EXPIRE', KEYS[2], ARGV[4])
-return {answer, epoch, last}
-""".replace("MAX_NUMBER", str(MAX_NUMBER))
-
-# Moves the seen place forward only, and tells the customer's other devices if it moved.
-_SEE = """
-local function parts(text)
-  local epoch, seq = string.match(text or '', '^(%d+)%.(%d+)$')
-  epoch, seq = tonumber(epoch or 0), tonumber(seq or 0)
-  if epoch > MAX_NUMBER or seq > MAX_NUMBER then return 0, 0 end
-  return epoch, seq
-end
-local epoch, seq = parts(redis.call('GET', KEYS[1]) or nil)
-local new_epoch, new_seq = parts(ARGV[1])
-local moved = new_epoch > epoch or (new_epoch == epoch and new_seq > seq)
-if moved then redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2]) end
--- The text given, not the numbers: Lua writes those above 1e14 with an exponent.
-if moved and ARGV[3] ~= '' then redis.call('PUBLISH', ARGV[3], 'seen ' .. string.gsub(ARGV[1], '%.', ' ')) end
-return moved and 1 or 0
-""".replace("MAX_NUMBER", str(MAX_NUMBER))
-
-# Notes the newest event published, and answers what was known before.
-_ADVANCE = """
-local known = redis.call('HMGET', KEYS[1], 'epoch', 'position', 'identity')
-local epoch, position = tonumber(known[1] or 0), tonumber(known[2] or 0)
-if not (epoch >= 0 and epoch <= MAX_NUMBER and position >= 0 and position <= MAX_NUMBER) then
-  return redis.error_reply('ERR these are numbers of no event')
-end
-local new_epoch, new_position = tonumber(ARGV[1]), tonumber(ARGV[2])
-if new_epoch > epoch or (new_epoch == epoch and new_position > position) then
-  redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'position', ARGV[2], 'identity', ARGV[3])
-end
-return {epoch, position, known[3] or ''}
-""".replace("MAX_NUMBER", str(MAX_NUMBER))
+PUBLISH = Script.read("publish")
+SEE = Script.read("see")
+ADVANCE = Script.read("advance")
 
 # What Redis says of its own state. Redis 6 puts it behind the script's own error, later ones in front.
 _STATE = re.compile(
@@ -121,7 +60,7 @@ _LIVE = re.compile(rb"([1-9][0-9]{0,15}) ([1-9][0-9]{0,15}) (?=\{)")
 _SEEN = re.compile(rb"seen ([1-9][0-9]{0,15}) (0|[1-9][0-9]{0,15})")
 
 
-class Answer(enum.Enum):
+class PublishAnswer(enum.Enum):
     """What became of a publish."""
 
     OK = "OK"
@@ -131,11 +70,11 @@ class Answer(enum.Enum):
 
 
 class Published(NamedTuple):
-    answer: Answer
+    answer: PublishAnswer
     head: Place
 
 
-class Generation(NamedTuple):
+class NewestEvent(NamedTuple):
     """The newest event that was recorded or published: its epoch, and its position among all events.
 
     They compare as they follow each other. A database that went back counts the same positions again, so the
@@ -154,7 +93,7 @@ class Entry(NamedTuple):
     text: bytes
 
 
-class Seen(NamedTuple):
+class SeenNotice(NamedTuple):
     """The customer has seen everything up to this place."""
 
     place: Place
@@ -173,35 +112,6 @@ class LogRead:
 
     head: Place | None
     entries: tuple[Entry, ...]
-
-
-class Names:
-    """Keys and Pub/Sub channels, all under one prefix."""
-
-    def __init__(self, prefix: str = "ob") -> None:
-        self.prefix = prefix
-        self._live = f"{prefix}:live:{{".encode()
-
-    def log(self, channel: Channel) -> str:
-        return f"{self.prefix}:log:{{{channel}}}"
-
-    def head(self, channel: Channel) -> str:
-        return f"{self.prefix}:head:{{{channel}}}"
-
-    def live(self, channel: Channel) -> str:
-        return f"{self.prefix}:live:{{{channel}}}"
-
-    def seen(self, channel: Channel) -> str:
-        return f"{self.prefix}:seen:{{{channel}}}"
-
-    def generation(self) -> str:
-        return f"{self.prefix}:generation"
-
-    def ticket(self, digest: str) -> str:
-        return f"{self.prefix}:ticket:{digest}"
-
-    def probe(self, gateway: str) -> str:
-        return f"{self.prefix}:probe:{gateway}"
 
 
 class LogWriter:
@@ -230,8 +140,8 @@ class LogWriter:
             for entry in entries:
                 call += [entry.place.seq, entry.text]
             calls.append((2, *call))
-        replies = await self._run(_PUBLISH, calls)
-        return [Published(Answer(r[0].decode()), Place(int(r[1]), int(r[2]))) for r in replies]
+        replies = await self._run(PUBLISH, calls)
+        return [Published(PublishAnswer(r[0].decode()), Place(int(r[1]), int(r[2]))) for r in replies]
 
     async def see(self, places: Sequence[tuple[Channel, Place]], *, tell: bool = True) -> None:
         """Move seen places forward; with `tell`, the customer's other devices hear of it."""
@@ -239,9 +149,9 @@ class LogWriter:
         for channel, place in places:
             live = self._names.live(channel) if tell else ""
             calls.append((1, self._names.seen(channel), str(place), HEAD_SECONDS, live))
-        await self._run(_SEE, calls)
+        await self._run(SEE, calls)
 
-    async def advance(self, newest: Generation) -> Generation:
+    async def advance(self, newest: NewestEvent) -> NewestEvent:
         """Note the newest event published; what Redis knew before, zeros where it knew nothing.
 
         It never goes back: what was known may be newer. What no sender of ours has written there is begun
@@ -249,11 +159,11 @@ class LogWriter:
         """
         try:
             return await self._advance(newest)
-        except Refused as refusal:
+        except CommandRefused as refusal:
             if not blames_what_was_sent(refusal):
                 raise
             logger.warning("redis' note of the newest event is spoilt; it is begun anew", why=str(refusal))
-        await self._pipelines.execute([("DEL", self._names.generation())])
+        await self._pipelines.execute([("DEL", self._names.newest())])
         return await self._advance(newest)
 
     async def maxmemory_policy(self) -> str | None:
@@ -266,19 +176,19 @@ class LogWriter:
         """Publish an event that nobody hears, in a channel that is gone at once. Raises as `publish` does."""
         channel = Channel(f"rehearsal:{secrets.token_hex(8)}")
         keys = (self._names.log(channel), self._names.head(channel))
-        await self._run(_PUBLISH, [(2, *keys, 1, 1, 1, 1, self._names.live(channel), "refuse", 1, b"{}")])
+        await self._run(PUBLISH, [(2, *keys, 1, 1, 1, 1, self._names.live(channel), "refuse", 1, b"{}")])
 
     async def forget(self, channel: Channel) -> None:
         """As if nothing of the channel had been published: whoever wants to know asks the history."""
         await self._pipelines.execute([("DEL", self._names.log(channel), self._names.head(channel))])
 
-    async def _advance(self, newest: Generation) -> Generation:
-        [(epoch, position, identity)] = await self._run(_ADVANCE, [(1, self._names.generation(), *newest)])
-        return Generation(int(epoch), int(position), identity.decode(errors="replace"))
+    async def _advance(self, newest: NewestEvent) -> NewestEvent:
+        [(epoch, position, identity)] = await self._run(ADVANCE, [(1, self._names.newest(), *newest)])
+        return NewestEvent(int(epoch), int(position), identity.decode(errors="replace"))
 
-    async def _run(self, script: str, calls: Sequence[Command]) -> list[Any]:
+    async def _run(self, script: Script, calls: Sequence[Command]) -> list[Any]:
         """The script once for each call: its number of keys, keys and arguments."""
-        script, digest = _prepared(script, self._pipelines.publish_command)
+        text, digest = script.using(self._pipelines.publish_command)
         commands: list[Command] = [("EVALSHA", digest, *call) for call in calls]
         try:
             return await self._pipelines.execute(commands)
@@ -286,14 +196,7 @@ class LogWriter:
             if "NOSCRIPT" not in str(error):  # a server that was started anew knows no script
                 raise
         # Each with the whole script: in a cluster, it may be any node that lacks it.
-        return await self._pipelines.execute([("EVAL", script, *call) for call in calls])
-
-
-@cache
-def _prepared(script: str, publish_command: str) -> tuple[str, str]:
-    """The script as it is for one server or for a cluster, and its digest."""
-    text = script.replace("'PUBLISH'", f"'{publish_command}'")
-    return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+        return await self._pipelines.execute([("EVAL", text, *call) for call in calls])
 
 
 class LogReader:
@@ -321,11 +224,11 @@ class LogReader:
         pairs = zip(replies[::2], replies[1::2], strict=True)
         return [Known(_head(head), _seen(seen)) for head, seen in pairs]
 
-    async def newest(self) -> Generation:
+    async def newest(self) -> NewestEvent:
         """The newest event that a sender has published; zeros where Redis does not know."""
-        [reply] = await self._ask([("HMGET", self._names.generation(), "epoch", "position")])
+        [reply] = await self._ask([("HMGET", self._names.newest(), "epoch", "position")])
         known = _place(*reply) if reply else None
-        return Generation(*known) if known else Generation(0, 0)
+        return NewestEvent(*known) if known else NewestEvent(0, 0)
 
     async def seen(self, channels: Sequence[Channel]) -> list[Place | None]:
         """How far each customer has seen; None where Redis does not know."""
@@ -347,7 +250,7 @@ class LogReader:
         return accepted([None if _is_of_another_kind(reply) else reply for reply in replies])
 
 
-def blames_what_was_sent(refusal: Refused) -> bool:
+def blames_what_was_sent(refusal: CommandRefused) -> bool:
     """Whether Redis refused this, and not everything."""
     text = str(refusal)
     return text.startswith(("ERR", "WRONGTYPE")) and not _STATE.search(text)
@@ -392,12 +295,12 @@ def _log_read(
         return LogRead(None, ())
 
 
-def parse_live(message: bytes) -> Entry | Seen | None:
+def parse_live(message: bytes) -> Entry | SeenNotice | None:
     """What a live message says; None for what nobody of us has published."""
     if match := _LIVE.match(message):
         place = _place(match[1], match[2])
         return Entry(place, message[match.end() :]) if place else None
     if match := _SEEN.fullmatch(message):
         place = _place(match[1], match[2])
-        return Seen(place) if place else None
+        return SeenNotice(place) if place else None
     return None

@@ -19,17 +19,16 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from shared.redis import connect as single
-from shared.redis.connect import answers_within
-from shared.redis.url import Address, Kind, parse_redis_url
-from shared.redis.wire import Pipelines, Refused, accepted
+from shared.redis.server import answers_within, connect_server
+from shared.redis.url import Address
+from shared.redis.wire import CommandRefused, Pipelines, accepted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,27 +46,7 @@ _OLDEST = 7  # has sharded Pub/Sub; Valkey says that it is like Redis 7
 _REDIRECTION = re.compile(r"(MOVED|ASK) (\d+) (.*):(\d+)")
 _AGAIN = ("MOVED ", "ASK ", "TRYAGAIN", "CLUSTERDOWN", "READONLY", "LOADING", "MASTERDOWN")
 
-AnyPipelines: TypeAlias = "Pipelines | ClusterPipelines"
-
 logger = structlog.get_logger(__name__)
-
-
-def connect(url: str, *, retries: int = 2) -> Redis | Cluster:
-    """To whatever the URL names. Raises `ValueError` for a URL of something else."""
-    parsed = parse_redis_url(url)
-    return Cluster(parsed) if parsed.kind is Kind.CLUSTER else single.connect(url, retries=retries)
-
-
-async def greet(redis: Redis | Cluster) -> None:
-    """Find out whether it can be used. Raises redis-py's errors."""
-    if isinstance(redis, Cluster):
-        await redis.look()
-    else:
-        await redis.ping()
-
-
-def pipelines_to(redis: Redis | Cluster) -> AnyPipelines:
-    return ClusterPipelines(redis) if isinstance(redis, Cluster) else Pipelines(redis)
 
 
 class Cluster:
@@ -91,7 +70,7 @@ class Cluster:
 
     def client(self, address: Address) -> Redis:
         if address not in self._clients:
-            self._clients[address] = single.connect(self._url.server(address), retries=0)
+            self._clients[address] = connect_server(self._url.server(address), retries=0)
         return self._clients[address]
 
     async def look(self, looked: int | None = None) -> None:
@@ -308,6 +287,6 @@ def _is_on_its_way(reply: object) -> bool:
 
 def _is_to_be_sent_again(reply: object) -> bool:
     """Lost with its connection, or refused for the place alone."""
-    if isinstance(reply, (RedisError, OSError)) and not isinstance(reply, Refused):
+    if isinstance(reply, (RedisError, OSError)) and not isinstance(reply, CommandRefused):
         return True
     return isinstance(reply, Exception) and str(reply).startswith(_AGAIN)

@@ -16,7 +16,7 @@ import hiredis
 from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from shared.redis.connect import REPLY_SECONDS
+from shared.redis.server import REPLY_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ SENTINEL_CHECK_SECONDS = 1.0
 Command = tuple[str | bytes | int, ...]
 
 
-class Refused(RedisConnectionError):
+class CommandRefused(RedisConnectionError):
     """Redis answered, but with an error; the message is Redis' own."""
 
 
@@ -39,10 +39,10 @@ class NotPrimary(RedisConnectionError):
 
 
 def accepted(replies: list[Any]) -> list[Any]:
-    """Raises the first error among replies, as `Refused` where it is Redis' own."""
+    """Raises the first error among replies, as `CommandRefused` where it is Redis' own."""
     for reply in replies:
         if isinstance(reply, hiredis.ReplyError):
-            raise Refused(str(reply))
+            raise CommandRefused(str(reply))
         if isinstance(reply, Exception):
             raise reply
     return replies
@@ -151,7 +151,8 @@ class Pipelines:
 
     publish_command = "PUBLISH"
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, *, reply_seconds: float = REPLY_SECONDS) -> None:
+        self.reply_seconds = reply_seconds
         self._redis = redis
         self._wire: Wire | None = None
         self._opening = asyncio.Lock()
@@ -167,7 +168,7 @@ class Pipelines:
         """As `execute`, but what Redis refuses has its error among the replies."""
         if not commands:
             return []
-        async with asyncio.timeout(REPLY_SECONDS):
+        async with asyncio.timeout(self.reply_seconds):
             wire = await self._open()
             future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
             self._waiting.append((len(commands), [], future))

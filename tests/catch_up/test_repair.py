@@ -17,7 +17,7 @@ from receiver.feeds.catch_up import CatchUp
 from receiver.feeds.hub import Repairing
 from receiver.feeds.repair import Repair
 from shared.cursors import Cursor, Place
-from shared.redis.wire import Refused
+from shared.redis.wire import CommandRefused
 from tests.catch_up.world import ALICE, BOB, Browser, World, WorldHistory, WorldLog, entries, start
 from tests.claims import claim
 from tests.waiting import await_until
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from receiver.feeds.history import Found
     from shared.channels import Channel
-    from shared.redis.channel_log import Generation
+    from shared.redis.channel_log import NewestEvent
 
 
 pytestmark = pytest.mark.anyio
@@ -121,7 +121,7 @@ async def test_redis_that_has_what_was_published_at_the_last_look_is_not_behind(
     world = World(0)
 
     class Busy(WorldLog):
-        async def newest(self) -> Generation:
+        async def newest(self) -> NewestEvent:
             assert not world.catch_up.behind
             world.noted, world.published = world.published, world.published + 100
             return await super().newest()
@@ -189,7 +189,7 @@ class LostMeanwhile(WorldHistory):
 
     armed = False
 
-    async def newest(self) -> Generation:
+    async def newest(self) -> NewestEvent:
         if self.armed:
             self._world.database, self._world.redis_up = 1, False
         return await super().newest()
@@ -216,14 +216,14 @@ class Refusing(WorldLog):
 
     newest_too = False
 
-    async def newest(self) -> Generation:
+    async def newest(self) -> NewestEvent:
         if self.newest_too:
             self._world.looks += 1
-            raise Refused("NOPERM this user has no permissions to run the 'hmget' command")
+            raise CommandRefused("NOPERM this user has no permissions to run the 'hmget' command")
         return await super().newest()
 
     async def heads(self, channels: Sequence[Channel]) -> list[Place | None]:
-        raise Refused("NOPERM this user has no permissions to run the 'hmget' command")
+        raise CommandRefused("NOPERM this user has no permissions to run the 'hmget' command")
 
 
 @pytest.mark.parametrize("newest_too", [True, False])

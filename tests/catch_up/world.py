@@ -15,7 +15,7 @@ from receiver.feeds.hub import Hub
 from receiver.feeds.repair import Repair
 from shared.channels import Channel, customer_channel
 from shared.cursors import Cursor, Place
-from shared.redis.channel_log import Entry, Generation, Known, LogRead, LogReader
+from shared.redis.channel_log import Entry, Known, LogRead, LogReader, NewestEvent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -109,9 +109,9 @@ class WorldLog(LogReader):
     async def seen(self, channels: Sequence[Channel]) -> list[Place | None]:
         return [self._world.seen for _ in channels]
 
-    async def newest(self) -> Generation:
+    async def newest(self) -> NewestEvent:
         self._world.looks += 1
-        return Generation(self._world.epoch, self._world.noted)
+        return NewestEvent(self._world.epoch, self._world.noted)
 
     async def read(self, channels: Sequence[tuple[Channel, int]], *, limit: int) -> list[LogRead]:
         world = self._world
@@ -141,10 +141,10 @@ class WorldHistory(History):
         await world.pause()
         return found
 
-    async def newest(self) -> Generation:
+    async def newest(self) -> NewestEvent:
         if not self._world.sender_up:
             raise HistoryUnavailable("away")
-        return Generation(self._world.epoch, self._world.published)
+        return NewestEvent(self._world.epoch, self._world.published)
 
     def _find(self, after: Place) -> Found:
         world = self._world

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from receiver.feeds import repair
-from receiver.subscription import subscription
+from receiver.subscription.subscription import Pace
 from shared.commands.embedded import EmbeddedServer
 from tests import postgres_servers
 from tests.chaos.proxy import Proxy
@@ -28,11 +28,12 @@ if TYPE_CHECKING:
     from tests.senders import RunningSender
 
 
+# Silence is noticed sooner here; how soon it must be noticed is held in test_subscription.py.
+QUICK = Pace(probe_seconds=0.2, silence_seconds=1.0)
+
+
 @pytest.fixture(autouse=True)
 def _in_haste(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Silence is noticed sooner; by how much it must be noticed is held in test_subscription.py."""
-    monkeypatch.setattr(subscription, "PROBE_SECONDS", 0.2)
-    monkeypatch.setattr(subscription, "SILENCE_SECONDS", 1.0)
     monkeypatch.setattr(repair, "CHECK_SECONDS", 0.5)
     monkeypatch.setattr(repair, "PULL_SECONDS", 0.2)
 
@@ -85,7 +86,9 @@ class World:
 
     async def gateway(self, name: str = "gateway", *, hears: bool = True) -> RunningGateway:
         return await self.stack.enter_async_context(
-            run_gateway(self.sender.client, self.redis_url(name), self.key_prefix, hears=hears)
+            run_gateway(
+                self.sender.client, self.redis_url(name), self.key_prefix, hears=hears, hearing_pace=QUICK
+            )
         )
 
 

@@ -13,6 +13,7 @@ from shared.commands import doctor
 from shared.redis.cluster import slot_of_key
 from tests.chaos.without import SAFEGUARDS
 from tests.claims import claim
+from tests.failures.conftest import QUICK
 from tests.failures.proof import fails
 from tests.gateways import run_gateway
 from tests.redis_servers import USER, ClusterServers, Service, binaries
@@ -56,7 +57,7 @@ async def run_shop(url: str, key_prefix: str, directory: Path) -> AsyncIterator[
     database_url = f"sqlite:///{directory / 'orderbell.db'}"
     async with (
         run_sender(database_url, url, key_prefix) as sender,
-        run_gateway(sender.client, url, key_prefix) as gateway,
+        run_gateway(sender.client, url, key_prefix, hearing_pace=QUICK) as gateway,
     ):
         yield Shop(sender, gateway)
 

@@ -14,7 +14,7 @@ from sender.generation import begin_epoch
 from sender.publishing.relay import Relay
 from shared.channels import customer_channel
 from shared.redis.channel_log import LogWriter
-from shared.redis.connect import connect
+from shared.redis.server import connect_server
 from shared.redis.wire import Pipelines
 from tests.chaos.proxy import Toxics
 from tests.chaos.system import BLACK_HOLE
@@ -61,7 +61,7 @@ class Frozen(LogWriter):
 @asynccontextmanager
 async def frozen_relay(sender: RunningSender, redis_url: str) -> AsyncIterator[tuple[Frozen, Relay]]:
     """Another sender's, that has read the outbox and then is stopped."""
-    async with connect(redis_url, retries=0) as redis, Pipelines(redis) as pipelines:
+    async with connect_server(redis_url, retries=0) as redis, Pipelines(redis) as pipelines:
         log = Frozen(pipelines, sender)
         relay = Relay(sender.database, log, sender.metrics, sender.clock)
         task = asyncio.create_task(relay.run())
@@ -162,7 +162,7 @@ async def completed(sender: RunningSender, order_id: str) -> bool:
 async def redis_server_heard(redis_server: EmbeddedServer, sender: RunningSender) -> AsyncIterator[list[int]]:
     """The seqs of Alice's live messages, as a gateway would hear them."""
     heard: list[int] = []
-    async with connect(redis_server.url) as redis, redis.pubsub() as subscription:
+    async with connect_server(redis_server.url) as redis, redis.pubsub() as subscription:
         await subscription.subscribe(sender.names.live(ALICE))
 
         async def listen() -> None:
@@ -266,11 +266,16 @@ async def refuse_writes_for_a_failed_save(server: EmbeddedServer, directory: Pat
     await await_until(lambda: command(server, "INFO", "persistence")["rdb_last_bgsave_status"] == "err")
 
 
+def set_reply_seconds(world: World, seconds: float) -> None:
+    assert isinstance(world.sender.pipelines, Pipelines)
+    world.sender.pipelines.reply_seconds = seconds
+
+
 async def test_20_redis_that_pauses_answers_late_and_doubles_nothing(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World,
 ) -> None:
     """Longer than a reply may take: what was sent is sent again, and published once."""
-    monkeypatch.setattr("shared.redis.wire.REPLY_SECONDS", 0.3)
+    set_reply_seconds(world, 0.3)
     async with redis_server_heard(world.redis_server, world.sender) as heard:
         await world.complete("alice")
         await await_until(lambda: heard == [1])
@@ -284,9 +289,9 @@ async def test_20_redis_that_pauses_answers_late_and_doubles_nothing(
 
 
 async def test_20_script_that_runs_after_its_sender_gave_it_up_makes_the_next_a_duplicate(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World,
 ) -> None:
-    monkeypatch.setattr("shared.redis.wire.REPLY_SECONDS", 1.0)  # a busy machine's pauses are shorter
+    set_reply_seconds(world, 1.0)  # a busy machine's pauses are shorter
     async with redis_server_heard(world.redis_server, world.sender) as heard:
         await world.complete("alice")
         await await_until(lambda: heard == [1])

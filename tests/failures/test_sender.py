@@ -26,7 +26,7 @@ from shared.redis.wire import Pipelines
 from tests.chaos.proxy import Toxics
 from tests.chaos.scenarios import memory
 from tests.claims import claim
-from tests.failures.conftest import run_world
+from tests.failures.conftest import QUICK, run_world
 from tests.failures.pair import command
 from tests.failures.test_redis import logged
 from tests.gateways import run_gateway
@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     from shared.channels import Channel
     from shared.commands.embedded import EmbeddedServer
     from shared.events import Draft
-    from shared.redis.channel_log import Entry, Names, Published
+    from shared.redis.channel_log import Entry, Published
+    from shared.redis.keys import Names
     from tests.chaos.proxy import Proxy
     from tests.failures.conftest import World
     from tests.gateways import Browser
@@ -77,7 +78,7 @@ async def test_01_answer_lost_after_the_commit_is_replayed_and_shown_once(
     async with (
         httpx2.AsyncClient(base_url=url, headers=processes.api_headers, trust_env=False) as caller,
         calling(sender, processes) as history,
-        run_gateway(history, processes.redis_url, key_prefix) as gateway,
+        run_gateway(history, processes.redis_url, key_prefix, hearing_pace=QUICK) as gateway,
         gateway.connected() as browser,
     ):
         await place(caller, "1")
@@ -119,7 +120,7 @@ async def test_03_order_whose_sender_dies_around_its_commit_is_absent_or_shown_a
     key = {"Idempotency-Key": "complete-1"}
     async with (
         calling(dying, processes) as caller,
-        run_gateway(caller, processes.redis_url, key_prefix) as gateway,
+        run_gateway(caller, processes.redis_url, key_prefix, hearing_pace=QUICK) as gateway,
         gateway.connected() as browser,
     ):
         await place(caller, "1")
@@ -144,7 +145,7 @@ async def test_13_event_whose_sender_dies_before_it_is_marked_is_published_again
     dying = processes.start_sender(without="crash-before-mark")
     async with (
         calling(dying, processes) as caller,
-        run_gateway(caller, processes.redis_url, key_prefix) as gateway,
+        run_gateway(caller, processes.redis_url, key_prefix, hearing_pace=QUICK) as gateway,
         gateway.connected() as browser,
     ):
         await place(caller, "1")
@@ -220,7 +221,7 @@ async def test_07_restored_database_resets_everybody_and_leaves_nobody_silent(
 
 def noted(world: World) -> bytes:
     """The position of the newest event that Redis knows to be published."""
-    return bytes(command(world.redis_server, "HGET", world.sender.names.generation(), "position") or b"")
+    return bytes(command(world.redis_server, "HGET", world.sender.names.newest(), "position") or b"")
 
 
 async def test_07_restored_database_that_caught_up_before_redis_heard_of_it_is_noticed(

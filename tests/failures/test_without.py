@@ -13,7 +13,8 @@ import pytest
 from receiver.subscription.subscription import Subscription
 from shared.channels import customer_channel
 from shared.cursors import Place
-from shared.redis.channel_log import Answer, Entry, LogWriter, Names
+from shared.redis.channel_log import Entry, LogWriter, PublishAnswer
+from shared.redis.keys import Names
 from shared.redis.wire import Pipelines
 from tests.catch_up import test_catch_up, test_repair
 from tests.chaos.proxy import How
@@ -196,7 +197,7 @@ async def test_without_dup_publishing_again_takes_from_redis_what_came_since(
         log = LogWriter(pipelines, names)
         await log.publish([(ALICE, entries)])
         (again,) = await log.publish([(ALICE, entries[:1])], restart=True)
-    assert (again.answer is Answer.DUP) is dup
+    assert (again.answer is PublishAnswer.DUP) is dup
     assert await redis.hget(names.head(ALICE), "seq") == head
 
 

@@ -64,10 +64,10 @@ def position_check(patch: Patch) -> None:
 def newest_check(patch: Patch) -> None:
     """A Redis that answers is believed to be the senders'."""
     from receiver.feeds.catch_up import CatchUp
-    from shared.redis.channel_log import Generation
+    from shared.redis.channel_log import NewestEvent
 
-    async def nothing_is_due(self: CatchUp) -> Generation:
-        return Generation(0, 0)
+    async def nothing_is_due(self: CatchUp) -> NewestEvent:
+        return NewestEvent(0, 0)
 
     patch(CatchUp, "newest", nothing_is_due)
 

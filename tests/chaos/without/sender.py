@@ -8,14 +8,16 @@ from tests.chaos.without.patches import never, nothing
 from tests.chaos.without.receiver import newest_check
 
 if TYPE_CHECKING:
+    from shared.redis.scripts import Script
     from tests.chaos.without.patches import Patch
 
 
 def _script(patch: Patch, old: str, new: str) -> None:
     from shared.redis import channel_log as log
+    from shared.redis.scripts import Script
 
-    assert old in log._PUBLISH
-    patch(log, "_PUBLISH", log._PUBLISH.replace(old, new))
+    assert old in log.PUBLISH.text
+    patch(log, "PUBLISH", Script(log.PUBLISH.text.replace(old, new)))
 
 
 def gap_answer(patch: Patch) -> None:
@@ -35,10 +37,10 @@ def stale_answer(patch: Patch) -> None:
 
 def script_reload(patch: Patch) -> None:
     """Redis is believed to know the scripts."""
-    from shared.redis.channel_log import LogWriter, _prepared
+    from shared.redis.channel_log import LogWriter
 
-    async def run(self: LogWriter, script: str, calls: Any) -> list[Any]:
-        _, digest = _prepared(script, self._pipelines.publish_command)
+    async def run(self: LogWriter, script: Script, calls: Any) -> list[Any]:
+        _, digest = script.using(self._pipelines.publish_command)
         return await self._pipelines.execute([("EVALSHA", digest, *call) for call in calls])
 
     patch(LogWriter, "_run", run)

@@ -12,7 +12,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from shared.commands.embedded import free_port
-from shared.redis.connect import REPLY_SECONDS, connect, keepalive_options
+from shared.redis.server import REPLY_SECONDS, connect_server, keepalive_options
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -29,13 +29,13 @@ async def test_commands_answer_bytes(redis: Redis, key_prefix: str) -> None:
 
 
 async def test_nobody_listening_is_told_at_once() -> None:
-    async with connect(f"redis://127.0.0.1:{free_port()}", retries=0) as client:
+    async with connect_server(f"redis://127.0.0.1:{free_port()}", retries=0) as client:
         with pytest.raises(RedisConnectionError):
             await client.ping()
 
 
 async def test_command_is_repeated_after_a_restart(redis_server: EmbeddedServer) -> None:
-    async with connect(redis_server.url) as client:
+    async with connect_server(redis_server.url) as client:
         await client.ping()
         redis_server.kill()
         redis_server.start()
@@ -43,7 +43,7 @@ async def test_command_is_repeated_after_a_restart(redis_server: EmbeddedServer)
 
 
 async def test_frozen_peer_is_noticed(redis_server: EmbeddedServer) -> None:
-    async with connect(redis_server.url, retries=0) as client:
+    async with connect_server(redis_server.url, retries=0) as client:
         await client.ping()
         redis_server.stop()
         started = time.monotonic()
@@ -71,7 +71,7 @@ async def test_cancellation_comes_through_wherever_a_command_is(redis: Redis, ke
 
 async def test_url_of_no_redis_is_refused() -> None:
     with pytest.raises(ValueError, match="redis://"):
-        connect("http://localhost")
+        connect_server("http://localhost")
 
 
 def test_keepalive_options_are_the_systems_own() -> None:
@@ -82,7 +82,7 @@ def test_keepalive_options_are_the_systems_own() -> None:
 
 async def test_connection_that_was_closed_under_it_is_lost_and_nothing_else(redis_url: str) -> None:
     """uvloop's RuntimeError, unknown to redis-py, would end whoever waits for Redis to be back."""
-    client = connect(redis_url, retries=0)
+    client = connect_server(redis_url, retries=0)
     connection = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
     await connection.connect()
     assert connection._writer is not None

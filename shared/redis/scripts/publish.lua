@@ -1,0 +1,49 @@
+-- Publishes some events of one channel, in order of seq and of one epoch.
+--
+-- One script, so that an event is never live without being in the log, and never in the log without being the
+-- next one. Repeating it is harmless: that is what lets relays crash and race.
+--
+-- KEYS  1 log  2 head
+-- ARGV  1 epoch  2 length of the log  3 seconds of the log  4 seconds of the head  5 live channel
+--       6 `restart` where a gap is accepted: the log then begins anew behind it
+--       7, 8 seq and text of the first event, and so on
+-- Returns what became of it (OK, DUP, GAP, STALE), the epoch and the seq of the head.
+
+local MAX_NUMBER = 9007199254740991 -- of an epoch or a seq: JSON's and Lua's numbers are exact up to here
+
+-- A DEL is a write that a full Redis permits, and after a script's first write it permits any. So a DEL comes
+-- only where there is something to delete; otherwise new channels would pass `maxmemory`. A Redis that does not
+-- grant EXISTS is taken to have something.
+local function empty(key)
+  if redis.pcall('EXISTS', key) ~= 0 then redis.call('DEL', key) end
+end
+
+local epoch = tonumber(ARGV[1])
+local head = redis.call('HMGET', KEYS[2], 'epoch', 'seq')
+local head_epoch, last = tonumber(head[1] or 0), tonumber(head[2] or 0)
+if not (head_epoch <= MAX_NUMBER and last <= MAX_NUMBER) then
+  return redis.error_reply('ERR these are numbers of no event')
+end
+if head_epoch > epoch then return {'STALE', head_epoch, last} end
+if head_epoch < epoch then
+  empty(KEYS[1])
+  last = 0
+end
+local answer = 'DUP'
+for i = 7, #ARGV, 2 do
+  local seq = tonumber(ARGV[i])
+  if seq > last then
+    if seq ~= last + 1 then
+      if ARGV[6] ~= 'restart' then return {'GAP', epoch, last} end
+      empty(KEYS[1])
+    end
+    redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], ARGV[i] .. '-0', 'e', ARGV[i + 1])
+    redis.call('HSET', KEYS[2], 'epoch', ARGV[1], 'seq', ARGV[i])
+    redis.call('PUBLISH', ARGV[5], ARGV[1] .. ' ' .. ARGV[i] .. ' ' .. ARGV[i + 1])
+    last = seq
+    answer = 'OK'
+  end
+end
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+redis.call('EXPIRE', KEYS[2], ARGV[4])
+return {answer, epoch, last}

@@ -1,0 +1,206 @@
+"""Connecting to one server, with deadlines that notice a peer which stopped answering.
+
+The server is named by the URL, or by sentinels: then each connection that is opened goes to the primary of
+the moment, once that has said itself that it is one. An open connection must ask again (shared/redis/wire.py
+does): a primary that was replaced may not know it yet, and goes on answering. Clusters are
+shared/redis/cluster.py's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING, Any
+
+from redis.asyncio import Connection, Redis, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.connection import parse_url
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import (
+    MasterNotFoundError,
+    Sentinel,
+    SentinelConnectionPool,
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from shared.redis.url import InvalidRedisUrl, Kind, RedisUrl, parse_redis_url
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Mapping, Sequence
+
+CONNECT_SECONDS = 2
+REPLY_SECONDS = 3
+SENTINEL_SECONDS = 1  # for all of them to answer; those that have not by then are not waited for
+
+_KEEPALIVE: dict[str, int] = {
+    "TCP_KEEPIDLE": 10,
+    "TCP_KEEPINTVL": 3,
+    "TCP_KEEPCNT": 3,
+    # An unanswered write stops the keepalive probes, and Linux then waits for some 15 minutes.
+    "TCP_USER_TIMEOUT": 10_000,
+}
+
+
+class _EndsWhenCancelled:
+    """Sends commands as redis-py does, and lets a cancellation through, and a loss be one.
+
+    redis-py sends with `asyncio.wait_for`, and that of Python 3.11 returns as if nothing had happened where
+    the sending is done in the moment it is cancelled. A task that loops over commands then never ends, and
+    the process that waits for it hangs in its shutdown. The reply is left unread, so the connection goes.
+
+    uvloop raises RuntimeError where something is written to a socket that has been closed meanwhile.
+    redis-py does not expect it, and nobody who waits for a Redis to come back does.
+    """
+
+    async def send_packed_command(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            await super().send_packed_command(*args, **kwargs)  # type: ignore[misc] # a mixin
+        except RuntimeError as error:
+            raise RedisConnectionError(f"closed: {error}") from error
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            await self.disconnect(nowait=True)  # type: ignore[attr-defined]
+            raise asyncio.CancelledError
+
+
+class _Tcp(_EndsWhenCancelled, Connection):
+    pass
+
+
+class _Tls(_EndsWhenCancelled, SSLConnection):
+    pass
+
+
+class _Unix(_EndsWhenCancelled, UnixDomainSocketConnection):
+    pass
+
+
+class _AtPrimary:
+    """Believes the sentinels only when the server agrees: they may be late, or it."""
+
+    async def connect_to(self, address: tuple[str, int]) -> None:
+        await super().connect_to(address)  # type: ignore[misc] # a mixin
+        await self.send_command("ROLE")  # type: ignore[attr-defined]
+        role = await self.read_response()  # type: ignore[attr-defined]
+        if role[0] != b"master":
+            await self.disconnect(nowait=True)  # type: ignore[attr-defined]
+            raise RedisConnectionError(f"{address[0]}:{address[1]} is not the primary yet, or no more")
+
+
+class _SentinelTcp(_EndsWhenCancelled, _AtPrimary, SentinelManagedConnection):
+    pass
+
+
+class _SentinelTls(_EndsWhenCancelled, _AtPrimary, SentinelManagedSSLConnection):
+    pass
+
+
+class _Sentinels(Sentinel):
+    """Believes the one with the newest configuration, where redis-py believes the first that answers.
+
+    A sentinel that is cut off together with the old primary knows of no other.
+    """
+
+    def __init__(self, sentinels: Sequence[Redis]) -> None:
+        super().__init__([])  # type: ignore[no-untyped-call] # they would be made without our deadlines
+        self.sentinels = list(sentinels)
+
+    async def discover_master(self, service_name: str) -> tuple[str, int]:
+        """Raises `MasterNotFoundError`, a `ConnectionError`."""
+        asking = [sentinel.sentinel_masters() for sentinel in self.sentinels]
+        return _newest(service_name, await answers_within(SENTINEL_SECONDS, asking))
+
+
+async def answers_within(seconds: float, asking: Sequence[Awaitable[Any]]) -> list[Any]:
+    """What each answers or raises; those that have not by then are not waited for."""
+    tasks = [asyncio.ensure_future(one) for one in asking]
+    try:
+        await asyncio.wait(tasks, timeout=seconds)
+    finally:
+        for task in tasks:
+            task.cancel()
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+    return answers
+
+
+def _newest(service: str, answers: Sequence[Any]) -> tuple[str, int]:
+    errors = [str(answer) or "no answer in time" for answer in answers if isinstance(answer, BaseException)]
+    states = [answer[service] for answer in answers if isinstance(answer, dict) and service in answer]
+    if len(errors) == len(answers):
+        raise MasterNotFoundError(f"no sentinel answers: {'; '.join(errors)}")
+    if not states:
+        raise MasterNotFoundError(f"the sentinels know no service {service!r}")
+    newest = max(state["config-epoch"] for state in states)
+    for state in states:
+        if state["config-epoch"] == newest and not (state["is_sdown"] or state["is_odown"]):
+            return state["ip"], state["port"]
+    raise MasterNotFoundError(f"the primary of {service!r} is down, and no other was chosen yet")
+
+
+class _SentinelClient(Redis):
+    """Closes its sentinels' connections with its own."""
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        await super().aclose(close_connection_pool)
+        if isinstance(self.connection_pool, SentinelConnectionPool):
+            await self.connection_pool.sentinel_manager.aclose()
+
+
+_CLASSES = {Connection: _Tcp, SSLConnection: _Tls, UnixDomainSocketConnection: _Unix}
+
+
+def connect_server(url: str, *, retries: int = 2, max_connections: int = 50) -> Redis:
+    """A client with its own pool; nothing is sent before the first command.
+
+    Commands are repeated after a lost connection, so send only what may run twice. Raises
+    `InvalidRedisUrl`.
+    """
+    parsed = parse_redis_url(url)
+    if parsed.kind is Kind.CLUSTER:
+        raise InvalidRedisUrl("a cluster is not a single server: shared/redis/cluster.py connects to it")
+    options = _options(retries, max_connections)
+    if parsed.credentials:
+        # PING and CLIENT SETINFO are rights that our users need not have. Without credentials they stay: the
+        # PING on connecting is what shows, before any command, that the server wants some.
+        options |= {"driver_info": None, "health_check_interval": 0}
+    if parsed.kind is Kind.SENTINEL:
+        return _connect_through_sentinels(parsed, options)
+    client = Redis.from_url(parsed.server(), **options)
+    pool = client.connection_pool
+    pool.connection_class = _CLASSES[pool.connection_class]  # by the URL's scheme
+    return client
+
+
+def _connect_through_sentinels(url: RedisUrl, options: dict[str, Any]) -> Redis:
+    sentinels = [connect_server(url.sentinel(address), retries=0) for address in url.addresses]
+    of_servers: dict[str, Any] = {**parse_url(url.server(url.addresses[0]))}
+    for name in ("host", "port", "connection_class"):
+        of_servers.pop(name, None)
+    pool = SentinelConnectionPool(  # type: ignore[no-untyped-call]
+        url.service,
+        _Sentinels(sentinels),
+        connection_class=_SentinelTls if url.tls else _SentinelTcp,
+        **of_servers,
+        **options,
+    )
+    return _SentinelClient.from_pool(pool)
+
+
+def _options(retries: int, max_connections: int) -> dict[str, Any]:
+    return {
+        "protocol": 2,  # RESP3 costs redis-py more for each reply and gives us nothing
+        "retry": Retry(ExponentialWithJitterBackoff(base=0.05, cap=1), retries),
+        "max_connections": max_connections,
+        "socket_timeout": REPLY_SECONDS,
+        "socket_connect_timeout": CONNECT_SECONDS,
+        "socket_keepalive": True,
+        "socket_keepalive_options": keepalive_options(),
+        "health_check_interval": 15,
+    }
+
+
+def keepalive_options() -> Mapping[int, int]:
+    """What this system has of the options; macOS, for one, lacks some."""
+    return {getattr(socket, name): value for name, value in _KEEPALIVE.items() if hasattr(socket, name)}
