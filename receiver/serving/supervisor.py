@@ -42,6 +42,7 @@ from typing import TYPE_CHECKING
 import structlog
 from prometheus_client.multiprocess import mark_process_dead
 
+import orderbell_start
 from receiver.serving.worker import LEAVING
 from shared.process.children import outcome_of
 from shared.process.guard import Guard
@@ -190,7 +191,8 @@ class Supervisor:
             inherited = (listening.fileno(), theirs.fileno())
             try:
                 process = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-m", "receiver.serving.worker", str(number), *map(str, inherited)),
+                    *orderbell_start.command("receiver.serving.worker"),
+                    *map(str, (number, *inherited)),
                     env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": self._directory},
                     stdin=asyncio.subprocess.DEVNULL,
                     pass_fds=inherited,

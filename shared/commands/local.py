@@ -68,9 +68,9 @@ class LocalDirectory:
     def adopt(self, environment: MutableMapping[str, str]) -> None:
         """Take the settings of the run that goes on, or at least its secrets, but for what is set already."""
         for name, value in self._settings().items():
-            # Tokens are verified in one way alone.
-            other = PREFIX + "JWKS_URL" if name == PREFIX + "JWT_SECRET" else name
-            if not is_set(environment, name) and not is_set(environment, other):
+            # Tokens are verified in one way alone, and what is given signs them.
+            others = ("JWKS_URL", "JWT_SECRETS") if name == PREFIX + "JWT_SECRET" else ()
+            if not any(is_set(environment, one) for one in (name, *(PREFIX + other for other in others))):
                 environment[name] = value
 
     def _settings(self) -> dict[str, str]:
@@ -84,6 +84,16 @@ class LocalDirectory:
 def is_set(environment: MutableMapping[str, str], name: str) -> bool:
     """Whether a setting is given, itself or as a file."""
     return bool(environment.get(name) or environment.get(f"{name}_FILE"))
+
+
+def given(environment: MutableMapping[str, str], name: str) -> str:
+    """A setting's value, from itself or from its file; empty where there is none that can be read."""
+    path = environment.get(f"{name}_FILE")
+    if environment.get(name) or not path:
+        return environment.get(name, "")
+    with contextlib.suppress(OSError, ValueError):
+        return Path(path).read_text(encoding="utf-8-sig").strip()
+    return ""
 
 
 def _write(path: Path, text: str) -> None:

