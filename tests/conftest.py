@@ -16,7 +16,7 @@ from shared.commands import embedded
 from shared.commands.embedded import EmbeddedServer
 from shared.process.guard import Guard
 from shared.redis.server import connect_server
-from tests import chromium, postgres_servers, redis_servers
+from tests import chromium, machine, postgres_servers, redis_servers
 from tests.processes import Processes
 from tests.relays import Bench, open_bench
 
@@ -52,23 +52,23 @@ def pytest_report_header() -> list[str]:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """A test that lacks its server is told as not run, and in CI as failed: never silently skipped."""
+    """A test that lacks its server is reported as not run, and in CI as failed: never silently skipped."""
     for marker, choice, none in (
         ("postgres", postgres_servers.choose, postgres_servers.NONE),
         ("browser", chromium.choose, chromium.NONE),
     ):
         if item.get_closest_marker(marker) and choice() is None:
-            if os.environ.get("CI", "").lower() in ("1", "true"):
-                pytest.fail(none, pytrace=False)
-            pytest.skip(none)
+            machine.not_run(none)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     reasons = Counter(report.longrepr[2] for report in terminalreporter.stats.get("skipped", ()))
-    for none in (postgres_servers.NONE, chromium.NONE):
-        if count := reasons[f"Skipped: {none}"]:
-            terminalreporter.section("NOT RUN", yellow=True, bold=True)
-            terminalreporter.line(f"{count} tests were NOT RUN: {none}")
+    lacking = [reason for reason in reasons if reason.startswith(machine.SKIPPED)]
+    if lacking:
+        terminalreporter.section("NOT RUN", yellow=True, bold=True)
+    for reason in lacking:
+        why = reason.removeprefix(machine.SKIPPED)
+        terminalreporter.line(f"{reasons[reason]} tests were NOT RUN: {why}")
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -59,6 +60,9 @@ class Status(msgspec.Struct):
     answered: int
     under_way: int
     refused: int
+    asked_again: dict[
+        str, int
+    ]  # requests that were sent again, by the status that was no answer, or the error
 
 
 class Callers:
@@ -110,6 +114,7 @@ class Callers:
 class _Answer(NamedTuple):
     status: int
     body: bytes
+    last: bool  # of this connection
 
 
 class _Sender:
@@ -129,7 +134,10 @@ class _Sender:
             except BaseException:
                 streams[1].transport.abort()
                 raise
-        self._idle.append(streams)
+        if answer.last:
+            streams[1].close()
+        else:
+            self._idle.append(streams)
         return answer
 
     def _pop_idle(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
@@ -153,13 +161,15 @@ class _Sender:
         writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
         length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
-        return _Answer(int(head[9:12]), await reader.readexactly(length))
+        last = b"\r\nconnection: close\r\n" in head
+        return _Answer(int(head[9:12]), await reader.readexactly(length), last)
 
 
 class _Callers:
     def __init__(self, start: _Start) -> None:
         self.rate = start.rate
         self.answered = self.refused = 0
+        self.asked_again: Counter[str] = Counter()
         self.under_way: set[asyncio.Task[None]] = set()
         self.ledger = LedgerWriter(Path(start.ledger))
         self._senders = [_Sender(port, start.api_key) for port in start.ports]
@@ -207,11 +217,12 @@ class _Callers:
         while True:
             try:
                 answer = await self._chance.choice(self._senders).post(path, body, key)
-            except (OSError, EOFError, TimeoutError):
-                pass
+            except (OSError, EOFError, TimeoutError) as error:
+                self.asked_again[type(error).__name__] += 1
             else:
                 if answer.status < 500:
                     return answer
+                self.asked_again[str(answer.status)] += 1
             await asyncio.sleep(self._chance.uniform(*PAUSE))
 
     async def stop(self, seconds: float) -> Status:
@@ -226,7 +237,7 @@ class _Callers:
         return status
 
     def status(self) -> Status:
-        return Status(self.answered, len(self.under_way), self.refused)
+        return Status(self.answered, len(self.under_way), self.refused, dict(self.asked_again))
 
 
 async def _main() -> None:

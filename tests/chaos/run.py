@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from tests.chaos.checker import Verdict
     from tests.chaos.nemesis import Planned
-    from tests.chaos.system import System
+    from tests.chaos.system import OpenFront, System
 
 CONNECT_SECONDS = 60.0  # for the whole swarm, at first
 SETTLE_SECONDS = 60.0  # for everything to be shown: who found no gateway looks again within 30 s
@@ -49,6 +50,7 @@ class Run:
     devices: dict[str, str]  # customers by the names of their devices
     say: Callable[[str], None]
     faults: list[Fault] = field(default_factory=list)
+    answers: Counter[str] = field(default_factory=Counter)  # that made callers ask again, when it is over
     began: float = field(default_factory=now)
     _said: float = 0.0
 
@@ -99,7 +101,7 @@ class Run:
 
     def finish(self, *, allowed: frozenset[str] = frozenset()) -> Verdict:
         """No more orders; wait until all is shown, and judge. Resets for these reasons are allowed."""
-        self.callers.stop(seconds=SETTLE_SECONDS)
+        self.answers = Counter(self.callers.stop(seconds=SETTLE_SECONDS).asked_again)
         self.settle()
         self.swarm.stop()
         with LedgerWriter(self.directory / "faults.jsonl") as writer:
@@ -148,6 +150,8 @@ def running(
     without: dict[str, str] | None = None,
     dedupe: bool = True,
     drain_seconds: float = 3.0,
+    front: OpenFront | None = None,
+    **settings: str,
 ) -> Iterator[Run]:
     """The system up, everybody connected, orders coming."""
     customers = [f"c{n}" for n in range(load.customers)]
@@ -161,7 +165,9 @@ def running(
             without=without,
             drain_seconds=drain_seconds,
             seed=seed,
+            front=front,
             log_level="INFO",
+            **settings,
         ) as system,
         Swarm(process_group) as swarm,
         Callers(process_group) as callers,

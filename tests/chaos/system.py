@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import httpx2
 import msgspec
@@ -33,6 +34,17 @@ if TYPE_CHECKING:
 
 _CHANNELS_AT_ONCE = 50  # whose history is asked for in one request
 BLACK_HOLE = Toxics(black_hole=True)
+
+
+class Front(NamedTuple):
+    """The ports of a balancer in front of everything."""
+
+    gateways: int
+    senders: int
+
+
+# Given the ports of the gateways and of the senders, which are not there yet.
+OpenFront = Callable[[list[int], list[int]], contextlib.AbstractContextManager[Front]]
 
 
 class Unavailable(Exception):
@@ -199,9 +211,13 @@ def running_system(
     without: dict[str, str] | None = None,
     drain_seconds: float = 3.0,
     seed: int = 0,
+    front: OpenFront | None = None,
     **settings: Any,
 ) -> Iterator[System]:
-    """Everything up and ready. `without` names a safeguard to switch off for "sender" or "receiver"."""
+    """Everything up and ready. `without` names a safeguard to switch off for "sender" or "receiver".
+
+    With a `front`, clients, callers and gateways go through it, and no edge of theirs is the proxy's.
+    """
     without = without or {}
     binary = redis_servers.binary()
     if binary is None:
@@ -217,45 +233,59 @@ def running_system(
         stack.callback(processes.end)
         replica_port = proxy.open("replica:redis", servers[0].port)
         system = System(proxy, processes, servers[0], servers[1], postgres, [], [], [], [], replica_port)
-        for number in range(1, senders + 1):
-            _start_sender(system, number, without.get("sender"), settings)
-        for number in range(1, gateways + 1):
-            _start_gateway(system, number, without.get("receiver"), drain_seconds, settings)
+        sender_ports = [free_port() for _ in range(senders)]
+        gateway_ports = [free_port() for _ in range(gateways)]
+        balancer = stack.enter_context(front(gateway_ports, sender_ports)) if front else None
+        for port in sender_ports:
+            _start_sender(system, port, without.get("sender"), settings)
+        for port in gateway_ports:
+            _start_gateway(system, port, without.get("receiver"), drain_seconds, balancer, settings)
+        if balancer:
+            system.client_ports, system.caller_ports = [balancer.gateways], [balancer.senders]
+        else:
+            for gateway in system.gateways:
+                system.client_ports.append(proxy.open(system.clients_edge(gateway), gateway.port))
+            for sender in system.senders:
+                system.caller_ports.append(proxy.open(system.callers_edge(sender), sender.port))
         for process in (*system.senders, *system.gateways):
             process.wait_ready(30)
         system.attach_replica()
         yield system
 
 
-def _start_sender(system: System, number: int, without: str | None, settings: dict[str, Any]) -> None:
-    proxy, name, port = system.proxy, f"sender-{number}", free_port()
+def _start_sender(system: System, port: int, without: str | None, settings: dict[str, Any]) -> None:
+    proxy, name = system.proxy, f"sender-{len(system.senders) + 1}"
     own = {"redis_url": f"redis://127.0.0.1:{proxy.open(f'{name}:redis', system.redis.port)}/0"}
     if system.postgres is not None:
         database_port = proxy.open(f"{name}:database", system.postgres.port)
         own["database_url"] = system.postgres.url.replace(str(system.postgres.port), str(database_port))
     sender = system.processes.start_sender(port=port, wait_ready=False, without=without, **own, **settings)
     system.senders.append(sender)
-    system.caller_ports.append(proxy.open(f"callers:{name}", port))
-    if number == 1:
+    if len(system.senders) == 1:
         sender.wait_ready(30)  # it makes the tables
 
 
 def _start_gateway(
-    system: System, number: int, without: str | None, drain_seconds: float, settings: dict[str, Any]
+    system: System,
+    port: int,
+    without: str | None,
+    drain_seconds: float,
+    balancer: Front | None,
+    settings: dict[str, Any],
 ) -> None:
-    proxy, name, port = system.proxy, f"gateway-{number}", free_port()
-    sender = system.senders[(number - 1) % len(system.senders)]
+    proxy, name = system.proxy, f"gateway-{len(system.gateways) + 1}"
+    sender = system.senders[len(system.gateways) % len(system.senders)]
+    history = balancer.senders if balancer else proxy.open(f"{name}:sender", sender.port)
     gateway = system.processes.start_receiver(
         port=port,
         wait_ready=False,
         without=without,
         redis_url=f"redis://127.0.0.1:{proxy.open(f'{name}:redis', system.redis.port)}/0",
-        sender_url=f"http://127.0.0.1:{proxy.open(f'{name}:sender', sender.port)}",
+        sender_url=f"http://127.0.0.1:{history}",
         drain_seconds=str(drain_seconds),
         **settings,
     )
     system.gateways.append(gateway)
-    system.client_ports.append(proxy.open(f"clients:{name}", port))
 
 
 def _postgres(process_group: int) -> contextlib.AbstractContextManager[ClusterServer]:
