@@ -143,8 +143,9 @@ class _Sender:
     def _pop_idle(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         while self._idle:
             reader, writer = self._idle.pop()
-            if not writer.is_closing():  # a fault may have ended it meanwhile
+            if not (writer.is_closing() or reader.at_eof()):  # a fault, or a balancer, may have ended it
                 return reader, writer
+            writer.close()
         return None
 
     async def _exchange(

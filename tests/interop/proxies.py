@@ -71,8 +71,8 @@ KINDS = {
     "haproxy": Kind(
         "haproxy.cfg",
         "haproxy",
-        ("bind :80", "bind 127.0.0.1:{}"),
-        ("bind :8090", "bind 127.0.0.1:{}"),
+        ("bind :80\n", "bind 127.0.0.1:{}\n"),
+        ("bind :8090\n", "bind 127.0.0.1:{}\n"),
         _haproxy,
     ),
     "caddy": Kind(
