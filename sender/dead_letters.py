@@ -14,7 +14,7 @@ from sender import tombstones
 from sender.database.tables import DIALECTS, dead_letters, events, insert_into
 from sender.tombstones import Fault
 from shared.cursors import MAX_NUMBER, Cursor
-from shared.events import format_time
+from shared.times import format_time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,7 +15,7 @@ from sqlalchemy import select
 from sender.database.rows import insert_rows, is_among
 from sender.database.tables import DIALECTS, idempotency
 from sender.digest import digest
-from shared.events import format_time
+from shared.times import format_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -60,7 +60,8 @@ class Claim(NamedTuple):
     """A request that says it may be a repetition."""
 
     scope: str
-    body: str
+    body: str  # digest of its bytes
+    content: str  # digest of what they say, however they are spaced and ordered
 
 
 class Asked(NamedTuple, Generic[T]):
@@ -71,11 +72,12 @@ class Asked(NamedTuple, Generic[T]):
     now: datetime
 
 
-def claim(api_key: str, method: str, path: str, key: str, body: bytes) -> Claim:
-    """Raises `InvalidKey`."""
+def claim(api_key: str, method: str, path: str, key: str, body: bytes, content: bytes) -> Claim:
+    """`content`: the same bytes for all bodies that say the same. Raises `InvalidKey`."""
     if not 1 <= len(key) <= MAX_KEY_LENGTH or not (key.isascii() and key.isprintable()):
         raise InvalidKey(f"Idempotency-Key must be 1 to {MAX_KEY_LENGTH} printable ASCII characters")
-    return Claim(digest(*(part.encode() for part in (api_key, method, path, key))), digest(body))
+    scope = digest(*(part.encode() for part in (api_key, method, path, key)))
+    return Claim(scope, digest(body), digest(content))
 
 
 def once(
@@ -162,7 +164,8 @@ def _before(claim: Claim | None, known: Mapping[str, Row[Any]]) -> Outcome[Any] 
     row = known.get(claim.scope) if claim is not None else None
     if claim is None or row is None:
         return None
-    if row.body != claim.body:
+    # What was stored before there was a column for the content has the body's digest alone.
+    if row.body != claim.body and row.content != claim.content:
         return KeyReused("this Idempotency-Key came before with another body")
     return Outcome(Answer(row.status, row.answer.encode()), None) if row.status is not None else None
 

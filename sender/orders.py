@@ -11,7 +11,9 @@ from sender import history, outbox
 from sender.database.rows import is_among
 from sender.database.tables import DIALECTS, insert_into, orders
 from shared.channels import customer_channel
-from shared.events import format_time, order_completed
+from shared.events import order_completed
+from shared.json import canonical_json
+from shared.times import format_time
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -262,9 +264,7 @@ def _position(connection: Connection, order_id: str) -> int:
 
 def _same(stored: str, data: dict[str, Any]) -> bool:
     """Whether both say the same; the order of an object's members says nothing."""
-    return msgspec.json.encode(msgspec.json.decode(stored), order="sorted") == msgspec.json.encode(
-        data, order="sorted"
-    )
+    return canonical_json(msgspec.json.decode(stored)) == canonical_json(data)
 
 
 def _place(dialect: str) -> ReturningInsert[Any]:

@@ -21,8 +21,9 @@ from sender.database.tables import DIALECTS, events, generation
 from sender.digest import identity_of
 from shared.channels import Channel
 from shared.cursors import Cursor, Place
-from shared.events import Draft, format_time
+from shared.events import Draft
 from shared.redis.channel_log import Entry
+from shared.times import format_time
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Sequence

@@ -20,7 +20,7 @@ from sender import dead_letters
 from sender.database.errors import DatabaseError
 from sender.database.tables import channels, events, idempotency
 from sender.idempotency import KEPT_HOURS
-from shared.events import format_time
+from shared.times import format_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable

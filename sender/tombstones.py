@@ -20,7 +20,8 @@ import msgspec
 from sender.digest import identity_of
 from shared.channels import Channel
 from shared.cursors import Place
-from shared.events import MAX_EVENT_BYTES, SOURCE, is_time, tombstone
+from shared.events import MAX_EVENT_BYTES, SOURCE, tombstone
+from shared.times import is_time
 
 _READ = MAX_EVENT_BYTES + 1  # characters or bytes: enough to see that a text is too large
 _BEGINNING = 8 * 1024  # bytes of a text in which its id, source and time are looked for

@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import base64
 import json
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from cloudevents.core.bindings.http import HTTPMessage, from_structured_event
 from cloudevents.core.formats.json import JSONFormat
 from hypothesis import given
-from hypothesis import strategies as st
 
 from shared.channels import customer_channel
 from shared.cursors import MAX_NUMBER, Place
 from shared.events import (
-    MAX_DEPTH,
     MAX_EVENT_BYTES,
     ORDER_COMPLETED,
     SOURCE,
     EventTooLarge,
     InvalidEvent,
-    format_time,
     is_traceparent,
     order_completed,
     parse_event,
-    parse_json,
 )
+from tests.test_json import json_values
 
 NOW = datetime(2026, 11, 23, 14, 25, 0, 123_456, tzinfo=UTC)
 ALICE = customer_channel("alice")
@@ -41,82 +38,11 @@ EVENT: dict[str, Any] = {
 }
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
-json_values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**53), 2**53)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
-    lambda children: st.lists(children) | st.dictionaries(st.text(), children),
-    max_leaves=20,
-)
-
 
 def text_of(**attributes: Any) -> dict[str, Any]:
     """The final text of EVENT with these attributes, decoded again."""
     decoded: dict[str, Any] = json.loads(parse_event({**EVENT, **attributes}, now=NOW).text(Place(1, 42)))
     return decoded
-
-
-# --- JSON
-
-
-def nested(depth: int, *, bracket: str = "[]") -> bytes:
-    return (bracket[0] * depth + bracket[1] * depth).encode()
-
-
-def test_json_as_deep_as_allowed() -> None:
-    parse_json(nested(MAX_DEPTH))
-    parse_json(b'{"a":' * MAX_DEPTH + b"1" + b"}" * MAX_DEPTH)
-
-
-@pytest.mark.parametrize("depth", [MAX_DEPTH + 1, 1_000, 100_000])
-def test_json_too_deep(depth: int) -> None:
-    with pytest.raises(InvalidEvent, match="nested deeper"):
-        parse_json(nested(depth))
-    with pytest.raises(InvalidEvent, match="nested deeper"):
-        parse_json(b'{"a":' * depth + b"1" + b"}" * depth)
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b" ",
-        b"{",
-        b"nope",
-        b"NaN",
-        b"1e999",
-        b'{"a":NaN}',
-        b"Infinity",
-        b"-Infinity",
-        b"{'a':1}",
-        b'{"a":1,}',
-        b"{}{}",
-    ],
-)
-def test_not_json(body: bytes) -> None:
-    with pytest.raises(InvalidEvent):
-        parse_json(body)
-
-
-@pytest.mark.parametrize(
-    "body", [b'"\xff"', b'{"a":"\xc3\x28"}', b'"\xed\xa0\x80"', '{"a":1}'.encode("utf-16")]
-)
-def test_not_utf8(body: bytes) -> None:
-    with pytest.raises(InvalidEvent):
-        parse_json(body)
-
-
-def test_lone_surrogate_in_an_escape_is_refused() -> None:
-    """It could not be written as UTF-8 again."""
-    with pytest.raises(InvalidEvent):
-        parse_json(b'{"a":"\\ud800"}')
-
-
-@given(json_values)
-def test_json_that_is_not_too_deep_is_read_as_everybody_reads_it(value: object) -> None:
-    assert parse_json(json.dumps(value).encode()) == value
 
 
 # --- a caller's event
@@ -183,7 +109,7 @@ def test_optional_attribute_is_a_text(name: str, value: object) -> None:
         parse_event({**EVENT, name: value}, now=NOW)
 
 
-@pytest.mark.parametrize("name", ["", "Upper", "under_score", "with-dash", "ä", "x" * 21, "a b"])
+@pytest.mark.parametrize("name", ["", "Upper", "under_score", "with-dash", "ä", "a b"])
 def test_attribute_name(name: str) -> None:
     with pytest.raises(InvalidEvent, match="attribute names"):
         parse_event({**EVENT, name: "x"}, now=NOW)
@@ -219,49 +145,28 @@ def test_channel_must_be_one(channel: str) -> None:
         parse_event({**EVENT, "channel": channel}, now=NOW)
 
 
-@pytest.mark.parametrize(
-    "time",
-    [
-        "2026-11-23T14:25:00Z",
-        "2026-11-23t14:25:00z",
-        "2026-11-23T14:25:00.123456+01:00",
-        "2026-11-23T14:25:00-00:00",
-    ],
-)
-def test_time(time: str) -> None:
+@pytest.mark.parametrize("time", ["2026-11-23T14:25:00Z", "2026-11-23t14:25:00.5z", "2016-12-31T23:59:60Z"])
+def test_time_stays_as_its_caller_wrote_it(time: str) -> None:
     assert text_of(time=time)["time"] == time
 
 
-@pytest.mark.parametrize(
-    "time",
-    [
-        "yesterday",
-        "2026-11-23",
-        "2026-11-23T14:25:00",
-        "2026-11-23 14:25:00Z",
-        "2026-13-01T00:00:00Z",
-        "1790000000",
-    ],
-)
+@pytest.mark.parametrize("time", ["yesterday", "2026-11-23T14:25:00", "2026-11-23T14:25:60Z"])
 def test_not_a_time(time: str) -> None:
     with pytest.raises(InvalidEvent, match="time"):
         parse_event({**EVENT, "time": time}, now=NOW)
 
 
-@pytest.mark.parametrize(
-    "time",
-    [
-        "2026-W48-1T14:25:00Z",
-        "20261123T142500Z",
-        "2026-11-23T14:25Z",
-        "2026-11-23T14Z",
-        "2026-11-23T14:25:00,5Z",
-        "2026-11-23T14:25:00+0100",
-    ],
-)
-def test_iso_8601_that_is_no_rfc_3339(time: str) -> None:
-    with pytest.raises(InvalidEvent, match="time"):
-        parse_event({**EVENT, "time": time}, now=NOW)
+@pytest.mark.parametrize("type", ["orderbell.reset", "orderbell.tombstone", "orderbell.", "orderbell.new"])
+def test_types_of_the_system_are_refused_from_callers(type: str) -> None:
+    with pytest.raises(InvalidEvent, match="Orderbell's own"):
+        parse_event({**EVENT, "type": type}, now=NOW)
+    with pytest.raises(InvalidEvent, match="Orderbell's own"):
+        parse_event({**EVENT, "type": type, "time": "2026-11-23T14:25:00Z", "extension": 3}, now=NOW)
+
+
+@pytest.mark.parametrize("type", ["orderbell", "orderbells.rung", "com.orderbell.reset", "Orderbell.reset"])
+def test_types_that_only_look_like_it_are_taken(type: str) -> None:
+    assert text_of(type=type)["type"] == type
 
 
 def test_data_and_data_base64_exclude_each_other() -> None:
@@ -341,11 +246,6 @@ def test_same_content_ignores_the_place_alone() -> None:
 
 
 # --- small parts
-
-
-def test_times_are_utc_with_milliseconds() -> None:
-    assert format_time(NOW) == "2026-11-23T14:25:00.123Z"
-    assert format_time(NOW.astimezone(timezone(timedelta(hours=5)))) == "2026-11-23T14:25:00.123Z"
 
 
 @pytest.mark.parametrize(

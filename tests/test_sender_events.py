@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from cloudevents.core.bindings.http import to_binary_event, to_structured_event  # the reference SDK
 from cloudevents.core.v1.event import CloudEvent
+from cloudevents.v1.conversion import to_binary, to_structured  # and as it was until lately
+from cloudevents.v1.http import CloudEvent as OlderEvent
 from starlette.datastructures import Headers
 
 from sender import outbox
@@ -270,6 +272,7 @@ async def test_content_types_may_have_parameters(sender: RunningSender) -> None:
 
 # Binary mode
 
+NOTHING = binding.MediaType("", "")
 BINARY = {f"ce-{name}": str(value) for name, value in EVENT.items() if name != "data"}
 
 
@@ -303,10 +306,11 @@ async def test_binary_without_a_body_has_no_data(sender: RunningSender) -> None:
         ('"%25"', "%"),
         ("100%", "100%"),
         ("%41%2542", "A%42"),
+        ("Käse €".encode().decode("latin-1"), "Käse €"),  # as some SDKs send it: UTF-8, not encoded
     ],
 )
 def test_header_values_are_unquoted_then_percent_decoded_once(header: str, text: str) -> None:
-    event = binding.binary_event(Headers({"ce-subject": header}), "", b"")
+    event = binding.binary_event(Headers({"ce-subject": header}), NOTHING, b"")
     assert event == {"subject": text}
 
 
@@ -316,17 +320,89 @@ def test_header_values_are_unquoted_then_percent_decoded_once(header: str, text:
         [(b"ce-id", b"1"), (b"ce-id", b"2")],
         [(b"ce-data", b"x")],
         [(b"ce-subject", b"%ff")],
-        [(b"ce-datacontenttype", b"text/plain"), (b"content-type", b"text/plain")],
+        [(b"ce-datacontenttype", b"text/plain"), (b"content-type", b"text/html")],
     ],
 )
 def test_headers_that_contradict_are_refused(headers: list[tuple[bytes, bytes]]) -> None:
     with pytest.raises(InvalidEvent):
-        binding.binary_event(Headers(raw=headers), "text/plain", b"x")
+        binding.binary_event(Headers(raw=headers), binding.MediaType("text/plain", ""), b"x")
 
 
-@pytest.mark.parametrize("media_type", ["application/json", "text/json", "application/vnd.acme+json"])
-def test_all_json_types_become_data(media_type: str) -> None:
-    assert binding.binary_event(Headers({}), media_type, b"[1]") == {"data": [1]}
+@pytest.mark.parametrize(
+    ("content_type", "body", "content"),
+    [
+        ("application/json", b"[1]", {"data": [1]}),
+        ("application/json; charset=UTF-8", b'"a"', {"data": "a"}),
+        ("text/json", b"null", {"data": None}),
+        ("application/vnd.acme.order.v2+json;v=1", b"{}", {"data": {}}),
+        ("", b'{"a": 1}', {"data": {"a": 1}}),
+        ("", "Käse".encode(), {"data_base64": "S8Okc2U="}),
+        ("", b"\xff", {"data_base64": "/w=="}),
+        ("text/plain", "Käse".encode(), {"data": "Käse"}),
+        ("text/plain;charset=UTF-8", b'{"a": 1}', {"data": '{"a": 1}'}),
+        ("text/plain", b"\xff", {"data_base64": "/w=="}),
+        ("text/plain; charset=iso-8859-1", b"\xe4", {"data_base64": "5A=="}),
+        ("application/xml", b"<a/>", {"data": "<a/>"}),
+        ("image/svg+xml", b"<svg/>", {"data": "<svg/>"}),
+        ("application/octet-stream", b"{}", {"data_base64": "e30="}),
+        ("application/json", b"", {}),
+    ],
+)
+async def test_binary_data_becomes_what_it_is(
+    sender: RunningSender, content_type: str, body: bytes, content: dict[str, Any]
+) -> None:
+    headers = BINARY | ({"Content-Type": content_type} if content_type else {})
+    response = await sender.client.post("/events", content=body, headers=headers)
+    assert response.status_code == 202, response.text
+    (event,) = await recorded(sender)
+    assert {name: event[name] for name in ("data", "data_base64") if name in event} == content
+    assert event.get("datacontenttype") == (content_type or None)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "status"),
+    [
+        ("application/json", b"{", 400),
+        ("application/json; charset=utf-16", "{}".encode("utf-16"), 415),
+        ("application/json", b'{"a":1,"a":2}', 400),
+        ("", b'{"a":1,"a":2}', 400),
+        ("application/cloudevents+avro", b"x", 415),
+    ],
+)
+async def test_binary_data_that_is_not_what_it_says_is_refused(
+    sender: RunningSender, content_type: str, body: bytes, status: int
+) -> None:
+    headers = BINARY | ({"Content-Type": content_type} if content_type else {})
+    assert (await sender.client.post("/events", content=body, headers=headers)).status_code == status
+    assert await recorded(sender) == []
+
+
+async def test_content_type_decides_before_ce_headers(sender: RunningSender) -> None:
+    response = await post(sender, EVENT, STRUCTURED, **BINARY | {"ce-id": "other"})
+    assert response.json()["results"][0]["id"] == "1"
+
+
+async def test_types_of_the_system_are_refused_at_the_door(sender: RunningSender) -> None:
+    alone = await post(sender, EVENT | {"type": "orderbell.reset"})
+    assert (alone.status_code, alone.json()["type"]) == (400, "urn:orderbell:problem:invalid-event")
+    binary = await post(sender, {}, "application/json", **BINARY | {"ce-type": "orderbell.bye"})
+    assert binary.status_code == 400
+    batch = await post(sender, [EVENT | {"type": "orderbell.seen"}, EVENT], BATCH)
+    assert [result["status"] for result in batch.json()["results"]] == ["refused", "accepted"]
+    assert [event["type"] for event in await recorded(sender)] == ["menu.changed"]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        b'{"specversion":"1.0","id":"1","id":"2","source":"/s","type":"t","channel":"topic:menu"}',
+        b'{"specversion":"1.0","id":"1","source":"/s","type":"t","channel":"topic:menu","data":{"a":{"b":1,"b":2}}}',
+    ],
+)
+async def test_a_name_twice_is_refused_in_every_mode(sender: RunningSender, event: bytes) -> None:
+    assert (await post(sender, event)).status_code == 400
+    assert (await post(sender, b"[" + event + b"]", BATCH)).status_code == 400
+    assert await recorded(sender) == []
 
 
 # As another implementation sends them
@@ -344,6 +420,32 @@ async def test_events_of_the_reference_sdk_arrive_whole(sender: RunningSender, e
     assert response.status_code == 202, response.text
     (event,) = await recorded(sender)
     assert (event["id"], event["subject"], event["data"]) == ("7", "Käse €", {"a": [1, None]})
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "latin-1"])  # httpx's, or that of Python's own http.client
+@pytest.mark.parametrize("data", [{"a": [1, None]}, "text", [1], "🔔 Käse"])
+@pytest.mark.parametrize("types", [{}, {"datacontenttype": "application/json"}])
+async def test_binary_events_of_the_older_sdk_arrive_as_json(
+    sender: RunningSender, data: object, types: dict[str, str], charset: str
+) -> None:
+    """It sends no Content-Type unless told to, and its data is JSON all the same. It encodes no header."""
+    attributes = {"type": "t", "source": "/kitchen", "channel": "topic:menu", "subject": "100 % Käse"}
+    made, body = to_binary(OlderEvent(attributes | types, data))
+    headers = [(name.encode(), value.encode(charset)) for name, value in made.items()]
+    response = await sender.client.post("/events", content=body, headers=headers)
+    assert response.status_code == 202, response.text
+    (event,) = await recorded(sender)
+    assert (event["data"], event["subject"]) == (data, "100 % Käse")
+    assert "data_base64" not in event
+
+
+async def test_structured_events_of_the_older_sdk_arrive_as_json(sender: RunningSender) -> None:
+    attributes = {"type": "t", "source": "/kitchen", "channel": "topic:menu", "comexampleextension1": "x"}
+    headers, body = to_structured(OlderEvent(attributes, {"a": 1}))
+    response = await sender.client.post("/events", content=body, headers=headers)
+    assert response.status_code == 202, response.text
+    (event,) = await recorded(sender)
+    assert (event["data"], event["comexampleextension1"]) == ({"a": 1}, "x")
 
 
 async def test_recording_the_same_event_from_many_callers_is_one_place(sender: RunningSender) -> None:

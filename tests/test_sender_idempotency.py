@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from sqlalchemy import text
 
 from sender import idempotency, outbox, retention
 from tests.claims import claim
@@ -78,6 +79,50 @@ async def test_02_same_key_with_another_body_is_refused(
     assert (await post(sender, path, body, **headers)).status_code < 300
 
 
+@pytest.mark.parametrize(
+    ("path", "first", "again", "content_type"),
+    [
+        ("/orders", b'{"order_id":"1","customer_id":"a"}', b'{ "customer_id" : "a",\n"order_id":"1" }', ""),
+        (
+            "/orders",
+            b'{"order_id":"\xc3\xa9","customer_id":"a"}',
+            b'{"customer_id":"a","order_id":"\\u00e9"}',
+            "",
+        ),
+        ("/orders/1042/complete", b'{"data":{"a":[1],"b":2}}', b'{"data":{"b":2,"a":[ 1 ]}}', ""),
+        ("/orders/1042/complete", b"", b" { } ", ""),
+        ("/seen", b'{"cursors":[]}', b'{"cursors": [ ]}', ""),
+        (
+            "/events",
+            b'{"specversion":"1.0","id":"1","source":"/s","type":"t","channel":"topic:menu"}',
+            b'{"channel":"topic:menu","type":"t","source":"/s","id":"1","specversion":"1.0"}\r\n',
+            "application/cloudevents+json",
+        ),
+    ],
+)
+async def test_same_request_spaced_and_ordered_in_another_way_gets_the_same_answer(
+    sender: RunningSender, path: str, first: bytes, again: bytes, content_type: str
+) -> None:
+    await sender.place("1042")
+    headers = {"Idempotency-Key": "a-key", "Content-Type": content_type or "application/json"}
+    answers = [await sender.client.post(path, content=body, headers=headers) for body in (first, again)]
+    assert answers[0].status_code < 300
+    assert (answers[1].status_code, answers[1].content) == (answers[0].status_code, answers[0].content)
+    assert answers[1].headers["idempotency-replayed"] == "true"
+
+
+async def test_a_repetition_of_what_an_older_version_answered_is_known_by_its_bytes(
+    sender: RunningSender,
+) -> None:
+    first = await post(sender, "/orders", ORDER)
+    await sender.database.write(
+        lambda connection: connection.execute(text("UPDATE idempotency SET content = NULL"))
+    )
+    again = await post(sender, "/orders", ORDER)
+    assert (again.content, again.headers["idempotency-replayed"]) == (first.content, "true")
+    assert (await post(sender, "/orders", {**ORDER, "customer_id": "bob"})).status_code == 422
+
+
 async def test_attributes_of_a_binary_event_count_as_its_body(sender: RunningSender) -> None:
     attributes = {f"ce-{name}": value for name, value in EVENT.items()}
     first = await post(sender, "/events", {"a": 1}, **attributes)
@@ -93,7 +138,7 @@ async def test_key_means_something_only_for_its_path(sender: RunningSender) -> N
 
 def test_key_means_something_only_for_its_api_key_method_and_path() -> None:
     scopes = {
-        idempotency.claim(*whose, "a-key", b"").scope
+        idempotency.claim(*whose, "a-key", b"", b"").scope
         for whose in [("k", "POST", "/a"), ("l", "POST", "/a"), ("k", "PUT", "/a"), ("k", "POST", "/b")]
     }
     assert len(scopes) == 4
@@ -134,7 +179,7 @@ BODY, NOW = b"{}", datetime(2026, 11, 23, tzinfo=UTC)
 
 
 def asked(item: str, key: str | None, body: bytes = BODY) -> idempotency.Asked[str]:
-    claim = idempotency.claim("k", "POST", "/", key, body) if key else None
+    claim = idempotency.claim("k", "POST", "/", key, body, body) if key else None
     return idempotency.Asked(item, claim, NOW)
 
 
@@ -215,7 +260,7 @@ async def test_unusable_key_is_refused(sender: RunningSender, key: str) -> None:
 @pytest.mark.parametrize("key", ["\u00e9", "a\x7fb", "a\nb"])
 def test_key_beyond_printable_ascii_is_refused(key: str) -> None:
     with pytest.raises(idempotency.InvalidKey):
-        idempotency.claim("k", "POST", "/", key, b"")
+        idempotency.claim("k", "POST", "/", key, b"", b"")
 
 
 async def test_keys_are_forgotten_after_their_time(sender: RunningSender) -> None:
@@ -223,11 +268,11 @@ async def test_keys_are_forgotten_after_their_time(sender: RunningSender) -> Non
         return idempotency.Answer(200, b"{}")
 
     now = datetime(2026, 11, 23, tzinfo=UTC)
-    claim = idempotency.claim("k", "POST", "/", "a-key", b"")
+    claim = idempotency.claim("k", "POST", "/", "a-key", b"", b"")
     once = partial(idempotency.once, claim=claim, work=work, now=now)
     assert not (await sender.database.write(once)).replayed
-    assert await sender.database.write(partial(retention.prune_keys, before=now)) == 0
+    assert await sender.database.write(partial(retention.prune_keys, before=now, limit=10)) == 0
     assert (await sender.database.write(once)).replayed
     later = datetime(2026, 11, 24, 0, 1, tzinfo=UTC)
-    assert await sender.database.write(partial(retention.prune_keys, before=later)) == 1
+    assert await sender.database.write(partial(retention.prune_keys, before=later, limit=10)) == 1
     assert not (await sender.database.write(once)).replayed

@@ -10,7 +10,7 @@ import uuid_utils
 
 from shared.channels import is_private
 from shared.cursors import Cursor, Place, format_cursors
-from shared.events import format_time
+from shared.times import format_time
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

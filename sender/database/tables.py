@@ -109,10 +109,11 @@ idempotency = Table(
     "idempotency",
     metadata,
     Column("scope", _Digest, primary_key=True),  # digest of API key, method, path and Idempotency-Key
-    Column("body", _Digest, nullable=False),  # digest of the request's body
+    Column("body", _Digest, nullable=False),  # digest of the request's body, as it was sent
     Column("created_at", _Time, nullable=False),
     Column("status", Integer),  # null where the answer is not kept but made anew
     Column("answer", Text),
+    Column("content", _Digest),  # digest of what the body says; null where an older version stored it
 )
 Index("idempotency_created_at_index", idempotency.c.created_at)
 

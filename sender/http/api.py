@@ -18,13 +18,15 @@ from sender import dead_letters, history, idempotency, metrics, orders, outbox, 
 from sender.database.errors import DatabaseError
 from sender.digest import digest
 from sender.http import binding, bodies
+from sender.http.bodies import JsonBody
 from sender.http.paths import channel_in_path, name_in_path
 from sender.idempotency import Answer, Asked
 from sender.orders import OrderStatus
 from sender.tombstones import Fault
 from shared.channels import is_name, parse_channel
 from shared.cursors import Cursor, parse_after, parse_cursor
-from shared.events import InvalidEvent, is_traceparent, parse_event, parse_json
+from shared.events import InvalidEvent, is_traceparent, parse_event
+from shared.json import canonical_json, parse_json
 from shared.problems import Problem
 
 if TYPE_CHECKING:
@@ -80,8 +82,8 @@ class Api:
         self._clock = clock
 
     async def place_order(self, request: Request) -> Response:
-        body = await bodies.read_body(request, bodies.MAX_BODY_BYTES)
-        given = bodies.parse_body(request, body, bodies.PlaceOrder)
+        body = await bodies.read_json(request, bodies.MAX_BODY_BYTES)
+        given = body.to(bodies.PlaceOrder)
         placing = orders.Placing(given.order_id, given.customer_id, given.data, self._clock())
         outcome = await self._database.write_together(_PLACE, self._asked(request, body, placing))
         return _response(outcome.answer, replayed=outcome.replayed)
@@ -90,8 +92,8 @@ class Api:
         order_id = name_in_path(request, "order_id")
         if order_id is None or not is_name(order_id):
             raise orders.UnknownOrder(f"no order {request.path_params['order_id'][:128]!r}")
-        body = await bodies.read_body(request, bodies.MAX_BODY_BYTES)
-        given = bodies.parse_body(request, body, bodies.CompleteOrder) if body else bodies.CompleteOrder()
+        body = await bodies.read_json(request, bodies.MAX_BODY_BYTES, absent={})
+        given = body.to(bodies.CompleteOrder)
         completion = orders.Completion(order_id, given.data, self._clock(), _traceparent(request))
         outcome = await self._database.write_together(_COMPLETE, self._asked(request, body, completion))
         if outcome.result is not None and outcome.result.new:
@@ -106,29 +108,33 @@ class Api:
         return _json(bodies.Orders(listed.orders, as_of, listed.before))
 
     async def post_events(self, request: Request) -> Response:
-        kind = bodies.media_type(request)
-        if binding.is_binary(request.headers):
+        # HTTP binding 3: the Content-Type decides first, `ce-` headers only where it is not one of these.
+        kind = binding.media_type(request.headers)
+        if kind.name == binding.BATCH:
+            kind.require_utf_8()
+            body = await bodies.read_body(request, bodies.MAX_BATCH_BYTES)
+            return await self._post_batch(request, JsonBody(body, parse_json(body)))
+        if kind.name == binding.STRUCTURED:
+            kind.require_utf_8()
+            body = await bodies.read_body(request, bodies.MAX_BODY_BYTES)
+            return await self._post_event(request, JsonBody(body, parse_json(body)))
+        if binding.is_binary(request.headers) and not kind.name.startswith("application/cloudevents"):
             body = await bodies.read_body(request, bodies.MAX_BODY_BYTES)
             event = binding.binary_event(request.headers, kind, body)
-            return await self._post_event(request, msgspec.json.encode(event), event)
-        if kind == binding.STRUCTURED:
-            body = await bodies.read_body(request, bodies.MAX_BODY_BYTES)
-            return await self._post_event(request, body, parse_json(body))
-        if kind == binding.BATCH:
-            body = await bodies.read_body(request, bodies.MAX_BATCH_BYTES)
-            return await self._post_batch(request, body, parse_json(body))
+            return await self._post_event(request, JsonBody(msgspec.json.encode(event), event))
         raise Problem(
             415,
             "unsupported-media-type",
             f"Content-Type must be {binding.STRUCTURED} or {binding.BATCH}; or ce- headers the attributes",
         )
 
-    async def _post_event(self, request: Request, body: bytes, event: object) -> Response:
+    async def _post_event(self, request: Request, body: JsonBody) -> Response:
         now = self._clock()
-        arrival = _arrival(event, _traceparent(request), now)
+        arrival = _arrival(body.value, _traceparent(request), now)
         return await self._record(request, body, _Recording([arrival], now, alone=True))
 
-    async def _post_batch(self, request: Request, body: bytes, events: object) -> Response:
+    async def _post_batch(self, request: Request, body: JsonBody) -> Response:
+        events = body.value
         if not isinstance(events, list):
             raise Problem(400, "invalid-body", "a batch is a JSON array of CloudEvents")
         if len(events) > bodies.MAX_BATCH:
@@ -137,7 +143,7 @@ class Api:
         arrivals = [_arrival_or_result(event, traceparent, now) for event in events]
         return await self._record(request, body, _Recording(arrivals, now))
 
-    async def _record(self, request: Request, body: bytes, recording: _Recording) -> Response:
+    async def _record(self, request: Request, body: JsonBody, recording: _Recording) -> Response:
         asked = self._asked(request, body, recording)
         outcome = await self._database.write_together(_RECORD, asked, size=len(recording.arrivals))
         if outcome.result is not None:
@@ -172,8 +178,8 @@ class Api:
         return _json(bodies.ChannelEvents(_raw(found), str(Cursor(channel, last)), as_of))
 
     async def read_history(self, request: Request) -> Response:
-        body = await bodies.read_body(request, bodies.MAX_CURSORS_BYTES)
-        given = bodies.parse_body(request, body, bodies.HistoryRequest)
+        asked = await bodies.read_json(request, bodies.MAX_CURSORS_BYTES)
+        given = asked.to(bodies.HistoryRequest)
         requests = [_history_request(text) for text in given.after]
         unseen: list[Cursor] = []
 
@@ -182,15 +188,15 @@ class Api:
             found = history.read(connection, requests, limit=given.limit)
             unseen = [
                 Cursor(answer.channel, answer.seen)
-                for asked, answer in zip(requests, found, strict=True)
-                if asked.after is None and answer.seen is not None
+                for one, answer in zip(requests, found, strict=True)
+                if one.after is None and answer.seen is not None
             ]
             newest = self._relay.newest
             body = bodies.HistoryBody(list(map(_history_body, found)), f"{newest.epoch}.{newest.position}")
             return Answer(200, msgspec.json.encode(body))
 
         if "idempotency-key" in request.headers:
-            response = await self._write(request, body, work, keep=False)
+            response = await self._write(request, asked, work, keep=False)
         else:
             response = _response(await self._database.read(work))
         # The next gateway that asks for these customers finds their seen cursors in Redis.
@@ -198,8 +204,8 @@ class Api:
         return response
 
     async def post_seen(self, request: Request) -> Response:
-        body = await bodies.read_body(request, bodies.MAX_CURSORS_BYTES)
-        given = bodies.parse_body(request, body, bodies.SeenRequest)
+        body = await bodies.read_json(request, bodies.MAX_CURSORS_BYTES)
+        given = body.to(bodies.SeenRequest)
         cursors = [parse_cursor(text) for text in given.cursors]
         now_seen: list[Cursor] = []
 
@@ -246,13 +252,13 @@ class Api:
             return False
         return True
 
-    def _asked(self, request: Request, body: bytes, item: T) -> Asked[T]:
+    def _asked(self, request: Request, body: JsonBody, item: T) -> Asked[T]:
         return Asked(item, _claim(request, body), self._clock())
 
     async def _write(
         self,
         request: Request,
-        body: bytes,
+        body: JsonBody,
         work: Callable[[Connection], Answer],
         *,
         keep: bool = True,
@@ -265,11 +271,12 @@ class Api:
         return _response(outcome.answer, replayed=outcome.replayed)
 
 
-def _claim(request: Request, body: bytes) -> Claim | None:
+def _claim(request: Request, body: JsonBody) -> Claim | None:
     key = request.headers.get("idempotency-key")
     if key is None:
         return None
-    return idempotency.claim(request.state.api_key, request.method, request.url.path, key, body)
+    who, what = request.state.api_key, canonical_json(body.value)
+    return idempotency.claim(who, request.method, request.scope["path"], key, body.sent, what)
 
 
 def _placed(placed: orders.Placed) -> Answer:
@@ -341,7 +348,7 @@ def _arrival(event: object, traceparent: str, now: datetime) -> outbox.Arrival:
     if not isinstance(event, dict):
         raise InvalidEvent("a CloudEvent is a JSON object")
     # A repetition may come in another trace, and a `time` that is missing would be another one.
-    content = digest(msgspec.json.encode(event, order="sorted"))
+    content = digest(canonical_json(event))
     return outbox.arrival(parse_event({"traceparent": traceparent} | event, now=now), content)
 
 

@@ -20,6 +20,7 @@ from shared import problems
 from shared.channels import InvalidChannel
 from shared.cursors import InvalidCursor
 from shared.events import EventTooLarge, InvalidEvent
+from shared.json import InvalidJson
 from shared.problems import Problem
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ _LATER = {"Retry-After": str(RETRY_AFTER_SECONDS)}
 
 # Whose fault it is: 4xx the caller's, 5xx ours.
 _PROBLEMS: dict[type, tuple[int, str, dict[str, str] | None]] = {
+    InvalidJson: (400, "invalid-body", None),
     InvalidEvent: (400, "invalid-event", None),
     EventTooLarge: (413, "event-too-large", None),
     InvalidChannel: (400, "invalid-channel", None),

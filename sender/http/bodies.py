@@ -4,16 +4,17 @@ come from the same place.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 
 from sender.history import DEFAULT_LIMIT, MAX_LIMIT
+from sender.http.binding import media_type
 from sender.orders import Order
 from sender.tombstones import Fault
 from shared.channels import NAME
 from shared.cursors import MAX_NUMBER
-from shared.events import parse_json
+from shared.json import parse_json
 from shared.problems import Problem
 
 if TYPE_CHECKING:
@@ -153,24 +154,30 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
     return bytes(body)
 
 
-def media_type(request: Request) -> str:
-    """The Content-Type without parameters. Raises `Problem` for any charset but UTF-8."""
-    kind, *parameters = request.headers.get("content-type", "").lower().split(";")
-    for parameter in parameters:
-        name, _, value = parameter.strip().partition("=")
-        if name == "charset" and value.strip('"') not in ("utf-8", "utf8", "us-ascii"):
-            raise Problem(415, "unsupported-media-type", "bodies are UTF-8")
-    return kind.strip()
+class JsonBody(NamedTuple):
+    """A body, as it was sent and as what it says."""
+
+    sent: bytes
+    value: Any
+
+    def to(self, body_type: type[T]) -> T:
+        """Raises `Problem`."""
+        try:
+            return msgspec.convert(self.value, body_type)
+        except msgspec.ValidationError as error:
+            raise Problem(400, "invalid-body", str(error)) from None
 
 
-def parse_body(request: Request, body: bytes, body_type: type[T]) -> T:
-    """Raises `Problem` and `InvalidEvent`."""
-    if media_type(request) != "application/json":
+async def read_json(request: Request, max_bytes: int, *, absent: object = msgspec.UNSET) -> JsonBody:
+    """`absent`: what a request without a body says, where it may. Raises `Problem` and `InvalidJson`."""
+    body = await read_body(request, max_bytes)
+    if not body and absent is not msgspec.UNSET:
+        return JsonBody(body, absent)
+    kind = media_type(request.headers)
+    if kind.name != "application/json":
         raise Problem(415, "unsupported-media-type", "Content-Type must be application/json")
-    try:
-        return msgspec.convert(parse_json(body), body_type)
-    except msgspec.ValidationError as error:
-        raise Problem(400, "invalid-body", str(error)) from None
+    kind.require_utf_8()
+    return JsonBody(body, parse_json(body))
 
 
 def parse_query(request: Request, query_type: type[T]) -> T:
