@@ -22,7 +22,7 @@ from receiver.access.tickets import Tickets
 from receiver.access.verifier import create_verifier
 from receiver.feeds.history import History
 from receiver.gateway import Gateway
-from receiver.transports.websocket.connection import Connection
+from receiver.transports.websocket.connection import WebSocketConnection
 from shared.cursors import parse_cursors
 from shared.redis.connect import connect, pipelines_to
 from shared.redis.keys import Names
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
     import httpx2
 
-    from receiver.subscription.subscription import Pace
+    from receiver.feeds.pace import Pace
+    from receiver.subscription.subscription import Pace as HearingPace
 
 _FOR_EVER = 4_000_000_000.0
 
@@ -43,7 +44,7 @@ _FOR_EVER = 4_000_000_000.0
 class Browser:
     """The other end of a connection: what it was told, in order."""
 
-    connection: Connection
+    connection: WebSocketConnection
     socket: socket.socket
     protocol: ClientProtocol
     events: list[dict[str, Any]] = field(default_factory=list)
@@ -112,7 +113,7 @@ class RunningGateway:
 
     @property
     def hears(self) -> bool:
-        return self.gateway.subscription.hears
+        return self.gateway.hears
 
     @asynccontextmanager
     async def connected(
@@ -122,13 +123,13 @@ class RunningGateway:
         ours, theirs = socket.socketpair()
         for sock in (ours, theirs):
             sock.setblocking(False)
-        connection = Connection(self.gateway)
+        connection = WebSocketConnection(self.gateway.life)
         await asyncio.get_running_loop().create_connection(lambda: connection, sock=ours)
-        self.gateway.open(connection)
+        self.gateway.life.open(connection)
         protocol = ClientProtocol(parse_uri("ws://localhost/"), state=OPEN, max_size=None)
         browser = Browser(connection, theirs, protocol)
         identity = Identity(customer, (), expires_at=_FOR_EVER)
-        serving = asyncio.create_task(self.gateway.serve(connection, identity, parse_cursors(after)))
+        serving = asyncio.create_task(self.gateway.life.serve(connection, identity, parse_cursors(after)))
         listening = asyncio.create_task(browser.listen()) if reading else None
         try:
             if greeted:
@@ -139,7 +140,7 @@ class RunningGateway:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
-            connection.abort(1006, "the test is over")
+            connection.abort("the test is over")
             theirs.close()
 
 
@@ -150,7 +151,8 @@ async def run_gateway(
     key_prefix: str,
     *,
     hears: bool = True,
-    hearing_pace: Pace | None = None,
+    pace: Pace | None = None,
+    hearing_pace: HearingPace | None = None,
 ) -> AsyncIterator[RunningGateway]:
     """With `hears`, it is ready when this begins."""
     settings = ReceiverSettings(
@@ -169,12 +171,13 @@ async def run_gateway(
             authentication,
             settings,
             name="in-process",
+            pace=pace,
             hearing_pace=hearing_pace,
         )
         running = asyncio.create_task(gateway.run())
         try:
             if hears:
-                await await_until(lambda: gateway.subscription.hears and not gateway.catch_up.behind)
+                await await_until(lambda: gateway.keeper.sources.asks_redis)
             yield RunningGateway(gateway)
         finally:
             running.cancel()

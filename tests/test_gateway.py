@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import httpx2
 import pytest
 
-from receiver.feeds import repair
-from receiver.feeds.hub import Close
-from receiver.gateway import ESTABLISH_SECONDS
+from receiver.connections.connection import End
+from receiver.feeds.pace import Pace
+from receiver.feeds.rounds import Rounds
 from receiver.subscription.subscription import Subscription
 from shared.channels import customer_channel
 from shared.commands.embedded import free_port
@@ -58,7 +58,7 @@ async def test_token_that_the_verifier_stumbles_over_ends_its_own_connection_alo
     async def verify(*, token: str, ticket: str) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(gateway.gateway._authentication, "verify", verify)
+    monkeypatch.setattr(gateway.gateway.life._authentication, "verify", verify)
     async with AsyncExitStack() as stack:
         bad, good = [await stack.enter_async_context(gateway.connected()) for _ in range(2)]
         await authenticate(bad, "a-token")
@@ -89,7 +89,7 @@ async def test_what_is_heard_in_one_read_leaves_in_its_order(
     gateway: RunningGateway, sender: RunningSender
 ) -> None:
     """Events wait until all of the read was looked at; what is told meanwhile must not overtake them."""
-    subscription = gateway.gateway.subscription
+    subscription = gateway.gateway.keeper.subscription
     assert isinstance(subscription, Subscription)
     alice = sender.names.live(customer_channel("alice")).encode()
     async with gateway.connected() as browser:
@@ -99,26 +99,29 @@ async def test_what_is_heard_in_one_read_leaves_in_its_order(
         assert browser.types == ["orderbell.hello", "event", "event", "orderbell.seen", "event"]
 
 
-async def test_loss_and_return_of_redis_each_begin_a_round_of_the_repair_at_once(
-    gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
+async def test_loss_and_return_of_redis_each_begin_a_round_at_once(
+    sender: RunningSender, redis_url: str, key_prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("CHECK_SECONDS", "PULL_SECONDS"):  # no round begins because its time has come
-        monkeypatch.setattr(repair, name, 3600)
+    never = Pace(check_seconds=3600, pull_seconds=3600)  # no round begins because its time has come
     rounds: list[bool] = []
-    subscription, turn = gateway.gateway.subscription, gateway.gateway._repair._turn
+    turn = Rounds._turn
 
-    async def noted_turn() -> None:
-        rounds.append(subscription.hears)
-        await turn()
+    async def noted_turn(self: Rounds) -> None:
+        rounds.append(self._hears())
+        await turn(self)
 
-    monkeypatch.setattr(gateway.gateway._repair, "_turn", noted_turn)  # its own, which is then run
-    assert isinstance(subscription, Subscription)
-    monkeypatch.setattr(subscription, "_take_probe", lambda: None)  # a probe would say that all is well
-    subscription._note_hearing(hears=False)
-    await await_until(lambda: False in rounds)
-    rounds.clear()
-    subscription._note_hearing(hears=True)
-    await await_until(lambda: True in rounds)
+    monkeypatch.setattr(Rounds, "_turn", noted_turn)
+    async with run_gateway(sender.client, redis_url, key_prefix, hears=False, pace=never) as gateway:
+        subscription = gateway.gateway.keeper.subscription
+        assert isinstance(subscription, Subscription)
+        await await_until(lambda: rounds[-1:] == [True])
+        monkeypatch.setattr(subscription, "_take_probe", lambda: None)  # a probe would say that all is well
+        rounds.clear()
+        subscription._note_hearing(hears=False)
+        await await_until(lambda: False in rounds)
+        rounds.clear()
+        subscription._note_hearing(hears=True)
+        await await_until(lambda: True in rounds)
 
 
 async def test_connection_that_ends_before_its_feeds_have_a_place_leaves_nothing_waiting(
@@ -132,5 +135,5 @@ async def test_connection_that_ends_before_its_feeds_have_a_place_leaves_nothing
     ):
         [feed] = await await_until(lambda: browser.connection.feeds)
         await await_until(lambda: feed._waiting)
-        browser.connection.close(Close.NORMAL, "closed")
-        await await_until(lambda: not feed._waiting, timeout=ESTABLISH_SECONDS / 2)
+        browser.connection.end(End.RESTART, "closed")
+        await await_until(lambda: not feed._waiting, timeout=Pace().establish_seconds / 2)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from receiver.feeds.hub import Feed
+from receiver.feeds.feed import Feed
 from receiver.subscription.shards import Shards, subscription_to
 from receiver.subscription.subscription import Pace
 from shared.channels import customer_channel

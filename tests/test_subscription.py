@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from receiver.feeds.hub import Feed
+from receiver.feeds.feed import Feed
 from receiver.subscription.subscription import Pace, Subscription
-from receiver.transports.websocket.frames import text_frame
 from shared.channels import customer_channel
 from shared.cursors import Place
 from shared.redis.keys import Names
 from shared.redis.server import connect_server
 from shared.redis.wire import Pipelines
+from tests.connections import Shared
 from tests.waiting import await_until
 
 if TYPE_CHECKING:
@@ -76,30 +76,7 @@ async def test_messages_of_subscribed_channels_are_heard_and_no_others(world: Wo
     await await_until(lambda: world.hearer.messages == [(ALICE, b"one"), (ALICE, b"two")])
 
 
-class Frames:
-    """A subscriber that remembers what each system call would take."""
-
-    paused = False
-
-    def __init__(self) -> None:
-        self.sent: list[bytes] = []
-
-    @property
-    def socket(self) -> Frames:
-        return self
-
-    def send(self, data: bytes) -> int:
-        self.sent.append(data)
-        return len(data)
-
-    def write(self, data: bytes) -> None:
-        pytest.fail("nothing waits: all goes by the socket")
-
-    def tell(self, text: bytes) -> None:
-        pytest.fail("nobody but the hub has anything to say")
-
-
-def live_in(world: World, channel: str, subscriber: Frames) -> bytes:
+def live_in(world: World, channel: str, subscriber: Shared) -> bytes:
     """The subscriber is live in that channel's feed, at 1.0; the name of the channel in Redis."""
     feed = Feed(customer_channel(channel))
     feed.establish(Place(1, 0))
@@ -109,20 +86,20 @@ def live_in(world: World, channel: str, subscriber: Frames) -> bytes:
 
 
 async def test_events_of_one_customer_in_one_read_leave_in_one_system_call(world: World) -> None:
-    one, other = Frames(), Frames()
+    one, other = Shared(), Shared()
     of_one, of_other = live_in(world, "one", one), live_in(world, "other", other)
     world.subscription._take([[b"message", of_one, b"1 %d {}" % seq] for seq in (1, 2, 3)])
     world.subscription._take(
         [[b"message", name, b"1 %d {}" % seq] for name, seq in ((of_other, 1), (of_one, 4))]
     )
-    assert (one.sent, other.sent) == ([text_frame(b"{}") * 3, text_frame(b"{}")], [text_frame(b"{}")])
+    assert (one.frames, other.frames) == ([b"2 {}" * 3, b"2 {}"], [b"2 {}"])
 
 
 async def test_events_leave_whatever_fails_behind_them_in_the_same_read(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their feeds have gone on to them, so nobody would hand them over later."""
-    subscriber = Frames()
+    subscriber = Shared()
     name = live_in(world, "one", subscriber)
 
     def fail(name: bytes) -> None:
@@ -131,17 +108,17 @@ async def test_events_leave_whatever_fails_behind_them_in_the_same_read(
     monkeypatch.setattr(world.subscription, "_take_confirmation", fail)  # stands for any defect
     with pytest.raises(ZeroDivisionError):
         world.subscription._take([[b"message", name, b"1 1 {}"], [b"subscribe", name, 1]])
-    assert subscriber.sent == [text_frame(b"{}")]
+    assert subscriber.frames == [b"2 {}"]
 
 
 async def test_so_many_events_of_one_customer_that_one_call_would_take_long_leave_in_some(
     world: World,
 ) -> None:
-    subscriber, text = Frames(), b"{%b}" % (b"x" * 6_000)
+    subscriber, text = Shared(), b"{%b}" % (b"x" * 6_000)
     name = live_in(world, "one", subscriber)
     world.subscription._take([[b"message", name, b"1 %d %b" % (seq, text)] for seq in range(1, 11)])
-    assert b"".join(subscriber.sent) == text_frame(text) * 10
-    assert [len(sent) // len(text) for sent in subscriber.sent] == [3, 3, 3, 1]
+    assert b"".join(subscriber.frames) == b"%d %b" % (len(text), text) * 10
+    assert [len(frame) // len(text) for frame in subscriber.frames] == [3, 3, 3, 1]
 
 
 async def test_channel_left_and_wanted_again_is_confirmed_by_its_last_command(world: World) -> None:

@@ -1,64 +1,100 @@
-"""What a gateway itself says to a browser, as CloudEvents that have no place in any channel."""
+"""What a gateway itself has to say: data, until a transport writes it.
+
+Most transports write it as a CloudEvent that has no place in any channel; that is made once for all who get
+the same notice.
+"""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 import uuid_utils
 
-from shared.channels import is_private
+from shared.channels import Channel, is_private
 from shared.cursors import Cursor, Place, format_cursors
 from shared.times import format_time
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from shared.channels import Channel
-
 SOURCE = "/orderbell/receiver"
 
+_encoder = msgspec.json.Encoder()
 
-def hello(places: Mapping[Channel, Place], *, heartbeat_seconds: float, gateway: str) -> bytes:
+
+class Notice(msgspec.Struct, frozen=True, dict=True, omit_defaults=True):
+    """Its fields are the `data` that clients get."""
+
+    type: ClassVar[str]
+
+    @cached_property
+    def data(self) -> bytes:
+        """As JSON."""
+        return _encoder.encode(self)
+
+    @cached_property
+    def cloud_event(self) -> bytes:
+        return _encoder.encode(
+            {
+                "specversion": "1.0",
+                "id": str(uuid_utils.uuid7()),
+                "source": SOURCE,
+                "type": self.type,
+                "time": format_time(datetime.now(UTC)),
+                "data": self,
+            }
+        )
+
+
+class Hello(Notice, frozen=True):
     """Always the first: where this connection starts."""
-    return _notice(
-        "orderbell.hello",
-        {
-            "cursor": format_cursors(places),
-            "channels": list(places),
-            "heartbeat_seconds": heartbeat_seconds,
-            "gateway": gateway,
-        },
-    )
+
+    type = "orderbell.hello"
+
+    cursor: str
+    channels: tuple[Channel, ...]
+    heartbeat_seconds: float
+    gateway: str
+
+    @classmethod
+    def at(cls, places: Mapping[Channel, Place], *, heartbeat_seconds: float, gateway: str) -> Hello:
+        return cls(format_cursors(places), tuple(places), heartbeat_seconds, gateway)
 
 
-def reset(channel: Channel, place: Place, reason: str) -> bytes:
-    """A cursor can't be honoured: go on at `place` and fetch again what you show."""
-    data = {"channel": channel, "reason": reason, "cursor": str(Cursor(channel, place))}
-    if is_private(channel):
-        data["refetch"] = f"/orders?customer_id={channel.removeprefix('customer:')}"
-    return _notice("orderbell.reset", data)
+class Reset(Notice, frozen=True):
+    """A cursor can't be honoured: go on at `cursor` and fetch again what you show."""
+
+    type = "orderbell.reset"
+
+    channel: Channel
+    reason: str
+    cursor: str
+    refetch: str = ""  # a topic has nothing to fetch
+
+    @classmethod
+    def to(cls, channel: Channel, place: Place, reason: str) -> Reset:
+        refetch = f"/orders?customer_id={channel.removeprefix('customer:')}" if is_private(channel) else ""
+        return cls(channel, reason, str(Cursor(channel, place)), refetch)
 
 
-def seen(channel: Channel, place: Place) -> bytes:
-    """Another device has shown everything up to there."""
-    return _notice("orderbell.seen", {"cursor": str(Cursor(channel, place))})
+class SeenElsewhere(Notice, frozen=True):
+    """Another device has shown everything up to `cursor`."""
+
+    type = "orderbell.seen"
+
+    cursor: str
+
+    @classmethod
+    def up_to(cls, channel: Channel, place: Place) -> SeenElsewhere:
+        return cls(str(Cursor(channel, place)))
 
 
-def bye(retry_after_ms: int) -> bytes:
-    """This gateway is about to close the connection; come back after that time."""
-    return _notice("orderbell.bye", {"retry_after_ms": retry_after_ms})
+class Bye(Notice, frozen=True):
+    """The gateway is about to end the connection; come back after that time."""
 
+    type = "orderbell.bye"
 
-def _notice(type: str, data: dict[str, Any]) -> bytes:
-    return msgspec.json.encode(
-        {
-            "specversion": "1.0",
-            "id": str(uuid_utils.uuid7()),
-            "source": SOURCE,
-            "type": type,
-            "time": format_time(datetime.now(UTC)),
-            "data": data,
-        }
-    )
+    retry_after_ms: int

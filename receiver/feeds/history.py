@@ -29,11 +29,11 @@ class HistoryRefused(HistoryUnavailable):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Continuation:
     """What is known of a channel after a place.
 
     Either `entries` follow that place without a gap, or `reset` says why that place can't be honoured.
-    `head` is where the channel was when it was asked for; with a reset, go on there.
+    `head` is where the channel was when it was asked for; after a reset, go on there.
     """
 
     after: Place
@@ -61,12 +61,12 @@ class _Channel(msgspec.Struct):
     reset: str | None = None
 
 
-class _Answer(msgspec.Struct):
+class _Body(msgspec.Struct):
     channels: list[_Channel]
     newest: str = "0.0"
 
 
-_decode = msgspec.json.Decoder(_Answer).decode
+_decode = msgspec.json.Decoder(_Body).decode
 
 
 class History:
@@ -75,7 +75,7 @@ class History:
     def __init__(self, client: httpx2.AsyncClient) -> None:
         self._client = client
 
-    async def read(self, asked: Sequence[Channel | Cursor], *, limit: int = _EVENTS) -> list[Found]:
+    async def read(self, asked: Sequence[Channel | Cursor], *, limit: int = _EVENTS) -> list[Continuation]:
         """What follows each cursor; for a channel alone, what its customer has not seen.
 
         At most `MAX_CHANNELS`. Raises `HistoryUnavailable`, also as `HistoryRefused`.
@@ -85,7 +85,7 @@ class History:
             channels = _decode(answer).channels
             if len(channels) != len(asked):
                 raise HistoryUnavailable(f"asked for {len(asked)} channels, got {len(channels)}")
-            return [_found(channel) for channel in channels]
+            return [_continuation(channel) for channel in channels]
         except (ValueError, RecursionError) as error:  # of the decoder, of cursors, of UTF-8
             raise HistoryUnavailable(f"the sender's answer is not what we know: {error}") from error
 
@@ -121,10 +121,10 @@ class History:
         return response.content
 
 
-def _found(channel: _Channel) -> Found:
+def _continuation(channel: _Channel) -> Continuation:
     after, head = parse_cursor(channel.after).place, parse_cursor(channel.as_of).place
     # The sender gives events without holes, so their places follow from where they begin.
     entries = tuple(
         Entry(Place(after.epoch, after.seq + n), bytes(text)) for n, text in enumerate(channel.events, 1)
     )
-    return Found(after, entries, head, channel.reset)
+    return Continuation(after, entries, head, channel.reset)

@@ -118,7 +118,7 @@ class Http:
     async def readyz(self, request: Request) -> Response:
         """Whether new connections should come here. Those that are open are served either way."""
         gateway = self._gateway
-        body = {"ready": gateway.ready, "redis": gateway.subscription.hears, "draining": gateway.draining}
+        body = {"ready": gateway.ready, "redis": gateway.hears, "draining": gateway.draining}
         return JSONResponse(body, 200 if gateway.ready else 503)
 
     async def metrics(self, request: Request) -> Response:

@@ -91,7 +91,7 @@ async def serve(
 
         def leave() -> None:
             gateway.draining = True  # not ready, before anybody is sent away
-            logger.info("draining", connections=gateway.heartbeat.count, seconds=settings.drain_seconds)
+            logger.info("draining", connections=gateway.clock.count, seconds=settings.drain_seconds)
 
         service = Service(
             app,

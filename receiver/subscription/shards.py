@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-    from receiver.feeds.hub import Feed
+    from receiver.feeds.feed import Feed
     from shared.redis.connect import AnyPipelines
     from shared.redis.keys import Names
     from shared.redis.url import Address

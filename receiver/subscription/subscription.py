@@ -3,8 +3,8 @@
 It is a `shared.redis.wire.Wire`: messages are taken many a read, and we see what redis-py's Pub/Sub hides,
 every loss of the connection and every confirmation. Commands of one moment leave in one write.
 
-A message that is just its feed's next event, as nearly all are, becomes a frame here and is written to all
-who are live. All of one read leaves together. Every other message is for the hearer to judge.
+A message that is just its feed's next event, as nearly all are, goes into a burst for all that are live. All
+of one read leaves together. Every other message is for the hearer to judge.
 
 Two things make silence visible. A subscription counts only when Redis has confirmed it. And the gateway
 publishes a probe to itself, by another connection, and must hear it here: a Redis that is frozen, cut
@@ -28,7 +28,7 @@ from redis.exceptions import RedisError
 
 from receiver import metrics
 from receiver.feeds.batch import CROWD_SECONDS
-from receiver.feeds.hub import write_all
+from receiver.feeds.burst import Burst
 from shared.redis.wire import Command, NotPrimary, Wire
 
 if TYPE_CHECKING:
@@ -36,13 +36,12 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-    from receiver.feeds.hub import Burst, Feed
+    from receiver.feeds.feed import Feed
     from shared.redis.connect import AnyPipelines
     from shared.redis.keys import Names
 
 _GATHER_SECONDS = 0.005  # for the commands of a crowd to leave in one write
 _MAX_BACKOFF_SECONDS = 2.0
-_TOGETHER_BYTES = 16 * 1024  # of events of one channel, heard one after the other, in one system call
 
 logger = structlog.get_logger(__name__)
 
@@ -95,6 +94,7 @@ class Subscription:
         self._confirmed = asyncio.Event()  # the probe's channel is subscribed
         self._heard_at = 0.0  # loop time of the last probe
         self._hears = False
+        self._burst = Burst()
         self._told: set[str] = set()  # kinds of reasons, since it was last heard
         self._logger = logger
 
@@ -217,15 +217,14 @@ class Subscription:
 
     def _take(self, replies: list[Any]) -> None:
         """All of one read."""
-        burst: Burst = []
         try:
-            self._take_each(replies, burst)
+            self._take_each(replies)
         finally:  # their feeds have gone on to them: whatever failed behind them, they must leave
-            write_all(burst)
+            self._burst.write()
 
-    def _take_each(self, replies: list[Any], burst: Burst) -> None:
+    def _take_each(self, replies: list[Any]) -> None:
         """Leaves in the burst what is to be written. One loop: a call more for each costs a delivery dear."""
-        feeds, before = self._feeds, None
+        feeds, burst = self._feeds, self._burst
         for reply in replies:
             try:
                 kind, name, value = reply
@@ -238,17 +237,9 @@ class Subscription:
                     if name == self._probe:
                         self._take_probe()
                     continue
-                frame = feed.take_next(value)
-                if frame is None:
-                    leaving, before = burst.copy(), None
-                    burst.clear()
-                    write_all(leaving)  # what follows may write at once, and must not overtake
+                if not feed.take_next(value, burst):
+                    burst.write()  # what follows may write at once, and must not overtake
                     self._hearer.hear(feed, value)
-                elif feed is before and len(burst[-1][1]) < _TOGETHER_BYTES:
-                    burst[-1] = (feed.live, burst[-1][1] + frame)
-                else:
-                    burst.append((feed.live, frame))
-                    before = feed
             elif kind in (b"subscribe", b"ssubscribe"):
                 self._take_confirmation(name)
             elif kind == b"sunsubscribe":

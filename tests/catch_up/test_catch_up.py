@@ -8,42 +8,22 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from receiver.feeds import catch_up
-from receiver.feeds.catch_up import CatchUp, Unavailable, follows
-from receiver.feeds.history import Found, HistoryRefused
-from receiver.feeds.repair import Repair
+from receiver.connections.notices import Reset
+from receiver.feeds.catch_up import CatchUp
+from receiver.feeds.history import Continuation, HistoryRefused
+from receiver.feeds.sources import Unavailable
 from shared.channels import Channel, customer_channel
 from shared.cursors import Cursor, Place
-from shared.redis.channel_log import Known, LogRead
 from tests.catch_up.world import ALICE, BOB, Browser, World, WorldHistory, WorldLog, entries, start
 from tests.waiting import await_until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from shared.redis.channel_log import Known, LogRead
+
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.mark.parametrize(
-    ("head", "seqs", "believed"),
-    [
-        (Place(1, 42), [], True),  # nothing newer
-        (Place(1, 44), [43, 44], True),
-        (Place(1, 99), [43, 44], True),  # a first part
-        (None, [], False),  # emptied
-        (Place(1, 44), [44], False),  # trimmed: 43 is missing
-        (Place(1, 45), [43, 45], False),  # a hole
-        (Place(1, 45), [], False),  # the log expired before its head
-        (Place(1, 40), [], False),  # a replica that lacks the tail
-        (Place(2, 44), [43, 44], False),  # another life of the database
-    ],
-)
-def test_log_is_believed_only_where_it_can_tell(head: Place | None, seqs: list[int], believed: bool) -> None:
-    found = follows(Place(1, 42), LogRead(head, entries(seqs)))
-    assert (found is not None) is believed
-    if found:
-        assert [entry.place.seq for entry in found.entries] == seqs
 
 
 @pytest.mark.parametrize("seed", range(200))
@@ -73,24 +53,25 @@ async def test_40_catch_up_has_no_gap_and_no_repeat(seed: int, running: list[asy
     async with asyncio.timeout(5):
         await asyncio.gather(*joins)
         while feed.place != Place(world.epoch, world.database):
-            world.repair.request(feed, "check")
+            world.catch_up.request(feed, "check")
             await asyncio.sleep(0)
     assert browsers
     for browser in browsers:
         assert browser.seqs == list(range(browser.start.seq + 1, world.database + 1))
-        assert browser.told == []
+        assert browser.notices == []
 
 
 async def test_what_a_connection_missed_leaves_in_as_few_writes_as_its_size_allows(
-    running: list[asyncio.Task[None]], monkeypatch: pytest.MonkeyPatch
+    running: list[asyncio.Task[None]],
 ) -> None:
-    monkeypatch.setattr(catch_up, "_PIECE_BYTES", 4 * len(entries([1])[0].text))  # four events are enough
     world = World(0)
+    four_events = 4 * len(entries([1])[0].text)
+    world.catch_up = CatchUp(world.sources, piece_bytes=four_events)
     world.database = world.head = 9
     world.log = list(range(1, 10))
     feed = await start(world, running)
     browser = Browser(Place(1, 0))
-    await world.catch_up.join(browser.as_connection(), feed, browser.start)
+    await world.catch_up.join(browser, feed, browser.start)
     assert (browser.seqs, browser.writes) == (list(range(1, 10)), [4, 4, 1])
 
 
@@ -99,9 +80,9 @@ async def test_cursor_of_another_epoch_gets_a_reset_and_goes_on(running: list[as
     world.epoch, world.database = 2, 5
     feed = await start(world, running)
     browser = Browser(Place(1, 9))
-    await world.catch_up.join(browser.as_connection(), feed, browser.start)
-    assert b'"reason":"epoch"' in browser.told[0]
-    assert b'"cursor":"customer:alice=2.5"' in browser.told[0]
+    await world.catch_up.join(browser, feed, browser.start)
+    assert only_reset(browser).reason == "epoch"
+    assert only_reset(browser).cursor == "customer:alice=2.5"
     feed.hear(*entries([6], 2))
     assert browser.seqs == [6]
 
@@ -111,9 +92,9 @@ async def test_cursor_from_the_future_gets_a_reset(running: list[asyncio.Task[No
     world.database = 5
     feed = await start(world, running)
     browser = Browser(Place(1, 900))
-    await world.catch_up.join(browser.as_connection(), feed, browser.start)
-    assert b'"reason":"future"' in browser.told[0]
-    assert browser.as_connection() in feed.live
+    await world.catch_up.join(browser, feed, browser.start)
+    assert only_reset(browser).reason == "future"
+    assert browser in feed.live
 
 
 async def test_cursor_before_what_is_kept_gets_a_reset(running: list[asyncio.Task[None]]) -> None:
@@ -121,8 +102,8 @@ async def test_cursor_before_what_is_kept_gets_a_reset(running: list[asyncio.Tas
     world.database, world.pruned = 50, 40
     feed = await start(world, running)
     browser = Browser(Place(1, 3))
-    await world.catch_up.join(browser.as_connection(), feed, browser.start)
-    assert b'"reason":"pruned"' in browser.told[0]
+    await world.catch_up.join(browser, feed, browser.start)
+    assert only_reset(browser).reason == "pruned"
     assert browser.seqs == []
 
 
@@ -133,10 +114,10 @@ async def test_connection_that_knows_more_than_its_feed_brings_the_feed_along(
     world = World(0)
     world.database, world.log, world.head = 20, list(range(1, 11)), 10
     feed = world.hub.enter(ALICE)
-    running += [asyncio.create_task(world.catch_up.run()), asyncio.create_task(world.repair.run())]
+    world.run(running)
     feed.establish(Place(1, 10))
     browser = Browser(Place(1, 15))
-    await world.catch_up.join(browser.as_connection(), feed, browser.start)
+    await world.catch_up.join(browser, feed, browser.start)
     assert browser.seqs == list(range(16, 21))
     assert feed.place == Place(1, 20)
 
@@ -148,17 +129,23 @@ async def test_connection_that_redis_believes_to_be_at_the_end_gets_what_its_fee
     world = World(0)
     world.database, world.log, world.head = 20, list(range(1, 11)), 10
     feed = world.hub.enter(ALICE)
-    running += [asyncio.create_task(world.catch_up.run())]
+    world.run(running)
     feed.establish(Place(1, 20))
     browser = Browser(Place(1, 10))
-    await world.catch_up.join(browser.as_connection(), feed, browser.start)
+    await world.catch_up.join(browser, feed, browser.start)
     assert browser.seqs == list(range(11, 21))
+
+
+def only_reset(browser: Browser) -> Reset:
+    [notice] = browser.notices
+    assert isinstance(notice, Reset)
+    return notice
 
 
 class RefusingBobs(WorldHistory):
     """Of a sender to which one of the questions makes all of them a bad request."""
 
-    async def read(self, asked: Sequence[Channel | Cursor], *, limit: int = 3) -> list[Found]:
+    async def read(self, asked: Sequence[Channel | Cursor], *, limit: int = 3) -> list[Continuation]:
         if any(isinstance(one, Cursor) and one.channel == BOB for one in asked):
             raise HistoryRefused("400")
         return await super().read(asked, limit=limit)
@@ -169,13 +156,13 @@ async def test_question_that_the_sender_refuses_spoils_no_others_answer(
 ) -> None:
     world = World(0)
     world.database, world.redis_up = 5, False
-    world.catch_up._history = RefusingBobs(world)
+    world.build(WorldLog(world), RefusingBobs(world))
     await start(world, running)
     names = [customer_channel(str(n)) for n in range(20)]
-    reading = [world.catch_up.read(name, Place(1, 3)) for name in (*names[:10], BOB, *names[10:])]
+    reading = [world.sources.read(name, Place(1, 3)) for name in (*names[:10], BOB, *names[10:])]
     found = await asyncio.gather(*reading, return_exceptions=True)
     assert isinstance(found.pop(10), Unavailable)
-    assert [one.entries for one in found if isinstance(one, Found)] == [entries([4, 5])] * 20
+    assert [one.entries for one in found if isinstance(one, Continuation)] == [entries([4, 5])] * 20
 
 
 async def test_crowds_first_places_are_asked_for_together(running: list[asyncio.Task[None]]) -> None:
@@ -188,13 +175,12 @@ async def test_crowds_first_places_are_asked_for_together(running: list[asyncio.
             asked.append(len(channels))
             return await super().known(channels)
 
-    world.catch_up = CatchUp(Counting(world), WorldHistory(world), lambda: True)
-    world.repair = Repair(world.hub, world.catch_up, WorldLog(world), lambda: True)
-    running += [asyncio.create_task(world.catch_up.run()), asyncio.create_task(world.repair.run())]
+    world.build(Counting(world), WorldHistory(world))
+    world.run(running)
     await asyncio.sleep(0)
     feeds = [world.hub.enter(Channel(f"customer:{number}")) for number in range(450)]
     for feed in feeds:
-        world.repair.request(feed, "subscribed")
+        world.catch_up.request(feed, "subscribed")
     await await_until(lambda: all(feed.place == Place(1, 5) for feed in feeds))
     assert asked == [200, 200, 50]
 
@@ -206,13 +192,14 @@ async def test_seen_place_beyond_the_head_is_left_to_the_history_to_judge(
     """A new device would start there, and show nothing of what is unseen."""
     world = World(0)
     world.database, world.log, world.head, world.seen = 5, [1, 2, 3, 4, 5], 5, Place(1, 900)
-    running += [asyncio.create_task(world.catch_up.run())]
+    world.run(running)
     feed = world.hub.enter(ALICE)
     if established:
         feed.establish(Place(1, 5))
     else:
         await world.catch_up.establish([feed])
-    assert await world.catch_up.start(feed, None) == Place(1, 0)
+    start_of_new_device = world.catch_up.start_now(feed, None) or await world.catch_up.start(feed)
+    assert start_of_new_device == Place(1, 0)
 
 
 async def test_seen_that_is_heard_while_redis_is_asked_counts(running: list[asyncio.Task[None]]) -> None:
@@ -222,12 +209,12 @@ async def test_seen_that_is_heard_while_redis_is_asked_counts(running: list[asyn
 
     class SeenMeanwhile(WorldLog):
         async def seen(self, channels: Sequence[Channel]) -> list[Place | None]:
-            feed.see(Place(1, 5), b"seen")
+            feed.see(Place(1, 5))
             return [Place(1, 3)]
 
-    world.catch_up = CatchUp(SeenMeanwhile(world), WorldHistory(world), lambda: True)
+    world.build(SeenMeanwhile(world), WorldHistory(world))
     feed = await start(world, running)
-    assert await world.catch_up.start(feed, None) == Place(1, 5)
+    assert await world.catch_up.start(feed) == Place(1, 5)
 
 
 class Short(WorldHistory):
@@ -235,23 +222,20 @@ class Short(WorldHistory):
 
     asked, of = 0, 3
 
-    async def read(self, asked: Sequence[Channel | Cursor], *, limit: int = 3) -> list[Found]:
+    async def read(self, asked: Sequence[Channel | Cursor], *, limit: int = 3) -> list[Continuation]:
         found = await super().read(asked, limit=limit)
         self.asked += 1
         return [replace(one, entries=()) for one in found] if self.asked % self.of else found
 
 
-async def test_answer_without_room_is_asked_for_again(
-    running: list[asyncio.Task[None]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_answer_without_room_is_asked_for_again(running: list[asyncio.Task[None]]) -> None:
     """A sender's answer ends at so many bytes; the last of 500 channels may get nothing of theirs."""
-    monkeypatch.setattr(catch_up, "_AGAIN_SECONDS", 0)  # how often it asks is tested, not how soon
     world = World(0)
     world.database, world.redis_up = 9, False
-    world.catch_up._history = Short(world)
+    world.build(WorldLog(world), Short(world))
     feed = await start(world, running)
     browser = Browser(Place(1, 2))
-    await world.catch_up.join(browser.as_connection(), feed, browser.start)
+    await world.catch_up.join(browser, feed, browser.start)
     assert browser.seqs == list(range(3, 10))
     world.database = 11
     await world.catch_up.repair(feed)
@@ -259,16 +243,16 @@ async def test_answer_without_room_is_asked_for_again(
 
 
 async def test_answer_that_never_has_room_is_not_asked_for_without_end(
-    running: list[asyncio.Task[None]], monkeypatch: pytest.MonkeyPatch
+    running: list[asyncio.Task[None]],
 ) -> None:
-    monkeypatch.setattr(catch_up, "_AGAIN_SECONDS", 0)  # how often it asks is tested, not how soon
     world = World(0)
     world.database, world.redis_up = 9, False
-    world.catch_up._history = history = Short(world)
+    history = Short(world)
+    world.build(WorldLog(world), history)
     feed = await start(world, running)
     history.of = 1_000_000
     with pytest.raises(Unavailable):
-        await world.catch_up.read(feed.channel, Place(1, 2))
+        await world.sources.read(feed.channel, Place(1, 2))
 
 
 class Sizes(WorldLog):
@@ -288,14 +272,15 @@ async def test_crowd_that_reads_logs_gets_a_few_events_each_at_a_time(
     world = World(0)
     world.database = world.head = 300
     world.log = list(range(1, 301))
-    world.catch_up._log = log = Sizes(world)
-    running += [asyncio.create_task(world.catch_up.run())]
+    log = Sizes(world)
+    world.build(log, WorldHistory(world))
+    world.run(running)
     feeds = [world.hub.enter(customer_channel(str(n))) for n in range(300)]
     browsers = [Browser(Place(1, 270)) for _ in feeds]
     for feed in feeds:
         feed.establish(Place(1, 300))
     joins = zip(feeds, browsers, strict=True)
-    await asyncio.gather(*(world.catch_up.join(b.as_connection(), f, b.start) for f, b in joins))
+    await asyncio.gather(*(world.catch_up.join(b, f, b.start) for f, b in joins))
     assert all(browser.seqs == list(range(271, 301)) for browser in browsers)
     assert log.largest <= 1_000
 
@@ -306,5 +291,5 @@ async def test_nothing_is_guessed_while_neither_source_answers(running: list[asy
     world.redis_up = world.sender_up = False
     feed = await start(world, running)
     with pytest.raises(Unavailable):
-        await world.catch_up.join(Browser(Place(1, 3)).as_connection(), feed, Place(1, 3))
+        await world.catch_up.join(Browser(Place(1, 3)), feed, Place(1, 3))
     assert not feed.live

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 import msgspec
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from receiver.feeds.catch_up import CatchUp, Unavailable
-from receiver.feeds.history import Found, History, HistoryUnavailable
+from receiver.connections.connection import Connection, End
+from receiver.feeds.catch_up import CatchUp
+from receiver.feeds.history import Continuation, History, HistoryUnavailable
 from receiver.feeds.hub import Hub
-from receiver.feeds.repair import Repair
+from receiver.feeds.pace import Pace
+from receiver.feeds.rounds import Rounds
+from receiver.feeds.sources import Sources, Unavailable
 from shared.channels import Channel, customer_channel
 from shared.cursors import Cursor, Place
 from shared.redis.channel_log import Entry, Known, LogRead, LogReader, NewestEvent
@@ -20,8 +23,8 @@ from shared.redis.channel_log import Entry, Known, LogRead, LogReader, NewestEve
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from receiver.feeds.hub import Feed
-    from receiver.transports.websocket.connection import Connection
+    from receiver.connections.notices import Notice
+    from receiver.feeds.feed import Feed
 
 ALICE, BOB = customer_channel("alice"), customer_channel("bob")
 
@@ -30,10 +33,15 @@ def entries(seqs: Iterable[int], epoch: int = 1) -> tuple[Entry, ...]:
     return tuple(Entry(Place(epoch, seq), b'{"seq":%d}' % seq) for seq in seqs)
 
 
+# Nothing waits for a clock, so that a seed is the same run each time.
+STILL = Pace(gather_seconds=0, gather_history_seconds=0, again_seconds=0)
+
+
 class World:
     """A database that is right, a log that may not be, and live messages that may not come."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, pace: Pace = STILL) -> None:
+        self.pace = pace
         self.random = random.Random(seed)
         self.epoch = 1
         self.database = 0  # the newest seq that is committed
@@ -47,10 +55,18 @@ class World:
         self._redis_up = True
         self.sender_up = True
         self.hub = Hub(lambda channel: None, lambda channels: None)
-        log = WorldLog(self)
-        self.catch_up = CatchUp(log, WorldHistory(self), lambda: self.redis_up)
-        self.repair = Repair(self.hub, self.catch_up, log, lambda: self.redis_up)
+        self.build(WorldLog(self), WorldHistory(self))
         self._in_flight: list[Entry] = []
+
+    def build(self, log: WorldLog, history: WorldHistory) -> None:
+        """What is tested, on these sources."""
+        self.sources = Sources(log, history, lambda: self.redis_up, self.pace)
+        self.catch_up = CatchUp(self.sources)
+        self.rounds = Rounds(self.hub, self.sources, self.catch_up, lambda: self.redis_up, self.pace)
+
+    def run(self, running: list[asyncio.Task[None]]) -> None:
+        parts = (self.sources, self.catch_up, self.rounds)
+        running += [asyncio.create_task(part.run()) for part in parts]
 
     @property
     def redis_up(self) -> bool:
@@ -59,7 +75,7 @@ class World:
     @redis_up.setter
     def redis_up(self, up: bool) -> None:
         self._redis_up = up
-        self.repair.wake()
+        self.rounds.wake()
 
     async def pause(self) -> None:
         for _ in range(self.random.randrange(4)):
@@ -79,7 +95,7 @@ class World:
         for feed in self.hub.feeds:
             for message in messages:
                 if not feed.hear(message):
-                    self.repair.request(feed, "gap")
+                    self.catch_up.request(feed, "gap")
 
     def misbehave(self) -> None:
         fault = self.random.randrange(12)
@@ -132,7 +148,7 @@ class WorldHistory(History):
     def __init__(self, world: World) -> None:
         self._world = world
 
-    async def read(self, asked: Sequence[Channel | Cursor], *, limit: int = 3) -> list[Found]:
+    async def read(self, asked: Sequence[Channel | Cursor], *, limit: int = 3) -> list[Continuation]:
         world = self._world
         await world.pause()
         if not world.sender_up:
@@ -146,45 +162,47 @@ class WorldHistory(History):
             raise HistoryUnavailable("away")
         return NewestEvent(self._world.epoch, self._world.published)
 
-    def _find(self, after: Place) -> Found:
+    def _find(self, after: Place) -> Continuation:
         world = self._world
         head = Place(world.epoch, world.database)
         if after.epoch != world.epoch:
-            return Found(after, (), head, "epoch")
+            return Continuation(after, (), head, "epoch")
         if after.seq > world.database:
-            return Found(after, (), head, "future")
+            return Continuation(after, (), head, "future")
         if after.seq < world.pruned:
-            return Found(after, (), head, "pruned")
+            return Continuation(after, (), head, "pruned")
         last = min(world.database, after.seq + 3)
-        return Found(after, entries(range(after.seq + 1, last + 1), world.epoch), head)
+        return Continuation(after, entries(range(after.seq + 1, last + 1), world.epoch), head)
 
 
-class Browser:
-    """A connection, as catching up sees it."""
+class Browser(Connection):
+    """A connection that remembers what it was given."""
+
+    transport = "test"
 
     def __init__(self, place: Place) -> None:
+        super().__init__()
         self.start = place
         self.seqs: list[int] = []
-        self.told: list[bytes] = []
-        self.writes: list[int] = []  # how many texts each had
-        self.closed = False
-        self.paused = False
+        self.notices: list[Notice] = []
+        self.writes: list[int] = []  # how many events each had
 
-    @property
-    def socket(self) -> Browser:
-        return self
+    def deliver(self, channel: Channel, place: Place, text: bytes) -> None:
+        self.deliver_all(channel, [Entry(place, text)])
 
-    def send(self, frame: bytes) -> int:
-        self.tell(frame[2:])
-        return len(frame)
+    def deliver_all(self, channel: Channel, entries: Sequence[Entry]) -> None:
+        self.writes.append(len(entries))
+        for place, text in entries:
+            assert msgspec.json.decode(text)["seq"] == place.seq
+            self.seqs.append(place.seq)
 
-    def tell(self, *texts: bytes) -> None:
-        self.writes.append(len(texts))
-        for text in texts:
-            if text.startswith(b'{"seq":'):
-                self.seqs.append(msgspec.json.decode(text)["seq"])
-            else:
-                self.told.append(text)
+    def notify(self, notice: Notice) -> None:
+        self.notices.append(notice)
+
+    def beat(self, now: float) -> None: ...
+
+    def end(self, end: End, reason: str) -> None:
+        self.closed = True
 
     async def wait_writable(self) -> None:
         await asyncio.sleep(0)
@@ -194,17 +212,14 @@ class Browser:
         while True:
             place = Place(world.epoch, self.seqs[-1]) if self.seqs else self.start
             try:
-                await world.catch_up.join(self.as_connection(), feed, place)
+                await world.catch_up.join(self, feed, place)
                 return
             except Unavailable:
                 await asyncio.sleep(0)
 
-    def as_connection(self) -> Connection:
-        return self  # type: ignore[return-value] # it has what is used of one
-
 
 async def start(world: World, running: list[asyncio.Task[None]]) -> Feed:
-    running += [asyncio.create_task(world.catch_up.run()), asyncio.create_task(world.repair.run())]
+    world.run(running)
     await asyncio.sleep(0)
     feed = world.hub.enter(ALICE)
     feed.establish(Place(world.epoch, world.database))

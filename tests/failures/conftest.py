@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from receiver.feeds import repair
+from receiver.feeds import pace
 from receiver.subscription.subscription import Pace
 from shared.commands.embedded import EmbeddedServer
 from tests import postgres_servers
@@ -30,12 +30,7 @@ if TYPE_CHECKING:
 
 # Silence is noticed sooner here; how soon it must be noticed is held in test_subscription.py.
 QUICK = Pace(probe_seconds=0.2, silence_seconds=1.0)
-
-
-@pytest.fixture(autouse=True)
-def _in_haste(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repair, "CHECK_SECONDS", 0.5)
-    monkeypatch.setattr(repair, "PULL_SECONDS", 0.2)
+HASTE = pace.Pace(check_seconds=0.5, pull_seconds=0.2)
 
 
 @pytest.fixture(scope="session")
@@ -87,7 +82,12 @@ class World:
     async def gateway(self, name: str = "gateway", *, hears: bool = True) -> RunningGateway:
         return await self.stack.enter_async_context(
             run_gateway(
-                self.sender.client, self.redis_url(name), self.key_prefix, hears=hears, hearing_pace=QUICK
+                self.sender.client,
+                self.redis_url(name),
+                self.key_prefix,
+                hears=hears,
+                pace=HASTE,
+                hearing_pace=QUICK,
             )
         )
 

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from receiver.feeds.history import History
-from receiver.transports.websocket.connection import FRAMES_PER_HEARTBEAT
+from receiver.transports.websocket.traffic import CUSTOMERS
 from shared.channels import customer_channel
 from tests.chaos.run import Load, running
 from tests.chaos.scenarios import closed_as_slow, post_large_event
@@ -111,7 +111,7 @@ async def test_41_reader_too_slow_is_closed_with_4408_and_gets_the_rest_when_it_
             await other.wait_seqs(list(range(1, number + 1)))
             with claim("a reader that is too slow is closed"):
                 assert number < 200, "nobody closes it"
-        assert slow.connection.reason == (4408, "too slow")
+        assert slow.connection.ending == (4408, "too slow")
         listening = asyncio.create_task(slow.listen())
         await slow.wait_close()
         assert slow.close == 4408
@@ -147,7 +147,7 @@ async def test_41_reader_of_one_kib_a_second_is_closed_and_holds_up_nobody(proce
 async def test_43_flood_of_fragments_is_refused(world: World) -> None:
     gateway = await world.gateway()
     async with gateway.connected() as browser:
-        for number in range(FRAMES_PER_HEARTBEAT + 1):
+        for number in range(CUSTOMERS.frames_a_heartbeat + 1):
             if number == 0:
                 browser.protocol.send_text(b"x", fin=False)
             else:
@@ -160,15 +160,15 @@ async def test_43_flood_of_fragments_is_refused(world: World) -> None:
 @pytest.mark.anyio
 async def test_44_client_that_vanished_is_dropped_and_what_it_was_sent_is_not_seen(world: World) -> None:
     gateway = await world.gateway()
-    heartbeat = gateway.gateway.heartbeat
+    clock = gateway.gateway.clock
     async with gateway.connected(reading=False, greeted=False) as vanished:
         await await_until(lambda: vanished.connection.feeds and vanished.connection.feeds[0].live)
         await world.complete("alice")
         await await_until(lambda: logged(world) == [1])
-        for _ in range(2 * len(heartbeat._slots) + 1):  # two heartbeats without a pong
-            heartbeat.tick(asyncio.get_running_loop().time(), time.time())
+        for _ in range(2 * len(clock._slots) + 1):  # two heartbeats without a pong
+            clock.tick(asyncio.get_running_loop().time(), time.time())
         with claim("a client that is silent for two heartbeats is dropped"):
-            assert vanished.connection.reason == (1006, "no heartbeat")
+            assert vanished.connection.ending == (1006, "no heartbeat")
     async with gateway.connected() as back:
         await back.wait_seqs([1])
 
@@ -240,7 +240,7 @@ async def test_50_clock_that_jumps_changes_neither_order_nor_what_is_new(
 ) -> None:
     """The sender's, and the wall clock of all that runs here, the gateway with it."""
     gateway = await world.gateway()
-    heartbeat, wall_clock, ahead = gateway.gateway.heartbeat, time.time, 0.0
+    clock, wall_clock, ahead = gateway.gateway.clock, time.time, 0.0
     monkeypatch.setattr(time, "time", lambda: wall_clock() + ahead)
     async with gateway.connected() as browser:
         for hours in (0, -1, 2, -1):
@@ -248,7 +248,7 @@ async def test_50_clock_that_jumps_changes_neither_order_nor_what_is_new(
             ahead += hours * 3600
             await world.complete("alice")
             await await_until(lambda: browser.connection.heard)
-            heartbeat.tick(asyncio.get_running_loop().time(), time.time())
+            clock.tick(asyncio.get_running_loop().time(), time.time())
         await browser.wait_seqs([1, 2, 3, 4])
         await report_seen(browser, "customer:alice=1.3")
         assert browser.close is None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from receiver import metrics
-from receiver.feeds.repair import Repair
+from receiver.feeds.rounds import Rounds
 from sender.publishing.sweep import Pace, Sweep
 from shared.commands.embedded import EmbeddedServer, free_port
 from shared.cursors import Place
@@ -212,13 +212,13 @@ async def test_24_cursor_beyond_what_redis_knows_is_welcome(pair: Pair, had: int
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Of each position check, whether it found that Redis lacks what was published."""
     found: list[bool] = []
-    look = Repair._look
+    look = Rounds._look
 
-    async def look_and_tell(self: Repair) -> None:
+    async def look_and_note(self: Rounds) -> None:
         await look(self)
-        found.append(self._catch_up.behind)
+        found.append(self._sources.behind)
 
-    monkeypatch.setattr(Repair, "_look", look_and_tell)
+    monkeypatch.setattr(Rounds, "_look", look_and_note)
     return found
 
 
@@ -250,7 +250,7 @@ async def test_25_split_brain_is_found_within_two_position_checks_and_loses_and_
         world.proxy.cut(world.edge("sender"))
         async with sweeping(world):
             await await_until(lambda: head_is(world, Place(1, 4), pair.replica))
-            await await_until(lambda: not gateway.gateway.catch_up.behind)
+            await await_until(lambda: not gateway.gateway.keeper.sources.behind)
         await world.complete("alice")
         await browser.wait_seqs([1, 2, 3, 4, 5])
 
@@ -270,7 +270,7 @@ async def test_25_sender_that_alone_cannot_reach_redis_makes_alerts_late_and_not
         world.proxy.cut(edge)
         world.proxy.heal(edge)
         await await_until(lambda: head_is(world, Place(1, 2)))
-        await await_until(lambda: not gateway.gateway.catch_up.behind)
+        await await_until(lambda: not gateway.gateway.keeper.sources.behind)
         await world.complete("alice")
         await browser.wait_seqs([1, 2, 3])
 

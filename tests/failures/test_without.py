@@ -16,7 +16,7 @@ from shared.cursors import Place
 from shared.redis.channel_log import Entry, LogWriter, PublishAnswer
 from shared.redis.keys import Names
 from shared.redis.wire import Pipelines
-from tests.catch_up import test_catch_up, test_repair
+from tests.catch_up import test_catch_up, test_rounds
 from tests.chaos.proxy import How
 from tests.chaos.without import SAFEGUARDS
 from tests.claims import claim
@@ -53,7 +53,7 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def drop_live(gateway: Gateway, seq: int) -> None:
     """The gateway does not hear of that event, and its connection tells it nothing."""
-    subscription = gateway.subscription
+    subscription = gateway.keeper.subscription
     assert isinstance(subscription, Subscription)
 
     assert subscription._wire is not None
@@ -278,12 +278,12 @@ async def test_without_comparing_places_some_join_in_the_wrong_one(monkeypatch: 
     [
         (
             "epoch-learning",
-            test_repair.test_epoch_that_is_learnt_of_resets_quiet_channels_too,
+            test_rounds.test_epoch_that_is_learnt_of_resets_quiet_channels_too,
             "a new epoch moves quiet channels too",
         ),
         (
             "heard-comparison",
-            test_repair.test_message_of_an_event_that_never_was_does_not_hold_a_feed_up,
+            test_rounds.test_message_of_an_event_that_never_was_does_not_hold_a_feed_up,
             "what was heard and never was is forgotten",
         ),
         (

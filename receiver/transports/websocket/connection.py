@@ -1,116 +1,154 @@
-"""One WebSocket after its handshake: a socket, the feeds it is in, and a few flags.
+"""One WebSocket after its handshake: a socket and a few flags.
 
-Nothing runs for an idle connection and nothing is kept for it but this object. Frames from the browser
+Nothing runs for an idle connection and nothing is kept for it but this object. Frames from the client
 are rare (seen, pong, close); the websockets library parses and checks them, with a parser that is made
-when bytes come and dropped when they end between two frames.
+when bytes come and dropped when they end between two messages. It gets one frame at a time, and none that is
+more than the client may send (receiver/transports/websocket/traffic.py): such a connection is not read any
+more.
 
-What is sent goes straight to the kernel, past the transport, while the kernel takes it: the hub uses
+What is sent goes straight to the kernel, past the transport, while the kernel takes it: feeds use
 `socket` for that. What it does not take waits in the transport's buffer, and `paused` says that something
 does; so everything leaves in the order in which it was written.
 
-Backpressure is that buffer. It is bounded in bytes (`MAX_BUFFER`) and in time (`MAX_STALL_SECONDS`,
-receiver/connections/clock.py); beyond either the connection is closed with 4408. Dropping one event instead
-would leave a gap; closing makes the browser come back with its cursor.
+Backpressure is that buffer. It is bounded in bytes and in time (`Limits`); beyond either the connection is
+closed with 4408. Dropping one event instead would leave a gap; closing makes the client come back with its
+cursor.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from types import GeneratorType
-from typing import TYPE_CHECKING, Protocol, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
 
 from websockets.frames import Frame, Opcode
 from websockets.protocol import SERVER
 from websockets.protocol import Protocol as Parser
 
-from receiver.feeds.hub import Close
-from receiver.transports.websocket.frames import PING, close_frame, text_frame
+from receiver.connections.connection import End, Ending, SharingConnection
+from receiver.transports.websocket.close_codes import CODES, Close
+from receiver.transports.websocket.frames import PING, close_frame, frame_size, text_frame, text_header
+from receiver.transports.websocket.traffic import CUSTOMERS, STRANGERS, Allowance, Traffic
 
 if TYPE_CHECKING:
-    from receiver.access.identity import Identity
-    from receiver.feeds.hub import Feed
+    from collections.abc import Sequence
 
-MAX_MESSAGE_BYTES = 16 * 1024  # of one message from a browser: room for a token
-MAX_BUFFER = 256 * 1024  # bytes that wait for one browser
-STALL_BUFFER = 64 * 1024  # from here on the stall clock runs
-MAX_STALL_SECONDS = 5.0
-LINGER_SECONDS = 2.0  # for the browser to answer our close frame
-_VANISHED: tuple[int, str] = (1006, "")
+    from receiver.connections.life import Life
+    from receiver.connections.notices import Notice
+    from shared.channels import Channel
+    from shared.cursors import Place
+    from shared.redis.channel_log import Entry
+
 _EMPTY_PONG = b"\x8a\x80"  # before its mask of four bytes, which masks nothing
 _EMPTY_PONG_BYTES = 6
-FRAMES_PER_HEARTBEAT = 400  # from one browser, control frames included, then 4429
+_USUAL = frozenset({Close.NORMAL, Close.GOING_AWAY, Close.NO_CODE})  # of a client's close frame
 
 
-class Listener(Protocol):
-    """Who is told what a connection hears; one for all connections of a gateway."""
+@dataclass(frozen=True)
+class Limits:
+    message_bytes: int = 16 * 1024  # of one message from a client: room for a token
+    message_fragments: int = 128
+    buffer_bytes: int = 256 * 1024  # that wait for one client
+    stall_bytes: int = 64 * 1024  # from here on the stall clock runs
+    stall_seconds: float = 5.0
+    linger_seconds: float = 2.0  # for the client to answer our close frame
+    customers: Allowance = CUSTOMERS
+    strangers: Allowance = STRANGERS
 
-    def receive(self, connection: Connection, message: bytes) -> None: ...
-    def lost(self, connection: Connection) -> None: ...
-    def stalled(self, connection: Connection) -> None: ...
-    def closing(self, connection: Connection) -> None: ...
+
+LIMITS = Limits()
 
 
-class Connection(asyncio.Protocol):
-    """A `receiver.feeds.hub.Subscriber` on a WebSocket."""
-
+class WebSocketConnection(SharingConnection, asyncio.Protocol):
     __slots__ = (
         "_close_sent",
         "_fragments",
-        "_listener",
+        "_head",
+        "_life",
+        "_limits",
+        "_missing",
         "_parser",
+        "_traffic",
         "_waiter",
-        "closed",
-        "feeds",
-        "frames_left",
         "heard",
-        "identity",
-        "opened_at",
-        "paused",
-        "reason",
-        "since",
-        "socket",
+        "waiting_since",
         "writer",
     )
 
-    def __init__(self, listener: Listener) -> None:
-        self._listener = listener
+    transport = "websocket"
+    header = staticmethod(text_header)
+
+    def __init__(self, life: Life, limits: Limits = LIMITS) -> None:
+        super().__init__()
+        self._life = life
+        self._limits = limits
         self.writer: asyncio.Transport
-        self.socket: socket.SocketType  # the transport's own; for the hub to send by while nothing waits
+        self.socket: socket.SocketType  # the transport's own; for feeds to send by while nothing waits
+        self.paused = False  # something waits in the transport's buffer
+        self.ending = Ending(Close.VANISHED, "")
+        self._close_sent = False
+        self._head = b""  # of a frame whose header is not whole yet
+        self._missing = 0  # bytes, of a frame that is not whole yet
         self._parser: Parser | None = None
         self._fragments: list[bytes] | None = None  # of a message that is not whole yet
+        self._traffic: Traffic | None = None
         self._waiter: asyncio.Future[None] | None = None  # of the one task that catches up
-        self._close_sent = False
-        self.opened_at = asyncio.get_running_loop().time()
-        self.closed = False  # nothing is sent any more
-        self.reason = _VANISHED  # of the end, for the log
-        self.identity: Identity | None = None
-        self.feeds: tuple[Feed, ...] = ()
-        self.paused = False  # something waits in the transport's buffer
-        self.since = 0.0  # when it fell behind, or began to close; loop time
+        self.waiting_since = 0.0  # when it fell behind, or began to close; loop time
         self.heard = True  # any bytes since the last heartbeat
-        self.frames_left = FRAMES_PER_HEARTBEAT
 
-    # The hub's side: nothing here waits.
+    # The gateway's side.
+
+    def deliver(self, channel: Channel, place: Place, text: bytes) -> None:
+        self.write(text_frame(text))
+
+    def deliver_all(self, channel: Channel, entries: Sequence[Entry]) -> None:
+        self.write(b"".join([text_frame(entry.text) for entry in entries]))
+
+    def notify(self, notice: Notice) -> None:
+        self.write(text_frame(notice.cloud_event))
+
+    def write(self, data: bytes) -> None:
+        if not self.closed:
+            self.writer.write(data)
+            if self.paused and self.writer.get_write_buffer_size() > self._limits.buffer_bytes:
+                self.end(End.SLOW, "too slow")
+
+    def beat(self, now: float) -> None:
+        """A client that was silent since the last ping is dead: it is dropped within two heartbeats."""
+        if not self.heard:
+            self.abort("no heartbeat")
+            return
+        self.heard = False
+        self._traffic = None
+        if not self.closed:
+            self.writer.write(PING)
+
+    def look(self, now: float) -> bool:
+        """While something waits for the client to read, or to answer our close frame."""
+        if self.closed:
+            if now - self.waiting_since > self._limits.linger_seconds:
+                self.writer.abort()
+        elif not self.paused:
+            return False
+        elif not self.behind:
+            self.waiting_since = now
+        elif now - self.waiting_since > self._limits.stall_seconds:
+            self.end(End.SLOW, "too slow")
+        return True
+
+    def end(self, end: End, reason: str) -> None:
+        self.close(CODES[end], reason)
+
+    async def wait_writable(self) -> None:
+        if self.paused and not self.closed:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
 
     @property
     def behind(self) -> bool:
-        """So much waits for the browser that it can't go on for long."""
-        return self.paused and self.writer.get_write_buffer_size() > STALL_BUFFER
-
-    def tell(self, *texts: bytes) -> None:
-        """Send messages to this browser alone, all in one write."""
-        self.write(b"".join(map(text_frame, texts)))
-
-    def write(self, frame: bytes) -> None:
-        if not self.closed:
-            self.writer.write(frame)
-            if self.paused and self.writer.get_write_buffer_size() > MAX_BUFFER:
-                self.close(Close.SLOW, "too slow")
-
-    def ping(self) -> None:
-        if not self.closed:
-            self.writer.write(PING)
+        """So much waits for the client that it can't go on for long."""
+        return self.paused and self.writer.get_write_buffer_size() > self._limits.stall_bytes
 
     def close(self, code: Close, reason: str) -> None:
         """Send a close frame and nothing more. The first reason wins."""
@@ -119,90 +157,126 @@ class Connection(asyncio.Protocol):
             self._close_sent = True
             self._end(code, reason)
 
-    def abort(self, code: int, reason: str) -> None:
-        """End at once, without a word to a browser that does not listen."""
-        if not self.closed:
-            self._end(code, reason)
+    def abort(self, reason: str, code: Close = Close.VANISHED) -> None:
+        """End at once, without a word to a client that does not listen."""
+        self._end(code, reason)
         self.writer.abort()
-
-    async def wait_writable(self) -> None:
-        """Until nothing waits in the buffer or the connection has ended. For one task at a time."""
-        if self.paused and not self.closed:
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
 
     # The transport's side.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.writer = cast("asyncio.Transport", transport)  # uvloop's are none by class
-        self.writer.set_write_buffer_limits(high=0)  # `paused` tells of every byte that waits
+        self.writer.set_write_buffer_limits(high=0)  # `paused` covers every byte that waits
         self.socket = _socket_of(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
         self.socket.detach()  # its file is the transport's, which closes it now
-        self._parser = None
+        self._parser = self._fragments = None
         self._wake()
-        self._listener.lost(self)
+        self._life.lost(self)
 
     def pause_writing(self) -> None:
         self.paused = True
         if not self.closed:
-            self.since = asyncio.get_running_loop().time()
-            self._listener.stalled(self)
+            self.waiting_since = asyncio.get_running_loop().time()
+            self._life.clock.attend(self)
 
     def resume_writing(self) -> None:
         self.paused = False
         self._wake()
 
     def data_received(self, data: bytes) -> None:
-        self.heard = True
-        if self._parser is None and len(data) == _EMPTY_PONG_BYTES and data.startswith(_EMPTY_PONG):
-            self._count_frame()  # answers our ping; parsers for that were a fifth of an idle gateway's time
-            return
-        parser = self._parser or Parser(SERVER, max_size=MAX_MESSAGE_BYTES)
-        parser.receive_data(data)
-        for frame in parser.events_received():
-            assert isinstance(frame, Frame)
-            self._take(frame)
-        if self._flush(parser):
-            self._parser = None if _between_frames(parser) else parser
+        if not self.heard:
+            self.heard = True
+            if self._is_between_frames and len(data) == _EMPTY_PONG_BYTES and data.startswith(_EMPTY_PONG):
+                return  # answers our ping; parsers for that were a fifth of an idle gateway's time
+        if self._parser is None:
+            self._parser = Parser(SERVER, max_size=self._limits.message_bytes)
+        parser = self._parser
+        if self._parse_frames(parser, data) and self._flush(parser):
+            if self._is_between_frames and self._fragments is None and not self.closed:
+                self._parser = None
+        else:
+            self._parser = self._fragments = None
 
-    def _count_frame(self) -> bool:
-        """Whether it is not one too many."""
-        self.frames_left -= 1
-        if self.frames_left < 0:
-            self.close(Close.TOO_FAST, "too many frames")
-        return self.frames_left >= 0
+    @property
+    def _is_between_frames(self) -> bool:
+        return not self._missing and not self._head
+
+    def _parse_frames(self, parser: Parser, data: bytes) -> bool:
+        """Frame by frame; False where the client has sent too much, and is not read any more."""
+        if self._traffic is None:
+            self._traffic = Traffic()
+        if not self._is_between_frames:
+            self._traffic.count_read()
+            data, self._head = self._head + data, b""
+        start = 0
+        while start < len(data) and parser.parser_exc is None and parser.close_rcvd is None:
+            if not self._missing:
+                size = frame_size(data, start)
+                if size is None:
+                    self._head = data[start:]
+                    break
+                self._missing = size
+                self._traffic.count_frame(min(size, self._limits.message_bytes), self._life.clock.ticks)
+            if self._traffic.exceeds(self._limits.customers if self.identity else self._limits.strangers):
+                self._refuse_to_read()
+                return False
+            piece = data[start : start + self._missing]
+            start += len(piece)
+            self._missing -= len(piece)
+            parser.receive_data(piece)
+            for frame in parser.events_received():
+                assert isinstance(frame, Frame)
+                self._take(frame)
+        return True
+
+    def _refuse_to_read(self) -> None:
+        self.end(End.TOO_FAST, "too many frames")
+        self._head, self._missing = b"", 0
+        self.writer.pause_reading()
 
     def _take(self, frame: Frame) -> None:
-        if not self._count_frame():
-            return
         if frame.opcode is Opcode.CLOSE:
-            code = int.from_bytes(frame.data[:2], "big") if frame.data else 1005
-            self._end(code, "closed by the browser")
+            code = int.from_bytes(frame.data[:2], "big") if frame.data else Close.NO_CODE
+            reason = "closed by the client" if code in _USUAL else f"closed by the client with {code}"
+            self._end(code if code in _USUAL else "other", reason)
+        elif self.closed:
+            pass  # what counts now is only the client's answer to our close frame
         elif frame.opcode is Opcode.BINARY:
             self.close(Close.UNSUPPORTED_DATA, "text only")
-        elif frame.opcode in (Opcode.TEXT, Opcode.CONT) and not self.closed:
+        elif frame.opcode in (Opcode.TEXT, Opcode.CONT):
             self._take_text(bytes(frame.data), final=frame.fin)
 
     def _take_text(self, text: bytes, *, final: bool) -> None:
         if self._fragments is not None or not final:
-            self._fragments = [*(self._fragments or ()), text]
-            text = b"".join(self._fragments)
-        if final:
-            self._fragments = None
-            self._listener.receive(self, text)
+            self._fragments = self._fragments or []
+            self._fragments.append(text)
+            if len(self._fragments) > self._limits.message_fragments:
+                self.end(End.TOO_FAST, "too many fragments")
+                return
+        if not final:
+            return
+        if self._fragments is not None:
+            text, self._fragments = b"".join(self._fragments), None
+        try:
+            text.decode()
+        except UnicodeDecodeError:
+            self.close(Close.INVALID_DATA, "not UTF-8")
+        else:
+            self._life.receive(self, text)
 
     def _flush(self, parser: Parser) -> bool:
         """Send what the parser answers: pongs, a close. False once the connection ends."""
         answer = b"".join(parser.data_to_send())
-        if self._close_sent:  # what counts now is only the browser's answer to it
+        if self._close_sent:  # what counts now is only the client's answer to it
             answer = b""
         if parser.parser_exc is not None:
-            self._end(parser.close_sent.code if parser.close_sent else 1006, str(parser.parser_exc))
+            code = parser.close_sent.code if parser.close_sent else Close.VANISHED
+            self._end(code, str(parser.parser_exc))
         if answer and self.behind:  # pings from one that does not read
-            self.abort(Close.SLOW, "answers pile up")
+            self.abort("answers pile up", Close.SLOW)
             return False
         if answer:
             self.writer.write(answer)
@@ -211,13 +285,14 @@ class Connection(asyncio.Protocol):
             return False
         return True
 
-    def _end(self, code: int, reason: str) -> None:
+    def _end(self, code: int | str, reason: str) -> None:
         if not self.closed:
             self.closed = True
-            self.reason = (int(code), reason)
-            self.since = asyncio.get_running_loop().time()
+            self.ending = Ending(code if isinstance(code, str) else int(code), reason)
+            self.waiting_since = asyncio.get_running_loop().time()
             self._wake()
-            self._listener.closing(self)
+            self._life.leave(self)
+            self._life.clock.attend(self)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -233,11 +308,3 @@ def _socket_of(transport: asyncio.BaseTransport) -> socket.SocketType:
     assert transport.get_extra_info("sslcontext") is None  # what goes past TLS would leave in the clear
     of = transport.get_extra_info("socket")
     return socket.SocketType(of.family, of.type, of.proto, of.fileno())
-
-
-def _between_frames(parser: Parser) -> bool:
-    """Whether the parser waits for the first byte of a message, so that a new one would do as well."""
-    assert isinstance(parser.parser, GeneratorType)
-    waiting_in = parser.parser.gi_yieldfrom
-    between = isinstance(waiting_in, GeneratorType) and waiting_in.__name__ == "at_eof"
-    return between and parser.current_size is None

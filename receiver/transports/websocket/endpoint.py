@@ -11,7 +11,6 @@ and no ASGI is on it.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import TYPE_CHECKING
 
@@ -21,9 +20,9 @@ from starlette.requests import HTTPConnection
 from receiver import metrics
 from receiver.access.authentication import Authentication, TokenInUrl
 from receiver.access.identity import ForbiddenToken, InvalidToken, KeysUnavailable
-from receiver.feeds.hub import Close
+from receiver.connections.connection import End
 from receiver.transports.websocket import handshake
-from receiver.transports.websocket.connection import Connection
+from receiver.transports.websocket.connection import WebSocketConnection
 from shared.cursors import InvalidCursor, parse_after, parse_cursors
 from shared.problems import MEDIA_TYPE, Problem
 
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 
 PATH = b"/events"
 SUBPROTOCOL = "cloudevents.json"
-AUTHENTICATE_SECONDS = 5.0
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +45,7 @@ class WebSocketTransport:
 
     def __init__(self, gateway: Gateway, authentication: Authentication, origins: Origins) -> None:
         self._gateway = gateway
+        self._life = gateway.life
         self._authentication = authentication
         self._origins = origins
 
@@ -62,18 +61,18 @@ class WebSocketTransport:
             metrics.refused.labels(refusal.kind).inc()
             _refuse(edge, refusal)
             return True
-        connection = handshake.accept(edge, head, SUBPROTOCOL.encode(), Connection(self._gateway))
-        self._gateway.open(connection)
+        connection = handshake.accept(edge, head, SUBPROTOCOL.encode(), WebSocketConnection(self._life))
+        self._life.open(connection)
         edge.start(self._run(request, connection))
         return True
 
-    async def _run(self, request: HTTPConnection, connection: Connection) -> None:
+    async def _run(self, request: HTTPConnection, connection: WebSocketConnection) -> None:
         try:
             await self._begin(request, connection)
         except Exception:
             # One connection's failure; the gateway goes on. Nobody but the log is told what it was.
             logger.exception("a connection could not be begun")
-            connection.close(Close.INTERNAL_ERROR, "internal error")
+            connection.end(End.INTERNAL_ERROR, "internal error")
 
     def _refusal(self, request: HTTPConnection, head: Head, edge: Edge) -> Problem | None:
         if not self._origins.accept(request):
@@ -87,7 +86,7 @@ class WebSocketTransport:
             return Problem(503, kind, "Come back in a moment.", {"retry-after": "2"})
         return None
 
-    async def _begin(self, request: HTTPConnection, connection: Connection) -> None:
+    async def _begin(self, request: HTTPConnection, connection: WebSocketConnection) -> None:
         """Authenticate, then serve; what is wrong with the request is a close code."""
         try:
             cursors = _cursors(request)
@@ -95,25 +94,21 @@ class WebSocketTransport:
             if identity is None:
                 identity = await self._authenticate_in_band(connection)
         except (InvalidCursor, TokenInUrl) as error:
-            connection.close(Close.BAD_MESSAGE, str(error))
+            connection.end(End.BAD_MESSAGE, str(error))
         except ForbiddenToken as error:
-            connection.close(Close.FORBIDDEN, str(error))
+            connection.end(End.FORBIDDEN, str(error))
         except InvalidToken as error:
-            connection.close(Close.UNAUTHENTICATED, str(error))
+            connection.end(End.UNAUTHENTICATED, str(error))
         except KeysUnavailable as error:
-            connection.close(Close.TRY_AGAIN_LATER, str(error))
+            connection.end(End.TRY_AGAIN_LATER, str(error))
         else:
             if identity is not None:
-                await self._gateway.serve(connection, identity, cursors)
+                await self._life.serve(connection, identity, cursors)
 
-    async def _authenticate_in_band(self, connection: Connection) -> Identity | None:
+    async def _authenticate_in_band(self, connection: WebSocketConnection) -> Identity | None:
         """The identity of its first message; None where the connection ended before it proved any."""
         connection.writer.write(b"")  # the answer to the handshake, for which it waits
-        proof = self._gateway.authenticate(connection)
-        await asyncio.wait([proof], timeout=AUTHENTICATE_SECONDS)
-        if not proof.done():
-            raise InvalidToken(f"no token within {AUTHENTICATE_SECONDS:g} s")
-        return None if proof.cancelled() else proof.result()
+        return await self._life.wait_proof(connection)
 
 
 def _refuse(edge: Edge, problem: Problem) -> None:

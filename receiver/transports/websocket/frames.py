@@ -31,3 +31,20 @@ def close_frame(code: int, reason: str) -> bytes:
     """The reason is cut to what a close frame holds."""
     text = reason.encode()[:_MAX_REASON_BYTES].decode(errors="ignore").encode()
     return bytes((_FIN_CLOSE, 2 + len(text))) + code.to_bytes(2, "big") + text
+
+
+def frame_size(data: bytes, start: int) -> int | None:
+    """The size of a client's frame that begins at `start`, whose header may be all there is of it.
+
+    None where the header is not whole yet.
+    """
+    available = len(data) - start
+    if available < 2:
+        return None
+    size = data[start + 1] & 0x7F
+    extended = {126: 2, 127: 8}.get(size, 0)
+    if available < 2 + extended:
+        return None
+    if extended:
+        size = int.from_bytes(data[start + 2 : start + 2 + extended], "big")
+    return 2 + extended + 4 + size  # with its mask

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from tests.chaos.without.patches import nothing
 
@@ -12,27 +12,27 @@ if TYPE_CHECKING:
 
 def heartbeat(patch: Patch) -> None:
     """Who says nothing is believed to be there."""
-    from receiver.connections.clock import Heartbeat
+    from receiver.connections.clock import Clock
 
-    patch(Heartbeat, "_beat", lambda self, slot, wall_clock: None)
+    patch(Clock, "_beat", lambda self, slot, now, wall_clock: None)
 
 
 def frame_limit(patch: Patch) -> None:
-    """A browser may send as many frames as it likes."""
-    from receiver.connections import clock as heartbeat
-    from receiver.transports.websocket import connection
+    """A browser may send as many frames as it likes, in as many fragments."""
+    from receiver.transports.websocket.connection import Limits, WebSocketConnection
+    from receiver.transports.websocket.traffic import Traffic
 
-    for module in (connection, heartbeat):
-        patch(module, "FRAMES_PER_HEARTBEAT", 10**9)
+    patch(Traffic, "exceeds", lambda self, allowance: False)
+    patch(WebSocketConnection.__init__, "__defaults__", (Limits(message_fragments=10**9),))
 
 
 def gap_repair(patch: Patch) -> None:
     """What comes behind a gap is handed over."""
-    from receiver.feeds.hub import Feed
+    from receiver.feeds.feed import Feed
 
     def hear(self: Feed, event: Any) -> bool:
         if self.place is not None and event.place > self.place:
-            self.deliver(*event)
+            self.deliver(event)
         return True
 
     patch(Feed, "hear", hear)
@@ -42,53 +42,53 @@ def gap_repair(patch: Patch) -> None:
 
 def repeat_dropping(patch: Patch) -> None:
     """What comes again is handed over again."""
-    from receiver.feeds.hub import Feed
+    from receiver.feeds.feed import Feed
 
     hear = Feed.hear
 
     def hear_all(self: Feed, event: Any) -> bool:
         if self.place is not None and event.place <= self.place:
-            for subscriber in self.live:
-                subscriber.tell(event.text)
+            for connection in self.live:
+                connection.deliver(self.channel, *event)
         return hear(self, event)
 
     patch(Feed, "hear", hear_all)
 
 
 def position_check(patch: Patch) -> None:
-    from receiver.feeds.repair import Repair
+    from receiver.feeds.rounds import Rounds
 
-    patch(Repair, "_check_heads", nothing)
+    patch(Rounds, "_check_heads", nothing)
 
 
 def newest_check(patch: Patch) -> None:
     """A Redis that answers is believed to be the senders'."""
-    from receiver.feeds.catch_up import CatchUp
+    from receiver.feeds.sources import Sources
     from shared.redis.channel_log import NewestEvent
 
-    async def nothing_is_due(self: CatchUp) -> NewestEvent:
+    async def nothing_is_due(self: Sources) -> NewestEvent:
         return NewestEvent(0, 0)
 
-    patch(CatchUp, "newest", nothing_is_due)
+    patch(Sources, "newest_published", nothing_is_due)
 
 
 def pull_mode(patch: Patch) -> None:
-    from receiver.feeds.repair import Repair
+    from receiver.feeds.rounds import Rounds
 
-    patch(Repair, "_pull", lambda self: None)
+    patch(Rounds, "_pull", lambda self: None)
 
 
 def resubscription_catch_up(patch: Patch) -> None:
     """A channel that is subscribed again is believed to have missed nothing; nor is it looked after."""
-    from receiver.gateway import Gateway
+    from receiver.feeds.keeper import Keeper
 
-    confirmed = Gateway.confirmed
+    confirmed = Keeper.confirmed
 
-    def confirmed_first(self: Gateway, feed: Any) -> None:
+    def confirmed_first(self: Keeper, feed: Any) -> None:
         if feed.place is None:
             confirmed(self, feed)
 
-    patch(Gateway, "confirmed", confirmed_first)
+    patch(Keeper, "confirmed", confirmed_first)
     position_check(patch)  # it would mend it, a little later
     pull_mode(patch)  # it might have read it meanwhile
 
@@ -105,13 +105,13 @@ def probe(patch: Patch) -> None:
 
 def log_check(patch: Patch) -> None:
     """The log is believed, whatever it lacks; the history is asked only where there is none."""
-    from receiver.feeds import catch_up
-    from receiver.feeds.history import Found
+    from receiver.feeds import sources
+    from receiver.feeds.history import Continuation
 
-    def follows(place: Any, read: Any) -> Found | None:
-        return Found(place, read.entries, read.head) if read.head else None
+    def follows(place: Any, read: Any) -> Continuation | None:
+        return Continuation(place, read.entries, read.head) if read.head else None
 
-    patch(catch_up, "follows", follows)
+    patch(sources, "follows", follows)
 
 
 def place_comparison(patch: Patch) -> None:
@@ -119,8 +119,7 @@ def place_comparison(patch: Patch) -> None:
     from receiver.feeds.catch_up import CatchUp
 
     async def join(self: CatchUp, connection: Any, feed: Any, place: Any) -> None:
-        for entry in (await self.read(feed.channel, place)).entries:
-            connection.tell(entry.text)
+        connection.deliver_all(feed.channel, (await self._sources.read(feed.channel, place)).entries)
         feed.join(connection)
 
     patch(CatchUp, "join", join)
@@ -128,23 +127,23 @@ def place_comparison(patch: Patch) -> None:
 
 def slow_close(patch: Patch) -> None:
     """What a slow reader has no room for is dropped, and its connection kept."""
-    from receiver.transports.websocket.connection import Connection
+    from receiver.transports.websocket.connection import WebSocketConnection
 
-    patch(Connection, "write", lambda self, frame: None if self.paused else self.writer.write(frame))
+    patch(WebSocketConnection, "write", lambda self, frame: None if self.paused else self.writer.write(frame))
 
 
 def epoch_learning(patch: Patch) -> None:
     """A new epoch is noticed only where an event of it comes."""
-    from receiver.feeds.repair import Repair
+    from receiver.feeds.rounds import Rounds
 
-    patch(Repair, "learn_epoch", lambda self, epoch: None)
+    patch(Rounds, "learn_epoch", lambda self, epoch: None)
 
 
 def heard_comparison(patch: Patch) -> None:
     """What was read is believed to be all, whatever was heard of."""
-    from receiver.feeds import catch_up
+    from receiver.feeds.feed import Feed
 
-    patch(catch_up, "_short", lambda feed, found: False)
+    patch(Feed, "is_short_of", lambda self, head: False)
 
 
 def alignment(patch: Patch) -> None:
@@ -159,8 +158,8 @@ def drain(patch: Patch) -> None:
     from receiver.gateway import Gateway
 
     async def abort_all(self: Gateway, seconds: float) -> None:
-        for connection in self.heartbeat.connections:
-            connection.abort(1006, "gone")
+        for connection in self.clock.connections:
+            cast("Any", connection).writer.abort()
 
     patch(Gateway, "drain", abort_all)
 

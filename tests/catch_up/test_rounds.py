@@ -7,25 +7,23 @@ them, or so many that only what is tested can bring them on.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import prometheus_client
 import pytest
 
-from receiver.feeds import repair
-from receiver.feeds.catch_up import CatchUp
-from receiver.feeds.hub import Repairing
-from receiver.feeds.repair import Repair
+from receiver.connections.notices import Reset, SeenElsewhere
 from shared.cursors import Cursor, Place
 from shared.redis.wire import CommandRefused
-from tests.catch_up.world import ALICE, BOB, Browser, World, WorldHistory, WorldLog, entries, start
+from tests.catch_up.world import ALICE, BOB, STILL, Browser, World, WorldHistory, WorldLog, entries, start
 from tests.claims import claim
 from tests.waiting import await_until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from receiver.feeds.history import Found
+    from receiver.feeds.history import Continuation
     from shared.channels import Channel
     from shared.redis.channel_log import NewestEvent
 
@@ -40,8 +38,8 @@ async def test_what_is_heard_after_the_end_starts_nothing(running: list[asyncio.
     for task in running:
         task.cancel()
     await asyncio.gather(*running, return_exceptions=True)
-    world.repair.request(feed, "subscribed")
-    assert feed.repair is Repairing.NO
+    world.catch_up.request(feed, "subscribed")
+    assert not world.catch_up.is_repairing(feed)
 
 
 async def test_restored_database_resets_everyone_live(running: list[asyncio.Task[None]]) -> None:
@@ -49,11 +47,11 @@ async def test_restored_database_resets_everyone_live(running: list[asyncio.Task
     world.database = 20
     feed = await start(world, running)
     browser = Browser(Place(1, 20))
-    await world.catch_up.join(browser.as_connection(), feed, browser.start)
+    await world.catch_up.join(browser, feed, browser.start)
     world.epoch, world.database, world.log, world.head = 2, 11, [11], 11
     assert not feed.hear(*entries([11], 2))
     await world.catch_up.repair(feed)
-    assert b'"reason":"epoch"' in browser.told[0]
+    assert [notice.reason for notice in browser.notices if isinstance(notice, Reset)] == ["epoch"]
     assert feed.place == Place(2, 11)
 
 
@@ -64,119 +62,108 @@ async def test_epoch_that_is_learnt_of_resets_quiet_channels_too(running: list[a
     world.log, world.head = [19, 20], 20
     feed = await start(world, running)
     browser = Browser(Place(1, 20))
-    await world.catch_up.join(browser.as_connection(), feed, browser.start)
+    await world.catch_up.join(browser, feed, browser.start)
     log_epoch, world.epoch, world.database = world.epoch, 2, 12
     world.log_epoch = log_epoch
-    world.repair.learn_epoch(2)
+    world.rounds.learn_epoch(2)
     with claim("a new epoch moves quiet channels too"):
         await await_until(lambda: feed.place == Place(2, 12))
-    assert b'"reason":"epoch"' in browser.told[0]
+    assert [notice.reason for notice in browser.notices if isinstance(notice, Reset)] == ["epoch"]
 
 
 async def test_epoch_that_is_learnt_of_while_the_history_is_away_resets_once_it_is_back(
-    running: list[asyncio.Task[None]], monkeypatch: pytest.MonkeyPatch
+    running: list[asyncio.Task[None]],
 ) -> None:
     """The sender restarts after the restore; by Redis' head of before, the feed would be in place."""
-    monkeypatch.setattr(repair, "CHECK_SECONDS", 0.01)
-    world = World(0)
+    world = World(0, replace(STILL, check_seconds=0.01))
     world.database = 20
     world.log, world.head = [19, 20], 20
     feed = await start(world, running)
     browser = Browser(Place(1, 20))
-    await world.catch_up.join(browser.as_connection(), feed, browser.start)
+    await world.catch_up.join(browser, feed, browser.start)
     world.log_epoch, world.epoch, world.database = 1, 2, 12
     world.sender_up = False
-    await await_until(lambda: world.catch_up.epoch == 2)
-    await await_until(lambda: feed.repair is Repairing.NO)
+    await await_until(lambda: world.sources.epoch == 2)
+    await await_until(lambda: not world.catch_up.is_repairing(feed))
     world.sender_up = True
     await await_until(lambda: feed.place == Place(2, 12))
-    assert b'"reason":"epoch"' in browser.told[0]
+    assert [notice.reason for notice in browser.notices if isinstance(notice, Reset)] == ["epoch"]
 
 
 async def test_redis_that_lacks_what_was_published_is_asked_no_more_until_it_has_it(
-    running: list[asyncio.Task[None]], monkeypatch: pytest.MonkeyPatch
+    running: list[asyncio.Task[None]],
 ) -> None:
     """It answers, and says that there is nothing new: the sender's Redis is another."""
-    monkeypatch.setattr(repair, "CHECK_SECONDS", 0.01)
-    monkeypatch.setattr(repair, "PULL_SECONDS", 0.01)
-    world = World(0)
+    world = World(0, replace(STILL, check_seconds=0.01, pull_seconds=0.01))
     world.database, world.log, world.head = 3, [1, 2, 3], 3
     world.published = world.noted = 3
     feed = await start(world, running)
     browser = Browser(Place(1, 3))
-    await world.catch_up.join(browser.as_connection(), feed, browser.start)
+    await world.catch_up.join(browser, feed, browser.start)
     world.database = world.published = 5
     await await_until(lambda: browser.seqs == [4, 5])
-    assert world.catch_up.behind
+    assert world.sources.behind
     world.log, world.head, world.noted = [1, 2, 3, 4, 5], 5, 5
-    await await_until(lambda: not world.catch_up.behind)
+    await await_until(lambda: not world.sources.behind)
     assert browser.seqs == [4, 5]
 
 
 async def test_redis_that_has_what_was_published_at_the_last_look_is_not_behind(
-    running: list[asyncio.Task[None]], monkeypatch: pytest.MonkeyPatch
+    running: list[asyncio.Task[None]],
 ) -> None:
     """Under load the sender has always published more since Redis was asked."""
-    monkeypatch.setattr(repair, "CHECK_SECONDS", 0.001)
-    world = World(0)
+    world = World(0, replace(STILL, check_seconds=0.001))
 
     class Busy(WorldLog):
         async def newest(self) -> NewestEvent:
-            assert not world.catch_up.behind
+            assert not world.sources.behind
             world.noted, world.published = world.published, world.published + 100
             return await super().newest()
 
-    world.repair._log = Busy(world)
+    world.build(Busy(world), WorldHistory(world))
     await start(world, running)
     await await_until(lambda: world.looks > 20)
 
 
-async def test_sender_that_is_away_leaves_nobody_behind(
-    running: list[asyncio.Task[None]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(repair, "CHECK_SECONDS", 0.01)
-    world = World(0)
+async def test_sender_that_is_away_leaves_nobody_behind(running: list[asyncio.Task[None]]) -> None:
+    world = World(0, replace(STILL, check_seconds=0.01))
     world.published = world.noted = 3
     await start(world, running)
-    await await_until(lambda: world.repair._due.position == 3)
+    await await_until(lambda: world.rounds._due.position == 3)
     world.sender_up = False
-    await await_until(lambda: world.repair._due.position == 0)
+    await await_until(lambda: world.rounds._due.position == 0)
     world.noted, looks = 0, world.looks
     await await_until(lambda: world.looks > looks + 3)
-    assert not world.catch_up.behind
+    assert not world.sources.behind
 
 
 async def test_redis_that_comes_back_empty_is_asked_no_more_until_the_sender_has_noted_its_newest(
-    running: list[asyncio.Task[None]], monkeypatch: pytest.MonkeyPatch
+    running: list[asyncio.Task[None]],
 ) -> None:
     """The gateway may be back before the relay, and the relay has much to publish then."""
-    monkeypatch.setattr(repair, "CHECK_SECONDS", 0.01)
-    monkeypatch.setattr(repair, "PULL_SECONDS", 0.01)
-    world = World(0)
+    world = World(0, replace(STILL, check_seconds=0.01, pull_seconds=0.01))
     world.published = world.noted = 3
     feed = await start(world, running)
     browser = Browser(Place(1, 0))
-    await world.catch_up.join(browser.as_connection(), feed, browser.start)
+    await world.catch_up.join(browser, feed, browser.start)
     world.redis_up = False
-    await await_until(lambda: world.catch_up.behind)
+    await await_until(lambda: world.sources.behind)
     world.noted, world.redis_up, looks = 0, True, world.looks
     await await_until(lambda: world.looks > looks + 3)
     world.database = 1
     await await_until(lambda: browser.seqs == [1])
-    assert world.catch_up.behind
+    assert world.sources.behind
     world.noted = 3
-    await await_until(lambda: not world.catch_up.behind)
+    await await_until(lambda: not world.sources.behind)
 
 
 async def test_pulling_begins_as_soon_as_redis_is_lost_and_not_with_the_next_check(
-    running: list[asyncio.Task[None]], monkeypatch: pytest.MonkeyPatch
+    running: list[asyncio.Task[None]],
 ) -> None:
-    monkeypatch.setattr(repair, "CHECK_SECONDS", 3600)
-    monkeypatch.setattr(repair, "PULL_SECONDS", 3600)
-    world = World(0)
+    world = World(0, replace(STILL, check_seconds=3600, pull_seconds=3600))
     feed = await start(world, running)
     browser = Browser(Place(1, 0))
-    await world.catch_up.join(browser.as_connection(), feed, browser.start)
+    await world.catch_up.join(browser, feed, browser.start)
     await await_until(lambda: world.looks == 1)
     world.database, world.redis_up = 1, False
     await await_until(lambda: browser.seqs == [1])
@@ -196,17 +183,15 @@ class LostMeanwhile(WorldHistory):
 
 
 async def test_redis_that_is_lost_in_the_midst_of_a_round_is_pulled_for_at_once(
-    running: list[asyncio.Task[None]], monkeypatch: pytest.MonkeyPatch
+    running: list[asyncio.Task[None]],
 ) -> None:
-    monkeypatch.setattr(repair, "CHECK_SECONDS", 0.05)
-    monkeypatch.setattr(repair, "PULL_SECONDS", 3600)  # only a loss that was seen makes it pull in time
-    world = World(0)
+    # only a loss that was seen makes it pull in time
+    world = World(0, replace(STILL, check_seconds=0.05, pull_seconds=3600))
     history = LostMeanwhile(world)
-    world.catch_up = CatchUp(WorldLog(world), history, lambda: world.redis_up)
-    world.repair = Repair(world.hub, world.catch_up, WorldLog(world), lambda: world.redis_up)
+    world.build(WorldLog(world), history)
     feed = await start(world, running)
     browser = Browser(Place(1, 0))
-    await world.catch_up.join(browser.as_connection(), feed, browser.start)
+    await world.catch_up.join(browser, feed, browser.start)
     history.armed = True
     await await_until(lambda: browser.seqs == [1])
 
@@ -214,57 +199,57 @@ async def test_redis_that_is_lost_in_the_midst_of_a_round_is_pulled_for_at_once(
 class Refusing(WorldLog):
     """Of a Redis that passes messages on and refuses to be read."""
 
+    refuses = True
     newest_too = False
 
     async def newest(self) -> NewestEvent:
-        if self.newest_too:
+        if self.refuses and self.newest_too:
             self._world.looks += 1
             raise CommandRefused("NOPERM this user has no permissions to run the 'hmget' command")
         return await super().newest()
 
     async def heads(self, channels: Sequence[Channel]) -> list[Place | None]:
+        if not self.refuses:
+            return await super().heads(channels)
         raise CommandRefused("NOPERM this user has no permissions to run the 'hmget' command")
 
 
 @pytest.mark.parametrize("newest_too", [True, False])
 async def test_redis_that_is_heard_and_refuses_to_be_read_is_pulled_for_until_it_does_not(
-    running: list[asyncio.Task[None]], monkeypatch: pytest.MonkeyPatch, *, newest_too: bool
+    running: list[asyncio.Task[None]], *, newest_too: bool
 ) -> None:
-    monkeypatch.setattr(repair, "CHECK_SECONDS", 0.01)
-    monkeypatch.setattr(repair, "PULL_SECONDS", 0.01)
-    world = World(0)
+    world = World(0, replace(STILL, check_seconds=0.01, pull_seconds=0.01))
     world.database, world.log, world.head = 3, [1, 2, 3], 3
-    reading = world.repair._log
-    world.repair._log = refusing = Refusing(world)
+    refusing = Refusing(world)
+    world.build(refusing, WorldHistory(world))
     refusing.newest_too = newest_too
     feed = await start(world, running)
     browser = Browser(Place(1, 3))
-    await world.catch_up.join(browser.as_connection(), feed, browser.start)
+    await world.catch_up.join(browser, feed, browser.start)
     world.database = 5
     await await_until(lambda: browser.seqs == [4, 5])
-    world.repair._log = reading
-    await await_until(lambda: not world.catch_up.behind)
+    refusing.refuses = False
+    await await_until(lambda: not world.sources.behind)
 
 
 async def test_defect_in_the_repair_of_one_feed_ends_nobody_elses(
     running: list[asyncio.Task[None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(repair, "CHECK_SECONDS", 0.01)
-    world = World(0)
+    world = World(0, replace(STILL, check_seconds=0.01))
     world.database = 3
-    read = world.catch_up.read
+    read = world.sources.read
 
-    async def read_but_bobs(channel: Channel, place: Place) -> Found:
+    async def read_but_bobs(channel: Channel, place: Place) -> Continuation:
         if channel == BOB:
             raise ZeroDivisionError
         return await read(channel, place)
 
-    monkeypatch.setattr(world.catch_up, "read", read_but_bobs)
+    monkeypatch.setattr(world.sources, "read", read_but_bobs)
     alice = await start(world, running)
     bob = world.hub.enter(BOB)
     bob.establish(Place(1, 3))
-    world.repair.request(bob, "check")
-    await await_until(lambda: bob.repair is Repairing.NO)
+    world.catch_up.request(bob, "check")
+    await await_until(lambda: not world.catch_up.is_repairing(bob))
     world.database, world.log, world.head = 4, [1, 2, 3, 4], 4
     await await_until(lambda: alice.place == Place(1, 4))
 
@@ -278,7 +263,7 @@ async def test_message_of_an_event_that_never_was_does_not_hold_a_feed_up(
     assert not feed.hear(*entries([999_999]))
     await world.catch_up.repair(feed)
     with claim("what was heard and never was is forgotten"):
-        assert feed.heard == feed.place == Place(1, 5)
+        assert feed.expected == feed.place == Place(1, 5)
     assert feed.hear(*entries([6]))
 
 
@@ -289,13 +274,13 @@ async def test_seen_of_an_event_that_was_missed_is_told_once_that_is_handed_over
     world.database = 5
     feed = await start(world, running)
     browser = Browser(Place(1, 5))
-    await world.catch_up.join(browser.as_connection(), feed, browser.start)
+    await world.catch_up.join(browser, feed, browser.start)
     world.database, world.log, world.head = 7, [1, 2, 3, 4, 5, 6, 7], 7
-    assert not feed.see(Place(1, 7), b"seen")
-    world.repair.request(feed, "seen")
-    await await_until(lambda: feed.repair is Repairing.NO)
+    assert not feed.see(Place(1, 7))
+    world.catch_up.request(feed, "seen")
+    await await_until(lambda: not world.catch_up.is_repairing(feed))
     assert (browser.seqs, feed.seen, feed.claimed) == ([6, 7], Place(1, 7), None)
-    assert b'"cursor":"customer:alice=1.7"' in browser.told[0]
+    assert browser.notices == [SeenElsewhere("customer:alice=1.7")]
 
 
 async def test_seen_of_an_event_that_never_was_is_told_to_nobody_and_counted(
@@ -306,12 +291,12 @@ async def test_seen_of_an_event_that_never_was_is_told_to_nobody_and_counted(
     world.database = 5
     feed = await start(world, running)
     browser = Browser(Place(1, 5))
-    await world.catch_up.join(browser.as_connection(), feed, browser.start)
+    await world.catch_up.join(browser, feed, browser.start)
     foreign = count("orderbell_messages_foreign_total")
-    assert not feed.see(Place(1, 900), b"seen")
-    world.repair.request(feed, "seen")
-    await await_until(lambda: feed.repair is Repairing.NO)
-    assert (browser.told, feed.seen, feed.claimed) == ([], None, None)
+    assert not feed.see(Place(1, 900))
+    world.catch_up.request(feed, "seen")
+    await await_until(lambda: not world.catch_up.is_repairing(feed))
+    assert (browser.notices, feed.seen, feed.claimed) == ([], None, None)
     assert count("orderbell_messages_foreign_total") == foreign + 1
 
 
@@ -320,25 +305,23 @@ def count(name: str) -> float:
 
 
 async def test_history_is_asked_once_for_a_channel_that_redis_knows_nothing_of(
-    running: list[asyncio.Task[None]], monkeypatch: pytest.MonkeyPatch
+    running: list[asyncio.Task[None]],
 ) -> None:
     """Nearly all of a crowd's are such: what was published to them has long gone from Redis."""
-    monkeypatch.setattr(repair, "CHECK_SECONDS", 0.01)
-    world = World(0)
+    world = World(0, replace(STILL, check_seconds=0.01))
     world.database = 5
     asked: list[object] = []
 
     class Counting(WorldHistory):
-        async def read(self, of: Sequence[Channel | Cursor], *, limit: int = 3) -> list[Found]:
+        async def read(self, of: Sequence[Channel | Cursor], *, limit: int = 3) -> list[Continuation]:
             asked.extend(of)
             return await super().read(of, limit=limit)
 
-    world.catch_up = CatchUp(WorldLog(world), Counting(world), lambda: True)
-    world.repair = Repair(world.hub, world.catch_up, WorldLog(world), lambda: True)
-    running += [asyncio.create_task(world.catch_up.run()), asyncio.create_task(world.repair.run())]
+    world.build(WorldLog(world), Counting(world))
+    world.run(running)
     await asyncio.sleep(0)
     feed = world.hub.enter(ALICE)
-    world.repair.request(feed, "subscribed")
+    world.catch_up.request(feed, "subscribed")
     await await_until(lambda: feed.place == Place(1, 5))
     looks = world.looks
     await await_until(lambda: world.looks > looks + 3)
@@ -352,9 +335,9 @@ async def test_channel_whose_place_is_told_while_redis_is_away_is_still_to_be_lo
 ) -> None:
     world = World(0)
     world.database, world.redis_up = 5, False
-    running += [asyncio.create_task(world.catch_up.run()), asyncio.create_task(world.repair.run())]
+    world.run(running)
     await asyncio.sleep(0)
     feed = world.hub.enter(ALICE)
-    world.repair.request(feed, "subscribed")
+    world.catch_up.request(feed, "subscribed")
     await await_until(lambda: feed.place == Place(1, 5))
     assert not feed.headless

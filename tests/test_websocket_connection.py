@@ -1,4 +1,4 @@
-"""`Connection` on a real socket pair: what a browser may send, and how slow it may read."""
+"""`WebSocketConnection` on a real socket pair: what a browser may send, and how slow it may read."""
 
 from __future__ import annotations
 
@@ -15,41 +15,48 @@ from websockets.protocol import OPEN
 from websockets.uri import parse_uri
 
 from receiver.access.identity import Identity
-from receiver.connections.clock import Heartbeat
-from receiver.feeds.hub import Close, Feed, write_all
-from receiver.transports.websocket.connection import FRAMES_PER_HEARTBEAT, MAX_BUFFER, Connection
+from receiver.connections.clock import Clock
+from receiver.connections.connection import End
+from receiver.connections.life import Life
+from receiver.connections.notices import Bye
+from receiver.feeds.burst import write_all
+from receiver.feeds.feed import Feed
+from receiver.transports.websocket.close_codes import Close
+from receiver.transports.websocket.connection import LIMITS, WebSocketConnection
 from receiver.transports.websocket.frames import close_frame, text_frame
 from receiver.transports.websocket.handshake import HOLD_SECONDS, Held
 from shared.channels import customer_channel
 from shared.cursors import Place
+from shared.redis.channel_log import Entry
 from tests.waiting import await_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from receiver.connections.connection import Connection
+
 pytestmark = pytest.mark.anyio
 
+_FOR_EVER = 4_000_000_000.0
+FIRST, LAST = Bye(1), Bye(2)  # what the gateway has to say
 
-class Listener:
-    """What a gateway would be told."""
 
-    def __init__(self, heartbeat: Heartbeat) -> None:
+class Recorder(Life):
+    """A life that only remembers what it is told."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
         self.messages: list[bytes] = []
-        self.ends: list[tuple[int, str]] = []
-        self.heartbeat = heartbeat
+        self.ends: list[tuple[int | str, str]] = []
 
-    def receive(self, connection: Connection, message: bytes) -> None:
-        self.messages.append(message)
+    def receive(self, connection: Connection, text: bytes) -> None:
+        self.messages.append(text)
 
-    def stalled(self, connection: Connection) -> None:
-        self.heartbeat.stalled(connection)
-
-    def closing(self, connection: Connection) -> None:
-        self.heartbeat.closing(connection)
+    def leave(self, connection: Connection) -> None: ...
 
     def lost(self, connection: Connection) -> None:
-        self.heartbeat.discard(connection)
-        self.ends.append(connection.reason)
+        self.clock.discard(connection)
+        self.ends.append(connection.ending)
 
 
 class Browser:
@@ -84,9 +91,10 @@ class Browser:
 
 class World:
     def __init__(self) -> None:
-        self.heartbeat = Heartbeat(heartbeat_seconds=1)
-        self.listener = Listener(self.heartbeat)
-        self.connection = Connection(self.listener)
+        self.clock = Clock(heartbeat_seconds=1)
+        self.life = Recorder(self.clock)
+        self.connection = WebSocketConnection(self.life)
+        self.connection.identity = Identity("alice", (), expires_at=_FOR_EVER)
         self.browser: Browser
 
     async def connect(self) -> None:
@@ -96,12 +104,12 @@ class World:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
             sock.setblocking(False)
         await asyncio.get_running_loop().create_connection(lambda: self.connection, sock=ours)
-        self.heartbeat.add(self.connection)
+        self.clock.add(self.connection)
         self.browser = Browser(theirs)
 
     def tick(self, seconds: float = 0) -> None:
         """A second passes, or the clock is moved further."""
-        self.heartbeat.tick(asyncio.get_running_loop().time() + seconds, 0)
+        self.clock.tick(asyncio.get_running_loop().time() + seconds, 0)
 
 
 @pytest.fixture
@@ -109,17 +117,17 @@ async def world() -> AsyncIterator[World]:
     world = World()
     await world.connect()
     yield world
-    world.connection.abort(1006, "the test is over")
+    world.connection.abort("the test is over")
     world.browser.socket.close()
-    await await_until(lambda: bool(world.listener.ends))
+    await await_until(lambda: bool(world.life.ends))
 
 
-def hand_over(connection: Connection, size: int = 2) -> None:
+def hand_over(connection: WebSocketConnection, size: int = 2) -> None:
     """An event of that size, as a hub does."""
     feed = Feed(customer_channel("alice"))
     feed.establish(Place(1, 0))
     feed.join(connection)
-    feed.deliver(Place(1, 1), b"x" * size)
+    feed.deliver(Entry(Place(1, 1), b"x" * size))
 
 
 async def test_event_arrives_as_one_text_frame(world: World) -> None:
@@ -131,7 +139,7 @@ async def test_event_arrives_as_one_text_frame(world: World) -> None:
 async def test_message_arrives_and_nothing_is_kept_for_it(world: World) -> None:
     world.browser.protocol.send_text(b"hello")
     await world.browser.flush()
-    await await_until(lambda: world.listener.messages == [b"hello"])
+    await await_until(lambda: world.life.messages == [b"hello"])
     assert world.connection._parser is None
 
 
@@ -140,7 +148,7 @@ async def test_message_in_single_bytes_arrives_whole(world: World) -> None:
     for byte in b"".join(world.browser.protocol.data_to_send()):
         await world.browser.send(bytes([byte]))
         await asyncio.sleep(0)
-    await await_until(lambda: world.listener.messages == [b"h" * 200])
+    await await_until(lambda: world.life.messages == [b"h" * 200])
     assert world.connection._parser is None
 
 
@@ -150,7 +158,7 @@ async def test_message_in_fragments_arrives_whole_around_a_ping(world: World) ->
     protocol.send_ping(b"are you there")
     protocol.send_continuation(b"llo", fin=True)
     await world.browser.flush()
-    await await_until(lambda: world.listener.messages == [b"hello"])
+    await await_until(lambda: world.life.messages == [b"hello"])
     pong = await world.browser.receive()
     assert (pong.opcode, pong.data) == (Opcode.PONG, b"are you there")
 
@@ -173,33 +181,33 @@ async def test_broken_frame_ends_the_connection(world: World, data: bytes, code:
     await world.browser.send(data)
     assert (await world.browser.receive_close()).code == code
     world.tick(3)
-    await await_until(lambda: [end[0] for end in world.listener.ends] == [code])
+    await await_until(lambda: [end[0] for end in world.life.ends] == [code])
 
 
 async def test_close_of_the_browser_is_answered_and_ends_it(world: World) -> None:
     world.browser.protocol.send_close(1001, "leaving")
     await world.browser.flush()
     assert (await world.browser.receive_close()).code == 1001
-    await await_until(lambda: world.listener.ends == [(1001, "closed by the browser")])
+    await await_until(lambda: world.life.ends == [(1001, "closed by the client")])
 
 
 async def test_first_reason_to_close_wins_and_nothing_follows_it(world: World) -> None:
-    world.connection.close(Close.UNAUTHENTICATED, "expired")
-    world.connection.close(Close.SLOW, "too slow")
+    world.connection.end(End.UNAUTHENTICATED, "expired")
+    world.connection.end(End.SLOW, "too slow")
     hand_over(world.connection)
     assert await world.browser.receive_close() == CloseFrame(4401, "expired")
     await world.browser.flush()
     with contextlib.suppress(EOFError):
         pytest.fail(f"{await world.browser.receive()} after the close frame")
-    await await_until(lambda: world.listener.ends == [(4401, "expired")])
+    await await_until(lambda: world.life.ends == [(4401, "expired")])
 
 
 async def test_browser_that_does_not_answer_a_close_is_ended(world: World) -> None:
-    world.connection.close(Close.FORBIDDEN, "no")
+    world.connection.end(End.FORBIDDEN, "no")
     world.tick()
-    assert world.listener.ends == []
+    assert world.life.ends == []
     world.tick(3)
-    await await_until(lambda: world.listener.ends == [(4403, "no")])
+    await await_until(lambda: world.life.ends == [(4403, "no")])
 
 
 async def test_42_browser_that_reads_nothing_is_closed_with_bounded_memory(world: World) -> None:
@@ -207,25 +215,25 @@ async def test_42_browser_that_reads_nothing_is_closed_with_bounded_memory(world
     while not world.connection.closed:
         hand_over(world.connection, 1_000)
         handed_over += 1
-    assert world.connection.reason == (4408, "too slow")
-    assert handed_over * 1_000 < 2 * MAX_BUFFER
+    assert world.connection.ending == (4408, "too slow")
+    assert handed_over * 1_000 < 2 * LIMITS.buffer_bytes
     world.tick(3)
-    await await_until(lambda: world.listener.ends == [(4408, "too slow")])
+    await await_until(lambda: world.life.ends == [(4408, "too slow")])
 
 
 async def test_browser_that_is_found_slow_gets_nothing_of_the_burst_after_its_close(world: World) -> None:
     frame = text_frame(b"x" * 1_000)
-    write_all([((world.connection,), frame)] * (2 * MAX_BUFFER // 1_000))
-    assert world.connection.reason == (4408, "too slow")
+    write_all([((world.connection,), frame)] * (2 * LIMITS.buffer_bytes // 1_000))
+    assert world.connection.ending == (4408, "too slow")
     received = b""
     while not received.endswith(b"too slow"):
         received += await asyncio.wait_for(
             asyncio.get_running_loop().sock_recv(world.browser.socket, 65536), 5
         )
     assert received.endswith(close_frame(Close.SLOW, "too slow"))
-    assert len(received) < 2 * MAX_BUFFER
+    assert len(received) < 2 * LIMITS.buffer_bytes
     world.tick(3)
-    await await_until(lambda: bool(world.listener.ends))
+    await await_until(lambda: bool(world.life.ends))
     assert await asyncio.get_running_loop().sock_recv(world.browser.socket, 65536) == b""
 
 
@@ -236,7 +244,7 @@ async def test_browser_that_stalls_with_little_to_read_is_closed_in_time(world: 
     assert not world.connection.closed
     world.connection.heard = True  # it sends, but does not read
     world.tick(6)
-    assert world.connection.reason == (4408, "too slow")
+    assert world.connection.ending == (4408, "too slow")
 
 
 async def test_browser_that_reads_again_stays(world: World) -> None:
@@ -256,8 +264,8 @@ async def test_what_the_kernel_takes_in_part_arrives_whole_and_in_order(world: W
     frames = [text_frame(letter * 100_000) for letter in (b"a", b"b")]
     write_all([((world.connection,), frame) for frame in frames])
     assert world.connection.paused
-    world.connection.tell(b"last")
-    for text in (b"a" * 100_000, b"b" * 100_000, b"last"):
+    world.connection.notify(LAST)
+    for text in (b"a" * 100_000, b"b" * 100_000, LAST.cloud_event):
         assert (await world.browser.receive()).data == text
 
 
@@ -300,7 +308,7 @@ async def test_time_in_which_little_waited_does_not_count_as_stalled(world: Worl
     assert not world.connection.closed
     world.connection.heard = True
     world.tick(66)
-    assert world.connection.reason == (4408, "too slow")
+    assert world.connection.ending == (4408, "too slow")
 
 
 async def test_browser_that_is_gone_without_a_word_ends_by_what_is_sent_to_it(world: World) -> None:
@@ -309,13 +317,13 @@ async def test_browser_that_is_gone_without_a_word_ends_by_what_is_sent_to_it(wo
     world.browser.socket.close()
     hand_over(world.connection)
     hand_over(world.connection)
-    await await_until(lambda: bool(world.listener.ends))
+    await await_until(lambda: bool(world.life.ends))
     assert world.connection.socket.fileno() == -1  # or it would close another connection's file one day
-    assert world.listener.ends == [(1006, "")]
+    assert world.life.ends == [(1006, "")]
 
 
 async def test_too_many_frames_are_refused(world: World) -> None:
-    for _ in range(FRAMES_PER_HEARTBEAT + 1):
+    for _ in range(LIMITS.customers.frames_a_second + 1):
         world.browser.protocol.send_pong(b"")
     await world.browser.flush()
     assert (await world.browser.receive_close()).code == 4429
@@ -325,13 +333,13 @@ PONG = b"\x8a\x80mask"  # as a browser answers our ping
 
 
 async def test_too_many_pongs_that_come_alone_are_refused(world: World) -> None:
-    for _ in range(FRAMES_PER_HEARTBEAT):
+    for _ in range(LIMITS.customers.frames_a_second):
         world.connection.data_received(PONG)
     assert not world.connection.closed
     world.connection.data_received(PONG)
     assert (await world.browser.receive_close()).code == 4429
     world.connection.data_received(PONG)
-    assert world.connection.reason[0] == 4429
+    assert world.connection.ending.code == 4429
 
 
 async def test_pong_that_comes_alone_is_heard_without_a_parser(
@@ -350,7 +358,7 @@ async def test_pong_between_two_parts_of_a_message_disturbs_it_not(world: World)
     world.connection.data_received(PONG)
     world.browser.protocol.send_continuation(b"a message", fin=True)
     await world.browser.flush()
-    await await_until(lambda: world.listener.messages == [b"half a message"])
+    await await_until(lambda: world.life.messages == [b"half a message"])
 
 
 async def test_bytes_of_a_message_that_look_like_a_pong_are_the_messages(world: World) -> None:
@@ -359,11 +367,11 @@ async def test_bytes_of_a_message_that_look_like_a_pong_are_the_messages(world: 
     world.connection.data_received(b"b" * 3)
     world.connection.data_received(b"\x81\x8c\0\0\0\0abcdef")
     world.connection.data_received(b"ghijkl")
-    assert world.listener.messages == [b"aaabbb", b"abcdefghijkl"]
+    assert world.life.messages == [b"aaabbb", b"abcdefghijkl"]
     # Binary, so refused whatever it says: but as the twelve bytes that it is, and not before its end.
     world.connection.data_received(b"\x82\x8c\0\0\0\0abcdef")
     world.connection.data_received(PONG)
-    assert world.connection.reason[0] == 1003
+    assert world.connection.ending.code == 1003
 
 
 async def test_pings_of_one_that_does_not_read_pile_up_nowhere(world: World) -> None:
@@ -371,14 +379,14 @@ async def test_pings_of_one_that_does_not_read_pile_up_nowhere(world: World) -> 
         hand_over(world.connection, 1_000)
     world.browser.protocol.send_ping(b"x" * 125)
     await world.browser.flush()
-    await await_until(lambda: world.listener.ends == [(4408, "answers pile up")])
+    await await_until(lambda: world.life.ends == [(4408, "answers pile up")])
 
 
 async def test_silent_browser_is_dropped_within_two_heartbeats(world: World) -> None:
     world.tick()
     assert (await world.browser.receive()).opcode is Opcode.PING
     world.tick()
-    await await_until(lambda: world.listener.ends == [(1006, "no heartbeat")])
+    await await_until(lambda: world.life.ends == [(1006, "no heartbeat")])
 
 
 async def test_browser_that_answers_pings_stays(world: World) -> None:
@@ -392,14 +400,14 @@ async def test_browser_that_answers_pings_stays(world: World) -> None:
 
 async def test_48_connection_ends_with_its_token(world: World) -> None:
     world.connection.identity = Identity("alice", (), expires_at=100)
-    world.heartbeat.tick(asyncio.get_running_loop().time(), wall_clock=99)
+    world.clock.tick(asyncio.get_running_loop().time(), wall_clock=99)
     assert not world.connection.closed
     world.connection.heard = True
-    world.heartbeat.tick(asyncio.get_running_loop().time(), wall_clock=101)
-    assert world.connection.reason == (4401, "the token has expired")
+    world.clock.tick(asyncio.get_running_loop().time(), wall_clock=101)
+    assert world.connection.ending == (4401, "the token has expired")
 
 
-def hold(connection: Connection, first: bytes) -> None:
+def hold(connection: WebSocketConnection, first: bytes) -> None:
     connection.writer = Held(connection, connection.writer, first)  # type: ignore[assignment]
 
 
@@ -412,9 +420,9 @@ async def test_answer_to_the_handshake_leaves_with_what_is_said_first(world: Wor
     await asyncio.sleep(HOLD_SECONDS / 4)  # nothing may come meanwhile
     with pytest.raises(BlockingIOError):
         world.browser.socket.recv(1)
-    world.connection.tell(b"hello")
-    world.connection.tell(b"again")
-    expected = b"HTTP/1.1 101 \r\n\r\n" + text_frame(b"hello") + text_frame(b"again")
+    world.connection.notify(FIRST)
+    world.connection.notify(LAST)
+    expected = b"HTTP/1.1 101 \r\n\r\n" + text_frame(FIRST.cloud_event) + text_frame(LAST.cloud_event)
     received = b""
     while len(received) < len(expected):
         received += await receive_some(world)
@@ -428,13 +436,13 @@ async def test_answer_to_the_handshake_does_not_wait_long(world: World) -> None:
     """What it waits for may need a server that is away."""
     hold(world.connection, b"HTTP/1.1 101 \r\n\r\n")
     assert await receive_some(world) == b"HTTP/1.1 101 \r\n\r\n"
-    world.connection.tell(b"hello")
-    assert await receive_some(world) == text_frame(b"hello")
+    world.connection.notify(FIRST)
+    assert await receive_some(world) == text_frame(FIRST.cloud_event)
 
 
 async def test_connection_that_is_refused_after_its_handshake_gets_the_answer_first(world: World) -> None:
     hold(world.connection, b"HTTP/1.1 101 \r\n\r\n")
-    world.connection.close(Close.UNAUTHENTICATED, "no token")
+    world.connection.end(End.UNAUTHENTICATED, "no token")
     received = b""
     expected = b"HTTP/1.1 101 \r\n\r\n" + close_frame(Close.UNAUTHENTICATED, "no token")
     while len(received) < len(expected):
@@ -444,7 +452,7 @@ async def test_connection_that_is_refused_after_its_handshake_gets_the_answer_fi
 
 async def test_connection_that_is_lost_before_anything_was_said_gets_nothing_written(world: World) -> None:
     hold(world.connection, b"HTTP/1.1 101 \r\n\r\n")
-    world.connection.abort(1006, "gone")
-    await await_until(lambda: bool(world.listener.ends))
+    world.connection.abort("gone")
+    await await_until(lambda: bool(world.life.ends))
     await asyncio.sleep(2 * HOLD_SECONDS)  # when it would be written
     assert await receive_some(world) == b""

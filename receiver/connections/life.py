@@ -1,0 +1,204 @@
+"""The life of every connection of a gateway, whatever its transport.
+
+It is accepted (`open`), its client is identified, it enters its channels' feeds, is greeted with where it
+starts, caught up and live in each feed (`serve`), and ended. The waiting parts run in the task that accepted
+it; once it is live no task belongs to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from receiver import metrics
+from receiver.access.identity import ForbiddenToken, InvalidToken, KeysUnavailable
+from receiver.connections.connection import End
+from receiver.connections.messages import BadMessage, Credentials, parse_message
+from receiver.connections.notices import Bye, Hello
+from receiver.feeds.sources import Unavailable
+from shared.channels import is_private
+from shared.cursors import InvalidCursor, parse_cursors
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from receiver.access.authentication import Authentication
+    from receiver.access.identity import Identity
+    from receiver.connections.clock import Clock
+    from receiver.connections.connection import Connection
+    from receiver.feeds.keeper import Keeper
+    from receiver.feeds.seen import SeenReports
+    from shared.channels import Channel
+    from shared.cursors import Place
+
+_MAX_RETRY_MS = 2_000  # over which clients spread that are sent away
+
+logger = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a gateway promises its clients, and grants them."""
+
+    gateway: str  # its name
+    heartbeat_seconds: float
+    max_connections_per_customer: int
+    authenticate_seconds: float = 5.0  # for a client to prove who it is by its first message
+
+
+class Life:
+    def __init__(
+        self, keeper: Keeper, clock: Clock, seen: SeenReports, authentication: Authentication, terms: Terms
+    ) -> None:
+        self._keeper = keeper
+        self.clock = clock
+        self._seen = seen
+        self._authentication = authentication
+        self._terms = terms
+        self._proving: dict[Connection, asyncio.Future[Identity]] = {}
+        self._tasks: asyncio.TaskGroup
+
+    async def run(self) -> None:
+        """Must be running for messages to be taken."""
+        async with asyncio.TaskGroup() as self._tasks:
+            await asyncio.Event().wait()  # until it is cancelled
+
+    def open(self, connection: Connection) -> None:
+        """It is accepted; from now on `lost` will be called for it, once."""
+        self.clock.add(connection)
+        metrics.connections_of(connection.transport).inc()
+
+    async def wait_proof(self, connection: Connection) -> Identity | None:
+        """The identity of its first message; None where it ended before it proved any.
+
+        Raises `InvalidToken` where it says nothing in time.
+        """
+        proof = self._proving[connection] = asyncio.get_running_loop().create_future()
+        await asyncio.wait([proof], timeout=self._terms.authenticate_seconds)
+        if not proof.done():
+            raise InvalidToken(f"no token within {self._terms.authenticate_seconds:g} s")
+        return None if proof.cancelled() else proof.result()
+
+    async def serve(
+        self, connection: Connection, identity: Identity, cursors: Mapping[Channel, Place]
+    ) -> None:
+        """Bring an authenticated connection into its feeds. Ends it where that fails."""
+        channels = identity.channels
+        foreign = [channel for channel in cursors if channel not in channels]
+        if foreign:
+            connection.end(End.FORBIDDEN, f"the token does not name {foreign[0]}")
+        if connection.closed:
+            return
+        connection.identity = identity
+        self._keeper.enter(connection, channels)
+        metrics.opened_of(connection.transport).inc()
+        if connection.feeds[0].member_count > self._terms.max_connections_per_customer:
+            connection.end(End.TOO_MANY_CONNECTIONS, "too many connections of one customer")
+            return
+        try:
+            starts = await self._keeper.starts(connection, cursors)
+            if starts is not None:
+                connection.notify(self._hello(starts))
+                await self._keeper.bring_in(connection, starts)
+        except Unavailable as error:
+            logger.warning("a connection could not be brought in", reason=str(error))
+            connection.end(End.TRY_AGAIN_LATER, "events can't be read now")
+
+    def _hello(self, starts: Mapping[Channel, Place]) -> Hello:
+        terms = self._terms
+        return Hello.at(starts, heartbeat_seconds=terms.heartbeat_seconds, gateway=terms.gateway)
+
+    # What its transport reports.
+
+    def receive(self, connection: Connection, text: bytes) -> None:
+        """A message of its client."""
+        try:
+            message = parse_message(text)
+            if isinstance(message, Credentials):
+                self._tasks.create_task(self._verify(connection, message))
+            elif connection.identity is None:
+                connection.end(End.UNAUTHENTICATED, "authenticate first")
+            else:
+                self.report_seen(connection, message.cursor)
+        except BadMessage as error:
+            connection.end(End.BAD_MESSAGE, str(error))
+
+    def report_seen(self, connection: Connection, cursors: str) -> None:
+        """Only places up to its feeds' own count: nobody has seen what was not handed over.
+
+        Raises `BadMessage`.
+        """
+        try:
+            places = parse_cursors(cursors)
+        except InvalidCursor as error:
+            raise BadMessage(str(error)) from None
+        by_channel = {feed.channel: feed for feed in connection.feeds if is_private(feed.channel)}
+        for channel, place in places.items():
+            feed = by_channel.get(channel)
+            if feed is not None and feed.place is not None and place <= feed.place:
+                self._seen.report(channel, place)
+
+    def leave(self, connection: Connection) -> None:
+        """Nothing is sent to it any more: it leaves its feeds now, not when its client is gone."""
+        self._keeper.leave(connection)
+
+    def lost(self, connection: Connection) -> None:
+        """It is gone; `ending` says how."""
+        self.leave(connection)
+        self.clock.discard(connection)
+        if proof := self._proving.pop(connection, None):
+            proof.cancel()
+        code, reason = connection.ending
+        metrics.connections_of(connection.transport).dec()
+        metrics.closed_with(str(code)).inc()
+        logger.info(
+            "connection closed",
+            transport=connection.transport,
+            topics=len(connection.identity.topics) if connection.identity else 0,
+            seconds=round(asyncio.get_running_loop().time() - connection.opened_at, 3),
+            code=code,
+            reason=reason,
+        )
+
+    async def _verify(self, connection: Connection, credentials: Credentials) -> None:
+        """The first makes it a customer's connection, later ones renew its end."""
+        try:
+            identity = await self._authentication.verify(token=credentials.token, ticket=credentials.ticket)
+        except ForbiddenToken as error:
+            connection.end(End.FORBIDDEN, str(error))
+            return
+        except InvalidToken as error:
+            connection.end(End.UNAUTHENTICATED, str(error))
+            return
+        except KeysUnavailable as error:
+            connection.end(End.TRY_AGAIN_LATER, str(error))
+            return
+        except Exception:  # of one token: all other connections hang on the same tasks
+            logger.exception("a token could not be verified")
+            connection.end(End.INTERNAL_ERROR, "internal error")
+            return
+        proof = self._proving.pop(connection, None)
+        if proof is not None and not proof.done():
+            proof.set_result(identity)
+        elif connection.identity is not None and connection.identity.channels != identity.channels:
+            connection.end(End.FORBIDDEN, "the new token names other channels")
+        elif connection.identity is not None:
+            connection.identity = identity
+
+    # The end.
+
+    async def drain(self, seconds: float) -> None:
+        """Say goodbye to everyone, spread over that time, and end them."""
+        connections = self.clock.connections
+        random.shuffle(connections)
+        started = asyncio.get_running_loop().time()
+        for n, connection in enumerate(connections):
+            due = started + seconds * n / len(connections)
+            await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
+            connection.notify(Bye(random.randint(0, _MAX_RETRY_MS)))
+            connection.end(End.RESTART, "going away, come back")
+        await self.clock.wait_empty()

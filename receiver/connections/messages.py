@@ -1,0 +1,45 @@
+"""What a client says, whatever its transport: CloudEvents of two types."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class BadMessage(ValueError):
+    """A client sent what no client of ours sends."""
+
+
+class SeenReport(msgspec.Struct):
+    """`orderbell.seen`: everything up to this cursor was shown."""
+
+    cursor: str = ""
+
+
+class Credentials(msgspec.Struct):
+    """`orderbell.auth`: who the client is, first or again."""
+
+    token: str = ""
+    ticket: str = ""
+
+
+class _CloudEvent(msgspec.Struct):
+    type: str
+    data: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+_decode = msgspec.json.Decoder(_CloudEvent).decode
+_DECODERS: dict[str, msgspec.json.Decoder[SeenReport] | msgspec.json.Decoder[Credentials]] = {
+    "orderbell.seen": msgspec.json.Decoder(SeenReport),
+    "orderbell.auth": msgspec.json.Decoder(Credentials),
+}
+
+
+def parse_message(text: bytes) -> SeenReport | Credentials:
+    """Raises `BadMessage`."""
+    try:
+        message = _decode(text)
+        if decoder := _DECODERS.get(message.type):
+            return decoder.decode(message.data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise BadMessage("not a CloudEvent that a gateway knows") from None
+    raise BadMessage(f"unknown type {message.type[:40]!r}")

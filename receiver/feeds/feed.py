@@ -1,0 +1,318 @@
+"""One channel as a gateway knows it: where it is, and who hears it.
+
+A feed's `place` is the last event that was handed to every connection that is live in it. That one number is
+checked for each event; a connection that joins has reached the same place before, so no connection's own
+place needs to be kept or compared afterwards:
+
+* an event with the next seq is handed to all that are live, and becomes the feed's place;
+* one at or before the place is a repeat and is dropped;
+* one behind a gap is not handed over. The feed is repaired from the log or the history
+  (receiver/feeds/catch_up.py), which hands over what was missing and then this event, in order.
+
+All that changes in a feed changes here; nothing here waits, but for `wait_established`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from typing import TYPE_CHECKING, TypeGuard, TypeVar
+
+from receiver import metrics
+from receiver.connections.connection import SharingConnection
+from receiver.connections.notices import Reset, SeenElsewhere
+from receiver.feeds.burst import TOGETHER_BYTES, hand_over, write_all
+from shared.cursors import Place
+from shared.redis.channel_log import LIVE_BEGINNING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from receiver.connections.connection import Connection
+    from receiver.connections.notices import Notice
+    from receiver.feeds.burst import Burst
+    from shared.channels import Channel
+    from shared.redis.channel_log import Entry
+
+_NOTHING = ()  # what no message begins with
+
+C = TypeVar("C", bound="Connection")
+
+
+class Feed:
+    """`member_count` connections have entered it; those of them that are live are in place."""
+
+    __slots__ = (
+        "_claimed",
+        "_epoch",
+        "_expected",
+        "_following",
+        "_others",
+        "_place",
+        "_seen",
+        "_seq",
+        "_sharing",
+        "_waiting",
+        "channel",
+        "headless",
+        "member_count",
+    )
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        # The place. Epoch 0: unknown until the subscription is confirmed and the head was read. Events that
+        # come count `_seq` alone; the place as an object is made where it is asked for, once.
+        self._epoch, self._seq = 0, 0
+        self._place: Place | None = None
+        self._following: bytes | tuple[()] = _NOTHING  # how the live message of the next event begins
+        self._expected: Place | None = None  # the newest at which an event is known, handed over or not
+        self._seen: Place | None = None  # how far the customer has seen; unknown after a loss of Redis
+        self._claimed: Place | None = None  # to be seen, though nothing was handed over up to there yet
+        # Both are replaced as a whole: a connection that leaves while they are walked disturbs nothing.
+        self._sharing: tuple[SharingConnection, ...] = ()
+        self._others: tuple[Connection, ...] = ()
+        self._waiting: dict[Connection, asyncio.Future[None]] | None = None  # most never have one
+        self.headless = False  # Redis knows no head of it, and the history was asked since
+        self.member_count = 0
+
+    # Where it is.
+
+    @property
+    def place(self) -> Place | None:
+        if self._place is None and self._epoch:
+            self._place = Place(self._epoch, self._seq)
+        return self._place
+
+    @property
+    def expected(self) -> Place | None:
+        return self._expected
+
+    @property
+    def seen(self) -> Place | None:
+        return self._seen
+
+    @property
+    def claimed(self) -> Place | None:
+        return self._claimed
+
+    def _go_to(self, place: Place) -> None:
+        self._place = place
+        self._epoch, self._seq = place
+        self._following = LIVE_BEGINNING % (place.epoch, place.seq + 1)
+
+    def establish(self, head: Place, seen: Place | None = None) -> None:
+        """Set the first place: nobody is live yet, so what comes before it is read by each that joins."""
+        if self.place is None:
+            self._go_to(max(head, self._expected or head))
+            if seen is not None:
+                # One object for both where they are equal: most customers have seen all there is.
+                self.note_seen(head if seen == head else seen)
+        waiting, self._waiting = self._waiting, None
+        for future in (waiting or {}).values():
+            if not future.done():
+                future.set_result(None)
+
+    async def wait_established(self, connection: Connection) -> None:
+        """Until the place is known, or the connection has left. For one task of each connection."""
+        if self.place is None and not connection.closed:
+            self._waiting = self._waiting or {}
+            future = self._waiting[connection] = asyncio.get_running_loop().create_future()
+            await future
+
+    def expect(self, place: Place) -> None:
+        """It is known that there is an event at this place, or that this epoch has begun."""
+        self._expected = max(place, self._expected or place)
+
+    def expect_nothing(self) -> None:
+        """What was expected never was."""
+        self._expected = self.place
+
+    def is_short_of(self, head: Place) -> bool:
+        """Whether more is expected than is there up to that head. A feed moves on while it is read for."""
+        reached = max(head, self.place or head)
+        return any(more is not None and more > reached for more in (self._expected, self._claimed))
+
+    # Who hears it.
+
+    @property
+    def sharing(self) -> tuple[SharingConnection, ...]:
+        """Those live ones that get the same bytes."""
+        return self._sharing
+
+    @property
+    def others(self) -> tuple[Connection, ...]:
+        """Those live ones that are handed the event."""
+        return self._others
+
+    @property
+    def live(self) -> tuple[Connection, ...]:
+        return (*self.sharing, *self.others)
+
+    def join(self, connection: Connection) -> None:
+        """It is where the feed is: from now on it gets what comes. Once for each."""
+        if _shares(connection, self._sharing):
+            self._sharing += (connection,)
+        else:
+            self._others += (connection,)
+
+    def leave(self, connection: Connection) -> None:
+        """Also one that never joined."""
+        self._sharing = _without(self._sharing, connection)
+        self._others = _without(self._others, connection)
+        self._wait_no_more(connection)
+
+    def _wait_no_more(self, connection: Connection) -> None:
+        future = self._waiting.pop(connection, None) if self._waiting else None
+        if future is not None and not future.done():
+            future.set_result(None)
+
+    # What comes.
+
+    def take_next(self, message: bytes, burst: Burst) -> bool:
+        """Take a live message that is just the next event, as nearly all are; False where it is not.
+
+        The event is put into the burst, for everyone that is live now.
+        """
+        following = self._following
+        if not message.startswith(following):
+            return False
+        self._place = None
+        self._seq = seq = self._seq + 1
+        self._following = LIVE_BEGINNING % (self._epoch, seq + 1)
+        text = message[len(following) - 1 :]
+        if sharing := self._sharing:
+            data = sharing[0].header(len(text)) + text
+            if burst.feed is self and len(burst.finished[-1][1]) < TOGETHER_BYTES:
+                burst.finished[-1] = (sharing, burst.finished[-1][1] + data)
+            else:
+                burst.finished.append((sharing, data))
+                burst.feed = self
+        if self._others:
+            burst.handed.append((self._others, self.channel, Place(self._epoch, seq), text))
+        return True
+
+    def hear(self, event: Entry) -> bool:
+        """Take a live event; False where the feed must be repaired first."""
+        at = self.place
+        self.expect(event.place)
+        if at is None:
+            return True
+        if event.place <= at:
+            metrics.repeats.inc()
+            return True
+        if event.place != (at.epoch, at.seq + 1):
+            return False
+        self.deliver(event)
+        return True
+
+    def deliver(self, event: Entry) -> None:
+        """Hand the next event to everyone that is live. That it is the next one, the caller has checked."""
+        place, text = event
+        self._go_to(place)
+        if sharing := self.sharing:
+            write_all([(sharing, sharing[0].header(len(text)) + text)])
+        hand_over(self.others, self.channel, place, text)
+
+    def reset(self, place: Place, reason: str) -> None:
+        """Go on at another place, and notify everyone why."""
+        self._go_to(place)
+        self._notify(Reset.to(self.channel, place, reason))
+
+    def see(self, place: Place) -> bool:
+        """Some device has shown everything up to there; False where the feed is not there yet.
+
+        Then it is only claimed, until a repair has shown whether there is anything: a browser that believes
+        all that is to come to be seen would show none of it.
+        """
+        at = self.place
+        if at is None or place > at:
+            self._claimed = max(place, self._claimed or place)
+            return False
+        self.note_seen(place)
+        self._notify(SeenElsewhere.up_to(self.channel, place))
+        return True
+
+    def note_seen(self, place: Place) -> Place:
+        """Where that is now: never back, as another device may have seen more meanwhile."""
+        self._seen = max(place, self._seen or place)
+        return self._seen
+
+    def forget_seen(self) -> None:
+        """Other devices' reports may have been missed."""
+        self._seen = None
+
+    def settle_claim(self) -> None:
+        """All there is was handed over: what is claimed to be seen is, or no sender of ours has said so."""
+        place, self._claimed = self._claimed, None
+        if place is not None and not self.see(place):
+            self._claimed = None
+            metrics.foreign.inc()
+
+    def _notify(self, notice: Notice) -> None:
+        for connection in self.live:
+            connection.notify(notice)
+
+
+class TopicFeed(Feed):
+    """One that thousands may be in: to join and to leave costs each the same, however many there are.
+
+    A customer's own feed keeps the tuples alone, which are smaller and looked at faster. Here, new tuples for
+    each that comes would touch all that are there.
+    """
+
+    __slots__ = ("_crowd", "_sharing_crowd", "_stale")
+
+    def __init__(self, channel: Channel) -> None:
+        super().__init__(channel)
+        # In the order in which they came.
+        self._sharing_crowd: dict[SharingConnection, None] = {}
+        self._crowd: dict[Connection, None] = {}
+        self._stale = False  # some have come or gone since the tuples were made
+
+    @property
+    def sharing(self) -> tuple[SharingConnection, ...]:
+        self._refresh()
+        return self._sharing
+
+    @property
+    def others(self) -> tuple[Connection, ...]:
+        self._refresh()
+        return self._others
+
+    def join(self, connection: Connection) -> None:
+        if _shares(connection, self._sharing_crowd):
+            self._sharing_crowd[connection] = None
+        else:
+            self._crowd[connection] = None
+        self._outdate()
+
+    def leave(self, connection: Connection) -> None:
+        for crowd in (self._sharing_crowd, self._crowd):
+            if connection in crowd:
+                del crowd[connection]  # type: ignore[arg-type] # it is in this one
+                self._outdate()
+        self._wait_no_more(connection)
+
+    def take_next(self, message: bytes, burst: Burst) -> bool:
+        self._refresh()
+        return super().take_next(message, burst)
+
+    def _outdate(self) -> None:
+        self._sharing, self._others = (), ()  # a quiet topic must not keep those that have gone
+        self._stale = True
+
+    def _refresh(self) -> None:
+        if self._stale:
+            self._sharing, self._others = tuple(self._sharing_crowd), tuple(self._crowd)
+            self._stale = False
+
+
+def _shares(connection: Connection, others: Iterable[SharingConnection]) -> TypeGuard[SharingConnection]:
+    """A feed makes one kind of finished bytes; a connection that shares another kind is handed the event."""
+    if not isinstance(connection, SharingConnection):
+        return False
+    return all(other.header is connection.header for other in itertools.islice(others, 1))
+
+
+def _without(connections: tuple[C, ...], gone: Connection) -> tuple[C, ...]:
+    return tuple(one for one in connections if one is not gone) if gone in connections else connections

@@ -1,0 +1,134 @@
+"""The one door to a gateway's feeds: enter channels, learn where to start, catch up and be live, leave.
+
+It owns the subscription and all that keeps feeds in place, and is what the subscription reports to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Protocol
+
+from receiver import metrics
+from receiver.connections.notices import SeenElsewhere
+from receiver.feeds.catch_up import CatchUp
+from receiver.feeds.hub import Hub
+from receiver.feeds.pace import Pace
+from receiver.feeds.rounds import Rounds
+from receiver.feeds.sources import Sources, Unavailable
+from shared.redis.channel_log import Entry, SeenNotice, parse_live
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from receiver.connections.connection import Connection
+    from receiver.feeds.feed import Feed
+    from receiver.feeds.history import History
+    from shared.channels import Channel
+    from shared.cursors import Place
+    from shared.redis.channel_log import LogReader
+
+
+class Subscribing(Protocol):
+    """What hears Redis, as feeds need it."""
+
+    @property
+    def hears(self) -> bool: ...
+    def subscribe(self, feed: Feed) -> None: ...
+    def unsubscribe(self, feeds: Iterable[Feed]) -> None: ...
+    async def run(self) -> None: ...
+
+
+class Keeper:
+    def __init__(
+        self,
+        subscription_to: Callable[[Keeper], Subscribing],
+        log: LogReader,
+        history: History,
+        pace: Pace | None = None,
+    ) -> None:
+        """`subscription_to` makes the subscription, which reports to its argument."""
+        self._pace = pace or Pace()
+        self.subscription = subscription_to(self)
+        self._hub = Hub(self.subscription.subscribe, self.subscription.unsubscribe)
+        self.sources = Sources(log, history, self._hears, self._pace)
+        self._catch_up = CatchUp(self.sources)
+        self._rounds = Rounds(self._hub, self.sources, self._catch_up, self._hears, self._pace)
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for part in (self.subscription, self.sources, self._catch_up, self._rounds):
+                tasks.create_task(part.run(), name=type(part).__name__)
+
+    def _hears(self) -> bool:
+        return self.subscription.hears
+
+    # A connection's way through its feeds.
+
+    def enter(self, connection: Connection, channels: Iterable[Channel]) -> None:
+        connection.feeds = tuple(map(self._hub.enter, channels))
+
+    async def starts(
+        self, connection: Connection, cursors: Mapping[Channel, Place]
+    ) -> dict[Channel, Place] | None:
+        """Where it starts in each of its channels, once their places are known; None where it has ended.
+
+        Raises `Unavailable`.
+        """
+        feeds = connection.feeds
+        if any(feed.place is None for feed in feeds):
+            await self._wait_established(connection, feeds)
+        starts = {}
+        for feed in feeds:
+            if connection.closed:
+                return None
+            start = self._catch_up.start_now(feed, cursors.get(feed.channel))
+            starts[feed.channel] = start or await self._catch_up.start(feed)
+        return starts
+
+    async def bring_in(self, connection: Connection, starts: Mapping[Channel, Place]) -> None:
+        """Hand over what follows its starts, then all that comes. Raises `Unavailable`."""
+        for feed in connection.feeds:
+            start = starts[feed.channel]
+            if feed.seen is not None and feed.seen > start:
+                # Another device has shown what this one is about to get: no pop-up for that.
+                connection.notify(SeenElsewhere.up_to(feed.channel, feed.seen))
+            if start == feed.place and not connection.closed:
+                feed.join(connection)
+            else:
+                await self._catch_up.join(connection, feed, start)
+
+    def leave(self, connection: Connection) -> None:
+        """Nothing comes to it any more; once is enough."""
+        feeds, connection.feeds = connection.feeds, ()
+        for feed in feeds:
+            self._hub.leave(feed, connection)
+
+    async def _wait_established(self, connection: Connection, feeds: Iterable[Feed]) -> None:
+        try:
+            async with asyncio.timeout(self._pace.establish_seconds):
+                for feed in feeds:
+                    await feed.wait_established(connection)
+        except TimeoutError:
+            raise Unavailable("no answer in time") from None
+
+    # What the subscription reports.
+
+    def hear(self, feed: Feed, message: bytes) -> None:
+        """A live message that is not just the next event of that feed."""
+        live = parse_live(message)
+        if isinstance(live, Entry):
+            if not feed.hear(live):
+                self._catch_up.request(feed, "gap")
+        elif isinstance(live, SeenNotice):
+            if not feed.see(live.place):
+                self._catch_up.request(feed, "seen")
+        else:
+            metrics.foreign.inc()
+
+    def confirmed(self, feed: Feed) -> None:
+        """Redis has subscribed us: what was published before is in the log, what comes now is heard."""
+        feed.forget_seen()  # what other devices reported meanwhile was missed
+        self._catch_up.request(feed, "subscribed")
+
+    def hearing_changed(self) -> None:
+        self._rounds.wake()

@@ -1,0 +1,167 @@
+"""Looks regularly whether any feed missed something, and whether Redis is the senders' at all.
+
+A feed can miss an event without any gap being heard: the last event before a quiet hour, or everything
+while Redis was away. So the heads of all feeds are compared with their places every few seconds, in
+pipelines. While Redis is away the sender is asked instead, more often: pull mode.
+
+A Redis that answers may still be the wrong one: after a split, say, the senders publish into one and we look
+into the other, where nothing moves and nothing is missing. Or no sender can reach it. So with each check the
+sender is asked, too, what is the newest event that should be in Redis; if that is not in ours at the next
+check, seconds later, it is pull mode until it is. The same holds for a Redis that we hear, and that refuses
+to be read. Such a gateway stays ready: it serves a second late, and it can't know whether another would do
+better. If all are behind, which is what a sender cut off from Redis looks like, to take all of them out of
+the balancer would turn late alerts into none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import structlog
+from redis.exceptions import RedisError
+
+from receiver import metrics
+from shared.redis.channel_log import NewestEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from receiver.feeds.catch_up import CatchUp
+    from receiver.feeds.feed import Feed
+    from receiver.feeds.hub import Hub
+    from receiver.feeds.pace import Pace
+    from receiver.feeds.sources import Sources
+    from shared.cursors import Place
+
+_CHANNELS_PER_PIPELINE = 100
+
+_NOTHING = NewestEvent(0, 0)
+
+logger = structlog.get_logger(__name__)
+
+
+class Rounds:
+    def __init__(
+        self, hub: Hub, sources: Sources, catch_up: CatchUp, hears: Callable[[], bool], pace: Pace
+    ) -> None:
+        self._hub = hub
+        self._sources = sources
+        self._catch_up = catch_up
+        self._hears = hears
+        self._pace = pace
+        self._due = _NOTHING  # the newest event that should have been in Redis when last we asked
+        self._logged_behind = False  # since Redis was last lost
+        self._woken = asyncio.Event()
+
+    async def run(self) -> None:
+        while True:
+            heard = self._hears()  # a loss during the round is one, too
+            await self._turn()
+            await self._wait(heard=heard)
+
+    def wake(self) -> None:
+        """Whether Redis is heard may have changed."""
+        self._woken.set()
+
+    async def _turn(self) -> None:
+        self._hub.drop_empty()
+        metrics.feeds.set(len(self._hub))
+        if self._hears():
+            await self._look()
+        else:
+            self._pull()
+            # Once it is heard, pulling goes on until it has this: it may have lost everything, and the relay
+            # comes back when it comes.
+            self._sources.behind, self._logged_behind = True, False
+            self._due = await self._sources.newest_published()
+
+    async def _wait(self, *, heard: bool) -> None:
+        """Until the next round, which comes at once when Redis was lost since the last began, or is back."""
+        try:
+            async with asyncio.timeout(self._pause()):
+                while self._hears() is heard:
+                    self._woken.clear()
+                    await self._woken.wait()
+        except TimeoutError:
+            pass
+
+    def _pause(self) -> float:
+        """Seconds to the next round."""
+        if not self._sources.asks_redis:
+            return self._pace.pull_seconds
+        return max(self._pace.check_seconds, len(self._hub) / self._pace.checks_per_second)
+
+    async def _look(self) -> None:
+        """Look whether anything was missed, or everything is."""
+        try:
+            behind = await self._compare()
+        except (RedisError, OSError, TimeoutError) as error:
+            behind = True  # the subscription may hear it all the same: it passes on, and refuses to be read
+            if not self._logged_behind:
+                logger.warning("redis can't be read", reason=str(error) or "no answer in time")
+        self._note_behind(behind=behind)
+        if behind:
+            self._pull()
+        self._due = await self._sources.newest_published()
+
+    async def _compare(self) -> bool:
+        """Request the repair of what Redis shows to be missing; whether it lacks things itself."""
+        newest = await self._sources.newest_in_redis()
+        self.learn_epoch(newest.epoch)
+        if newest < self._due:
+            return True
+        await self._check_heads()
+        return False
+
+    def _note_behind(self, *, behind: bool) -> None:
+        """Log a change, once."""
+        if behind and not self._logged_behind:
+            logger.warning("redis does not say what the sender has published; events are pulled")
+        if self._logged_behind and not behind:
+            logger.info("redis has what the sender has published")
+        self._sources.behind = self._logged_behind = behind
+
+    async def _check_heads(self) -> None:
+        metrics.pull_mode.set(0)
+        feeds = [feed for feed in self._hub.feeds if not self._catch_up.is_repairing(feed)]
+        for start in range(0, len(feeds), _CHANNELS_PER_PIPELINE):
+            await self._check(feeds[start : start + _CHANNELS_PER_PIPELINE])
+            await asyncio.sleep(self._pace.breath_seconds)
+
+    async def _check(self, feeds: Sequence[Feed]) -> None:
+        """Compare some feeds with their heads."""
+        places = [feed.place for feed in feeds]
+        heads = await self._sources.heads([feed.channel for feed in feeds])
+        for feed, place, head in zip(feeds, places, heads, strict=True):
+            # A quiet channel's head still shows the old epoch, so the head alone cannot reveal a new one.
+            old = place is not None and place.epoch < self._sources.epoch
+            out_of_place = _is_out_of_place(feed, place, head)
+            feed.headless = head is None
+            if old or out_of_place:
+                self._catch_up.request(feed, "check")
+
+    def learn_epoch(self, epoch: int) -> None:
+        """The database went back: every cursor of before must be judged anew, of quiet channels too."""
+        if epoch <= self._sources.epoch:
+            return
+        self._sources.epoch = epoch
+        for feed in self._hub.feeds:
+            if feed.place is not None and feed.place.epoch < epoch:
+                feed.forget_seen()
+                self._catch_up.request(feed, "epoch")
+
+    def _pull(self) -> None:
+        metrics.pull_mode.set(1)
+        for feed in self._hub.feeds:
+            self._catch_up.request(feed, "pull")
+
+
+def _is_out_of_place(feed: Feed, place: Place | None, head: Place | None) -> bool:
+    """Compares with `place`, where the feed was when the head was asked for, and with where it is now."""
+    at = feed.place
+    if place is None or at is None:
+        return True
+    if head is None:  # emptied, or nothing was ever published; only the history knows which, and only once
+        return not feed.headless
+    return head > at or head < place or at < (feed.expected or place)

@@ -1,0 +1,55 @@
+"""What one client may send: frames and bytes, in a second and between two heartbeats.
+
+It is counted when a frame begins, by the size that its header names, so nothing is parsed that is too much. A
+read that only continues a frame counts as a frame, too: a client that sends byte by byte costs as much.
+Clients that have not proved who they are may send a token, and little else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Allowance:
+    frames_a_second: int
+    frames_a_heartbeat: int
+    bytes_a_second: int
+    bytes_a_heartbeat: int
+
+
+CUSTOMERS = Allowance(200, 400, 128 * 1024, 512 * 1024)
+STRANGERS = Allowance(20, 20, 32 * 1024, 32 * 1024)
+
+
+class Traffic:
+    """Since the last heartbeat. Made where something comes, so an idle connection has none."""
+
+    __slots__ = ("_bytes", "_bytes_in_second", "_frames", "_frames_in_second", "_second")
+
+    def __init__(self) -> None:
+        self._frames = self._bytes = 0
+        self._second = -1
+        self._frames_in_second = self._bytes_in_second = 0
+
+    def count_frame(self, size: int, second: int) -> None:
+        """`second` is any number that changes each second."""
+        if second != self._second:
+            self._second = second
+            self._frames_in_second = self._bytes_in_second = 0
+        self._frames += 1
+        self._frames_in_second += 1
+        self._bytes += size
+        self._bytes_in_second += size
+
+    def count_read(self) -> None:
+        """One that began no frame."""
+        self._frames += 1
+
+    def exceeds(self, allowance: Allowance) -> bool:
+        return (
+            self._frames > allowance.frames_a_heartbeat
+            or self._frames_in_second > allowance.frames_a_second
+            or self._bytes > allowance.bytes_a_heartbeat
+            or self._bytes_in_second > allowance.bytes_a_second
+        )
