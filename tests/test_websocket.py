@@ -128,7 +128,7 @@ async def test_token_in_the_url_is_refused_though_it_is_good(gateway: ReceiverPr
         "customer:alice=1.01",
         "customer:alice=1.99999999999999999999",
         "customer:alice=1.1,customer:alice=1.2",
-        "customer:al%20ice=1.1",
+        "customer:al%2ice=1.1",
         "order:alice=1.1",
         "customer:alice=1.1,",
     ],
