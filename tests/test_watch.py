@@ -15,7 +15,7 @@ import pytest
 from shared.channels import Channel
 from shared.commands.watch import Watcher
 from shared.cursors import Place
-from tests.processes import REPOSITORY
+from tests.processes import REPOSITORY, clean_environment
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -164,4 +164,39 @@ def test_gateway_that_is_not_there_yet_is_waited_for(processes: Processes, watch
     watching = watch(gateway)
     wait_until(lambda: "cannot connect" in watching.says)
     gateway.start()
+    watching.wait_connected()
+
+
+@pytest.mark.parametrize(
+    ("gateway", "settings", "line"),
+    [
+        ("http://127.0.0.1:9", {}, "orderbell: set exactly one of ORDERBELL_JWT_SECRET and"),
+        ("http://127.0.0.1:9", {"jwt_secret": "short"}, "orderbell: ORDERBELL_JWT_SECRET: at least 32 bytes"),
+        ("http://127.0.0.1:9", {"jwt_secret": "s" * 32, "redis_urll": "x"}, "no such setting"),
+        ("http://127.0.0.1:9", {"jwks_url": "https://id.example/keys"}, "ask their issuer for one"),
+        ("http://127.0.0.1:99999", {"jwt_secret": "s" * 32}, "is no URL of a gateway"),
+        ("nonsense", {"jwt_secret": "s" * 32}, "is no URL of a gateway"),
+    ],
+)
+def test_what_is_wrong_from_the_start_is_one_line(
+    tmp_path: Path, gateway: str, settings: dict[str, str], line: str
+) -> None:
+    environment = {**clean_environment(), "PYTHONPATH": str(REPOSITORY)}
+    environment |= {f"ORDERBELL_{name.upper()}": value for name, value in settings.items()}
+    command = [sys.executable, "-m", "shared.commands.cli", "watch", "alice", "--gateway", gateway]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert line in done.stderr.splitlines()[-1]
+
+
+def test_proxies_of_the_environment_are_not_for_it(
+    processes: Processes, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ALL_PROXY", "HTTP_PROXY", "http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "socks5://127.0.0.1:9" if name == "ALL_PROXY" else "http://127.0.0.1:9")
+    processes.start_sender()
+    gateway = processes.start_receiver()
+    gateway.url = gateway.url.replace("127.0.0.1", "127.1")  # the same, and no name that is known as loopback
+    watching = watch(gateway)
     watching.wait_connected()

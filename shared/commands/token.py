@@ -14,7 +14,7 @@ from shared.settings import PREFIX, ReceiverSettings, load
 from shared.tokens import MAX_TOPICS, ClaimNames, mint_token
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from shared.commands.local import LocalDirectory
 
@@ -31,7 +31,17 @@ class IssuerSettings(ReceiverSettings):
 
 
 def mint(local: LocalDirectory, customer: str, topics: Sequence[str], lifetime_seconds: float) -> str:
-    """Raises `click.ClickException` where we can't, and ends with 2 for faults of the settings."""
+    """As `minter`, once."""
+    return minter(local, customer, topics, lifetime_seconds)()
+
+
+def minter(
+    local: LocalDirectory, customer: str, topics: Sequence[str], lifetime_seconds: float
+) -> Callable[[], str]:
+    """What makes a new token each time; the settings are read once.
+
+    Raises `click.ClickException` where we can't, and ends with 2 for faults of the settings.
+    """
     for name in (customer, *topics):
         if not is_name(name):
             raise click.BadParameter(
@@ -43,7 +53,7 @@ def mint(local: LocalDirectory, customer: str, topics: Sequence[str], lifetime_s
     settings = load(IssuerSettings)
     if not settings.secrets:
         raise click.UsageError(f"tokens are verified by {PREFIX}JWKS_URL; ask their issuer for one")
-    return mint_token(
+    return lambda: mint_token(
         settings.secrets[0],
         customer,
         audience=settings.jwt_audiences[0],

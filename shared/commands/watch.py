@@ -15,9 +15,8 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.typing import Subprotocol
 
 from shared.channels import Channel
-from shared.commands.token import mint
+from shared.commands.token import minter
 from shared.cursors import InvalidCursor, Place, format_cursors, parse_cursors
-from shared.loopback import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -63,8 +62,9 @@ def watch(local: LocalDirectory, customer: str, topics: Sequence[str], gateway: 
         watcher = Watcher(gateway, parse_cursors(after))
     except InvalidCursor as error:
         raise click.BadParameter(str(error)) from None
+    new_token = minter(local, customer, topics, TOKEN_SECONDS)  # before anything runs: it may end us
     try:
-        asyncio.run(_run_until_interrupted(watcher, lambda: mint(local, customer, topics, TOKEN_SECONDS)))
+        asyncio.run(_run_until_interrupted(watcher, new_token))
     except Refused as error:
         say(str(error))
         return 1
@@ -89,8 +89,11 @@ async def _run_until_interrupted(watcher: Watcher, new_token: Callable[[], str])
 
 
 def is_http_url(text: str) -> bool:
-    parts = urlsplit(text)
-    return parts.scheme in ("http", "https") and bool(parts.hostname)
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # no such port, or no such address
+        return False
 
 
 def say(text: str) -> None:
@@ -134,7 +137,7 @@ class Watcher:
             url.geturl(),
             subprotocols=[SUBPROTOCOL],
             additional_headers={"Authorization": f"Bearer {token}"},
-            proxy=None if is_loopback(parts.hostname) else True,
+            proxy=None,  # as all ways within Orderbell: shared/outbound.py
             max_size=2**20,
         )
 
