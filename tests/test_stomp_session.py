@@ -185,9 +185,10 @@ def test_receipt_names_what_was_asked_for_and_error_does_too() -> None:
     asked = Frame("DISCONNECT", {"receipt": "close-1"})
     assert receipt(asked) == Frame("RECEIPT", {"receipt-id": "close-1"})
     assert receipt(Frame("DISCONNECT")) is None
+    begin = Frame("BEGIN", {"receipt": "r-1"})
     with pytest.raises(Refused) as refused:
-        open_session().take(Frame("BEGIN", {"receipt": "r-1"}))
-    assert error(refused.value).headers["receipt-id"] == "r-1"
+        open_session().take(begin)
+    assert error(refused.value, of=begin).headers["receipt-id"] == "r-1"
 
 
 def test_connected_has_a_heartbeat_and_nothing_that_needs_an_escape() -> None:

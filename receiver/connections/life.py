@@ -24,7 +24,8 @@ from shared.channels import is_private
 from shared.cursors import InvalidCursor, parse_cursors
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Coroutine, Mapping, Sequence
+    from typing import Any
 
     from receiver.access.authentication import Authentication
     from receiver.access.identity import Identity
@@ -58,7 +59,7 @@ class Life:
         self.clock = clock
         self._seen = seen
         self._authentication = authentication
-        self._terms = terms
+        self.terms = terms
         self._proving: dict[Connection, asyncio.Future[Identity]] = {}
         self._tasks: asyncio.TaskGroup
 
@@ -66,6 +67,10 @@ class Life:
         """Must be running for messages to be taken."""
         async with asyncio.TaskGroup() as self._tasks:
             await asyncio.Event().wait()  # until it is cancelled
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something of a connection that may wait. It lets no exception out: all others hang on it."""
+        self._tasks.create_task(work)
 
     def open(self, connection: Connection) -> None:
         """It is accepted; from now on `lost` will be called for it, once."""
@@ -78,16 +83,24 @@ class Life:
         Raises `InvalidToken` where it says nothing in time.
         """
         proof = self._proving[connection] = asyncio.get_running_loop().create_future()
-        await asyncio.wait([proof], timeout=self._terms.authenticate_seconds)
+        await asyncio.wait([proof], timeout=self.terms.authenticate_seconds)
         if not proof.done():
-            raise InvalidToken(f"no token within {self._terms.authenticate_seconds:g} s")
+            raise InvalidToken(f"no token within {self.terms.authenticate_seconds:g} s")
         return None if proof.cancelled() else proof.result()
 
     async def serve(
-        self, connection: Connection, identity: Identity, cursors: Mapping[Channel, Place]
+        self,
+        connection: Connection,
+        identity: Identity,
+        cursors: Mapping[Channel, Place],
+        *,
+        channels: Sequence[Channel] = (),
     ) -> None:
-        """Bring an authenticated connection into its feeds. Ends it where that fails."""
-        channels = identity.channels
+        """Bring an authenticated connection into its feeds: those of its identity, or of the channels given.
+
+        Ends it where that fails.
+        """
+        channels = channels or identity.channels
         foreign = [channel for channel in cursors if channel not in channels]
         if foreign:
             connection.end(End.FORBIDDEN, f"the token does not name {foreign[0]}")
@@ -96,20 +109,20 @@ class Life:
         connection.identity = identity
         self._keeper.enter(connection, channels)
         metrics.opened_of(connection.transport).inc()
-        if connection.feeds[0].member_count > self._terms.max_connections_per_customer:
+        if connection.feeds[0].member_count > self.terms.max_connections_per_customer:
             connection.end(End.TOO_MANY_CONNECTIONS, "too many connections of one customer")
             return
         try:
             starts = await self._keeper.starts(connection, cursors)
             if starts is not None:
-                connection.notify(self._hello(starts))
+                connection.notify(self.hello(starts))
                 await self._keeper.bring_in(connection, starts)
         except Unavailable as error:
             logger.warning("a connection could not be brought in", reason=str(error))
             connection.end(End.TRY_AGAIN_LATER, "events can't be read now")
 
-    def _hello(self, starts: Mapping[Channel, Place]) -> Hello:
-        terms = self._terms
+    def hello(self, starts: Mapping[Channel, Place]) -> Hello:
+        terms = self.terms
         return Hello.at(starts, heartbeat_seconds=terms.heartbeat_seconds, gateway=terms.gateway)
 
     # What its transport reports.
@@ -119,7 +132,7 @@ class Life:
         try:
             message = parse_message(text)
             if isinstance(message, Credentials):
-                self._tasks.create_task(self._verify(connection, message))
+                self.start(self._verify(connection, message))
             elif connection.identity is None:
                 connection.end(End.UNAUTHENTICATED, "authenticate first")
             else:
@@ -136,11 +149,14 @@ class Life:
             places = parse_cursors(cursors)
         except InvalidCursor as error:
             raise BadMessage(str(error)) from None
-        by_channel = {feed.channel: feed for feed in connection.feeds if is_private(feed.channel)}
         for channel, place in places.items():
-            feed = by_channel.get(channel)
-            if feed is not None and feed.place is not None and place <= feed.place:
-                self._seen.report(channel, place)
+            self.note_seen(connection, channel, place)
+
+    def note_seen(self, connection: Connection, channel: Channel, place: Place) -> None:
+        """As `report_seen`, of one channel."""
+        feed = next((feed for feed in connection.feeds if feed.channel == channel), None)
+        if feed is not None and is_private(channel) and feed.place is not None and place <= feed.place:
+            self._seen.report(channel, place)
 
     def leave(self, connection: Connection) -> None:
         """Nothing is sent to it any more: it leaves its feeds now, not when its client is gone."""

@@ -16,6 +16,7 @@ from receiver.access import tickets as ticket_module
 from receiver.access.authentication import TokenInUrl
 from receiver.access.identity import ForbiddenToken, InvalidToken, KeysUnavailable
 from receiver.pages.routes import page_routes
+from receiver.transports.stomp.endpoint import sockjs_info
 from shared.problems import HANDLERS, Problem
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def create_app(
     routes: list[BaseRoute] = [
         Route("/events", http.upgrade_required),
         Route("/tickets", http.issue_ticket, methods=["POST", "OPTIONS"], middleware=[_cors(origins)]),
+        Route("/websocket/info", sockjs_info, methods=["GET", "OPTIONS"], middleware=[_cors(origins)]),
         Route("/livez", http.livez),
         Route("/readyz", http.readyz),
         Route("/metrics", http.metrics),
@@ -58,11 +60,11 @@ def create_app(
 
 
 def _cors(origins: Origins) -> Middleware:
-    """For the one call that other sites' pages make; a WebSocket would only pay for it."""
+    """For the calls that other sites' pages make; a WebSocket would only pay for it."""
     return Middleware(
         CORSMiddleware,
         allow_origins=sorted(origins.allowed),
-        allow_methods=["POST"],
+        allow_methods=["GET", "POST"],
         allow_headers=["authorization"],
         allow_credentials=True,
     )

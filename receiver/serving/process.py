@@ -20,6 +20,7 @@ from receiver.feeds.history import History
 from receiver.gateway import Gateway
 from receiver.pages.development import Development
 from receiver.serving.app import create_app
+from receiver.transports.stomp.endpoint import StompTransport
 from receiver.transports.websocket.endpoint import WebSocketTransport
 from shared.process.edge import Limits
 from shared.process.garbage import spare_what_lives
@@ -87,6 +88,8 @@ async def serve(
         gateway = Gateway(redis, pipelines, History(sender), authentication, settings, name=name)
         development = Development(settings, authentication, sender) if settings.development else None
         origins = Origins(settings.allowed_origins)
+        websocket = WebSocketTransport(gateway, authentication, origins)
+        stomp = StompTransport(gateway, authentication, origins)
         app = create_app(gateway, authentication, tickets, origins, development, registry)
 
         def leave() -> None:
@@ -98,7 +101,7 @@ async def serve(
             settings.forwarded_allow_ips,
             lambda kind: metrics.requests_refused.labels(kind).inc(),
             limits=Limits(body_bytes=BODY_BYTES, connections=raise_file_limit(settings.max_connections) // 2),
-            take=WebSocketTransport(gateway, authentication, origins).take,
+            take=lambda head, edge: websocket.take(head, edge) or stomp.take(head, edge),
             leaving=leave,
             closed=leaving or (lambda: None),
             drain=lambda: gateway.drain(settings.drain_seconds),

@@ -49,9 +49,8 @@ class Acknowledge(enum.Enum):
 class Refused(Exception):
     """What a client may not do; it gets an ERROR with this message, and the connection ends."""
 
-    def __init__(self, message: str, *, receipt: str | None = None, headers: Mapping[str, str] | None = None):
+    def __init__(self, message: str, *, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
-        self.receipt = receipt
         self.headers = headers or {}
 
 
@@ -125,8 +124,7 @@ class Session:
             if self._state is _State.GREETING:
                 return self._greet(frame)
             return self._take(frame)
-        except Refused as refusal:
-            refusal.receipt = frame.headers.get("receipt")
+        except Refused:
             self._state = _State.OVER
             raise
 
@@ -235,19 +233,34 @@ def message(subscription: Subscription, place: Place, text: bytes) -> Frame:
     return Frame("MESSAGE", headers, text)
 
 
+def notice(subscription: Subscription, number: int, text: bytes) -> Frame:
+    """What the gateway itself has to say; it needs no ACK."""
+    return Frame(
+        "MESSAGE",
+        {
+            "subscription": subscription.id,
+            "message-id": f"{subscription.number}-notice-{number}",
+            "destination": subscription.destination,
+            "content-type": "application/json",
+        },
+        text,
+    )
+
+
 def receipt(of: Frame) -> Frame | None:
     """To be sent once what the frame asked for is done."""
     name = of.headers.get("receipt")
     return Frame("RECEIPT", {"receipt-id": name}) if name is not None else None
 
 
-def error(refusal: Refused | InvalidFrame) -> Frame:
-    headers = {"message": _plain(str(refusal)), "content-type": "text/plain"}
-    if isinstance(refusal, Refused):
-        headers |= refusal.headers
-        if refusal.receipt is not None:
-            headers["receipt-id"] = refusal.receipt
-    return Frame("ERROR", headers, str(refusal).encode())
+def error(fault: Refused | InvalidFrame, *, of: Frame | None = None) -> Frame:
+    """`of`: the frame at fault, if there is one, whose receipt it then names."""
+    headers = {"message": _plain(str(fault)), "content-type": "text/plain"}
+    if isinstance(fault, Refused):
+        headers |= fault.headers
+    if of is not None and "receipt" in of.headers:
+        headers["receipt-id"] = of.headers["receipt"]
+    return Frame("ERROR", headers, str(fault).encode())
 
 
 def _token(headers: Mapping[str, str]) -> str:

@@ -65,13 +65,13 @@ class WebSocketConnection(SharingConnection, asyncio.Protocol):
         "_close_sent",
         "_fragments",
         "_head",
-        "_life",
         "_limits",
         "_missing",
         "_parser",
         "_traffic",
         "_waiter",
         "heard",
+        "life",
         "waiting_since",
         "writer",
     )
@@ -81,7 +81,7 @@ class WebSocketConnection(SharingConnection, asyncio.Protocol):
 
     def __init__(self, life: Life, limits: Limits = LIMITS) -> None:
         super().__init__()
-        self._life = life
+        self.life = life
         self._limits = limits
         self.writer: asyncio.Transport
         self.socket: socket.SocketType  # the transport's own; for feeds to send by while nothing waits
@@ -174,13 +174,13 @@ class WebSocketConnection(SharingConnection, asyncio.Protocol):
         self.socket.detach()  # its file is the transport's, which closes it now
         self._parser = self._fragments = None
         self._wake()
-        self._life.lost(self)
+        self.life.lost(self)
 
     def pause_writing(self) -> None:
         self.paused = True
         if not self.closed:
             self.waiting_since = asyncio.get_running_loop().time()
-            self._life.clock.attend(self)
+            self.life.clock.attend(self)
 
     def resume_writing(self) -> None:
         self.paused = False
@@ -219,7 +219,7 @@ class WebSocketConnection(SharingConnection, asyncio.Protocol):
                     self._head = data[start:]
                     break
                 self._missing = size
-                self._traffic.count_frame(min(size, self._limits.message_bytes), self._life.clock.ticks)
+                self._traffic.count_frame(min(size, self._limits.message_bytes), self.life.clock.ticks)
             if self._traffic.exceeds(self._limits.customers if self.identity else self._limits.strangers):
                 self._refuse_to_read()
                 return False
@@ -265,7 +265,11 @@ class WebSocketConnection(SharingConnection, asyncio.Protocol):
         except UnicodeDecodeError:
             self.close(Close.INVALID_DATA, "not UTF-8")
         else:
-            self._life.receive(self, text)
+            self.received(text)
+
+    def received(self, text: bytes) -> None:
+        """A message of the client, in UTF-8."""
+        self.life.receive(self, text)
 
     def _flush(self, parser: Parser) -> bool:
         """Send what the parser answers: pongs, a close. False once the connection ends."""
@@ -291,8 +295,8 @@ class WebSocketConnection(SharingConnection, asyncio.Protocol):
             self.ending = Ending(code if isinstance(code, str) else int(code), reason)
             self.waiting_since = asyncio.get_running_loop().time()
             self._wake()
-            self._life.leave(self)
-            self._life.clock.attend(self)
+            self.life.leave(self)
+            self.life.clock.attend(self)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

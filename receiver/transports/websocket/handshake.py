@@ -52,11 +52,11 @@ def fault_of(head: Head) -> Fault | None:
     return None if valid else Fault(400, [])
 
 
-def offers(head: Head, subprotocol: bytes) -> bool:
-    return subprotocol in head.tokens(b"sec-websocket-protocol")
+def offers(head: Head, subprotocol: str) -> bool:
+    return subprotocol.encode() in head.tokens(b"sec-websocket-protocol")
 
 
-def accept(edge: Edge, head: Head, subprotocol: bytes, protocol: P) -> P:
+def accept(edge: Edge, head: Head, subprotocol: str | None, protocol: P) -> P:
     """Hand the socket to `protocol`, behind the answer that accepts. The head has no fault.
 
     Raises as `Edge.take_over`.
@@ -65,8 +65,11 @@ def accept(edge: Edge, head: Head, subprotocol: bytes, protocol: P) -> P:
     accepted = base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
     answer = (
         b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n"
-        b"sec-websocket-accept: %b\r\nsec-websocket-protocol: %b\r\n\r\n" % (accepted, subprotocol)
+        b"sec-websocket-accept: %b\r\n" % accepted
     )
+    if subprotocol is not None:
+        answer += b"sec-websocket-protocol: %b\r\n" % subprotocol.encode()
+    answer += b"\r\n"
     transport = edge.take_over(protocol)
     protocol.writer = cast("asyncio.Transport", Held(protocol, transport, answer))
     return protocol

@@ -1,0 +1,349 @@
+"""STOMP over a WebSocket, or over SockJS's: what a client asks for is done in order, and it gets MESSAGEs.
+
+Each subscription is a connection of its own as far as feeds are concerned: it enters its channel when it
+comes, from the place it names or from where the customer has seen, and leaves when it goes. All of them
+share the client's socket, and end with it.
+
+| destination            | gives                                                                 |
+|------------------------|-----------------------------------------------------------------------|
+| `/user/queue/orders`   | the customer's own channel                                            |
+| `/topic/<name>`        | a topic that the token names                                          |
+| `/user/queue/notices`  | what other transports say between events: hello, seen, bye            |
+
+A reset comes on the subscription that it is about, whether or not a client asks for notices, because a hole
+must never be silent. An event counts as seen when it is acknowledged; with `ack:auto` that is when it is
+sent, as STOMP has it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from typing import TYPE_CHECKING
+
+import structlog
+
+from receiver.access.identity import ForbiddenToken, InvalidToken, KeysUnavailable
+from receiver.connections.connection import Connection, End, Ending
+from receiver.connections.notices import Hello, Reset
+from receiver.transports.stomp import session as stomp
+from receiver.transports.stomp.frames import Frame, InvalidFrame, Parser
+from receiver.transports.websocket.close_codes import CODES, Close
+from receiver.transports.websocket.connection import Limits, WebSocketConnection
+from receiver.transports.websocket.frames import text_frame
+from receiver.transports.websocket.traffic import Allowance
+from shared.channels import (
+    Channel,
+    InvalidChannel,
+    customer_channel,
+    is_private,
+    parse_channel,
+    topic_channel,
+)
+from shared.cursors import parse_cursor
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
+
+    from receiver.access.identity import Identity
+    from receiver.connections.life import Life
+    from receiver.connections.notices import Notice
+    from receiver.transports.stomp.envelope import Envelope
+    from shared.cursors import Place
+    from shared.redis.channel_log import Entry
+
+ORDERS = "/user/queue/orders"
+NOTICES = "/user/queue/notices"
+TOPICS = "/topic/"
+MAX_WAITING = 200  # frames that a client sends before the first of them is done
+
+# A client may acknowledge each event with a frame of its own.
+LIMITS = Limits(message_bytes=64 * 1024, customers=Allowance(500, 10_000, 256 * 1024, 2 * 1024 * 1024))
+
+logger = structlog.get_logger(__name__)
+
+
+class StompConnection(WebSocketConnection):
+    """The client's socket."""
+
+    __slots__ = (
+        "_connected",
+        "_frames",
+        "_identify",
+        "_session",
+        "_subscribed",
+        "_waiting",
+        "_wants_beats",
+        "_working",
+        "_writable",
+        "envelope",
+    )
+
+    transport = "stomp"
+
+    def __init__(
+        self,
+        life: Life,
+        envelope: Envelope,
+        identify: Callable[[str], Awaitable[Identity]],
+        limits: Limits = LIMITS,
+    ) -> None:
+        """`identify` is given the token of CONNECT, which may be empty where the handshake has proved enough.
+
+        It raises `InvalidToken` and `KeysUnavailable`.
+        """
+        super().__init__(life, limits)
+        self.envelope = envelope
+        self._identify = identify
+        self._frames = Parser()
+        self._session = stomp.Session()
+        self._subscribed: dict[str, _Subscribed] = {}
+        self._waiting: deque[Frame] = deque()
+        self._working = False
+        self._wants_beats = False
+        self._writable = asyncio.Lock()
+        self._connected = asyncio.Event()
+
+    # The gateway's side.
+
+    def notify(self, notice: Notice) -> None:
+        """To those subscriptions that ask for notices."""
+        for subscribed in list(self._subscribed.values()):
+            if subscribed.channel is None:
+                subscribed.notify(notice)
+
+    def beat(self, now: float) -> None:
+        super().beat(now)
+        if self._wants_beats or self.envelope.beats:
+            self.write(text_frame(self.envelope.beat))
+
+    def end(self, end: End, reason: str) -> None:
+        if end is not End.RESTART:  # for a client that comes back at once, an ERROR would be one too many
+            self.send(stomp.error(stomp.Refused(reason)))
+        self.close(CODES[end], reason)
+
+    def close(self, code: Close, reason: str) -> None:
+        if not self.closed and (farewell := self.envelope.farewell(code, reason)):
+            self.write(text_frame(farewell))
+        super().close(code, reason)
+
+    async def wait_connected(self) -> None:
+        """Until the client has proved who it is, or has ended. It has some seconds for that."""
+        try:
+            async with asyncio.timeout(self.life.terms.authenticate_seconds):
+                await self._connected.wait()
+        except TimeoutError:
+            self.end(End.UNAUTHENTICATED, "no CONNECT in time")
+
+    async def wait_all_writable(self) -> None:
+        """As `wait_writable`, for several tasks."""
+        async with self._writable:
+            await self.wait_writable()
+
+    def send(self, *frames: Frame) -> None:
+        encoded = [self.envelope.wrap(frame.encode(self._session.version)) for frame in frames]
+        self.write(b"".join(map(text_frame, encoded)))
+
+    # The client's side.
+
+    def received(self, text: bytes) -> None:
+        try:
+            for data in self.envelope.unwrap(text):
+                for frame in self._frames.feed(data):
+                    self._waiting.append(frame)
+        except InvalidFrame as error:
+            self._refuse(error)
+            return
+        if len(self._waiting) > MAX_WAITING:
+            self.end(End.TOO_FAST, "too many frames")
+        elif self._waiting and not self._working:
+            self._working = True
+            self.life.start(self._work())
+
+    async def _work(self) -> None:
+        """Do what the client asks for, in order, until nothing more waits."""
+        frame = self._waiting[0]
+        try:
+            while self._waiting and not self.closed:
+                frame = self._waiting.popleft()
+                await self._do(frame)
+        except stomp.Refused as refusal:
+            self._refuse(refusal, of=frame)
+        except ForbiddenToken as error:
+            self.end(End.FORBIDDEN, str(error))
+        except InvalidToken as error:
+            self.end(End.UNAUTHENTICATED, str(error))
+        except KeysUnavailable as error:
+            self.end(End.TRY_AGAIN_LATER, str(error))
+        except Exception:  # of one client: all others hang on the same tasks
+            logger.exception("a STOMP frame could not be taken")
+            self.end(End.INTERNAL_ERROR, "internal error")
+        finally:
+            self._working = False
+
+    async def _do(self, frame: Frame) -> None:
+        """Raises `Refused`, `InvalidToken` and `KeysUnavailable`."""
+        match self._session.take(frame):
+            case stomp.Login(token, _, wants_beats_ms):
+                await self._log_in(token, wants_beats=wants_beats_ms > 0)
+            case stomp.Subscribed(subscription):
+                self._subscribe(subscription, frame)
+                return  # its receipt comes when it is live
+            case stomp.Unsubscribed(subscription):
+                self._subscribed.pop(subscription.id).leave()
+            case stomp.Acknowledged(subscription, place):
+                self._subscribed[subscription.id].acknowledge(place)
+            case stomp.Sent(destination):
+                raise stomp.Refused(f"nothing can be sent to {destination[:80]}")
+            case stomp.Disconnected():
+                self._confirm(frame)
+                self.close(Close.NORMAL, "disconnected")
+                return
+        self._confirm(frame)
+
+    async def _log_in(self, token: str, *, wants_beats: bool) -> None:
+        self._frames.version = self._session.version
+        self.identity = identity = await self._identify(token)
+        self._wants_beats = wants_beats
+        self._connected.set()
+        beats = round(self.life.terms.heartbeat_seconds * 1000)
+        self.send(
+            stomp.connected(
+                self._session.version,
+                session=f"{id(self):x}",
+                customer=identity.customer,
+                beats_ms=(beats, beats),
+            )
+        )
+
+    def _subscribe(self, subscription: stomp.Subscription, frame: Frame) -> None:
+        assert self.identity is not None
+        channel = _channel_of(subscription.destination, self.identity)
+        subscribed = _Subscribed(self, subscription, channel)
+        self._subscribed[subscription.id] = subscribed
+        if channel is None:
+            self._confirm(frame)
+            subscribed.notify(self.life.hello({}))
+        else:
+            self.life.start(self._serve(subscribed, channel, frame))
+
+    async def _serve(self, subscribed: _Subscribed, channel: Channel, frame: Frame) -> None:
+        assert self.identity is not None
+        after = subscribed.subscription.after
+        cursors = {channel: after} if after is not None else {}
+        try:
+            await self.life.serve(subscribed, self.identity, cursors, channels=(channel,))
+        except Exception:  # of one client: all others hang on the same tasks
+            logger.exception("a STOMP subscription could not be served")
+            self.end(End.INTERNAL_ERROR, "internal error")
+        else:
+            self._confirm(frame)
+
+    def _confirm(self, frame: Frame) -> None:
+        if (answer := stomp.receipt(frame)) is not None:
+            self.send(answer)
+
+    def _refuse(self, fault: stomp.Refused | InvalidFrame, *, of: Frame | None = None) -> None:
+        self.send(stomp.error(fault, of=of))
+        self.close(Close.PROTOCOL_ERROR, str(fault))
+
+    def _end(self, code: int | str, reason: str) -> None:
+        super()._end(code, reason)
+        self._leave_all()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._leave_all()
+
+    def _leave_all(self) -> None:
+        subscribed, self._subscribed = self._subscribed, {}
+        for one in subscribed.values():
+            one.leave()
+        self._waiting.clear()
+        self._connected.set()
+
+
+class _Subscribed(Connection):
+    """One subscription, as feeds know it. `channel` is None for the gateway's own notices."""
+
+    __slots__ = ("_notices", "_parent", "channel", "subscription")
+
+    transport = "stomp"
+
+    def __init__(
+        self, parent: StompConnection, subscription: stomp.Subscription, channel: Channel | None
+    ) -> None:
+        super().__init__()
+        self._parent = parent
+        self.subscription = subscription
+        self.channel = channel
+        self.ending = Ending("", "")
+        self._notices = 0
+
+    def deliver(self, channel: Channel, place: Place, text: bytes) -> None:
+        if not self.closed:
+            self._parent.send(stomp.message(self.subscription, place, text))
+            self._note_sent(place)
+
+    def deliver_all(self, channel: Channel, entries: Sequence[Entry]) -> None:
+        if not self.closed and entries:
+            self._parent.send(*(stomp.message(self.subscription, *entry) for entry in entries))
+            self._note_sent(entries[-1].place)
+
+    def _note_sent(self, place: Place) -> None:
+        if self.subscription.acknowledge is stomp.Acknowledge.AUTO:
+            self.acknowledge(place)
+
+    def acknowledge(self, place: Place) -> None:
+        """Only a customer's own channel has a seen cursor."""
+        if self.channel is not None and is_private(self.channel):
+            self._parent.life.note_seen(self, self.channel, place)
+
+    def notify(self, notice: Notice) -> None:
+        if self.closed:
+            return
+        if isinstance(notice, Reset) and self.channel is not None:
+            place = parse_cursor(notice.cursor).place
+            self._parent.send(stomp.message(self.subscription, place, notice.cloud_event))
+        elif self.channel is None:
+            self._notices += 1
+            self._parent.send(stomp.notice(self.subscription, self._notices, notice.cloud_event))
+        elif not isinstance(notice, Hello):
+            self._parent.notify(notice)
+
+    def beat(self, now: float) -> None:
+        """The socket's affair."""
+
+    def end(self, end: End, reason: str) -> None:
+        self._parent.end(end, reason)
+
+    async def wait_writable(self) -> None:
+        await self._parent.wait_all_writable()
+
+    def leave(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self._parent.life.leave(self)
+
+
+def _channel_of(destination: str, identity: Identity) -> Channel | None:
+    """None for the gateway's notices. Raises `Refused` for what is not there or not allowed."""
+    if destination == NOTICES:
+        return None
+    if destination == ORDERS:
+        return customer_channel(identity.customer)
+    if not destination.startswith(TOPICS):
+        raise stomp.Refused(f"there is no destination {destination[:80]}")
+    for channel in _spellings(destination.removeprefix(TOPICS)):
+        if channel in identity.channels:
+            return channel
+    raise stomp.Refused(f"the token does not name {destination[:80]}")
+
+
+def _spellings(name: str) -> Iterator[Channel]:
+    """The topics that a destination's name may mean: encoded as in a channel, or as it is."""
+    with contextlib.suppress(InvalidChannel):
+        yield parse_channel(f"topic:{name}")
+    with contextlib.suppress(InvalidChannel):
+        yield topic_channel(name)

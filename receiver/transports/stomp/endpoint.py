@@ -1,0 +1,76 @@
+"""Where STOMP clients connect: `/stomp`, `/gs-guide-websocket`, and `/websocket/**` as SockJS has it.
+
+The second and third are the names in Spring's guide and in its article on several applications, so that a
+page which was written for them only needs another host and a token. The token comes in CONNECT, or with the
+handshake as for every WebSocket. SockJS clients ask `/websocket/info` first; of its transports there is
+WebSocket alone, because the others would need every request of a session on one gateway.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from typing import TYPE_CHECKING
+
+from starlette.responses import JSONResponse
+
+from receiver.access.authentication import TokenInUrl
+from receiver.access.identity import InvalidToken
+from receiver.transports.stomp.connection import StompConnection
+from receiver.transports.stomp.envelope import Plain, SockJs
+from receiver.transports.websocket.frames import text_frame
+from receiver.transports.websocket.upgrade import UpgradeEndpoint
+
+if TYPE_CHECKING:
+    from starlette.requests import HTTPConnection, Request
+    from starlette.responses import Response
+
+    from receiver.access.identity import Identity
+    from receiver.transports.websocket.connection import WebSocketConnection
+    from shared.process.edge import Head
+
+SUBPROTOCOLS = ("v12.stomp", "v11.stomp", "v10.stomp")  # the best first
+_PATHS = frozenset({b"/stomp", b"/gs-guide-websocket", b"/websocket", b"/websocket/websocket"})
+_SOCKJS = re.compile(rb"/websocket/[^/.]{1,64}/[^/.]{1,64}/websocket")  # server, session
+
+
+class StompTransport(UpgradeEndpoint):
+    def serves(self, path: bytes) -> bool:
+        return path in _PATHS or _SOCKJS.fullmatch(path) is not None
+
+    def subprotocol(self, head: Head) -> str | None:
+        """Spring's Java client and SockJS offer none, so it is no fault."""
+        offered = head.tokens(b"sec-websocket-protocol")
+        return next((name for name in SUBPROTOCOLS if name.encode() in offered), None)
+
+    def connection(self, request: HTTPConnection) -> StompConnection:
+        async def identify(token: str) -> Identity:
+            if token:
+                return await self._authentication.verify(token=token)
+            try:
+                identity = await self._authentication.identify(request)
+            except TokenInUrl as error:
+                raise InvalidToken(str(error)) from None
+            if identity is None:
+                raise InvalidToken("a token is required: Authorization or passcode in CONNECT")
+            return identity
+
+        envelope = SockJs() if _SOCKJS.fullmatch(request.scope["raw_path"]) else Plain()
+        return StompConnection(self._life, envelope, identify)
+
+    async def begin(self, request: HTTPConnection, connection: WebSocketConnection) -> None:
+        assert isinstance(connection, StompConnection)
+        opening = connection.envelope.opening
+        connection.writer.write(text_frame(opening) if opening else b"")
+        await connection.wait_connected()
+
+
+async def sockjs_info(request: Request) -> Response:
+    """https://github.com/sockjs/sockjs-protocol, "Information"."""
+    body = {
+        "websocket": True,
+        "cookie_needed": False,
+        "origins": ["*:*"],  # as every SockJS server says; origins are checked with the handshake
+        "entropy": random.SystemRandom().randrange(2**32),
+    }
+    return JSONResponse(body, headers={"cache-control": "no-store, no-cache, must-revalidate, max-age=0"})

@@ -1,0 +1,111 @@
+"""From a request that wants to upgrade to an open connection, for every transport on a WebSocket.
+
+Refused before accepting is what no page should retry in the same way (a foreign origin, no subprotocol
+that we know) and what a balancer should see (overload, a drain). What a page must be able to tell from
+its own code, foremost a token that is no longer good, is said after accepting, in the transport's words: a
+browser shows its page nothing of a refused handshake.
+
+The way from the edge is the hot path of a gateway to which everybody comes back: no router, no middleware
+and no ASGI is on it.
+"""
+
+from __future__ import annotations
+
+import abc
+import logging
+from typing import TYPE_CHECKING
+
+import msgspec
+from starlette.requests import HTTPConnection
+
+from receiver import metrics
+from receiver.connections.connection import End
+from receiver.transports.websocket import handshake
+from shared.problems import MEDIA_TYPE, Problem
+
+if TYPE_CHECKING:
+    from receiver.access.authentication import Authentication
+    from receiver.access.origins import Origins
+    from receiver.gateway import Gateway
+    from receiver.transports.websocket.connection import WebSocketConnection
+    from shared.process.edge import Edge, Head
+
+logger = logging.getLogger(__name__)
+
+
+class UnknownSubprotocol(Exception):
+    """The client offers none that the transport speaks."""
+
+
+class UpgradeEndpoint(abc.ABC):
+    def __init__(self, gateway: Gateway, authentication: Authentication, origins: Origins) -> None:
+        self._gateway = gateway
+        self._life = gateway.life
+        self._authentication = authentication
+        self._origins = origins
+
+    @abc.abstractmethod
+    def serves(self, path: bytes) -> bool: ...
+
+    @abc.abstractmethod
+    def subprotocol(self, head: Head) -> str | None:
+        """The one to answer with, of those that the client offers. Raises `UnknownSubprotocol`."""
+
+    @abc.abstractmethod
+    def connection(self, request: HTTPConnection) -> WebSocketConnection:
+        """What takes the socket over."""
+
+    @abc.abstractmethod
+    async def begin(self, request: HTTPConnection, connection: WebSocketConnection) -> None:
+        """What comes first on an accepted connection, and may wait."""
+
+    def take(self, head: Head, edge: Edge) -> bool:
+        """What the edge asks with each request that wants to upgrade: whether this one was ours."""
+        if b"websocket" not in head.upgrade or not self.serves(head.path):
+            return False
+        if fault := handshake.fault_of(head):
+            edge.answer(*fault)
+            return True
+        request = HTTPConnection(head.scope())
+        try:
+            if refusal := self._refusal(request, edge):
+                raise refusal
+            subprotocol = self.subprotocol(head)
+        except UnknownSubprotocol as error:
+            _refuse(edge, Problem(400, "unknown-subprotocol", str(error)))
+            return True
+        except Problem as problem:
+            _refuse(edge, problem)
+            return True
+        connection = handshake.accept(edge, head, subprotocol, self.connection(request))
+        self._life.open(connection)
+        edge.start(self._run(request, connection))
+        return True
+
+    async def _run(self, request: HTTPConnection, connection: WebSocketConnection) -> None:
+        try:
+            await self.begin(request, connection)
+        except Exception:
+            # One connection's failure; the gateway goes on. Only the log says what it was.
+            logger.exception("a connection could not be begun")
+            connection.end(End.INTERNAL_ERROR, "internal error")
+
+    def _refusal(self, request: HTTPConnection, edge: Edge) -> Problem | None:
+        if not self._origins.accept(request):
+            return Problem(403, "foreign-origin", "This origin is not in ORDERBELL_ALLOWED_ORIGINS.")
+        if edge.more:  # RFC 6455 4.1: a client waits for the answer before it sends a frame
+            return Problem(400, "too-early", "Wait for the answer before you send frames.")
+        if self._gateway.draining or self._gateway.full:
+            kind = "draining" if self._gateway.draining else "overloaded"
+            return Problem(503, kind, "Come back in a moment.", {"retry-after": "2"})
+        return None
+
+
+def _refuse(edge: Edge, problem: Problem) -> None:
+    metrics.refused.labels(problem.kind).inc()
+    headers = [(name.encode(), value.encode()) for name, value in (problem.headers or {}).items()]
+    edge.answer(
+        problem.status,
+        [(b"content-type", MEDIA_TYPE.encode()), *headers],
+        msgspec.json.encode(problem.members()),
+    )
