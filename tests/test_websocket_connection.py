@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -93,13 +94,14 @@ class World:
     def __init__(self) -> None:
         self.clock = Clock(heartbeat_seconds=1)
         self.life = Recorder(self.clock)
-        self.connection = WebSocketConnection(self.life)
+        # Small and alike everywhere, so that a slow reader is soon one.
+        self.connection = WebSocketConnection(self.life, replace(LIMITS, kernel_bytes=8_192))
         self.connection.identity = Identity("alice", (), expires_at=_FOR_EVER)
         self.browser: Browser
 
     async def connect(self) -> None:
         ours, theirs = socket.socketpair()
-        for sock in (ours, theirs):  # small and alike everywhere, so that a slow reader is soon one
+        for sock in (ours, theirs):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
             sock.setblocking(False)

@@ -50,6 +50,7 @@ class Limits:
     message_bytes: int = 16 * 1024  # of one message from a client: room for a token
     message_fragments: int = 128
     buffer_bytes: int = 256 * 1024  # that wait for one client
+    kernel_bytes: int = 128 * 1024  # and as many in the kernel, which would keep megabytes; it doubles this
     stall_bytes: int = 64 * 1024  # from here on the stall clock runs
     stall_seconds: float = 5.0
     linger_seconds: float = 2.0  # for the client to answer our close frame
@@ -168,6 +169,7 @@ class WebSocketConnection(SharingConnection, asyncio.Protocol):
         self.writer = cast("asyncio.Transport", transport)  # uvloop's are none by class
         self.writer.set_write_buffer_limits(high=0)  # `paused` covers every byte that waits
         self.socket = _socket_of(transport)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._limits.kernel_bytes)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True

@@ -1,0 +1,110 @@
+"""A client of any transport, as the suite sees it. Each transport has a driver beside this file.
+
+A new transport is a driver here and a line in `DRIVERS` (tests/conformance/conftest.py).
+"""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from shared.cursors import Cursor, Place, format_cursors
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from receiver.connections.connection import End
+    from shared.channels import Channel
+    from tests.processes import ReceiverProcess
+
+TIMEOUT_SECONDS = 20.0  # of a machine that runs several tests side by side
+
+
+class Ended(Exception):
+    """The gateway has ended the connection."""
+
+
+class Client(abc.ABC):
+    """`events` are those with a place; `notices` are the gateway's own, each with its type, hello first."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+        self.notices: list[dict[str, Any]] = []
+
+    @abc.abstractmethod
+    async def receive(self) -> None:
+        """Take what comes next by `take`. Raises `Ended`."""
+
+    @abc.abstractmethod
+    async def report_seen(self, cursor: str) -> None: ...
+
+    @abc.abstractmethod
+    def end(self) -> End | None:
+        """Why the gateway said that it ended the connection; None where it said nothing."""
+
+    def take(self, message: dict[str, Any]) -> None:
+        (self.events if "seq" in message else self.notices).append(message)
+
+    @property
+    def seqs(self) -> list[int]:
+        return [event["seq"] for event in self.events]
+
+    def seqs_of(self, channel: str) -> list[int]:
+        return [event["seq"] for event in self.events if event["channel"] == channel]
+
+    @property
+    def cursor(self) -> str:
+        """Where a client that comes back goes on: after the hello, a reset or the last event had."""
+        places: dict[Channel, Place] = {}
+        for event in self.events:
+            places[event["channel"]] = Place(event["epoch"], event["seq"])
+        return format_cursors(Cursor(channel, place) for channel, place in places.items())
+
+    def noticed(self, kind: str) -> list[dict[str, Any]]:
+        """The data of the notices of one type."""
+        return [notice["data"] for notice in self.notices if notice["type"] == f"orderbell.{kind}"]
+
+    async def receive_events(self, count: int) -> None:
+        """Until it has had so many events in all. Raises `Ended` and `TimeoutError`."""
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            while len(self.events) < count:
+                await self.receive()
+
+    async def receive_notice(self, kind: str) -> dict[str, Any]:
+        """Until it has had one; its data. Raises `Ended` and `TimeoutError`."""
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            while not self.noticed(kind):
+                await self.receive()
+        return dict(self.noticed(kind)[-1])
+
+    async def receive_end(self) -> End | None:
+        """Until the connection is over. Raises `TimeoutError`."""
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            while True:
+                try:
+                    await self.receive()
+                except Ended:
+                    return self.end()
+
+
+class Driver(abc.ABC):
+    name: ClassVar[str]  # as in metrics and log lines
+
+    @abc.abstractmethod
+    def connected(
+        self,
+        gateway: ReceiverProcess,
+        token: str | None,
+        *,
+        after: str = "",
+        greeted: bool = True,
+        buffered: bool = True,
+    ) -> AbstractAsyncContextManager[Client]:
+        """With `greeted`, the hello has come when this begins. Without `buffered`, the client's machine takes
+        little that the client does not receive.
+        """
+
+    @abc.abstractmethod
+    def code(self, end: End) -> str:
+        """How metrics name that end of this transport."""

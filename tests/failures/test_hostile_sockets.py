@@ -1,0 +1,187 @@
+"""Sockets that mean no good, against a real gateway: what each costs it, and what its customers notice.
+
+What counts is the gateway's processor time: a busy machine does not change it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import itertools
+import os
+import re
+import socket
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx2
+import pytest
+
+from tests.waiting import await_until
+from tests.websocket_client import connected
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.processes import Processes, ReceiverProcess, SenderProcess
+
+pytestmark = pytest.mark.anyio
+
+FLOOD_BYTES = 2 * 1024 * 1024  # the old gateway took 1.6 s of its processor for a megabyte
+FLOOD_SECONDS = 4.0  # it lingers for two
+CPU_SECONDS = 0.4
+_MASK = b"\0\0\0\0"
+EMPTY_PING = b"\x89\x80" + _MASK
+EMPTY_PONG = b"\x8a\x80" + _MASK
+EMPTY_FRAGMENT = b"\x00\x80" + _MASK
+FIRST_FRAGMENT = b"\x01\x80" + _MASK
+LARGE_BINARY = b"\x82\xfe\x3f\x00" + _MASK + b"x" * 0x3F00
+LARGE_TEXT = b"\x81\xfe\x3f\x00" + _MASK + b" " * 0x3F00
+FULL_PING = b"\x89\xfd" + _MASK + b"x" * 125
+
+FLOODS = {
+    "empty pings": (b"", EMPTY_PING * 5_000),
+    "full pings": (b"", FULL_PING * 250),
+    "empty pongs": (b"", EMPTY_PONG * 5_000),
+    "empty fragments": (FIRST_FRAGMENT, EMPTY_FRAGMENT * 5_000),
+    "large binaries": (b"", LARGE_BINARY),
+    "large texts": (b"", LARGE_TEXT),
+    "half a frame, then as much as fits": (b"\x81\xff" + b"\0\0\0\0\0\x10\0\0" + _MASK, b"x" * 32_768),
+}
+
+
+@pytest.fixture(scope="module")
+def sender(module_processes: Processes) -> SenderProcess:
+    return module_processes.start_sender()
+
+
+@pytest.fixture(scope="module")
+def gateway(module_processes: Processes, sender: SenderProcess) -> ReceiverProcess:
+    return module_processes.start_receiver(sender=sender)
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def closed(gateway: ReceiverProcess) -> dict[str, int]:
+    """Connections by the code that they ended with."""
+    text = httpx2.get(f"{gateway.url}/metrics", trust_env=False).text
+    found = re.findall(r'orderbell_connections_closed_total\{code="(\w+)"\} (\d+)', text)
+    return {code: int(count) for code, count in found}
+
+
+@contextlib.contextmanager
+def raw_websocket(gateway: ReceiverProcess, token: str | None) -> Iterator[socket.socket]:
+    """After the handshake; nothing reads what comes."""
+    lines = [
+        "GET /events HTTP/1.1",
+        f"Host: 127.0.0.1:{gateway.port}",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Protocol: cloudevents.json",
+        f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}",
+        *([f"Authorization: Bearer {token}"] if token else []),
+    ]
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as sock:
+        sock.sendall("\r\n".join([*lines, "", ""]).encode())
+        assert sock.recv(12) == b"HTTP/1.1 101"
+        yield sock
+
+
+def flood(sock: socket.socket, first: bytes, pieces: Iterator[bytes]) -> int:
+    """Send without reading, as fast as it goes, until it is reset or enough; how many bytes left."""
+    sent, until = 0, time.monotonic() + FLOOD_SECONDS
+    sock.settimeout(0.2)
+    with contextlib.suppress(ConnectionError):
+        sock.sendall(first)
+        for piece in pieces:
+            if sent >= FLOOD_BYTES or time.monotonic() > until:
+                break
+            with contextlib.suppress(TimeoutError):
+                sent += sock.send(piece)
+    return sent
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["stranger", "customer"])
+@pytest.mark.parametrize("kind", FLOODS)
+async def test_flood_costs_a_gateway_little_and_its_customers_nothing(
+    gateway: ReceiverProcess, module_processes: Processes, kind: str, *, known: bool
+) -> None:
+    first, piece = FLOODS[kind]
+    token = module_processes.token("mallory") if known else None
+    before, cpu = sum(closed(gateway).values()), cpu_seconds(gateway.pid)
+    async with connected(gateway, module_processes.token("alice")) as good:
+        with raw_websocket(gateway, token) as sock:
+            await asyncio.to_thread(flood, sock, first, itertools.repeat(piece))
+            assert await (await good.websocket.ping()) < 1.0
+            await await_until(lambda: sum(closed(gateway).values()) > before)
+    assert cpu_seconds(gateway.pid) - cpu < CPU_SECONDS
+
+
+async def test_frame_that_comes_byte_by_byte_costs_no_more(
+    gateway: ReceiverProcess, module_processes: Processes
+) -> None:
+    before, cpu = closed(gateway).get("4429", 0), cpu_seconds(gateway.pid)
+    with raw_websocket(gateway, module_processes.token("mallory")) as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        await asyncio.to_thread(_send_slowly, sock, LARGE_TEXT)
+        await await_until(lambda: closed(gateway).get("4429", 0) > before)
+    assert cpu_seconds(gateway.pid) - cpu < CPU_SECONDS
+
+
+def _send_slowly(sock: socket.socket, data: bytes) -> None:
+    """Each byte by itself: at a pace that the gateway reads each by itself."""
+    with contextlib.suppress(ConnectionError):
+        for byte in data[:1_000]:
+            sock.send(bytes([byte]))
+            time.sleep(0.001)
+
+
+async def test_flood_is_answered_with_4429_where_it_is_read(
+    gateway: ReceiverProcess, module_processes: Processes
+) -> None:
+    with raw_websocket(gateway, module_processes.token("mallory")) as sock:
+        sock.sendall(EMPTY_PONG * 500)
+        received = b""
+        while not received.endswith(b"too many frames"):
+            data = sock.recv(65536)
+            assert data, received
+            received += data
+        assert received.endswith(b"\x88\x11\x11\x4dtoo many frames")
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        b"\x81\x82" + _MASK + b"\xc3\x28",
+        b"\x01\x81" + _MASK + b"\xc3" + b"\x80\x81" + _MASK + b"\x28",
+        b"\x81\x83" + _MASK + b"\xed\xa0\x80",  # a surrogate
+    ],
+)
+async def test_text_that_is_not_utf_8_is_1007(
+    gateway: ReceiverProcess, module_processes: Processes, frames: bytes
+) -> None:
+    before = closed(gateway).get("1007", 0)
+    with raw_websocket(gateway, module_processes.token("mallory")) as sock:
+        sock.sendall(frames)
+        received = b""
+        while b"\x88" not in received or not received.endswith(b"not UTF-8"):
+            data = sock.recv(65536)
+            assert data, received
+            received += data
+        assert received.endswith(b"\x88\x0b\x03\xefnot UTF-8")
+    await await_until(lambda: closed(gateway).get("1007", 0) > before)
+
+
+async def test_message_in_more_fragments_than_any_client_makes_is_refused(
+    gateway: ReceiverProcess, module_processes: Processes
+) -> None:
+    before = closed(gateway).get("4429", 0)
+    with raw_websocket(gateway, module_processes.token("mallory")) as sock:
+        sock.sendall(FIRST_FRAGMENT + EMPTY_FRAGMENT * 128)
+        await await_until(lambda: closed(gateway).get("4429", 0) > before)
