@@ -135,3 +135,13 @@ async def test_turn_of_one_work_leaves_the_others_in_their_order() -> None:
     assert [taken.size for taken in queue.take_alike()] == [2, 4]
     assert [taken.size for taken in queue.take_alike()] == [6]
     assert queue.take_alike() == []
+
+
+async def test_writer_that_comes_as_the_last_turn_ends_is_not_forgotten() -> None:
+    async def commit(queue: Queue) -> None:
+        for job in queue.take():
+            job.resolve(job.item)
+
+    group = GroupCommit(commit, turns=1, max_together=10, max_waiting=10)
+    for number in range(20):
+        assert await asyncio.wait_for(group.write(one, number), 1) == number

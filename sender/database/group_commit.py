@@ -108,9 +108,7 @@ class GroupCommit:
         self._waiting += 1
         self._queue.put(job)
         if len(self._running) < self._turns:
-            turn = self._loop.create_task(self._take_turns())
-            self._running.add(turn)
-            turn.add_done_callback(self._end_turn)
+            self._begin_turn()
         try:
             return await job.done
         finally:
@@ -121,6 +119,11 @@ class GroupCommit:
         while self._running:
             await asyncio.wait(self._running)
 
+    def _begin_turn(self) -> None:
+        turn = self._loop.create_task(self._take_turns())
+        self._running.add(turn)
+        turn.add_done_callback(self._end_turn)
+
     async def _take_turns(self) -> None:
         while self._queue:
             await self._commit(self._queue)
@@ -129,3 +132,5 @@ class GroupCommit:
         self._running.discard(turn)
         if not turn.cancelled() and (error := turn.exception()):
             logger.error("a transaction's turn failed", exc_info=error)
+        if self._queue and not self._loop.is_closed():
+            self._begin_turn()  # of what came meanwhile
