@@ -63,7 +63,11 @@ async def serve(settings: SenderSettings, listener: socket.socket) -> None:
     """Everything is built here and ends with this."""
     metrics = Metrics()
     async with (
-        open_database(settings.database_url) as database,
+        open_database(
+            settings.database_url,
+            schema=settings.database_schema,
+            prepared_statements=settings.database_prepared_statements,
+        ) as database,
         connect(settings.redis_url) as redis,
         pipelines_to(redis) as pipelines,
     ):

@@ -31,6 +31,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from shared.database_url import SqliteUrl, is_schema_name, parse_database_url
 from shared.loopback import is_loopback
 from shared.redis.url import check_redis_url
 
@@ -50,12 +51,25 @@ HttpUrl = Annotated[AnyUrl, UrlConstraints(allowed_schemes=["http", "https"], ho
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 
 
-class Settings(BaseSettings):
-    """What sender and receiver both need."""
-
+class _OfEnvironment(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True, env_ignore_empty=True
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, _FileSource(settings_cls)
+
+
+class Settings(_OfEnvironment):
+    """What sender and receiver both need."""
 
     redis_url: str = "redis://localhost:6379/0"
     key_prefix: str = Field("ob", pattern=r"^[A-Za-z0-9_.-]{1,32}$")
@@ -120,34 +134,41 @@ class Settings(BaseSettings):
             raise ValueError("'*' would believe any client's X-Forwarded-For; name the proxies")
         return addresses
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, _FileSource(settings_cls)
 
+class DatabaseSettings(_OfEnvironment):
+    """What the sender and `orderbell migrate` need to know of the database."""
 
-class SenderSettings(Settings):
     database_url: str = "sqlite:///orderbell.db"
-    history_days: float = Field(7, gt=0, le=3650)
+    database_schema: str | None = None  # PostgreSQL's, where our tables are; else the URL's, else `orderbell`
+    # PostgreSQL's, kept between transactions; else they are, unless a pooler is found that shares sessions.
+    database_prepared_statements: bool | None = None
 
     @field_validator("database_url")
     @classmethod
     def _check_database_url(cls, url: str) -> str:
-        if url.startswith(("sqlite:///", "sqlite+aiosqlite:///")):  # the second is an older spelling
-            if url.endswith(":///"):
-                raise ValueError("the file is missing: sqlite:///orderbell.db")
-            return url
-        if url.startswith("postgresql+asyncpg://") and urlsplit(url).hostname:
-            return url
-        raise ValueError(
-            "expected sqlite:///<file> or postgresql+asyncpg://<user>:<password>@<host>/<database>"
-        )
+        parse_database_url(url)
+        return url
+
+    @field_validator("database_schema")
+    @classmethod
+    def _check_schema(cls, schema: str | None) -> str | None:
+        if schema is not None and not is_schema_name(schema):
+            raise ValueError("a schema's name has 1 to 63 of A-Z, a-z, 0-9, _, - and $; none begins with pg_")
+        return schema
+
+    @model_validator(mode="after")
+    def _check_one_schema(self) -> DatabaseSettings:
+        url = parse_database_url(self.database_url)
+        named = None if isinstance(url, SqliteUrl) else url.schema
+        if named and self.database_schema and named != self.database_schema:
+            raise ValueError(
+                f"{PREFIX}DATABASE_SCHEMA is {self.database_schema}, and {PREFIX}DATABASE_URL says {named}"
+            )
+        return self
+
+
+class SenderSettings(DatabaseSettings, Settings):
+    history_days: float = Field(7, gt=0, le=3650)
 
 
 class ReceiverSettings(Settings):
@@ -281,7 +302,7 @@ def _trimmed(value: Any) -> Any:
     return value.strip("\ufeff \t\r\n") if isinstance(value, str) else value
 
 
-S = TypeVar("S", bound=Settings)
+S = TypeVar("S", bound=_OfEnvironment)
 
 
 class InvalidSettings(Exception):

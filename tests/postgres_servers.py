@@ -79,11 +79,13 @@ class Cluster:
             yield server.url
 
     @contextlib.contextmanager
-    def server(self, process_group: int) -> Iterator[ClusterServer]:
-        """One that the test may stop, crash and start again."""
+    def server(
+        self, process_group: int, *, follows: ClusterServer | None = None, **settings: str | int
+    ) -> Iterator[ClusterServer]:
+        """One that the test may stop, crash and start again; a standby of the one that it follows."""
         directory = Path(tempfile.mkdtemp(prefix="orderbell-postgres-"))
         try:
-            server = ClusterServer(self.binaries, directory, process_group)
+            server = ClusterServer(self.binaries, directory, process_group, follows=follows, **settings)
             try:
                 server.start()
                 yield server
@@ -96,9 +98,19 @@ class Cluster:
 class ClusterServer:
     """PostgreSQL on one port; started again it has what was committed."""
 
-    def __init__(self, binaries: Path, directory: Path, process_group: int) -> None:
+    def __init__(
+        self,
+        binaries: Path,
+        directory: Path,
+        process_group: int,
+        *,
+        follows: ClusterServer | None = None,
+        **settings: str | int,
+    ) -> None:
         self.port = free_port()
         self.url = f"{_SCHEME}orderbell@127.0.0.1:{self.port}/postgres"
+        self.directory = directory
+        self._settings = settings
         self._binaries = binaries
         self._directory = directory
         self._process_group = process_group
@@ -106,7 +118,10 @@ class ClusterServer:
         self._as_user = _unprivileged_user() or {}
         if self._as_user:
             shutil.chown(directory, self._as_user["user"], self._as_user["group"])
-        self._initdb()
+        if follows is None:
+            self._initdb()
+        else:
+            self.follow(follows)
 
     def start(self) -> None:
         """Returns when it answers."""
@@ -153,6 +168,24 @@ class ClusterServer:
     def execute(self, statement: str) -> None:
         _execute(self.url, statement)
 
+    def follow(self, primary: ClusterServer) -> None:
+        """Become its standby, with a copy of what it has; to be started afterwards."""
+        shutil.rmtree(self._directory / "data", ignore_errors=True)
+        command: list[str | Path] = [self._binaries / "pg_basebackup", "-D", self._directory / "data", "-R"]
+        command += ["-h", "127.0.0.1", "-p", str(primary.port), "-U", "orderbell", "-c", "fast", "--no-sync"]
+        made = subprocess.run(command, capture_output=True, text=True, cwd=self._directory, **self._as_user)
+        assert made.returncode == 0, made.stderr
+
+    def promote(self) -> None:
+        """Returns when it takes writes."""
+        self.execute("SELECT pg_promote(wait => true)")
+
+    def allow(self, *lines: str) -> None:
+        """Put these lines before the others of pg_hba.conf."""
+        path = self._directory / "data" / "pg_hba.conf"
+        path.write_text("\n".join((*lines, path.read_text())))
+        self.execute("SELECT pg_reload_conf()")
+
     def _initdb(self) -> None:
         command: list[str | Path] = [self._binaries / "initdb", "-D", self._directory / "data"]
         command += ["-U", "orderbell", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
@@ -166,6 +199,7 @@ class ClusterServer:
             "port": self.port,
             "max_connections": 200,
             "fsync": "off",  # no test pulls the machine's plug
+            **self._settings,
         }
         settings = [f"{name}={value}" for name, value in options.items()]
         words = [word for setting in settings for word in ("-c", setting)]
@@ -191,10 +225,10 @@ def own_cluster() -> Cluster | None:
 
 
 @contextlib.contextmanager
-def fresh_database(server_url: str) -> Iterator[str]:
+def fresh_database(server_url: str, options: str = "") -> Iterator[str]:
     """The URL of a database of the test's own, dropped afterwards."""
     name = f"orderbell_{uuid.uuid4().hex}"
-    _execute(server_url, f"CREATE DATABASE {name}")
+    _execute(server_url, f"CREATE DATABASE {name} {options}")
     try:
         yield urlsplit(server_url)._replace(path=f"/{name}").geturl()
     finally:

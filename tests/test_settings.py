@@ -170,8 +170,6 @@ def test_redis_url_that_is_none(set: Set, faults: Faults, url: str) -> None:
         "sqlite:///",
         "sqlite+aiosqlite:///",
         "sqlite://x.db",
-        "postgresql://h/d",
-        "postgresql+asyncpg:///d",
         "mysql://h/d",
         "x",
     ],

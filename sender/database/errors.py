@@ -17,8 +17,16 @@ class DatabaseUnavailable(DatabaseError):
     """Locked, unreachable or overloaded."""
 
 
+class RowHeld(DatabaseUnavailable):
+    """Somebody's lock on what this needs was not given back in time."""
+
+
 class DatabaseFull(DatabaseError):
     """No space is left for what should be stored."""
+
+
+class DatabaseFault(DatabaseError):
+    """The database refuses what it should take: a defect of ours, or somebody changed our tables."""
 
 
 class DatabaseUnusable(Exception):

@@ -5,25 +5,35 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from sqlalchemy import make_url
+from shared.database_url import SqliteUrl, parse_database_url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from sender.database.protocol import Database
 
+SCHEMA = "orderbell"  # on PostgreSQL
+
 
 @asynccontextmanager
-async def open_database(url: str) -> AsyncIterator[Database]:
-    """The database, brought to the newest schema. Raises `DatabaseUnusable` and `DatabaseError`."""
+async def open_database(
+    url: str, *, schema: str | None = None, prepared_statements: bool | None = None
+) -> AsyncIterator[Database]:
+    """The database, brought to the newest schema. Raises `DatabaseUnusable` and `DatabaseError`.
+
+    On PostgreSQL, `schema` is where our tables are (else as the URL says, else `orderbell`), and
+    `prepared_statements` whether they are kept between transactions (None: unless a pooler is found).
+    """
+    parsed = parse_database_url(url)
     # The engines are imported where they are wanted: each brings its driver.
-    if make_url(url).get_backend_name() == "sqlite":
+    if isinstance(parsed, SqliteUrl):
         from sender.database.sqlite import open_sqlite
 
-        async with open_sqlite(url) as sqlite:
+        async with open_sqlite(parsed.path) as sqlite:
             yield sqlite
     else:
         from sender.database.postgres import open_postgres
 
-        async with open_postgres(url) as postgres:
+        schema = schema or parsed.schema or SCHEMA
+        async with open_postgres(parsed, schema, prepared_statements=prepared_statements) as postgres:
             yield postgres

@@ -3,174 +3,369 @@
 Writes run READ COMMITTED and take row locks in one order (an order's row, then channels by name), so they
 do not deadlock; what the database still refuses (a deadlock, two callers recording the same event at the
 same time) is run again. Reads see one snapshot, so that `as_of` and what was read with it belong together.
+
+A row that somebody holds costs those who need it, and nobody else: a transaction waits for locks only a
+moment; then what it held together is run apart, and an item that still has to wait does so in one of a few
+lanes.
+
+What each error means is `postgres_errors`' knowledge. After one that says that the server has gone, or takes
+no writes any more, every connection of the pool is dropped: they lead to the same place.
 """
 
 from __future__ import annotations
 
+import asyncio
+import random
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
-from sqlalchemy import make_url, text
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
 
-from sender.database.errors import DatabaseError, DatabaseFull, DatabaseUnavailable
+from sender.database.errors import (
+    DatabaseFault,
+    DatabaseFull,
+    DatabaseUnavailable,
+    DatabaseUnusable,
+    RowHeld,
+)
 from sender.database.group_commit import GroupCommit
-from sender.database.migrations import migrate
+from sender.database.postgres_connect import Connector, lock_seconds
+from sender.database.postgres_errors import ERRORS, Meaning, line_of, meaning
+from sender.database.postgres_schema import bring_up_to_date
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 
     from sqlalchemy import Connection
+    from sqlalchemy.engine import ExceptionContext
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-    from sender.database.group_commit import Queue
+    from sender.database.group_commit import Job, Queue
+    from sender.database.postgres_connect import Session
+    from shared.database_url import PostgresUrl
 
 logger = structlog.get_logger(__name__)
 
 T = TypeVar("T")
-
-ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
 class Limits:
     pool_size: int = 10
     turns: int = 2  # batches at a time: while one waits for the disk, the other one's statements run
+    lanes: int = 4  # of what waits for locks; the rest of the pool is for those who need not
     max_together: int = 1_000  # rows in one transaction
     max_waiting: int = 5_000  # writes; beyond that, callers are sent away at once
+    attempts: int = 5
+    connect_seconds: float = 3  # for each host
     command_seconds: float = 10
     lock_seconds: float = 5
+    patience_seconds: float = 0.1  # for a lock, of what holds up others
+    idle_seconds: float = 10  # in a transaction, before the server ends the session and frees its locks
+    migration_seconds: float = 86_400  # for one command
 
 
-_MIGRATION_LOCK = 0x6F7264657262656C  # "orderbel": any number that nobody else uses
-_RUN_AGAIN = frozenset({"40001", "40P01", "23505"})  # serialization failure, deadlock, unique violation
-_FULL = frozenset({"53100"})
-_BUSY = frozenset({"53000", "53200", "53300", "55P03", "57014", "57P01", "57P02", "57P03", "25006"})
+USUAL = Limits()
 
 
 @asynccontextmanager
-async def open_postgres(url: str, limits: Limits = Limits()) -> AsyncIterator[PostgresDatabase]:
+async def open_postgres(
+    url: PostgresUrl, schema: str, *, prepared_statements: bool | None = None, limits: Limits = USUAL
+) -> AsyncIterator[PostgresDatabase]:
+    """`prepared_statements`: whether they are kept between transactions; None: unless a pooler is found."""
+    if url.ignored:
+        logger.info("options of the database's URL that change nothing here", names=list(url.ignored))
+    connector = _connector(url, schema, limits)
+    pooled = await _check_server(connector)
+    if prepared_statements is None:
+        prepared_statements = url.prepared_statements if url.prepared_statements is not None else not pooled
+    async with maintenance(url, schema, limits) as engine:
+        async with _explained():
+            await bring_up_to_date(engine, schema)
+    database = PostgresDatabase(connector, limits, prepared=prepared_statements)
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+@asynccontextmanager
+async def maintenance(url: PostgresUrl, schema: str, limits: Limits = USUAL) -> AsyncIterator[AsyncEngine]:
+    """For migrations: commands may take long, and the transaction that holds the lock is idle."""
+    patient = Connector(
+        url,
+        schema=schema,
+        connect_seconds=limits.connect_seconds,
+        command_seconds=limits.migration_seconds,
+        idle_seconds=0,
+    )
     engine = create_async_engine(
-        make_url(url),
-        pool_size=limits.pool_size,
-        max_overflow=0,
-        hide_parameters=True,  # they are payloads, and errors are logged
-        pool_timeout=limits.lock_seconds,
-        isolation_level="READ COMMITTED",
+        "postgresql+asyncpg://",
+        poolclass=NullPool,
+        hide_parameters=True,
         connect_args={
-            "timeout": limits.lock_seconds,
-            "command_timeout": limits.command_seconds,
-            "server_settings": {
-                "application_name": "orderbell",
-                "lock_timeout": f"{limits.lock_seconds * 1000:.0f}",
-            },
+            "async_creator_fn": _ignoring_arguments(patient, 0),
+            "prepared_statement_cache_size": 0,
         },
     )
     try:
-        async with _explained(), engine.begin() as connection:
-            await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
-            await connection.run_sync(migrate)
-        database = PostgresDatabase(engine, limits)
-        try:
-            yield database
-        finally:
-            await database.close()
+        yield engine
     finally:
         await engine.dispose()
 
 
 class PostgresDatabase:
-    def __init__(self, engine: AsyncEngine, limits: Limits) -> None:
-        self._write_engine = engine
-        self._read_engine = engine.execution_options(
-            isolation_level="REPEATABLE READ", postgresql_readonly=True
-        )
+    """Belongs to the loop it is made in."""
+
+    def __init__(self, connector: Connector, limits: Limits, *, prepared: bool) -> None:
+        self._connector = connector
+        self._limits = limits
+        self._lanes = asyncio.Semaphore(limits.lanes)
+        self._loop = asyncio.get_running_loop()
+        self._owned: set[asyncio.Task[None]] = set()
+        self._prepared = prepared
+        self._use_engine()
         self._group = GroupCommit(
-            self._commit,
-            turns=limits.turns,
-            max_together=limits.max_together,
-            max_waiting=limits.max_waiting,
+            self._commit, turns=limits.turns, max_together=limits.max_together, max_waiting=limits.max_waiting
         )
         self.write_together = self._group.write
 
-    async def write(self, work: Callable[[Connection], T]) -> T:
-        for _ in range(ATTEMPTS - 1):
-            try:
-                return await self._write_once(work)
-            except _RunAgain as refusal:
-                logger.debug("transaction runs again", reason=str(refusal.__cause__))
+    async def write(self, work: Callable[[Connection], T], *, patient: bool = True) -> T:
+        started = self._loop.time()
         try:
-            return await self._write_once(work)
-        except _RunAgain as refusal:
-            raise DatabaseUnavailable(f"refused {ATTEMPTS} times in a row") from refusal
+            return await self._write(work, self._limits.patience_seconds)
+        except RowHeld:
+            if not patient:
+                raise
+        return await self._wait_in_lane(work, started)
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        async def once() -> T:
+            async with self._read_engine.connect() as connection:
+                return await self._run(connection, work)
+
+        return await self._again(once, self._limits.lock_seconds)
 
     async def check(self) -> None:
-        await self.read(lambda connection: connection.exec_driver_sql("SELECT epoch FROM generation").all())
+        """In a transaction as every write has, and locking a row, which a standby refuses."""
+        await self._write(lambda connection: connection.execute(_CHECK).all(), self._limits.patience_seconds)
 
     async def close(self) -> None:
+        """What was given before is done first."""
         await self._group.close()
+        while self._owned:
+            await asyncio.wait(self._owned)
+        await self._write_engine.dispose()
+
+    # Together
 
     async def _commit(self, queue: Queue) -> None:
         jobs = queue.take_alike()
-        outcomes = await self._run_items(jobs[0].work, [job.item for job in jobs])
-        for job, outcome in zip(jobs, outcomes, strict=True):
-            job.resolve(outcome)
-
-    async def _run_items(self, work: Callable[..., Any], items: Sequence[Any]) -> Sequence[Any]:
-        """Each item's outcome; an exception where it failed."""
         try:
-            outcomes: Sequence[Any] = await self.write(lambda connection: work(connection, items))
-        except DatabaseError as error:
-            return [error] * len(items)
-        except Exception as error:  # one of them spoilt it for all; find out which
-            if len(items) == 1:
-                return [error]
-            return [outcome for item in items for outcome in await self._run_items(work, [item])]
+            for job, outcome in zip(jobs, await self._run_jobs(jobs), strict=True):
+                if isinstance(outcome, RowHeld):  # its caller goes on waiting, and nobody else does
+                    self._own(self._run_alone(job))
+                else:
+                    job.resolve(outcome)
+        except asyncio.CancelledError:  # asyncpg's own, of a connection that ends; or ours, at the end
+            for job in jobs:
+                job.resolve(DatabaseUnavailable("PostgreSQL: the transaction was cut off"))
+            raise
+
+    async def _run_jobs(self, jobs: Sequence[Job[Any, Any]]) -> Sequence[Any]:
+        """What each came to; an exception where it failed."""
+        work, items = jobs[0].work, [job.item for job in jobs]
+        try:
+            outcomes: Sequence[Any] = await self._write(
+                lambda connection: work(connection, items), self._limits.patience_seconds
+            )
+        except Exception as error:  # the turn must outlive whatever a caller's work raises
+            everybodys = isinstance(error, DatabaseUnavailable | DatabaseFull) and not isinstance(
+                error, RowHeld
+            )
+            if len(jobs) == 1 or everybodys:
+                return [error] * len(jobs)
+            # One of them spoilt it for all; find out which.
+            return [outcome for job in jobs for outcome in await self._run_jobs([job])]
         return outcomes
 
-    async def read(self, work: Callable[[Connection], T]) -> T:
-        async with _explained(), self._read_engine.connect() as connection:
-            return await connection.run_sync(work)
+    async def _run_alone(self, job: Job[Any, Any]) -> None:
+        try:
+            (outcome,) = await self._wait_in_lane(
+                lambda connection: job.work(connection, [job.item]), self._loop.time()
+            )
+        except Exception as error:  # it is the caller's, whatever it is
+            outcome = error
+        job.resolve(outcome)
 
-    async def _write_once(self, work: Callable[[Connection], T]) -> T:
-        async with _explained(), self._write_engine.connect() as connection, connection.begin():
-            return await self._run(connection, work)
+    # Alone
+
+    async def _wait_in_lane(self, work: Callable[[Connection], T], started: float) -> T:
+        """Of all that wait for somebody's lock, a few at a time: the pool is for those who need not."""
+        deadline = started + self._limits.lock_seconds
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._lanes.acquire()
+        except TimeoutError:
+            raise RowHeld("somebody holds rows that this needs") from None
+        try:
+            rest = max(deadline - self._loop.time(), self._limits.patience_seconds)
+            return await self._write(work, rest)
+        finally:
+            self._lanes.release()
+
+    async def _write(self, work: Callable[[Connection], T], patience: float) -> T:
+        async def once() -> T:
+            async with self._write_engine.connect() as connection, connection.begin():
+                return await self._run(connection, work)
+
+        return await self._again(once, patience)
+
+    async def _again(self, once: Callable[[], Coroutine[Any, Any, T]], patience: float) -> T:
+        """Until it is not refused for what another try may spare it."""
+        for attempt in range(self._limits.attempts):
+            if attempt:
+                # Two that refuse each other would meet again.
+                await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))
+            token = lock_seconds.set(patience)
+            try:
+                async with _explained():
+                    return await once()
+            except _RunAgain as refusal:
+                cause = refusal.__cause__
+                logger.debug("transaction runs again", reason=line_of(cause) if cause else "")
+            finally:
+                lock_seconds.reset(token)
+        raise DatabaseUnavailable(
+            f"refused {self._limits.attempts} times in a row: {line_of(cause) if cause else ''}"
+        ) from cause
 
     async def _run(self, connection: AsyncConnection, work: Callable[[Connection], T]) -> T:
         try:
             return await connection.run_sync(work)
-        except DBAPIError as error:
+        except ERRORS as error:
             # Before the commit nothing is stored, so it is safe to run again, also on a new connection.
-            if error.connection_invalidated or _code(error) in _RUN_AGAIN:
+            if meaning(error) in _AGAIN:
                 raise _RunAgain from error
             raise
+
+    # Connections
+
+    def _use_engine(self) -> None:
+        size = 100 if self._prepared else 0
+        engine = create_async_engine(
+            "postgresql+asyncpg://",
+            pool_size=self._limits.pool_size,
+            max_overflow=0,
+            hide_parameters=True,  # they are payloads, and errors are logged
+            pool_timeout=self._limits.lock_seconds,
+            isolation_level="READ COMMITTED",
+            connect_args={
+                "async_creator_fn": _ignoring_arguments(self._connector, size),
+                "prepared_statement_cache_size": size,
+            },
+        )
+        event.listen(engine.sync_engine, "handle_error", self._judge)
+        self._write_engine = engine
+        self._read_engine = engine.execution_options(
+            isolation_level="REPEATABLE READ", postgresql_readonly=True
+        )
+
+    def _judge(self, context: ExceptionContext) -> None:
+        """Which connections end with an error. SQLAlchemy itself drops only what is closed."""
+        error = context.original_exception
+        means = meaning(error)
+        if means is Meaning.SERVER_GONE:
+            context.is_disconnect = True
+        elif means in (Meaning.CONNECTION_SPOILT, Meaning.UNPREPARED):
+            context.is_disconnect = True
+            context.invalidate_pool_on_disconnect = False
+        if means is Meaning.UNPREPARED and self._prepared:
+            logger.warning(
+                "a pooler shares PostgreSQL's sessions: prepared statements are given up",
+                reason=line_of(error),
+            )
+            self._prepared = False
+            self._own(_retire(self._write_engine))
+            self._use_engine()
+
+    def _own(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._owned.add(task)
+        task.add_done_callback(self._owned.discard)
+
+
+async def _retire(engine: AsyncEngine) -> None:
+    """Let those that are in use come back first: a pool that is disposed of forgets them."""
+    while engine.pool.checkedout():  # type: ignore[attr-defined] # noqa: ASYNC110 - it has no event
+        await asyncio.sleep(0.05)
+    await engine.dispose()
+
+
+def _connector(url: PostgresUrl, schema: str, limits: Limits) -> Connector:
+    return Connector(
+        url,
+        schema=schema,
+        connect_seconds=limits.connect_seconds,
+        command_seconds=limits.command_seconds,
+        idle_seconds=limits.idle_seconds,
+    )
+
+
+def _ignoring_arguments(connector: Connector, size: int) -> Callable[..., Coroutine[Any, Any, Session]]:
+    """SQLAlchemy hands on what its own URL says, which is nothing."""
+
+    async def connect(*_: object, **__: object) -> Session:
+        return await connector.connect(statement_cache_size=size)
+
+    return connect
+
+
+async def _check_server(connector: Connector) -> bool:
+    """Whether what we are connected to is a pooler. Raises `DatabaseUnusable`."""
+    session = await connector.connect()
+    try:
+        encoding = session.get_settings().server_encoding
+        if encoding != "UTF8":
+            raise DatabaseUnusable(
+                f"the database's encoding is {encoding}; ours must be UTF8: CREATE DATABASE … ENCODING 'UTF8'"
+            )
+        async with _explained(), session.transaction():
+            backend = await session.fetchval("SELECT pg_backend_pid()")
+        # A pooler gives its clients numbers of its own, to cancel by.
+        return bool(backend != session.get_server_pid())
+    finally:
+        session.terminate()
 
 
 class _RunAgain(Exception):
     """The work did no wrong and nothing of it is stored."""
 
 
+_AGAIN = frozenset({Meaning.OVERTAKEN, Meaning.SERVER_GONE, Meaning.CONNECTION_SPOILT, Meaning.UNPREPARED})
+_CHECK = text("SELECT epoch FROM generation FOR KEY SHARE SKIP LOCKED")
+
+
 @asynccontextmanager
 async def _explained() -> AsyncIterator[None]:
+    """Whatever the database raises, as one of our errors: no process may end of it."""
     try:
         yield
-    except DBAPIError as error:
-        code = _code(error)
-        if code in _FULL:
-            raise DatabaseFull("the database's disk is full") from error
-        if error.connection_invalidated or code in _BUSY or code.startswith("08"):
-            raise DatabaseUnavailable(f"PostgreSQL: {error.orig}") from error
-        raise
-    except PoolTimeout as error:
-        raise DatabaseUnavailable("no connection was free in time") from error
-    except (OSError, TimeoutError) as error:  # asyncpg's own, while it connects or waits
-        raise DatabaseUnavailable(f"PostgreSQL does not answer: {error}") from error
+    except ERRORS as error:
+        raise _explain(error) from error
 
 
-def _code(error: DBAPIError) -> str:
-    """The SQLSTATE, or an empty text."""
-    return str(getattr(error.orig, "sqlstate", None) or "")
+def _explain(error: Exception) -> Exception:
+    means = meaning(error)
+    if means is Meaning.FULL:
+        return DatabaseFull("the database's disk is full")
+    if means is Meaning.HELD:
+        return RowHeld("somebody holds rows that this needs")
+    if means is Meaning.UNEXPECTED:
+        logger.error("PostgreSQL refuses what it should take", reason=line_of(error))
+        return DatabaseFault(f"PostgreSQL: {line_of(error)}")
+    return DatabaseUnavailable(f"PostgreSQL: {line_of(error)}")

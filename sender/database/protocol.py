@@ -22,11 +22,11 @@ R = TypeVar("R")
 
 
 class Database(Protocol):
-    async def write(self, work: Callable[[Connection], T]) -> T:
+    async def write(self, work: Callable[[Connection], T], *, patient: bool = True) -> T:
         """Run the work in a transaction of its own, and return when that is on disk.
 
         The work may run several times; only the last one counts. Raises what the work raised, then
-        nothing of it is stored, and `DatabaseError`.
+        nothing of it is stored, and `DatabaseError`; where it is not `patient`, `RowHeld` at once.
         """
         ...
 

@@ -14,16 +14,18 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
-from sqlalchemy import URL, create_engine, event, make_url
+from sqlalchemy import URL, create_engine, event, inspect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
+from sender.database import migrations
 from sender.database.errors import DatabaseError, DatabaseFull, DatabaseUnavailable, DatabaseUnusable
 from sender.database.group_commit import GroupCommit
-from sender.database.migrations import migrate
+from sender.database.migrations import Standing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -45,6 +47,8 @@ class Limits:
     readers: int = 3
 
 
+USUAL = Limits()
+
 # While one turn is on the disk, the next waits for its thread: no trip through the loop between two commits.
 _TURNS = 2
 
@@ -58,9 +62,9 @@ _PRAGMAS = {
 
 
 @asynccontextmanager
-async def open_sqlite(url: str, limits: Limits = Limits()) -> AsyncIterator[SqliteDatabase]:
-    path = make_url(url).database
-    if not path or path == ":memory:":
+async def open_sqlite(path: str, limits: Limits = USUAL) -> AsyncIterator[SqliteDatabase]:
+    """Raises `DatabaseUnusable` and `DatabaseError`."""
+    if path == ":memory:":
         raise DatabaseUnusable("SQLite must have a file: what is only in memory is lost with the process")
     await asyncio.to_thread(_prepare, path, limits)
     database = SqliteDatabase(path, limits)
@@ -73,7 +77,7 @@ async def open_sqlite(url: str, limits: Limits = Limits()) -> AsyncIterator[Sqli
 class SqliteDatabase:
     """Belongs to the loop it is made in."""
 
-    def __init__(self, path: str, limits: Limits = Limits()) -> None:
+    def __init__(self, path: str, limits: Limits = USUAL) -> None:
         self._loop = asyncio.get_running_loop()
         self._write_engine = _engine(path, limits, begin="BEGIN IMMEDIATE")
         self._read_engine = _engine(path, limits, begin="BEGIN")
@@ -87,7 +91,7 @@ class SqliteDatabase:
         )
         self.write_together = self._group.write
 
-    async def write(self, work: Callable[[Connection], T]) -> T:
+    async def write(self, work: Callable[[Connection], T], *, patient: bool = True) -> T:
         return await self._group.write(lambda connection, items: [work(connection)], None)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
@@ -190,11 +194,53 @@ def _prepare(path: str, limits: Limits) -> None:
         with engine.connect() as connection:
             _check_pragmas(connection)
             with connection.begin():
-                migrate(connection)
+                _bring_up_to_date(connection, path)
     except (DBAPIError, sqlite3.Error) as error:
-        raise _explain(error) from error
+        raise _explain_start(error, path) from error
     finally:
         engine.dispose()
+
+
+def _bring_up_to_date(connection: Connection, path: str) -> None:
+    version = migrations.read_version(connection)
+    standing = migrations.look(connection, version)
+    newest = migrations.newest_version()
+    if standing is Standing.EMPTY and (others := inspect(connection).get_table_names()):
+        raise DatabaseUnusable(f"{path} is another program's database: it has a table {others[0]}")
+    if standing in (Standing.EMPTY, Standing.BEHIND):
+        migrations.migrate(connection)
+    elif standing is Standing.NEWER:
+        logger.warning(
+            "the database's schema is of a later release; what this one needs is there, so it serves",
+            found=version,
+            ours=newest,
+        )
+    elif standing is Standing.FOREIGN:
+        raise DatabaseUnusable(
+            f"{path} is at version {version!r}, which this release (up to {newest}) does not know, and its "
+            "tables are not what it needs: it is another program's, or of a much later release"
+        )
+
+
+def _explain_start(error: DBAPIError | sqlite3.Error, path: str) -> Exception:
+    """What is wrong with the file, for the operator."""
+    original = error.orig if isinstance(error, DBAPIError) else error
+    code = getattr(original, "sqlite_errorcode", 0) & 0xFF
+    directory = Path(path).absolute().parent
+    if code == sqlite3.SQLITE_NOTADB:
+        return DatabaseUnusable(f"{path} is no SQLite database")
+    if code == sqlite3.SQLITE_CANTOPEN and not directory.is_dir():
+        return DatabaseUnusable(f"{path}: unable to open database file; there is no directory {directory}")
+    if code == sqlite3.SQLITE_CANTOPEN and Path(path).is_dir():
+        return DatabaseUnusable(f"{path}: unable to open database file; it is a directory")
+    if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR):
+        return DatabaseUnusable(
+            f"{path}: unable to open database file for writing ({original}); "
+            f"it and its directory must be writable for this user"
+        )
+    if code == sqlite3.SQLITE_CORRUPT:
+        return DatabaseUnusable(f"{path} is damaged ({original}); restore a backup")
+    return _explain(error)
 
 
 def _check_pragmas(connection: Connection) -> None:

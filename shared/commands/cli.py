@@ -124,5 +124,22 @@ def doctor(sender: str | None, gateways: tuple[str, ...], data: Path) -> None:
     sys.exit(examine(LocalDirectory(data), sender, gateways))
 
 
+@main.command()
+@click.option("--sql", is_flag=True, help="Print what would be run, for psql, and change nothing.")
+@click.option("--role", metavar="NAME", help="Grant what the service needs to the role that it runs as.")
+def migrate(sql: bool, role: str | None) -> None:
+    """Bring the database's schema to this release.
+
+    The sender does so at every start. This is for those whose sender may not change tables: run it with an
+    owner's ORDERBELL_DATABASE_URL before a new release starts. PostgreSQL's tables are in the schema that
+    ORDERBELL_DATABASE_SCHEMA names (default: orderbell).
+
+    Exit code 0, or 2 for a fault of the settings or the database.
+    """
+    from shared.commands.migrate import run
+
+    sys.exit(run(sql=sql, role=role))
+
+
 if __name__ == "__main__":
     main(prog_name="orderbell")

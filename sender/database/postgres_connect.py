@@ -1,0 +1,192 @@
+"""How a connection to PostgreSQL is made, and what every transaction on it begins with.
+
+Hosts are tried one after the other, each within its own time (asyncpg's is for all together, so a first host
+that is silent would take it all), beginning with the one that answered last; one that takes no writes is
+passed over.
+
+A transaction's settings travel with its BEGIN: no round trip of their own, nothing at start-up that a pooler
+refuses, and nothing that another client of a shared session would inherit. Among them is the search path,
+with our schema and no other. The alternative, every table's name written with its schema, would have to be
+kept in each statement that is written as text, and one forgotten name would find a shop's own `orders` in
+`public`. It would be the better one for work outside transactions; there is none but `CREATE INDEX
+CONCURRENTLY`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import socket
+import ssl
+from contextvars import ContextVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+import asyncpg
+
+from sender.database.errors import DatabaseUnavailable, DatabaseUnusable
+from sender.database.postgres_errors import ERRORS, line_of
+
+if TYPE_CHECKING:
+    from shared.database_url import PostgresUrl
+
+# How long the transaction that begins next waits for a lock; seconds.
+lock_seconds: ContextVar[float] = ContextVar("lock_seconds", default=5.0)
+
+_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
+_KEEPALIVE_IDLE_SECONDS = 10
+_KEEPALIVE_INTERVAL_SECONDS = 3
+_UNACKNOWLEDGED_SECONDS = 15  # what was sent and is not acknowledged so long ends the connection
+
+
+class Session(asyncpg.Connection):  # type: ignore[misc]
+    """A connection that begins each transaction as we want it, and ends at once when it is given up."""
+
+    prologue = ""  # SQL, between BEGIN and the work
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._own = secrets.token_hex(6)
+        self._statements = 0
+
+    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:  # noqa: ASYNC109
+        if not args and query.startswith("BEGIN"):
+            milliseconds = f"{lock_seconds.get() * 1000:.0f}"
+            query = f"{query.rstrip(';')}; SET LOCAL lock_timeout = {milliseconds}; {self.prologue}"
+        return str(await super().execute(query, *args, timeout=timeout))
+
+    async def close(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        # SQLAlchemy's pool gives a time for connections that it drops. A server that has gone would take all
+        # of it, ten times over, before the first new connection is made.
+        if timeout is not None:
+            self.terminate()
+        else:
+            await super().close()
+
+    def _get_unique_id(self, prefix: str) -> str:
+        # asyncpg counts them: two processes behind one pooler would have the same names, and one would run
+        # what the other has prepared.
+        self._statements += 1
+        return f"__orderbell_{self._own}_{prefix}_{self._statements}__"
+
+
+class Connector:
+    """Makes connections to what a URL names. Raises `DatabaseUnavailable`; when made, `DatabaseUnusable`."""
+
+    def __init__(
+        self,
+        url: PostgresUrl,
+        *,
+        schema: str,
+        connect_seconds: float,
+        command_seconds: float,
+        idle_seconds: float,
+    ) -> None:
+        """`idle_seconds` in a transaction end it: a client that was cut off must hold no lock for long."""
+        for name in _FILES:
+            _check_readable(name, url.driver_options.get(name))
+        self._hosts = url.hosts
+        self._first = 0  # of the hosts, where to begin
+        self._seconds = url.connect_seconds or connect_seconds
+        self._prologue = (
+            f"SET LOCAL idle_in_transaction_session_timeout = {idle_seconds * 1000:.0f};"
+            f' SET LOCAL search_path = "{schema}"'
+        )
+        settings = {"application_name": url.application_name or "orderbell"}
+        if url.server_options is not None:
+            settings["options"] = url.server_options
+        self._arguments: dict[str, Any] = {
+            "dsn": "postgresql://?" + urlencode(_driver_options(url)),
+            "user": url.user,
+            "password": url.password,
+            "database": url.database,
+            "server_settings": settings,
+            "command_timeout": command_seconds,
+            "target_session_attrs": "read-write",
+            "connection_class": Session,
+        }
+        if (context := _system_roots(url)) is not None:
+            self._arguments["ssl"] = context
+
+    async def connect(self, *, statement_cache_size: int = 0) -> Session:
+        """A connection to the first host that takes writes."""
+        count = len(self._hosts) or 1
+        faults = []
+        for number in range(count):
+            index = (self._first + number) % count
+            try:
+                session = await self._connect(index, statement_cache_size)
+            except DatabaseUnavailable as error:
+                faults.append(str(error))
+            else:
+                self._first = index
+                return session
+        raise DatabaseUnavailable("; ".join(dict.fromkeys(faults)))
+
+    async def _connect(self, index: int, statement_cache_size: int) -> Session:
+        where: dict[str, Any] = {}
+        name = "its default host"
+        if self._hosts:
+            host, port = self._hosts[index]
+            where = {"host": [host], "port": [port] if port else None}
+            name = f"{host}:{port}" if port else host
+        try:
+            session: Session = await asyncpg.connect(
+                **self._arguments, **where, statement_cache_size=statement_cache_size, timeout=self._seconds
+            )
+        except TimeoutError as error:
+            raise DatabaseUnavailable(f"{name}: no answer within {self._seconds:g} s") from error
+        except asyncpg.TargetServerAttributeNotMatched as error:
+            raise DatabaseUnavailable(f"{name}: takes no writes; it is a standby, or read-only") from error
+        except (*ERRORS, asyncpg.InternalClientError, ValueError) as error:  # ValueError: of the environment
+            raise DatabaseUnavailable(f"{name}: {line_of(error)}") from error
+        session.prologue = self._prologue
+        _notice_silence(session)
+        return session
+
+
+def _check_readable(name: str, path: str | None) -> None:
+    """The driver's own error names no file."""
+    if path is None or (name, path) == ("sslrootcert", "system"):
+        return
+    try:
+        Path(path).open("rb").close()
+    except OSError as error:
+        raise DatabaseUnusable(f"{name}={path}: {error.strerror}") from error
+
+
+def _driver_options(url: PostgresUrl) -> dict[str, str]:
+    options = dict(url.driver_options)
+    if url.tls_mode is not None:
+        options["sslmode"] = url.tls_mode
+    if options.get("sslrootcert") == "system":
+        del options["sslrootcert"]
+    return options
+
+
+def _system_roots(url: PostgresUrl) -> ssl.SSLContext | None:
+    """`sslrootcert=system`, which asyncpg would take for a file's name."""
+    if url.driver_options.get("sslrootcert") != "system":
+        return None
+    context = ssl.create_default_context()
+    if certificate := url.driver_options.get("sslcert"):
+        try:
+            context.load_cert_chain(certificate, url.driver_options.get("sslkey"))
+        except (OSError, ssl.SSLError) as error:
+            raise DatabaseUnusable(f"sslcert, sslkey: {line_of(error)}") from error
+    return context
+
+
+def _notice_silence(session: Session) -> None:
+    """asyncpg sets nothing: a server whose machine has gone would be waited for by TCP's own measure."""
+    transport = getattr(session, "_transport", None)
+    connection = transport.get_extra_info("socket") if transport is not None else None
+    if connection is None or connection.family == socket.AF_UNIX:
+        return
+    with contextlib.suppress(OSError, AttributeError):  # not every system has each of them
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_IDLE_SECONDS)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_INTERVAL_SECONDS)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED_SECONDS * 1000)

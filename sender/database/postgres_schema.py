@@ -1,0 +1,210 @@
+"""Our schema in somebody's PostgreSQL: whether it is ours, what may be done there, bringing it up to date.
+
+Tables of ours have names that every shop's own have, so they have a schema of their own. Installations of
+before had them in `public`; they are moved, which changes the catalogue and no row.
+
+Whoever migrates holds an advisory lock, in a transaction that does nothing else: that works through poolers
+too, and builds of indexes do not wait for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import structlog
+from sqlalchemy import text
+
+from sender.database import migrations
+from sender.database.errors import DatabaseUnusable
+from sender.database.migrations import Standing
+from sender.database.postgres_errors import ERRORS, Meaning, code_of, line_of, meaning
+from sender.database.tables import metadata
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+logger = structlog.get_logger(__name__)
+
+_MIGRATION_LOCK = 0x6F7264657262656C  # "orderbel": any number that nobody else uses
+_AGAIN_SECONDS = 0.3
+_DUPLICATE_TABLE = "42P07"
+_FIRST_TABLES = ("alembic_version", "channels", "events", "orders", "idempotency", "generation")
+
+
+async def bring_up_to_date(engine: AsyncEngine, schema: str) -> None:
+    """Raises `DatabaseUnusable`, and whatever the database does."""
+    if await _look(engine, schema) in (Standing.EMPTY, Standing.BEHIND):
+        try:
+            await _migrate(engine, schema)
+        except ERRORS as error:
+            if (known := _explain(error, schema)) is not None:
+                raise known from error
+            raise
+    async with engine.connect() as connection:
+        await connection.run_sync(_check_grants, schema)
+
+
+def sql(version: str | None, schema: str, role: str | None) -> str:
+    """What an owner runs, for a service that may not: from that version on, and the grants for its role."""
+    granting = [f"{grant};" for grant in grants(schema, role or "<the service's role>")]
+    parts = [
+        f"-- orderbell: the schema {schema}, version {version or 'none'} to {migrations.newest_version()}.",
+        "-- For psql, and not in one transaction: an index is built beside the work of others.",
+        "\\set ON_ERROR_STOP on",
+        "SET lock_timeout = '5s';",
+        _house(schema).strip() + ";",
+        f'SET search_path = "{schema}";',
+        migrations.as_sql("postgresql", after=version, schema=schema).strip(),
+        *(granting if role else [f"-- {grant}" for grant in granting]),
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def grants(schema: str, role: str) -> list[str]:
+    """What the service's role needs, and no more."""
+    name = role if role.startswith("<") else f'"{role}"'
+    return [
+        f'GRANT USAGE ON SCHEMA "{schema}" TO {name}',
+        f'GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA "{schema}" TO {name}',
+        f'GRANT USAGE ON ALL SEQUENCES IN SCHEMA "{schema}" TO {name}',
+    ]
+
+
+async def version(engine: AsyncEngine, schema: str) -> str | None:
+    """The version that the schema is at; that of tables that are still to be moved there."""
+    async with engine.connect() as connection:
+        if found := await connection.run_sync(_read_version, schema):
+            return found
+        old = await connection.execute(text(_OLD_VERSION), {"schema": schema})
+        return old.scalar_one_or_none()
+
+
+async def _look(engine: AsyncEngine, schema: str) -> Standing:
+    async with engine.connect() as connection:
+        found = await connection.run_sync(_read_version, schema)
+        standing = await connection.run_sync(migrations.look, found)
+    if standing is Standing.NEWER:
+        logger.warning(
+            "the database's schema is of a later release; what this one needs is there, so it serves",
+            found=found,
+            ours=migrations.newest_version(),
+        )
+    if standing is Standing.FOREIGN:
+        raise DatabaseUnusable(
+            f'the schema "{schema}" is at version {found!r}, which this release (up to '
+            f"{migrations.newest_version()}) does not know, and its tables are not what it needs: it is "
+            "another program's, or of a much later release; ORDERBELL_DATABASE_SCHEMA names one of our own"
+        )
+    return standing
+
+
+def _read_version(connection: Connection, schema: str) -> str | None:
+    refused = f'this role may not use the schema "{schema}"'
+    what_to_do = "`orderbell migrate --role <role>`, run by its owner, grants what is needed"
+    if connection.execute(text(_MAY_USE), {"schema": schema}).scalar_one_or_none() is False:
+        raise DatabaseUnusable(f"{refused}: {what_to_do}")
+    try:
+        return migrations.read_version(connection)
+    except ERRORS as error:
+        if meaning(error) is Meaning.REFUSED:
+            raise DatabaseUnusable(f"{refused} ({line_of(error)}): {what_to_do}") from error
+        raise
+
+
+async def _migrate(engine: AsyncEngine, schema: str) -> None:
+    async with engine.connect() as locking, locking.begin():
+        await _lock(locking)
+        if await _look(engine, schema) not in (Standing.EMPTY, Standing.BEHIND):
+            return  # another process was first
+        async with engine.begin() as connection:
+            await connection.execute(text(_house(schema)))
+        async with engine.connect() as connection:
+            before = await connection.run_sync(_read_version, schema)
+        async with engine.connect() as connection:
+            await connection.run_sync(migrations.migrate, schema)
+        if before is not None:
+            logger.info("database migrated", before=before, now=migrations.newest_version())
+
+
+async def _lock(connection: AsyncConnection) -> None:
+    take = text("SELECT pg_try_advisory_xact_lock(:lock)")
+    told = False
+    while not (await connection.execute(take, {"lock": _MIGRATION_LOCK})).scalar_one():
+        if not told:
+            logger.info("another process migrates the database; waiting for it")
+            told = True
+        await asyncio.sleep(_AGAIN_SECONDS)
+
+
+def _explain(error: BaseException, schema: str) -> DatabaseUnusable | None:
+    if code_of(error) == _DUPLICATE_TABLE:
+        return DatabaseUnusable(
+            f'the schema "{schema}" has tables of another program ({line_of(error)}); '
+            "ORDERBELL_DATABASE_SCHEMA names one of our own"
+        )
+    if meaning(error) is Meaning.REFUSED:
+        return DatabaseUnusable(
+            f'the schema "{schema}" has to be made or changed, and this role may not ({line_of(error)}): '
+            "run `orderbell migrate` as one that may, with --role for this one"
+        )
+    return None
+
+
+def _check_grants(connection: Connection, schema: str) -> None:
+    names = [f'"{schema}".{table}' for table in metadata.tables]
+    missing = connection.execute(text(_MISSING), {"names": names}).all()
+    if missing:
+        what = ", ".join(f"{privilege} on {name}" for name, privilege in missing[:3])
+        role = connection.execute(text("SELECT current_user")).scalar_one()
+        raise DatabaseUnusable(
+            f"the role {role} lacks {what}{' and more' if len(missing) > 3 else ''}: "
+            f"`orderbell migrate --role {role}`, run by the tables' owner, grants it"
+        )
+
+
+# The first versions used whatever schema the search path named first.
+_OLD_SCHEMAS = """
+    SELECT n.nspname FROM pg_namespace n
+    WHERE n.nspname IN ('public', current_user) AND n.nspname NOT IN ({schema}, 'orderbell')
+      AND (SELECT count(*) FROM pg_class c WHERE c.relnamespace = n.oid AND c.relkind = 'r'
+           AND c.relname IN ({tables})) = {count}
+      AND EXISTS (SELECT FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+                  WHERE c.relnamespace = n.oid AND c.relname = 'channels' AND a.attname = 'pruned_seq')
+"""
+_TABLES = ", ".join(f"'{name}'" for name in _FIRST_TABLES)
+_OLD_VERSION = f"""
+    SELECT CASE WHEN EXISTS (SELECT FROM pg_class c WHERE c.relname = 'dead_letters'
+                             AND c.relnamespace = o.nspname::regnamespace) THEN '0002' ELSE '0001' END
+    FROM ({_OLD_SCHEMAS.format(schema=":schema", tables=_TABLES, count=len(_FIRST_TABLES))}) AS o LIMIT 1
+"""
+_MAY_USE = "SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = :schema"
+_MISSING = """
+    SELECT name, privilege
+    FROM unnest(CAST(:names AS text[])) AS name,
+         unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS privilege
+    WHERE NOT has_table_privilege(name, privilege)
+"""
+
+
+def _house(schema: str) -> str:
+    """The schema, made where it is missing; and our tables moved into it from where they were."""
+    old = _OLD_SCHEMAS.format(schema=f"'{schema}'", tables=_TABLES, count=len(_FIRST_TABLES))
+    return f"""
+DO $orderbell$
+DECLARE home name; moved name;
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = '{schema}') THEN
+    CREATE SCHEMA "{schema}";
+  END IF;
+  IF to_regclass('"{schema}".alembic_version') IS NULL THEN
+    SELECT found.nspname INTO home FROM ({old}) AS found LIMIT 1;
+    IF home IS NOT NULL THEN
+      FOREACH moved IN ARRAY ARRAY[{_TABLES}, 'dead_letters'] LOOP
+        EXECUTE format('ALTER TABLE IF EXISTS %I.%I SET SCHEMA %I', home, moved, '{schema}');
+      END LOOP;
+    END IF;
+  END IF;
+END $orderbell$
+"""
