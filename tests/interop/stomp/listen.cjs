@@ -45,6 +45,7 @@ if (client === "stompjs-7" || client === "stompjs-5") {
   const open = () => {
     const socket = client === "sockjs" ? new SockJS(url) : new WebSocket(url, ["v10.stomp", "v11.stomp"]);
     if (client !== "sockjs") {
+      socket.on("error", () => {}); // Node's, which browsers don't have; "close" follows
       // The library was written for browsers, where `onmessage` gets text.
       const { set } = Object.getOwnPropertyDescriptor(WebSocket.prototype, "onmessage");
       Object.defineProperty(socket, "onmessage", {
