@@ -196,7 +196,10 @@ def test_port_in_use_is_one_line_and_exit_code_2() -> None:
     ("database_url", "reason"),
     [
         ("sqlite:////nowhere/o.db", "/nowhere/o.db: unable to open database file"),
-        ("postgresql+asyncpg://nobody:a-password@127.0.0.1:1/orderbell", "127.0.0.1:1: [Errno 111] Connection refused"),
+        (
+            "postgresql+asyncpg://nobody:a-password@127.0.0.1:1/orderbell",
+            "127.0.0.1:1: [Errno 111] Connection refused",
+        ),
     ],
 )
 def test_database_that_cannot_be_used_is_one_line_and_exit_code_2(database_url: str, reason: str) -> None:
