@@ -123,8 +123,12 @@ async def test_message_of_a_client_arrives(
             stderr=subprocess.STDOUT,
             env={**os.environ, "NO_PROXY": "127.0.0.1"},
         )
-        async with asyncio.timeout(CLIENT_SECONDS):
-            said, _ = await running.communicate()
+        try:
+            said, _ = await asyncio.wait_for(running.communicate(), CLIENT_SECONDS)
+        finally:
+            if running.returncode is None:
+                running.kill()
+                await running.wait()
         assert said.decode().strip() == "200"
         (event,) = await browser.receive_events(1)
     assert event["subject"] == order

@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.long, pytest.mark.postgres]
 
 LOAD = Load(customers=300, rate=200, second_devices=30)
 CALM_SECONDS = 2.0
+READY_DELAY_SECONDS = 3.0  # two checks of each second, and a machine that is busy
 
 
 @pytest.mark.parametrize("name", proxies.KINDS)
@@ -32,6 +33,7 @@ def test_rolling_restart_behind_it_loses_doubles_and_reorders_nothing_and_resets
         senders=2,
         drain_seconds=2.0,
         front=partial(proxies.running, name, tmp_path, process_group),
+        ready_delay_seconds=str(READY_DELAY_SECONDS),
     ) as run:
         began = run.elapsed
         for process in (*run.system.gateways, *run.system.senders):
