@@ -12,6 +12,7 @@ the test fails.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import secrets
@@ -48,6 +49,7 @@ class ServiceProcess:
         arguments: tuple[str, ...] = (),
         without: str | None = None,
         begin: Begin = fork,
+        source: Path = REPOSITORY,
     ) -> None:
         self.service = service
         self.port = port
@@ -56,7 +58,7 @@ class ServiceProcess:
         module, arguments = service, (*arguments, "--port", str(port))
         if without is not None:  # a safeguard, to prove that it is needed; see tests/chaos/without
             module, arguments = "tests.chaos.without", (without, service, *arguments)
-        self._command = Command(module, arguments, environment, REPOSITORY, log, group)
+        self._command = Command(module, arguments, environment, source, log, group)
         self._begin = begin
         self._process: Running | None = None
 
@@ -64,6 +66,10 @@ class ServiceProcess:
     def environment(self) -> dict[str, str]:
         """To be changed before it is started again."""
         return self._command.environment
+
+    def run_from(self, source: Path) -> None:
+        """Another version of Orderbell, from its next start on; it must be one that is spawned."""
+        self._command = dataclasses.replace(self._command, directory=source)
 
     def start(self, *, wait_ready: bool = True) -> None:
         self._process = self._begin(self._command)
@@ -132,8 +138,16 @@ class Processes:
     """All processes of one test: one key prefix, one SQLite file, one secret, one API key."""
 
     def __init__(
-        self, redis_url: str, key_prefix: str, directory: Path, group: int, *, begin: Begin = fork
+        self,
+        redis_url: str,
+        key_prefix: str,
+        directory: Path,
+        group: int,
+        *,
+        begin: Begin = fork,
+        source: Path = REPOSITORY,
     ) -> None:
+        """`source` is where Orderbell is run from; another version of it must be spawned."""
         self.redis_url = redis_url
         self.key_prefix = key_prefix
         self.database_url = f"sqlite:///{directory / 'orderbell.db'}"
@@ -144,6 +158,7 @@ class Processes:
         self._directory = directory
         self._group = group
         self._begin = begin
+        self._source = source
 
     def start_sender(
         self,
@@ -157,7 +172,14 @@ class Processes:
         log = self._log("sender")
         port = port or free_port()
         sender = SenderProcess(
-            "sender", port, environment, log, self._group, without=without, begin=self._begin
+            "sender",
+            port,
+            environment,
+            log,
+            self._group,
+            without=without,
+            begin=self._begin,
+            source=self._source,
         )
         self.all.append(sender)
         sender.start(wait_ready=wait_ready)
@@ -190,6 +212,7 @@ class Processes:
             arguments=arguments,
             without=without,
             begin=self._begin,
+            source=self._source,
         )
         self.all.append(gateway)
         gateway.start(wait_ready=wait_ready)

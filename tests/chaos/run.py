@@ -15,6 +15,7 @@ from tests.chaos.clients import Swarm, Who
 from tests.chaos.ledger import Fault, LedgerWriter, now
 from tests.chaos.nemesis import KINDS, Mended
 from tests.chaos.system import running_system
+from tests.processes import REPOSITORY
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -151,6 +152,7 @@ def running(
     dedupe: bool = True,
     drain_seconds: float = 3.0,
     front: OpenFront | None = None,
+    source: Path = REPOSITORY,
     **settings: str,
 ) -> Iterator[Run]:
     """The system up, everybody connected, orders coming."""
@@ -166,6 +168,7 @@ def running(
             drain_seconds=drain_seconds,
             seed=seed,
             front=front,
+            source=source,
             log_level="INFO",
             **settings,
         ) as system,

@@ -23,7 +23,7 @@ from tests import postgres_servers, redis_servers
 from tests.chaos.ledger import Stored
 from tests.chaos.proxy import How, Proxy, Toxics
 from tests.commands import spawn
-from tests.processes import Processes, ReceiverProcess, SenderProcess
+from tests.processes import REPOSITORY, Processes, ReceiverProcess, SenderProcess
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -212,11 +212,13 @@ def running_system(
     drain_seconds: float = 3.0,
     seed: int = 0,
     front: OpenFront | None = None,
+    source: Path = REPOSITORY,
     **settings: Any,
 ) -> Iterator[System]:
     """Everything up and ready. `without` names a safeguard to switch off for "sender" or "receiver".
 
-    With a `front`, clients, callers and gateways go through it, and no edge of theirs is the proxy's.
+    With a `front`, clients, callers and gateways go through it, and no edge of theirs is the proxy's. `source`
+    is where Orderbell is run from at first.
     """
     without = without or {}
     binary = redis_servers.binary()
@@ -229,7 +231,7 @@ def running_system(
             stack.callback(server.kill)
             server.start()
         postgres = stack.enter_context(_postgres(process_group)) if database == "postgres" else None
-        processes = Processes(servers[0].url, "chaos", directory, process_group, begin=spawn)
+        processes = Processes(servers[0].url, "chaos", directory, process_group, begin=spawn, source=source)
         stack.callback(processes.end)
         replica_port = proxy.open("replica:redis", servers[0].port)
         system = System(proxy, processes, servers[0], servers[1], postgres, [], [], [], [], replica_port)
