@@ -217,8 +217,8 @@ def running_system(
 ) -> Iterator[System]:
     """Everything up and ready. `without` names a safeguard to switch off for "sender" or "receiver".
 
-    With a `front`, clients, callers and gateways go through it, and no edge of theirs is the proxy's. `source`
-    is where Orderbell is run from at first.
+    With a `front`, clients, callers and gateways go through it, and no edge of theirs is the proxy's.
+    `source` is where Orderbell is run from at first.
     """
     without = without or {}
     binary = redis_servers.binary()

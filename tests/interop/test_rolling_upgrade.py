@@ -16,6 +16,8 @@ from tests.processes import REPOSITORY
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.processes import ReceiverProcess, SenderProcess
+
 pytestmark = [pytest.mark.long, pytest.mark.postgres]
 
 BEFORE = "495b902"  # the commit before the modules moved to their rooms
@@ -53,7 +55,7 @@ def test_services_replaced_one_after_the_other_lose_double_and_reorder_nothing(
     ) as run:
         run.sleep(BESIDE_SECONDS)
         system = run.system
-        ordered = [*system.senders, *system.gateways]
+        ordered: list[SenderProcess | ReceiverProcess] = [*system.senders, *system.gateways]
         if first == "gateways":
             ordered = [*system.gateways, *system.senders]
         for process in ordered:
