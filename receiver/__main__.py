@@ -7,13 +7,14 @@ import sys
 import click
 
 import orderbell_start  # noqa: F401 - first of ours: it makes sure that they are
-from shared.process.listening import listen
+from shared.process.listening import listening_on
 from shared.settings import ReceiverSettings, load
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; :: takes all.")
 @click.option("--port", default=8091, show_default=True, help="Port to listen on; 0 takes a free one.")
+@click.option("--uds", type=click.Path(), help="Unix socket to listen on, in place of host and port.")
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
@@ -21,19 +22,23 @@ from shared.settings import ReceiverSettings, load
     show_default=True,
     help="Processes that share the port, each a whole gateway: one a core. One that dies is replaced.",
 )
-def main(host: str, port: int, workers: int) -> None:
+def main(host: str, port: int, uds: str | None, workers: int) -> None:
     """Run one Orderbell gateway, or several on one port.
 
-    Settings come from ORDERBELL_… environment variables; limits are those of each worker. SIGTERM or
-    Ctrl-C drains; a second Ctrl-C skips the drain.
+    Settings come from ORDERBELL_… environment variables; limits are those of each worker. SIGTERM,
+    SIGHUP or Ctrl-C drains; a second Ctrl-C skips the drain.
     """
-    settings = load(ReceiverSettings, host=host)
+    settings = load(ReceiverSettings, host=None if uds else host)
     # Imported where needed: whoever watches over workers needs nothing of a gateway, and is small without.
     if workers == 1:
         from receiver.serving.process import name_of, run
 
-        listening = listen(host, port)
-        run(settings, listening, name=name_of(listening))
+        with listening_on(host, port, uds) as listening:
+            run(settings, listening, name=name_of(listening))
+    elif uds:
+        raise click.UsageError(
+            "--workers share a port, and a Unix socket has none: start several, with a path each"
+        )
     elif sys.platform == "linux":
         from receiver.serving.supervisor import supervise
 

@@ -65,10 +65,6 @@ class Gateway:
         return self.keeper.subscription.hears
 
     @property
-    def ready(self) -> bool:
-        return self.hears and not self.draining
-
-    @property
     def full(self) -> bool:
         return self.clock.count >= self._max_connections
 

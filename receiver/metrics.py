@@ -34,6 +34,12 @@ pull_mode = Gauge(
     "1 while events are pulled from the sender, Redis being away",
     multiprocess_mode="livemax",
 )
+not_ready = Gauge(
+    "orderbell_not_ready",
+    "1 while this is why newcomers are not served",
+    ["reason"],
+    multiprocess_mode="livemax",
+)
 seen_reports = Counter("orderbell_seen_reports", "Seen cursors passed on to the sender")
 loop_lag = Histogram(
     "orderbell_loop_lag_seconds",

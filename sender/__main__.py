@@ -18,6 +18,7 @@ from sender.http.api import Api
 from sender.http.api_keys import ApiKeys
 from sender.http.app import create_app
 from sender.http.bodies import MAX_BATCH_BYTES
+from sender.http.leaving import Leaving
 from sender.http.pages import PageFiles
 from sender.metrics import Metrics
 from sender.publishing.relay import Relay
@@ -26,7 +27,7 @@ from sender.retention import Retention
 from sender.seen import SeenTeller
 from shared.process.edge import Limits
 from shared.process.garbage import spare_what_lives
-from shared.process.listening import listen
+from shared.process.listening import listening_on
 from shared.process.logs import configure_logs
 from shared.process.server import Server, Service, raise_file_limit
 from shared.redis.channel_log import LogReader, LogWriter
@@ -45,13 +46,22 @@ CONNECTIONS = 1_000  # callers that a sender wants files for
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", default=8090, show_default=True)
-def main(host: str, port: int) -> None:
-    """Run the sender: HTTP in, database first, Redis behind it."""
-    settings = load(SenderSettings, host=host)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; :: takes all.")
+@click.option("--port", default=8090, show_default=True, help="Port to listen on; 0 takes a free one.")
+@click.option("--uds", type=click.Path(), help="Unix socket to listen on, in place of host and port.")
+def main(host: str, port: int, uds: str | None) -> None:
+    """Run the sender: HTTP in, database first, Redis behind it.
+
+    Settings come from ORDERBELL_… environment variables. SIGTERM, SIGHUP or Ctrl-C ends it when what was
+    asked is answered.
+    """
+    settings = load(SenderSettings, host=None if uds else host)
     configure_logs(settings.log_format, settings.log_level, "sender")
-    listener = listen(host, port)
+    with listening_on(host, port, uds) as listener:
+        _run(settings, listener)
+
+
+def _run(settings: SenderSettings, listener: socket.socket) -> None:
     try:
         with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
             runner.run(serve(settings, listener))
@@ -78,14 +88,23 @@ async def serve(settings: SenderSettings, listener: socket.socket) -> None:
         teller = SeenTeller(log)
         retention = Retention(database, metrics, _now, history_days=settings.history_days)
         pages = PageFiles(PAGE, settings.api_keys[0] if settings.development else None)
-        app = create_app(
-            Api(database, relay, teller, metrics, _now), pages, ApiKeys(settings.api_keys), metrics
+        app = Leaving(
+            create_app(
+                Api(database, relay, teller, metrics, _now), pages, ApiKeys(settings.api_keys), metrics
+            )
         )
         service = Service(
             app,
             settings.forwarded_allow_ips,
             lambda kind: metrics.requests_refused.labels(kind).inc(),
-            limits=Limits(body_bytes=BODY_BYTES, connections=raise_file_limit(CONNECTIONS)),
+            limits=Limits(
+                body_bytes=BODY_BYTES,
+                idle_seconds=settings.keep_alive_seconds,
+                connections=raise_file_limit(CONNECTIONS),
+            ),
+            root_path=settings.root_path,
+            leaving=app.begin,
+            ready_delay_seconds=settings.ready_delay_seconds,
             grace_seconds=REQUESTS_END_SECONDS,
         )
         spare_what_lives()

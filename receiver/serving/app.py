@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from receiver.access.authentication import Authentication
     from receiver.access.origins import Origins
     from receiver.access.tickets import Tickets
-    from receiver.gateway import Gateway
     from receiver.pages.development import Development
+    from receiver.serving.readiness import Readiness
 
 
 def create_app(
-    gateway: Gateway,
+    readiness: Readiness,
     authentication: Authentication,
     tickets: Tickets,
     origins: Origins,
@@ -42,7 +42,7 @@ def create_app(
 
     WebSockets are no routes: the edge hands them over before, see receiver/transports/websocket/endpoint.py.
     """
-    http = Http(gateway, authentication, tickets, origins, registry)
+    http = Http(readiness, authentication, tickets, origins, registry)
     routes: list[BaseRoute] = [
         Route("/events", http.upgrade_required),
         Route("/tickets", http.issue_ticket, methods=["POST", "OPTIONS"], middleware=[_cors(origins)]),
@@ -75,13 +75,13 @@ class Http:
 
     def __init__(
         self,
-        gateway: Gateway,
+        readiness: Readiness,
         authentication: Authentication,
         tickets: Tickets,
         origins: Origins,
         registry: CollectorRegistry,
     ) -> None:
-        self._gateway = gateway
+        self._readiness = readiness
         self._authentication = authentication
         self._tickets = tickets
         self._origins = origins
@@ -119,9 +119,8 @@ class Http:
 
     async def readyz(self, request: Request) -> Response:
         """Whether new connections should come here. Those that are open are served either way."""
-        gateway = self._gateway
-        body = {"ready": gateway.ready, "redis": gateway.hears, "draining": gateway.draining}
-        return JSONResponse(body, 200 if gateway.ready else 503)
+        body = self._readiness.body()
+        return JSONResponse(body, 200 if body["ready"] else 503)
 
     async def metrics(self, request: Request) -> Response:
         return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import httpx2
 import structlog
@@ -20,6 +20,7 @@ from receiver.feeds.history import History
 from receiver.gateway import Gateway
 from receiver.pages.development import Development
 from receiver.serving.app import create_app
+from receiver.serving.readiness import Readiness
 from receiver.transports.stomp.endpoint import StompTransport
 from receiver.transports.websocket.endpoint import WebSocketTransport
 from shared.process.edge import Limits
@@ -30,8 +31,6 @@ from shared.redis.connect import connect, pipelines_to
 from shared.redis.keys import Names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from prometheus_client import CollectorRegistry
 
     from shared.settings import ReceiverSettings
@@ -41,8 +40,19 @@ BODY_BYTES = 256 * 1024  # of a request; the largest is a list of ids to be mark
 logger = structlog.get_logger(__name__)
 
 
+class Watcher(Protocol):
+    """What a worker reports to its supervisor."""
+
+    def alive(self) -> None:
+        """About once a second: its loop turns."""
+
+    def leaving(self) -> None:
+        """It accepts nobody any more."""
+
+
 def name_of(listening: socket.socket) -> str:
-    return f"{socket.gethostname()}:{listening.getsockname()[1]}"
+    address = listening.getsockname()
+    return f"{socket.gethostname()}:{address if isinstance(address, str) else address[1]}"
 
 
 def run(
@@ -51,14 +61,14 @@ def run(
     *,
     name: str,
     registry: CollectorRegistry = REGISTRY,
-    leaving: Callable[[], None] | None = None,
+    watcher: Watcher | None = None,
 ) -> None:
-    """`registry` is what /metrics tells. `leaving` is given where a successor takes the socket over, and
-    called when this process accepts nobody any more.
+    """`registry` is what /metrics shows. `watcher` is given where a supervisor watches; its next worker takes
+    the socket over.
     """
     configure_logs(settings.log_format, settings.log_level, "receiver")
     with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
-        runner.run(serve(settings, listening, name=name, registry=registry, leaving=leaving))
+        runner.run(serve(settings, listening, name=name, registry=registry, watcher=watcher))
 
 
 async def serve(
@@ -67,7 +77,7 @@ async def serve(
     *,
     name: str,
     registry: CollectorRegistry,
-    leaving: Callable[[], None] | None,
+    watcher: Watcher | None,
 ) -> None:
     """Everything is built here and ends with this."""
     sender_client = httpx2.AsyncClient(
@@ -90,26 +100,41 @@ async def serve(
         origins = Origins(settings.allowed_origins)
         websocket = WebSocketTransport(gateway, authentication, origins)
         stomp = StompTransport(gateway, authentication, origins)
-        app = create_app(gateway, authentication, tickets, origins, development, registry)
+        readiness = Readiness(
+            sender,
+            hears=lambda: gateway.hears and not gateway.keeper.sources.behind,
+            unable=lambda: verifier.unable,
+        )
+        app = create_app(readiness, authentication, tickets, origins, development, registry)
 
-        def leave() -> None:
-            gateway.draining = True  # not ready, before anybody is sent away
+        def close() -> None:
+            gateway.draining = True
             logger.info("draining", connections=gateway.clock.count, seconds=settings.drain_seconds)
+            if watcher is not None:
+                watcher.leaving()
 
         service = Service(
             app,
             settings.forwarded_allow_ips,
             lambda kind: metrics.requests_refused.labels(kind).inc(),
-            limits=Limits(body_bytes=BODY_BYTES, connections=raise_file_limit(settings.max_connections) // 2),
+            limits=Limits(
+                body_bytes=BODY_BYTES,
+                idle_seconds=settings.keep_alive_seconds,
+                connections=raise_file_limit(settings.max_connections) // 2,
+            ),
+            root_path=settings.root_path,
             take=lambda head, edge: websocket.take(head, edge) or stomp.take(head, edge),
-            leaving=leave,
-            closed=leaving or (lambda: None),
+            leaving=readiness.drain,  # before anybody is sent away
+            ready_delay_seconds=settings.ready_delay_seconds,
+            closed=close,
             drain=lambda: gateway.drain(settings.drain_seconds),
-            successor=leaving is not None,
+            successor=watcher is not None,
+            alive=watcher.alive if watcher is not None else lambda: None,
         )
         spare_what_lives()
         # A task that dies takes the process with it, loudly: it would look alive and hear nothing.
         async with asyncio.TaskGroup() as tasks:
-            running = tasks.create_task(gateway.run())
+            running = [tasks.create_task(part.run()) for part in (gateway, readiness)]
             await Server(service).serve(sockets=[listening])
-            running.cancel()
+            for task in running:
+                task.cancel()

@@ -43,7 +43,7 @@ import structlog
 from prometheus_client.multiprocess import mark_process_dead
 
 import orderbell_start
-from receiver.serving.worker import LEAVING
+from receiver.serving.worker import ALIVE, LEAVING
 from shared.process.children import outcome_of
 from shared.process.guard import Guard
 from shared.process.listening import join, listen_together, url_of
@@ -59,6 +59,8 @@ FIRST_DELAY_SECONDS = 1.0
 MAX_DELAY_SECONDS = 30.0
 HOLD_SECONDS = 2.0  # a queue is kept for a successor that comes within this; a start takes another one or two
 END_SECONDS = 15.0  # beyond the drain; a worker needs less than ten
+BEGIN_SECONDS = 60.0  # for a worker to say that it is alive at first; on a busy machine a start takes many
+HANG_SECONDS = 15.0  # for it to say so again; each does every second
 
 logger = structlog.get_logger(__name__)
 
@@ -113,24 +115,61 @@ class Worker:
     def __init__(self, number: int, process: asyncio.subprocess.Process, line: socket.socket) -> None:
         self.number = number
         self.process = process
+        self.left = asyncio.Event()  # it takes nobody any more: it drains, hangs or is dead
+        self.drains = False
+        self.hung = False
         self._line = line
         self.ended: asyncio.Task[None]
 
-    async def wait_leaving(self) -> bool:
-        """Until it takes nobody any more: True when it drains, False when it is dead."""
+    async def watch(self, begin_seconds: float, hang_seconds: float) -> None:
+        """Until it has ended. One that does not say that it is alive for so long is killed."""
+        patience = begin_seconds
         with self._line:
-            return await asyncio.get_running_loop().sock_recv(self._line, len(LEAVING)) == LEAVING
+            while said := await self._hear(patience):
+                patience = hang_seconds if ALIVE in said else patience
+                if LEAVING in said:
+                    self.drains = True
+                    self.left.set()
+        self.left.set()
+
+    async def _hear(self, seconds: float) -> bytes:
+        """What it says within that time; nothing where it is dead, or is killed for saying nothing."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await asyncio.get_running_loop().sock_recv(self._line, 100)
+        except TimeoutError:
+            # It was us who did not turn, where something waits in the line.
+            with contextlib.suppress(BlockingIOError):
+                return self._line.recv(100)
+        except OSError:
+            return b""
+        self.hung = True
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+        return b""
+
+    @property
+    def outcome(self) -> str:
+        hung = " after it hung" if self.hung else ""
+        return f"worker {self.number} {outcome_of(self.process)}{hung}"
 
 
 class Supervisor:
     def __init__(
-        self, sockets: Sequence[socket.socket], *, process_group: int, directory: str, drain_seconds: float
+        self,
+        sockets: Sequence[socket.socket],
+        *,
+        process_group: int,
+        directory: str,
+        drain_seconds: float,
+        hang_seconds: float = HANG_SECONDS,
     ) -> None:
         """`directory` is for what workers count."""
         self._seats = [Seat(listening) for listening in sockets]
         self._process_group = process_group
         self._directory = directory
         self._drain_seconds = drain_seconds
+        self._hang_seconds = hang_seconds
         self._workers: set[Worker] = set()
         self._numbers: set[int] = set()  # of those that run, and of those about to
         self._ending = asyncio.Event()
@@ -139,7 +178,10 @@ class Supervisor:
 
     async def run(self) -> int:
         """Until a signal has ended all workers; the exit code."""
-        for number in (signal.SIGINT, signal.SIGTERM):
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # of nohup
+            numbers.append(signal.SIGHUP)
+        for number in numbers:
             asyncio.get_running_loop().add_signal_handler(number, self._take_signal, number)
         async with asyncio.TaskGroup() as self._tasks:
             for seat in self._seats:
@@ -164,10 +206,11 @@ class Supervisor:
             worker = await self._start(seat.open())
         except OSError as error:  # no memory, too many processes, the port taken meanwhile
             return f"it can't be started: {error}"
-        if await worker.wait_leaving():
+        await worker.left.wait()
+        if worker.drains:
             return None
         await worker.ended
-        return f"worker {worker.number} {outcome_of(worker.process)}"
+        return worker.outcome
 
     async def _start(self, listening: socket.socket) -> Worker:
         """Raises `OSError`."""
@@ -205,14 +248,14 @@ class Supervisor:
 
     async def _attend(self, worker: Worker) -> None:
         """Until it has ended."""
+        await worker.watch(BEGIN_SECONDS, self._hang_seconds)
         code = await worker.process.wait()
         mark_process_dead(worker.number, self._directory)  # type: ignore[no-untyped-call]
         self._numbers.discard(worker.number)
         self._workers.discard(worker)
         if self._ending.is_set() and code not in (0, -signal.SIGTERM):  # by SIGTERM: it had not begun yet
             self._failed = True
-            why = f"worker {worker.number} {outcome_of(worker.process)}"
-            logger.warning("a worker did not drain", why=why)
+            logger.warning("a worker did not drain", why=worker.outcome)
 
     async def _wait_ending(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

@@ -2,8 +2,9 @@
 
     python -m receiver.serving.worker <number> <listening socket> <socket to the supervisor>
 
-It differs from a gateway of its own in four things: its name and its log lines carry its number, what it
-counts is kept in files that all workers read, and it tells the supervisor when it takes nobody any more.
+It differs from a gateway of its own in this: its name and its log lines carry its number, what it counts is
+kept in files that all workers read, and it reports to the supervisor that it is alive, and when it takes
+nobody any more.
 """
 
 from __future__ import annotations
@@ -20,7 +21,31 @@ from prometheus_client.values import MultiProcessValue
 
 from shared.settings import ReceiverSettings, load
 
-LEAVING = b"leaving"
+ALIVE = b"."
+LEAVING = b"L"
+
+
+class Line:
+    """To the supervisor: a byte for each thing that it should know. Never waits."""
+
+    def __init__(self, supervisor: socket.socket) -> None:
+        self._supervisor = supervisor
+        supervisor.setblocking(False)
+
+    def alive(self) -> None:
+        self._send(ALIVE)
+
+    def leaving(self) -> None:
+        self._send(LEAVING)
+
+    def _send(self, what: bytes) -> None:
+        try:
+            self._supervisor.send(what)
+        except BlockingIOError:
+            pass  # it is stopped, and will find more than enough
+        except (BrokenPipeError, ConnectionResetError):
+            # It was killed; we go because of that, and tidy up in its place.
+            shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
 
 
 def main(number: int, listening: socket.socket, supervisor: socket.socket) -> None:
@@ -28,17 +53,11 @@ def main(number: int, listening: socket.socket, supervisor: socket.socket) -> No
     # Not before: what is counted is made when its module is imported.
     from receiver.serving.process import name_of, run
 
-    def tell_leaving() -> None:
-        try:
-            supervisor.send(LEAVING)
-        except BrokenPipeError:  # it was killed; we go because of that, and tidy up in its place
-            shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
-
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call] # registers itself
     structlog.contextvars.bind_contextvars(worker=number)
     name = f"{name_of(listening)}/{number}"
-    run(load(ReceiverSettings), listening, name=name, registry=registry, leaving=tell_leaving)
+    run(load(ReceiverSettings), listening, name=name, registry=registry, watcher=Line(supervisor))
 
 
 def _count_as(number: int) -> None:

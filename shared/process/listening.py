@@ -8,7 +8,10 @@ import os
 import socket
 import stat
 import sys
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 BACKLOG = 4096  # connections that wait to be accepted: a gateway's browsers may all come at once
 USER_TIMEOUT_MS = 20_000
@@ -23,6 +26,18 @@ def listen(host: str, port: int) -> socket.socket:
         _end(f"cannot listen on {host} port {port}: {why}")
     except OverflowError:
         _end(f"cannot listen on {host} port {port}: a port is a number up to 65535")
+
+
+@contextlib.contextmanager
+def listening_on(host: str, port: int, uds: str | None = None) -> Iterator[socket.socket]:
+    """As `listen`, or as `listen_unix` where `uds` is given; its file goes with this."""
+    with listen(host, port) if uds is None else listen_unix(uds) as listening:
+        try:
+            yield listening
+        finally:
+            listening.close()
+            if uds is not None:
+                remove_unix(uds)
 
 
 def listen_unix(path: str) -> socket.socket:

@@ -63,6 +63,7 @@ class Service:
     closed: Callable[[], None] = lambda: None  # called when nobody is accepted any more
     drain: Callable[[], Awaitable[None]] = _nothing  # ends what was taken over; a second SIGINT cancels it
     grace_seconds: float = 5.0  # for plain requests that are under way when the drain is over
+    alive: Callable[[], None] = lambda: None  # called once a second, while the loop turns
     successor: bool = False  # another process listens on the same socket: leave it who still waits
 
 
@@ -114,6 +115,7 @@ class Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         self._clock = loop.call_later(self._service.limits.tick_seconds, self._tick)
         self._door.tick(loop.time())
+        self._service.alive()
         self.server_state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
 
     @contextlib.contextmanager

@@ -1,0 +1,173 @@
+"""Ready means: customers are served, in whatever way.
+
+A gateway that does not hear Redis pulls events from the sender, and serves; so Redis alone makes nobody
+unready. What does:
+
+* draining: the signal has come;
+* tokens can't be verified: the issuer's keys were never had;
+* the sender refuses our API key, or what answers at its address is no sender: the settings are wrong, and no
+  waiting helps;
+* the sender does not answer, and either never has, or Redis is not heard, or for longer than `Pace.grace`:
+  newcomers of whom Redis knows nothing can't be brought in. Shorter absences are a sender's restart, in which
+  Redis serves nearly all.
+
+The reasons are logged when they change, counted, and stand in the body of /readyz. Which kinds of answers
+end what: 401 and 403 the key; 404 and other 4xx the address; all else is an absence and asked again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+import structlog
+
+from receiver import metrics
+from shared.redis.url import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+logger = structlog.get_logger(__name__)
+
+
+class Reason(StrEnum):
+    DRAINING = "draining"
+    STARTING = "starting"
+    KEYS = "keys-unavailable"
+    REFUSED = "sender-refuses-key"
+    NOT_SENDER = "not-a-sender"
+    SENDER = "sender-unreachable"
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds."""
+
+    check: float = 5.0  # between two questions to the sender
+    retry: float = 1.0  # after one that failed
+    answer: float = 3.0  # for its answer
+    start: float = 3.0  # for Redis to be heard at first; then we pull
+    grace: float = 30.0  # without the sender, while Redis is heard
+
+
+class Readiness:
+    def __init__(
+        self,
+        sender: httpx2.AsyncClient,
+        *,
+        hears: Callable[[], bool],
+        unable: Callable[[], str | None],
+        pace: Pace | None = None,
+    ) -> None:
+        """`hears`: whether events come from Redis. `unable`: why no token can be verified, if so."""
+        self._sender = sender
+        self._hears = hears
+        self._unable = unable
+        self._pace = pace or Pace()
+        self._draining = False
+        self._started_at = asyncio.get_running_loop().time()
+        self._heard = False  # ever
+        self._fault: tuple[Reason, str] | None = (Reason.STARTING, "the sender has not been asked yet")
+        self._reached = False  # the sender, ever
+        self._answered_at = 0.0  # loop time
+        self._told: dict[Reason, str] = {}
+
+    def drain(self) -> None:
+        self._draining = True
+        self._note()
+
+    @property
+    def draining(self) -> bool:
+        return self._draining
+
+    async def run(self) -> None:
+        """Ask the sender, again and again."""
+        while True:
+            await self._check()
+            self._note()
+            await asyncio.sleep(self._pace.retry if self._fault else self._pace.check)
+
+    async def _check(self) -> None:
+        url = shown(str(self._sender.base_url))
+        try:
+            async with asyncio.timeout(self._pace.answer):
+                answer = await self._sender.post("/history", json={"after": []})
+        except (httpx2.HTTPError, OSError, TimeoutError, AttributeError) as error:  # for the last see History
+            why = f"ORDERBELL_SENDER_URL {url}: {type(error).__name__} {error}".rstrip()
+            self._fault = (Reason.SENDER, why)
+            return
+        if answer.status_code in (401, 403):
+            self._fault = (
+                Reason.REFUSED,
+                f"the sender at {url} refuses the first of ORDERBELL_API_KEYS ({answer.status_code})",
+            )
+        elif answer.status_code >= 500 or answer.status_code in (408, 429):
+            self._fault = (Reason.SENDER, f"the sender at {url} answers {answer.status_code}")
+        elif answer.status_code != 200 or not _is_history(answer):
+            self._fault = (
+                Reason.NOT_SENDER,
+                f"what answers at ORDERBELL_SENDER_URL {url} is no sender ({answer.status_code})",
+            )
+        else:
+            self._fault = None
+            self._reached = True
+            self._answered_at = asyncio.get_running_loop().time()
+
+    @property
+    def reasons(self) -> dict[Reason, str]:
+        """Why newcomers can't be served; none where they can."""
+        reasons: dict[Reason, str] = {}
+        now = asyncio.get_running_loop().time()
+        hears = self._hears()
+        self._heard = self._heard or hears
+        if self._draining:
+            reasons[Reason.DRAINING] = "this gateway is about to end"
+        if why := self._unable():
+            reasons[Reason.KEYS] = why
+        if self._fault is not None:
+            reason, why = self._fault
+            waits = reason is Reason.SENDER and self._reached and hears
+            if not (waits and now - self._answered_at < self._pace.grace):
+                reasons[reason] = why
+        if not self._heard and now - self._started_at < self._pace.start:
+            reasons.setdefault(Reason.STARTING, "redis has not been heard yet")
+        return reasons
+
+    def body(self) -> dict[str, Any]:
+        """What /readyz says."""
+        reasons = self.reasons
+        hears = self._hears()
+        return {
+            "ready": not reasons,
+            "redis": hears,
+            "draining": self._draining,
+            "serving": "live" if hears else "pulling",
+            "reasons": dict(reasons),
+        }
+
+    def _note(self) -> None:
+        """Log what has changed, and count."""
+        reasons = self.reasons
+        lasting: dict[Reason, str] = {
+            reason: why for reason, why in reasons.items() if reason is not Reason.STARTING
+        }
+        for reason, why in lasting.items():
+            if reason not in self._told and reason is not Reason.DRAINING:
+                logger.warning("not ready", reason=str(reason), why=why)
+        if self._told and not lasting:
+            logger.info("ready again")
+        self._told = lasting
+        for known in Reason:
+            metrics.not_ready.labels(str(known)).set(known in reasons)
+
+
+def _is_history(answer: httpx2.Response) -> bool:
+    try:
+        body = answer.json()
+    except ValueError:
+        return False
+    return isinstance(body, dict) and "channels" in body

@@ -1,0 +1,28 @@
+"""`/readyz` of a sender that is about to end: a balancer should see it before nobody listens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+from starlette.responses import Response
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+
+class Leaving:
+    """The app itself, until `begin` was called."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._begun = False
+
+    def begin(self) -> None:
+        self._begun = True
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self._begun or scope["type"] != "http" or scope["path"] != "/readyz":
+            return await self._app(scope, receive, send)
+        body = msgspec.json.encode({"ready": False, "draining": True})
+        await Response(body, 503, media_type="application/json")(scope, receive, send)
