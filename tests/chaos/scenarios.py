@@ -17,7 +17,7 @@ from tests.chaos import nemesis, report
 from tests.chaos.ledger import End, Fault, Reset, now, read
 from tests.chaos.run import running
 from tests.chaos.slow_reader import SlowReader
-from tests.chaos.system import BLACK_HOLE, wait_answer
+from tests.chaos.system import BLACK_HOLE, serves_live, wait_live
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -137,12 +137,14 @@ def redis_frozen(stage: Stage) -> Outcome:
     with stage.running() as run:
         run.sleep(CALM)
         with run.fault("redis frozen"):
-            noticed = [wait_answer(gateway, ready=False, timeout=15) for gateway in run.system.gateways]
+            noticed = [wait_live(gateway, live=False, timeout=15) for gateway in run.system.gateways]
             run.sleep(20 - max(noticed))
-            meanwhile = any(gateway.answers("/readyz") for gateway in run.system.gateways)
+            meanwhile = any(serves_live(gateway) for gateway in run.system.gateways)
         run.sleep(8)
         verdict = run.finish()
-    words = f"noticed after {max(noticed):.1f} s, {'READY' if meanwhile else 'not ready'} until it was back"
+    words = (
+        f"noticed after {max(noticed):.1f} s, {'HEARD' if meanwhile else 'pulled around'} until it was back"
+    )
     return _outcome(verdict, f"{words}; {_recovered(verdict)[1]}", max(noticed) <= 6, not meanwhile)
 
 
@@ -154,16 +156,16 @@ def redis_black_hole(stage: Stage) -> Outcome:
         edge = run.system.redis_edge(gateway)
         began = now()
         run.system.proxy.change(edge, up=BLACK_HOLE, down=BLACK_HOLE)
-        noticed = wait_answer(gateway, ready=False, timeout=15)
+        noticed = wait_live(gateway, live=False, timeout=15)
         run.sleep(20 - (now() - began))
-        meanwhile = gateway.answers("/readyz"), other.answers("/readyz")
+        meanwhile = serves_live(gateway), serves_live(other)
         run.system.proxy.heal(edge)
         run.faults.append(Fault("redis black hole", began, now(), edge))
-        ready = wait_answer(gateway, ready=True, timeout=15)
+        ready = wait_live(gateway, live=True, timeout=15)
         run.sleep(6)
         verdict = run.finish()
-    words = f"noticed after {noticed:.1f} s, {'READY' if meanwhile[0] else 'not ready'} meanwhile, "
-    words += f"ready again after {ready:.1f} s"
+    words = f"noticed after {noticed:.1f} s, {'HEARD' if meanwhile[0] else 'pulled around'} meanwhile, "
+    words += f"live again after {ready:.1f} s"
     good = noticed <= 6 and meanwhile == (False, True)
     return _outcome(verdict, f"{words}; {_recovered(verdict)[1]}", good)
 

@@ -297,8 +297,17 @@ def _postgres(process_group: int) -> contextlib.AbstractContextManager[ClusterSe
     return cluster.server(process_group)
 
 
-def wait_answer(process: SenderProcess | ReceiverProcess, *, ready: bool, timeout: float) -> float:
-    """Seconds until /readyz says so. Raises `TimeoutError`."""
+def serves_live(gateway: ReceiverProcess) -> bool:
+    """Whether it is ready, and gives what it hears from Redis rather than what it pulls."""
+    try:
+        said = httpx2.get(f"{gateway.url}/readyz", timeout=2, trust_env=False).json()
+    except httpx2.TransportError:
+        return False
+    return bool(said["ready"] and said["serving"] == "live")
+
+
+def wait_live(gateway: ReceiverProcess, *, live: bool, timeout: float) -> float:
+    """Seconds until it serves live, or does not. Raises `TimeoutError`."""
     began = time.monotonic()
-    wait_until(lambda: process.answers("/readyz") is ready, timeout)
+    wait_until(lambda: serves_live(gateway) is live, timeout)
     return time.monotonic() - began

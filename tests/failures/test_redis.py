@@ -245,7 +245,7 @@ async def test_25_split_brain_is_found_within_two_position_checks_and_loses_and_
         assert looks.index(True, before) <= before + 2  # the first was under way
         assert await head(world, pair.replica) == Place(1, 2)
         assert gateway.hears
-        assert gateway.gateway.ready
+        assert gateway.gateway.hears
         world.proxy.retarget(world.edge("sender"), pair.replica.port)
         world.proxy.cut(world.edge("sender"))
         async with sweeping(world):
@@ -265,7 +265,7 @@ async def test_25_sender_that_alone_cannot_reach_redis_makes_alerts_late_and_not
         await world.complete("alice")
         with claim("what its sender cannot publish is pulled"):
             await browser.wait_seqs([1, 2])
-        assert gateway.gateway.ready
+        assert gateway.gateway.hears
         assert await head(world) == Place(1, 1)
         world.proxy.cut(edge)
         world.proxy.heal(edge)
@@ -309,12 +309,12 @@ async def test_26_redis_that_becomes_a_replica_is_left_though_it_passes_probes_o
         command(world.redis_server, "REPLICAOF", "127.0.0.1", free_port())
         try:
             with claim("a gateway that hears a replica is not ready"):
-                await await_until(lambda: not gateway.gateway.ready)
+                await await_until(lambda: not gateway.gateway.hears)
             await world.complete("alice")
             await browser.wait_seqs([1, 2])  # pulled
         finally:
             command(world.redis_server, "REPLICAOF", "NO", "ONE")
-        await await_until(lambda: gateway.gateway.ready)
+        await await_until(lambda: gateway.gateway.hears)
         await world.complete("alice")
         await browser.wait_seqs([1, 2, 3])
 
@@ -324,13 +324,13 @@ async def test_27_frozen_redis_is_noticed_and_events_are_pulled_until_it_wakes(w
     async with gateway.connected() as browser:
         world.redis_server.stop()
         try:
-            await await_until(lambda: not gateway.gateway.ready)
+            await await_until(lambda: not gateway.gateway.hears)
             await world.complete("alice")
             with claim("events are pulled while Redis is silent"):
                 await browser.wait_seqs([1])
         finally:
             world.redis_server.resume()
-        await await_until(lambda: gateway.gateway.ready)
+        await await_until(lambda: gateway.gateway.hears)
         await world.complete("alice")
         await browser.wait_seqs([1, 2])
         assert browser.close is None
@@ -343,11 +343,11 @@ async def test_28_black_hole_on_the_way_to_redis_is_noticed_in_each_direction(wo
     async with gateway.connected() as browser:
         world.proxy.change(edge, up=Toxics(black_hole=way != "down"), down=Toxics(black_hole=way != "up"))
         with claim("silence on an open connection is noticed"):
-            await await_until(lambda: not gateway.gateway.ready)
+            await await_until(lambda: not gateway.gateway.hears)
         await world.complete("alice")
         await browser.wait_seqs([1])
         world.proxy.heal(edge)
-        await await_until(lambda: gateway.gateway.ready)
+        await await_until(lambda: gateway.gateway.hears)
         await world.complete("alice")
         await browser.wait_seqs([1, 2])
 
@@ -437,7 +437,7 @@ async def test_32_log_trimmed_behind_a_cursor_is_never_skipped_silently(world: W
         assert browser.resets == []
 
 
-async def test_34_password_changed_while_connected_is_not_ready_until_it_fits_again(
+async def test_34_password_changed_while_connected_is_pulled_around_until_it_fits_again(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Settings are read at start: a gateway is started anew with a new password; this one waits."""
@@ -453,13 +453,13 @@ async def test_34_password_changed_while_connected_is_not_ready_until_it_fits_ag
         command(world.redis_server, "ACL", "SETUSER", "default", "resetpass", ">new")
         for edge in world.edges:
             world.proxy.cut(edge)
-        await await_until(lambda: not gateway.gateway.ready)
+        await await_until(lambda: not gateway.gateway.hears)
         await world.complete("alice")
         await browser.wait_seqs([1])  # pulled
         await await_until(lambda: world.sender.relay.redis_up is False)
         await await_until(lambda: all(times_told()))  # the gateway tries again a moment after it was cut
         command(world.redis_server, "ACL", "SETUSER", "default", "nopass", password="new")
-        await await_until(lambda: gateway.gateway.ready)
+        await await_until(lambda: gateway.gateway.hears)
         await world.complete("alice")
         await browser.wait_seqs([1, 2])
     assert times_told() == [1, 1]  # once a loss, however many attempts it took
