@@ -9,6 +9,7 @@ from receiver.connections.clock import Clock
 from receiver.connections.life import Life, Terms
 from receiver.feeds.keeper import Keeper
 from receiver.feeds.seen import SeenReports
+from receiver.subscription.belonging import Belonging
 from receiver.subscription.shards import subscription_to
 from shared.redis.channel_log import LogReader
 from shared.redis.keys import Names
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from receiver.access.authentication import Authentication
     from receiver.feeds.history import History
     from receiver.feeds.pace import Pace
+    from receiver.subscription.shards import Shards
     from receiver.subscription.subscription import Pace as HearingPace
+    from receiver.subscription.subscription import Subscription
     from shared.redis.cluster import Cluster
     from shared.redis.connect import AnyPipelines
     from shared.settings import ReceiverSettings
@@ -42,12 +45,15 @@ class Gateway:
         self.name = name
         self.draining = False
         self._max_connections = settings.max_connections
-        self.keeper = Keeper(
-            lambda keeper: subscription_to(redis, pipelines, names, keeper, gateway=name, pace=hearing_pace),
-            LogReader(pipelines, names),
-            history,
-            pace,
-        )
+        log = LogReader(pipelines, names)
+
+        def subscribing(keeper: Keeper) -> Subscription | Shards:
+            belonging = Belonging(log, history, keeper.learn_epoch)
+            return subscription_to(
+                redis, pipelines, names, keeper, gateway=name, pace=hearing_pace, belonging=belonging
+            )
+
+        self.keeper = Keeper(subscribing, log, history, pace)
         self.clock = Clock(settings.heartbeat_seconds)
         self._seen = SeenReports(history)
         terms = Terms(name, settings.heartbeat_seconds, settings.max_connections_per_customer)

@@ -84,7 +84,9 @@ async def serve(settings: SenderSettings, listener: socket.socket) -> None:
         names = Names.of(settings.redis_url, settings.key_prefix)
         log = LogWriter(pipelines, names)
         relay = Relay(database, log, metrics, _now)
-        sweep = Sweep(database, LogReader(pipelines, names), metrics, relay.wake)
+        sweep = Sweep(
+            database, LogReader(pipelines, names), metrics, relay.wake, publishes=lambda: relay.publishes
+        )
         teller = SeenTeller(log)
         retention = Retention(database, metrics, _now, history_days=settings.history_days)
         pages = PageFiles(PAGE, settings.api_keys[0] if settings.development else None)

@@ -7,6 +7,7 @@ In a new epoch every cursor of before gets a reset, and everybody goes on from t
 
 from __future__ import annotations
 
+import secrets
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import bindparam, func, literal_column, select, text, update
@@ -23,6 +24,17 @@ if TYPE_CHECKING:
 
 def current_epoch(connection: Connection) -> int:
     return int(connection.execute(_EPOCH).scalar_one())
+
+
+def installation(connection: Connection) -> str:
+    """The id of this database; empty before it was minted. A restored copy has the same."""
+    return connection.execute(_INSTALLATION).scalar_one() or ""
+
+
+def mint_installation(connection: Connection) -> str:
+    """The id, minted unless it was."""
+    connection.execute(_MINT, {"minted": secrets.token_hex(8)})
+    return installation(connection)
 
 
 def newest(connection: Connection) -> NewestEvent:
@@ -85,6 +97,8 @@ def _outbox(dialect: str) -> Select[Any]:
 
 
 _EPOCH = select(generation.c.epoch)
+_INSTALLATION = select(generation.c.installation)
+_MINT = update(generation).where(generation.c.installation.is_(None)).values(installation=bindparam("minted"))
 _LAST = select(events.c.position, events.c.identity).order_by(events.c.position.desc()).limit(1).subquery()
 _NEWEST = select(
     generation.c.epoch,

@@ -162,7 +162,7 @@ async def run_gateway(
         jwt_secret=SecretStr("a-secret-of-thirty-two-bytes-or-more"),
     )
     async with connect(redis_url, retries=0) as redis, pipelines_to(redis) as pipelines:
-        tickets = Tickets(pipelines, Names(key_prefix))
+        tickets = Tickets(pipelines, Names.of(redis_url, key_prefix))
         authentication = Authentication(create_verifier(settings), tickets, cookie=settings.jwt_cookie)
         gateway = Gateway(
             redis,

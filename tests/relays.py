@@ -12,6 +12,7 @@ import pytest
 from sender import outbox
 from sender.database.errors import DatabaseUnavailable
 from sender.database.open import open_database
+from sender.generation import mint_installation
 from sender.metrics import Metrics
 from sender.outbox import arrival
 from sender.publishing.pace import Pace
@@ -109,6 +110,7 @@ async def open_bench(
         open_database(database_url) as database,
         Pipelines(redis, reply_seconds=reply_seconds) as pipelines,
     ):
+        await database.write(mint_installation)
         yield Bench(database, redis, pipelines, Names(key_prefix))
 
 

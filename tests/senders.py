@@ -76,7 +76,7 @@ async def run_sender(
     database_url: str, redis_url: str, key_prefix: str, *, relaying: bool = True, pace: Pace = USUAL
 ) -> AsyncIterator[RunningSender]:
     """Without `relaying` events stay in the outbox."""
-    clock, metrics, names = Clock(), Metrics(), Names(key_prefix)
+    clock, metrics, names = Clock(), Metrics(), Names.of(redis_url, key_prefix)
     async with (
         open_database(database_url) as database,
         connect(redis_url, retries=0) as redis,

@@ -430,7 +430,9 @@ async def test_redis_knows_the_newest_event_published(bench: Bench) -> None:
     await bench.record(ALICE, BOB, ALICE)
     await bench.relay_once()
     newest = await bench.database.read(generation_module.newest)
+    installation = await bench.database.write(generation_module.mint_installation)
     assert await bench.redis.hgetall(bench.names.newest()) == {
+        b"installation": installation.encode(),
         b"epoch": b"1",
         b"position": str(newest.position).encode(),
         b"identity": newest.identity.encode(),

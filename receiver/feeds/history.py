@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -64,6 +65,7 @@ class _Channel(msgspec.Struct):
 class _Body(msgspec.Struct):
     channels: list[_Channel]
     newest: str = "0.0"
+    installation: str = ""
 
 
 _decode = msgspec.json.Decoder(_Body).decode
@@ -74,6 +76,7 @@ class History:
 
     def __init__(self, client: httpx2.AsyncClient) -> None:
         self._client = client
+        self.installation = ""  # the id of the sender's database, once it has said so
 
     async def read(self, asked: Sequence[Channel | Cursor], *, limit: int = _EVENTS) -> list[Continuation]:
         """What follows each cursor; for a channel alone, what its customer has not seen.
@@ -82,7 +85,7 @@ class History:
         """
         answer = await self._post("/history", {"after": [str(one) for one in asked], "limit": limit})
         try:
-            channels = _decode(answer).channels
+            channels = self._decode(answer).channels
             if len(channels) != len(asked):
                 raise HistoryUnavailable(f"asked for {len(asked)} channels, got {len(channels)}")
             return [_continuation(channel) for channel in channels]
@@ -96,14 +99,24 @@ class History:
         """
         answer = await self._post("/history", {"after": []})
         try:
-            epoch, position = _decode(answer).newest.split(".")
+            epoch, position = self._decode(answer).newest.split(".")
             return NewestEvent(int(epoch), int(position))
         except (ValueError, RecursionError) as error:
             raise HistoryUnavailable(f"the sender's answer is not what we know: {error}") from error
 
+    async def ask_installation(self) -> None:
+        """Find out `installation`, where the sender can be reached."""
+        with contextlib.suppress(HistoryUnavailable):
+            await self.newest()
+
     async def report_seen(self, cursors: Sequence[Cursor]) -> None:
         """Raises `HistoryUnavailable`; repeating is harmless."""
         await self._post("/seen", {"cursors": [str(cursor) for cursor in cursors]})
+
+    def _decode(self, answer: bytes) -> _Answer:
+        decoded = _decode(answer)
+        self.installation = decoded.installation or self.installation
+        return decoded
 
     async def _post(self, path: str, body: object) -> bytes:
         try:

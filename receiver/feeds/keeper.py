@@ -130,5 +130,8 @@ class Keeper:
         feed.forget_seen()  # what other devices reported meanwhile was missed
         self._catch_up.request(feed, "subscribed")
 
+    def learn_epoch(self, epoch: int) -> None:
+        self._rounds.learn_epoch(epoch)
+
     def hearing_changed(self) -> None:
         self._rounds.wake()

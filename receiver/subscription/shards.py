@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from receiver.feeds.feed import Feed
+    from receiver.subscription.belonging import Belonging
     from shared.redis.connect import AnyPipelines
     from shared.redis.keys import Names
     from shared.redis.url import Address
@@ -48,12 +49,13 @@ def subscription_to(
     *,
     gateway: str,
     pace: Pace | None = None,
+    belonging: Belonging | None = None,
 ) -> Subscription | Shards:
     if isinstance(redis, Cluster):
         assert isinstance(pipelines, ClusterPipelines)
-        return Shards(redis, pipelines, names, hearer, gateway=gateway, pace=pace)
+        return Shards(redis, pipelines, names, hearer, gateway=gateway, pace=pace, belonging=belonging)
     assert isinstance(pipelines, Pipelines)
-    return Subscription(redis, pipelines, names, hearer, gateway=gateway, pace=pace)
+    return Subscription(redis, pipelines, names, hearer, gateway=gateway, pace=pace, belonging=belonging)
 
 
 class Shards:
@@ -68,8 +70,10 @@ class Shards:
         *,
         gateway: str,
         pace: Pace | None = None,
+        belonging: Belonging | None = None,
     ) -> None:
         self.pace = pace
+        self.belonging = belonging
         self._cluster = cluster
         self.pipelines = pipelines
         self.names = names
@@ -201,6 +205,7 @@ class Shard(Subscription):
             shards.hearer,
             gateway=gateway,
             pace=shards.pace,
+            belonging=shards.belonging,
         )
         self._shards = shards
         self._cluster = cluster

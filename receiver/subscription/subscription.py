@@ -29,6 +29,7 @@ from redis.exceptions import RedisError
 from receiver import metrics
 from receiver.feeds.batch import CROWD_SECONDS
 from receiver.feeds.burst import Burst
+from shared.redis.channel_log import AnotherInstallation
 from shared.redis.wire import Command, NotPrimary, Wire
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from receiver.feeds.feed import Feed
+    from receiver.subscription.belonging import Belonging
     from shared.redis.connect import AnyPipelines
     from shared.redis.keys import Names
 
@@ -78,7 +80,9 @@ class Subscription:
         *,
         gateway: str,
         pace: Pace | None = None,
+        belonging: Belonging | None = None,
     ) -> None:
+        self._belonging = belonging
         self._redis = redis
         self._pace = pace or Pace()
         self._pipelines = pipelines
@@ -132,6 +136,8 @@ class Subscription:
         self._lost = asyncio.get_running_loop().create_future()
         self._wire = await Wire.open(self._redis, self._take, self._lose)
         try:
+            if self._belonging is not None:
+                await self._belonging.check()
             self._begin()
             async with asyncio.TaskGroup() as tasks:
                 probing = tasks.create_task(self._publish_probes())
@@ -164,7 +170,9 @@ class Subscription:
         while True:
             try:
                 await self._pipelines.probe(self._probe)
-            except NotPrimary as error:
+                if self._belonging is not None:
+                    await self._belonging.check()
+            except (NotPrimary, AnotherInstallation) as error:
                 self._lose(str(error))
             except (RedisError, OSError, TimeoutError):
                 pass  # its silence is what is noticed

@@ -122,6 +122,7 @@ generation = Table(
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("epoch", BigInteger, nullable=False),  # grows when the database itself went back
+    Column("installation", String(32)),  # the id of this database; null until a sender mints it
     CheckConstraint("id = 1", name="one_row"),
 )
 

@@ -182,6 +182,7 @@ class Api:
         given = asked.to(bodies.HistoryRequest)
         requests = [_history_request(text) for text in given.after]
         unseen: list[Cursor] = []
+        installation = await self._relay.installation()
 
         def work(connection: Connection) -> Answer:
             nonlocal unseen
@@ -192,7 +193,9 @@ class Api:
                 if one.after is None and answer.seen is not None
             ]
             newest = self._relay.newest
-            body = bodies.HistoryBody(list(map(_history_body, found)), f"{newest.epoch}.{newest.position}")
+            body = bodies.HistoryBody(
+                list(map(_history_body, found)), f"{newest.epoch}.{newest.position}", installation
+            )
             return Answer(200, msgspec.json.encode(body))
 
         if "idempotency-key" in request.headers:
@@ -229,8 +232,11 @@ class Api:
     async def readyz(self, request: Request) -> Response:
         """Redis is told about but does not count: orders must be completed while it is away."""
         database = await self._database_answers()
-        ready = database and self._relay.alive
+        contested = self._relay.contested
+        ready = database and self._relay.alive and not contested
         redis = {True: "ok", False: "away", None: "unknown"}[self._relay.redis_up]
+        if contested:
+            redis = "another installation uses the same database number and prefix"
         parts = {"database": _word(database), "relay": _word(self._relay.alive), "redis": redis}
         return Response(
             msgspec.json.encode({"ready": ready, **parts}),

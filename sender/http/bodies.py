@@ -118,6 +118,13 @@ class HistoryBody(msgspec.Struct):
             examples=["1.1234"],
         ),
     ]
+    installation: Annotated[
+        str,
+        msgspec.Meta(
+            description="The id of the sender's database: gateways compare it with what Redis says.",
+            examples=["9f86d081884c7d65"],
+        ),
+    ]
 
 
 class DeadLetter(msgspec.Struct):

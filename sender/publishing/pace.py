@@ -22,6 +22,9 @@ class Pace:
     # ones are read from the database, as those of a quiet channel are; publishing each channel's whole log
     # again would hold up every new event for minutes.
     refill_length: int = 100
+    claim_seconds: int = 15  # for which a sender claims the names in Redis
+    hold_seconds: float = 2.0  # after which it claims them again
+    succeed_seconds: float = 300.0  # for which another living installation must have been away
 
     def backoff(self, attempts: int) -> float:
         """Seconds to wait after so many failures in a row."""

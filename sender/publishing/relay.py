@@ -17,6 +17,7 @@ Events that can't be published are `sender.publishing.poison`'s affair.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from functools import partial
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ from sender import outbox
 from sender.database.errors import DatabaseError
 from sender.generation import begin_epoch, current_epoch, has, newest
 from sender.publishing.due import Due
+from sender.publishing.ownership import Ownership
 from sender.publishing.pace import USUAL
 from sender.publishing.poison import PoisonSearch
 from sender.publishing.publisher import Publisher
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
 
 logger = structlog.get_logger(__name__)
 
+_RELEASE_SECONDS = 0.5
+
 
 class Relay:
     """Run by its owner as a task; `wake` it after each commit that recorded events."""
@@ -61,6 +65,7 @@ class Relay:
         self._log = log
         self._pace = pace
         self._publisher = Publisher(database, log, metrics, pace, self._note_answer)
+        self._ownership = Ownership(database, log, pace)
         self._search = PoisonSearch(database, log, self._publisher, metrics, clock, pace, self.wake)
         self._metrics = metrics
         self._clock = clock
@@ -82,6 +87,19 @@ class Relay:
     def alive(self) -> bool:
         return self._loop.time() - self._last_turn < self._pace.dead_seconds
 
+    async def installation(self) -> str:
+        """The id of the database."""
+        return await self._ownership.identify()
+
+    @property
+    def contested(self) -> bool:
+        """Another installation has the names in Redis: nothing is published."""
+        return self._ownership.contested
+
+    @property
+    def publishes(self) -> bool:
+        return self.redis_up is True and not self.contested
+
     @property
     def newest(self) -> NewestEvent:
         """The newest event that is in Redis, or should be by now, as far as this sender knows."""
@@ -96,6 +114,15 @@ class Relay:
         self._woken.set()
 
     async def run(self) -> None:
+        self._ownership.begin()
+        try:
+            await self._run()
+        finally:
+            with contextlib.suppress(RedisError, OSError, DatabaseError, TimeoutError):
+                async with asyncio.timeout(_RELEASE_SECONDS):
+                    await self._ownership.release()
+
+    async def _run(self) -> None:
         while True:
             stopping = self._stopping  # read before the last look, not after it
             self._last_turn = self._loop.time()
@@ -147,7 +174,8 @@ class Relay:
         waiting = await self._read_outbox()
         faulty = [event.position for event in waiting if event.fault]
         buried = bool(faulty) and await self._search.give_up(faulty)
-        if not self._compared:
+        await self._ownership.hold()
+        if self._ownership.inherits or not self._compared:
             await self._compare()
             waiting = await self._read_outbox()
         if not waiting:
@@ -204,9 +232,14 @@ class Relay:
         known = await self._log.advance(NewestEvent(0, 0))
         self._note_redis(up=True)
         await self._warn_of_eviction()
-        if not await self._database.read(partial(has, known=known)):  # read second: others record meanwhile
+        # Read second: others record meanwhile.
+        if self._ownership.inherits:  # it may have published more than it has noted
+            await self._renew_epoch(max(known.epoch, await self._database.read(current_epoch)))
+            await self._log.advance(await self._database.read(newest))
+        elif not await self._database.read(partial(has, known=known)):
             await self._renew_epoch(known.epoch)
             await self._log.advance(await self._database.read(newest))  # tells the gateways, too
+        await self._ownership.settle()
         self._compared = True
 
     async def _warn_of_eviction(self) -> None:

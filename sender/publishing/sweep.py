@@ -52,12 +52,15 @@ class Sweep:
         metrics: Metrics,
         wake_relay: Callable[[], None],
         pace: Pace = Pace(),
+        publishes: Callable[[], bool] = lambda: True,
     ) -> None:
+        """While the relay publishes nothing, what Redis has says nothing of what it has lost."""
         self._database = database
         self._log = log
         self._metrics = metrics
         self._pace = pace
         self._wake_relay = wake_relay
+        self._publishes = publishes
         # All before this position was published when Redis was last found to have everything; at first, when
         # we began: what waits then has waited since before Redis went.
         self._settled: int | None = None
@@ -66,7 +69,8 @@ class Sweep:
         """Until cancelled."""
         while True:
             try:
-                await self.sweep()
+                if self._publishes():
+                    await self.sweep()
             except (RedisError, OSError, DatabaseError) as error:  # the relay meets the same, and tells
                 logger.debug("no sweep now", reason=str(error))
             await asyncio.sleep(self._pace.every_seconds)

@@ -7,7 +7,8 @@ Redis only carries what the database holds, so everything here may be emptied at
 * `ob:live:{<channel>}`  Pub/Sub, sharded in a cluster: `<epoch> <seq> <JSON>`, and `seen <epoch> <seq>`
 * `ob:seen:{<channel>}`  text `<epoch>.<seq>`: how far the customer has seen
 * `ob:generation`        hash `epoch`, `position`, `identity`: of the newest event that any sender has
-  published; it tells which of Redis and the database went back
+  published; it tells which of Redis and the database went back. And `installation`: whose events these are
+* `ob:owner:{ob:generation}`  text, for some seconds: the installation whose senders publish now
 
 The braces keep a channel's keys in one slot of a cluster. Only commands of Redis 6.2 are used, and in a
 cluster those of sharded Pub/Sub.
@@ -45,6 +46,7 @@ HEAD_SECONDS = 7 * 24 * 3600  # outlives the log, or its first event after a qui
 PUBLISH = Script.read("publish")
 SEE = Script.read("see")
 ADVANCE = Script.read("advance")
+CLAIM = Script.read("claim")
 
 # What Redis says of its own state. Redis 6 puts it behind the script's own error, later ones in front.
 _STATE = re.compile(
@@ -67,6 +69,16 @@ class PublishAnswer(enum.Enum):
     DUP = "DUP"  # all of it was there already
     GAP = "GAP"  # something before it is missing; nothing after `last` was published
     STALE = "STALE"  # the database went back meanwhile: this publisher's epoch is old
+
+
+class AnotherInstallation(RedisError):
+    """Another installation uses these names: what is published or read here would mix with its events."""
+
+
+class Claim(NamedTuple):
+    owner: str  # the installation that has the names; empty: nobody
+    left_seconds: float
+    noted: str  # the installation whose events are in Redis, as far as it is noted
 
 
 class Published(NamedTuple):
@@ -124,6 +136,24 @@ class LogWriter:
     def __init__(self, pipelines: AnyPipelines, names: Names) -> None:
         self._pipelines = pipelines
         self._names = names
+        self.barred = ""  # why nothing may be written, where it may not
+
+    async def claim(self, installation: str, seconds: int, *, take: bool, settle: bool = False) -> Claim:
+        """Claim the names for so long, or keep them; 0 gives them back. Without `take`, none are taken anew.
+
+        `settle` notes that the events in Redis are this installation's.
+        """
+        words = (installation, seconds, "take" if take else "keep", "settle" if settle else "")
+        call: Command = (2, self._names.newest(), self._names.owner(), *words)
+        try:
+            [(owner, left, noted)] = await self._evaluate(CLAIM, [call])
+        except CommandRefused as refusal:
+            if not blames_what_was_sent(refusal):
+                raise
+            logger.warning("redis' note of the owner is not one; it is begun anew", why=str(refusal))
+            await self._pipelines.execute([("DEL", self._names.newest()), ("DEL", self._names.owner())])
+            [(owner, left, noted)] = await self._evaluate(CLAIM, [call])
+        return Claim(owner.decode(errors="replace"), left / 1000, noted.decode(errors="replace"))
 
     async def publish(
         self, batches: Sequence[tuple[Channel, Sequence[Entry]]], *, restart: bool = False
@@ -183,10 +213,16 @@ class LogWriter:
         await self._pipelines.execute([("DEL", self._names.log(channel), self._names.head(channel))])
 
     async def _advance(self, newest: NewestEvent) -> NewestEvent:
-        [(epoch, position, identity)] = await self._run(ADVANCE, [(1, self._names.newest(), *newest)])
+        [(epoch, position, identity)] = await self._evaluate(ADVANCE, [(1, self._names.newest(), *newest)])
         return NewestEvent(int(epoch), int(position), identity.decode(errors="replace"))
 
     async def _run(self, script: Script, calls: Sequence[Command]) -> list[Any]:
+        """As `_evaluate`, where anything may be written. Raises `AnotherInstallation`."""
+        if self.barred:
+            raise AnotherInstallation(self.barred)
+        return await self._evaluate(script, calls)
+
+    async def _evaluate(self, script: Script, calls: Sequence[Command]) -> list[Any]:
         """The script once for each call: its number of keys, keys and arguments."""
         text, digest = script.using(self._pipelines.publish_command)
         commands: list[Command] = [("EVALSHA", digest, *call) for call in calls]
@@ -229,6 +265,12 @@ class LogReader:
         [reply] = await self._ask([("HMGET", self._names.newest(), "epoch", "position")])
         known = _place(*reply) if reply else None
         return NewestEvent(*known) if known else NewestEvent(0, 0)
+
+    async def owner(self) -> tuple[str, int]:
+        """The installation whose events these are (empty where Redis does not know), and its epoch."""
+        [reply] = await self._ask([("HMGET", self._names.newest(), "installation", "epoch")])
+        installation, epoch = reply or (None, None)
+        return (installation or b"").decode(errors="replace"), _number(epoch) or 0
 
     async def seen(self, channels: Sequence[Channel]) -> list[Place | None]:
         """How far each customer has seen; None where Redis does not know."""

@@ -48,6 +48,10 @@ class Names:
     def newest(self) -> str:
         return f"{self.prefix}:generation"
 
+    def owner(self) -> str:
+        """In the slot of `newest`."""
+        return f"{self.prefix}:owner:{{{self.newest()}}}"
+
     def ticket(self, digest: str) -> str:
         return f"{self.prefix}:ticket:{digest}"
 

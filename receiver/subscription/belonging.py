@@ -1,0 +1,59 @@
+"""Whether the Redis that is heard is our own installation's.
+
+Two installations that were given the same server, database number and prefix would show one shop's events to
+the other's customers. Senders keep each other from publishing (sender/publishing/ownership.py) and note in
+Redis whose events are there; a gateway compares that with the id of its own sender's database, before it
+subscribes and with each probe. While they differ, Redis is not heard, and events are pulled from the sender.
+
+A gateway that has never reached a sender can't tell, and hears: a sender that is away when a gateway starts
+is common, two such installations are not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Protocol
+
+from shared.redis.channel_log import AnotherInstallation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from shared.redis.channel_log import LogReader
+
+_ASK_SECONDS = 1.0
+
+
+class KnowsInstallation(Protocol):
+    """The sender, as a gateway knows it."""
+
+    installation: str  # empty before it has said so
+
+    async def ask_installation(self) -> None:
+        """Find it out, where the sender can be reached."""
+
+
+class Belonging:
+    """`learn_epoch` is called before anything is heard: what Redis has of an older epoch is not current."""
+
+    def __init__(self, log: LogReader, sender: KnowsInstallation, learn_epoch: Callable[[int], None]) -> None:
+        self._log = log
+        self._sender = sender
+        self._learn_epoch = learn_epoch
+
+    async def check(self) -> None:
+        """Raises `AnotherInstallation`; redis-py's errors and `TimeoutError` where Redis can't be asked."""
+        theirs, epoch = await self._log.owner()
+        if theirs and not self._sender.installation:
+            try:
+                async with asyncio.timeout(_ASK_SECONDS):
+                    await self._sender.ask_installation()
+            except TimeoutError:
+                pass  # it is asked again with the next probe
+        ours = self._sender.installation
+        if theirs and ours and theirs != ours:
+            raise AnotherInstallation(
+                f"it has the events of another installation, {theirs}, and not of our sender's, {ours}:"
+                " same database number, same ORDERBELL_KEY_PREFIX"
+            )
+        self._learn_epoch(epoch)

@@ -1,0 +1,12 @@
+"""The id of this database: it tells installations apart that share a Redis."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision: str = "0004"
+down_revision: str | None = "0003"
+
+
+def upgrade() -> None:
+    # Minted by a sender, not here: the same SQL may be applied to several databases.
+    op.add_column("generation", sa.Column("installation", sa.String(length=32), nullable=True))
