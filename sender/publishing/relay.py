@@ -147,6 +147,8 @@ class Relay:
                 logger.warning("the relay cannot use the database", reason=str(error))
         else:
             self._failures = 0
+            # Not before all of it was done: a full Redis answers, and takes nothing.
+            self._note_redis(up=True)
             return more
         self._failures += 1
         return False
@@ -225,12 +227,10 @@ class Relay:
         """Again, about every second: gateways go by it, and Redis may have lost it."""
         if not self._unmarked:
             await self._log.advance(self._due.published)
-            self._note_redis(up=True)
 
     async def _compare(self) -> None:
         """Find out whether Redis knows events that the database does not."""
         known = await self._log.advance(NewestEvent(0, 0))
-        self._note_redis(up=True)
         await self._warn_of_eviction()
         # Read second: others record meanwhile.
         if self._ownership.inherits:  # it may have published more than it has noted
@@ -251,7 +251,6 @@ class Relay:
 
     def _note_answer(self) -> None:
         self._last_turn = self._loop.time()
-        self._note_redis(up=True)
 
     def _note_redis(self, *, up: bool, reason: str = "") -> None:
         """Log a change of state, once."""

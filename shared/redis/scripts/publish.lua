@@ -11,22 +11,25 @@
 
 local MAX_NUMBER = 9007199254740991 -- of an epoch or a seq: JSON's and Lua's numbers are exact up to here
 
--- A DEL is a write that a full Redis permits, and after a script's first write it permits any. So a DEL comes
--- only where there is something to delete; otherwise new channels would pass `maxmemory`. A Redis that does not
--- grant EXISTS is taken to have something.
-local function empty(key)
-  if redis.pcall('EXISTS', key) ~= 0 then redis.call('DEL', key) end
-end
-
 local epoch = tonumber(ARGV[1])
 local head = redis.call('HMGET', KEYS[2], 'epoch', 'seq')
+
+-- A full Redis permits DEL, and after its first write it permits a script any other: events would pass
+-- `maxmemory`. So the first write is one that a full Redis refuses, and that changes nothing.
+local function empty_log()
+  if redis.pcall('EXISTS', KEYS[1]) == 0 then return end -- where EXISTS is not granted, there may be a log
+  redis.call('HSET', KEYS[2], 'epoch', head[1] or '0', 'seq', head[2] or '0')
+  if not head[1] then redis.call('DEL', KEYS[2]) end
+  redis.call('DEL', KEYS[1])
+end
+
 local head_epoch, last = tonumber(head[1] or 0), tonumber(head[2] or 0)
 if not (head_epoch <= MAX_NUMBER and last <= MAX_NUMBER) then
   return redis.error_reply('ERR these are numbers of no event')
 end
 if head_epoch > epoch then return {'STALE', head_epoch, last} end
 if head_epoch < epoch then
-  empty(KEYS[1])
+  empty_log()
   last = 0
 end
 local answer = 'DUP'
@@ -35,7 +38,7 @@ for i = 7, #ARGV, 2 do
   if seq > last then
     if seq ~= last + 1 then
       if ARGV[6] ~= 'restart' then return {'GAP', epoch, last} end
-      empty(KEYS[1])
+      empty_log()
     end
     redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], ARGV[i] .. '-0', 'e', ARGV[i + 1])
     redis.call('HSET', KEYS[2], 'epoch', ARGV[1], 'seq', ARGV[i])
