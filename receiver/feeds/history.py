@@ -113,7 +113,7 @@ class History:
         """Raises `HistoryUnavailable`; repeating is harmless."""
         await self._post("/seen", {"cursors": [str(cursor) for cursor in cursors]})
 
-    def _decode(self, answer: bytes) -> _Answer:
+    def _decode(self, answer: bytes) -> _Body:
         decoded = _decode(answer)
         self.installation = decoded.installation or self.installation
         return decoded
