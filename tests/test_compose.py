@@ -5,6 +5,7 @@ Nothing is started here but Caddy's own check of its file; tests/test_compose_up
 
 from __future__ import annotations
 
+import hashlib
 import http.server
 import json
 import os
@@ -16,6 +17,7 @@ import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -120,7 +122,11 @@ def test_sender_and_gateways_find_each_other_and_their_servers(
     receiver = load_in_container("receiver", {}, keys, monkeypatch)
     assert isinstance(sender, SenderSettings)
     assert isinstance(receiver, ReceiverSettings)
-    assert sender.redis_url == receiver.redis_url == "redis://valkey:6379/0"
+    for user, url in (("sender", sender.redis_url), ("gateway", receiver.redis_url)):
+        assert re.fullmatch(rf"redis://{user}:[0-9a-f]{{64}}@valkey:6379/0", url)
+        password = (urlsplit(url).password or "").encode()
+        acl = (keys / "users.acl").read_text(encoding="utf-8")
+        assert f"user {user} on #{hashlib.sha256(password).hexdigest()} " in acl
     assert sender.database_url.endswith("@postgres:5432/orderbell")
     assert str(receiver.sender_url) == f"http://sender:{option('sender', '--port')}/"
     for service, others in {"sender": ("valkey", "postgres"), "receiver": ("valkey", "sender")}.items():
@@ -201,7 +207,7 @@ def test_who_reads_the_secrets_starts_after_they_are_made() -> None:
         for name, service in SERVICES.items()
         if any(volume.startswith("keys:") for volume in service.get("volumes", ())) and name != "keys"
     }
-    assert readers == {"postgres", "sender", "receiver"}
+    assert readers == {"postgres", "valkey", "sender", "receiver"}
     assert all("keys" in SERVICES[name]["depends_on"] for name in readers)
 
 
@@ -259,6 +265,19 @@ def test_the_balancer_reaches_neither_redis_nor_the_database() -> None:
 def test_valkey_never_throws_an_event_away_in_silence() -> None:
     command = SERVICES["valkey"]["command"]
     assert command[command.index("--maxmemory-policy") + 1] == "noeviction"
+
+
+def test_valkey_knows_the_users_that_were_made_for_this_prefix(tmp_path: Path) -> None:
+    """What each may do is held by test_redis_rights.py."""
+    command = SERVICES["valkey"]["command"]
+    assert command[command.index("--aclfile") + 1] == f"{KEYS_MOUNT}/users.acl"
+    environment = {"ORDERBELL_KEY_PREFIX": "shop"}
+    subprocess.run(
+        [sys.executable, "-I", DEPLOY / "keys.py", tmp_path], check=True, timeout=30, env=environment
+    )
+    acl = (tmp_path / "users.acl").read_text(encoding="utf-8")
+    assert "~shop:log:*" in acl
+    assert "ob:" not in acl
 
 
 # --- the image
@@ -319,7 +338,8 @@ def test_the_image_is_built_once_and_never_fetched() -> None:
 
 def test_keys_are_made_once_and_differ_between_installations(keys: Path, tmp_path: Path) -> None:
     before = {path.name: path.read_text(encoding="utf-8") for path in keys.iterdir()}
-    assert set(before) == {"api_keys", "database_url", "jwt_secret", "postgres_password"}
+    secrets = {"api_keys", "database_url", "jwt_secret", "postgres_password"}
+    assert set(before) == secrets | {"sender_redis_url", "gateway_redis_url", "users.acl"}
     (keys / "jwt_secret").unlink()
     subprocess.run([sys.executable, "-I", DEPLOY / "keys.py", keys], check=True, timeout=30)
     after = {path.name: path.read_text(encoding="utf-8") for path in keys.iterdir()}
