@@ -1,83 +1,376 @@
-"""`orderbell doctor`: finds what is wrong, and says nothing is where nothing is."""
+"""`orderbell doctor`: finds what is wrong, says which line to change, and finds nothing where nothing is."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import resource
+import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import httpx2
 import pytest
 from redis import Redis
 
-from shared.commands.doctor import Verdict, _clock, _policy, _version
+from shared.commands.doctor import Asked, find
+from shared.commands.doctor.clocks import clock
+from shared.commands.doctor.findings import Verdict
+from shared.commands.doctor.redis import memory, version
+from shared.commands.doctor.services import open_files
+from shared.settings import PREFIX
+from tests import postgres_servers
+from tests.issuers import running_issuer, sign_with
 from tests.processes import REPOSITORY, clean_environment
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
     from shared.commands.embedded import EmbeddedServer
-    from tests.processes import Processes
+    from tests.processes import Processes, ReceiverProcess, SenderProcess
+
+    Faults = Callable[..., dict[str, tuple[str, str]]]
+
+
+def run(directory: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    environment = {**clean_environment(), "PYTHONPATH": str(REPOSITORY)}
+    environment |= {
+        name if "proxy" in name else f"ORDERBELL_{name.upper()}": value for name, value in settings.items()
+    }
+    command = [sys.executable, "-m", "shared.commands.cli", "doctor", *arguments]
+    return subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=60)
 
 
 def examine(directory: Path, *arguments: str, **settings: str) -> tuple[int, str]:
-    environment = {**clean_environment(), "PYTHONPATH": str(REPOSITORY)}
-    environment |= {f"ORDERBELL_{name.upper()}": value for name, value in settings.items()}
-    command = [sys.executable, "-m", "shared.commands.cli", "doctor", *arguments]
-    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=60)
-    assert "Traceback" not in done.stderr, done.stderr
+    done = run(directory, *arguments, **settings)
+    assert not done.stderr, done.stderr
     return done.returncode, done.stdout
 
 
 def rows(output: str) -> dict[str, str]:
     """What was looked at, and the verdict."""
-    return {line[6:].split("  ")[0].strip(): line[:4].strip() for line in output.splitlines()}
+    lines = [line for line in output.splitlines() if not line.startswith("  ")]
+    return {line[6:].split("  ")[0].strip(): line[:4].strip() for line in lines}
 
 
-def test_everything_is_well(processes: Processes, tmp_path: Path) -> None:
-    sender = processes.start_sender()
-    gateway = processes.start_receiver()
-    code, output = examine(
-        tmp_path,
-        "--gateway",
-        gateway.url,
-        redis_url=processes.redis_url,
-        api_keys=processes.api_key,
-        jwt_secret=processes.jwt_secret,
-        sender_url=sender.url,
-    )
+@pytest.fixture(scope="module")
+def sender(module_processes: Processes) -> SenderProcess:
+    return module_processes.start_sender()
+
+
+@pytest.fixture(scope="module")
+def gateway(module_processes: Processes, sender: SenderProcess) -> ReceiverProcess:
+    """Of a shop that has completed an order."""
+    gateway = module_processes.start_receiver()
+    with httpx2.Client(base_url=sender.url, headers=module_processes.api_headers, trust_env=False) as client:
+        assert client.post("/orders", json={"order_id": "1", "customer_id": "alice"}).status_code == 201
+        assert client.post("/orders/1/complete").status_code == 200
+    return gateway
+
+
+@pytest.fixture
+def good(module_processes: Processes, sender: SenderProcess) -> dict[str, str]:
+    """The settings of an installation that is well, without the prefix of their names."""
+    return {
+        "redis_url": module_processes.redis_url,
+        "key_prefix": module_processes.key_prefix,
+        "api_keys": module_processes.api_key,
+        "jwt_secret": module_processes.jwt_secret,
+        "database_url": module_processes.database_url,
+        "sender_url": sender.url,
+    }
+
+
+@pytest.fixture
+def faults(good: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Faults:
+    """What is found under good settings, changed: what each fault is in, says, and asks to change."""
+
+    def faults(asked: Asked | None = None, **changes: str) -> dict[str, tuple[str, str]]:
+        for name in [name for name in os.environ if name.startswith(PREFIX)]:
+            monkeypatch.delenv(name)
+        for name, value in {**good, **changes}.items():
+            monkeypatch.setenv(PREFIX + name.upper(), value)
+        found = find(asked or Asked())
+        return {one.what: (one.says, one.fix) for one in found if one.verdict is not Verdict.OK}
+
+    return faults
+
+
+# --- nothing is found where nothing is
+
+
+def test_everything_is_well(gateway: ReceiverProcess, good: dict[str, str], tmp_path: Path) -> None:
+    """Whatever proxies the environment names: they are for the way out, and this is not."""
+    proxies = {"http_proxy": "http://127.0.0.1:9", "all_proxy": "socks5://127.0.0.1:9"}
+    code, output = examine(tmp_path, "--gateway", gateway.url, "--url", gateway.url, **good, **proxies)
     assert code == 0, output
-    assert rows(output) == dict.fromkeys(
-        [
-            "settings",
-            "redis",
-            "redis version",
-            "redis memory",
-            "redis clock",
-            "sender",
-            "sender clock",
-            "gateway",
-            "gateway clock",
-        ],
-        "ok",
+    expected = ["settings", "database", "redis", "redis version", "redis memory", "redis clock", "redis use"]
+    expected += ["redis sender", "sender", "sender clock", "sender key"]
+    expected += ["gateway", "gateway clock", "gateway files", "gateway door", "public door"]
+    assert rows(output) == dict.fromkeys(expected, "ok")
+    assert good["api_keys"] not in output
+    assert "→" not in output
+
+
+def test_everything_is_well_where_an_issuer_signs(
+    module_processes: Processes, sender: SenderProcess, faults: Faults
+) -> None:
+    with running_issuer() as issuer:
+        settings = {"jwt_secret": "", "jwks_url": issuer.url}
+        gateway = module_processes.start_receiver(sender=sender, **settings)  # type: ignore[arg-type]
+        try:
+            for token in (None, sign_with("ES256")):
+                assert faults(Asked(gateways=[gateway.url], url=gateway.url, token=token), **settings) == {}
+        finally:
+            gateway.kill()
+
+
+# --- the ten
+
+
+def test_1_key_that_the_sender_refuses(faults: Faults) -> None:
+    found = faults(api_keys="another-key-of-ours")
+    assert list(found) == ["sender key"]
+    says, fix = found["sender key"]
+    assert "refuses the API key" in says
+    assert fix.startswith("ORDERBELL_API_KEYS of the gateways: ")
+
+
+def test_1_gateway_whose_key_the_sender_refuses(
+    module_processes: Processes, sender: SenderProcess, faults: Faults
+) -> None:
+    gateway = module_processes.start_receiver(sender=sender, api_keys="another-key-of-ours", wait_ready=False)
+    try:
+        wait_until(lambda: gateway.answers("/livez"))
+        found = faults(Asked(gateways=[gateway.url]))
+        assert "gateway" in found or "gateway door" in found
+    finally:
+        gateway.kill()
+
+
+@pytest.mark.parametrize("changes", [{"key_prefix": "another"}, {"redis_url": "/1"}])
+def test_2_other_names_in_redis_than_the_senders(
+    gateway: ReceiverProcess, good: dict[str, str], faults: Faults, changes: dict[str, str]
+) -> None:
+    if "redis_url" in changes:
+        changes = {"redis_url": good["redis_url"].rpartition("/")[0] + "/1"}
+    for asked in (Asked(), Asked(gateways=[gateway.url])):
+        says, fix = faults(asked, **changes)["redis sender"]
+        assert "the sender" in says
+        assert "ORDERBELL_REDIS_URL (with its database number), ORDERBELL_KEY_PREFIX" in fix
+
+
+def test_2_gateway_that_hears_another_redis(
+    module_processes: Processes, sender: SenderProcess, faults: Faults
+) -> None:
+    gateway = module_processes.start_receiver(sender=sender, key_prefix="another")
+    try:
+        says, fix = faults(Asked(gateways=[gateway.url]))["gateway door redis"]
+        assert "does not hear this Redis" in says
+        assert "ORDERBELL_KEY_PREFIX" in fix
+    finally:
+        gateway.kill()
+
+
+def test_3_sender_that_is_not_there(gateway: ReceiverProcess, faults: Faults) -> None:
+    found = faults(sender_url="http://127.0.0.1:9")
+    assert found["sender"][0] == "http://127.0.0.1:9: nothing listens there (connection refused)"
+    assert found["sender"][1].startswith("ORDERBELL_SENDER_URL: ")
+    found = faults(sender_url=gateway.url)
+    assert "not a sender" in found["sender key"][0]
+    assert found["sender key"][1].startswith("ORDERBELL_SENDER_URL: ")
+
+
+def test_4_issuer_that_is_away_or_answers_something_else(faults: Faults) -> None:
+    found = faults(jwt_secret="", jwks_url="http://127.0.0.1:9/keys")
+    assert "nothing listens there" in found["issuer"][0]
+    assert found["issuer"][1].startswith("ORDERBELL_JWKS_URL: ")
+    with running_issuer() as issuer:
+        issuer.body = b'{"jwks_uri": "https://id.example/keys"}'
+        assert "https://id.example/keys" in faults(jwt_secret="", jwks_url=issuer.url)["issuer"][0]
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("postgresql+asyncpg://u:hush@127.0.0.1:9/d", "nothing listens there"),
+        ("postgresql+asyncpg://u:hush@nowhere.invalid/d", "no such host"),
+        ("sqlite:////no/such/directory/orderbell.db", "no such directory"),
+    ],
+)
+def test_5_database_url_to_nowhere(faults: Faults, url: str, why: str) -> None:
+    found = faults(database_url=url)
+    assert list(found) == ["database"]
+    assert why in found["database"][0]
+    assert "hush" not in found["database"][0]
+    assert found["database"][1].startswith("ORDERBELL_DATABASE_URL: ")
+
+
+@pytest.mark.postgres
+def test_5_database_without_the_tls_that_its_url_asks_for(faults: Faults, postgres_url: str) -> None:
+    with postgres_servers.fresh_database(postgres_url) as url:
+        assert faults(database_url=url) == {}
+        says, fix = faults(database_url=f"{url}?sslmode=require")["database"]
+        assert "SSL" in says
+        assert "drop sslmode" in fix
+
+
+def test_6_gateway_with_200_open_files(
+    module_processes: Processes, sender: SenderProcess, faults: Faults
+) -> None:
+    gateway = module_processes.start_receiver(sender=sender, wait_ready=False)
+    resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE, (200, 200))
+    try:
+        gateway.wait_ready()
+        says, fix = faults(Asked(gateways=[gateway.url]))["gateway files"]
+        assert says.startswith("only 200 may be open")
+        assert "ulimit -n 10100" in fix
+    finally:
+        gateway.kill()
+
+
+def test_6_machine_that_allows_200_open_files(good: dict[str, str], tmp_path: Path) -> None:
+    environment = {**clean_environment(), "PYTHONPATH": str(REPOSITORY)}
+    environment |= {f"ORDERBELL_{name.upper()}": value for name, value in good.items()}
+    shell = f"ulimit -n 200; exec {sys.executable} -m shared.commands.cli doctor"
+    done = subprocess.run(
+        ["sh", "-c", shell], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
     )
-    assert processes.api_key not in output
+    assert done.returncode == 1
+    assert rows(done.stdout)["open files"] == "fail"
+    assert "→ ulimit -n 10100" in done.stdout
+
+
+def test_7_heartbeat_above_the_time_outs_of_proxies(
+    module_processes: Processes, sender: SenderProcess, faults: Faults
+) -> None:
+    assert faults(heartbeat_seconds="120")["heartbeat"][1] == "ORDERBELL_HEARTBEAT_SECONDS=20"
+    gateway = module_processes.start_receiver(sender=sender, heartbeat_seconds="50")
+    try:
+        found = faults(Asked(gateways=[gateway.url]))
+        assert found["gateway door heartbeat"][1] == "ORDERBELL_HEARTBEAT_SECONDS=20"
+    finally:
+        gateway.kill()
+
+
+def test_8_token_for_another_audience(module_processes: Processes, faults: Faults) -> None:
+    token = module_processes.token("alice")
+    assert faults(Asked(token=token)) == {}
+    says, fix = faults(Asked(token=token), jwt_audience="shop")["token"]
+    assert "another audience" in says
+    assert fix == "ORDERBELL_JWT_AUDIENCE=orderbell"
+
+
+@pytest.mark.parametrize(
+    ("claims", "settings", "fix"),
+    [
+        ({"aud": None, "azp": "orderbell"}, {}, "ORDERBELL_JWT_AUDIENCE_CLAIM=azp"),
+        ({"aud": ["a", "b"]}, {}, "ORDERBELL_JWT_AUDIENCE=a"),
+        ({"iss": "https://x/"}, {"jwt_issuer": "https://x"}, "ORDERBELL_JWT_ISSUER=https://x/"),
+        (
+            {"sub": None, "uid": "7"},
+            {},
+            "ORDERBELL_JWT_CUSTOMER_CLAIM: the claim that holds the customer, one of aud, exp, uid",
+        ),
+        ({"exp": 1}, {}, ""),
+    ],
+)
+def test_8_other_tokens_that_settings_do_not_take(
+    faults: Faults, claims: dict[str, Any], settings: dict[str, str], fix: str
+) -> None:
+    with running_issuer() as issuer:
+        found = faults(
+            Asked(token=sign_with("ES256", **claims)), jwt_secret="", jwks_url=issuer.url, **settings
+        )
+    assert list(found) == ["token"]
+    assert found["token"][1] == fix
+
+
+def test_8_token_signed_in_another_way_or_with_another_secret(
+    module_processes: Processes, faults: Faults
+) -> None:
+    found = faults(Asked(token=sign_with("ES256")))
+    assert "ORDERBELL_JWKS_URL instead of ORDERBELL_JWT_SECRET" in found["token"][1]
+    found = faults(Asked(token=module_processes.token("alice")), jwt_secret="x" * 32)
+    assert found["token"][1].startswith("ORDERBELL_JWT_SECRET or ORDERBELL_JWT_SECRETS: ")
+
+
+@pytest.mark.postgres
+def test_9_database_that_takes_no_writes(faults: Faults, postgres_url: str) -> None:
+    with postgres_servers.fresh_database(postgres_url) as url:
+        name = url.rpartition("/")[2]
+        postgres_servers._execute(
+            postgres_url, f"ALTER DATABASE {name} SET default_transaction_read_only = on"
+        )
+        says, fix = faults(database_url=url)["database"]
+    assert "read-only" in says
+    assert "default_transaction_read_only" in fix
+
+
+def test_9_file_that_is_no_database(faults: Faults, tmp_path: Path) -> None:
+    (tmp_path / "x.db").write_text("no database, but longer than a header of one: " + "x" * 1000)
+    found = faults(database_url=f"sqlite:///{tmp_path}/x.db")
+    assert list(found) == ["database"]
+    assert "not a database" in found["database"][0]
+
+
+@pytest.fixture
+def as_nobody() -> Iterator[None]:
+    """Root may write everything, and is not what services run as."""
+    if user := os.geteuid():
+        yield
+        return
+    os.seteuid(65534)
+    yield
+    os.seteuid(user)
+
+
+def test_9_file_that_may_not_be_written(faults: Faults, as_nobody: None) -> None:
+    with tempfile.TemporaryDirectory() as directory:  # of this user; pytest's is its starter's
+        file = Path(directory) / "x.db"
+        with contextlib.closing(sqlite3.connect(file)) as database:
+            database.execute("CREATE TABLE orders (x)")
+        file.chmod(0o444)
+        Path(directory).chmod(0o555)
+        found = faults(database_url=f"sqlite:///{file}")
+        Path(directory).chmod(0o755)
+    assert "read-only: no order can be stored" in found["database"][0]
+    assert "let the sender's user write the file" in found["database"][1]
+
+
+def test_10_redis_that_is_full(redis_server: EmbeddedServer, faults: Faults) -> None:
+    with Redis.from_url(redis_server.url) as redis:
+        redis.config_set("maxmemory", 1)
+    found = faults(redis_url=redis_server.url)
+    assert "Redis is full" in found["redis use"][0]
+    assert "maxmemory" in found["redis use"][1]
+    assert "Redis is full" in found["redis memory"][0]
+
+
+# --- what else
 
 
 def test_nothing_is_there(tmp_path: Path) -> None:
+    settings = {"redis_url": "redis://:hush@127.0.0.1:9", "api_keys": "k" * 16, "jwt_secret": "s" * 32}
     code, output = examine(
-        tmp_path,
-        "--sender",
-        "http://127.0.0.1:9",
-        "--gateway",
-        "nonsense",
-        redis_url="redis://:hush@127.0.0.1:9",
-        api_keys="k" * 16,
-        jwt_secret="s" * 32,
+        tmp_path, "--sender", "http://127.0.0.1:9", "--gateway", "http://127.0.0.1:9", **settings
     )
     assert code == 1
     assert rows(output) == {"settings": "ok", "redis": "fail", "sender": "fail", "gateway": "fail"}
+    assert output.count("→") == 3
     assert "hush" not in output
+
+
+@pytest.mark.parametrize("option", ["--sender", "--gateway", "--url"])
+def test_address_that_is_none_is_one_line(tmp_path: Path, option: str) -> None:
+    done = run(tmp_path, option, "nonsense", api_keys="k" * 16, jwt_secret="s" * 32)
+    assert done.returncode == 2
+    assert "'nonsense' is not a URL" in done.stderr
 
 
 def test_settings_are_told_fault_by_fault(tmp_path: Path) -> None:
@@ -88,30 +381,47 @@ def test_settings_are_told_fault_by_fault(tmp_path: Path) -> None:
     assert all(line.startswith("fail  settings  ") for line in lines)
 
 
-def test_evicting_redis_and_development_mode_are_warned_of(
-    redis_server: EmbeddedServer, tmp_path: Path
-) -> None:
+def test_redis_that_evicts_is_warned_of(redis_server: EmbeddedServer, faults: Faults) -> None:
     with Redis.from_url(redis_server.url) as redis:
         redis.config_set("maxmemory-policy", "allkeys-lru")
-    code, output = examine(
-        tmp_path, redis_url=redis_server.url, api_keys="k" * 16, jwt_secret="s" * 32, development="1"
-    )
-    assert code == 1  # no sender
-    assert rows(output)["redis memory"] == "warn"
-    assert rows(output)["settings"] == "warn"
+    assert faults(redis_url=redis_server.url)["redis memory"][1].endswith("maxmemory-policy noeviction")
 
 
-def test_frozen_redis_is_told_in_a_few_seconds(redis_server: EmbeddedServer, tmp_path: Path) -> None:
+def test_user_of_redis_needs_no_more_than_the_services_do(
+    redis_server: EmbeddedServer, faults: Faults
+) -> None:
+    url = redis_server.url.replace("//", "//bell:secret@")
+
+    def allow(*rules: str) -> None:
+        with Redis.from_url(redis_server.url) as redis:
+            redis.execute_command(
+                "ACL", "SETUSER", "bell", "reset", "on", ">secret", "~ob:*", "&ob:*", *rules
+            )
+
+    allow("+set", "+getdel", "+hmget", "+eval", "+evalsha", "+hset")
+    assert not {"redis", "redis use"} & set(faults(redis_url=url, key_prefix="ob"))
+    allow("+set", "+hmget", "+eval", "+hset")
+    assert "GETDEL" in faults(redis_url=url, key_prefix="ob")["redis use"][0].upper()
+    allow("+set", "+getdel", "+hmget")
+    assert "EVAL" in faults(redis_url=url, key_prefix="ob")["redis use"][0].upper()  # a sender's settings
+    assert "redis use" not in faults(redis_url=url, key_prefix="ob", database_url="")  # a gateway's
+
+
+def test_frozen_redis_is_told_in_a_few_seconds(redis_server: EmbeddedServer, faults: Faults) -> None:
     redis_server.stop()
     started = time.monotonic()
-    _, output = examine(tmp_path, redis_url=redis_server.url, api_keys="k" * 16, jwt_secret="s" * 32)
+    assert "redis" in faults(redis_url=redis_server.url)
     redis_server.resume()
-    assert rows(output)["redis"] == "fail"
     assert time.monotonic() - started < 15
 
 
+def test_claims_that_users_write_themselves(faults: Faults) -> None:
+    found = faults(jwt_customer_claim="user_metadata.id")
+    assert "ORDERBELL_JWT_CUSTOMER_CLAIM" in found["claims"][0]
+
+
 @pytest.mark.parametrize(
-    ("name", "version", "verdict"),
+    ("name", "text", "verdict"),
     [
         ("Redis", "6.0.16", Verdict.FAIL),
         ("Redis", "6.2.0", Verdict.OK),
@@ -119,8 +429,8 @@ def test_frozen_redis_is_told_in_a_few_seconds(redis_server: EmbeddedServer, tmp
         ("Valkey", "7.2.5", Verdict.OK),
     ],
 )
-def test_versions(name: str, version: str, verdict: Verdict) -> None:
-    assert _version(name, version).verdict is verdict
+def test_versions(name: str, text: str, verdict: Verdict) -> None:
+    assert version(name, text).verdict is verdict
 
 
 @pytest.mark.parametrize(
@@ -135,9 +445,25 @@ def test_versions(name: str, version: str, verdict: Verdict) -> None:
     ],
 )
 def test_clocks(ahead_seconds: float, verdict: Verdict) -> None:
-    assert _clock("redis clock", ahead_seconds).verdict is verdict
+    assert clock("redis clock", ahead_seconds).verdict is verdict
 
 
-def test_policies() -> None:
-    assert _policy("noeviction").verdict is Verdict.OK
-    assert _policy("volatile-lru").verdict is Verdict.WARN
+@pytest.mark.parametrize(
+    ("policy", "used", "limit", "verdict"),
+    [
+        ("noeviction", 10, 0, Verdict.OK),
+        ("noeviction", 10, 100, Verdict.OK),
+        ("noeviction", 90, 100, Verdict.WARN),
+        ("noeviction", 100, 100, Verdict.FAIL),
+        ("volatile-lru", 10, 0, Verdict.WARN),
+    ],
+)
+def test_memory(policy: str, used: int, limit: int, verdict: Verdict) -> None:
+    assert memory(policy, used, limit).verdict is verdict
+
+
+@pytest.mark.parametrize(
+    ("limit", "verdict"), [(200, Verdict.FAIL), (4096, Verdict.WARN), (10_100, Verdict.OK)]
+)
+def test_open_files(limit: int, verdict: Verdict) -> None:
+    assert open_files("open files", limit, 10_000).verdict is verdict

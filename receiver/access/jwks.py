@@ -29,6 +29,7 @@ from receiver.access.identity import ForbiddenToken, InvalidToken, KeysUnavailab
 from receiver.access.reports import Reports
 from shared import __version__
 from shared.outbound import UnusableProxy, proxy_for
+from shared.reasons import reason_of
 from shared.redis.url import shown
 
 if TYPE_CHECKING:
@@ -107,6 +108,14 @@ class KeySet:
                 await task
         if self._client is not None:
             await self._client.aclose()
+
+    async def try_now(self) -> str | None:
+        """`unable`, when the fetch that is under way or a new one has ended."""
+        if self._fetching is None:
+            self._start_fetch()
+        if self._fetching is not None:
+            await asyncio.shield(self._fetching)
+        return self.unable
 
     def _proxy(self) -> str | None:
         try:
@@ -197,7 +206,7 @@ class KeySet:
         except TimeoutError:
             self._fail(f"no answer within {self._pace.answer:g} s")
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError, IssuerFailed) as error:
-            self._fail(str(error) or type(error).__name__)
+            self._fail(reason_of(error))
         except Exception:  # of one answer; the next may be another
             logger.exception("the issuer's keys could not be read", url=shown(self._url))
             self._fail("its answer could not be read")
@@ -290,6 +299,9 @@ class JwksVerifier(contextlib.AbstractAsyncContextManager["JwksVerifier"]):
     @property
     def unable(self) -> str | None:
         return self._keys.unable
+
+    async def try_now(self) -> str | None:
+        return await self._keys.try_now()
 
     async def verify(self, token: str) -> Identity:
         check_length(token)

@@ -30,6 +30,9 @@ class Verifier(Protocol):
     def unable(self) -> str | None:
         """Why no token can be verified now; None where they can."""
 
+    async def try_now(self) -> str | None:
+        """`unable`, once that is known for sure."""
+
     async def verify(self, token: str) -> Identity:
         """Raises `InvalidToken`, also as `ForbiddenToken`, or `KeysUnavailable`."""
         ...
@@ -49,6 +52,9 @@ class SecretVerifier(contextlib.AbstractAsyncContextManager["SecretVerifier"]):
 
     async def __aexit__(self, *exc: object) -> None:
         pass
+
+    async def try_now(self) -> None:
+        return None
 
     async def verify(self, token: str) -> Identity:
         check_length(token)
@@ -99,6 +105,9 @@ class ReportingVerifier(contextlib.AbstractAsyncContextManager["ReportingVerifie
     @property
     def unable(self) -> str | None:
         return self._verifier.unable
+
+    async def try_now(self) -> str | None:
+        return await self._verifier.try_now()
 
     async def verify(self, token: str) -> Identity:
         try:

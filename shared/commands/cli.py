@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 
@@ -112,16 +113,31 @@ def watch(customer: str, gateway: str, topics: tuple[str, ...], after: str, data
 @click.option(
     "--gateway", "gateways", multiple=True, metavar="URL", help="A gateway to ask; may be repeated."
 )
+@click.option("--url", metavar="URL", help="Your customers' address: a WebSocket is opened through it.")
+@click.option("--token", metavar="JWT", help="A customer's token to try; - reads it from standard input.")
 @DATA
-def doctor(sender: str | None, gateways: tuple[str, ...], data: Path) -> None:
+def doctor(
+    sender: str | None, gateways: tuple[str, ...], url: str | None, token: str | None, data: Path
+) -> None:
     """Look for what is wrong.
 
-    At the settings, Redis, the sender, the gateways given and the clocks. Knows the settings of an
-    `orderbell up` that runs. Exit code 0 if nothing fails, else 1. Warnings don't count.
+    At the settings, the issuer of tokens, the database if its URL is set, Redis, the sender, the gateways
+    given, the way in from outside, and the clocks; each fault with the line to change. Knows the settings and
+    the gateways of an `orderbell up` that runs. Exit code 0 if nothing fails, else 1. Warnings don't count.
     """
-    from shared.commands.doctor import examine
+    import structlog
 
-    sys.exit(examine(LocalDirectory(data), sender, gateways))
+    from shared.commands.doctor import Asked, examine
+    from shared.commands.watch import is_http_url
+
+    for name, given in (("--sender", sender), ("--url", url), *(("--gateway", one) for one in gateways)):
+        if given and not is_http_url(given):
+            raise click.BadParameter(f"{given!r} is not a URL; expected http://host:port", param_hint=name)
+    if token == "-":
+        token = sys.stdin.readline().strip()
+    # What services log of what they find is found here, too.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    sys.exit(examine(LocalDirectory(data), Asked(sender, gateways, url, token or None)))
 
 
 @main.command()

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from shared.settings import PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, MutableMapping
+    from collections.abc import Iterator, MutableMapping, Sequence
 
 DEFAULT = Path(".orderbell")
 API_KEY = "api-key"
@@ -55,15 +55,23 @@ class LocalDirectory:
         return path.read_text(encoding="utf-8").strip()
 
     @contextlib.contextmanager
-    def tell(self, environment: MutableMapping[str, str]) -> Iterator[None]:
-        """Write the settings down for as long as they hold."""
+    def tell(self, environment: MutableMapping[str, str], gateways: Sequence[str] = ()) -> Iterator[None]:
+        """Write the settings and the gateways' URLs down for as long as they hold."""
         ours = {name: value for name, value in sorted(environment.items()) if name.startswith(PREFIX)}
         path = self.path / "environment"
         _write(path, "".join(f"{name}={shlex.quote(value)}\n" for name, value in ours.items()))
+        _write(self.path / "gateways", "".join(f"{url}\n" for url in gateways))
         try:
             yield
         finally:
             path.unlink(missing_ok=True)
+            (self.path / "gateways").unlink(missing_ok=True)
+
+    def gateways(self) -> list[str]:
+        """Those of the run that goes on."""
+        with contextlib.suppress(FileNotFoundError):
+            return (self.path / "gateways").read_text(encoding="utf-8").split()
+        return []
 
     def adopt(self, environment: MutableMapping[str, str]) -> None:
         """Take the settings of the run that goes on, or at least its secrets, but for what is set already."""

@@ -55,6 +55,10 @@ class Plan:
     receiver_ports: tuple[int, ...]
 
     @property
+    def gateways(self) -> list[str]:
+        return [f"http://{HOST}:{port}" for port in self.receiver_ports]
+
+    @property
     def ports(self) -> dict[str, int]:
         """By name of the service, as its lines are prefixed."""
         gateways = {f"gateway {port}": port for port in self.receiver_ports}
@@ -91,7 +95,7 @@ def _prepare(plan: Plan) -> Iterator[EmbeddedServer | None]:
         settings = load(UpSettings, host=HOST)
         if embedded is None:
             asyncio.run(_check_redis(settings.redis_url))
-        stack.enter_context(local.tell(os.environ))
+        stack.enter_context(local.tell(os.environ, plan.gateways))
         yield embedded
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shared.channels import customer_channel
-from shared.commands import doctor
+from shared.commands.doctor.findings import Verdict
+from shared.commands.doctor.redis import Where, look
 from shared.redis.cluster import slot_of_key
 from tests.chaos.without import SAFEGUARDS
 from tests.claims import claim
@@ -277,13 +278,13 @@ async def test_without_following_its_slot_a_channel_is_heard_where_it_was(
 
 
 async def test_doctor_tells_who_it_is_that_serves(cluster: ClusterServers) -> None:
-    findings = await doctor._redis(cluster.url)
-    assert {finding.verdict for finding in findings} == {doctor.Verdict.OK}
+    findings = await look(Where(cluster.url, "ob"), None, publishes=True)
+    assert {finding.verdict for finding in findings} == {Verdict.OK}
     assert all(f"127.0.0.1:{node.port}" in findings[0].says for node in cluster.primaries)
     assert sum(finding.what == "redis version" for finding in findings) == 3
 
 
 async def test_doctor_names_the_primary_that_the_sentinels_name(service: Service) -> None:
-    findings = await doctor._redis(service.url)
+    findings = await look(Where(service.url, "ob"), None, publishes=True)
     assert f"primary is 127.0.0.1:{service.primary.port}" in findings[0].says
     assert all(SECRET not in finding.says for finding in findings)

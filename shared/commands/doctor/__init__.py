@@ -1,0 +1,111 @@
+"""What an operator would look at first: settings, Redis, the sender, the database, the gateways, the clocks.
+
+Every fault comes with the line to change. Nothing is changed anywhere but a ticket's key in Redis, which is
+taken back; services are asked as they ask each other, directly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+from typing import TYPE_CHECKING, NamedTuple
+
+from shared.commands.doctor import database, door, redis, services, tokens
+from shared.commands.doctor.findings import Finding, Verdict, fail, ok, show
+from shared.commands.local import is_set
+from shared.settings import PREFIX, InvalidSettings, ReceiverSettings, SenderSettings, read
+from shared.tokens import ClaimNames, mint_token
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from shared.commands.local import LocalDirectory
+
+CUSTOMER = "orderbell.doctor"  # that we connect as; nobody's, and nothing is ever published to it
+
+
+class DoctorSettings(SenderSettings, ReceiverSettings):
+    """Those of both."""
+
+
+class Asked(NamedTuple):
+    """What to look at beside the settings."""
+
+    sender: str | None = None
+    gateways: Sequence[str] = ()
+    url: str | None = None  # the public address
+    token: str | None = None
+
+
+def examine(local: LocalDirectory, asked: Asked) -> int:
+    """Print what is found; the exit code."""
+    local.adopt(os.environ)
+    gateways = asked.gateways or (() if asked.sender or asked.url else local.gateways())
+    findings = find(asked._replace(gateways=gateways))
+    show(findings)
+    return 1 if any(finding.verdict is Verdict.FAIL for finding in findings) else 0
+
+
+def find(asked: Asked) -> list[Finding]:
+    findings, settings = _settings()
+    return findings + (asyncio.run(_look(settings, asked)) if settings else [])
+
+
+def _settings() -> tuple[list[Finding], DoctorSettings | None]:
+    try:
+        settings = read(DoctorSettings)
+    except InvalidSettings as error:
+        return [fail("settings", fault) for fault in error.faults], None
+    development = "; development mode, for this machine alone" if settings.development else ""
+    return [ok("settings", f"complete{development}")], settings
+
+
+async def _look(settings: DoctorSettings, asked: Asked) -> list[Finding]:
+    findings = _limits(settings, local=not asked.gateways)
+    findings += await tokens.look(settings, asked.token)
+    if of_sender := is_set(os.environ, PREFIX + "DATABASE_URL"):
+        findings += await database.look(settings.database_url)
+    where = redis.Where(settings.redis_url, settings.key_prefix)
+    async with services.client() as http:
+        url = (asked.sender or str(settings.sender_url)).rstrip("/")
+        of_sender_found, sender = await services.look_at_sender(
+            http, url, settings.api_keys[0].get_secret_value()
+        )
+        of_redis = await redis.look(where, sender, publishes=of_sender)
+        findings += of_redis + of_sender_found
+        heard = None if any(finding.verdict is Verdict.FAIL for finding in of_redis) else where
+        token = asked.token or _token(settings)
+        for gateway in asked.gateways:
+            found = await services.look_at_gateway(http, gateway.rstrip("/"), settings)
+            findings += found
+            if not any(finding.what == "gateway" and finding.verdict is Verdict.FAIL for finding in found):
+                findings += await door.look("gateway door", gateway, token, heard, public=False)
+    if asked.url:
+        findings += await door.look("public door", asked.url, token, None, public=True)
+    return findings
+
+
+def _limits(settings: DoctorSettings, *, local: bool) -> list[Finding]:
+    findings = []
+    if settings.heartbeat_seconds > door.LONGEST_HEARTBEAT:
+        findings.append(door.heartbeat("heartbeat", settings.heartbeat_seconds))
+    if local:  # gateways that are asked say what they have
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if hard != resource.RLIM_INFINITY:
+            findings.append(services.open_files("open files", hard, settings.max_connections))
+    return findings
+
+
+def _token(settings: DoctorSettings) -> str | None:
+    """Of a customer of our own, where we can sign one."""
+    if not settings.secrets:
+        return None
+    return mint_token(
+        settings.secrets[0],
+        CUSTOMER,
+        audience=settings.jwt_audiences[0],
+        issuer=settings.jwt_issuer,
+        names=ClaimNames.of(settings),
+        lifetime_seconds=120,
+    )

@@ -1,0 +1,151 @@
+"""A real WebSocket, as a customer's browser makes it: to a gateway, and through the public address."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
+
+from redis.exceptions import RedisError
+from websockets.asyncio.client import connect as connect_websocket
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.typing import Origin, Subprotocol
+
+from shared.channels import Channel
+from shared.commands.doctor.findings import Finding, fail, ok, warn
+from shared.commands.doctor.redis import SAME_REDIS
+from shared.reasons import reason_of
+from shared.redis.cluster import Cluster
+from shared.redis.connect import connect as connect_redis
+from shared.redis.keys import Names
+
+if TYPE_CHECKING:
+    from websockets.asyncio.client import ClientConnection
+
+    from shared.commands.doctor.redis import Where
+
+SECONDS = 8
+LONGEST_HEARTBEAT = 45.0  # haproxy on Debian cuts what is idle for 50 s, nginx and ALB after 60
+_HEAR_SECONDS = 3.0  # for a gateway to subscribe a channel that was just entered
+_UPGRADE = (
+    "let the proxy pass WebSockets; nginx: proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade;"
+    " proxy_set_header Connection upgrade; (docs/proxies.md)"
+)
+
+
+class Hello(NamedTuple):
+    heartbeat_seconds: float
+    channels: list[Channel]
+
+
+async def look(what: str, url: str, token: str | None, where: Where | None, *, public: bool) -> list[Finding]:
+    """With `where`, whether the gateway hears that Redis, too. `public`: as a page of that address would."""
+    parts = urlsplit(url)
+    address = parts._replace(
+        scheme=parts.scheme.replace("http", "ws", 1), path=parts.path.rstrip("/") + "/events", query=""
+    ).geturl()
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    origin = Origin(f"{parts.scheme}://{parts.netloc}") if public else None
+    try:
+        async with connect_websocket(
+            address,
+            subprotocols=[Subprotocol("cloudevents.json")],
+            additional_headers=headers,
+            origin=origin,
+            open_timeout=SECONDS,
+            close_timeout=1,
+            proxy=None,
+        ) as websocket:
+            if token is None:
+                return [ok(what, f"{address} opens a WebSocket; with --token, more could be tried")]
+            return await _inside(what, address, websocket, where)
+    except InvalidStatus as error:
+        return [_refused(what, address, error.response.status_code, origin, public=public)]
+    except ssl.SSLError as error:
+        return [
+            fail(
+                what,
+                f"{address}: {error.reason or error}",
+                "a certificate that browsers trust, for this name",
+            )
+        ]
+    except TimeoutError:
+        return [fail(what, f"{address}: no WebSocket within {SECONDS} s", _UPGRADE if public else "")]
+    except (OSError, InvalidHandshake, InvalidURI, EOFError) as error:
+        return [fail(what, f"{address}: {reason_of(error)}", _UPGRADE if public else "")]
+
+
+def _refused(what: str, address: str, status: int, origin: str | None, *, public: bool) -> Finding:
+    if status == 426 or (public and status in (200, 301, 302, 307, 308, 400, 404, 501)):
+        says = f"{address} answers {status}: what stands in front passes no WebSocket upgrade"
+        if status in (301, 302, 307, 308):
+            return fail(
+                what, f"{address} answers {status}, a redirect", "--url: the address that it leads to"
+            )
+        return fail(what, says, _UPGRADE)
+    if status == 403 and origin:
+        fix = f"ORDERBELL_ALLOWED_ORIGINS: add {origin}; or let the proxy pass the Host that it was asked for"
+        return fail(what, f"{address} refuses pages of {origin} (403)", fix)
+    if status in (502, 503, 504):
+        return fail(what, f"{address} answers {status}: no gateway is behind it, or none is ready")
+    return fail(
+        what, f"{address} answers {status} instead of opening a WebSocket", _UPGRADE if public else ""
+    )
+
+
+async def _inside(what: str, address: str, websocket: ClientConnection, where: Where | None) -> list[Finding]:
+    try:
+        message: Any = json.loads(await asyncio.wait_for(websocket.recv(), SECONDS))
+        data = message["data"]
+        hello = Hello(float(data["heartbeat_seconds"]), list(map(Channel, data["channels"])))
+    except ConnectionClosed:
+        says = f"{address} closes with {websocket.close_code} {websocket.close_reason}"
+        return [fail(what, says, _meaning(websocket.close_code or 0))]
+    except (ValueError, KeyError, TypeError):
+        return [fail(what, f"{address} does not speak as a gateway does")]
+    findings = [ok(what, f"{address} greets its customer")]
+    if hello.heartbeat_seconds > LONGEST_HEARTBEAT:
+        findings.append(heartbeat(f"{what} heartbeat", hello.heartbeat_seconds))
+    if where is not None:
+        findings += await _hears(what, address, where, hello.channels[0])
+    return findings
+
+
+def _meaning(code: int) -> str:
+    return {
+        4401: "the gateway's ORDERBELL_JWT_SECRET or ORDERBELL_JWKS_URL: they differ from the settings here",
+        4403: "the gateway's ORDERBELL_JWT_… settings: its log says what the token has and what they expect",
+        1013: "see the gateway's log: it can't reach its issuer, its sender or Redis",
+    }.get(code, "see the gateway's log")
+
+
+def heartbeat(what: str, seconds: float) -> Finding:
+    says = f"one in {seconds:g} s: common proxies cut connections that are silent for 50 to 60 s"
+    return (fail if seconds >= 60 else warn)(what, says, "ORDERBELL_HEARTBEAT_SECONDS=20")
+
+
+async def _hears(what: str, address: str, where: Where, channel: Channel) -> list[Finding]:
+    """Whether the gateway has subscribed our channel in the Redis of these settings."""
+    live = Names.of(where.url, where.prefix).live(channel)
+    async with connect_redis(where.url, retries=0) as redis:
+        if isinstance(redis, Cluster):
+            return []  # the node would have to be found; `redis sender` has compared what is published
+        deadline = time.monotonic() + _HEAR_SECONDS
+        try:
+            while not await _subscribers(redis, live):
+                if time.monotonic() > deadline:
+                    says = f"{address} does not hear this Redis ({where})"
+                    fix = SAME_REDIS
+                    return [fail(f"{what} redis", says, fix)]
+                await asyncio.sleep(0.1)
+        except (RedisError, OSError, TimeoutError):
+            return []  # our user may not ask, or `redis` says what is wrong
+    return []
+
+
+async def _subscribers(redis: Any, live: str) -> int:
+    [(_, count)] = await redis.pubsub_numsub(live)
+    return int(count)

@@ -1,0 +1,129 @@
+"""The sender and the gateways, as they answer over HTTP."""
+
+from __future__ import annotations
+
+import re
+import time
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import httpx2
+
+from shared.commands.doctor.clocks import clock
+from shared.commands.doctor.findings import Finding, fail, ok, warn
+from shared.reasons import reason_of
+
+if TYPE_CHECKING:
+    from shared.settings import ReceiverSettings
+
+SECONDS = 5
+FEW_FILES = 1_000
+_BESIDE = 100  # files beside connections: the listening socket, Redis, the sender, logs
+
+
+class Sender(NamedTuple):
+    """What it says of itself. Position 0: it has published nothing yet."""
+
+    epoch: int
+    position: int
+    installation: str
+    reaches_redis: bool
+
+
+def client() -> httpx2.AsyncClient:
+    # Directly, whatever proxies the environment names: as gateways do, see shared/outbound.py.
+    return httpx2.AsyncClient(timeout=SECONDS, trust_env=False)
+
+
+async def look_at_sender(http: httpx2.AsyncClient, url: str, key: str) -> tuple[list[Finding], Sender | None]:
+    findings, body = await _ready(http, "sender", url, "ORDERBELL_SENDER_URL: the sender's address, as {}")
+    if body is None:
+        return findings, None
+    try:
+        headers = {"authorization": f"Bearer {key}"}
+        answer = await http.post(f"{url}/history", json={"after": []}, headers=headers)
+    except httpx2.HTTPError as error:
+        return [*findings, fail("sender key", f"{url}/history: {reason_of(error)}")], None
+    if answer.status_code in (401, 403):
+        says = f"{url} refuses the API key that gateways call it with ({answer.status_code})"
+        fix = "ORDERBELL_API_KEYS of the gateways: begin with one of the sender's ORDERBELL_API_KEYS"
+        return [*findings, fail("sender key", says, fix)], None
+    if answer.status_code >= 500:
+        return [
+            *findings,
+            fail("sender key", f"{url}/history answers {answer.status_code}; see its log"),
+        ], None
+    if (sender := _sender(answer, body)) is None:
+        says = f"what answers at {url} is not a sender ({answer.status_code})"
+        return [*findings, fail("sender key", says, "ORDERBELL_SENDER_URL: where the sender listens")], None
+    return [*findings, ok("sender key", "the sender takes our API key")], sender
+
+
+def _sender(answer: httpx2.Response, readiness: dict[str, Any]) -> Sender | None:
+    try:
+        body = answer.json()
+        epoch, position = map(int, body["newest"].split("."))
+        installation = str(body.get("installation", ""))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+    return Sender(epoch, position, installation, readiness.get("redis") == "ok")
+
+
+async def look_at_gateway(http: httpx2.AsyncClient, url: str, settings: ReceiverSettings) -> list[Finding]:
+    findings, body = await _ready(http, "gateway", url, "--gateway: where a gateway listens, as {}")
+    return findings if body is None else [*findings, *await _files(http, url, settings)]
+
+
+async def _ready(
+    http: httpx2.AsyncClient, what: str, url: str, fix: str
+) -> tuple[list[Finding], dict[str, Any] | None]:
+    """What /readyz says; None where nothing of ours answers."""
+    fix = fix.format("http://127.0.0.1:8090" if what == "sender" else "http://127.0.0.1:8091")
+    try:
+        response = await http.get(f"{url}/readyz")
+    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
+        return [fail(what, f"{url}: {reason_of(error)}", fix)], None
+    try:
+        body = response.json()
+    except ValueError:
+        body = None
+    if not isinstance(body, dict) or "ready" not in body:
+        return [fail(what, f"what answers at {url} is not a {what} ({response.status_code})", fix)], None
+    if body["ready"]:
+        findings = [ok(what, f"{url} is ready")]
+    else:
+        findings = [fail(what, f"{url} is not ready: {reasons(body)}")]
+    if date := response.headers.get("date"):
+        findings.append(clock(f"{what} clock", parsedate_to_datetime(date).timestamp() - time.time()))
+    return findings, body
+
+
+def reasons(body: dict[str, Any]) -> str:
+    """Why it is not ready, as far as its answer says so."""
+    given = body.get("reasons")
+    if isinstance(given, dict) and given:
+        return "; ".join(map(str, given.values()))
+    return ", ".join(f"{name} {_word(value)}" for name, value in body.items() if name != "ready")
+
+
+def _word(value: object) -> str:
+    return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+
+
+async def _files(http: httpx2.AsyncClient, url: str, settings: ReceiverSettings) -> list[Finding]:
+    try:
+        metrics = (await http.get(f"{url}/metrics")).text
+    except httpx2.HTTPError:
+        return []
+    found = re.search(r"^process_max_fds (\S+)$", metrics, re.MULTILINE)
+    return [open_files("gateway files", int(float(found[1])), settings.max_connections)] if found else []
+
+
+def open_files(what: str, limit: int, connections: int) -> Finding:
+    needed = connections + _BESIDE
+    if limit >= needed:
+        return ok(what, f"{limit:,} may be open")
+    says = f"only {limit:,} may be open, one for each connection; {connections:,} connections need {needed:,}"
+    fewer = max(1, limit - _BESIDE)
+    fix = f"ulimit -n {needed} (systemd: LimitNOFILE={needed}), or ORDERBELL_MAX_CONNECTIONS={fewer}"
+    return (fail if limit < FEW_FILES else warn)(what, says, fix)
