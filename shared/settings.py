@@ -67,6 +67,11 @@ class _OfEnvironment(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, _FileSource(settings_cls)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _trim(cls, values: Any) -> Any:
+        return {name: _trimmed(v) for name, v in values.items()} if isinstance(values, dict) else values
+
 
 class Settings(_OfEnvironment):
     """What sender and receiver both need."""
@@ -103,7 +108,7 @@ class Settings(_OfEnvironment):
     def _prepare(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        values = {name: _trimmed(value) for name, value in values.items()}
+        values = {name: _trimmed(value) for name, value in values.items()}  # `_trim` may come after this
         if (key := values.get("api_key")) and not isinstance(key, _Unreadable):
             keys = values.get("api_keys", ())
             if not isinstance(keys, _Unreadable):

@@ -199,7 +199,7 @@ def test_4_issuer_that_is_away_or_answers_something_else(faults: Faults) -> None
     ("url", "why"),
     [
         ("postgresql+asyncpg://u:hush@127.0.0.1:9/d", "nothing listens there"),
-        ("postgresql+asyncpg://u:hush@nowhere.invalid/d", "no such host"),
+        ("postgresql+asyncpg://u:hush@nowhere.invalid/d", "nowhere.invalid"),
         ("sqlite:////no/such/directory/orderbell.db", "no such directory"),
     ],
 )
@@ -216,7 +216,7 @@ def test_5_database_without_the_tls_that_its_url_asks_for(faults: Faults, postgr
     with postgres_servers.fresh_database(postgres_url) as url:
         assert faults(database_url=url) == {}
         says, fix = faults(database_url=f"{url}?sslmode=require")["database"]
-        assert "SSL" in says
+        assert "SSL" in says or "TLS" in says
         assert "drop sslmode" in fix
 
 
@@ -308,7 +308,7 @@ def test_9_database_that_takes_no_writes(faults: Faults, postgres_url: str) -> N
             postgres_url, f"ALTER DATABASE {name} SET default_transaction_read_only = on"
         )
         says, fix = faults(database_url=url)["database"]
-    assert "read-only" in says
+    assert "takes no writes" in says
     assert "default_transaction_read_only" in fix
 
 

@@ -7,10 +7,11 @@ owner's `ORDERBELL_DATABASE_URL`, and `--role` for the role that the sender runs
 from __future__ import annotations
 
 import subprocess
-import sys
+
+import orderbell_start
 
 
 def run(*, sql: bool, role: str | None) -> int:
     """The exit code. The work is the sender's, which shared commands don't import."""
     arguments = [*(["--sql"] if sql else []), *(["--role", role] if role else [])]
-    return subprocess.run([sys.executable, "-m", "sender.database.migrate", *arguments]).returncode
+    return subprocess.run([*orderbell_start.command("sender.database.migrate"), *arguments]).returncode

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sqlite3
-import ssl
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from shared.commands.doctor.findings import Finding, fail, ok
-from shared.reasons import reason_of
-from shared.redis.url import shown
-
-if TYPE_CHECKING:
-    import asyncpg
+from shared.database_url import PostgresUrl, parse_database_url
 
 SECONDS = 5
 _FIX = "ORDERBELL_DATABASE_URL: the database of the sender"
+_READ_ONLY = (
+    "ORDERBELL_DATABASE_URL: with the primary among its hosts; or reset default_transaction_read_only"
+)
 
 
 async def look(url: str) -> list[Finding]:
-    scheme, _, path = url.partition(":///")
-    return [_sqlite(path) if scheme.startswith("sqlite") else await _postgres(url)]
+    parsed = parse_database_url(url)
+    return [await _postgres(parsed) if isinstance(parsed, PostgresUrl) else _sqlite(parsed.path)]
 
 
 def _sqlite(path: str) -> Finding:
@@ -50,50 +47,33 @@ def _sqlite(path: str) -> Finding:
     return ok("database", f"{path} can be written to")
 
 
-async def _postgres(url: str) -> Finding:
-    import asyncpg
+async def _postgres(url: PostgresUrl) -> Finding:
+    # As the sender connects: commands stand above both services.
+    from sender.database.errors import DatabaseUnavailable, DatabaseUnusable
+    from sender.database.postgres_connect import Connector
 
-    where = shown(url).partition("://")[2]
-    dsn = url.replace("postgresql+asyncpg://", "postgresql://", 1)
     try:
-        connection = await asyncpg.connect(
-            dsn, timeout=SECONDS, command_timeout=SECONDS, statement_cache_size=0
+        connector = Connector(
+            url, schema="public", connect_seconds=SECONDS, command_seconds=SECONDS, idle_seconds=SECONDS
         )
-    except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        return _unreachable(url, where, error)
-    try:
-        return await _writable(connection, where)
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        return fail("database", f"{where}: {reason_of(error)}", _FIX)
-    finally:
-        connection.terminate()
+        session = await connector.connect()
+    except (DatabaseUnavailable, DatabaseUnusable) as error:
+        # asyncpg's words for it, which differ by loop
+        says = re.sub(r"\[Errno 111\] [^;]*", "nothing listens there (connection refused)", str(error))
+        return fail("database", says, _fix_for(url, says))
+    session.terminate()
+    return ok("database", f"{str(url).rpartition('@')[2]} can be written to")
 
 
-async def _writable(connection: asyncpg.Connection, where: str) -> Finding:
-    standby, read_only = await connection.fetchrow(
-        "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'"
-    )
-    if standby:
-        fix = "ORDERBELL_DATABASE_URL: the primary; with several hosts, ?target_session_attrs=read-write"
-        return fail("database", f"{where} is a standby, and read-only: no order can be stored", fix)
-    if read_only:
-        fix = "ALTER DATABASE … RESET default_transaction_read_only, or that of the role"
-        return fail("database", f"{where} is read-only: no order can be stored", fix)
-    return ok("database", f"{where} can be written to")
-
-
-def _unreachable(url: str, where: str, error: Exception) -> Finding:
-    text = reason_of(error)
-    if "database" in text and "does not exist" in text:
-        return fail(
-            "database", f"{where}: {text}", "CREATE DATABASE, or another name in ORDERBELL_DATABASE_URL"
-        )
-    asks_for_tls = "sslmode=" in urlsplit(url).query or "ssl=" in urlsplit(url).query
-    if isinstance(error, ssl.SSLError) or "SSL" in text or "ssl" in text or "encryption" in text:
-        fix = (
-            "the server has no TLS, or no certificate that we trust: drop sslmode, or set sslrootcert"
-            if asks_for_tls
-            else "the server wants TLS: add ?sslmode=require to ORDERBELL_DATABASE_URL"
-        )
-        return fail("database", f"{where}: {text}", fix)
-    return fail("database", f"{where}: {text}", _FIX)
+def _fix_for(url: PostgresUrl, text: str) -> str:
+    if "takes no writes" in text:
+        return _READ_ONLY
+    if "does not exist" in text and "database" in text:
+        return "CREATE DATABASE, or another name in ORDERBELL_DATABASE_URL"
+    if "password" in text or "role" in text:
+        return "ORDERBELL_DATABASE_URL: its user and password"
+    if not any(word in text for word in ("SSL", "ssl", "TLS", "certificate", "encryption")):
+        return _FIX
+    if url.tls_mode in (None, "disable", "allow", "prefer"):
+        return "the server wants TLS: add ?sslmode=require to ORDERBELL_DATABASE_URL"
+    return "the server has no TLS, or no certificate that we trust: drop sslmode, or set sslrootcert"

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from shared.commands.doctor.redis import Where
 
-SECONDS = 8
+SECONDS = 5
 LONGEST_HEARTBEAT = 45.0  # haproxy on Debian cuts what is idle for 50 s, nginx and ALB after 60
 _HEAR_SECONDS = 3.0  # for a gateway to subscribe a channel that was just entered
 _UPGRADE = (
@@ -104,6 +104,8 @@ async def _inside(what: str, address: str, websocket: ClientConnection, where: W
     except ConnectionClosed:
         says = f"{address} closes with {websocket.close_code} {websocket.close_reason}"
         return [fail(what, says, _meaning(websocket.close_code or 0))]
+    except TimeoutError:
+        return [fail(what, f"{address} opens, and says nothing for {SECONDS} s", _meaning(1013))]
     except (ValueError, KeyError, TypeError):
         return [fail(what, f"{address} does not speak as a gateway does")]
     findings = [ok(what, f"{address} greets its customer")]
