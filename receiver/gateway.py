@@ -58,6 +58,7 @@ class Gateway:
         self._seen = SeenReports(history)
         terms = Terms(name, settings.heartbeat_seconds, settings.max_connections_per_customer)
         self.life = Life(self.keeper, self.clock, self._seen, authentication, terms)
+        self.keeper.when_erased = self.life.end_erased
 
     async def run(self) -> None:
         """Everything that runs beside the connections; it ends only by being cancelled, or by a defect."""

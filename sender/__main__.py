@@ -21,6 +21,7 @@ from sender.http.bodies import MAX_BATCH_BYTES
 from sender.http.leaving import Leaving
 from sender.http.pages import PageFiles
 from sender.metrics import Metrics
+from sender.publishing.forgetting import Forgetting
 from sender.publishing.relay import Relay
 from sender.publishing.sweep import Sweep
 from sender.retention import Retention
@@ -87,14 +88,11 @@ async def serve(settings: SenderSettings, listener: socket.socket) -> None:
         sweep = Sweep(
             database, LogReader(pipelines, names), metrics, relay.wake, publishes=lambda: relay.publishes
         )
-        teller = SeenTeller(log)
+        teller, forgetting = SeenTeller(log), Forgetting(log)
         retention = Retention(database, metrics, _now, history_days=settings.history_days)
         pages = PageFiles(PAGE, settings.api_keys[0] if settings.development else None)
-        app = Leaving(
-            create_app(
-                Api(database, relay, teller, metrics, _now), pages, ApiKeys(settings.api_keys), metrics
-            )
-        )
+        api = Api(database, relay, teller, metrics, _now, forgetting)
+        app = Leaving(create_app(api, pages, ApiKeys(settings.api_keys), metrics))
         service = Service(
             app,
             settings.forwarded_allow_ips,
@@ -113,7 +111,7 @@ async def serve(settings: SenderSettings, listener: socket.socket) -> None:
         # A task that dies takes the process with it, loudly: its supervisor starts a whole one.
         async with asyncio.TaskGroup() as tasks:
             relaying = tasks.create_task(relay.run())
-            others = [tasks.create_task(part.run()) for part in (sweep, teller, retention)]
+            others = [tasks.create_task(part.run()) for part in (sweep, teller, retention, forgetting)]
             await Server(service).serve(sockets=[listener])
             relay.stop()
             await asyncio.wait({relaying}, timeout=RELAY_END_SECONDS)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 from sqlalchemy import select, text
 
-from sender import tombstones
+from sender import erasure, tombstones
 from sender.database.rows import is_among
 from sender.database.tables import DIALECTS, channels
 from sender.generation import current_epoch
@@ -103,8 +103,12 @@ def states(connection: Connection, names: Sequence[Channel]) -> dict[Channel, St
         )
         for row in rows
     }
-    untouched = State(Place(epoch, 0), 0, Place(epoch, 0))
-    return {channel: found.get(channel, untouched) for channel in names}
+    if unknown := [channel for channel in names if channel not in found]:
+        erased = erasure.last_seqs(connection, unknown)
+        for channel in unknown:
+            head = Place(epoch, erased.get(channel, 0))
+            found[channel] = State(head, head.seq, head)
+    return {channel: found[channel] for channel in names}
 
 
 def oldest(connection: Connection, channel: Channel) -> Place:

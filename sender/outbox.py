@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 from sqlalchemy import bindparam, func, literal_column, select, text, update
 
-from sender import tombstones
+from sender import erasure, tombstones
 from sender.database.rows import insert_rows, is_among
 from sender.database.tables import DIALECTS, events, generation
 from sender.digest import identity_of
@@ -243,6 +243,9 @@ def _take_places(connection: Connection, counts: Counter[Channel]) -> dict[Chann
     else:
         rows = connection.execute(_TAKE, given).all()
         seqs, epoch = {row.channel: row.seq for row in rows}, rows[0].epoch
+    if begun := [channel for channel, count in counts.items() if seqs[channel] == count]:
+        for channel, moved in erasure.resume(connection, begun).items():
+            seqs[channel] += moved
     return {channel: Place(epoch, seqs[channel] - count + 1) for channel, count in counts.items()}
 
 

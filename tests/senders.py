@@ -21,6 +21,8 @@ from sender.http.api_keys import ApiKeys
 from sender.http.app import create_app
 from sender.http.pages import PageFiles
 from sender.metrics import Metrics
+from sender.publishing.forgetting import Forgetting
+from sender.publishing.forgetting import Pace as ForgettingPace
 from sender.publishing.pace import USUAL, Pace
 from sender.publishing.relay import Relay
 from sender.seen import SeenTeller
@@ -84,8 +86,9 @@ async def run_sender(
     ):
         log = LogWriter(pipelines, names)
         relay, teller = Relay(database, log, metrics, clock, pace), SeenTeller(log)
+        forgetting = Forgetting(log, ForgettingPace(again_seconds=0.3, retry_seconds=0.05))
         app = create_app(
-            Api(database, relay, teller, metrics, clock),
+            Api(database, relay, teller, metrics, clock, forgetting),
             PageFiles(PAGE, SecretStr(API_KEY)),
             ApiKeys([SecretStr(API_KEY)]),
             metrics,
@@ -94,7 +97,7 @@ async def run_sender(
         headers = {"Authorization": f"Bearer {API_KEY}"}
         client = httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=headers)
         async with client, asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(teller.run())]
+            running = [tasks.create_task(part.run()) for part in (teller, forgetting)]
             if relaying:
                 running.append(tasks.create_task(relay.run()))
             yield RunningSender(

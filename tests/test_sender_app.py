@@ -17,6 +17,7 @@ from sender.http.api_keys import ApiKeys
 from sender.http.app import create_app
 from sender.http.pages import PageFiles
 from sender.metrics import Metrics
+from sender.publishing.forgetting import Forgetting
 from sender.publishing.pace import Pace
 from sender.publishing.relay import Relay
 from sender.seen import SeenTeller
@@ -45,6 +46,7 @@ KEYED = [
     ("GET", "/channels/customer:alice/events"),
     ("POST", "/history"),
     ("POST", "/seen"),
+    ("DELETE", "/customers/alice"),
     ("GET", "/dead-letters"),
 ]
 
@@ -94,6 +96,7 @@ async def test_every_route_has_a_key_or_is_known_to_need_none(sender: RunningSen
         "/channels/{channel}/events",
         "/history",
         "/seen",
+        "/customers/{customer_id}",
         "/dead-letters",
     }
     for route in routes:
@@ -200,7 +203,7 @@ def broken(redis: Redis) -> Callable[[Exception], httpx2.AsyncClient]:
         database: Any = BrokenDatabase(error)
         metrics, log = Metrics(), LogWriter(Pipelines(redis), Names("ob-unused"))
         relay = Relay(database, log, metrics, Clock())
-        api = Api(database, relay, SeenTeller(log), metrics, Clock())
+        api = Api(database, relay, SeenTeller(log), metrics, Clock(), Forgetting(log))
         app = create_app(api, PageFiles(PAGE, None), ApiKeys([SecretStr(API_KEY)]), metrics)
         return httpx2.AsyncClient(
             transport=httpx2.ASGITransport(app, raise_app_exceptions=False),

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from receiver.access.identity import Identity
     from receiver.connections.clock import Clock
     from receiver.connections.connection import Connection
+    from receiver.feeds.feed import Feed
     from receiver.feeds.keeper import Keeper
     from receiver.feeds.seen import SeenReports
     from shared.channels import Channel
@@ -76,6 +77,12 @@ class Life:
         """It is accepted; from now on `lost` will be called for it, once."""
         self.clock.add(connection)
         metrics.connections_of(connection.transport).inc()
+
+    def end_erased(self, feed: Feed) -> None:
+        """Its customer was erased: a token that is still good does not keep them here."""
+        for connection in self.clock.connections:
+            if feed in connection.feeds:
+                connection.end(End.UNAUTHENTICATED, "the customer was erased")
 
     async def wait_proof(self, connection: Connection) -> Identity | None:
         """The identity of its first message; None where it ended before it proved any.

@@ -15,7 +15,7 @@ from receiver.feeds.hub import Hub
 from receiver.feeds.pace import Pace
 from receiver.feeds.rounds import Rounds
 from receiver.feeds.sources import Sources, Unavailable
-from shared.redis.channel_log import Entry, SeenNotice, parse_live
+from shared.redis.channel_log import Entry, ErasedNotice, SeenNotice, parse_live
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -53,6 +53,7 @@ class Keeper:
         self.sources = Sources(log, history, self._hears, self._pace)
         self._catch_up = CatchUp(self.sources)
         self._rounds = Rounds(self._hub, self.sources, self._catch_up, self._hears, self._pace)
+        self.when_erased: Callable[[Feed], None] = _nobody_is_ended
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -122,6 +123,8 @@ class Keeper:
         elif isinstance(live, SeenNotice):
             if not feed.see(live.place):
                 self._catch_up.request(feed, "seen")
+        elif isinstance(live, ErasedNotice):
+            self.when_erased(feed)
         else:
             metrics.foreign.inc()
 
@@ -135,3 +138,7 @@ class Keeper:
 
     def hearing_changed(self) -> None:
         self._rounds.wake()
+
+
+def _nobody_is_ended(feed: Feed) -> None:
+    """Of a keeper that no gateway has."""

@@ -12,9 +12,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
+import structlog
 from starlette.responses import Response
 
-from sender import dead_letters, history, idempotency, metrics, orders, outbox, seen
+from sender import dead_letters, erasure, history, idempotency, metrics, orders, outbox, seen
 from sender.database.errors import DatabaseError
 from sender.digest import digest
 from sender.http import binding, bodies
@@ -23,7 +24,7 @@ from sender.http.paths import channel_in_path, name_in_path
 from sender.idempotency import Answer, Asked
 from sender.orders import OrderStatus
 from sender.tombstones import Fault
-from shared.channels import is_name, parse_channel
+from shared.channels import customer_channel, is_name, parse_channel
 from shared.cursors import Cursor, parse_after, parse_cursor
 from shared.events import InvalidEvent, is_traceparent, parse_event
 from shared.json import canonical_json, parse_json
@@ -39,14 +40,18 @@ if TYPE_CHECKING:
     from sender.database.protocol import Database
     from sender.idempotency import Claim
     from sender.metrics import Metrics
+    from sender.publishing.forgetting import Forgetting
     from sender.publishing.relay import Relay
     from sender.seen import SeenTeller
 
 T = TypeVar("T")
 
+logger = structlog.get_logger(__name__)
+
 _random = random.Random()  # seeded by the kernel, once
 
 READY_SECONDS = 2.0  # for the database to answer
+ANSWERS_AT_ONCE = 500  # deleted in one transaction
 
 
 class OrdersQuery(msgspec.Struct, forbid_unknown_fields=True):
@@ -74,8 +79,10 @@ class Api:
         teller: SeenTeller,
         metrics: Metrics,
         clock: Callable[[], datetime],
+        forgetting: Forgetting,
     ) -> None:
         self._database = database
+        self._forgetting = forgetting
         self._relay = relay
         self._teller = teller
         self._metrics = metrics
@@ -220,6 +227,26 @@ class Api:
         response = await self._write(request, body, work)
         self._teller.tell_nowait((cursor for cursor in now_seen if cursor.place.seq), devices=True)
         return response
+
+    async def erase_customer(self, request: Request) -> Response:
+        customer_id = name_in_path(request, "customer_id")
+        if customer_id is None or not is_name(customer_id):
+            raise Problem(400, "invalid-customer", "a customer id is 1 to 128 characters, none a control")
+        erased = await self._database.write(
+            partial(erasure.erase, customer_id=customer_id, now=self._clock())
+        )
+        answers = await self._delete_answers(customer_id)
+        done = await self._forgetting.forget(customer_channel(customer_id))
+        logger.info("a customer was erased", orders=erased.orders, events=erased.events, redis=done)
+        return _json(bodies.ErasedCustomer(*erased, answers, "erased" if done else "pending"))
+
+    async def _delete_answers(self, customer_id: str) -> int:
+        """A look at all answers that are kept blocks nobody who writes; deleting some is short."""
+        scopes = await self._database.read(partial(erasure.kept_answers, customer_id=customer_id))
+        parts = [scopes[start : start + ANSWERS_AT_ONCE] for start in range(0, len(scopes), ANSWERS_AT_ONCE)]
+        return sum(
+            [await self._database.write(partial(erasure.delete_answers, scopes=part)) for part in parts]
+        )
 
     async def list_dead_letters(self, request: Request) -> Response:
         query = bodies.parse_query(request, DeadLettersQuery)

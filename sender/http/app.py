@@ -45,6 +45,7 @@ def create_app(api: Api, pages: PageFiles, api_keys: ApiKeys, metrics: Metrics) 
         Route("/channels/{channel}/events", api.channel_events, methods=["GET"], middleware=keyed),
         Route("/history", api.read_history, methods=["POST"], middleware=keyed),
         Route("/seen", api.post_seen, methods=["POST"], middleware=keyed),
+        Route("/customers/{customer_id}", api.erase_customer, methods=["DELETE"], middleware=keyed),
         Route("/dead-letters", api.list_dead_letters, methods=["GET"], middleware=keyed),
         Route("/livez", api.livez),
         Route("/readyz", api.readyz),

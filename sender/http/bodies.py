@@ -144,6 +144,16 @@ class DeadLetters(msgspec.Struct):
     before: int | None  # to ask for those before these; null after the oldest
 
 
+class ErasedCustomer(msgspec.Struct):
+    """How many of each named the customer; and whether Redis has forgotten them already or will soon."""
+
+    orders: int
+    events: int
+    dead_letters: int
+    answers: int  # kept for repeated requests
+    redis: Literal["erased", "pending"]
+
+
 class Seen(msgspec.Struct):
     seen: list[CursorText]
 

@@ -32,6 +32,7 @@ _BODIES = (
     bodies.HistoryBody,
     bodies.Seen,
     bodies.DeadLetters,
+    bodies.ErasedCustomer,
 )
 _REASONS = {
     400: "What was sent is not understood; `detail` says which part.",
@@ -136,6 +137,15 @@ def _paths() -> Json:
                 body=_json(bodies.SeenRequest),
                 answers={200: _answer("Where each is now, in order.", _schema("Seen"))},
                 refusals=_WRITING,
+            )
+        },
+        "/customers/{customer_id}": {
+            "delete": _operation(
+                "eraseCustomer",
+                "Erase all that names a customer, and end the connections of their devices; again: zeros",
+                parameters=[_in_path("customer_id", {"type": "string", "pattern": f"^{NAME}$"})],
+                answers={200: _answer("What was erased.", _schema("ErasedCustomer"))},
+                refusals=(*_ALWAYS, 507),
             )
         },
         "/dead-letters": {

@@ -109,6 +109,26 @@ def watch(customer: str, gateway: str, topics: tuple[str, ...], after: str, data
 
 
 @main.command()
+@click.argument("customer")
+@click.option("--sender", metavar="URL", help="[default: ORDERBELL_SENDER_URL]")
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@DATA
+def erase(customer: str, sender: str | None, yes: bool, data: Path) -> None:
+    """Erase all that names a customer.
+
+    Orders, events, what they have seen, dead letters, kept answers and Redis' keys of CUSTOMER are deleted,
+    and the connections of their devices are ended. It cannot be undone. Give no new token to them.
+
+    Exit code 0 if it is done, else 1.
+    """
+    from shared.commands.erase import erase as run
+
+    if not yes:
+        click.confirm(f"Erase all that names {customer!r}?", abort=True)
+    sys.exit(run(LocalDirectory(data), customer, sender))
+
+
+@main.command()
 @click.option("--sender", metavar="URL", help="[default: ORDERBELL_SENDER_URL]")
 @click.option(
     "--gateway", "gateways", multiple=True, metavar="URL", help="A gateway to ask; may be repeated."

@@ -4,7 +4,7 @@ Redis only carries what the database holds, so everything here may be emptied at
 
 * `ob:log:{<channel>}`   stream, ids `<seq>-0`, field `e`: the event's JSON
 * `ob:head:{<channel>}`  hash `epoch`, `seq`: the newest event published
-* `ob:live:{<channel>}`  Pub/Sub, sharded in a cluster: `<epoch> <seq> <JSON>`, and `seen <epoch> <seq>`
+* `ob:live:{<channel>}`  Pub/Sub, sharded in a cluster: `<epoch> <seq> <JSON>`, `seen <epoch> <seq>`, `erased`
 * `ob:seen:{<channel>}`  text `<epoch>.<seq>`: how far the customer has seen
 * `ob:generation`        hash `epoch`, `position`, `identity`: of the newest event that any sender has
   published; it tells which of Redis and the database went back. And `installation`: whose events these are
@@ -60,6 +60,7 @@ _NUMBER = re.compile(rb"0|[1-9][0-9]{0,15}")
 LIVE_BEGINNING = b"%d %d {"
 _LIVE = re.compile(rb"([1-9][0-9]{0,15}) ([1-9][0-9]{0,15}) (?=\{)")
 _SEEN = re.compile(rb"seen ([1-9][0-9]{0,15}) (0|[1-9][0-9]{0,15})")
+ERASED = b"erased"
 
 
 class PublishAnswer(enum.Enum):
@@ -109,6 +110,10 @@ class SeenNotice(NamedTuple):
     """The customer has seen everything up to this place."""
 
     place: Place
+
+
+class ErasedNotice(NamedTuple):
+    """The customer was erased: whoever is connected as them has to go."""
 
 
 class Known(NamedTuple):
@@ -211,6 +216,14 @@ class LogWriter:
     async def forget(self, channel: Channel) -> None:
         """As if nothing of the channel had been published: whoever wants to know asks the history."""
         await self._pipelines.execute([("DEL", self._names.log(channel), self._names.head(channel))])
+
+    async def erase(self, channel: Channel, *, end: bool) -> None:
+        """Delete all that is known of the channel; `end`: whoever is connected to it has to go."""
+        names = self._names
+        commands: list[Command] = [("DEL", names.log(channel), names.head(channel), names.seen(channel))]
+        if end:
+            commands.append((self._pipelines.publish_command, names.live(channel), ERASED))
+        await self._pipelines.execute(commands)
 
     async def _advance(self, newest: NewestEvent) -> NewestEvent:
         [(epoch, position, identity)] = await self._evaluate(ADVANCE, [(1, self._names.newest(), *newest)])
@@ -337,7 +350,7 @@ def _log_read(
         return LogRead(None, ())
 
 
-def parse_live(message: bytes) -> Entry | SeenNotice | None:
+def parse_live(message: bytes) -> Entry | SeenNotice | ErasedNotice | None:
     """What a live message says; None for what nobody of us has published."""
     if match := _LIVE.match(message):
         place = _place(match[1], match[2])
@@ -345,4 +358,4 @@ def parse_live(message: bytes) -> Entry | SeenNotice | None:
     if match := _SEEN.fullmatch(message):
         place = _place(match[1], match[2])
         return SeenNotice(place) if place else None
-    return None
+    return ErasedNotice() if message == ERASED else None

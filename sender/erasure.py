@@ -1,0 +1,144 @@
+"""Erasing a customer: a person's right to be forgotten (GDPR, article 17).
+
+Nothing that names the customer stays: orders, texts of events, seen places, dead letters, and the answers
+kept for repeated requests are deleted here; Redis' keys by sender/publishing/forgetting.py. What callers
+wrote about them into topics or into other customers' events is the callers' to know.
+
+Places are never used twice. A device may come back years later with its cursor `=1.42`. If the channel began
+anew with seq 1, that cursor would be taken for good as soon as there are 42 new events, and those would be
+missed in silence. So the channel's row stays, under a name made of a digest, and with it how far it had come.
+A channel that begins anew continues there, and each older cursor gets a reset.
+
+Events' rows stay likewise, emptied: that the newest event is there proves that the database did not go back
+(sender/generation.py). Retention deletes them when their time is over.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+from sqlalchemy import bindparam, delete, func, or_, select, update
+
+from sender.database.rows import is_among
+from sender.database.tables import DIALECTS, channels, dead_letters, events, idempotency, insert_into, orders
+from sender.digest import digest
+from shared.channels import customer_channel
+from shared.times import format_time
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from sqlalchemy import Connection, Insert
+
+    from shared.channels import Channel
+
+_NO_EPOCH = 0  # of an emptied event: no relay and no sweep looks at it again
+
+
+class Erased(NamedTuple):
+    """How many rows named the customer."""
+
+    orders: int
+    events: int
+    dead_letters: int
+
+
+def erase(connection: Connection, customer_id: str, *, now: datetime) -> Erased:
+    """Repeating is harmless. Raises `InvalidChannel`."""
+    channel = customer_channel(customer_id)
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("PRAGMA secure_delete = ON")  # zeros over what is deleted
+    # Orders first, then the channel, as completions lock them.
+    erased_orders = connection.execute(_DELETE_ORDERS, {"customer": customer_id}).rowcount
+    given = {"erased": channel, "name": _name(channel)}
+    seq = connection.execute(_SEQ, {"erased": channel}).scalar()
+    emptied = connection.execute(_EMPTY_EVENTS, {**given, "now": format_time(now)}).rowcount
+    buried = connection.execute(_DELETE_DEAD_LETTERS, {"erased": channel}).rowcount
+    if seq is not None:
+        connection.execute(_DELETE_CHANNEL, {"erased": channel})
+        connection.execute(_KEEP_SEQ[connection.dialect.name], {"name": _name(channel), "last": seq})
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("PRAGMA secure_delete = OFF")
+    return Erased(erased_orders, emptied, buried)
+
+
+def kept_answers(connection: Connection, customer_id: str) -> list[str]:
+    """Scopes of the answers, kept for repeated requests, that name the customer. Looks at all there are."""
+    channel = customer_channel(customer_id)
+    named = msgspec.json.encode({"customer_id": customer_id}).decode()[1:-1]
+    # As a member of an order or an event, as a channel, as a cursor.
+    texts = {"named": named, "channel": f'"{channel}"', "cursor": f"{channel}="}
+    return list(connection.execute(_NAMING[connection.dialect.name], texts).scalars())
+
+
+def delete_answers(connection: Connection, scopes: Sequence[str]) -> int:
+    return connection.execute(_DELETE_ANSWERS[connection.dialect.name], {"scopes": list(scopes)}).rowcount
+
+
+def last_seqs(connection: Connection, names: Sequence[Channel]) -> dict[Channel, int]:
+    """How far channels had come that were erased; of channels that are not there."""
+    erased = {_name(channel): channel for channel in names}
+    rows = connection.execute(_LAST[connection.dialect.name], {"names": list(erased)})
+    return {erased[name]: seq for name, seq in rows}
+
+
+def resume(connection: Connection, names: Sequence[Channel]) -> dict[Channel, int]:
+    """Let channels that have just begun continue where they were erased; how far each is moved."""
+    moved = last_seqs(connection, names)
+    for channel, seq in sorted(moved.items()):
+        connection.execute(_RESUME, {"resumed": channel, "by": seq})
+    return moved
+
+
+def _name(channel: Channel) -> str:
+    """No channel of anybody's, and no way back to its customer."""
+    return f"erased:{digest(channel.encode())}"
+
+
+def _keep_seq(dialect: str) -> Insert:
+    insert = insert_into(dialect, channels).values(
+        channel=bindparam("name"), seq=bindparam("last"), pruned_seq=bindparam("last")
+    )
+    changed = {"seq": insert.excluded.seq, "pruned_seq": insert.excluded.pruned_seq}
+    return insert.on_conflict_do_update(index_elements=[channels.c.channel], set_=changed)
+
+
+_DELETE_ORDERS = delete(orders).where(orders.c.customer_id == bindparam("customer"))
+_SEQ = select(channels.c.seq).where(channels.c.channel == bindparam("erased")).with_for_update()
+_EMPTY_EVENTS = (
+    update(events)
+    .where(events.c.channel == bindparam("erased"))
+    .values(
+        channel=bindparam("name"),
+        epoch=_NO_EPOCH,
+        content="",
+        text="{}",
+        published_at=func.coalesce(events.c.published_at, bindparam("now")),
+    )
+)
+_DELETE_DEAD_LETTERS = delete(dead_letters).where(dead_letters.c.channel == bindparam("erased"))
+_DELETE_CHANNEL = delete(channels).where(channels.c.channel == bindparam("erased"))
+_KEEP_SEQ = {dialect: _keep_seq(dialect) for dialect in DIALECTS}
+_LAST = {
+    dialect: select(channels.c.channel, channels.c.seq).where(is_among(dialect, channels.c.channel, "names"))
+    for dialect in DIALECTS
+}
+_RESUME = (
+    update(channels)
+    .where(channels.c.channel == bindparam("resumed"))
+    .values(seq=channels.c.seq + bindparam("by"), pruned_seq=bindparam("by"))
+)
+# Not LIKE: on SQLite it takes Alice for alice.
+_POSITION = {"sqlite": func.instr, "postgresql": func.strpos}
+_NAMING = {
+    dialect: select(idempotency.c.scope).where(
+        or_(*(position(idempotency.c.answer, bindparam(text)) > 0 for text in ("named", "channel", "cursor")))
+    )
+    for dialect, position in _POSITION.items()
+}
+_DELETE_ANSWERS = {
+    dialect: delete(idempotency).where(is_among(dialect, idempotency.c.scope, "scopes"))
+    for dialect in DIALECTS
+}

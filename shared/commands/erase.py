@@ -1,0 +1,79 @@
+"""`orderbell erase`: a customer is forgotten, by the sender that has them."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import click
+import httpx2
+import msgspec
+from pydantic import AnyUrl
+
+from shared.channels import MAX_NAME, is_name
+from shared.settings import HttpUrl, Settings, load
+
+if TYPE_CHECKING:
+    from shared.commands.local import LocalDirectory
+
+TIMEOUT_SECONDS = 120.0  # it looks at all answers that are kept for repeated requests
+
+
+class CallerSettings(Settings):
+    """Those of a caller of the sender."""
+
+    sender_url: HttpUrl = AnyUrl("http://127.0.0.1:8090")
+
+
+class _Report(msgspec.Struct):
+    orders: int
+    events: int
+    dead_letters: int
+    answers: int
+    redis: str
+
+
+class _Problem(msgspec.Struct):
+    detail: str = ""
+
+
+def erase(local: LocalDirectory, customer: str, sender: str | None) -> int:
+    """The exit code: 0 when erased, 1 when the sender did not do it."""
+    if not is_name(customer):
+        raise click.BadParameter(
+            f"{customer[:160]!r} is not 1 to {MAX_NAME} characters without control characters"
+        )
+    local.adopt(os.environ)
+    settings = load(CallerSettings)
+    url = (sender or str(settings.sender_url)).rstrip("/")
+    headers = {"Authorization": f"Bearer {settings.api_keys[0].get_secret_value()}"}
+    # A dot is encoded, too: clients take a segment that is only dots out of the path.
+    path = quote(customer, safe="").replace(".", "%2E")
+    try:
+        with httpx2.Client(trust_env=False, timeout=TIMEOUT_SECONDS) as client:
+            answer = client.delete(f"{url}/customers/{path}", headers=headers)
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        return _fail(f"{url} does not answer: {error}")
+    if answer.status_code != 200:
+        return _fail(f"{url} refuses with {answer.status_code}: {_detail(answer.content)}")
+    report = msgspec.json.decode(answer.content, type=_Report)
+    click.echo(
+        f"erased: {report.orders} orders, {report.events} events, {report.dead_letters} dead letters, "
+        f"{report.answers} kept answers"
+    )
+    if report.redis != "erased":
+        click.echo("Redis does not answer; the sender goes on trying to erase there", err=True)
+    return 0
+
+
+def _detail(body: bytes) -> str:
+    try:
+        return msgspec.json.decode(body, type=_Problem).detail[:200]
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return "that is no sender of Orderbell"
+
+
+def _fail(reason: str) -> int:
+    click.echo(f"orderbell: {reason}", err=True)
+    return 1
