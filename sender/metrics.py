@@ -51,12 +51,17 @@ class Metrics:
         )
         self.dead_letters_kept = Gauge(
             "orderbell_dead_letters_kept",
-            "Dead letters in the database, those that any sender gave up.",
+            "Dead letters in the database, those that any sender gave up, up to 10,000.",
             registry=self.registry,
         )
         self.epoch_changes = Counter(
             "orderbell_epoch_changes",
             "Times that the database was found to have gone back.",
+            registry=self.registry,
+        )
+        self.database_up = Gauge(
+            "orderbell_database_up",
+            "Whether the database answered this request; if not, what it counts is as it was.",
             registry=self.registry,
         )
         self.redis_up = Gauge(
@@ -66,7 +71,7 @@ class Metrics:
         )
         self.outbox_size = Gauge(
             "orderbell_outbox_events",
-            "Events that are recorded and not yet published.",
+            "Events that are recorded and not yet published; above 1,000 an estimate, which is no less.",
             registry=self.registry,
         )
         self.outbox_age = Gauge(

@@ -58,6 +58,11 @@ class Problem(Exception):
         )
 
 
+def unauthenticated(detail: str) -> Problem:
+    """Nothing says who asks, or what says it is no good: the one 401 of both services."""
+    return Problem(401, "unauthenticated", detail, {"WWW-Authenticate": "Bearer"})
+
+
 async def answer_problem(request: Request, problem: Exception) -> Response:
     """Starlette's handler for `Problem`."""
     assert isinstance(problem, Problem)

@@ -80,7 +80,7 @@ async def test_without_a_right_key_nothing_is_told(
 ) -> None:
     headers = {"Authorization": authorization, "Content-Type": "application/json"}
     response = await sender.client.request(method, path, headers=headers, content=b"{}")
-    assert (response.status_code, kind(response)) == (401, "unauthorized")
+    assert (response.status_code, kind(response)) == (401, "unauthenticated")
     assert response.headers["www-authenticate"] == "Bearer"
 
 
@@ -244,6 +244,29 @@ async def test_not_ready_without_its_database(
     assert response.json() == {"ready": False, "database": "failed", "relay": "ok", "redis": "unknown"}
 
 
+async def test_metrics_answer_while_the_database_is_away(
+    broken: Callable[[Exception], httpx2.AsyncClient],
+) -> None:
+    async with broken(DatabaseUnavailable("locked")) as client:
+        response = await client.get("/metrics")
+    assert response.status_code == 200
+    assert "orderbell_database_up 0.0" in response.text
+    assert "orderbell_relay_published" in response.text
+
+
+async def test_metrics_do_not_wait_for_a_database_that_hangs(
+    sender: RunningSender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def read(work: object) -> object:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(sender.database, "read", read)
+    async with asyncio.timeout(5):
+        response = await sender.client.get("/metrics")
+    assert (response.status_code, "orderbell_database_up 0.0" in response.text) == (200, True)
+
+
 async def test_ready_while_redis_is_away_and_says_so(sqlite_url: str, key_prefix: str) -> None:
     async with run_sender(sqlite_url, "redis://127.0.0.1:1/0", key_prefix) as sender:
         await sender.place("1")
@@ -281,6 +304,7 @@ async def test_metrics_count_and_name_no_customer_and_no_order(
     assert 'orderbell_events_total{result="accepted"} 1.0' in text
     assert 'orderbell_events_total{result="duplicate"} 1.0' in text
     assert "orderbell_outbox_events 2.0" in text
+    assert "orderbell_database_up 1.0" in text
     assert "orderbell_outbox_oldest_seconds 90.0" in text
     assert 'route="/orders/{order_id}/complete"' in text
     assert "-77" not in text

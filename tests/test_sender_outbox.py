@@ -127,6 +127,16 @@ async def test_outbox_holds_what_is_not_marked(database: Database) -> None:
     assert backlog == (2, "2026-11-23T14:25:00.000Z")
 
 
+async def test_a_long_outbox_is_measured_without_counting_it(database: Database) -> None:
+    total = 2 * outbox.COUNTED + 7
+    await record(database, *(arrival(str(n)) for n in range(total)))
+    assert (await database.read(outbox.backlog)).size == total
+    waiting = await database.read(partial(outbox.unpublished, limit=total - 3))
+    published = [NewestEvent(1, event.position) for event in waiting]
+    await database.write(partial(outbox.mark_published, published=published, now=NOW))
+    assert (await database.read(outbox.backlog)).size == 3
+
+
 async def test_an_event_is_marked_once(database: Database) -> None:
     """Two relays that publish the same would else rewrite each row twice."""
     await record(database, arrival("1"))

@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Route
 from receiver.access.identity import InvalidToken
 from shared.channels import is_name
 from shared.loopback import host_of, is_loopback
-from shared.problems import Problem
+from shared.problems import Problem, unauthenticated
 from shared.tokens import ClaimNames, mint_token
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Development:
         try:
             identity = await self._authentication.identify_same_site(request)
         except InvalidToken as error:
-            raise Problem(401, "not-signed-in", str(error)) from None
+            raise unauthenticated(str(error)) from None
         if request.method == "GET":
             return await self._ask("GET", params={"customer_id": identity.customer})
         order = await _json_object(request)

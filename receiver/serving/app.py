@@ -17,7 +17,7 @@ from receiver.access.authentication import TokenInUrl
 from receiver.access.identity import ForbiddenToken, InvalidToken, KeysUnavailable
 from receiver.pages.routes import page_routes
 from receiver.transports.stomp.endpoint import sockjs_info
-from shared.problems import HANDLERS, Problem
+from shared.problems import HANDLERS, Problem, unauthenticated
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -108,7 +108,7 @@ class Http:
         except ForbiddenToken as error:
             raise Problem(403, "forbidden-token", str(error)) from None
         except InvalidToken as error:
-            raise Problem(401, "unauthenticated", str(error), {"www-authenticate": "Bearer"}) from None
+            raise unauthenticated(str(error)) from None
         except (KeysUnavailable, RedisError, OSError, TimeoutError):
             raise Problem(503, "unavailable", "Try again in a moment.", {"retry-after": "2"}) from None
         body = {"ticket": ticket, "expires_in": ticket_module.LIFETIME_SECONDS}

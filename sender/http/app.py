@@ -21,7 +21,7 @@ from shared.channels import InvalidChannel
 from shared.cursors import InvalidCursor
 from shared.events import EventTooLarge, InvalidEvent
 from shared.json import InvalidJson
-from shared.problems import Problem
+from shared.problems import Problem, unauthenticated
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -83,9 +83,7 @@ class RequireKey:
             scope.setdefault("state", {})["api_key"] = key
             await self._app(scope, receive, send)
         else:
-            refusal = Problem(
-                401, "unauthorized", "an API key is required: Authorization: Bearer <key>", _CHALLENGE
-            )
+            refusal = unauthenticated("an API key is required: Authorization: Bearer <key>")
             await refusal.response()(scope, receive, send)
 
 
@@ -133,7 +131,6 @@ async def _tell_methods(request: Request, error: Exception) -> Response:
 
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_CHALLENGE = {"WWW-Authenticate": "Bearer"}
 _LATER = {"Retry-After": str(RETRY_AFTER_SECONDS)}
 
 # Whose fault it is: 4xx the caller's, 5xx ours.
