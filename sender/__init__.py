@@ -1,1 +1,20 @@
-"""Orderbell's sender records completed orders and publishes them: HTTP in, database first, then Redis."""
+"""Orderbell's sender records completed orders and publishes them: HTTP in, database first, then Redis.
+
+Its exceptions, by whose fault they are (shared/errors.py); `python -m tests.test_errors` prints them:
+
+    CallerError
+        InvalidKey
+        InvalidOrder
+        KeyReused
+        NotSeeable
+        OrderConflict
+        UnknownOrder
+    OperatorError
+        DatabaseUnusable
+    NeighbourError
+        DatabaseError
+            DatabaseFault
+            DatabaseFull
+            DatabaseUnavailable
+                RowHeld
+"""

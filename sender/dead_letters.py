@@ -51,7 +51,7 @@ class DeadLetter(NamedTuple):
         return self.row.text[:_BEGINNING].decode(errors="replace")
 
 
-class Found(NamedTuple):
+class Page(NamedTuple):
     dead_letters: list[DeadLetter]
     before: int | None  # to find those before these; None after the oldest
 
@@ -77,7 +77,7 @@ def give_up(
     return given_up
 
 
-def find(connection: Connection, *, before: int | None, limit: int) -> Found:
+def find(connection: Connection, *, before: int | None, limit: int) -> Page:
     """The newest first."""
     statement = _FIND[connection.dialect.name]
     rows = connection.execute(statement, {"before": before or MAX_NUMBER, "limit": limit + 1}).all()
@@ -85,7 +85,7 @@ def find(connection: Connection, *, before: int | None, limit: int) -> Found:
         DeadLetter(position, tombstones.row(*columns), reason, detail, given_up_at, size)
         for position, reason, detail, given_up_at, size, *columns in rows[:limit]
     ]
-    return Found(found, found[-1].position if len(rows) > limit else None)
+    return Page(found, found[-1].position if len(rows) > limit else None)
 
 
 def count(connection: Connection) -> int:

@@ -15,6 +15,7 @@ from sqlalchemy import select
 from sender.database.rows import insert_rows, is_among
 from sender.database.tables import DIALECTS, idempotency
 from sender.digest import digest
+from shared.errors import CallerError
 from shared.times import format_time
 
 if TYPE_CHECKING:
@@ -30,11 +31,11 @@ KEPT_HOURS = 48
 MAX_KEY_LENGTH = 255
 
 
-class InvalidKey(ValueError):
+class InvalidKey(CallerError):
     """A key that is empty, too long or not printable."""
 
 
-class KeyReused(ValueError):
+class KeyReused(CallerError):
     """A key that came before, with another body."""
 
 
@@ -45,7 +46,7 @@ class Answer(NamedTuple):
     body: bytes
 
 
-class Outcome(NamedTuple, Generic[R]):
+class Answered(NamedTuple, Generic[R]):
     """The answer; and what the work came to, None where the answer is that of before."""
 
     answer: Answer
@@ -87,7 +88,7 @@ def once(
     *,
     now: datetime,
     keep: bool = True,
-) -> Outcome[Answer]:
+) -> Answered[Answer]:
     """The answer of before, or of the work. Raises `KeyReused` and what the work raises.
 
     Without `keep` only the claim is stored and a repetition runs the work anew: for work that reads.
@@ -103,7 +104,7 @@ def once(
     answer = work(connection)
     if claim is not None and claim.scope not in known:
         _store(connection, [_row(claim, answer if keep else None, now)])
-    return Outcome(answer, answer)
+    return Answered(answer, answer)
 
 
 def once_all(
@@ -111,10 +112,10 @@ def once_all(
     asked: Sequence[Asked[T]],
     work: Callable[[Connection, Sequence[T]], Sequence[R | Exception]],
     answer: Callable[[R], Answer],
-) -> list[Outcome[R] | Exception]:
+) -> list[Answered[R] | Exception]:
     """`once` for many; what it would raise is returned. The work takes those that are new, together."""
     known = _known(connection, [one.claim for one in asked])
-    outcomes: dict[int, Outcome[R] | Exception] = {
+    outcomes: dict[int, Answered[R] | Exception] = {
         number: before for number, one in enumerate(asked) if (before := _before(one.claim, known))
     }
     first: dict[str | int, int] = {}
@@ -134,18 +135,18 @@ def _run(
     asked: Mapping[int, Asked[T]],
     work: Callable[[Connection, Sequence[T]], Sequence[R | Exception]],
     answer: Callable[[R], Answer],
-) -> dict[int, Outcome[R] | Exception]:
+) -> dict[int, Answered[R] | Exception]:
     if not asked:
         return {}
     results = work(connection, [one.item for one in asked.values()])
     outcomes = {
-        number: result if isinstance(result, Exception) else Outcome(answer(result), result)
+        number: result if isinstance(result, Exception) else Answered(answer(result), result)
         for number, result in zip(asked, results, strict=True)
     }
     kept = [
         _row(one.claim, outcome.answer, one.now)
         for one, outcome in zip(asked.values(), outcomes.values(), strict=True)
-        if one.claim is not None and isinstance(outcome, Outcome)
+        if one.claim is not None and isinstance(outcome, Answered)
     ]
     _store(connection, kept)
     return outcomes
@@ -159,7 +160,7 @@ def _known(connection: Connection, claims: Iterable[Claim | None]) -> dict[str, 
     return {row.scope: row for row in rows}
 
 
-def _before(claim: Claim | None, known: Mapping[str, Row[Any]]) -> Outcome[Any] | KeyReused | None:
+def _before(claim: Claim | None, known: Mapping[str, Row[Any]]) -> Answered[Any] | KeyReused | None:
     """What the same request came to; None where there was none, or its answer was not kept."""
     row = known.get(claim.scope) if claim is not None else None
     if claim is None or row is None:
@@ -167,7 +168,7 @@ def _before(claim: Claim | None, known: Mapping[str, Row[Any]]) -> Outcome[Any] 
     # What was stored before there was a column for the content has the body's digest alone.
     if row.body != claim.body and row.content != claim.content:
         return KeyReused("this Idempotency-Key came before with another body")
-    return Outcome(Answer(row.status, row.answer.encode()), None) if row.status is not None else None
+    return Answered(Answer(row.status, row.answer.encode()), None) if row.status is not None else None
 
 
 def _row(claim: Claim, answer: Answer | None, now: datetime) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from sender import history, outbox
 from sender.database.rows import is_among
 from sender.database.tables import DIALECTS, insert_into, orders
 from shared.channels import customer_channel
+from shared.errors import CallerError
 from shared.events import order_completed
 from shared.json import canonical_json
 from shared.times import format_time
@@ -28,15 +29,15 @@ if TYPE_CHECKING:
 OrderStatus = Literal["open", "completed"]
 
 
-class UnknownOrder(LookupError):
+class UnknownOrder(CallerError):
     """An order that was never placed here."""
 
 
-class OrderConflict(ValueError):
+class OrderConflict(CallerError):
     """An order id that is taken by an order with other content."""
 
 
-class InvalidOrder(ValueError):
+class InvalidOrder(CallerError):
     """Data that no pop-up could show."""
 
 
@@ -86,7 +87,7 @@ class Listed(NamedTuple):
     as_of: Cursor | None  # where the customer's channel was at that moment
 
 
-def place_all(connection: Connection, placings: Sequence[Placing]) -> list[Placed | ValueError]:
+def place_all(connection: Connection, placings: Sequence[Placing]) -> list[Placed | CallerError]:
     """Two statements for all of them. Of those that name the same order, the first places it.
 
     Returned as outcomes: `OrderConflict`, `InvalidOrder`, and `EventTooLarge` for data that no event could
@@ -108,9 +109,7 @@ def place_all(connection: Connection, placings: Sequence[Placing]) -> list[Place
     ]
 
 
-def complete_all(
-    connection: Connection, completions: Sequence[Completion]
-) -> list[Completed | UnknownOrder | ValueError]:
+def complete_all(connection: Connection, completions: Sequence[Completion]) -> list[Completed | CallerError]:
     """Many at a time, which costs four statements as one does.
 
     The first completion of an order counts: later ones get its event, whatever data they bring.
@@ -119,13 +118,13 @@ def complete_all(
     asked = {"order_ids": [completion.order_id for completion in completions]}
     rows = {row.order_id: row for row in connection.execute(_FIND_LOCKED[connection.dialect.name], asked)}
     drafts: dict[str, Draft] = {}
-    refused: dict[int, ValueError] = {}
+    refused: dict[int, CallerError] = {}
     for number, completion in enumerate(completions):
         row = rows.get(completion.order_id)
         if row is not None and row.status == "open" and completion.order_id not in drafts:
             try:
                 drafts[completion.order_id] = _completion_draft(row, completion)
-            except ValueError as error:
+            except CallerError as error:
                 refused[number] = error
     done = _record_completions(connection, rows, drafts, now=completions[0].now)
     return [
@@ -161,10 +160,10 @@ def find(
     )
 
 
-def _fault(placing: Placing) -> ValueError | None:
+def _fault(placing: Placing) -> CallerError | None:
     try:
         _draft(placing.order_id, placing.customer_id, placing.data, now=placing.now, traceparent=None)
-    except ValueError as error:
+    except CallerError as error:
         return error
     return None
 

@@ -13,6 +13,7 @@ from sender import history
 from sender.database.tables import channels, generation
 from shared.channels import Channel, is_private
 from shared.cursors import Cursor, Place
+from shared.errors import CallerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -27,7 +28,7 @@ _MAX_UNTOLD = 10_000  # channels; what is dropped beyond is in the database and 
 _TOLD_AT_ONCE = 500
 
 
-class NotSeeable(ValueError):
+class NotSeeable(CallerError):
     """A channel that is nobody's own has no seen cursor."""
 
 

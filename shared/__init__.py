@@ -1,6 +1,34 @@
 """What Orderbell's sender and receiver agree on: events, channels, cursors, Redis, settings.
 
 It imports neither of them.
+
+Its exceptions, by whose fault they are (shared/errors.py); `python -m tests.test_errors` prints them:
+
+    CallerError
+        InvalidBody
+        InvalidChannel
+        InvalidCursor
+        InvalidEvent
+            EventTooLarge
+        InvalidJson
+            NotJson
+        NotAlone
+        Refused
+    OperatorError
+        CannotStart
+        InUse
+        InvalidDatabaseUrl
+        InvalidRedisUrl
+        InvalidSettings
+        NotStarted
+        UnusableProxy
+    NeighbourError
+        ChildEnded
+        CommandRefused
+        NotPrimary
+        Refused
+    OrderbellError
+        Problem
 """
 
 __version__ = "0.1.0"

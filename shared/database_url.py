@@ -20,6 +20,8 @@ import shlex
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
+from shared.errors import OperatorError
+
 _SCHEMES = ("postgresql", "postgres", "postgresql+asyncpg")
 _SQLITE = ("sqlite:///", "sqlite+aiosqlite:///", "sqlite+pysqlite:///")
 _TLS_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
@@ -80,7 +82,7 @@ _SCHEMA_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_$-]{0,62}")
 _EXPECTED = "expected sqlite:///<file> or postgresql://<user>:<password>@<host>/<database>"
 
 
-class InvalidDatabaseUrl(ValueError):
+class InvalidDatabaseUrl(OperatorError, ValueError):
     """A URL that names no database; what to write instead, in one line and without the password."""
 
 

@@ -14,10 +14,11 @@ from urllib.request import (  # type: ignore[attr-defined] # typeshed leaves the
     proxy_bypass_environment,
 )
 
+from shared.errors import OperatorError
 from shared.loopback import is_loopback
 
 
-class UnusableProxy(ValueError):
+class UnusableProxy(OperatorError, ValueError):
     """A proxy that cannot be used; the message names its variable and quotes no password."""
 
 

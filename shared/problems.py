@@ -11,6 +11,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
+from shared.errors import OrderbellError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -21,7 +23,7 @@ logger = structlog.get_logger(__name__)
 MEDIA_TYPE = "application/problem+json"
 
 
-class Problem(Exception):
+class Problem(OrderbellError):
     """Raised where a request ends; `response` is what its caller is told.
 
     `kind` is the last part of the problem's type, `urn:orderbell:problem:<kind>`, and stays the same

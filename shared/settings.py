@@ -32,6 +32,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from shared.database_url import SqliteUrl, is_schema_name, parse_database_url
+from shared.errors import OperatorError
 from shared.loopback import is_loopback
 from shared.redis.url import check_redis_url
 
@@ -321,7 +322,7 @@ def _trimmed(value: Any) -> Any:
 S = TypeVar("S", bound=_OfEnvironment)
 
 
-class InvalidSettings(Exception):
+class InvalidSettings(OperatorError):
     """Every fault of this process's settings, a line each."""
 
     def __init__(self, faults: list[str]) -> None:

@@ -202,7 +202,7 @@ class Work:
         outcomes = await database.write(lambda c: idempotency.once_all(c, all_asked, self, answer))
         return [
             (o.answer.body.decode(), o.replayed)
-            if isinstance(o, idempotency.Outcome)
+            if isinstance(o, idempotency.Answered)
             else (type(o).__name__, False)
             for o in outcomes
         ]

@@ -8,8 +8,10 @@ DatabaseUnusable           at start: a database that could not keep what we prom
 
 from __future__ import annotations
 
+from shared.errors import NeighbourError, OperatorError
 
-class DatabaseError(Exception):
+
+class DatabaseError(NeighbourError):
     """The database could not do its part; the caller may come back."""
 
 
@@ -29,5 +31,5 @@ class DatabaseFault(DatabaseError):
     """The database refuses what it should take: a defect of ours, or somebody changed our tables."""
 
 
-class DatabaseUnusable(Exception):
+class DatabaseUnusable(OperatorError):
     """Raised at start: a database that could not keep what we promise. One line, for the operator."""

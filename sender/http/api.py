@@ -223,7 +223,7 @@ class Api:
         def work(connection: Connection) -> Answer:
             nonlocal now_seen
             now_seen = seen.see(connection, cursors)
-            return Answer(200, msgspec.json.encode(bodies.Seen([str(cursor) for cursor in now_seen])))
+            return Answer(200, msgspec.json.encode(bodies.SeenBody([str(cursor) for cursor in now_seen])))
 
         response = await self._write(request, body, work)
         self._teller.tell_nowait((cursor for cursor in now_seen if cursor.place.seq), devices=True)
@@ -252,7 +252,7 @@ class Api:
     async def list_dead_letters(self, request: Request) -> Response:
         query = bodies.parse_query(request, DeadLettersQuery)
         found = await self._database.read(partial(dead_letters.find, before=query.before, limit=query.limit))
-        return _json(bodies.DeadLetters([_dead_letter(one) for one in found.dead_letters], found.before))
+        return _json(bodies.DeadLettersBody([_dead_letter(one) for one in found.dead_letters], found.before))
 
     async def livez(self, request: Request) -> Response:
         return _json({"live": True})
@@ -438,9 +438,9 @@ def _history_body(found: history.ChannelHistory) -> bodies.ChannelHistoryBody:
     )
 
 
-def _dead_letter(dead: dead_letters.DeadLetter) -> bodies.DeadLetter:
+def _dead_letter(dead: dead_letters.DeadLetter) -> bodies.DeadLetterBody:
     origin = dead.row.origin()
-    return bodies.DeadLetter(
+    return bodies.DeadLetterBody(
         cursor=str(Cursor(dead.row.channel, dead.row.place)),
         source=origin.source,
         id=origin.id,

@@ -127,7 +127,7 @@ class HistoryBody(msgspec.Struct):
     ]
 
 
-class DeadLetter(msgspec.Struct):
+class DeadLetterBody(msgspec.Struct):
     cursor: CursorText  # where its tombstone is
     source: str
     id: str
@@ -139,8 +139,8 @@ class DeadLetter(msgspec.Struct):
     beginning: str  # of its text; the whole is in the database
 
 
-class DeadLetters(msgspec.Struct):
-    dead_letters: list[DeadLetter]
+class DeadLettersBody(msgspec.Struct):
+    dead_letters: list[DeadLetterBody]
     before: int | None  # to ask for those before these; null after the oldest
 
 
@@ -154,7 +154,7 @@ class ErasedCustomer(msgspec.Struct):
     redis: Literal["erased", "pending"]
 
 
-class Seen(msgspec.Struct):
+class SeenBody(msgspec.Struct):
     seen: list[CursorText]
 
 

@@ -30,8 +30,8 @@ _BODIES = (
     bodies.EventResults,
     bodies.ChannelEvents,
     bodies.HistoryBody,
-    bodies.Seen,
-    bodies.DeadLetters,
+    bodies.SeenBody,
+    bodies.DeadLettersBody,
     bodies.ErasedCustomer,
 )
 _REASONS = {
@@ -135,7 +135,7 @@ def _paths() -> Json:
                 "moveSeen",
                 "Move seen cursors forward; those behind, beyond the head or of another epoch move nothing",
                 body=_json(bodies.SeenRequest),
-                answers={200: _answer("Where each is now, in order.", _schema("Seen"))},
+                answers={200: _answer("Where each is now, in order.", _schema("SeenBody"))},
                 refusals=_WRITING,
             )
         },
@@ -153,7 +153,7 @@ def _paths() -> Json:
                 "listDeadLetters",
                 "Events that could not be published and were given up, newest first",
                 parameters=_query(DeadLettersQuery),
-                answers={200: _answer("What was found.", _schema("DeadLetters"))},
+                answers={200: _answer("What was found.", _schema("DeadLettersBody"))},
                 refusals=_ALWAYS,
             )
         },

@@ -16,13 +16,15 @@ import time
 from pathlib import Path
 from typing import IO
 
+from shared.errors import OperatorError
+
 READY_SECONDS = 10
 PORTS = range(10_000, 30_000)
 _ON_PATH = ("valkey-server", "redis-server")
 _told: set[int] = set()  # by `free_port`
 
 
-class NotStarted(Exception):
+class NotStarted(OperatorError):
     """A server that ended or stayed silent instead of getting ready; the message holds its last line."""
 
 

@@ -15,6 +15,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shared.errors import OperatorError
 from shared.settings import PREFIX
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ API_KEY = "api-key"
 JWT_SECRET = "jwt-secret"
 
 
-class InUse(Exception):
+class InUse(OperatorError):
     """Another run has the directory."""
 
 

@@ -25,6 +25,7 @@ from redis.exceptions import RedisError
 import orderbell_start
 from shared.commands.embedded import EmbeddedServer, path_server, port_in_use, wheel_server
 from shared.commands.local import API_KEY, JWT_SECRET, InUse, LocalDirectory, given, is_set
+from shared.errors import OperatorError
 from shared.process.children import Child, ChildEnded, Children
 from shared.process.guard import Guard
 from shared.redis.connect import connect, greet
@@ -38,7 +39,7 @@ HOST = "127.0.0.1"
 READY_SECONDS = 60
 
 
-class CannotStart(Exception):
+class CannotStart(OperatorError):
     """A fault of what we were given; the message is the one line that says so."""
 
 

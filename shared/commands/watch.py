@@ -17,6 +17,7 @@ from websockets.typing import Subprotocol
 from shared.channels import Channel
 from shared.commands.token import minter
 from shared.cursors import InvalidCursor, Place, format_cursors, parse_cursors
+from shared.errors import NeighbourError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,7 +32,7 @@ MAX_WAIT_SECONDS = 10.0
 _FINAL = frozenset({1002, 1003, 1008, 1009, 4400, 4403})
 
 
-class Refused(Exception):
+class Refused(NeighbourError):
     """The gateway does not want us back; the message says why."""
 
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from shared.errors import NeighbourError
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
@@ -72,7 +74,7 @@ class Child:
                     click.echo(f"{self._prefix} {text}", err=True)
 
 
-class ChildEnded(Exception):
+class ChildEnded(NeighbourError):
     """A child ended that nobody asked to end."""
 
     def __init__(self, child: Child) -> None:

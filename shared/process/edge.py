@@ -32,6 +32,7 @@ import httptools
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from shared.errors import CallerError
 from shared.process.forwarded import Peer, Proxies
 from shared.process.framing import Body, Chunked, InvalidBody, Sized
 
@@ -116,7 +117,7 @@ class Head:
         }
 
 
-class Refused(Exception):
+class Refused(CallerError):
     """A request that is answered by the edge; `kind` is counted and the last part of the problem's type."""
 
     def __init__(self, status: int, kind: str, detail: str) -> None:
@@ -125,7 +126,7 @@ class Refused(Exception):
         self.kind = kind
 
 
-class NotAlone(Exception):
+class NotAlone(CallerError):
     """A connection can't be taken over while other requests on it are unanswered."""
 
 

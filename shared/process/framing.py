@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 from typing import Protocol
 
+from shared.errors import CallerError
+
 MAX_CHUNK_LINE = 256  # bytes of a chunk's size with its extensions
 MAX_TRAILER = 8 * 1024  # bytes of all trailer lines
 
@@ -18,7 +20,7 @@ _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[^\r\n]*)?\r\n")
 _TRAILER_LINE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\r\n\0]*\r\n")
 
 
-class InvalidBody(ValueError):
+class InvalidBody(CallerError, ValueError):
     """A chunked body that is not as RFC 9112 7.1 says."""
 
 

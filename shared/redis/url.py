@@ -20,6 +20,8 @@ import ssl
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
+from shared.errors import OperatorError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -32,7 +34,7 @@ _FORMS = (
 _ENCODE = "percent-encode what is special in user and password, as %40 for @, %2F for / and %23 for #"
 
 
-class InvalidRedisUrl(ValueError):
+class InvalidRedisUrl(OperatorError, ValueError):
     """Every fault of one URL. It quotes no password."""
 
 

@@ -16,6 +16,7 @@ import hiredis
 from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from shared.errors import NeighbourError
 from shared.redis.server import REPLY_SECONDS
 
 if TYPE_CHECKING:
@@ -30,11 +31,11 @@ SENTINEL_CHECK_SECONDS = 1.0
 Command = tuple[str | bytes | int, ...]
 
 
-class CommandRefused(RedisConnectionError):
+class CommandRefused(NeighbourError, RedisConnectionError):
     """Redis answered, but with an error; the message is Redis' own."""
 
 
-class NotPrimary(RedisConnectionError):
+class NotPrimary(NeighbourError, RedisConnectionError):
     """A replica answers where a primary was expected. The next connection may be to another server."""
 
 

@@ -8,7 +8,7 @@ down_revision: str | None = "0002"
 
 
 def upgrade() -> None:
-    if op.get_bind().dialect.name == "sqlite":
+    if op.get_context().dialect.name == "sqlite":
         return  # it never looks at a text's declared length
     # PostgreSQL changes only its catalog for that: no row is rewritten, no index built anew.
     for table in ("channels", "events", "dead_letters"):
