@@ -18,7 +18,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
-from urllib.parse import urlsplit
 
 from pydantic import (
     AnyUrl,
@@ -34,6 +33,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from shared.database_url import SqliteUrl, is_schema_name, parse_database_url
 from shared.errors import OperatorError
 from shared.loopback import is_loopback
+from shared.origins import parse_pattern
 from shared.redis.url import check_redis_url
 
 PREFIX = "ORDERBELL_"
@@ -199,7 +199,7 @@ class ReceiverSettings(Settings):
     jwt_topics_claim: str = "topics"
     jwt_issuer: str | None = None
     jwt_cookie: str = "orderbell_token"  # the cookie that may carry the token
-    allowed_origins: CommaSeparated = ()  # beside the gateway's own, as `https://shop.example`
+    allowed_origins: CommaSeparated = ()  # beside our own; also `https://*.shop.example`
     drain_seconds: float = Field(10, ge=0, le=600)
     heartbeat_seconds: float = Field(20, ge=1, le=300)  # below the 60 s after which common proxies cut
     max_connections: int = Field(10_000, ge=1)  # of one gateway; of each worker where there are several
@@ -245,11 +245,7 @@ class ReceiverSettings(Settings):
     @field_validator("allowed_origins")
     @classmethod
     def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
-        for origin in origins:
-            parts = urlsplit(origin)
-            if parts.scheme not in ("http", "https") or f"{parts.scheme}://{parts.netloc}" != origin:
-                raise ValueError(f"{origin!r} is no origin; expected https://shop.example, without a path")
-        return origins
+        return tuple(str(parse_pattern(origin)) for origin in origins)  # raises ValueError
 
     @model_validator(mode="after")
     def _check_one_way_to_verify(self) -> ReceiverSettings:

@@ -98,6 +98,12 @@ async def test_handshake_is_answered_as_the_rfc_says(gateway: ReceiverProcess) -
         (upgrade(sec_websocket_key=b"short"), 400),
         (upgrade(sec_websocket_key=base64.b64encode(b"x" * 15)), 400),
         (upgrade("/nowhere"), 404),
+        (upgrade("http://other.example/events"), 101),  # RFC 9112 3.2.2
+        (upgrade("http://other.example/events", origin=b"http://other.example"), 101),
+        (upgrade("http://other.example/events", origin=b"http://localhost"), 403),
+        (upgrade(host=b"shop.example:443", origin=b"https://shop.example"), 101),
+        (upgrade().replace(b"HTTP/1.1", b"HTTP/1.0"), 426),  # RFC 9110 7.8: ignored
+        (upgrade(upgrade=b"h2c, WebSocket"), 101),
         (upgrade().replace(b"GET", b"POST"), 405),
         (upgrade(upgrade=b"h2c"), 426),  # a plain GET: told to upgrade to WebSocket
         (upgrade("/events%00"), 404),
@@ -219,6 +225,16 @@ async def test_signal_is_followed_at_once(module_processes: Processes) -> None:
     await await_until(lambda: gateway.records("draining"), 0.5)
     assert await asyncio.to_thread(gateway.process.wait, 8) == 0
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.usefixtures("gateway")  # it has a sender
+async def test_hangup_drains(module_processes: Processes) -> None:
+    """A terminal that is closed, or an init script that means "reload"."""
+    gateway = module_processes.start_receiver()
+    async with connected(gateway, module_processes.token("alice")) as client:
+        gateway.process.send_signal(signal.SIGHUP)
+        assert (await client.receive_close())[0] == 1012
+    assert await asyncio.to_thread(gateway.process.wait, 8) == 0
 
 
 @pytest.mark.usefixtures("gateway")  # it has a sender

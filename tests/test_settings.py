@@ -199,12 +199,20 @@ def test_public_key_as_secret_is_a_fault(set: Set, faults: Faults) -> None:
 
 
 @pytest.mark.parametrize(
-    "origin", ["shop.example", "https://shop.example/", "https://shop.example/x", "*", "ftp://h"]
+    "origin", ["shop.example", "https://shop.example/", "https://shop.example/x", "*", "ftp://h", "null"]
 )
 def test_origin_that_is_none(set: Set, faults: Faults, origin: str) -> None:
     set(api_keys=KEY, jwt_secret=SECRET, allowed_origins=f"https://a.example,{origin}")
     (line,) = faults(ReceiverSettings)
-    assert "is no origin" in line
+    assert f"{origin!r} is not an origin" in line
+
+
+def test_origins_are_kept_as_browsers_send_them(set: Set) -> None:
+    set(api_keys=KEY, jwt_secret=SECRET, allowed_origins="HTTPS://Shop.Example:443, http://büro.example:8080")
+    assert load(ReceiverSettings).allowed_origins == (
+        "https://shop.example",
+        "http://xn--bro-hoa.example:8080",
+    )
 
 
 def test_any_proxy_is_refused(set: Set, faults: Faults) -> None:

@@ -63,7 +63,8 @@ def _cors(origins: Origins) -> Middleware:
     """For the calls that other sites' pages make; a WebSocket would only pay for it."""
     return Middleware(
         CORSMiddleware,
-        allow_origins=sorted(origins.allowed),
+        allow_origins=origins.exact,
+        allow_origin_regex=origins.regex,
         allow_methods=["GET", "POST"],
         allow_headers=["authorization"],
         allow_credentials=True,
