@@ -13,6 +13,7 @@ from websockets.exceptions import ConnectionClosed
 from receiver.transports.stomp.frames import Frame
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import AsyncIterator, Sequence
 
     from tests.processes import ReceiverProcess
@@ -127,10 +128,12 @@ async def stomp(
     path: str = "/stomp",
     subprotocols: Sequence[str] = (),
     headers: dict[str, str] | None = None,
+    sock: socket.socket | None = None,
 ) -> AsyncIterator[StompClient]:
     """With a token it is connected when this begins."""
     async with connect(
         f"ws://127.0.0.1:{gateway.port}{path}",
+        sock=sock,
         subprotocols=list(subprotocols) or None,  # type: ignore[arg-type] # plain texts will do
         additional_headers=headers,
         proxy=None,

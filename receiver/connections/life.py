@@ -116,7 +116,8 @@ class Life:
         connection.identity = identity
         self._keeper.enter(connection, channels)
         metrics.opened_of(connection.transport).inc()
-        if connection.feeds[0].member_count > self.terms.max_connections_per_customer:
+        first = connection.feeds[0]
+        if is_private(first.channel) and first.member_count > self.terms.max_connections_per_customer:
             connection.end(End.TOO_MANY_CONNECTIONS, "too many connections of one customer")
             return
         try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import httpx2
 import pytest
 
+from tests.conformance.stomp import SockJsDriver, StompDriver
 from tests.conformance.websocket import WebSocketDriver
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from tests.conformance.client import Driver
     from tests.processes import Processes, ReceiverProcess, SenderProcess
 
-DRIVERS: list[Driver] = [WebSocketDriver()]
+DRIVERS: list[Driver] = [WebSocketDriver(), StompDriver(), SockJsDriver()]
 
 
 @pytest.fixture(params=DRIVERS, ids=[driver.name for driver in DRIVERS])

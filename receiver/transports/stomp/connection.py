@@ -8,7 +8,7 @@ share the client's socket, and end with it.
 |------------------------|-----------------------------------------------------------------------|
 | `/user/queue/orders`   | the customer's own channel                                            |
 | `/topic/<name>`        | a topic that the token names                                          |
-| `/user/queue/notices`  | what other transports say between events: hello, seen, bye            |
+| `/user/queue/notices`  | what other transports say between events: hello of each subscription, seen, bye |
 
 A reset comes on the subscription that it is about, whether or not a client asks for notices, because a hole
 must never be silent. An event counts as seen when it is acknowledged; with `ack:auto` that is when it is
@@ -26,7 +26,7 @@ import structlog
 
 from receiver.access.identity import ForbiddenToken, InvalidToken, KeysUnavailable
 from receiver.connections.connection import Connection, End, Ending
-from receiver.connections.notices import Hello, Reset
+from receiver.connections.notices import Reset
 from receiver.transports.stomp import session as stomp
 from receiver.transports.stomp.frames import Frame, InvalidFrame, Parser
 from receiver.transports.websocket.close_codes import CODES, Close
@@ -41,7 +41,7 @@ from shared.channels import (
     parse_channel,
     topic_channel,
 )
-from shared.cursors import parse_cursor
+from shared.cursors import Place, parse_cursor
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from receiver.connections.life import Life
     from receiver.connections.notices import Notice
     from receiver.transports.stomp.envelope import Envelope
-    from shared.cursors import Place
     from shared.redis.channel_log import Entry
 
 ORDERS = "/user/queue/orders"
@@ -119,14 +118,20 @@ class StompConnection(WebSocketConnection):
             self.write(text_frame(self.envelope.beat))
 
     def end(self, end: End, reason: str) -> None:
-        if end is not End.RESTART:  # for a client that comes back at once, an ERROR would be one too many
-            self.send(stomp.error(stomp.Refused(reason)))
+        # An ERROR would confuse a client that comes back at once, and never reach one that does not read.
+        if end not in (End.RESTART, End.SLOW):
+            self._send_last(stomp.error(stomp.Refused(reason)))
         self.close(CODES[end], reason)
 
     def close(self, code: Close, reason: str) -> None:
         if not self.closed and (farewell := self.envelope.farewell(code, reason)):
-            self.write(text_frame(farewell))
+            self.writer.write(text_frame(farewell))
         super().close(code, reason)
+
+    def _send_last(self, frame: Frame) -> None:
+        """However much waits: to judge that would end a connection that is being ended."""
+        if not self.closed:
+            self.writer.write(text_frame(self.envelope.wrap(frame.encode(self._session.version))))
 
     async def wait_connected(self) -> None:
         """Until the client has proved who it is, or has ended. It has some seconds for that."""
@@ -224,14 +229,12 @@ class StompConnection(WebSocketConnection):
         self._subscribed[subscription.id] = subscribed
         if channel is None:
             self._confirm(frame)
-            subscribed.notify(self.life.hello({}))
         else:
             self.life.start(self._serve(subscribed, channel, frame))
 
     async def _serve(self, subscribed: _Subscribed, channel: Channel, frame: Frame) -> None:
         assert self.identity is not None
-        after = subscribed.subscription.after
-        cursors = {channel: after} if after is not None else {}
+        cursors = _cursors(subscribed.subscription.after, channel, self.identity)
         try:
             await self.life.serve(subscribed, self.identity, cursors, channels=(channel,))
         except Exception:  # of one client: all others hang on the same tasks
@@ -245,7 +248,7 @@ class StompConnection(WebSocketConnection):
             self.send(answer)
 
     def _refuse(self, fault: stomp.Refused | InvalidFrame, *, of: Frame | None = None) -> None:
-        self.send(stomp.error(fault, of=of))
+        self._send_last(stomp.error(fault, of=of))
         self.close(Close.PROTOCOL_ERROR, str(fault))
 
     def _end(self, code: int | str, reason: str) -> None:
@@ -262,6 +265,12 @@ class StompConnection(WebSocketConnection):
             one.leave()
         self._waiting.clear()
         self._connected.set()
+
+
+class SockJsConnection(StompConnection):
+    __slots__ = ()
+
+    transport = "sockjs"
 
 
 class _Subscribed(Connection):
@@ -309,7 +318,7 @@ class _Subscribed(Connection):
         elif self.channel is None:
             self._notices += 1
             self._parent.send(stomp.notice(self.subscription, self._notices, notice.cloud_event))
-        elif not isinstance(notice, Hello):
+        else:
             self._parent.notify(notice)
 
     def beat(self, now: float) -> None:
@@ -325,6 +334,16 @@ class _Subscribed(Connection):
         if not self.closed:
             self.closed = True
             self._parent.life.leave(self)
+
+
+def _cursors(
+    after: Place | dict[Channel, Place], channel: Channel, identity: Identity
+) -> dict[Channel, Place]:
+    """A client may give each subscription all its cursors; those of its other channels say nothing here."""
+    if isinstance(after, Place):
+        return {channel: after}
+    others = set(identity.channels) - {channel}
+    return {of: place for of, place in after.items() if of not in others}
 
 
 def _channel_of(destination: str, identity: Identity) -> Channel | None:

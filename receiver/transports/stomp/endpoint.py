@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse
 
 from receiver.access.authentication import TokenInUrl
 from receiver.access.identity import InvalidToken
-from receiver.transports.stomp.connection import StompConnection
+from receiver.transports.stomp.connection import SockJsConnection, StompConnection
 from receiver.transports.stomp.envelope import Plain, SockJs
 from receiver.transports.websocket.frames import text_frame
 from receiver.transports.websocket.upgrade import UpgradeEndpoint
@@ -55,8 +55,9 @@ class StompTransport(UpgradeEndpoint):
                 raise InvalidToken("a token is required: Authorization or passcode in CONNECT")
             return identity
 
-        envelope = SockJs() if _SOCKJS.fullmatch(request.scope["raw_path"]) else Plain()
-        return StompConnection(self._life, envelope, identify)
+        if _SOCKJS.fullmatch(request.scope["raw_path"]):
+            return SockJsConnection(self._life, SockJs(), identify)
+        return StompConnection(self._life, Plain(), identify)
 
     async def begin(self, request: HTTPConnection, connection: WebSocketConnection) -> None:
         assert isinstance(connection, StompConnection)

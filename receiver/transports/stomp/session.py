@@ -26,10 +26,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from receiver.transports.stomp.frames import Frame, InvalidFrame, Version
 from shared import __version__
-from shared.cursors import Place
+from shared.cursors import InvalidCursor, Place, parse_cursors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from shared.channels import Channel
 
 MAX_SUBSCRIPTIONS = 100
 
@@ -56,13 +58,15 @@ class Refused(Exception):
 
 @dataclass(slots=True)
 class Subscription:
-    """One SUBSCRIBE. `after` is the place to resume from, if the client named one; `number` counts from 1."""
+    """One SUBSCRIBE. `number` counts from 1; `after` says where to resume: a place, or cursors, or
+    nothing.
+    """
 
     number: int
     id: str
     destination: str
     acknowledge: Acknowledge
-    after: Place | None
+    after: Place | dict[Channel, Place]
 
 
 class Login(NamedTuple):
@@ -177,7 +181,7 @@ class Session:
             acknowledge = Acknowledge(headers.get("ack", "auto"))
         except ValueError:
             raise Refused(f"not an ack mode: {headers['ack'][:40]!r}") from None
-        after = _place(headers["after"]) if "after" in headers else None
+        after = _after(headers.get("after", ""))
         self._count += 1
         subscription = Subscription(self._count, name, destination, acknowledge, after)
         self.subscriptions[name] = subscription
@@ -276,11 +280,13 @@ def _required(headers: Mapping[str, str], name: str) -> str:
     return headers[name]
 
 
-def _place(text: str) -> Place:
-    match = _PLACE.fullmatch(text)
-    if match is None:
-        raise Refused(f"not a place: {text[:40]!r}; expected <epoch>.<seq>")
-    return Place(int(match[1]), int(match[2]))
+def _after(text: str) -> Place | dict[Channel, Place]:
+    if match := _PLACE.fullmatch(text):
+        return Place(int(match[1]), int(match[2]))
+    try:
+        return parse_cursors(text)
+    except InvalidCursor as error:
+        raise Refused(str(error)) from None
 
 
 def _plain(text: str) -> str:
