@@ -63,8 +63,12 @@ class Shared(Handed, SharingConnection):
     def __init__(self) -> None:
         super().__init__()
         self.paused = False
-        self.socket = Frames()
-        self.frames = self.socket.sent
+        self._socket = Frames()
+        self.frames = self._socket.sent
+
+    @property
+    def socket(self) -> Frames:
+        return self._socket
 
     @staticmethod
     def header(size: int) -> bytes:

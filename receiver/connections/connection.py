@@ -106,10 +106,14 @@ class Socket(Protocol):
 class SharingConnection(Connection):
     """One to which an event is a header that depends on the text's length alone, and the text."""
 
-    __slots__ = ("paused", "socket")
+    __slots__ = ()
 
-    socket: Socket  # to send by while nothing waits
     paused: bool  # something waits for the client to read; what follows goes by `write`, to wait behind it
+
+    @property
+    @abc.abstractmethod
+    def socket(self) -> Socket:
+        """To send by while nothing waits."""
 
     @staticmethod
     @abc.abstractmethod

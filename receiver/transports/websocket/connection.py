@@ -6,27 +6,21 @@ when bytes come and dropped when they end between two messages. It gets one fram
 more than the client may send (receiver/transports/websocket/traffic.py): such a connection is not read any
 more.
 
-What is sent goes straight to the kernel, past the transport, while the kernel takes it: feeds use
-`socket` for that. What it does not take waits in the transport's buffer, and `paused` says that something
-does; so everything leaves in the order in which it was written.
-
-Backpressure is that buffer. It is bounded in bytes and in time (`Limits`); beyond either the connection is
-closed with 4408. Dropping one event instead would leave a gap; closing makes the client come back with its
-cursor.
+What is sent, and what waits to be sent, is receiver/transports/stream.py's.
 """
 
 from __future__ import annotations
 
-import asyncio
-import socket
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from websockets.frames import Frame, Opcode
 from websockets.protocol import SERVER
 from websockets.protocol import Protocol as Parser
 
 from receiver.connections.connection import End, Ending, SharingConnection
+from receiver.transports import stream
+from receiver.transports.stream import StreamConnection
 from receiver.transports.websocket.close_codes import CODES, Close
 from receiver.transports.websocket.frames import PING, close_frame, frame_size, text_frame, text_header
 from receiver.transports.websocket.traffic import CUSTOMERS, STRANGERS, Allowance, Traffic
@@ -46,14 +40,9 @@ _USUAL = frozenset({Close.NORMAL, Close.GOING_AWAY, Close.NO_CODE})  # of a clie
 
 
 @dataclass(frozen=True)
-class Limits:
+class Limits(stream.Limits):
     message_bytes: int = 16 * 1024  # of one message from a client: room for a token
     message_fragments: int = 128
-    buffer_bytes: int = 256 * 1024  # that wait for one client
-    kernel_bytes: int = 128 * 1024  # and as many in the kernel, which would keep megabytes; it doubles this
-    stall_bytes: int = 64 * 1024  # from here on the stall clock runs
-    stall_seconds: float = 5.0
-    linger_seconds: float = 2.0  # for the client to answer our close frame
     customers: Allowance = CUSTOMERS
     strangers: Allowance = STRANGERS
 
@@ -61,32 +50,23 @@ class Limits:
 LIMITS = Limits()
 
 
-class WebSocketConnection(SharingConnection, asyncio.Protocol):
+class WebSocketConnection(StreamConnection, SharingConnection):
     __slots__ = (
         "_close_sent",
         "_fragments",
         "_head",
-        "_limits",
         "_missing",
         "_parser",
         "_traffic",
-        "_waiter",
         "heard",
-        "life",
-        "waiting_since",
-        "writer",
     )
 
     transport = "websocket"
     header = staticmethod(text_header)
 
     def __init__(self, life: Life, limits: Limits = LIMITS) -> None:
-        super().__init__()
-        self.life = life
-        self._limits = limits
-        self.writer: asyncio.Transport
-        self.socket: socket.SocketType  # the transport's own; for feeds to send by while nothing waits
-        self.paused = False  # something waits in the transport's buffer
+        super().__init__(life, limits)
+        self._limits: Limits = limits
         self.ending = Ending(Close.VANISHED, "")
         self._close_sent = False
         self._head = b""  # of a frame whose header is not whole yet
@@ -94,8 +74,6 @@ class WebSocketConnection(SharingConnection, asyncio.Protocol):
         self._parser: Parser | None = None
         self._fragments: list[bytes] | None = None  # of a message that is not whole yet
         self._traffic: Traffic | None = None
-        self._waiter: asyncio.Future[None] | None = None  # of the one task that catches up
-        self.waiting_since = 0.0  # when it fell behind, or began to close; loop time
         self.heard = True  # any bytes since the last heartbeat
 
     # The gateway's side.
@@ -109,12 +87,6 @@ class WebSocketConnection(SharingConnection, asyncio.Protocol):
     def notify(self, notice: Notice) -> None:
         self.write(text_frame(notice.cloud_event))
 
-    def write(self, data: bytes) -> None:
-        if not self.closed:
-            self.writer.write(data)
-            if self.paused and self.writer.get_write_buffer_size() > self._limits.buffer_bytes:
-                self.end(End.SLOW, "too slow")
-
     def beat(self, now: float) -> None:
         """A client that was silent since the last ping is dead: it is dropped within two heartbeats."""
         if not self.heard:
@@ -125,31 +97,8 @@ class WebSocketConnection(SharingConnection, asyncio.Protocol):
         if not self.closed:
             self.writer.write(PING)
 
-    def look(self, now: float) -> bool:
-        """While something waits for the client to read, or to answer our close frame."""
-        if self.closed:
-            if now - self.waiting_since > self._limits.linger_seconds:
-                self.writer.abort()
-        elif not self.paused:
-            return False
-        elif not self.behind:
-            self.waiting_since = now
-        elif now - self.waiting_since > self._limits.stall_seconds:
-            self.end(End.SLOW, "too slow")
-        return True
-
     def end(self, end: End, reason: str) -> None:
         self.close(CODES[end], reason)
-
-    async def wait_writable(self) -> None:
-        if self.paused and not self.closed:
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
-
-    @property
-    def behind(self) -> bool:
-        """So much waits for the client that it can't go on for long."""
-        return self.paused and self.writer.get_write_buffer_size() > self._limits.stall_bytes
 
     def close(self, code: Close, reason: str) -> None:
         """Send a close frame and nothing more. The first reason wins."""
@@ -165,28 +114,9 @@ class WebSocketConnection(SharingConnection, asyncio.Protocol):
 
     # The transport's side.
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.writer = cast("asyncio.Transport", transport)  # uvloop's are none by class
-        self.writer.set_write_buffer_limits(high=0)  # `paused` covers every byte that waits
-        self.socket = _socket_of(transport)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._limits.kernel_bytes)
-
     def connection_lost(self, exc: Exception | None) -> None:
-        self.closed = True
-        self.socket.detach()  # its file is the transport's, which closes it now
         self._parser = self._fragments = None
-        self._wake()
-        self.life.lost(self)
-
-    def pause_writing(self) -> None:
-        self.paused = True
-        if not self.closed:
-            self.waiting_since = asyncio.get_running_loop().time()
-            self.life.clock.attend(self)
-
-    def resume_writing(self) -> None:
-        self.paused = False
-        self._wake()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if not self.heard:
@@ -290,27 +220,3 @@ class WebSocketConnection(SharingConnection, asyncio.Protocol):
             self.writer.close()
             return False
         return True
-
-    def _end(self, code: int | str, reason: str) -> None:
-        if not self.closed:
-            self.closed = True
-            self.ending = Ending(code if isinstance(code, str) else int(code), reason)
-            self.waiting_since = asyncio.get_running_loop().time()
-            self._wake()
-            self.life.leave(self)
-            self.life.clock.attend(self)
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-        self._waiter = None
-
-
-def _socket_of(transport: asyncio.BaseTransport) -> socket.SocketType:
-    """The transport's own file, as a socket that can send. To be detached before the transport closes it.
-
-    To send costs the kernel a tenth less than to write, which is what uvloop does: a socket is no file.
-    """
-    assert transport.get_extra_info("sslcontext") is None  # what goes past TLS would leave in the clear
-    of = transport.get_extra_info("socket")
-    return socket.SocketType(of.family, of.type, of.proto, of.fileno())
