@@ -55,15 +55,15 @@ class Gateway:
 
         self.keeper = Keeper(subscribing, log, history, pace)
         self.clock = Clock(settings.heartbeat_seconds)
-        self._seen = SeenReports(history)
+        self.seen = SeenReports(history)
         terms = Terms(name, settings.heartbeat_seconds, settings.max_connections_per_customer)
-        self.life = Life(self.keeper, self.clock, self._seen, authentication, terms)
+        self.life = Life(self.keeper, self.clock, self.seen, authentication, terms)
         self.keeper.when_erased = self.life.end_erased
 
     async def run(self) -> None:
         """Everything that runs beside the connections; it ends only by being cancelled, or by a defect."""
         async with asyncio.TaskGroup() as tasks:
-            for part in (self.keeper, self._seen, self.clock, self.life):
+            for part in (self.keeper, self.seen, self.clock, self.life):
                 tasks.create_task(part.run(), name=type(part).__name__)
 
     @property

@@ -98,3 +98,12 @@ class Bye(Notice, frozen=True):
     type = "orderbell.bye"
 
     retry_after_ms: int
+
+
+class Ended(Notice, frozen=True):
+    """The gateway has ended the connection; for transports that have no close code."""
+
+    type = "orderbell.end"
+
+    end: str
+    reason: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from redis.exceptions import RedisError
@@ -13,24 +13,29 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from receiver.access import tickets as ticket_module
-from receiver.access.authentication import TokenInUrl
-from receiver.access.identity import ForbiddenToken, InvalidToken, KeysUnavailable
+from receiver.access.doorkeeper import Doorkeeper
 from receiver.pages.routes import page_routes
+from receiver.transports.seen import SeenOverHttp
+from receiver.transports.sse.endpoint import EventStreamTransport
 from receiver.transports.stomp.endpoint import sockjs_info
-from shared.problems import HANDLERS, Problem, unauthenticated
+from shared.problems import HANDLERS, Problem
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from prometheus_client import CollectorRegistry
     from starlette.requests import Request
 
     from receiver.access.authentication import Authentication
     from receiver.access.origins import Origins
     from receiver.access.tickets import Tickets
+    from receiver.gateway import Gateway
     from receiver.pages.development import Development
     from receiver.serving.readiness import Readiness
 
 
 def create_app(
+    gateway: Gateway,
     readiness: Readiness,
     authentication: Authentication,
     tickets: Tickets,
@@ -42,9 +47,13 @@ def create_app(
 
     WebSockets are no routes: the edge hands them over before, see receiver/transports/websocket/endpoint.py.
     """
-    http = Http(readiness, authentication, tickets, origins, registry)
+    doorkeeper = Doorkeeper(authentication, origins)
+    http = Http(readiness, doorkeeper, tickets, registry)
+    seen = SeenOverHttp(gateway.seen, doorkeeper)
+    events = Events([EventStreamTransport(gateway, doorkeeper)])
     routes: list[BaseRoute] = [
-        Route("/events", http.upgrade_required),
+        Route("/events", events.endpoint, methods=["GET", "OPTIONS"], middleware=[_cors(origins)]),
+        Route("/seen", seen.endpoint, methods=["POST", "OPTIONS"], middleware=[_cors(origins)]),
         Route("/tickets", http.issue_ticket, methods=["POST", "OPTIONS"], middleware=[_cors(origins)]),
         Route("/websocket/info", sockjs_info, methods=["GET", "OPTIONS"], middleware=[_cors(origins)]),
         Route("/livez", http.livez),
@@ -66,51 +75,54 @@ def _cors(origins: Origins) -> Middleware:
         allow_origins=origins.exact,
         allow_origin_regex=origins.regex,
         allow_methods=["GET", "POST"],
-        allow_headers=["authorization"],
+        allow_headers=["authorization", "content-type", "last-event-id"],
         allow_credentials=True,
     )
+
+
+class HttpTransport(Protocol):
+    """A way to listen at `/events` that is no upgrade."""
+
+    def wants(self, request: Request) -> bool:
+        """Whether the request asks for this one."""
+
+    async def endpoint(self, request: Request) -> Response: ...
+
+
+class Events:
+    """`GET /events` without an upgrade: the first transport that is asked for."""
+
+    def __init__(self, transports: Sequence[HttpTransport]) -> None:
+        self._transports = transports
+
+    async def endpoint(self, request: Request) -> Response:
+        for transport in self._transports:
+            if transport.wants(request):
+                return await transport.endpoint(request)
+        raise Problem(
+            426,
+            "upgrade-required",
+            "Connect with WebSocket, subprotocol cloudevents.json, or accept text/event-stream.",
+            {"upgrade": "websocket", "connection": "Upgrade"},
+        )
 
 
 class Http:
     """The endpoints that are answered at once."""
 
     def __init__(
-        self,
-        readiness: Readiness,
-        authentication: Authentication,
-        tickets: Tickets,
-        origins: Origins,
-        registry: CollectorRegistry,
+        self, readiness: Readiness, doorkeeper: Doorkeeper, tickets: Tickets, registry: CollectorRegistry
     ) -> None:
         self._readiness = readiness
-        self._authentication = authentication
+        self._doorkeeper = doorkeeper
         self._tickets = tickets
-        self._origins = origins
         self._registry = registry
 
-    async def upgrade_required(self, request: Request) -> Response:
-        raise Problem(
-            426,
-            "upgrade-required",
-            "Connect with WebSocket, subprotocol cloudevents.json.",
-            {"upgrade": "websocket", "connection": "Upgrade"},
-        )
-
     async def issue_ticket(self, request: Request) -> Response:
-        if not self._origins.accept(request):
-            raise Problem(403, "foreign-origin", "This origin is not in ORDERBELL_ALLOWED_ORIGINS.")
+        identity = await self._doorkeeper.identify(request)
         try:
-            identity = await self._authentication.identify(request)
-            if identity is None:
-                raise InvalidToken("a token is required")
             ticket = await self._tickets.issue(identity)
-        except TokenInUrl as error:
-            raise Problem(400, "token-in-url", str(error)) from None
-        except ForbiddenToken as error:
-            raise Problem(403, "forbidden-token", str(error)) from None
-        except InvalidToken as error:
-            raise unauthenticated(str(error)) from None
-        except (KeysUnavailable, RedisError, OSError, TimeoutError):
+        except (RedisError, OSError, TimeoutError):
             raise Problem(503, "unavailable", "Try again in a moment.", {"retry-after": "2"}) from None
         body = {"ticket": ticket, "expires_in": ticket_module.LIFETIME_SECONDS}
         return JSONResponse(body, 201, {"cache-control": "no-store"})

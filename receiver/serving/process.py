@@ -105,7 +105,7 @@ async def serve(
             hears=lambda: gateway.hears and not gateway.keeper.sources.behind,
             unable=lambda: verifier.unable,
         )
-        app = create_app(readiness, authentication, tickets, origins, development, registry)
+        app = create_app(gateway, readiness, authentication, tickets, origins, development, registry)
 
         def close() -> None:
             gateway.draining = True

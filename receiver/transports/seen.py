@@ -1,0 +1,46 @@
+"""`POST /seen`: what was shown, reported by clients whose transport has no way back.
+
+    {"cursor": "customer:alice=1.42"}
+
+As `orderbell.seen` over a WebSocket. The sender judges it: a place beyond the newest event moves nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+from starlette.responses import Response
+
+from receiver.connections.messages import SeenReport
+from shared.channels import customer_channel
+from shared.cursors import InvalidCursor, parse_cursors
+from shared.problems import Problem
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from receiver.access.doorkeeper import Doorkeeper
+    from receiver.feeds.seen import SeenReports
+
+_decode = msgspec.json.Decoder(SeenReport).decode
+
+
+class SeenOverHttp:
+    def __init__(self, seen: SeenReports, doorkeeper: Doorkeeper) -> None:
+        self._seen = seen
+        self._doorkeeper = doorkeeper
+
+    async def endpoint(self, request: Request) -> Response:
+        """202: it is on its way. Raises `Problem`."""
+        identity = await self._doorkeeper.identify(request)
+        try:
+            places = parse_cursors(_decode(await request.body()).cursor)
+        except (msgspec.DecodeError, UnicodeDecodeError, InvalidCursor) as error:
+            raise Problem(400, "bad-message", f'expected {{"cursor": …}}: {error}') from None
+        channel = customer_channel(identity.customer)
+        if others := places.keys() - {channel, *identity.channels}:
+            raise Problem(403, "forbidden", f"the token does not name {min(others)}")
+        if place := places.get(channel):
+            self._seen.report(channel, place)
+        return Response(status_code=202)

@@ -1,0 +1,1 @@
+"""Server-Sent Events, HTML 9.2."""

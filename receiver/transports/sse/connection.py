@@ -1,0 +1,151 @@
+"""One event stream: an HTTP response that does not end, on a socket taken over from the edge.
+
+Every event carries the connection's whole cursor as its `id`: that is what a client sends as `Last-Event-ID`
+when it comes back, to whichever gateway. Events are plain messages; what the gateway itself has to say has
+its type as `event`. The answer's head waits for the first of it, so what ends a connection before that is an
+HTTP status; afterwards it is an event, `orderbell.end`.
+
+A client says nothing on this socket. One that vanished is noticed by what it does not acknowledge: a comment
+each heartbeat at least.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from receiver.connections.connection import End, Ending
+from receiver.connections.notices import Bye, Ended, Hello, Reset
+from receiver.transports.sse import fields
+from receiver.transports.stream import Limits, StreamConnection
+from shared.problems import MEDIA_TYPE, Problem
+from shared.process.edge import format_answer
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Sequence
+
+    from receiver.connections.life import Life
+    from receiver.connections.notices import Notice
+    from shared.channels import Channel
+    from shared.cursors import Place
+    from shared.process.edge import Header
+    from shared.redis.channel_log import Entry
+
+RETRY_MS = 2_000  # until a client that lost its connection comes back; it spreads with the network
+_MAX_IGNORED = 16 * 1024  # bytes of a client that speaks where nobody listens
+
+STATUSES = {
+    End.INTERNAL_ERROR: 500,
+    End.RESTART: 503,
+    End.TRY_AGAIN_LATER: 503,
+    End.BAD_MESSAGE: 400,
+    End.UNAUTHENTICATED: 401,
+    End.FORBIDDEN: 403,
+    End.SLOW: 503,
+    End.TOO_MANY_CONNECTIONS: 429,
+    End.TOO_FAST: 429,
+}
+_HEADERS: list[Header] = [
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),  # nginx would wait for a buffer to fill
+    (b"connection", b"close"),  # the stream ends with its connection
+]
+
+LIMITS = Limits()
+
+
+class EventStream(StreamConnection):
+    __slots__ = ("_cursors", "_headers", "_ignored")
+
+    transport = "sse"
+
+    def __init__(self, life: Life, headers: Sequence[Header], limits: Limits = LIMITS) -> None:
+        """`headers` go with the answer, whatever it is."""
+        super().__init__(life, limits)
+        self.ending = Ending("vanished", "")
+        self._headers: Sequence[Header] | None = headers  # until the answer's head is sent
+        self._cursors: dict[Channel, bytes] = {}  # of the last event of each channel
+        self._ignored = 0
+
+    # The gateway's side.
+
+    def deliver(self, channel: Channel, place: Place, text: bytes) -> None:
+        self.write(self._event(channel, place, text))
+
+    def deliver_all(self, channel: Channel, entries: Sequence[Entry]) -> None:
+        self.write(b"".join([self._event(channel, *entry) for entry in entries]))
+
+    def _event(self, channel: Channel, place: Place, text: bytes) -> bytes:
+        self._cursors[channel] = b"%b=%d.%d" % (channel.encode(), *place)
+        return fields.event(text, id=self._id())
+
+    def _id(self) -> bytes:
+        return b",".join(self._cursors.values())
+
+    def notify(self, notice: Notice) -> None:
+        retry_ms = None
+        if isinstance(notice, Hello):
+            retry_ms = RETRY_MS
+            self._cursors = dict(zip(notice.channels, notice.cursor.encode().split(b","), strict=True))
+        elif isinstance(notice, Reset):
+            self._cursors[notice.channel] = notice.cursor.encode()
+        elif isinstance(notice, Bye):
+            retry_ms = notice.retry_after_ms
+        kind = notice.type.encode()
+        text = fields.event(notice.cloud_event, id=self._id(), kind=kind, retry_ms=retry_ms)
+        self.write(self._take_head() + text)
+
+    def _take_head(self) -> bytes:
+        """The answer's head, if it was not sent yet."""
+        headers, self._headers = self._headers, None
+        if headers is None:
+            return b""
+        lines = [name + b": " + value for name, value in (*_HEADERS, *headers)]
+        return b"HTTP/1.1 200 OK\r\n" + b"\r\n".join(lines) + b"\r\n\r\n"
+
+    def beat(self, now: float) -> None:
+        if self._headers is None:
+            self.write(fields.COMMENT)
+
+    def end(self, end: End, reason: str) -> None:
+        if self.closed:
+            return
+        if self._headers is not None:
+            self.writer.write(_refusal(end, reason, self._headers))
+        else:
+            text = Ended(end.value, reason).cloud_event
+            self.writer.write(fields.event(text, id=self._id(), kind=Ended.type.encode()))
+        self._end(end.value, reason)
+        self.writer.close()
+
+    # The client's side.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if hasattr(socket, "TCP_USER_TIMEOUT") and self.socket.family in (socket.AF_INET, socket.AF_INET6):
+            unacknowledged_ms = int(2_000 * self.life.terms.heartbeat_seconds)
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, unacknowledged_ms)
+
+    def data_received(self, data: bytes) -> None:
+        self._ignored += len(data)
+        if self._ignored > _MAX_IGNORED:
+            self._end(End.TOO_FAST.value, "speaks where nobody listens")
+            self.writer.abort()
+
+    def eof_received(self) -> None:
+        """It has left: nobody ends one side of an event stream alone."""
+        self._end("left", "closed by the client")
+
+
+def _refusal(end: End, reason: str, headers: Sequence[Header]) -> bytes:
+    problem = Problem(STATUSES[end], end.value, reason)
+    more: list[Header] = [(b"content-type", MEDIA_TYPE.encode()), (b"connection", b"close")]
+    if problem.status == 401:
+        more.append((b"www-authenticate", b"Bearer"))
+    if problem.status in (429, 503):
+        more.append((b"retry-after", b"2"))
+    return format_answer(problem.status, [*more, *headers], msgspec.json.encode(problem.members()))
