@@ -1,14 +1,13 @@
 """Redis: whether it answers, does what the services ask of it, has room, and is the sender's.
 
-Nothing is asked that a gateway's user may not do and that would then count as a fault: what a user is not
-allowed to ask (INFO, TIME, scripts) is left out.
+What services do without, and a user may not ask (PING, INFO, TIME), is left out and no fault.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
+import re
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,10 +17,10 @@ from redis.exceptions import NoPermissionError, RedisError
 from shared.commands.doctor.clocks import clock
 from shared.commands.doctor.findings import Finding, fail, ok, warn
 from shared.reasons import reason_of
-from shared.redis.channel_log import ADVANCE
 from shared.redis.cluster import Cluster
 from shared.redis.connect import connect, greet, pipelines_to
 from shared.redis.keys import Names
+from shared.redis.rights import Refusal, Role, refusals
 from shared.redis.url import shown
 
 if TYPE_CHECKING:
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from shared.redis.connect import AnyPipelines
 
 OLDEST = (6, 2)
+_NO_RIGHT = r"(?i)noperm|can't access|no permission|user executing the script can't"
 NEARLY_FULL = 0.9
 _TRIES = 30  # until what the sender has published must be in Redis
 _TRY_SECONDS = 0.1
@@ -61,7 +61,7 @@ async def look(where: Where, sender: Sender | None, *, publishes: bool) -> list[
             for server in _servers(redis):
                 findings += await _server(server)
             names = Names.of(where.url, where.prefix)
-            findings += await _works(pipelines, names, publishes=publishes)
+            findings += await _works(redis, pipelines, names, publishes=publishes)
             if sender is not None:
                 findings += await _is_the_senders(pipelines, names, where, sender)
         except (RedisError, OSError, TimeoutError) as error:
@@ -132,35 +132,29 @@ def memory(policy: str, used: int, limit: int) -> Finding:
     return ok("redis memory", "maxmemory-policy is noeviction")
 
 
-async def _works(pipelines: AnyPipelines, names: Names, *, publishes: bool) -> list[Finding]:
-    """What a gateway does for a ticket, and what a sender does for an event, without any."""
-    key = names.ticket(f"doctor-{secrets.token_hex(8)}")
-    store, take, script = await pipelines.ask(
-        [
-            ("SET", key, "", "EX", 5, "NX"),
-            ("GETDEL", key),
-            ("EVAL", ADVANCE.text, 1, names.newest(), 0, 0, ""),
-        ]
-    )
-    findings = [_refusal(str(reply)) for reply in (store, take) if isinstance(reply, Exception)][:1]
-    if isinstance(script, Exception) and ("NOPERM" not in str(script) or publishes):
-        findings.append(_refusal(str(script)))
-    return findings or [ok("redis use", "stores and takes what it is asked to")]
+async def _works(
+    redis: Redis | Cluster, pipelines: AnyPipelines, names: Names, *, publishes: bool
+) -> list[Finding]:
+    """What services do, tried out. One service's rights are enough; a sender's settings need a sender's."""
+    refused = {role: await refusals(redis, pipelines, names, role) for role in Role}
+    needed = Role.SENDER if publishes else Role.GATEWAY
+    may = [role.value for role in Role if not refused[role]]
+    if not refused[needed] or (may and not publishes):
+        return [ok("redis use", f"does all that a {' and a '.join(may)} asks of it")]
+    return list({_refusal(refusal): None for refusal in refused[needed]})
 
 
-def _refusal(text: str) -> Finding:
+def _refusal(refusal: Refusal) -> Finding:
+    text = refusal.says
     if "OOM" in text:
         return fail("redis use", "Redis is full, and takes no events", _FULL)
-    if "NOPERM" in text:
-        return fail(
-            "redis use",
-            f"our user may not do what it needs: {text}",
-            "grant it by ACL SETUSER: docs/redis.md",
-        )
+    if re.search(_NO_RIGHT, text):
+        fix = "in Redis' ACL: what deploy/users.acl grants, under this prefix"
+        return fail("redis use", f"our user may not {refusal.what}: {text[:200]}", fix)
     if "READONLY" in text:
         fix = "ORDERBELL_REDIS_URL: the primary, or redis+sentinel://… to be told which one that is"
         return fail("redis use", "this is a replica, and takes no events", fix)
-    return fail("redis use", f"Redis refuses what it is asked: {text[:200]}", "see Redis' log")
+    return fail("redis use", f"Redis does not let us {refusal.what}: {text[:200]}", "see Redis' log")
 
 
 async def _is_the_senders(

@@ -92,7 +92,10 @@ async def _ready(
     if body["ready"]:
         findings = [ok(what, f"{url} is ready")]
     else:
-        findings = [fail(what, f"{url} is not ready: {reasons(body)}")]
+        why = reasons(body)
+        # The body of a sender and that of a gateway name what is wrong, but not always what to change.
+        names = "another ORDERBELL_KEY_PREFIX, or another database number, for one of the two"
+        findings = [fail(what, f"{url} is not ready: {why}", names if "another installation" in why else "")]
     if date := response.headers.get("date"):
         findings.append(clock(f"{what} clock", parsedate_to_datetime(date).timestamp() - time.time()))
     return findings, body
