@@ -5,37 +5,81 @@
  * (4.1.3). What is announced stands in a live region of its own: inside one, the close button would be read out too.
  * The text is always text, never markup.
  *
- * @typedef {{ text: string, title: string }} Entry
+ * Both regions are in the top layer, or in the modal dialog that is open: it makes all else inert, a popover over it
+ * included, and mutes live regions outside.
+ *
+ * @typedef {import("./orderbell.js").CloudEvent} CloudEvent
+ *
+ * @typedef {object} Entry
+ * @property {string} text
+ * @property {string} title
+ * @property {string} lang
+ * @property {((seen: boolean) => void) | null} settle  null: it was called
  *
  * @typedef {object} Toast
  * @property {HTMLElement} element
+ * @property {HTMLElement} body
+ * @property {HTMLElement} close
  * @property {Entry[]} entries  several, when they came together
  * @property {number} shownAt
+ * @property {number} visibleSince  0: not visible, as far as the last look could tell
+ * @property {boolean} seen
  * @property {number} remaining  milliseconds
- * @property {number} runningSince
- * @property {number | undefined} timer
+ * @property {boolean} stale  its entries are others than its element says
  */
 
+import { alertAtHand } from "./alert.js";
+import { InView, isUncovered } from "./visible.js";
+import { shorten, textOf } from "./words.js";
+
 const SHORTEST_MS = 6_000;
+const LONGEST_MS = 30_000; // however long the text: its beginning is all that is shown
 const MS_PER_CHARACTER = 60;
 const MOST = 3; // visible at once; the rest waits
+const SMALL = "(max-width: 30rem), (max-height: 30rem)"; // telephones, and 400 % zoom: one at a time
 const BURST_MS = 1_000; // more than MOST within this become one
+const SEEN_MS = 1_000; // on the screen, without a break
+const LOOK_MS = 100;
+const LATE_MS = 1_000; // a look that comes later than this says nothing of the time before it
 const ANNOUNCE_MS = 150; // a live region filled right after it was made isn't read; and bursts are read as one
+const ANNOUNCED_MS = 7_000; // then it is taken out again
+const QUIET_MS = [1_000, 2_000, 4_000, 8_000, 16_000, 30_000]; // between announcements, while ever more come
+const ANNOUNCED_CHARACTERS = 200;
 
 export class Toasts {
-  /** Newest last. @type {Toast[]} */
+  /** The topmost first. @type {Toast[]} */
   #visible = [];
-  /** @type {Entry[]} */
+  /** Those shown outside of an alert, for which there is no room. @type {Entry[]} */
   #waiting = [];
   /** @type {Entry[]} */
   #unannounced = [];
-  #paused = false;
+  #announcements = 0; // in a row
+  #announcedAt = 0;
+  /** @type {number | undefined} */
+  #announcing;
+  /** @type {number | undefined} */
+  #silencing;
+  /** @type {Set<() => void>} */
+  #whenRoom = new Set();
+  /** @type {number | undefined} */
+  #looking;
+  #lookedAt = 0;
+  #looks = 0;
+  #pointed = false;
+  #rendering = false;
   /** @type {HTMLElement | null}  where the focus was before it came to a toast */
   #before = null;
+  /** Modal dialogs, as they were opened. @type {HTMLDialogElement[]} */
+  #dialogs = [];
+  #listening = new AbortController();
+  #inView = new InView();
+  #watching;
+  #small;
   #region;
   #announcer;
   #duration;
   #summary;
+  #untitled;
 
   /**
    * Make it when the page loads, not with the first toast.
@@ -45,59 +89,316 @@ export class Toasts {
    * @param {string} [options.label]  of the region, for screen readers
    * @param {string} [options.close]  names the close button
    * @param {(count: number) => string} [options.summary]  the title of several that came together
+   * @param {string} [options.untitled]  the text of what has none
    */
   constructor({
     duration = SHORTEST_MS,
     label = "Notifications",
     close = "Close",
     summary = (count) => `${count} new alerts`,
+    untitled = "News",
   } = {}) {
     this.#duration = duration;
     this.#summary = summary;
+    this.#untitled = untitled;
     this.closeLabel = close;
     this.#announcer = make("div", "orderbell-announcer");
     this.#announcer.setAttribute("role", "status");
     this.#region = make("section", "orderbell-toasts");
     this.#region.setAttribute("role", "region");
     this.#region.setAttribute("aria-label", label);
-    // The top layer: no dialog or menu of the page covers it.
+    // The top layer: nothing of the page covers it but a modal dialog, into which it moves.
     this.#region.setAttribute("popover", "manual");
-    document.body.append(this.#announcer, this.#region);
+    this.#small = window.matchMedia(SMALL);
+    // A dialog may be taken out of the page, and the toasts with it.
+    this.#watching = new MutationObserver(() => this.#region.isConnected || this.#place());
+    this.#place();
     this.#listen();
   }
 
-  /** @param {string} text @param {{ title?: string }} [options] */
-  show(text, { title = "" } = {}) {
-    const entry = { text, title };
-    this.#announce(entry);
-    const burst = this.#visible.filter((toast) => Date.now() - toast.shownAt < BURST_MS);
+  /**
+   * Shows a text, or what an event says: its `data.message`, else its type and subject.
+   *
+   * Within a listener of "alert" it reports to its AlertSource when the alert was seen.
+   *
+   * @param {unknown} what  a text or a CloudEvent; of anything else, what the alert says
+   * @param {object} [options]
+   * @param {unknown} [options.title]
+   * @param {string} [options.lang]  the language of the text
+   * @param {AbortSignal} [options.signal]  takes it off the screen
+   * @returns {Promise<boolean>} true once it was on a visible screen for a second; false when it never was
+   */
+  show(what, { title = "", lang = "", signal } = {}) {
+    const alert = alertAtHand();
+    /** @type {(seen: boolean) => void} */
+    let settle = () => {};
+    /** @type {Promise<boolean>} */
+    const seen = new Promise((resolve) => (settle = resolve));
+    /** @type {Entry} */
+    const entry = { text: this.#textOf(what, alert?.detail), title: shorten(title), lang, settle };
+    alert?.into(this);
+    alert?.shown(seen);
+    for (const ending of [signal, alert?.signal]) ending?.addEventListener("abort", () => this.#withdraw(entry));
+    if (!signal?.aborted) this.#put(entry);
+    return seen;
+  }
+
+  /** @param {unknown} what @param {CloudEvent | undefined} event */
+  #textOf(what, event) {
+    const said = typeof what === "object" && what !== null ? textOf(what) : what;
+    return shorten(said) || shorten(event && textOf(event)) || this.#untitled;
+  }
+
+  /** Takes all toasts away, as when somebody signs out. */
+  clear() {
+    for (const toast of [...this.#visible]) this.#remove(toast);
+    this.#settle(this.#waiting.splice(0), false);
+    this.#unannounced = [];
+    this.#announcer.replaceChildren();
+    this.#region.hidePopover?.();
+  }
+
+  /** Takes away all toasts, and everything that this object has put into the page. */
+  destroy() {
+    this.clear();
+    for (const timer of [this.#announcing, this.#silencing, this.#looking]) clearTimeout(timer);
+    this.#listening.abort();
+    this.#watching.disconnect();
+    this.#inView.close();
+    this.#region.remove();
+    this.#announcer.remove();
+  }
+
+  // --- room ----------------------------------------------------------------------------------------------
+
+  /** Whether an alert would be shown at once. While somebody reads, or aims at a button, nothing moves. */
+  get hasRoom() {
+    if (this.#waiting.length > 0 || this.#held) return false;
+    return this.#visible.length < this.#most || this.#burst.flatMap(({ entries }) => entries).length >= MOST || this.#undrawn;
+  }
+
+  /** @param {() => void} action */
+  whenRoom(action) {
+    this.#whenRoom.add(action);
+  }
+
+  #offerRoom() {
+    if (this.#waiting.length > 0 && !this.#held && this.#visible.length < this.#most) {
+      for (const entry of this.#waiting.splice(0)) this.#put(entry);
+    }
+    if (!this.hasRoom) return;
+    const actions = [...this.#whenRoom];
+    this.#whenRoom.clear();
+    for (const action of actions) action();
+  }
+
+  get #most() {
+    return this.#small.matches ? 1 : MOST;
+  }
+
+  /** Toasts that are so new that more than a few become one. */
+  get #burst() {
+    return this.#visible.filter((toast) => Date.now() - toast.shownAt < BURST_MS);
+  }
+
+  /** Whether the newest toast was made in this very moment: nobody sees it change when others join it. */
+  get #undrawn() {
+    const newest = this.#visible[this.#visible.length - 1];
+    return newest !== undefined && !newest.body.isConnected;
+  }
+
+  /** @param {Entry} entry */
+  #put(entry) {
+    if (!this.hasRoom) {
+      this.#waiting.push(entry);
+      return;
+    }
+    const burst = this.#burst;
     const entries = [...burst.flatMap((toast) => toast.entries), entry];
-    if (entries.length > MOST) {
-      // Take the newest one's place, so that nothing jumps.
-      const [last, ...others] = burst.reverse();
-      for (const toast of others) this.#remove(toast);
+    const last = this.#visible[this.#visible.length - 1];
+    if (entries.length > MOST && burst.length > 0) {
+      // In the newest one's place, so that nothing jumps.
+      for (const toast of burst) if (toast !== last) this.#takeOver(toast);
       this.#fill(last, entries);
-    } else if (this.#visible.length < MOST) {
+    } else if (this.#visible.length < this.#most) {
       this.#add([entry]);
     } else {
-      this.#waiting.push(entry);
+      this.#fill(last, [...last.entries, entry]);
+    }
+    this.#announce(entry);
+  }
+
+  /** Its entries are another toast's now. @param {Toast} toast */
+  #takeOver(toast) {
+    toast.entries = [];
+    this.#remove(toast);
+  }
+
+  /** @param {Entry[]} entries */
+  #add(entries) {
+    const element = make("article", "orderbell-toast");
+    const body = make("div", "orderbell-toast-body");
+    const close = make("button", "orderbell-toast-close", "×");
+    close.setAttribute("type", "button");
+    element.append(make("span", "orderbell-toast-bell"), close);
+    /** @type {Toast} */
+    const toast = { element, body, close, entries, shownAt: Date.now(), visibleSince: 0, seen: false, remaining: 0, stale: false };
+    close.addEventListener("click", () => this.#close(toast));
+    this.#visible.push(toast);
+    this.#fill(toast, entries);
+    if (!this.#region.isConnected) this.#place();
+    this.#region.append(element);
+    this.#inView.watch(element);
+    this.#raise();
+    this.#look();
+  }
+
+  /** @param {Toast} toast @param {Entry[]} entries */
+  #fill(toast, entries) {
+    toast.entries = entries;
+    toast.visibleSince = 0; // what it says now was not seen yet
+    const texts = textsOf(toast);
+    const characters = texts.reduce((sum, { text }) => sum + text.length, entries[0].title.length);
+    toast.remaining = Math.min(Math.max(this.#duration, characters * MS_PER_CHARACTER), LONGEST_MS);
+    toast.stale = true;
+    if (this.#rendering) return;
+    // Of a hundred in one go only the last is drawn.
+    this.#rendering = true;
+    queueMicrotask(() => {
+      this.#rendering = false;
+      for (const each of this.#visible) if (each.stale) this.#draw(each);
+    });
+  }
+
+  /** @param {Toast} toast */
+  #draw(toast) {
+    const { entries } = toast;
+    const [first] = entries;
+    const several = entries.length > 1;
+    const texts = textsOf(toast);
+    const title = several ? this.#summary(entries.length) : first.title;
+    const body = make("div", "orderbell-toast-body");
+    if (title) body.append(words("strong", "orderbell-toast-title", title, several ? "" : first.lang));
+    for (const { text, lang } of texts) body.append(words("p", "orderbell-toast-text", text, lang));
+    if (texts.length < entries.length) body.append(make("p", "orderbell-toast-text", "…"));
+    toast.body.remove();
+    toast.body = body;
+    toast.close.before(body);
+    // The button stays the same: somebody may be pressing it.
+    toast.close.setAttribute("aria-label", `${this.closeLabel}: ${shorten(title || texts[0].text, 80)}`);
+    toast.stale = false;
+  }
+
+  /** Its alert is no longer this page's to show. @param {Entry} entry */
+  #withdraw(entry) {
+    this.#settle([entry], false);
+    this.#waiting = this.#waiting.filter((other) => other !== entry);
+    this.#unannounced = this.#unannounced.filter((other) => other !== entry);
+    const toast = this.#visible.find(({ entries }) => entries.includes(entry));
+    if (!toast || toast.seen) return; // what was seen stays until it has been read
+    const others = toast.entries.filter((other) => other !== entry);
+    if (others.length > 0) this.#fill(toast, others);
+    else this.#close(toast);
+  }
+
+  /** @param {Toast} toast */
+  #close(toast) {
+    const hadFocus = toast.element.contains(document.activeElement);
+    const byKeyboard = toast.element.querySelector(":focus-visible") !== null;
+    this.#remove(toast);
+    const next = this.#visible[0];
+    if (byKeyboard && next) next.close.focus();
+    else if (hadFocus) this.#before?.focus();
+    if (!next) this.#region.hidePopover?.();
+    this.#offerRoom();
+  }
+
+  /** @param {Toast} toast */
+  #remove(toast) {
+    this.#visible = this.#visible.filter((other) => other !== toast);
+    this.#inView.forget(toast.element);
+    toast.element.remove();
+    // Closed by a person before the second was over: that is seen, too.
+    this.#settle(toast.entries, isLookedAt());
+  }
+
+  /** @param {Entry[]} entries @param {boolean} seen */
+  #settle(entries, seen) {
+    for (const entry of entries) {
+      entry.settle?.(seen);
+      entry.settle = null;
     }
   }
 
+  // --- time ------------------------------------------------------------------------------------------------
+
+  /**
+   * Looks ten times a second, while there are toasts, at which of them a person can see; and the topmost grows older
+   * while nobody points at them or has the focus in them.
+   */
+  #look() {
+    clearTimeout(this.#looking);
+    this.#lookedAt = Date.now();
+    this.#looking = window.setTimeout(() => {
+      const passed = Date.now() - this.#lookedAt;
+      if (passed > LATE_MS) for (const toast of this.#visible) toast.visibleSince = 0; // frozen meanwhile, or asleep
+      for (const toast of this.#visible) this.#lookAt(toast);
+      const [topmost] = this.#visible;
+      // A dialog that sent out no event, or one that another script has put over us.
+      if (topmost && !topmost.visibleSince && isLookedAt() && ++this.#looks % 10 === 0) this.#place();
+      if (topmost?.visibleSince && this.#duration > 0 && !this.#held) {
+        topmost.remaining -= Math.min(passed, LATE_MS);
+        if (topmost.remaining <= 0) this.#close(topmost);
+      }
+      this.#offerRoom();
+      if (this.#visible.length > 0) this.#look();
+    }, LOOK_MS);
+  }
+
+  /** @param {Toast} toast */
+  #lookAt(toast) {
+    const { element } = toast;
+    if (!isLookedAt() || !this.#inView.has(element) || !isUncovered(element)) {
+      toast.visibleSince = 0;
+      return;
+    }
+    toast.visibleSince ||= Date.now();
+    if (Date.now() - toast.visibleSince < SEEN_MS) return;
+    toast.seen = true;
+    this.#settle(toast.entries, true);
+  }
+
+  /** Somebody reads them, or is about to press a button. */
+  get #held() {
+    // A finger leaves `:hover` behind, where a toast is gone no `pointerleave` comes.
+    if (this.#pointed && this.#region.matches(":hover")) return true;
+    return this.#region.querySelector(":focus-visible") !== null; // not what a mouse has left behind
+  }
+
+  // --- keys ------------------------------------------------------------------------------------------------
+
   #listen() {
-    const region = this.#region;
-    // Whoever reads, points or looks elsewhere has all the time there is.
-    const update = () => this.#pause(document.hidden || region.matches(":hover") || region.contains(document.activeElement));
-    region.addEventListener("pointerenter", () => this.#pause(true));
-    region.addEventListener("pointerleave", update);
-    region.addEventListener("focusout", () => queueMicrotask(update));
-    region.addEventListener("focusin", (event) => {
-      const from = event.relatedTarget;
-      if (from instanceof HTMLElement && !region.contains(from)) this.#before = from;
-      this.#pause(true);
+    const { signal } = this.#listening;
+    this.#region.addEventListener("pointerenter", () => (this.#pointed = true));
+    this.#region.addEventListener("pointerleave", () => {
+      this.#pointed = false;
+      this.#offerRoom();
     });
-    document.addEventListener("visibilitychange", update);
-    document.addEventListener("keydown", (event) => this.#press(event));
+    this.#region.addEventListener("focusout", () => queueMicrotask(() => this.#offerRoom()));
+    this.#region.addEventListener("focusin", ({ relatedTarget: from }) => {
+      if (from instanceof HTMLElement && !this.#region.contains(from)) this.#before = from;
+    });
+    document.addEventListener("keydown", (event) => this.#press(event), { signal, capture: true });
+    document.addEventListener("visibilitychange", () => this.#hidden(), { signal });
+    for (const type of ["beforetoggle", "toggle", "close"]) {
+      document.addEventListener(type, (event) => this.#toggled(event), { signal, capture: true });
+    }
+  }
+
+  /** What was not visible for a whole second begins anew. */
+  #hidden() {
+    if (isLookedAt()) return;
+    for (const toast of this.#visible) toast.visibleSince = 0;
   }
 
   /** @param {KeyboardEvent} event */
@@ -106,109 +407,103 @@ export class Toasts {
     if (event.key === "F6" && this.#visible.length > 0 && !inside) {
       event.preventDefault();
       this.#before = document.activeElement instanceof HTMLElement ? document.activeElement : null;
-      this.#focus(this.#visible[this.#visible.length - 1]);
+      this.#visible[0].close.focus();
     } else if (event.key === "Escape" && inside) {
       event.stopPropagation();
+      event.preventDefault(); // or the dialog that we are in would close
       const toast = this.#visible.find(({ element }) => element.contains(document.activeElement));
       if (toast) this.#close(toast);
     }
   }
 
-  /** @param {Entry[]} entries */
-  #add(entries) {
-    const element = make("article", "orderbell-toast");
-    /** @type {Toast} */
-    const toast = { element, entries, shownAt: Date.now(), remaining: 0, runningSince: 0, timer: undefined };
-    this.#visible.push(toast);
-    this.#region.append(element);
-    this.#fill(toast, entries);
-    if (!this.#region.matches(":popover-open")) this.#region.showPopover?.();
+  // --- above everything ------------------------------------------------------------------------------------
+
+  /** @param {Event} event */
+  #toggled({ target }) {
+    if (!(target instanceof HTMLDialogElement)) return;
+    // Before it opens it is not modal yet, and after it has closed no longer.
+    queueMicrotask(() => {
+      this.#dialogs = this.#dialogs.filter((dialog) => dialog !== target);
+      if (target.open) this.#dialogs.push(target);
+      this.#place();
+    });
   }
 
-  /** @param {Toast} toast @param {Entry[]} entries */
-  #fill(toast, entries) {
-    const several = entries.length > 1;
-    const title = several ? this.#summary(entries.length) : entries[0].title;
-    const texts = several ? entries.slice(-MOST).reverse() : entries;
-    const body = make("div", "orderbell-toast-body");
-    if (title) body.append(make("strong", "orderbell-toast-title", title));
-    for (const { text } of texts) body.append(make("p", "orderbell-toast-text", text));
-    if (texts.length < entries.length) body.append(make("p", "orderbell-toast-text", "…"));
-
-    const close = make("button", "orderbell-toast-close", "×");
-    close.setAttribute("type", "button");
-    close.setAttribute("aria-label", `${this.closeLabel}: ${title || texts[0].text}`);
-    close.addEventListener("click", () => this.#close(toast));
-
-    const focused = toast.element.contains(document.activeElement);
-    toast.element.replaceChildren(make("span", "orderbell-toast-bell"), body, close);
-    if (focused) close.focus();
-    toast.entries = entries;
-    const characters = texts.reduce((sum, { text }) => sum + text.length, title.length);
-    this.#start(toast, this.#duration && Math.max(this.#duration, characters * MS_PER_CHARACTER));
-  }
-
-  /** @param {Toast} toast */
-  #close(toast) {
-    const hadFocus = toast.element.contains(document.activeElement);
-    this.#remove(toast);
-    if (this.#waiting.length > 0) this.#add(this.#waiting.splice(0));
-    const next = this.#visible[this.#visible.length - 1];
-    if (hadFocus && next) this.#focus(next);
-    else if (hadFocus) this.#before?.focus();
-    if (!next) this.#region.hidePopover?.();
-    this.#pause(document.hidden || this.#region.matches(":hover") || this.#region.contains(document.activeElement));
-  }
-
-  /** @param {Toast} toast */
-  #remove(toast) {
-    clearTimeout(toast.timer);
-    this.#visible = this.#visible.filter((other) => other !== toast);
-    toast.element.remove();
-  }
-
-  /** @param {Toast} toast */
-  #focus(toast) {
-    toast.element.querySelector("button")?.focus();
-  }
-
-  // --- time ------------------------------------------------------------------------------------------------
-
-  /** @param {boolean} paused */
-  #pause(paused) {
-    if (paused === this.#paused) return;
-    this.#paused = paused;
-    for (const toast of this.#visible) {
-      if (paused) {
-        clearTimeout(toast.timer);
-        toast.remaining -= Date.now() - toast.runningSince;
-      } else {
-        this.#start(toast, toast.remaining);
-      }
+  /** Into the modal dialog that is on top, or into the page. */
+  #place() {
+    // Those that were opened before we listened, or within a shadow root that sends out no event.
+    const known = this.#dialogs.filter((dialog) => dialog.isConnected && dialog.matches(":modal"));
+    const others = [...document.querySelectorAll("dialog:modal")].filter((one) => !known.includes(/** @type {HTMLDialogElement} */ (one)));
+    const home = known[known.length - 1] ?? others[others.length - 1] ?? document.body;
+    if (this.#region.parentElement !== home) {
+      const focused = document.activeElement;
+      const before = this.#before;
+      home.append(this.#announcer, this.#region);
+      if (focused instanceof HTMLElement && this.#region.contains(focused)) focused.focus();
+      this.#before = before;
     }
+    if (home === document.body) this.#watching.disconnect();
+    else this.#watching.observe(document, { childList: true, subtree: true });
+    this.#raise();
   }
 
-  /** @param {Toast} toast @param {number} ms  0: for ever */
-  #start(toast, ms) {
-    clearTimeout(toast.timer);
-    toast.remaining = ms;
-    toast.runningSince = Date.now();
-    if (!this.#paused && this.#duration > 0) {
-      toast.timer = window.setTimeout(() => this.#close(toast), Math.max(0, ms));
-    }
+  /** Shows the region as the last of the top layer. */
+  #raise() {
+    const region = this.#region;
+    if (!region.showPopover || this.#visible.length === 0) return;
+    const open = region.matches(":popover-open");
+    const [topmost] = this.#visible;
+    if (open && isUncovered(topmost.element)) return; // raising it again would take the focus and the pointer away
+    if (open && region.contains(document.activeElement)) return;
+    if (open) region.hidePopover();
+    region.showPopover();
   }
+
+  // --- said aloud ------------------------------------------------------------------------------------------
 
   /** @param {Entry} entry */
   #announce(entry) {
     this.#unannounced.push(entry);
-    if (this.#unannounced.length > 1) return;
-    this.#announcer.textContent = ""; // the same text twice would not be read twice
-    setTimeout(() => {
-      const entries = this.#unannounced.splice(0);
-      this.#announcer.textContent =
-        entries.length > MOST ? this.#summary(entries.length) : entries.map(({ text }) => text).join(". ");
-    }, ANNOUNCE_MS);
+    if (this.#announcing !== undefined) return;
+    const since = Date.now() - this.#announcedAt;
+    // Who is told of an order every second can't listen to anything else; in a stream the pauses grow.
+    const pause = QUIET_MS[Math.min(this.#announcements, QUIET_MS.length) - 1] ?? 0;
+    if (since > 2 * pause) this.#announcements = 0;
+    const wait = Math.max(ANNOUNCE_MS, this.#announcements ? pause - since : 0);
+    this.#announcing = window.setTimeout(() => this.#speak(), wait);
   }
+
+  #speak() {
+    this.#announcing = undefined;
+    const entries = this.#unannounced.splice(0);
+    if (entries.length === 0) return;
+    const said =
+      entries.length > MOST
+        ? [words("p", "", this.#summary(entries.length), "")]
+        : entries.map(({ text, lang }) => words("p", "", shorten(text, ANNOUNCED_CHARACTERS), lang));
+    this.#announcer.replaceChildren(...said);
+    this.#announcements += 1;
+    this.#announcedAt = Date.now();
+    clearTimeout(this.#silencing);
+    this.#silencing = window.setTimeout(() => this.#announcer.replaceChildren(), ANNOUNCED_MS);
+  }
+}
+
+function isLookedAt() {
+  return document.visibilityState === "visible" && !document.hidden;
+}
+
+/** The newest first, no more than a person takes in. @param {Toast} toast */
+function textsOf({ entries }) {
+  return entries.length > 1 ? entries.slice(-MOST).reverse() : entries;
+}
+
+/** A text of others: in its own language and direction. @param {string} tag @param {string} name @param {string} text @param {string} lang */
+function words(tag, name, text, lang) {
+  const element = make(tag, name, text);
+  element.dir = "auto";
+  if (lang) element.lang = lang;
+  return element;
 }
 
 /** @param {string} tag @param {string} name @param {string} [text] */

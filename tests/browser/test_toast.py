@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import ORIGIN, evaluate, open_client
+from tests.browser.conftest import ORIGIN, evaluate, open_client, sideways
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Locator, Page
@@ -76,14 +76,24 @@ def test_text_is_text(page: Page, toasts: Locator) -> None:
 
 
 def test_it_goes_after_six_seconds_or_as_long_as_it_takes_to_read(page: Page, toasts: Locator) -> None:
+    """The topmost alone: nobody reads two at a time."""
     show(page, "short", "x" * 200)
     page.clock.run_for(5_900)
     expect(toasts).to_have_count(2)
     page.clock.run_for(200)
-    expect(toasts).to_have_count(1)
-    page.clock.run_for(5_700)
+    expect(toasts).to_have_text(["x" * 200 + "×"])
+    page.clock.run_for(11_700)
     expect(toasts).to_have_count(1)
     page.clock.run_for(300)
+    expect(toasts).to_have_count(0)
+
+
+def test_however_long_a_text_is_it_goes_after_half_a_minute(page: Page, toasts: Locator) -> None:
+    show(page, "word " * 12_000)
+    page.clock.run_for(29_900)
+    expect(toasts).to_have_count(1)
+    assert len(toasts.locator(".orderbell-toast-text").inner_text()) < 600
+    page.clock.run_for(200)
     expect(toasts).to_have_count(0)
 
 
@@ -196,3 +206,192 @@ def test_nothing_moves_for_those_who_asked_for_that(page: Page, toasts: Locator,
     show(page, "Order 1042 is complete")
     animation = toasts.evaluate("(toast) => getComputedStyle(toast).animationName")
     assert (animation == "none") is (motion == "reduce")
+
+
+SEEN = """
+    window.seen = {};
+    window.note = (name, promise) => promise.then((was) => (seen[name] = was));
+"""
+
+
+def test_it_was_seen_once_it_was_on_the_screen_for_a_second(page: Page, toasts: Locator) -> None:
+    evaluate(page, SEEN + "note('one', toasts.show('Order 1'))")
+    page.clock.run_for(900)
+    assert evaluate(page, "return seen") == {}
+    page.clock.run_for(400)
+    assert evaluate(page, "return seen") == {"one": True}
+
+
+def test_a_break_begins_the_second_anew(page: Page, toasts: Locator) -> None:
+    hide = "document.querySelector('.orderbell-toasts').style.visibility = given"
+    evaluate(page, SEEN + "note('one', toasts.show('Order 1'))")
+    for visibility in ("visible", "hidden", "visible"):
+        evaluate(page, hide, visibility)
+        page.clock.run_for(700)
+    assert evaluate(page, "return seen") == {}
+    page.clock.run_for(500)
+    assert evaluate(page, "return seen") == {"one": True}
+
+
+def test_what_nobody_can_see_was_not_seen_and_does_not_grow_older(page: Page, toasts: Locator) -> None:
+    evaluate(page, SEEN + "document.body.style.visibility = 'hidden'; note('one', toasts.show('Order 1'))")
+    page.clock.run_for(60_000)
+    expect(toasts).to_have_count(1)
+    evaluate(page, "toasts.clear(); await 0")
+    expect(toasts).to_have_count(0)
+
+
+def test_one_that_is_closed_by_a_person_was_seen(page: Page, toasts: Locator) -> None:
+    evaluate(page, SEEN + "note('one', toasts.show('Order 1'))")
+    toasts.get_by_role("button").click()
+    assert evaluate(page, "return seen") == {"one": True}
+
+
+def test_what_is_withdrawn_before_it_was_seen_goes_and_afterwards_stays(page: Page, toasts: Locator) -> None:
+    evaluate(
+        page,
+        SEEN
+        + """
+        window.one = new AbortController();
+        window.two = new AbortController();
+        note("one", toasts.show("Order 1", { signal: one.signal }));
+        """,
+    )
+    page.clock.run_for(1_200)
+    evaluate(page, "note('two', toasts.show('Order 2', { signal: two.signal })); one.abort(); two.abort()")
+    expect(toasts).to_have_text(["Order 1×"])
+    assert evaluate(page, "return seen") == {"one": True, "two": False}
+
+
+def test_the_close_button_stays_under_the_pointer_in_a_stream_of_alerts(page: Page, toasts: Locator) -> None:
+    """While somebody aims at it nothing is added, and what comes waits."""
+    show(page, "Order 1")
+    button = toasts.get_by_role("button")
+    box = button.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 5, box["y"] + 5)
+    page.mouse.down()
+    evaluate(page, "window.button = document.querySelector('.orderbell-toast-close')")
+    show(page, *(f"Order {n}" for n in range(2, 40)))
+    page.clock.run_for(3_000)
+    assert evaluate(page, "return button.isConnected")
+    assert button.bounding_box() == box
+    page.mouse.up()
+    page.mouse.move(0, 0)
+    expect(toasts).to_have_count(1)
+    expect(toasts).to_contain_text("38 orders are complete")
+
+
+DIALOG = """
+    window.dialog = document.createElement("dialog");
+    dialog.innerHTML = "<p>Pay now?</p><button>Yes</button>";
+    document.body.append(dialog);
+"""
+ON_TOP = """
+    const [toast] = document.querySelectorAll(".orderbell-toast");
+    const { x, y, width, height } = toast.getBoundingClientRect();
+    return toast.contains(document.elementFromPoint(x + width / 2, y + height / 2));
+"""
+
+
+@pytest.mark.parametrize("first", ["dialog", "toast"])
+def test_it_can_be_read_heard_and_closed_while_a_modal_dialog_is_open(
+    page: Page, toasts: Locator, first: str
+) -> None:
+    evaluate(page, DIALOG)
+    if first == "toast":
+        show(page, "Order 1042 is complete")
+    evaluate(page, "dialog.showModal()")
+    if first == "dialog":
+        show(page, "Order 1042 is complete")
+    page.wait_for_function("() => dialog.querySelector('.orderbell-toast')")
+    page.clock.run_for(500)
+    assert evaluate(page, ON_TOP)
+    expect(page.get_by_role("status")).to_have_text("Order 1042 is complete")  # in the accessible tree
+    page.keyboard.press("F6")
+    expect(page.get_by_role("button", name="Close: Order 1042")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(toasts).to_have_count(0)
+    assert evaluate(page, "return dialog.open")
+    evaluate(page, "dialog.close()")
+    page.wait_for_function("() => document.querySelector('body > .orderbell-toasts')")
+    show(page, "Order 1043 is complete")
+    toasts.get_by_role("button").click()
+    expect(toasts).to_have_count(0)
+
+
+def test_a_dialog_that_is_taken_out_of_the_page_takes_no_toast_with_it(page: Page, toasts: Locator) -> None:
+    evaluate(page, DIALOG + "dialog.showModal()")
+    show(page, "Order 1042 is complete")
+    page.wait_for_function("() => dialog.querySelector('.orderbell-toast')")
+    evaluate(page, "dialog.remove()")
+    expect(toasts).to_be_visible()
+    show(page, "Order 1043 is complete")
+    expect(toasts).to_have_count(2)
+
+
+@pytest.mark.parametrize(
+    ("width", "height"),
+    [(320, 568), (320, 256), (667, 320)],
+    ids=["telephone", "400 % zoom", "landscape"],
+)
+def test_on_a_small_screen_there_is_one_at_a_time_and_room_beside_it(
+    page: Page, toasts: Locator, width: int, height: int
+) -> None:
+    page.set_viewport_size({"width": width, "height": height})
+    for n in range(1, 4):
+        text = f"Order {n} is complete. " + "It waits for you at the counter, second floor. " * 9
+        show(page, text, title="Soup")
+        page.clock.run_for(1_100)
+        expect(toasts).to_have_count(1)
+        expect(toasts).to_contain_text("Order 1 is complete")
+        box = toasts.bounding_box()
+        assert box is not None
+        assert box["height"] <= height * 0.6
+        assert box["y"] >= 0
+        assert box["y"] + box["height"] <= height
+    toasts.get_by_role("button").click()
+    page.mouse.move(0, 0)
+    expect(toasts).to_contain_text("2 orders are complete")
+    assert sideways(page) == 0
+
+
+def test_texts_have_the_direction_and_the_language_that_they_are_in(page: Page, toasts: Locator) -> None:
+    evaluate(page, "toasts.show('הזמנה 1042 הושלמה', { title: 'קפה', lang: 'he' })")
+    text = toasts.locator(".orderbell-toast-text")
+    expect(text).to_have_attribute("dir", "auto")
+    expect(text).to_have_attribute("lang", "he")
+    expect(toasts.locator(".orderbell-toast-title")).to_have_attribute("lang", "he")
+    assert text.evaluate("(text) => getComputedStyle(text).direction") == "rtl"
+    page.clock.run_for(500)
+    expect(page.locator("[role=status] [lang=he]")).to_have_count(1)
+
+
+def test_announcements_of_a_long_stream_are_few(page: Page, toasts: Locator) -> None:
+    evaluate(
+        page,
+        """
+        window.said = [];
+        const announcer = document.querySelector("[role=status]");
+        new MutationObserver(() => announcer.textContent && said.push(announcer.textContent))
+          .observe(announcer, { childList: true });
+        """,
+    )
+    for n in range(100):
+        show(page, *(f"Order {n}-{m}" for m in range(20)))
+        page.clock.run_for(1_000)
+    said = evaluate(page, "return said")
+    assert 2 <= len(said) <= 10
+    assert all(len(text) < 700 for text in said)
+    page.clock.run_for(60_000)
+    expect(page.locator("[role=status]")).to_have_text("")
+
+
+def test_what_was_destroyed_leaves_nothing(page: Page, toasts: Locator) -> None:
+    """React's StrictMode makes everything twice, and destroys the first."""
+    evaluate(page, "window.gone = toasts; const { Toasts } = await import('/client/v1/orderbell.js');"
+                   "window.toasts = new Toasts(); gone.destroy()")  # fmt: skip
+    show(page, "Order 1042 is complete")
+    expect(toasts).to_have_count(1)
+    expect(page.locator(".orderbell-toasts")).to_have_count(1)
+    expect(page.locator("[role=status]")).to_have_count(1)

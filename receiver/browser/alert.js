@@ -1,0 +1,89 @@
+/**
+ * One alert on its way to the screen: what a listener of "alert" gets.
+ *
+ * An alert counts as seen when it was shown, and a listener that returned has not shown anything yet. So it says
+ * when: `alert.shown(promise)`, in the manner of `ExtendableEvent.waitUntil()`. Toasts and DesktopAlerts that are
+ * shown by a listener say it themselves. Where no promise is given, returning counts, and an exception does not.
+ *
+ * @typedef {import("./orderbell.js").CloudEvent} CloudEvent
+ *
+ * @typedef {object} Room  where alerts are shown, a few at a time
+ * @property {boolean} hasRoom
+ * @property {(action: () => void) => void} whenRoom  calls it the next time that there is room
+ */
+
+/** @extends {CustomEvent<CloudEvent>} */
+export class AlertEvent extends CustomEvent {
+  /** Aborts when the alert is no longer this tab's to show: take it off the screen. @type {AbortSignal} */
+  signal;
+  /** @type {Promise<unknown>[]} */
+  #promises = [];
+  /** @type {Room | null} */
+  #room = null;
+
+  /** @param {CloudEvent} event @param {AbortSignal} signal */
+  constructor(event, signal) {
+    super("alert", { detail: event });
+    this.signal = signal;
+  }
+
+  /**
+   * The promise resolves when the alert was on the screen; of several, the first counts. Where it rejects, or
+   * resolves to `false`, the alert is left to another tab or device.
+   *
+   * @template T @param {T | Promise<T>} promise @returns {Promise<T>} the same
+   */
+  shown(promise) {
+    const given = Promise.resolve(promise);
+    this.#promises.push(given);
+    return given;
+  }
+
+  /** The alerts after this one wait for room here. @param {Room} room */
+  into(room) {
+    this.#room = room;
+  }
+
+  get room() {
+    return this.#room;
+  }
+
+  /**
+   * What the listeners gave, once they have returned. @returns {Promise<void> | null}
+   */
+  get showing() {
+    if (this.#promises.length === 0) return null;
+    const each = this.#promises.map(async (promise) => {
+      if ((await promise) === false) throw new Error("it was not shown");
+    });
+    return Promise.any(each).then(() => {});
+  }
+}
+
+/** @type {AlertEvent | null} */
+let current = null;
+
+/** The alert whose listeners run at this moment. */
+export function alertAtHand() {
+  return current;
+}
+
+/**
+ * @param {EventTarget} target @param {AlertEvent} alert
+ * @returns {number} how many of its listeners have thrown; what they threw is reported to the page as ever
+ */
+export function dispatchAlert(target, alert) {
+  let thrown = 0;
+  const count = () => void (thrown += 1);
+  const before = current;
+  current = alert;
+  // An exception in a listener never reaches the one who dispatches; but it is reported before that goes on.
+  globalThis.addEventListener("error", count, true);
+  try {
+    target.dispatchEvent(alert);
+  } finally {
+    globalThis.removeEventListener("error", count, true);
+    current = before;
+  }
+  return thrown;
+}
