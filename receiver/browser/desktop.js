@@ -6,15 +6,26 @@
  * @typedef {"unsupported" | "insecure" | "default" | "granted" | "denied"} DesktopState
  */
 
+import { alertAtHand } from "./alert.js";
+
+const SHOWN_MS = 2_000; // not every browser says that a notification is shown; no error by then counts as that
+
 /** @fires change  the state is another */
 export class DesktopAlerts extends EventTarget {
+  #listening = new AbortController();
+
   constructor() {
     super();
+    const { signal } = this.#listening;
     // People also change their mind in the browser's own settings.
     navigator.permissions?.query({ name: "notifications" }).then(
-      (status) => status.addEventListener("change", () => this.dispatchEvent(new Event("change"))),
+      (status) => status.addEventListener("change", () => this.dispatchEvent(new Event("change")), { signal }),
       () => {}, // this browser can't be asked about notifications; the button still works
     );
+  }
+
+  destroy() {
+    this.#listening.abort();
   }
 
   /** @returns {DesktopState} */
@@ -37,20 +48,36 @@ export class DesktopAlerts extends EventTarget {
   /**
    * Shows one while this page is hidden; a visible page has its toast.
    *
+   * Within a listener of "alert" it reports to its AlertSource that the alert was shown.
+   *
    * @param {string} title
    * @param {{ body: string, tag: string, icon?: string }} options  tag: one notification for one event
+   * @returns {Promise<boolean>} whether it was shown, as far as this can be known
    */
   show(title, options) {
-    if (this.state !== "granted" || document.visibilityState === "visible") return;
+    const shown = this.#show(title, options);
+    alertAtHand()?.shown(shown);
+    return shown;
+  }
+
+  /** @param {string} title @param {NotificationOptions} options @returns {Promise<boolean>} */
+  async #show(title, options) {
+    if (this.state !== "granted" || document.visibilityState === "visible") return false;
     let notification;
     try {
       notification = new Notification(title, options);
     } catch {
-      return; // Chrome on Android has them from a service worker only
+      return false; // Chrome on Android has them from a service worker only
     }
-    notification.addEventListener("click", () => {
+    const raised = notification;
+    raised.addEventListener("click", () => {
       window.focus();
-      notification.close();
+      raised.close();
+    });
+    return new Promise((resolve) => {
+      raised.addEventListener("show", () => resolve(true));
+      raised.addEventListener("error", () => resolve(false));
+      setTimeout(resolve, SHOWN_MS, true);
     });
   }
 }

@@ -5,19 +5,22 @@
  *
  *     const toasts = new Toasts();
  *     const alerts = new AlertSource("https://alerts.example/", { key: "alice", getToken });
- *     alerts.addEventListener("alert", ({ detail }) => toasts.show(detail.data.message));
+ *     alerts.addEventListener("alert", ({ detail }) => toasts.show(detail));
  *
  * Names follow EventSource, WebSocket and MessageEvent. What an AlertSource promises:
  * - every event of the customer's channels reaches every tab once, in order and without holes ("message"), across
  *   lost connections, restarted gateways and sleep; where the server no longer has them all, "reset" says so; a
  *   tombstone, in the place of an event that could not be published, is passed over;
- * - one tab of this browser shows it ("alert"); the others, and other devices, are told ("shown").
+ * - one tab of this browser shows it ("alert"), one that a person can see; the others, and other devices, are told
+ *   ("shown"). An alert that was on no screen counts as shown nowhere.
  *
  * Every tab has its own connection. One connection for all tabs would need a leader, and a leader's tab may be
  * throttled, frozen or killed without notice; a claim for each event (shown.js) has nobody to lose.
  *
  * @typedef {import("./cursors.js").Place} Place
  * @typedef {import("./cursors.js").Places} Places
+ * @typedef {import("./extents.js").Extent} Extent
+ * @typedef {import("./faults.js").Fault} Fault
  *
  * @typedef {object} CloudEvent
  * @property {string} id
@@ -34,58 +37,103 @@
  *
  * @typedef {object} Options
  * @property {string} [key]  whose alerts these are; separates what is remembered when customers share a browser
- * @property {(options: { signal: AbortSignal }) => Promise<Credential | null>} [getToken]  asked before each
- *   connection; without it, or when it gives null, a same-site cookie has to authenticate
+ * @property {(options: { signal: AbortSignal }) => Promise<Credential | null> | Credential | null} [getToken]  asked
+ *   before each connection, and before a token runs out; without it, or when it gives null, a same-site cookie has to
+ *   authenticate
+ * @property {{ readonly state: string }} [desktop]  a DesktopAlerts that the listener of "alert" shows them with: while
+ *   it is "granted", alerts are also offered to this tab while it is hidden
+ * @property {AbortSignal} [signal]  closes it
+ * @property {boolean} [debug]  logs to the console what happens, never a payload or a token
+ * @property {(text: string, detail?: unknown) => void} [log]  the same, to your own log
  * @property {Partial<Environment>} [environment]  for tests
  *
  * @typedef {object} Environment  what the browser gives
  * @property {typeof WebSocket} WebSocket
+ * @property {typeof fetch} fetch
  * @property {IDBFactory | null} indexedDB
  * @property {((name: string) => BroadcastChannel) | null} broadcastChannel
  * @property {(action: () => void, ms: number) => number} setTimeout
  * @property {(timer: number | undefined) => void} clearTimeout
  * @property {() => number} now  milliseconds, going on while the machine sleeps
  * @property {() => number} random
- * @property {EventTarget} window  fires pagehide, pageshow, online, offline
+ * @property {EventTarget} window  fires pagehide, pageshow, online, offline, focus
  * @property {Document} document
+ *
+ * @typedef {{ channel: string, place: Place, cursor: string, by: "tab" | "device" }} ShownDetail
+ * @typedef {{ channel: string, reason: string, cursor: string, refetch: string | null }} ResetDetail
+ * @typedef {{ attempt: number, delay: number, code: number, reason: string }} ReconnectingDetail
+ *
+ * @typedef {object} AlertSourceEventMap
+ * @property {Event} open
+ * @property {MessageEvent<CloudEvent>} message
+ * @property {AlertEvent} alert
+ * @property {CustomEvent<ShownDetail>} shown
+ * @property {CustomEvent<ResetDetail>} reset
+ * @property {CustomEvent<ReconnectingDetail>} reconnecting
+ * @property {CustomEvent<Fault>} error
+ * @property {CloseEvent} close
  */
 
+import { AlertEvent, dispatchAlert } from "./alert.js";
 import { advance, formatCursor, formatCursors, parseCursors, reaches } from "./cursors.js";
+import { extentUpTo, include, includeUpTo, includes } from "./extents.js";
+import { Faults, diagnose, isOurViolation } from "./faults.js";
+import { Offers } from "./offers.js";
 import { Backoff, answerTo } from "./returning.js";
 import { Shown } from "./shown.js";
+import { Silence } from "./silence.js";
+import { lifeOf } from "./token.js";
+import { InView } from "./visible.js";
 import { webSocketTransport } from "./websocket.js";
 
+export { AlertEvent } from "./alert.js";
 export { DesktopAlerts } from "./desktop.js";
 export { TitleBadge } from "./badge.js";
 export { Toasts } from "./toast.js";
+export { textOf } from "./words.js";
 
 const HELLO_MS = 10_000; // from the start of a connection to its hello
 const REPORT_MS = 1_000; // between reports of what was shown: gateways close clients that talk too fast
-const TICK_MS = 10_000;
+const TICK_MS = 5_000;
 const SLEPT_MS = 150_000; // a hidden tab's timers may fire once a minute; later than this, the machine slept
 const JITTER_MS = 1_000; // networks and offices come back together
-const REFUSALS = 2; // in a row, then a new token doesn't help
+const REFUSALS = 2; // in a row of one and the same token: another has to come
+const COOKIE_REFUSALS = 3; // whether a cookie is another one, script can't see
+const SLOWER_MS = 5_000; // after a refusal of a new token: the clock of a gateway, or of the shop, is wrong
 const SAME_HOLE = 3; // connections that couldn't fill a hole, then it is passed over with a reset
+const UNWELCOME = 2; // connections that never said hello, then it is asked why
 const TOMBSTONE = "orderbell.tombstone"; // in the place of an event that could not be published
+const PING = "orderbell.ping"; // a gateway that takes it also sends heartbeats as messages
+const CUSTOMERS = "orderbell/customers"; // BroadcastChannel: who is signed in, by cookie
 
-// Who claims first: the tab that is looked at. A visible tab beside it waits a moment, a hidden one longer
-// than a slow visible one may take. A hidden tab's timers are a second late at most, and a late claim costs nothing.
+const OWN_EVENTS = new Set(["open", "message", "alert", "shown", "reset", "reconnecting", "error", "close"]);
+const FORGETFUL =
+  "this browser keeps nothing for this page (are cookies or site data blocked?). Alerts still pop up; but after a" +
+  " reload, or in a second tab, one may be shown again.";
+
+// Who claims first: the tab that is looked at. A visible tab beside it waits a moment, one that can only raise an alert
+// of the desktop longer than a slow visible one may take. A late claim costs nothing.
 const VISIBLE_MS = 50;
 const HIDDEN_MS = 250;
 
 /**
  * @fires open  the gateway said hello; `gateway` and `channels` are known
- * @fires message  MessageEvent, in every tab: `data` the CloudEvent, `lastEventId` its cursor
- * @fires alert  CustomEvent, in one tab: `detail` the CloudEvent; show it now, before the listener returns
- * @fires shown  CustomEvent `{channel, place, cursor, by: "tab" | "device"}`: somebody else has shown all up to there
+ * @fires message  MessageEvent, in every tab: `data` the CloudEvent, `lastEventId` its cursor; and the same under its
+ *   own type, where that is none of these
+ * @fires alert  AlertEvent, in one tab: `detail` the CloudEvent, `shown(promise)` to say when it was on the screen
+ * @fires shown  CustomEvent `{channel, place, cursor, by}`: another tab has shown this one, or another device all up to it
  * @fires reset  CustomEvent `{channel, reason, cursor, refetch}`: events are missing, reload what depends on them
  * @fires reconnecting  CustomEvent `{attempt, delay, code, reason}`
+ * @fires error  CustomEvent `{kind, message}`: something that a person has to change; the source goes on trying
  * @fires close  CloseEvent, only when it will not come back
  */
 export class AlertSource extends EventTarget {
   static CONNECTING = 0;
   static OPEN = 1;
   static CLOSED = 2;
+  CONNECTING = 0;
+  OPEN = 1;
+  CLOSED = 2;
 
   readyState = AlertSource.CONNECTING;
   /** The name of the gateway that said hello last. */
@@ -98,16 +146,25 @@ export class AlertSource extends EventTarget {
   #environment;
   #transport;
   #shown;
+  #offers;
   #backoff;
+  #faults;
+  #log;
+  #desktop;
+  #inView;
+  #customers;
+  #silence = new Silence();
   #listening = new AbortController();
+  /** Those of "alert": without one, this tab shows nothing. @type {Set<unknown>} */
+  #listeners = new Set();
 
   /** The last event that this tab received, by channel: where it resumes. @type {Places} */
   #had = new Map();
-  /** The last event that this tab itself showed, and the last it reported on this connection. @type {Places} */
-  #shownHere = new Map();
-  /** @type {Places} */
+  /** The last that this tab reported on this connection. @type {Places} */
   #reported = new Map();
-  /** The last that "shown" has told. @type {Places} */
+  /** The channels of which this tab has shown something since its last report. @type {Set<string>} */
+  #news = new Set();
+  /** What "shown" has told. @type {Map<string, Extent>} */
   #told = new Map();
 
   /** @type {import("./websocket.js").Connection | null} */
@@ -117,7 +174,12 @@ export class AlertSource extends EventTarget {
   #helloAt = 0;
   /** @type {number | null}  the wait that the gateway asked for when it said bye */
   #byeMs = null;
+  /** The credential of this connection, and the one that was refused last. */
+  #credential = "";
+  #refused = "";
   #refusals = 0;
+  /** Connections in a row that never said hello. */
+  #unwelcome = 0;
   /** Whether the next connection names its cursor. */
   #resumes = true;
   /** Whether a connection without the cursor was tried since one with it was welcome. */
@@ -125,6 +187,10 @@ export class AlertSource extends EventTarget {
   #hole = { cursor: "", times: 0 };
   #sent = 0;
   #name = randomName();
+  /** Whose page this is, since the first hello. @type {string | null} */
+  #customer = null;
+  /** @type {Set<string>}  what messages this gateway takes */
+  #accepts = new Set();
 
   /** @type {number | undefined} */
   #returning;
@@ -132,29 +198,59 @@ export class AlertSource extends EventTarget {
   #reporting;
   /** @type {number | undefined} */
   #ticking;
+  /** @type {number | undefined} */
+  #asking;
+  /** @type {number | undefined} */
+  #renewing;
   #tickAt = 0;
   #wasOffline = false;
-  /** Claims and resets, one after the other. */
+  /** Changes to what is stored, one after the other. @type {Promise<unknown>} */
   #queue = Promise.resolve();
 
   /**
    * @param {string | URL} [url]  of the gateway, or of the balancer in front of several
    * @param {Options} [options]
    */
-  constructor(url = "/", { key = "", getToken, environment } = {}) {
+  constructor(url = "/", { key = "", getToken, desktop, signal, debug = false, log, environment } = {}) {
     super();
     this.#environment = { ...browser(), ...environment };
-    this.#url = new URL("events", new URL(url, this.#environment.document.baseURI));
+    this.#log = log ?? (debug ? (/** @type {unknown[]} */ ...words) => console.debug("orderbell:", ...words) : () => {});
+    this.#faults = new Faults((fault) => {
+      this.#log(`error: ${fault.kind}`, fault.message);
+      this.#fire("error", fault);
+    });
+    this.#url = new URL("events", addressOf(url, this.#environment.document));
     this.#getToken = getToken;
+    this.#desktop = desktop;
     this.#transport = webSocketTransport(this.#environment.WebSocket);
     this.#backoff = new Backoff(this.#environment.random);
     this.#shown = new Shown(key, {
+      tab: this.#name,
       indexedDB: this.#environment.indexedDB,
       broadcastChannel: this.#environment.broadcastChannel,
-      ontab: (channel, place) => this.#tell(channel, place, "tab"),
+      now: this.#environment.now,
+      ontab: (item) => this.#shownElsewhere(item),
+      onfree: () => this.#offers.free(),
+      onfault: (error) => this.#faults.say("storage", FORGETFUL, error),
     });
+    this.#offers = new Offers(this.#shown, {
+      shows: () => this.shows,
+      offer: (event, held) => this.#offer(event, held),
+      seen: (channel) => this.#report(channel),
+      elsewhere: ({ channel, place }) => this.#tell(channel, place, "tab"),
+      now: this.#environment.now,
+      setTimeout: this.#environment.setTimeout,
+      clearTimeout: this.#environment.clearTimeout,
+      log: this.#log,
+    });
+    this.#inView = new InView(() => this.#offers.pump());
+    if (this.#environment.document.documentElement) this.#inView.watch(this.#environment.document.documentElement);
+    this.#customers = this.#hearOfCustomers();
+    if (!this.#environment.indexedDB) this.#faults.say("storage", FORGETFUL);
     this.#listen();
-    this.#start();
+    if (signal?.aborted) this.close();
+    else signal?.addEventListener("abort", () => this.close(), { signal: this.#listening.signal });
+    void this.#start();
   }
 
   get url() {
@@ -166,9 +262,84 @@ export class AlertSource extends EventTarget {
     return formatCursors(this.#had);
   }
 
+  /** Whether an alert could be shown here at this moment: somebody listens, and the page is on a screen. */
+  get shows() {
+    const { document } = this.#environment;
+    if (this.readyState === AlertSource.CLOSED || this.#listeners.size === 0) return false;
+    if (/** @type {{ prerendering?: boolean }} */ (document).prerendering) return false;
+    const root = document.documentElement;
+    if (document.visibilityState !== "visible") return this.#desktop?.state === "granted";
+    return !root || this.#inView.has(root);
+  }
+
+  /** Leaves the present connection, and makes another at once. */
+  reconnect() {
+    if (this.readyState !== AlertSource.CLOSED) this.#return(0, 1000, "reconnect()");
+  }
+
   /** Ends it for good; fires "close". */
   close() {
     this.#end(1000, "", true);
+  }
+
+  // `using alerts = new AlertSource(…)`; not every browser has the symbol yet.
+  static {
+    if (Symbol.dispose) {
+      Object.defineProperty(this.prototype, Symbol.dispose, { value: this.prototype.close, configurable: true });
+    }
+  }
+
+  // --- listening -------------------------------------------------------------------------------------
+
+  /**
+   * @template {keyof AlertSourceEventMap} K
+   * @overload
+   * @param {K} type
+   * @param {((this: AlertSource, event: AlertSourceEventMap[K]) => unknown) | { handleEvent: (event: AlertSourceEventMap[K]) => unknown } | null} listener
+   * @param {boolean | AddEventListenerOptions} [options]
+   * @returns {void}
+   */
+  /**
+   * @overload
+   * @param {string} type  of an event, as its sender named it
+   * @param {EventListenerOrEventListenerObject | null} listener
+   * @param {boolean | AddEventListenerOptions} [options]
+   * @returns {void}
+   */
+  /**
+   * @param {string} type @param {any} listener @param {boolean | AddEventListenerOptions} [options]
+   */
+  addEventListener(type, listener, options) {
+    super.addEventListener(type, listener, options);
+    if (type !== "alert" || !listener) return;
+    const { once = false, signal } = typeof options === "object" ? options : {};
+    if (signal?.aborted) return;
+    this.#listeners.add(listener);
+    const forget = () => this.#listeners.delete(listener);
+    signal?.addEventListener("abort", forget, { once: true });
+    if (once) super.addEventListener(type, forget, { once, signal });
+    this.#offers.pump(); // what came before there was anybody to show it
+  }
+
+  /**
+   * @template {keyof AlertSourceEventMap} K
+   * @overload
+   * @param {K} type
+   * @param {((this: AlertSource, event: AlertSourceEventMap[K]) => unknown) | { handleEvent: (event: AlertSourceEventMap[K]) => unknown } | null} listener
+   * @param {boolean | EventListenerOptions} [options]
+   * @returns {void}
+   */
+  /**
+   * @overload
+   * @param {string} type
+   * @param {EventListenerOrEventListenerObject | null} listener
+   * @param {boolean | EventListenerOptions} [options]
+   * @returns {void}
+   */
+  /** @param {string} type @param {any} listener @param {boolean | EventListenerOptions} [options] */
+  removeEventListener(type, listener, options) {
+    super.removeEventListener(type, listener, options);
+    if (type === "alert") this.#listeners.delete(listener);
   }
 
   // --- connecting ------------------------------------------------------------------------------------
@@ -176,7 +347,7 @@ export class AlertSource extends EventTarget {
   async #start() {
     const places = await this.#shown.places();
     for (const [channel, place] of places) advance(this.#had, channel, place);
-    this.#connect();
+    void this.#connect();
   }
 
   async #connect() {
@@ -195,29 +366,70 @@ export class AlertSource extends EventTarget {
 
     let credential;
     try {
-      credential = await this.#getToken?.({ signal });
+      credential = await this.#askForToken(signal);
     } catch (error) {
       // Perhaps the network is down. A page that knows better calls close().
       if (!signal.aborted) this.#closed(1006, `no token: ${error}`, false);
       return;
     }
     if (signal.aborted) return;
+    this.#credential = credential ? JSON.stringify(credential) : "";
+    if (this.#refusals >= REFUSALS && credential && this.#credential === this.#refused) {
+      return this.#end(4401, "getToken gives the token that was refused", true);
+    }
 
     const url = new URL(this.#url);
     if (this.#resumes && this.#had.size > 0) url.searchParams.set("after", formatCursors(this.#had));
+    this.#log("connecting", url.href);
     this.#connection = this.#transport(url, {
       // In band, not in the URL: URLs are written into logs and histories.
       opened: () => credential && this.#send("orderbell.auth", credential),
       received: (text) => this.#receive(text),
       closed: (code, reason, wasClean) => this.#closed(code, reason, wasClean),
     });
+    this.#renewAfter(credential);
+  }
+
+  /** @param {AbortSignal} signal @returns {Promise<Credential | null>} */
+  async #askForToken(signal) {
+    /** @type {unknown} */
+    let credential;
+    try {
+      credential = await this.#getToken?.({ signal });
+    } catch (error) {
+      if (!signal.aborted) this.#faults.say("token", "getToken failed; trying again.", error);
+      throw error;
+    }
+    if (credential === undefined || credential === null) return null;
+    const { token, ticket } = /** @type {{ token?: unknown, ticket?: unknown }} */ (credential);
+    if (typeof token === "string") return { token };
+    if (typeof ticket === "string") return { ticket };
+    const message = `getToken has to give { token: "…" }, { ticket: "…" } or null, and gave a ${typeof credential}.`;
+    if (!signal.aborted) this.#faults.say("token", message);
+    throw new TypeError(message);
+  }
+
+  /** Before a token runs out, another one goes through the connection that lives on. @param {Credential | null} credential */
+  #renewAfter(credential) {
+    const life = credential && "token" in credential ? lifeOf(credential.token) : null;
+    if (life === null) return;
+    const { signal } = this.#attempt;
+    this.#environment.clearTimeout(this.#renewing);
+    this.#renewing = this.#environment.setTimeout(async () => {
+      const next = await this.#askForToken(signal).catch(() => null); // then the gateway closes with 4401, as ever
+      if (!next || signal.aborted || this.readyState !== AlertSource.OPEN) return;
+      this.#credential = JSON.stringify(next);
+      this.#send("orderbell.auth", next);
+      this.#renewAfter(next);
+    }, life);
   }
 
   /** Ends the present connection or attempt without another word. */
   #leave() {
-    this.#environment.clearTimeout(this.#returning);
-    this.#environment.clearTimeout(this.#reporting);
-    this.#returning = this.#reporting = undefined;
+    for (const timer of [this.#returning, this.#reporting, this.#asking, this.#renewing]) {
+      this.#environment.clearTimeout(timer);
+    }
+    this.#returning = this.#reporting = this.#asking = this.#renewing = undefined;
     this.#attempt.abort();
     this.#connection?.leave();
     this.#connection = null;
@@ -232,26 +444,63 @@ export class AlertSource extends EventTarget {
 
   /** @param {number} code @param {string} reason @param {boolean} wasClean */
   #closed(code, reason, wasClean) {
+    const greeted = this.#helloAt > 0;
     this.#connection = null;
     this.#leave();
+    this.#log("closed", `${code} ${reason}`);
     const answer = answerTo(code);
-    if (answer.does === "stop") return this.#end(code, reason, wasClean);
-    if (answer.does === "authenticate" && ++this.#refusals >= REFUSALS) return this.#end(code, reason, wasClean);
+    if (answer.does === "stop") return this.#stop(code, reason, wasClean);
+    if (answer.does === "authenticate" && !this.#mayTryAnother(answer, reason)) {
+      return this.#stop(code, reason, wasClean);
+    }
     if (answer.does === "forget") {
-      if (this.#forgot || this.#had.size === 0) return this.#end(code, reason, wasClean);
+      if (this.#forgot || this.#had.size === 0) return this.#stop(code, reason, wasClean);
       this.#forgot = true;
       this.#resumes = false;
     }
-    const delay = this.#byeMs ?? this.#backoff.next(answer);
+    this.#unwelcome = greeted || code !== 1006 ? 0 : this.#unwelcome + 1;
+    if (this.#unwelcome === UNWELCOME) void this.#diagnose();
+    const slower = this.#refusals >= REFUSALS ? SLOWER_MS : 0;
+    const delay = this.#byeMs ?? this.#backoff.next({ ...answer, leastMs: Math.max(answer.leastMs ?? 0, slower) });
     this.#byeMs = null;
     this.#return(delay, code, reason);
+  }
+
+  /**
+   * After 4401. A token that has run out is no fault; one that is refused at once, though it is new, may come from a
+   * clock that is wrong, and then waiting helps: as long as another token comes, it is tried.
+   *
+   * @param {import("./returning.js").Answer} answer @param {string} reason
+   */
+  #mayTryAnother(answer, reason) {
+    this.#refusals += 1;
+    const same = this.#credential === this.#refused;
+    this.#refused = this.#credential;
+    if (this.#refusals < REFUSALS) return true;
+    if (this.#credential === "") return this.#refusals < COOKIE_REFUSALS;
+    if (same) return false;
+    this.#faults.say("refused", `the gateway refuses the token (${reason || "4401"}); trying with another, more slowly.`);
+    return true;
+  }
+
+  /** @param {number} code @param {string} reason @param {boolean} wasClean */
+  #stop(code, reason, wasClean) {
+    if (code === 4403) this.#faults.say("forbidden", `the gateway forbids it: ${reason || "no reason given"}.`);
+    if (code === 4401) this.#faults.say("refused", `the gateway refuses the token: ${reason || "no reason given"}.`);
+    this.#end(code, reason, wasClean);
+  }
+
+  async #diagnose() {
+    const { origin } = globalThis.location ?? {};
+    const { kind, message } = await diagnose(this.#url, this.#environment.fetch, origin);
+    if (this.readyState === AlertSource.CONNECTING && this.#unwelcome >= UNWELCOME) this.#faults.say(kind, message);
   }
 
   /** @param {number} delay @param {number} [code] @param {string} [reason] */
   #return(delay, code = 1006, reason = "") {
     this.#leave();
     this.readyState = AlertSource.CONNECTING;
-    this.#returning = this.#environment.setTimeout(() => this.#connect(), delay);
+    this.#returning = this.#environment.setTimeout(() => void this.#connect(), delay);
     this.#fire("reconnecting", { attempt: this.#backoff.attempt, delay, code, reason });
   }
 
@@ -262,7 +511,10 @@ export class AlertSource extends EventTarget {
     this.readyState = AlertSource.CLOSED;
     this.#leave();
     this.#listening.abort();
+    this.#offers.close();
+    this.#inView.close();
     this.#shown.close();
+    this.#customers?.close();
     this.dispatchEvent(new CloseEvent("close", { code, reason, wasClean }));
   }
 
@@ -270,6 +522,7 @@ export class AlertSource extends EventTarget {
 
   /** @param {string} text */
   #receive(text) {
+    this.#silence.heard(this.#environment.now());
     /** @type {CloudEvent} */
     let event;
     try {
@@ -291,12 +544,18 @@ export class AlertSource extends EventTarget {
     }
   }
 
-  /** @param {{ cursor: string, channels: string[], gateway: string }} hello */
-  #greeted({ cursor, channels, gateway }) {
+  /** @param {{ cursor: string, channels: string[], gateway: string, heartbeat_seconds?: number, accepts?: string[] }} hello */
+  #greeted({ cursor, channels, gateway, heartbeat_seconds = 0, accepts = [] }) {
+    const customer = customerOf(channels);
+    if (this.#customer !== null && this.#customer !== customer) {
+      // Signed in as somebody else, in another tab or meanwhile: nothing of theirs belongs on this page.
+      const reason = "another customer is signed in now";
+      this.#faults.say("customer", `${reason}; this page's alerts end.`);
+      return this.#end(4403, reason, true);
+    }
     const resumed = this.#resumes;
     const resumable = this.#adopt(parseCursors(cursor));
     this.#resumes = true;
-    this.#refusals = 0;
     this.#helloAt = this.#environment.now();
     if (resumed) {
       this.#forgot = false;
@@ -304,12 +563,19 @@ export class AlertSource extends EventTarget {
       // Without its cursor this connection has only told which channels are ours; resume those where we were.
       return this.#return(this.#backoff.next({ does: "return" }), 1000, "resume");
     }
+    this.#refusals = this.#unwelcome = 0;
+    this.#refused = "";
+    this.#faults.over("refused", "token", "unreachable", "origin", "policy");
+    this.#accepts = new Set(accepts);
+    this.#silence.begin(this.#environment.now(), this.#accepts.has(PING) ? heartbeat_seconds : 0);
+    this.#isCustomer(customer);
     this.gateway = gateway;
     this.channels = channels;
     this.readyState = AlertSource.OPEN;
     // What the last connection reported may have been lost with it.
     this.#reported.clear();
     this.#report();
+    this.#log("open", gateway);
     this.dispatchEvent(new Event("open"));
   }
 
@@ -321,7 +587,9 @@ export class AlertSource extends EventTarget {
    */
   #adopt(start) {
     for (const channel of this.#had.keys()) {
-      if (!start.has(channel)) this.#had.delete(channel);
+      if (start.has(channel)) continue;
+      this.#had.delete(channel);
+      this.#offers.drop((alert) => alert.channel === channel);
     }
     const kept = this.#had.size > 0;
     for (const [channel, place] of start) {
@@ -340,15 +608,18 @@ export class AlertSource extends EventTarget {
     if (reaches(had, place)) return; // received before: the resumed range and the live one overlap
     if (had && !(epoch === had.epoch && seq === had.seq + 1)) return this.#missing(channel, had, place);
     this.#had.set(channel, place);
-    if (event.type === TOMBSTONE) return this.#wait(() => this.#pass(channel, place));
+    if (event.type === TOMBSTONE) return this.#wait(() => this.#shown.pass({ channel, place }));
 
-    this.dispatchEvent(new MessageEvent("message", { data: event, lastEventId: formatCursor(channel, place) }));
-    // The wait begins now and not behind earlier claims: a hundred events at once wait together.
-    const due = this.#turn();
-    this.#wait(async () => {
-      await due;
-      await this.#claim(channel, place, event);
-    });
+    const cursor = formatCursor(channel, place);
+    this.#log("message", cursor);
+    const init = { data: event, lastEventId: cursor };
+    this.dispatchEvent(new MessageEvent("message", init));
+    if (!OWN_EVENTS.has(event.type)) this.dispatchEvent(new MessageEvent(event.type, init));
+    // Another one has shown it, and told before it came here.
+    if (this.#shown.knows(channel, place)) return this.#shownElsewhere({ channel, place });
+    // The wait begins now and not behind earlier changes: a hundred events at once wait together.
+    const due = this.#environment.now() + this.#turn();
+    this.#wait(async () => this.#offers.add({ cursor, channel, place, event, due }));
   }
 
   /**
@@ -368,67 +639,82 @@ export class AlertSource extends EventTarget {
     this.#return(0, 1000, `the hole after ${cursor} stays`);
   }
 
-  /** @param {{ channel: string, reason: string, cursor: string, refetch: string | null }} reset */
+  /** @param {ResetDetail} reset */
   #reset(reset) {
-    const place = parseCursors(reset.cursor).get(reset.channel);
+    const { channel } = reset;
+    const place = parseCursors(reset.cursor).get(channel);
     if (!place) return;
-    const refused = this.#had.get(reset.channel);
-    this.#had.set(reset.channel, place);
-    this.#wait(() => this.#shown.reset(reset.channel, refused, place));
+    const refused = this.#had.get(channel);
+    this.#had.set(channel, place);
+    this.#wait(async () => {
+      await this.#shown.reset(channel, refused, place);
+      // After a step back, what waits here to be shown has never been.
+      if (refused && !reaches(place, refused)) this.#offers.drop((alert) => alert.channel === channel);
+      if (refused?.epoch !== place.epoch) this.#offers.drop((alert) => alert.channel === channel);
+    });
+    this.#told.delete(channel);
     this.#fire("reset", reset);
   }
 
-  /** @param {{ cursor: string }} seen */
+  // --- what others have shown ------------------------------------------------------------------------------
+
+  /** @param {{ cursor: string }} seen  by another device: everything up to there */
   #seenElsewhere({ cursor }) {
     for (const [channel, place] of parseCursors(cursor)) {
       if (this.#shown.knows(channel, place)) continue; // by us: reports of our own come back, too
-      this.#shown.seen(channel, place);
+      this.#wait(() => this.#shown.seen(channel, place));
+      this.#offers.drop((alert) => alert.channel === channel && reaches(place, alert.place));
       this.#tell(channel, place, "device");
     }
   }
 
-  // --- showing -------------------------------------------------------------------------------------------
-
-  /** @param {string} channel @param {Place} place @param {CloudEvent} event */
-  async #claim(channel, place, event) {
-    // Whoever is asked next shows it: another tab now, or the next visit.
-    if (this.readyState === AlertSource.CLOSED) return;
-    if (await this.#shown.claim(channel, place, () => this.#fire("alert", event))) {
-      advance(this.#shownHere, channel, place);
-      this.#report();
-    } else {
-      this.#tell(channel, place, "tab");
-    }
+  /** By another tab: this one event. @param {{ channel: string, place: Place }} item */
+  #shownElsewhere({ channel, place }) {
+    const cursor = formatCursor(channel, place);
+    this.#offers.drop((alert) => alert.cursor === cursor);
+    this.#tell(channel, place, "tab");
   }
 
-  /** There is nothing to show at this place. @param {string} channel @param {Place} place */
-  async #pass(channel, place) {
-    // The claims before it were dropped then, and must not be passed over.
-    if (this.readyState !== AlertSource.CLOSED) await this.#shown.pass(channel, place);
-  }
-
-  /** Resolves when it is this tab's turn to claim. @returns {Promise<void>} */
-  #turn() {
-    const { document, setTimeout } = this.#environment;
-    const visible = document.visibilityState === "visible";
-    if (visible && document.hasFocus()) return Promise.resolve();
-    return new Promise((resolve) => setTimeout(resolve, visible ? VISIBLE_MS : HIDDEN_MS));
-  }
-
-  /** @param {() => Promise<void>} action */
-  #wait(action) {
-    this.#queue = this.#queue.then(action);
-  }
-
-  /** @param {string} channel @param {Place} place @param {"tab" | "device"} by */
+  /** @param {string} channel @param {Place} place @param {"tab" | "device"} by  a device: all up to there */
   #tell(channel, place, by) {
-    if (reaches(this.#told.get(channel), place)) return;
-    this.#told.set(channel, place);
+    const told = this.#told.get(channel) ?? extentUpTo({ epoch: place.epoch, seq: 0 });
+    if (includes(told, place)) return;
+    if (by === "device") includeUpTo(told, place);
+    else include(told, place.epoch, place.seq);
+    this.#told.set(channel, told);
     this.#fire("shown", { channel, place, cursor: formatCursor(channel, place), by });
   }
 
-  /** Tells the server what was shown here: at once, but then not again within `REPORT_MS`. */
-  #report() {
+  // --- showing -------------------------------------------------------------------------------------------
+
+  /** @param {CloudEvent} event @param {AbortSignal} signal */
+  #offer(event, signal) {
+    const alert = new AlertEvent(event, signal);
+    const thrown = dispatchAlert(this, alert);
+    this.#log("alert", formatCursor(event.channel ?? "", { epoch: event.epoch ?? 0, seq: event.seq ?? 0 }));
+    return { showing: alert.showing, failed: thrown >= Math.max(1, this.#listeners.size), room: alert.room };
+  }
+
+  /** How long this tab lets others go first. */
+  #turn() {
+    const { document } = this.#environment;
+    if (document.visibilityState !== "visible") return HIDDEN_MS;
+    return document.hasFocus() ? 0 : VISIBLE_MS;
+  }
+
+  /** @param {() => Promise<unknown>} action */
+  #wait(action) {
+    this.#queue = this.#queue.then(action).catch((error) => this.#log("a defect", error));
+  }
+
+  /**
+   * Tells the server what was shown, up to where all was: at once, but then not again within `REPORT_MS`.
+   *
+   * @param {string} [channel]  of which this tab has shown something
+   */
+  #report(channel) {
+    // The server keeps no seen cursor for topics: it would be one for all their readers.
+    if (channel?.startsWith("customer:")) this.#news.add(channel);
     if (this.#reporting !== undefined || this.readyState !== AlertSource.OPEN) return;
     if (!this.#flush()) return;
     this.#reporting = this.#environment.setTimeout(() => {
@@ -440,14 +726,41 @@ export class AlertSource extends EventTarget {
   /** Whether there was something to report. */
   #flush() {
     if (this.readyState !== AlertSource.OPEN) return false;
-    const news = [...this.#shownHere].filter(
-      // The server keeps no seen cursor for topics: it would be one for all their readers.
-      ([channel, place]) => channel.startsWith("customer:") && !reaches(this.#reported.get(channel), place),
-    );
-    if (news.length === 0) return false;
+    /** @type {Places} */
+    const news = new Map();
+    for (const channel of this.#news) {
+      const place = this.#shown.upTo(channel);
+      if (place && !reaches(this.#reported.get(channel), place)) news.set(channel, place);
+    }
+    if (news.size === 0) return false;
     for (const [channel, place] of news) this.#reported.set(channel, place);
-    this.#send("orderbell.seen", { cursor: formatCursors(new Map(news)) });
+    this.#send("orderbell.seen", { cursor: formatCursors(news) });
     return true;
+  }
+
+  // --- whose page this is ----------------------------------------------------------------------------------
+
+  /** Tells the other tabs, once: a cookie is theirs, too. @param {string | null} customer */
+  #isCustomer(customer) {
+    if (this.#customer === customer) return;
+    this.#customer = customer;
+    if (!this.#getToken) this.#customers?.postMessage(customer);
+  }
+
+  #hearOfCustomers() {
+    /** @type {BroadcastChannel | null} */
+    let channel = null;
+    try {
+      channel = this.#environment.broadcastChannel?.(CUSTOMERS) ?? null;
+    } catch {
+      // said by Shown, which needs one more
+    }
+    channel?.addEventListener("message", ({ data }) => {
+      // It may be about another gateway's cookie. Connecting anew shows whose ours is now.
+      if (this.#customer === null || this.#customer === data || this.#getToken) return;
+      this.#return(0, 1000, "somebody else has signed in");
+    });
+    return channel;
   }
 
   // --- the life of the page ------------------------------------------------------------------------------
@@ -462,7 +775,19 @@ export class AlertSource extends EventTarget {
     // But after it, no close may ever come for a connection that went through the old network.
     window.addEventListener("offline", () => (this.#wasOffline = true), { signal });
     window.addEventListener("online", () => this.#wasOffline && this.#renew(), { signal });
+    window.addEventListener("focus", () => this.#ask(), { signal });
     document.addEventListener("visibilitychange", () => this.#look(), { signal });
+    document.addEventListener("prerenderingchange", () => this.#look(), { signal });
+    document.addEventListener("freeze", () => this.#freeze(), { signal });
+    document.addEventListener("resume", () => this.#thaw(), { signal });
+    document.addEventListener(
+      "securitypolicyviolation",
+      (event) => {
+        if (!isOurViolation(event, this.#url)) return;
+        this.#faults.say("policy", `this page's Content-Security-Policy forbids it: add ${origins(this.#url)} to connect-src.`);
+      },
+      { signal },
+    );
     this.#tick();
     signal.addEventListener("abort", () => this.#environment.clearTimeout(this.#ticking));
   }
@@ -471,43 +796,74 @@ export class AlertSource extends EventTarget {
     this.#flush();
     this.#leave();
     this.readyState = AlertSource.CONNECTING;
+    this.#freeze();
+  }
+
+  /** No other tab has to wait for one that stands still. */
+  #freeze() {
+    void this.#offers.giveBack();
+    this.#shown.freeze();
+  }
+
+  #thaw() {
+    this.#shown.thaw((this.#name = randomName()));
+    this.#look();
   }
 
   /** @param {PageTransitionEvent} event */
   #unhide({ persisted }) {
     if (!persisted) return; // an ordinary load: the constructor connects
     this.#tickAt = this.#environment.now();
-    this.#connect();
+    this.#shown.thaw((this.#name = randomName()));
+    void this.#connect();
   }
 
   #look() {
-    if (this.#environment.document.visibilityState !== "visible") return;
+    if (this.#environment.document.visibilityState !== "visible") {
+      // What was on the screen for less than a second: another tab may be looked at now.
+      if (this.#desktop?.state !== "granted") void this.#offers.giveBack(HIDDEN_MS);
+      return;
+    }
     this.#checkSleep();
+    this.#offers.free();
     // Somebody looks at the page: don't let them wait for the rest of a long delay.
     if (this.#returning !== undefined) this.#renew();
+    else this.#ask();
   }
 
   #tick() {
     this.#tickAt = this.#environment.now();
     this.#ticking = this.#environment.setTimeout(() => {
       this.#checkSleep();
+      this.#checkSilence();
       this.#tick();
     }, TICK_MS);
   }
 
-  /**
-   * Connections die silently while a machine sleeps, and a quiet one looks the same: script can't see the
-   * gateway's pings. So it is the sleep that we notice, by the clock.
-   */
+  /** Connections die silently while a machine sleeps; the clock shows that it slept. */
   #checkSleep() {
     const slept = this.#environment.now() - this.#tickAt > SLEPT_MS;
     this.#tickAt = this.#environment.now();
     if (slept) this.#renew();
   }
 
+  #checkSilence() {
+    if (this.readyState !== AlertSource.OPEN || !this.#silence.isTooLong(this.#environment.now())) return;
+    this.#log("silent");
+    this.#return(this.#environment.random() * JITTER_MS, 1006, "nothing was heard");
+  }
+
+  /** Is anybody there? Without an answer the connection is left. */
+  #ask() {
+    const { document } = this.#environment;
+    if (this.readyState !== AlertSource.OPEN || !this.#silence.asks(this.#environment.now())) return;
+    this.#send(PING, { visible: document.visibilityState === "visible", shows: this.shows });
+    this.#asking = this.#environment.setTimeout(() => this.#checkSilence(), Silence.ANSWER_MS);
+  }
+
   #renew() {
     this.#wasOffline = false;
-    this.#return(this.#environment.random() * JITTER_MS);
+    if (this.readyState !== AlertSource.CLOSED) this.#return(this.#environment.random() * JITTER_MS);
   }
 
   // --- saying --------------------------------------------------------------------------------------------
@@ -524,27 +880,56 @@ export class AlertSource extends EventTarget {
   }
 }
 
+/** @param {readonly string[]} channels */
+function customerOf(channels) {
+  return channels.find((channel) => channel.startsWith("customer:")) ?? null;
+}
+
+/** @param {URL} url  for a policy, which knows WebSockets as an origin of their own */
+function origins({ origin }) {
+  return `${origin} ${origin.replace(/^http/, "ws")}`;
+}
+
+/**
+ * A gateway's address is a folder, and seen from the page: `<base>` is for its links and pictures.
+ *
+ * @param {string | URL} url @param {Document} document
+ */
+function addressOf(url, document) {
+  const page = document.location?.href ?? "";
+  const address = new URL(url, /^https?:/.test(page) ? page : document.baseURI);
+  if (!address.pathname.endsWith("/")) address.pathname += "/";
+  return address;
+}
+
 /** @returns {Environment} */
 function browser() {
   return {
-    WebSocket,
+    WebSocket: globalThis.WebSocket,
+    fetch: (...request) => globalThis.fetch(...request),
     indexedDB: storage(),
-    broadcastChannel: "BroadcastChannel" in window ? (name) => new BroadcastChannel(name) : null,
-    setTimeout: (action, ms) => window.setTimeout(action, ms),
-    clearTimeout: (timer) => window.clearTimeout(timer),
+    broadcastChannel: typeof BroadcastChannel === "undefined" ? null : (name) => new BroadcastChannel(name),
+    setTimeout: (action, ms) => Number(globalThis.setTimeout(action, ms)),
+    clearTimeout: (timer) => globalThis.clearTimeout(timer),
     now: () => Date.now(),
     random: () => Math.random(),
-    window,
-    document,
+    window: globalThis.window ?? globalThis,
+    document: globalThis.document ?? outside(),
   };
 }
 
 function storage() {
   try {
-    return window.indexedDB ?? null;
+    return globalThis.indexedDB ?? null;
   } catch {
     return null; // some browsers throw where site data is blocked
   }
+}
+
+/** A worker has no document: it receives events, and shows nothing. */
+function outside() {
+  const looks = { visibilityState: "hidden", baseURI: globalThis.location?.href ?? "", hasFocus: () => false };
+  return /** @type {Document} */ (/** @type {unknown} */ (Object.assign(new EventTarget(), looks)));
 }
 
 /** crypto.randomUUID() exists on secure pages only. */

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.conftest import evaluate, open_client
+from tests.browser.conftest import ORIGIN, evaluate, open_client
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
@@ -167,24 +167,59 @@ def test_a_code_that_says_stop_ends_it_for_good(page: Page, code: int) -> None:
     assert (closed, state, sockets) == ([code], 2, 1)
 
 
-def test_after_4401_a_new_token_is_asked_for_and_when_that_is_refused_it_ends(page: Page) -> None:
-    tokens, closed = evaluate(
+def test_after_4401_a_new_token_is_asked_for_and_more_slowly_as_long_as_another_comes(page: Page) -> None:
+    """The clock of one gateway, or of the shop, is wrong: that passes."""
+    tokens, delays, errors, closed = evaluate(
         page,
         """
         let asked = 0;
         const world = new World({ getToken: async () => ({ token: `t${++asked}` }) });
         const tokens = [];
-        for (const welcome of [true, true, false]) {
-          const socket = await world.socket();
+        for (const welcome of [true, true, false, false, false, true]) {
+          const socket = await world.next();
           welcome ? socket.hello() : socket.accept();
           tokens.push(socket.sent[0].data.token);
-          socket.end(4401); // expired, expired, refused
-          world.pass(2_000);
+          if (!welcome) socket.end(4401, "refused");
+          else if (tokens.length < 6) socket.end(4401, "expired");
         }
-        return [tokens, world.of("close")];
+        const delays = world.of("reconnecting").map(({ delay }) => delay);
+        return [tokens, delays, world.of("error"), world.of("close")];
         """,
     )
-    assert (tokens, closed) == (["t1", "t2", "t3"], [4401])
+    assert tokens == [f"t{n}" for n in range(1, 7)]
+    assert closed == []
+    assert errors[0] == "refused"
+    assert max(delays[:1]) < 1_000
+    assert min(delays[2:5]) >= 5_000
+
+
+def test_the_same_token_refused_twice_ends_it_and_the_reason_is_said(page: Page) -> None:
+    seen = evaluate(
+        page,
+        """
+        const world = new World({ getToken: async () => ({ token: "t" }) });
+        for (let n = 0; n < 2; n += 1) {
+          (await world.next()).accept().end(4401, "expired");
+        }
+        return [await world.wait("close", 1), world.of("error"), world.sockets.length];
+        """,
+    )
+    assert seen == [[4401], ["refused"], 2]
+
+
+def test_a_cookie_that_is_refused_is_tried_three_times(page: Page) -> None:
+    seen = evaluate(
+        page,
+        """
+        const world = new World();
+        for (let n = 0; n < 3; n += 1) {
+          (await world.next()).accept().end(4401);
+        }
+        world.pass(60_000);
+        return [world.of("close"), world.sockets.length];
+        """,
+    )
+    assert seen == [[4401], 3]
 
 
 def test_a_token_that_cannot_be_had_now_is_asked_for_again(page: Page) -> None:
@@ -515,7 +550,8 @@ def test_a_tab_that_is_looked_at_shows_before_one_that_is_not(page: Page) -> Non
         page,
         """
         const shows = async (visibilityState, focused, ms) => {
-          const world = new World({ key: visibilityState + focused });
+          const desktop = { state: "granted" }; // a hidden tab shows nothing else
+          const world = new World({ key: visibilityState + focused, desktop });
           world.document.visibilityState = visibilityState;
           world.document.focused = focused;
           (await world.socket()).hello().event(1);
@@ -530,6 +566,28 @@ def test_a_tab_that_is_looked_at_shows_before_one_that_is_not(page: Page) -> Non
         """,
     )
     assert seen == [0, 0]
+
+
+def test_a_tab_that_is_not_on_a_screen_shows_nothing_until_it_is(page: Page) -> None:
+    seen = evaluate(
+        page,
+        """
+        const world = new World();
+        world.document.visibilityState = "hidden";
+        const socket = (await world.socket()).hello().event(1).event(2);
+        world.pass(60_000);
+        await world.settle();
+        const hidden = [world.of("alert"), [...socket.sent], await stored(), world.source.shows];
+        world.document.become("visible");
+        await world.wait("alert", 2);
+        await until(() => socket.sent.length > 0);
+        world.pass(1_000);
+        await world.settle();
+        return [...hidden, world.of("alert"), socket.sent.at(-1).data.cursor];
+        """,
+    )
+    cursors = [f"{ALICE}=1.1", f"{ALICE}=1.2"]
+    assert seen == [[], [], f"{ALICE}=1.0", False, cursors, cursors[1]]
 
 
 def test_a_new_visit_goes_on_after_what_was_shown(client_context: BrowserContext) -> None:
@@ -608,3 +666,243 @@ def test_an_event_that_was_not_shown_yet_is_not_remembered(client_context: Brows
     page.close()
     after = evaluate(open_client(client_context), "return (await new World({ key: 'alice' }).socket()).after")
     assert after == f"{ALICE}=1.4"
+
+
+@pytest.mark.parametrize("url", ["https://host.example/sub", "https://host.example/sub/"])
+def test_an_address_is_a_folder_with_its_slash_or_without(page: Page, url: str) -> None:
+    made = evaluate(
+        page,
+        """
+        const { AlertSource } = await import("/client/v1/orderbell.js");
+        const source = new AlertSource(given, { key: "nobody" });
+        const made = source.url;
+        source.close();
+        return made;
+        """,
+        url,
+    )
+    assert made == "https://host.example/sub/events"
+
+
+def test_what_the_page_says_of_its_base_is_for_its_links(client_context: BrowserContext) -> None:
+    page = open_client(client_context)
+    made = evaluate(
+        page,
+        """
+        const { AlertSource } = await import("/client/v1/orderbell.js");
+        const base = Object.assign(document.createElement("base"), { href: "https://cdn.example/assets/" });
+        document.head.append(base);
+        return ["/", "alerts"].map((url) => {
+          const source = new AlertSource(url, { key: "nobody" });
+          source.close();
+          return source.url;
+        });
+        """,
+    )
+    assert made == [f"{ORIGIN}/events", f"{ORIGIN}/alerts/events"]
+
+
+HEARS = '{ accepts: ["orderbell.ping"] }'
+
+
+def test_a_connection_that_has_fallen_silent_is_left_within_45_seconds(page: Page) -> None:
+    """A proxy that passes nothing on sends no close either."""
+    seen = evaluate(
+        page,
+        f"""
+        const world = new World();
+        const socket = (await world.socket()).hello(undefined, {HEARS});
+        for (let n = 0; n < 6; n += 1) {{
+          world.pass(20_000);
+          socket.say("orderbell.heartbeat", {{}});
+        }}
+        const kept = !socket.left;
+        world.pass(30_000);
+        const patient = !socket.left;
+        world.pass(14_000);
+        await world.socket();
+        return [kept, patient, socket.left, world.of("reconnecting").length];
+        """,
+    )
+    assert seen == [True, True, True, 1]
+
+
+def test_a_gateway_of_an_older_version_sends_no_heartbeats_and_is_not_left_for_that(page: Page) -> None:
+    left = evaluate(
+        page,
+        """
+        const world = new World();
+        const socket = (await world.socket()).hello();
+        world.pass(600_000);
+        world.document.become("visible");
+        world.pass(60_000);
+        return [socket.left, socket.sent];
+        """,
+    )
+    assert left == [False, []]
+
+
+@pytest.mark.parametrize("answers", [True, False])
+@pytest.mark.parametrize("how", ["visible", "focus"])
+def test_a_page_that_is_looked_at_again_asks_whether_anybody_is_there(
+    page: Page, answers: bool, how: str
+) -> None:
+    seen = evaluate(
+        page,
+        f"""
+        const world = new World();
+        const socket = (await world.socket()).hello(undefined, {HEARS});
+        const look = () => given.how === "visible"
+          ? world.document.become("visible") : world.window.dispatchEvent(new Event("focus"));
+        look(); // it has just been heard of
+        const early = socket.sent.length;
+        world.pass(10_000);
+        look();
+        look();
+        const asked = socket.sent.map(({{ type, data }}) => [type, data.visible, data.shows]);
+        if (given.answers) socket.say("orderbell.pong", {{}});
+        world.pass(4_000);
+        world.pass(1_000);
+        return [early, asked, socket.left];
+        """,
+        {"answers": answers, "how": how},
+    )
+    assert seen == [0, [["orderbell.ping", True, True]], not answers]
+
+
+def test_a_page_never_goes_on_as_somebody_else(page: Page) -> None:
+    """In another tab alice signed out and bob in: this one's next connection has his cookie."""
+    seen = evaluate(
+        page,
+        """
+        const world = new World();
+        let reason;
+        world.source.addEventListener("close", (event) => (reason = event.reason));
+        (await world.socket()).hello().event(1).end(1006);
+        world.pass(500);
+        (await world.socket()).accept().end(4403); // his cookie, her cursor
+        world.pass(2_000);
+        (await world.socket()).hello("customer:bob=1.0").event(1, { channel: "customer:bob" });
+        world.pass(60_000);
+        return [world.of("message"), world.of("error"), world.of("close"), reason, world.sockets.length];
+        """,
+    )
+    assert seen == [[f"{ALICE}=1.1"], ["customer"], [4403], "another customer is signed in now", 3]
+
+
+def test_other_tabs_are_told_that_somebody_else_has_signed_in(client_context: BrowserContext) -> None:
+    """They find out at once, and not with the next loss of the connection."""
+    first, second = open_client(client_context), open_client(client_context)
+    evaluate(
+        first,
+        "window.world = new World({ key: 'alice' }); window.socket = (await world.socket()).hello()",
+    )
+    evaluate(
+        first,
+        """
+        const getToken = async () => ({ token: "hers" });
+        window.other = new World({ key: "alice", getToken });
+        window.hers = (await other.socket()).hello();
+        """,
+    )
+    evaluate(second, "(await new World({ key: 'bob' }).socket()).hello('customer:bob=1.0')")
+    left = evaluate(first, "await until(() => socket.left); return [socket.left, hers.left]")
+    assert left == [True, False]  # the one with a token of its own goes on
+
+
+def test_reconnect_signal_and_dispose(page: Page) -> None:
+    seen = evaluate(
+        page,
+        """
+        const world = new World();
+        const first = (await world.socket()).hello().event(1);
+        world.source.reconnect();
+        world.pass(0);
+        const second = await world.socket();
+        const controller = new AbortController();
+        const other = new World({ signal: controller.signal });
+        await other.socket();
+        controller.abort();
+        const third = new World();
+        third.source[Symbol.dispose]();
+        return [first.left, second.after, other.of("close"), third.of("close"), world.source.OPEN];
+        """,
+    )
+    assert seen == [True, f"{ALICE}=1.1", [1000], [1000], 1]
+
+
+def test_the_log_says_what_happens_and_neither_token_nor_payload(page: Page) -> None:
+    lines = evaluate(
+        page,
+        """
+        const lines = [];
+        const getToken = async () => ({ token: "secret-token" });
+        const world = new World({ getToken, log: (...words) => lines.push(words.join(" ")) });
+        (await world.socket()).hello().event(1);
+        await world.wait("alert", 1);
+        world.source.close();
+        return lines;
+        """,
+    )
+    assert "open g" in lines
+    assert f"message {ALICE}=1.1" in lines
+    assert not any("secret" in line or "Order 1" in line for line in lines)
+
+
+@pytest.mark.parametrize("given", ['"a-token"', "{ jwt: 1 }", "5"])
+def test_a_token_that_is_no_object_is_said_and_asked_for_again(page: Page, given: str) -> None:
+    warnings: list[str] = []
+    page.on("console", lambda message: warnings.append(message.text))
+    seen = evaluate(
+        page,
+        f"""
+        let asked = 0;
+        const world = new World({{ getToken: async () => (++asked < 3 ? {given} : {{ token: "t" }}) }});
+        for (let n = 0; n < 2; n += 1) {{
+          await world.wait("reconnecting", n + 1);
+          world.pass(10_000);
+        }}
+        (await world.socket()).hello();
+        return [world.of("error"), world.source.readyState];
+        """,
+    )
+    assert seen == [["token", "token"], 1]
+    assert len([text for text in warnings if "getToken has to give { token" in text]) == 1
+
+
+def test_a_token_is_renewed_through_the_connection_before_it_runs_out(page: Page) -> None:
+    seen = evaluate(
+        page,
+        """
+        let made = 0;
+        const token = () => {
+          const iat = Math.floor(Date.now() / 1000) + ++made;
+          return `e30.${btoa(JSON.stringify({ iat, exp: iat + 100 }))}.x`;
+        };
+        const world = new World({ getToken: async () => ({ token: token() }) });
+        const socket = (await world.socket()).hello();
+        world.pass(70_000);
+        const early = socket.sent.length;
+        world.pass(11_000);
+        await until(() => socket.sent.length > early);
+        const [first, second] = socket.sent;
+        return [early, second.type, first.data.token !== second.data.token, socket.left];
+        """,
+    )
+    assert seen == [1, "orderbell.auth", True, False]
+
+
+def test_events_are_heard_by_their_own_type_too(page: Page) -> None:
+    heard = evaluate(
+        page,
+        """
+        const world = new World();
+        const heard = [];
+        world.source.addEventListener("menu.changed", (event) => heard.push(event.lastEventId));
+        const socket = (await world.socket()).hello().event(1).event(2, { type: "menu.changed" });
+        socket.event(3, { type: "close" });
+        await world.wait("message", 3);
+        return [heard, world.of("close")];
+        """,
+    )
+    assert heard == [[f"{ALICE}=1.2"], []]

@@ -40,13 +40,15 @@ class Socket extends EventTarget {
     return this;
   }
 
-  hello(cursor = "customer:alice=1.0") {
+  /** `more`: what gateways of all versions don't say. */
+  hello(cursor = "customer:alice=1.0", more = {}) {
     const channels = cursor.split(",").map((part) => part.split("=")[0]);
-    return this.accept().say("orderbell.hello", { cursor, channels, heartbeat_seconds: 20, gateway: "g" });
+    return this.accept().say("orderbell.hello", { cursor, channels, heartbeat_seconds: 20, gateway: "g", ...more });
   }
 
-  event(seq, { channel = "customer:alice", epoch = 1 } = {}) {
-    return this.say("order.completed", { message: `Order ${seq}` }, { channel, epoch, seq });
+  event(seq, { channel = "customer:alice", epoch = 1, ...more } = {}) {
+    const event = { type: "order.completed", data: { message: `Order ${seq}` }, ...more };
+    return this.say(event.type, event.data, { channel, epoch, seq, ...event });
   }
 
   tombstone(seq, { channel = "customer:alice", epoch = 1 } = {}) {
@@ -90,14 +92,18 @@ export class World {
   #timers = new Map();
   #taken = 0;
 
-  /** Without a key it shares nothing with any other world. */
-  constructor({ key = `world ${++worlds}`, getToken, environment } = {}) {
+  /**
+   * Without a key it shares nothing with any other world. `show` is the listener of "alert", after the one that notes
+   * it; null: there is none at all.
+   */
+  constructor({ key = `world ${++worlds}`, getToken, show = () => {}, environment, ...options } = {}) {
     const world = this;
     lastKey = key;
     Socket.made = (socket) => this.sockets.push(socket);
     this.source = new AlertSource("https://gateway.example/", {
       key,
       getToken,
+      ...options,
       environment: {
         WebSocket: class extends Socket {
           constructor(...args) {
@@ -118,8 +124,12 @@ export class World {
         ...environment,
       },
     });
-    for (const type of ["open", "message", "alert", "shown", "reset", "reconnecting", "close"]) {
-      this.source.addEventListener(type, (event) => this.fired.push([type, contentOf(event)]));
+    for (const type of ["open", "message", "alert", "shown", "reset", "reconnecting", "error", "close"]) {
+      const note = (event) => {
+        this.fired.push([type, contentOf(event)]);
+        if (type === "alert") show(event);
+      };
+      if (type !== "alert" || show) this.source.addEventListener(type, note);
     }
   }
 
@@ -128,6 +138,15 @@ export class World {
     const socket = await until(() => this.sockets[this.#taken]);
     this.#taken += 1;
     return socket;
+  }
+
+  /** The client's next connection, after whatever wait. */
+  async next() {
+    for (let n = 0; n < 400 && !this.sockets[this.#taken]; n += 1) {
+      this.pass(250);
+      await new Promise((resolve) => setTimeout(resolve));
+    }
+    return this.socket();
   }
 
   /** Moves the clock, and calls what falls due on the way, in order. */
@@ -176,6 +195,7 @@ function contentOf(event) {
   if (event.type === "alert") return `${event.detail.channel}=${event.detail.epoch}.${event.detail.seq}`;
   if (event.type === "shown") return `${event.detail.cursor} ${event.detail.by}`;
   if (event.type === "close") return event.code;
+  if (event.type === "error") return event.detail.kind;
   return event.detail ?? null;
 }
 
@@ -185,6 +205,12 @@ export async function until(condition, ms = 5_000) {
     if (value) return value;
     if (Date.now() > end) throw new Error(`not within ${ms} ms: ${condition}`);
   }
+}
+
+/** What the browser keeps beyond that. */
+export async function storedBeyond(key = lastKey) {
+  const { beyond = {}, claims = {} } = (await stored([key])) ?? {};
+  return [Object.fromEntries(Object.entries(beyond).map(([channel, { ranges }]) => [channel, ranges])), Object.keys(claims)];
 }
 
 /** What the browser keeps for this key, else for that of the last world. */
@@ -199,4 +225,4 @@ export async function stored(key = lastKey) {
   });
 }
 
-Object.assign(globalThis, { World, until, stored });
+Object.assign(globalThis, { World, until, stored, storedBeyond });

@@ -1,0 +1,232 @@
+"""receiver/browser/offers.js: an alert is seen when it was on a screen, and left to others until then."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.browser.conftest import evaluate, open_client
+
+if TYPE_CHECKING:
+    from playwright.sync_api import BrowserContext, Page
+
+pytestmark = pytest.mark.browser
+
+ALICE = "customer:alice"
+# A listener that says when each alert was on the screen: `show.seen(2)`.
+LATER = """
+    const show = Object.assign((alert) => {
+      const { promise, resolve, reject } = Promise.withResolvers();
+      show.by[alert.detail.seq] = { resolve, reject, signal: alert.signal };
+      alert.shown(promise);
+    }, { by: {}, seen: (seq) => show.by[seq].resolve() });
+"""
+
+
+def test_what_is_on_the_screen_while_an_earlier_one_is_not_is_kept_beyond_it(page: Page) -> None:
+    """Reported is only up to where all was seen; what is beyond is not shown again."""
+    seen = evaluate(
+        page,
+        f"""{LATER}
+        const world = new World({{ show }});
+        const socket = (await world.socket()).hello().event(1).event(2).event(3);
+        await world.wait("alert", 3);
+        show.seen(1);
+        show.seen(3);
+        await until(() => socket.sent.length > 0);
+        await world.settle();
+        const before = [socket.sent.at(-1).data.cursor, await stored(), await storedBeyond()];
+        show.seen(2);
+        await world.settle();
+        world.pass(1_000);
+        await until(() => socket.sent.length > 1);
+        return [...before, socket.sent.at(-1).data.cursor, await stored(), await storedBeyond()];
+        """,
+    )
+    assert seen == [
+        f"{ALICE}=1.1",
+        f"{ALICE}=1.1",
+        [{ALICE: [[3, 3]]}, [f"{ALICE}=1.2"]],
+        f"{ALICE}=1.3",
+        f"{ALICE}=1.3",
+        [{}, []],
+    ]
+
+
+def test_a_listener_that_throws_has_shown_nothing_and_ends_nothing(page: Page) -> None:
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    seen = evaluate(
+        page,
+        """
+        const show = ({ detail }) => detail.data.message;
+        const world = new World({ show });
+        const socket = (await world.socket()).hello();
+        socket.event(1).event(2, { data: null }).event(3).event(4, { data: undefined }).event(5);
+        await world.wait("alert", 5);
+        await until(() => socket.sent.length > 0);
+        world.pass(2_000);
+        await world.settle();
+        return [socket.sent.at(-1).data.cursor, await stored(), (await storedBeyond())[0]];
+        """,
+    )
+    assert seen == [f"{ALICE}=1.1", f"{ALICE}=1.1", {ALICE: [[3, 3], [5, 5]]}]
+    assert len(errors) == 2
+
+
+@pytest.mark.parametrize("outcome", ["reject(new Error('no'))", "resolve(false)"])
+def test_what_could_not_be_shown_is_offered_again_later(page: Page, outcome: str) -> None:
+    seen = evaluate(
+        page,
+        f"""{LATER}
+        const world = new World({{ show }});
+        const socket = (await world.socket()).hello().event(1);
+        await world.wait("alert", 1);
+        const first = show.by[1];
+        first.{outcome};
+        await until(() => first.signal.aborted);
+        await world.settle();
+        const left = [await stored(), await storedBeyond(), [...socket.sent]];
+        world.pass(5_000);
+        await world.wait("alert", 2);
+        show.seen(1);
+        await until(() => socket.sent.length > 0);
+        return [...left, socket.sent[0].data.cursor];
+        """,
+    )
+    assert seen == [f"{ALICE}=1.0", [{}, []], [], f"{ALICE}=1.1"]
+
+
+def test_a_tab_that_is_hidden_before_it_was_seen_gives_it_back(client_context: BrowserContext) -> None:
+    one, other = open_client(client_context), open_client(client_context)
+    start = f"""{LATER}
+        window.show = show;
+        window.world = new World({{ key: "alice", show, environment: {{ now: Date.now }} }});
+        window.socket = (await world.socket()).hello();
+    """
+    evaluate(one, start + "socket.event(1); await world.wait('alert', 1)")
+    evaluate(other, start + "socket.event(1); await world.settle()")
+    assert evaluate(other, "return world.of('alert')") == []
+    evaluate(one, "world.document.become('hidden')")
+    assert evaluate(one, "return show.by[1].signal.aborted") is True
+    evaluate(other, "await world.wait('alert', 1); show.seen(1); await until(() => socket.sent.length > 0)")
+    evaluate(one, "await until(() => world.of('shown').length > 0); world.document.become('visible')")
+    evaluate(one, "await world.settle()")
+    assert evaluate(one, "return [world.of('alert'), world.of('shown')]") == [
+        [f"{ALICE}=1.1"],
+        [f"{ALICE}=1.1 tab"],
+    ]
+
+
+@pytest.mark.parametrize("how", ["closed", "killed"])
+def test_a_tab_that_dies_before_it_was_seen_leaves_it_to_others(
+    client_context: BrowserContext, how: str
+) -> None:
+    one, other = open_client(client_context), open_client(client_context)
+    start = f"""{LATER}
+        const own = {{ window, now: Date.now, setTimeout: (...timer) => setTimeout(...timer), clearTimeout }};
+        own.clearTimeout = (timer) => clearTimeout(timer);
+        window.world = new World({{ key: "alice", show, environment: own }});
+        (await world.socket()).hello().event(1);
+    """
+    evaluate(one, start + "await world.wait('alert', 1)")
+    evaluate(other, start + "await world.settle()")
+    assert evaluate(other, "return world.of('alert')") == []
+    if how == "closed":
+        one.close(run_before_unload=False)
+    else:
+        session = client_context.new_cdp_session(one)
+        session.send("Page.enable")
+        with pytest.raises(Exception, match=r"crash|closed"):  # what remains of the page
+            one.goto("chrome://crash")
+    assert evaluate(other, "return world.wait('alert', 1)") == [f"{ALICE}=1.1"]
+
+
+def test_a_tab_without_a_listener_swallows_nothing(page: Page) -> None:
+    seen = evaluate(
+        page,
+        """
+        const world = new World({ show: null });
+        const socket = (await world.socket()).hello().event(1).event(2).event(3);
+        await world.settle();
+        world.pass(2_000);
+        const before = [[...socket.sent], await stored(), world.source.shows];
+        const shown = [];
+        world.source.addEventListener("alert", ({ detail }) => shown.push(detail.seq), { once: true });
+        await until(() => shown.length === 1);
+        await world.settle();
+        const once = [shown.slice(), world.source.shows];
+        const listener = { handleEvent: ({ detail }) => shown.push(detail.seq) };
+        world.source.addEventListener("alert", listener);
+        await until(() => shown.length === 3);
+        world.source.removeEventListener("alert", listener);
+        socket.event(4);
+        await world.settle();
+        return [...before, ...once, shown, world.source.shows];
+        """,
+    )
+    assert seen == [[], f"{ALICE}=1.0", False, [1], False, [1, 2, 3], False]
+
+
+def test_a_frame_that_nobody_can_see_leaves_its_alerts_to_others(client_context: BrowserContext) -> None:
+    """`visibilityState` is "visible" in it, whatever the page around it does."""
+    page = open_client(client_context)
+    evaluate(
+        page,
+        """
+        const frame = Object.assign(document.createElement("iframe"), { src: "/" });
+        frame.style.display = "none";
+        document.body.append(frame);
+        await until(() => frame.contentWindow.World);
+        """,
+    )
+    frame = page.frames[1]
+    evaluate_in = "async () => {{ {} }}".format
+    frame.evaluate(
+        evaluate_in(
+            "window.world = new World({ environment: { document } }); (await world.socket()).hello().event(1)"
+        )
+    )
+    page.wait_for_timeout(500)
+    frame.evaluate("world.pass(1_000)")
+    looks = frame.evaluate("[document.visibilityState, world.source.shows, world.of('alert')]")
+    assert looks == ["visible", False, []]
+    page.evaluate("document.querySelector('iframe').style.display = 'block'")
+    assert frame.evaluate(evaluate_in("return world.wait('alert', 1)")) == [f"{ALICE}=1.1"]
+
+
+def test_alerts_wait_for_room_and_then_are_claimed(client_context: BrowserContext) -> None:
+    """Behind three toasts they are nobody's: another tab shows them, or this one when there is room."""
+    page = open_client(client_context)
+    seen = evaluate(
+        page,
+        """
+        const { Toasts } = await import("/client/v1/orderbell.js");
+        const style = { rel: "stylesheet", href: "/client/v1/toast.css" };
+        document.head.append(Object.assign(document.createElement("link"), style));
+        window.toasts = new Toasts({ duration: 0 });
+        const show = ({ detail }) => toasts.show(detail);
+        const world = new World({ show, environment: { now: Date.now } });
+        const socket = (await world.socket()).hello();
+        for (let seq = 1; seq <= 5; seq += 1) {
+          socket.event(seq);
+          await new Promise((resolve) => setTimeout(resolve, 1_100));
+        }
+        const all = () => [...document.querySelectorAll(".orderbell-toast-text")];
+        const texts = () => all().map((text) => text.textContent);
+        await world.settle();
+        const full = [world.of("alert").length, texts(), await stored(), await storedBeyond()];
+        document.querySelector(".orderbell-toast-close").click();
+        await world.wait("alert", 5);
+        await until(() => texts().length === 4 && world.of("alert").length === 5);
+        return [...full, texts()];
+        """,
+    )
+    assert seen == [
+        3,
+        ["Order 1", "Order 2", "Order 3"],
+        f"{ALICE}=1.3",
+        [{}, []],
+        ["Order 2", "Order 3", "Order 5", "Order 4"],
+    ]
