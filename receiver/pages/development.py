@@ -39,6 +39,7 @@ class Development:
 
     def routes(self) -> list[BaseRoute]:
         return [
+            Route("/development/session", self.session),
             Route("/development/sign-in", self.sign_in, methods=["POST"]),
             Route("/development/sign-out", self.sign_out, methods=["POST"]),
             Route("/development/orders", self.orders, methods=["GET", "POST"]),
@@ -64,6 +65,15 @@ class Development:
             self._settings.jwt_cookie, token, max_age=_LIFETIME_SECONDS, httponly=True, samesite="strict"
         )
         return response
+
+    async def session(self, request: Request) -> Response:
+        """Who is signed in: null is an answer, not an error in the browser's console."""
+        _check_host(request)
+        try:
+            identity = await self._authentication.identify_same_site(request)
+        except InvalidToken:
+            return JSONResponse({"customer": None}, headers={"cache-control": "no-store"})
+        return JSONResponse({"customer": identity.customer}, headers={"cache-control": "no-store"})
 
     async def sign_out(self, request: Request) -> Response:
         _check_host(request)

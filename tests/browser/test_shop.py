@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import os
 import re
 from pathlib import Path
@@ -270,7 +271,8 @@ def test_fifty_events_in_two_tabs_however_they_are_looked_at_pop_up_once_each(
         )
     for n in range(50):
         for tab, looks in zip(tabs, VISIBILITIES[n % 4], strict=True):
-            evaluate(tab, "window.looks = given", looks)
+            change = "window.looks = given; document.dispatchEvent(new Event('visibilitychange'))"
+            evaluate(tab, change, looks)
         orderbell.place_and_complete(str(n))
         if n % 3:  # else the next one comes while this one is claimed
             for tab in tabs:
@@ -335,6 +337,100 @@ def test_signing_out_ends_the_alerts_and_another_customer_sees_only_their_own(
     expect(shop.locator("#alerts li")).to_have_count(1)
     expect(shop.locator("#alerts li")).to_contain_text("Order 3 is complete")
     assert not any("Order 2" in text for text in pop_ups(shop))
+
+
+@pytest.mark.parametrize("second_page", [True, False], ids=["told by the other tab", "finds out by itself"])
+def test_a_tab_never_goes_on_as_the_customer_who_signed_in_elsewhere(
+    context: BrowserContext, orderbell: Services, shop: Page, second_page: bool
+) -> None:
+    bob = orderbell.customer.replace("alice", "bob")
+    orderbell.place_and_complete("1")
+    expect(shop.locator("#alerts li")).to_have_count(1)
+    if second_page:
+        other = context.new_page()
+        other.goto(orderbell.shop)
+        expect_connected(other)
+        other.get_by_role("button", name="Sign out").click()
+        sign_in(other, bob)
+    else:
+        body = {"customer": bob}
+        context.request.post(f"{orderbell.shop}development/sign-in", data=body)  # no page says so
+        shop.evaluate("dispatchEvent(new Event('offline')), dispatchEvent(new Event('online'))")
+    orderbell.place_and_complete("2", bob)
+    expect(shop.locator("#welcome-failure")).to_contain_text("another customer is signed in now")
+    expect(shop.locator("#alerts li")).to_have_count(0)
+    assert not any("Order 2" in text for text in pop_ups(shop))
+    if second_page:  # who is signed in stays so
+        expect(other.locator(".orderbell-toast")).to_contain_text("Order 2 is complete")
+
+
+@pytest.mark.parametrize("odd", [None, "text", 5, [], {"message": ""}, {"message": {"a": 1}, "item": 7}])
+def test_odd_data_pops_up_too_and_the_list_has_it(orderbell: Services, shop: Page, odd: object) -> None:
+    errors: list[str] = []
+    shop.on("pageerror", lambda error: errors.append(str(error)))
+    event = {
+        "specversion": "1.0",
+        "id": f"soup-{orderbell.customer}",
+        "source": "/kitchen",
+        "subject": "lentil",
+    }
+    event |= {"type": "order.completed", "channel": f"customer:{orderbell.customer}"}
+    if odd is not None:
+        event["data"] = odd
+    headers = {"content-type": "application/cloudevents+json"}
+    orderbell.api.post("/events", content=json.dumps(event), headers=headers).raise_for_status()
+    orderbell.place_and_complete("1042")
+    expect(shop.locator("#alerts li")).to_have_count(2)
+    expect(shop.locator("#alerts li").last).to_contain_text("Order completed: lentil")
+    wait_until(lambda: len(pop_ups(shop)) >= 2)
+    assert any("Order completed: lentil" in text for text in pop_ups(shop))
+    assert errors == []
+
+
+def test_a_thousand_alerts_stall_nothing_and_signing_out_leaves_nothing(
+    orderbell: Services, shop: Page
+) -> None:
+    evaluate(
+        shop,
+        """
+        window.stalls = [];
+        new PerformanceObserver((list) => stalls.push(...list.getEntries().map(({ duration }) => duration)))
+          .observe({ type: "longtask" });
+        """,
+    )
+    channel = f"customer:{orderbell.customer}"
+    for start in range(0, 1000, 250):
+        batch = [
+            {
+                "specversion": "1.0",
+                "id": f"{channel}-{n}",
+                "source": "/test",
+                "type": "order.completed",
+                "channel": channel,
+                "subject": str(n),
+                "data": {"order_id": f"{channel}-{n}", "message": f"Order {n}"},
+            }
+            for n in range(start, start + 250)
+        ]
+        headers = {"content-type": "application/cloudevents-batch+json"}
+        orderbell.api.post("/events", content=json.dumps(batch), headers=headers).raise_for_status()
+    expect(shop.locator("#alerts li").first).to_contain_text("Order 999", timeout=20_000)
+    expect(shop.locator("#alerts li")).to_have_count(50)
+    expect(shop.locator("#orders li")).to_have_count(1000)
+    assert max(evaluate(shop, "return stalls"), default=0) < 500  # 50 on a machine that does nothing else
+    shop.get_by_role("button", name="Sign out").click()
+    expect(shop.locator(".orderbell-toast")).to_have_count(0)
+    assert evaluate(shop, "return Object.keys(localStorage)") == []
+    assert shop.title() == "Orderbell shop"
+
+
+def test_the_first_load_leaves_no_error_on_the_console(context: BrowserContext, orderbell: Services) -> None:
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("console", lambda message: message.type == "error" and errors.append(message.text))
+    page.goto(orderbell.shop)
+    expect(page.get_by_label("Your name")).to_be_focused()
+    assert errors == []
 
 
 def test_without_development_mode_a_token_is_pasted_and_kept_out_of_every_url(

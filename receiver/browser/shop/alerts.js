@@ -7,13 +7,18 @@
  * @property {string} subject
  * @property {unknown} item
  * @property {string} time
- * @property {"" | "here" | "tab" | "device" | "before"} by  who has shown it; before: whoever, on an earlier visit
+ * @property {By} by  who has shown it
+ *
+ * @typedef {"" | "here" | "tab" | "device" | "before"} By  before: on an earlier visit, by this browser
  */
 
+import { textOf } from "/client/v1/orderbell.js";
 import { element, make, picture, time } from "./elements.js";
 import { pictureOf } from "./menu.js";
 
 const MOST = 50;
+const KEEP_MS = 200; // a thousand at once are written down once
+/** @type {Record<By, string>} */
 const SHOWN = {
   "": "",
   here: "Popped up in this tab",
@@ -22,83 +27,117 @@ const SHOWN = {
   before: "Popped up before",
 };
 
-/** What an event says to a person. @param {import("../orderbell.js").CloudEvent} event */
-export function textOf({ type, data }) {
-  return typeof data?.message === "string" ? data.message : type;
-}
-
 export class Alerts {
-  /** Oldest first, as they came. @type {Map<string, Alert>} */
-  #alerts = new Map();
+  /** The newest first, as they are listed. @type {Alert[]} */
+  #alerts = [];
+  /** By cursor. @type {Map<string, HTMLElement>} */
+  #rows = new Map();
+  /** @type {number | undefined} */
+  #keeping;
   #kept;
+  #list = element("alerts");
 
   /** @param {string} customer */
   constructor(customer) {
     this.#kept = `orderbell-shop/alerts/${customer}`;
-    this.#load("before");
-    this.#show();
+    for (const alert of this.#load()) this.#insert({ ...alert, by: alert.by === "here" ? "before" : alert.by });
+    this.#trim();
+    addEventListener("pagehide", this.#keep);
   }
 
   /** @param {string} cursor @param {import("../orderbell.js").CloudEvent} event */
   add(cursor, event) {
-    this.#load("tab"); // what other tabs have kept since
-    const subject = event.subject ?? "";
-    const alert = { cursor, text: textOf(event), subject, item: event.data?.item, time: event.time ?? "", by: "" };
-    if (!this.#alerts.has(cursor)) this.#alerts.set(cursor, /** @type {Alert} */ (alert));
-    this.#keep();
-    this.#show(cursor);
+    if (this.#rows.has(cursor)) return;
+    const { item } = Object(event.data);
+    this.#insert({ cursor, text: textOf(event), subject: event.subject ?? "", item, time: event.time ?? "", by: "" }, "new");
+    this.#trim();
+    this.#keepSoon();
   }
 
-  /** @param {string} cursor @param {"here" | "tab" | "device"} by */
+  /** @param {string} cursor @param {By} by  a device: that one, and all of its channel before it */
   shown(cursor, by) {
-    const alert = this.#alerts.get(cursor);
-    if (!alert || alert.by === by) return;
-    alert.by = by;
-    this.#keep();
-    this.#show();
+    const [channel, place] = parts(cursor);
+    for (const alert of this.#alerts) {
+      const [ofChannel, ofPlace] = parts(alert.cursor);
+      const before = by === "device" && ofChannel === channel && ofPlace < place && alert.by === "";
+      if ((alert.cursor !== cursor && !before) || alert.by === by) continue;
+      alert.by = by;
+      const whose = this.#rows.get(alert.cursor)?.querySelector(".whose");
+      if (whose) whose.textContent = SHOWN[by];
+    }
+    this.#keepSoon();
   }
 
-  clear() {
-    this.#alerts.clear();
-    this.#show();
-  }
-
-  /** @param {"tab" | "before"} here  what "here" means when it was another page that kept it */
-  #load(here) {
+  /** Somebody signs out: nothing stays for the one who comes next. */
+  forget() {
+    clearTimeout(this.#keeping);
+    removeEventListener("pagehide", this.#keep);
+    this.#alerts = [];
+    this.#rows.clear();
+    this.#list.replaceChildren();
     try {
-      /** @type {Alert[]} */
-      const kept = JSON.parse(localStorage.getItem(this.#kept) ?? "[]");
-      for (const alert of kept) {
-        const by = alert.by === "here" ? here : alert.by;
-        if (!this.#alerts.has(alert.cursor)) this.#alerts.set(alert.cursor, { ...alert, by });
-      }
+      localStorage.removeItem(this.#kept);
     } catch {
-      // Site data is blocked, or not ours: the list then lasts as long as the page.
+      // Site data is blocked: nothing was kept.
     }
   }
 
-  #keep() {
+  /** @param {Alert} alert @param {string} [name] */
+  #insert(alert, name = "") {
+    const at = this.#alerts.findIndex((other) => other.time <= alert.time);
+    const next = at < 0 ? null : (this.#rows.get(this.#alerts[at].cursor) ?? null);
+    this.#alerts.splice(at < 0 ? this.#alerts.length : at, 0, alert);
+    const shown = row(alert, name);
+    this.#rows.set(alert.cursor, shown);
+    this.#list.insertBefore(shown, next);
+  }
+
+  #trim() {
+    for (const { cursor } of this.#alerts.splice(MOST)) {
+      this.#rows.get(cursor)?.remove();
+      this.#rows.delete(cursor);
+    }
+    element("alerts-empty").hidden = this.#alerts.length > 0;
+  }
+
+  /** @returns {Alert[]} */
+  #load() {
     try {
-      localStorage.setItem(this.#kept, JSON.stringify([...this.#alerts.values()].slice(-MOST)));
+      const kept = JSON.parse(localStorage.getItem(this.#kept) ?? "[]");
+      return Array.isArray(kept) ? kept.filter((alert) => typeof alert?.cursor === "string") : [];
+    } catch {
+      return []; // Site data is blocked, or not ours: the list then lasts as long as the page.
+    }
+  }
+
+  #keepSoon() {
+    clearTimeout(this.#keeping);
+    this.#keeping = window.setTimeout(this.#keep, KEEP_MS);
+  }
+
+  #keep = () => {
+    try {
+      localStorage.setItem(this.#kept, JSON.stringify(this.#alerts));
     } catch {
       // as above; or it is full
     }
-  }
-
-  /** @param {string} [added]  the cursor of a new one */
-  #show(added) {
-    const alerts = [...this.#alerts.values()].sort((one, other) => other.time.localeCompare(one.time)).slice(0, MOST);
-    element("alerts").replaceChildren(...alerts.map((alert) => row(alert, alert.cursor === added)));
-    element("alerts-empty").hidden = alerts.length > 0;
-  }
+  };
 }
 
-/** @param {Alert} alert @param {boolean} added */
-function row({ cursor, text, subject, item, time: moment, by }, added) {
-  const about = make("span", "about", typeof item === "string" ? item : `Order ${subject}`, " · ", time(moment));
-  const whose = make("span", "about", SHOWN[by]);
-  const words = make("div", "", make("strong", "", text), about, whose);
-  const shown = make("li", added ? "new" : "", picture(pictureOf(item), 40), words);
+/** @param {string} cursor @returns {[channel: string, place: number]}  what follows is greater */
+function parts(cursor) {
+  const [channel, place = ""] = cursor.split("=");
+  const [epoch, seq] = place.split(".").map(Number);
+  return [channel, epoch * 2 ** 40 + seq];
+}
+
+/** @param {Alert} alert @param {string} name */
+function row({ cursor, text, subject, item, time: moment, by }, name) {
+  const what = typeof item === "string" ? item : subject && `Order ${subject}`;
+  const about = make("span", "about", ...(what ? [what, " · "] : []), time(moment || null));
+  const words = make("div", "", make("strong", "", text), about, make("span", "about whose", SHOWN[by]));
+  words.querySelector("strong")?.setAttribute("dir", "auto");
+  const shown = make("li", name, picture(pictureOf(item), 40), words);
   shown.dataset.cursor = cursor;
   return shown;
 }

@@ -26,7 +26,8 @@ export function picture(src, size) {
 
 /** @param {string | null | undefined} moment  RFC 3339 */
 export function time(moment) {
-  const date = new Date(moment ?? Date.now());
+  const given = new Date(moment ?? Date.now());
+  const date = Number.isNaN(given.getTime()) ? new Date() : given;
   const shown = document.createElement("time");
   shown.dateTime = date.toISOString();
   const today = date.toDateString() === new Date().toDateString();

@@ -14,49 +14,59 @@ import { pictureOf } from "./menu.js";
 import { DEVELOPMENT, json } from "./session.js";
 
 export class Orders {
-  /** By id; shown newest first. @type {Map<string, Order>} */
+  /** By id. @type {Map<string, Order>} */
   #orders = new Map();
+  /** By id; the newest first, as they are listed. @type {Map<string, HTMLElement>} */
+  #rows = new Map();
+  #list = element("orders");
 
   /** All of them, anew: at the beginning, and where events were missed. */
   async load() {
     if (!DEVELOPMENT) return; // only there does the gateway ask the sender on a customer's behalf
+    /** @type {{ orders: Order[] }} */
     const { orders } = await json(await fetch("/development/orders"));
-    for (const order of orders) {
-      // An event may have been quicker than this answer, and an order never opens again.
-      if (this.#orders.get(order.order_id)?.status !== "completed") this.#orders.set(order.order_id, order);
-    }
-    this.#show();
+    for (const order of orders.reverse()) this.add(order);
   }
 
   /** @param {Order} order */
   add(order) {
-    if (this.#orders.get(order.order_id)?.status !== "completed") this.#orders.set(order.order_id, order);
-    this.#show();
+    // An event may have been quicker than an answer, and an order never opens again.
+    const known = this.#orders.get(order.order_id);
+    if (known?.status !== "completed" && known?.status !== order.status) this.#put(order);
   }
 
   /** @param {import("../orderbell.js").CloudEvent} event */
-  complete({ data, time: at }) {
-    const order = this.#orders.get(data.order_id);
-    const completed_at = at ?? new Date().toISOString();
-    this.#orders.set(data.order_id, {
-      order_id: data.order_id,
-      data,
-      created_at: order?.created_at ?? completed_at, // placed in another tab
-      status: "completed",
-      completed_at,
-    });
-    this.#show();
+  complete({ data, time: moment }) {
+    const { order_id } = Object(data);
+    if (typeof order_id !== "string") return; // somebody else's event of our type
+    const completed_at = moment ?? new Date().toISOString();
+    const created_at = this.#orders.get(order_id)?.created_at ?? completed_at; // placed in another tab
+    this.#put({ order_id, data, created_at, status: "completed", completed_at });
   }
 
   clear() {
     this.#orders.clear();
-    this.#show();
+    this.#rows.clear();
+    this.#list.replaceChildren();
+    element("orders-empty").hidden = false;
   }
 
-  #show() {
-    const orders = [...this.#orders.values()].sort((one, other) => other.created_at.localeCompare(one.created_at));
-    element("orders").replaceChildren(...orders.map(row));
-    element("orders-empty").hidden = orders.length > 0;
+  /** Changes one row, however many there are. @param {Order} order */
+  #put(order) {
+    const old = this.#rows.get(order.order_id);
+    const made = row(order);
+    this.#orders.set(order.order_id, order);
+    this.#rows.set(order.order_id, made);
+    if (old) old.replaceWith(made);
+    else this.#list.insertBefore(made, this.#before(order.created_at));
+    element("orders-empty").hidden = true;
+  }
+
+  /** The row of the next older order. @param {string} moment */
+  #before(moment) {
+    const created = (/** @type {Element} */ other) =>
+      this.#orders.get(/** @type {HTMLElement} */ (other).dataset.orderId ?? "")?.created_at ?? "";
+    return [...this.#list.children].find((other) => created(other) <= moment) ?? null;
   }
 }
 

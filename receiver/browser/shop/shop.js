@@ -1,7 +1,7 @@
 /** The shop page: an application's page with Orderbell in it, small enough to be read as an example. */
 
-import { AlertSource, DesktopAlerts, TitleBadge, Toasts } from "/client/v1/orderbell.js";
-import { Alerts, textOf } from "./alerts.js";
+import { AlertSource, DesktopAlerts, TitleBadge, Toasts, textOf } from "/client/v1/orderbell.js";
+import { Alerts } from "./alerts.js";
 import { element } from "./elements.js";
 import { showMenu } from "./menu.js";
 import { Orders } from "./orders.js";
@@ -15,48 +15,47 @@ const badge = new TitleBadge();
 function open({ customer, getToken }) {
   const orders = new Orders();
   const alerts = new Alerts(customer);
-  const source = new AlertSource(gateway(), { key: customer, getToken });
+  const source = new AlertSource(gateway(), { key: customer, getToken, desktop });
 
   source.addEventListener("open", () => {
     connection("open", `Connected to ${new URL(source.url).host}`);
   });
-  source.addEventListener("message", (message) => {
-    const { data: event, lastEventId } = /** @type {MessageEvent} */ (message);
+  source.addEventListener("message", ({ data: event, lastEventId }) => {
     alerts.add(lastEventId, event);
     if (event.type === "order.completed") orders.complete(event);
   });
-  source.addEventListener("alert", (alert) => {
-    const event = /** @type {CustomEvent} */ (alert).detail;
-    const title = String(event.data?.item ?? (event.type === "order.completed" ? "Your order is complete" : "News"));
-    toasts.show(textOf(event), { title });
-    desktop.show(title, { body: textOf(event), tag: event.id, icon: "/static/bell.svg" });
+  source.addEventListener("alert", ({ detail: event }) => {
+    const { item } = Object(event.data);
+    const other = event.type === "order.completed" ? "Your order is complete" : "News";
+    const title = typeof item === "string" && item ? item : other;
+    const cursor = `${event.channel}=${event.epoch}.${event.seq}`;
+    const here = (/** @type {boolean} */ seen) => seen && alerts.shown(cursor, "here");
+    toasts.show(event, { title }).then(here);
+    desktop.show(title, { body: textOf(event), tag: event.id, icon: "/static/bell.svg" }).then(here);
     if (document.hidden) badge.count += 1;
-    alerts.shown(`${event.channel}=${event.epoch}.${event.seq}`, "here");
   });
-  source.addEventListener("shown", (shown) => {
-    const { cursor, by } = /** @type {CustomEvent} */ (shown).detail;
-    alerts.shown(cursor, by);
-  });
+  source.addEventListener("shown", ({ detail: { cursor, by } }) => alerts.shown(cursor, by));
   source.addEventListener("reset", () => orders.load().catch(showFailure));
-  source.addEventListener("reconnecting", (reconnecting) => {
-    const { attempt } = /** @type {CustomEvent} */ (reconnecting).detail;
+  source.addEventListener("reconnecting", ({ detail: { attempt } }) => {
     connection("connecting", attempt > 2 ? "No connection; still trying" : "Reconnecting …");
   });
-  source.addEventListener("close", (close) => {
-    const { code, reason } = /** @type {CloseEvent} */ (close);
-    if (code !== 1000) leave(`The gateway ended the connection: ${reason || code}.`);
+  source.addEventListener("close", ({ code, reason }) => {
+    // Where another customer has signed in, in another tab, the cookie is theirs.
+    if (code !== 1000) leave(`The gateway ended the connection: ${reason || code}.`, code !== 4403);
   });
 
   // Orders may have been placed in another tab meanwhile.
   const looking = new AbortController();
   document.addEventListener("visibilitychange", () => !document.hidden && orders.load().catch(showFailure), looking);
 
-  function leave(failure = "") {
+  function leave(failure = "", signsOut = true) {
     looking.abort();
     source.close();
+    toasts.clear();
+    badge.count = 0;
     orders.clear();
-    alerts.clear();
-    signOut().then(() => welcome(failure), showFailure);
+    alerts.forget();
+    (signsOut ? signOut() : Promise.resolve()).then(() => welcome(failure), showFailure);
   }
 
   element("customer").textContent = customer;
