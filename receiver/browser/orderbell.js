@@ -820,7 +820,7 @@ export class AlertSource extends EventTarget {
 
   #look() {
     if (this.#environment.document.visibilityState !== "visible") {
-      // What was on the screen for less than a second: another tab may be looked at now.
+      // What was on the screen for less than a moment: another tab may be looked at now.
       if (this.#desktop?.state !== "granted") void this.#offers.giveBack(HIDDEN_MS);
       return;
     }

@@ -38,7 +38,7 @@ const MS_PER_CHARACTER = 60;
 const MOST = 3; // visible at once; the rest waits
 const SMALL = "(max-width: 30rem), (max-height: 30rem)"; // telephones, and 400 % zoom: one at a time
 const BURST_MS = 1_000; // more than MOST within this become one
-const SEEN_MS = 1_000; // on the screen, without a break
+const SEEN_MS = 300; // on the screen, without a break: what goes before somebody could notice it doesn't count
 const LOOK_MS = 100;
 const LATE_MS = 1_000; // a look that comes later than this says nothing of the time before it
 const ANNOUNCE_MS = 150; // a live region filled right after it was made isn't read; and bursts are read as one
@@ -126,7 +126,7 @@ export class Toasts {
    * @param {unknown} [options.title]
    * @param {string} [options.lang]  the language of the text
    * @param {AbortSignal} [options.signal]  takes it off the screen
-   * @returns {Promise<boolean>} true once it was on a visible screen for a second; false when it never was
+   * @returns {Promise<boolean>} true once it was on a visible screen for a moment; false when it never was
    */
   show(what, { title = "", lang = "", signal } = {}) {
     const alert = alertAtHand();
@@ -318,7 +318,7 @@ export class Toasts {
     this.#visible = this.#visible.filter((other) => other !== toast);
     this.#inView.forget(toast.element);
     toast.element.remove();
-    // Closed by a person before the second was over: that is seen, too.
+    // Closed by a person in the first moment: that is seen, too.
     this.#settle(toast.entries, isLookedAt());
   }
 
@@ -395,7 +395,7 @@ export class Toasts {
     }
   }
 
-  /** What was not visible for a whole second begins anew. */
+  /** What was not visible for long enough begins anew. */
   #hidden() {
     if (isLookedAt()) return;
     for (const toast of this.#visible) toast.visibleSince = 0;

@@ -214,22 +214,22 @@ SEEN = """
 """
 
 
-def test_it_was_seen_once_it_was_on_the_screen_for_a_second(page: Page, toasts: Locator) -> None:
+def test_it_was_seen_once_it_was_on_the_screen_for_a_moment(page: Page, toasts: Locator) -> None:
     evaluate(page, SEEN + "note('one', toasts.show('Order 1'))")
-    page.clock.run_for(900)
+    page.clock.run_for(200)
     assert evaluate(page, "return seen") == {}
-    page.clock.run_for(400)
+    page.clock.run_for(300)
     assert evaluate(page, "return seen") == {"one": True}
 
 
-def test_a_break_begins_the_second_anew(page: Page, toasts: Locator) -> None:
+def test_a_break_begins_the_moment_anew(page: Page, toasts: Locator) -> None:
     hide = "document.querySelector('.orderbell-toasts').style.visibility = given"
     evaluate(page, SEEN + "note('one', toasts.show('Order 1'))")
     for visibility in ("visible", "hidden", "visible"):
         evaluate(page, hide, visibility)
-        page.clock.run_for(700)
+        page.clock.run_for(200)
     assert evaluate(page, "return seen") == {}
-    page.clock.run_for(500)
+    page.clock.run_for(300)
     assert evaluate(page, "return seen") == {"one": True}
 
 
