@@ -15,9 +15,11 @@ Its exceptions, by whose fault they are (shared/errors.py); `python -m tests.tes
         NotAlone
         Refused
     OperatorError
+        AnotherInstallation
         CannotStart
         InUse
         InvalidDatabaseUrl
+        InvalidOrigin
         InvalidRedisUrl
         InvalidSettings
         NotStarted

@@ -17,11 +17,13 @@ from urllib.parse import urlsplit
 
 import idna
 
+from shared.errors import OperatorError
+
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _ANY = "*."
 
 
-class InvalidOrigin(ValueError):
+class InvalidOrigin(OperatorError, ValueError):
     """Not an origin, or one that no browser would send."""
 
 

@@ -1,21 +1,19 @@
-"""The sender's HTTP side at a glance: its routes, and what each error is told as."""
+"""The sender's HTTP side put together: calls and pages, who may ask, and what each error is answered with."""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING
 
-import msgspec
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
-from starlette.responses import Response
 from starlette.routing import Mount, Route
 
 from sender import idempotency, orders, seen
 from sender.database import errors as database
-from sender.http import openapi
 from sender.http.paths import RawPaths
+from sender.http.routes import CALLS
 from shared import problems
 from shared.channels import InvalidChannel
 from shared.cursors import InvalidCursor
@@ -24,12 +22,16 @@ from shared.json import InvalidJson
 from shared.problems import Problem, unauthenticated
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from starlette.requests import Request
+    from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from sender.http.api import Api
     from sender.http.api_keys import ApiKeys
     from sender.http.pages import PageFiles
+    from sender.http.routes import Call
     from sender.metrics import Metrics
 
 RETRY_AFTER_SECONDS = 2
@@ -38,19 +40,7 @@ RETRY_AFTER_SECONDS = 2
 def create_app(api: Api, pages: PageFiles, api_keys: ApiKeys, metrics: Metrics) -> Starlette:
     keyed = [Middleware(RequireKey, api_keys)]
     routes = [
-        Route("/orders", api.place_order, methods=["POST"], middleware=keyed),
-        Route("/orders", api.list_orders, methods=["GET"], middleware=keyed),
-        Route("/orders/{order_id}/complete", api.complete_order, methods=["POST"], middleware=keyed),
-        Route("/events", api.post_events, methods=["POST"], middleware=keyed),
-        Route("/channels/{channel}/events", api.channel_events, methods=["GET"], middleware=keyed),
-        Route("/history", api.read_history, methods=["POST"], middleware=keyed),
-        Route("/seen", api.post_seen, methods=["POST"], middleware=keyed),
-        Route("/customers/{customer_id}", api.erase_customer, methods=["DELETE"], middleware=keyed),
-        Route("/dead-letters", api.list_dead_letters, methods=["GET"], middleware=keyed),
-        Route("/livez", api.livez),
-        Route("/readyz", api.readyz),
-        Route("/metrics", api.metrics),
-        Route("/openapi.json", openapi_document),
+        *(_route(call, api, keyed if call.keyed else None) for call in CALLS),
         Route("/", pages.index),
         Route("/development/api-key", pages.api_key),
         Mount("/static", pages.assets),
@@ -65,8 +55,8 @@ def create_app(api: Api, pages: PageFiles, api_keys: ApiKeys, metrics: Metrics) 
     return app
 
 
-async def openapi_document(request: Request) -> Response:
-    return Response(msgspec.json.encode(openapi.document()), media_type="application/json")
+def _route(call: Call, api: Api, middleware: Sequence[Middleware] | None) -> Route:
+    return Route(call.path, call.endpoint(api), methods=[call.method], middleware=middleware)
 
 
 class RequireKey:

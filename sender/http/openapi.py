@@ -1,21 +1,25 @@
-"""`/openapi.json`: the sender's HTTP API as a machine reads it.
+"""`/openapi.json`: the sender's HTTP API as a machine reads it. Its calls are in sender/http/routes.py.
 
 Bodies and query parameters are made from the types that parse and answer them, so they cannot say anything
-else. What is written here by hand is what types don't know: routes, statuses, headers, CloudEvents.
+else. What is written by hand, here and there, is what types don't know: statuses, headers, CloudEvents.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from sender import history, idempotency
 from sender.http import binding, bodies
-from sender.http.api import DeadLettersQuery, EventsQuery, OrdersQuery
 from shared import __version__, problems
-from shared.channels import ENCODED_NAME, NAME
+from shared.channels import ENCODED_NAME
 from shared.events import MAX_EVENT_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sender.http.routes import Call
 
 Json = dict[str, Any]
 
@@ -46,11 +50,11 @@ _REASONS = {
     503: "The database is locked, away or overloaded; nothing was stored. Come back after Retry-After.",
     507: "The database's disk is full; nothing was stored.",
 }
-_ALWAYS = (400, 401, 503)
-_WRITING = (*_ALWAYS, 413, 415, 422, 507)
+ALWAYS = (400, 401, 503)
+WRITING = (*ALWAYS, 413, 415, 422, 507)
 
 
-def document() -> Json:
+def document(calls: Iterable[Call]) -> Json:
     return {
         "openapi": "3.1.0",
         "info": {
@@ -61,7 +65,7 @@ def document() -> Json:
         },
         "servers": [{"url": "/"}],
         "security": [{"apiKey": []}],
-        "paths": _paths(),
+        "paths": _paths(calls),
         "components": {
             "securitySchemes": {
                 "apiKey": {"type": "http", "scheme": "bearer", "description": "One of ORDERBELL_API_KEYS."}
@@ -71,182 +75,71 @@ def document() -> Json:
     }
 
 
-def _paths() -> Json:
-    return {
-        "/orders": {
-            "post": _operation(
-                "placeOrder",
-                "Place an order",
-                body=_json(bodies.PlaceOrder),
-                answers={
-                    201: _answer("Placed.", _schema("Order")),
-                    200: _answer("Placed before, with the same content.", _schema("Order")),
-                },
-                refusals=(*_WRITING, 409),
-            ),
-            "get": _operation(
-                "listOrders",
-                "Orders, newest first, and the customer's cursor from the same snapshot",
-                parameters=_query(OrdersQuery),
-                answers={200: _answer("What was found.", _schema("Orders"))},
-                refusals=(*_ALWAYS, 404),
-            ),
-        },
-        "/orders/{order_id}/complete": {
-            "post": _operation(
-                "completeOrder",
-                "Complete an order; repeated, it answers with the same event",
-                parameters=[_in_path("order_id", {"type": "string", "pattern": f"^{NAME}$"})],
-                body=_json(bodies.CompleteOrder) | {"required": False},
-                answers={200: _answer("Completed, and on disk.", _schema("CompletedOrder"))},
-                refusals=(*_WRITING, 404),
-            )
-        },
-        "/events": {
-            "post": _operation(
-                "postEvents",
-                "Record events of your own: CloudEvents over HTTP, structured, binary or in a batch",
-                parameters=_ce_headers(),
-                body=_events_body(),
-                answers={202: _answer("Each event's result, in order.", _schema("EventResults"))},
-                refusals=(*_WRITING, 409),
-            )
-        },
-        "/channels/{channel}/events": {
-            "get": _operation(
-                "readChannel",
-                "A channel's events, oldest first",
-                parameters=[_in_path("channel", _CHANNEL), *_query(EventsQuery)],
-                answers={200: _answer("Events after the cursor.", _schema("ChannelEvents"))},
-                refusals=(*_ALWAYS, 410),
-            )
-        },
-        "/history": {
-            "post": _operation(
-                "readHistory",
-                "Many channels' events, all from one snapshot",
-                body=_json(bodies.HistoryRequest),
-                answers={200: _answer("A channel each, in the order asked.", _schema("HistoryBody"))},
-                refusals=_WRITING,
-            )
-        },
-        "/seen": {
-            "post": _operation(
-                "moveSeen",
-                "Move seen cursors forward; those behind, beyond the head or of another epoch move nothing",
-                body=_json(bodies.SeenRequest),
-                answers={200: _answer("Where each is now, in order.", _schema("SeenBody"))},
-                refusals=_WRITING,
-            )
-        },
-        "/customers/{customer_id}": {
-            "delete": _operation(
-                "eraseCustomer",
-                "Erase all that names a customer, and end the connections of their devices; again: zeros",
-                parameters=[_in_path("customer_id", {"type": "string", "pattern": f"^{NAME}$"})],
-                answers={200: _answer("What was erased.", _schema("ErasedCustomer"))},
-                refusals=(*_ALWAYS, 507),
-            )
-        },
-        "/dead-letters": {
-            "get": _operation(
-                "listDeadLetters",
-                "Events that could not be published and were given up, newest first",
-                parameters=_query(DeadLettersQuery),
-                answers={200: _answer("What was found.", _schema("DeadLettersBody"))},
-                refusals=_ALWAYS,
-            )
-        },
-        "/livez": {"get": _open("live", "Whether the process lives", _OBJECT)},
-        "/readyz": {
-            "get": _open(
-                "ready", "Whether the database answers and the relay lives", _OBJECT, refusal=_OBJECT
-            )
-        },
-        "/metrics": {"get": _open("metrics", "Prometheus metrics", {"type": "string"}, media="text/plain")},
-        "/openapi.json": {"get": _open("openapi", "This document", _OBJECT)},
-    }
+def _paths(calls: Iterable[Call]) -> Json:
+    paths: Json = {}
+    for call in calls:
+        paths.setdefault(call.path, {})[call.method.lower()] = _operation(call)
+    return paths
 
 
-def _operation(
-    operation_id: str,
-    summary: str,
-    *,
-    answers: dict[int, Json],
-    refusals: tuple[int, ...],
-    parameters: list[Json] | None = None,
-    body: Json | None = None,
-) -> Json:
-    keyed = [_IDEMPOTENCY_KEY] if body is not None else []
-    responses = {str(status): answer for status, answer in answers.items()}
-    responses |= {str(status): _refusal(status) for status in sorted(refusals)}
-    operation = {
-        "operationId": operation_id,
-        "summary": summary,
-        "parameters": [*(parameters or []), *keyed],
-        "responses": responses,
-    }
-    return operation | ({"requestBody": body} if body is not None else {})
+def _operation(call: Call) -> Json:
+    responses = {str(status): answer for status, answer in call.answers.items()}
+    responses |= {str(status): _refusal(status) for status in sorted(call.refusals)}
+    described: Json = {"operationId": call.name, "summary": call.summary, "responses": responses}
+    if not call.keyed:
+        return {**described, "security": []}
+    repeatable = [_IDEMPOTENCY_KEY] if call.body is not None else []
+    described["parameters"] = [*call.parameters, *repeatable]
+    return described | ({"requestBody": call.body} if call.body is not None else {})
 
 
-def _open(
-    operation_id: str,
-    summary: str,
-    schema: Json,
-    *,
-    media: str = "application/json",
-    refusal: Json | None = None,
-) -> Json:
-    """An operation that needs no key."""
-    content = {"content": {media: {"schema": schema}}}
-    responses = {"200": {"description": "Yes.", **content}}
-    if refusal is not None:
-        responses["503"] = {"description": "No.", "content": {"application/json": {"schema": refusal}}}
-    return {"operationId": operation_id, "summary": summary, "security": [], "responses": responses}
-
-
-def _answer(description: str, schema: Json) -> Json:
+def answer(description: str, body: Json) -> Json:
     replayed = {"description": "Present where this answers a repetition.", "schema": {"const": "true"}}
     return {
         "description": description,
         "headers": {"Idempotency-Replayed": replayed},
-        "content": {"application/json": {"schema": schema}},
+        "content": {"application/json": {"schema": body}},
     }
+
+
+def plain(description: str, body: Json, *, media: str = "application/json") -> Json:
+    """An answer that repeats no other."""
+    return {"description": description, "content": {media: {"schema": body}}}
 
 
 def _refusal(status: int) -> Json:
     return {
         "description": _REASONS[status],
-        "content": {problems.MEDIA_TYPE: {"schema": _schema("Problem")}},
+        "content": {problems.MEDIA_TYPE: {"schema": schema("Problem")}},
     }
 
 
-def _json(body: type) -> Json:
-    return {"required": True, "content": {"application/json": {"schema": _schema(body.__name__)}}}
+def json_body(body: type) -> Json:
+    return {"required": True, "content": {"application/json": {"schema": schema(body.__name__)}}}
 
 
-def _events_body() -> Json:
-    batch = {"type": "array", "items": _schema("CloudEvent"), "maxItems": bodies.MAX_BATCH}
+def events_body() -> Json:
+    batch = {"type": "array", "items": schema("CloudEvent"), "maxItems": bodies.MAX_BATCH}
     return {
         "required": True,
         "description": f"One event has at most {MAX_EVENT_BYTES} bytes, a batch at most "
         f"{bodies.MAX_BATCH} events and {bodies.MAX_BATCH_BYTES} bytes. With `ce-` headers the body is "
         "the event's data.",
         "content": {
-            binding.STRUCTURED: {"schema": _schema("CloudEvent")},
+            binding.STRUCTURED: {"schema": schema("CloudEvent")},
             binding.BATCH: {"schema": batch},
             "*/*": {"schema": {}},
         },
     }
 
 
-def _query(query: type) -> list[Json]:
+def query(query_type: type) -> tuple[Json, ...]:
     """A query's parameters, from its type."""
-    properties = msgspec.json.schema(query)["$defs"][query.__name__]["properties"]
-    return [
+    properties = msgspec.json.schema(query_type)["$defs"][query_type.__name__]["properties"]
+    return tuple(
         {"name": name, "in": "query", "required": False, "schema": _not_null(schema)}
         for name, schema in properties.items()
-    ]
+    )
 
 
 def _not_null(schema: Json) -> Json:
@@ -257,19 +150,19 @@ def _not_null(schema: Json) -> Json:
     return choices[0] if choices else schema
 
 
-def _in_path(name: str, schema: Json) -> Json:
-    return {"name": name, "in": "path", "required": True, "schema": schema}
+def in_path(name: str, kind: Json) -> Json:
+    return {"name": name, "in": "path", "required": True, "schema": kind}
 
 
-def _ce_headers() -> list[Json]:
+def ce_headers() -> tuple[Json, ...]:
     """Those of the binary mode that an event must have; further attributes are headers likewise."""
-    return [
+    return tuple(
         {"name": f"ce-{name}", "in": "header", "required": False, "schema": {"type": "string"}}
         for name in ("specversion", "id", "source", "type", "channel")
-    ]
+    )
 
 
-def _schema(name: str) -> Json:
+def schema(name: str) -> Json:
     return {"$ref": _REF.format(name=name)}
 
 
@@ -278,9 +171,9 @@ def _schemas() -> Json:
     return {**components, "CloudEvent": _CLOUD_EVENT, "Event": _EVENT, "Problem": _PROBLEM}
 
 
-_OBJECT: Json = {"type": "object"}
+OBJECT: Json = {"type": "object"}
 _TEXT: Json = {"type": "string", "minLength": 1}
-_CHANNEL: Json = {
+CHANNEL: Json = {
     "type": "string",
     "description": "Every byte of its name but `A-Z a-z 0-9 . _ @ -` is percent-encoded, in upper-case hex.",
     "pattern": f"^(customer|topic):{ENCODED_NAME}$",
@@ -306,7 +199,7 @@ _CLOUD_EVENT: Json = {
         "time": {"type": "string", "format": "date-time"},
         "datacontenttype": _TEXT,
         "dataschema": _TEXT | {"format": "uri"},
-        "channel": _CHANNEL,
+        "channel": CHANNEL,
         "data": {},
         "data_base64": {"type": "string", "contentEncoding": "base64"},
     },
@@ -314,7 +207,7 @@ _CLOUD_EVENT: Json = {
 }
 _EVENT: Json = {
     "description": "A recorded event: what was given, and its place.",
-    "allOf": [_schema("CloudEvent")],
+    "allOf": [schema("CloudEvent")],
     "required": ["epoch", "seq"],
     "properties": {"epoch": {"type": "integer", "minimum": 1}, "seq": {"type": "integer", "minimum": 1}},
 }

@@ -27,6 +27,7 @@ from redis.exceptions import RedisError
 
 from shared.channels import Channel
 from shared.cursors import MAX_NUMBER, Place
+from shared.errors import OperatorError
 from shared.redis.scripts import Script
 from shared.redis.wire import CommandRefused, accepted
 
@@ -72,7 +73,7 @@ class PublishAnswer(enum.Enum):
     STALE = "STALE"  # the database went back meanwhile: this publisher's epoch is old
 
 
-class AnotherInstallation(RedisError):
+class AnotherInstallation(OperatorError, RedisError):
     """Another installation uses these names: what is published or read here would mix with its events."""
 
 

@@ -1,0 +1,42 @@
+"""What each call does, by subject: parse the request, run a function of the domain in a transaction, answer.
+
+Where each is, and what the document says of it, stands in sender/http/routes.py; what each error is answered
+with, in sender/http/app.py.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sender.http.api.customers import Customers
+from sender.http.api.events import Events
+from sender.http.api.histories import Histories
+from sender.http.api.operations import Operations
+from sender.http.api.orders import Orders
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from sender.database.protocol import Database
+    from sender.metrics import Metrics
+    from sender.publishing.forgetting import Forgetting
+    from sender.publishing.relay import Relay
+    from sender.seen import SeenTeller
+
+
+class Api:
+    def __init__(
+        self,
+        database: Database,
+        relay: Relay,
+        teller: SeenTeller,
+        metrics: Metrics,
+        clock: Callable[[], datetime],
+        forgetting: Forgetting,
+    ) -> None:
+        self.orders = Orders(database, relay, metrics, clock)
+        self.events = Events(database, relay, metrics, clock)
+        self.histories = Histories(database, relay, teller, clock)
+        self.customers = Customers(database, teller, forgetting, clock)
+        self.operations = Operations(database, relay, metrics, clock)

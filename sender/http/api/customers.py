@@ -1,0 +1,79 @@
+"""Customers: what they have seen, and erasing them."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+
+from sender import erasure, seen
+from sender.http import bodies
+from sender.http.paths import name_in_path
+from sender.http.requests import json_response, write_once
+from sender.idempotency import Answer
+from shared.channels import customer_channel, is_name
+from shared.cursors import Cursor, parse_cursor
+from shared.problems import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from sender.database.protocol import Database
+    from sender.publishing.forgetting import Forgetting
+    from sender.seen import SeenTeller
+
+ANSWERS_AT_ONCE = 500  # deleted in one transaction
+
+logger = structlog.get_logger(__name__)
+
+
+class Customers:
+    def __init__(
+        self, database: Database, teller: SeenTeller, forgetting: Forgetting, clock: Callable[[], datetime]
+    ) -> None:
+        self._database = database
+        self._teller = teller
+        self._forgetting = forgetting
+        self._clock = clock
+
+    async def move_seen(self, request: Request) -> Response:
+        body = await bodies.read_json(request, bodies.MAX_CURSORS_BYTES)
+        given = body.to(bodies.SeenRequest)
+        cursors = [parse_cursor(text) for text in given.cursors]
+        now_seen: list[Cursor] = []
+
+        def work(connection: Connection) -> Answer:
+            nonlocal now_seen
+            now_seen = seen.see(connection, cursors)
+            return Answer(200, msgspec.json.encode(bodies.SeenBody([str(cursor) for cursor in now_seen])))
+
+        response = await write_once(self._database, request, body, work, now=self._clock())
+        self._teller.tell_nowait((cursor for cursor in now_seen if cursor.place.seq), devices=True)
+        return response
+
+    async def erase(self, request: Request) -> Response:
+        customer_id = name_in_path(request, "customer_id")
+        if customer_id is None or not is_name(customer_id):
+            raise Problem(400, "invalid-customer", "a customer id is 1 to 128 characters, none a control")
+        erased = await self._database.write(
+            partial(erasure.erase, customer_id=customer_id, now=self._clock())
+        )
+        answers = await self._delete_answers(customer_id)
+        done = await self._forgetting.forget(customer_channel(customer_id))
+        logger.info("a customer was erased", orders=erased.orders, events=erased.events, redis=done)
+        return json_response(bodies.ErasedCustomer(*erased, answers, "erased" if done else "pending"))
+
+    async def _delete_answers(self, customer_id: str) -> int:
+        """A look at all answers that are kept blocks nobody who writes; deleting some is short."""
+        scopes = await self._database.read(partial(erasure.kept_answers, customer_id=customer_id))
+        parts = [scopes[start : start + ANSWERS_AT_ONCE] for start in range(0, len(scopes), ANSWERS_AT_ONCE)]
+        return sum(
+            [await self._database.write(partial(erasure.delete_answers, scopes=part)) for part in parts]
+        )

@@ -1,0 +1,150 @@
+"""`POST /events`: events of callers, one or many, in three modes (sender/http/binding.py)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from sender import idempotency, outbox
+from sender.digest import digest
+from sender.http import binding, bodies
+from sender.http.bodies import JsonBody
+from sender.http.requests import answered, asked, traceparent_of
+from sender.idempotency import Answer, Answered, Asked
+from shared.events import InvalidEvent, parse_event
+from shared.json import canonical_json, parse_json
+from shared.problems import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from sender.database.protocol import Database
+    from sender.metrics import Metrics
+    from sender.publishing.relay import Relay
+
+
+class Events:
+    def __init__(
+        self, database: Database, relay: Relay, metrics: Metrics, clock: Callable[[], datetime]
+    ) -> None:
+        self._database = database
+        self._relay = relay
+        self._metrics = metrics
+        self._clock = clock
+
+    async def post(self, request: Request) -> Response:
+        # HTTP binding 3: the Content-Type decides first, `ce-` headers only where it is not one of these.
+        kind = binding.media_type(request.headers)
+        if kind.name == binding.BATCH:
+            kind.require_utf_8()
+            body = await bodies.read_body(request, bodies.MAX_BATCH_BYTES)
+            return await self._post_batch(request, JsonBody(body, parse_json(body)))
+        if kind.name == binding.STRUCTURED:
+            kind.require_utf_8()
+            body = await bodies.read_body(request, bodies.MAX_BODY_BYTES)
+            return await self._post_event(request, JsonBody(body, parse_json(body)))
+        if binding.is_binary(request.headers) and not kind.name.startswith("application/cloudevents"):
+            body = await bodies.read_body(request, bodies.MAX_BODY_BYTES)
+            event = binding.binary_event(request.headers, kind, body)
+            return await self._post_event(request, JsonBody(msgspec.json.encode(event), event))
+        raise Problem(
+            415,
+            "unsupported-media-type",
+            f"Content-Type must be {binding.STRUCTURED} or {binding.BATCH}; or ce- headers the attributes",
+        )
+
+    async def _post_event(self, request: Request, body: JsonBody) -> Response:
+        now = self._clock()
+        arrival = _arrival(body.value, traceparent_of(request), now)
+        return await self._record(request, body, _Recording([arrival], now, alone=True))
+
+    async def _post_batch(self, request: Request, body: JsonBody) -> Response:
+        events = body.value
+        if not isinstance(events, list):
+            raise Problem(400, "invalid-body", "a batch is a JSON array of CloudEvents")
+        if len(events) > bodies.MAX_BATCH:
+            raise Problem(413, "content-too-large", f"a batch has at most {bodies.MAX_BATCH} events")
+        now, traceparent = self._clock(), traceparent_of(request)
+        arrivals = [_arrival_or_result(event, traceparent, now) for event in events]
+        return await self._record(request, body, _Recording(arrivals, now))
+
+    async def _record(self, request: Request, body: JsonBody, recording: _Recording) -> Response:
+        waiting = asked(request, body, recording, recording.now)
+        done = await self._database.write_together(_record_all_once, waiting, size=len(recording.arrivals))
+        if done.result is not None:
+            self._relay.wake()
+            for status, count in Counter(result.status for result in done.result).items():
+                self._metrics.events.labels(status).inc(count)
+        return answered(done)
+
+
+class _Recording(NamedTuple):
+    """What came to our door in one request. What is no event has its result already."""
+
+    arrivals: Sequence[outbox.Arrival | bodies.EventResult]
+    now: datetime
+    alone: bool = False  # an event that is no batch: refused, the request is
+
+
+def _record_all_once(
+    connection: Connection, requests: Sequence[Asked[_Recording]]
+) -> list[Answered[list[bodies.EventResult]] | Exception]:
+    """One transaction for all requests that wait, see sender/http/api/orders.py."""
+    return idempotency.once_all(connection, requests, _record_all, _recorded)
+
+
+def _record_all(
+    connection: Connection, recordings: Sequence[_Recording]
+) -> list[list[bodies.EventResult] | Problem]:
+    good = [one for recording in recordings for one in recording.arrivals if isinstance(one, outbox.Arrival)]
+    results = map(_result, good, outbox.record_once(connection, good, now=recordings[0].now))
+    return [_told(recording, results) for recording in recordings]
+
+
+def _told(recording: _Recording, results: Iterator[bodies.EventResult]) -> list[bodies.EventResult] | Problem:
+    """What one request is told; the results of its events are the next."""
+    told = [next(results) if isinstance(one, outbox.Arrival) else one for one in recording.arrivals]
+    refused = recording.alone and told[0].status == "refused"
+    return Problem(409, "event-conflict", str(told[0].error)) if refused else told
+
+
+def _recorded(results: list[bodies.EventResult]) -> Answer:
+    return Answer(202, msgspec.json.encode(bodies.EventResults(results)))
+
+
+def _arrival(event: object, traceparent: str, now: datetime) -> outbox.Arrival:
+    """Raises `InvalidEvent`."""
+    if not isinstance(event, dict):
+        raise InvalidEvent("a CloudEvent is a JSON object")
+    # A repetition may come in another trace, and a `time` that is missing would be another one.
+    content = digest(canonical_json(event))
+    return outbox.arrival(parse_event({"traceparent": traceparent} | event, now=now), content)
+
+
+def _arrival_or_result(event: object, traceparent: str, now: datetime) -> outbox.Arrival | bodies.EventResult:
+    try:
+        return _arrival(event, traceparent, now)
+    except InvalidEvent as error:
+        return bodies.EventResult("refused", *_identity(event), error=str(error))
+
+
+def _identity(event: object) -> tuple[str | None, str | None]:
+    """What a refused event says of itself, where it is a text."""
+    members: dict[str, Any] = event if isinstance(event, dict) else {}
+    source, event_id = members.get("source"), members.get("id")
+    return source if isinstance(source, str) else None, event_id if isinstance(event_id, str) else None
+
+
+def _result(arrival: outbox.Arrival, receipt: outbox.Receipt) -> bodies.EventResult:
+    draft = arrival.draft
+    if receipt.cursor is None:
+        error = "an event with this source and id, and other content, was recorded before"
+        return bodies.EventResult("refused", draft.source, draft.id, error=error)
+    return bodies.EventResult(receipt.status.value, draft.source, draft.id, cursor=str(receipt.cursor))

@@ -1,0 +1,115 @@
+"""What operators and their machines ask: health, metrics, dead letters, the description of it all."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING
+
+import msgspec
+from starlette.responses import Response
+
+from sender import dead_letters, history, metrics, outbox
+from sender.database.errors import DatabaseError
+from sender.http import bodies
+from sender.http.requests import json_response
+from sender.tombstones import Fault
+from shared.cursors import Cursor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+    from starlette.requests import Request
+
+    from sender.database.protocol import Database
+    from sender.metrics import Metrics
+    from sender.publishing.relay import Relay
+
+METRICS_SECONDS = 1.0  # for the database to answer
+READY_SECONDS = 2.0  # for the database to answer
+
+
+class DeadLettersQuery(msgspec.Struct, forbid_unknown_fields=True):
+    before: bodies.Position | None = None
+    limit: bodies.Limit = history.DEFAULT_LIMIT
+
+
+class Operations:
+    def __init__(
+        self, database: Database, relay: Relay, metrics: Metrics, clock: Callable[[], datetime]
+    ) -> None:
+        self._database = database
+        self._relay = relay
+        self._metrics = metrics
+        self._clock = clock
+
+    async def dead_letters(self, request: Request) -> Response:
+        query = bodies.parse_query(request, DeadLettersQuery)
+        found = await self._database.read(partial(dead_letters.find, before=query.before, limit=query.limit))
+        return json_response(
+            bodies.DeadLettersBody([_dead_letter(one) for one in found.dead_letters], found.before)
+        )
+
+    async def livez(self, request: Request) -> Response:
+        return json_response({"live": True})
+
+    async def readyz(self, request: Request) -> Response:
+        """Redis is told about but does not count: orders must be completed while it is away."""
+        database = await self._database_answers()
+        contested = self._relay.contested
+        ready = database and self._relay.alive and not contested
+        redis = {True: "ok", False: "away", None: "unknown"}[self._relay.redis_up]
+        if contested:
+            redis = "another installation uses the same database number and prefix"
+        parts = {"database": _word(database), "relay": _word(self._relay.alive), "redis": redis}
+        return Response(
+            msgspec.json.encode({"ready": ready, **parts}),
+            200 if ready else 503,
+            media_type="application/json",
+        )
+
+    async def metrics(self, request: Request) -> Response:
+        """Answers while the database is away, too: that is when somebody looks."""
+        try:
+            async with asyncio.timeout(METRICS_SECONDS):
+                backlog, kept = await self._database.read(_counts)
+        except (DatabaseError, TimeoutError):
+            self._metrics.database_up.set(0)
+        else:
+            self._metrics.database_up.set(1)
+            self._metrics.note_backlog(backlog, now=self._clock())
+            self._metrics.dead_letters_kept.set(kept)
+        return Response(self._metrics.exposition(), media_type=metrics.CONTENT_TYPE)
+
+    async def _database_answers(self) -> bool:
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                await self._database.check()
+        except (DatabaseError, TimeoutError):
+            return False
+        return True
+
+
+def _counts(connection: Connection) -> tuple[outbox.Backlog, int]:
+    return outbox.backlog(connection), dead_letters.count(connection)
+
+
+def _word(good: bool) -> str:
+    return "ok" if good else "failed"
+
+
+def _dead_letter(dead: dead_letters.DeadLetter) -> bodies.DeadLetterBody:
+    origin = dead.row.origin()
+    return bodies.DeadLetterBody(
+        cursor=str(Cursor(dead.row.channel, dead.row.place)),
+        source=origin.source,
+        id=origin.id,
+        reason=Fault(dead.reason),
+        detail=dead.detail,
+        recorded_at=dead.row.recorded_at,
+        given_up_at=dead.given_up_at,
+        size=dead.size,
+        beginning=dead.beginning,
+    )

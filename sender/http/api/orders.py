@@ -1,0 +1,100 @@
+"""`/orders`: placed, completed, listed."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from sender import history, idempotency, orders
+from sender.http import bodies
+from sender.http.paths import name_in_path
+from sender.http.requests import answered, asked, json_response, traceparent_of
+from sender.idempotency import Answer, Answered, Asked
+from sender.orders import OrderStatus
+from shared.channels import is_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from sender.database.protocol import Database
+    from sender.metrics import Metrics
+    from sender.publishing.relay import Relay
+
+
+class OrdersQuery(msgspec.Struct, forbid_unknown_fields=True):
+    customer_id: bodies.Name | None = None
+    status: OrderStatus | None = None
+    before: bodies.Name | None = None
+    limit: bodies.Limit = history.DEFAULT_LIMIT
+
+
+class Orders:
+    def __init__(
+        self, database: Database, relay: Relay, metrics: Metrics, clock: Callable[[], datetime]
+    ) -> None:
+        self._database = database
+        self._relay = relay
+        self._metrics = metrics
+        self._clock = clock
+
+    async def place(self, request: Request) -> Response:
+        body = await bodies.read_json(request, bodies.MAX_BODY_BYTES)
+        given = body.to(bodies.PlaceOrder)
+        placing = orders.Placing(given.order_id, given.customer_id, given.data, self._clock())
+        done = await self._database.write_together(_place_all, asked(request, body, placing, placing.now))
+        return answered(done)
+
+    async def complete(self, request: Request) -> Response:
+        order_id = name_in_path(request, "order_id")
+        if order_id is None or not is_name(order_id):
+            raise orders.UnknownOrder(f"no order {request.path_params['order_id'][:128]!r}")
+        body = await bodies.read_json(request, bodies.MAX_BODY_BYTES, absent={})
+        given = body.to(bodies.CompleteOrder)
+        completion = orders.Completion(order_id, given.data, self._clock(), traceparent_of(request))
+        done = await self._database.write_together(
+            _complete_all, asked(request, body, completion, completion.now)
+        )
+        if done.result is not None and done.result.new:
+            self._metrics.completions.inc()
+            self._relay.wake()
+        return answered(done)
+
+    async def list_some(self, request: Request) -> Response:
+        query = bodies.parse_query(request, OrdersQuery)
+        listed = await self._database.read(partial(orders.find, **msgspec.structs.asdict(query)))
+        as_of = str(listed.as_of) if listed.as_of else None
+        return json_response(bodies.Orders(listed.orders, as_of, listed.before))
+
+
+# Which function wraps which, from outside in. `Database.write_together` calls one of these, in a transaction
+# for all requests that wait for it. `once_all` answers those that were answered before. The domain gets the
+# others, together; what it returns for each becomes an answer, which is stored in the same transaction.
+# `complete_all` locks the orders, and `outbox.record` in it their customers' channels.
+
+
+def _place_all(
+    connection: Connection, requests: Sequence[Asked[orders.Placing]]
+) -> list[Answered[orders.Placed] | Exception]:
+    return idempotency.once_all(connection, requests, orders.place_all, _placed)
+
+
+def _complete_all(
+    connection: Connection, requests: Sequence[Asked[orders.Completion]]
+) -> list[Answered[orders.Completed] | Exception]:
+    return idempotency.once_all(connection, requests, orders.complete_all, _completed)
+
+
+def _placed(placed: orders.Placed) -> Answer:
+    return Answer(201 if placed.new else 200, msgspec.json.encode(placed.order))
+
+
+def _completed(done: orders.Completed) -> Answer:
+    event = msgspec.Raw(done.event) if done.event is not None else None
+    return Answer(200, msgspec.json.encode(bodies.CompletedOrder(done.order, event)))

@@ -1,0 +1,81 @@
+"""What requests share, whatever they are about: who asks again, in which trace, and how they are answered."""
+
+from __future__ import annotations
+
+import random
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+from starlette.responses import Response
+
+from sender import idempotency
+from sender.idempotency import Asked
+from shared.events import is_traceparent
+from shared.json import canonical_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+    from starlette.requests import Request
+
+    from sender.database.protocol import Database
+    from sender.http.bodies import JsonBody
+    from sender.idempotency import Answer, Answered, Claim
+
+T = TypeVar("T")
+
+_random = random.Random()  # seeded by the kernel, once
+
+
+def asked(request: Request, body: JsonBody, item: T, now: datetime) -> Asked[T]:
+    return Asked(item, claim_of(request, body), now)
+
+
+def claim_of(request: Request, body: JsonBody) -> Claim | None:
+    """Raises `InvalidKey`."""
+    key = request.headers.get("idempotency-key")
+    if key is None:
+        return None
+    who, what = request.state.api_key, canonical_json(body.value)
+    return idempotency.claim(who, request.method, request.scope["path"], key, body.sent, what)
+
+
+async def write_once(
+    database: Database,
+    request: Request,
+    body: JsonBody,
+    work: Callable[[Connection], Answer],
+    *,
+    now: datetime,
+    keep: bool = True,
+) -> Response:
+    """Run the work in a transaction, or find the answer that the same request got before."""
+    claim = claim_of(request, body)
+    return answered(
+        await database.write(partial(idempotency.once, claim=claim, work=work, now=now, keep=keep))
+    )
+
+
+def answered(done: Answered[T]) -> Response:
+    return response(done.answer, replayed=done.replayed)
+
+
+def response(answer: Answer, *, replayed: bool = False) -> Response:
+    headers = {"Idempotency-Replayed": "true"} if replayed else None
+    return Response(answer.body, answer.status, headers, media_type="application/json")
+
+
+def json_response(body: object) -> Response:
+    return Response(msgspec.json.encode(body), media_type="application/json")
+
+
+def traceparent_of(request: Request) -> str:
+    """The caller's trace, or the start of a new one, so that every event can be followed."""
+    given = request.headers.get("traceparent", "")
+    if is_traceparent(given):
+        return given
+    # Ids only have to differ; asking the kernel for each would cost two system calls a request.
+    return f"00-{_random.getrandbits(128) or 1:032x}-{_random.getrandbits(64) or 1:016x}-01"

@@ -1,0 +1,194 @@
+"""The one table of the sender's calls: where each is, what does it, and what `/openapi.json` says of it.
+
+The app makes its routes from it, and the document its operations, so neither has one that the other lacks.
+Pages and their files are not for machines; they stand in sender/http/app.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+from starlette.responses import Response
+
+from sender.http import bodies
+from sender.http.api.histories import EventsQuery
+from sender.http.api.operations import DeadLettersQuery
+from sender.http.api.orders import OrdersQuery
+from sender.http.openapi import (
+    ALWAYS,
+    CHANNEL,
+    OBJECT,
+    WRITING,
+    Json,
+    answer,
+    ce_headers,
+    document,
+    events_body,
+    in_path,
+    json_body,
+    plain,
+    query,
+    schema,
+)
+from shared.channels import NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from starlette.requests import Request
+
+    from sender.http.api import Api
+
+_NAME: Json = {"type": "string", "pattern": f"^{NAME}$"}
+
+
+@dataclass(frozen=True)
+class Call:
+    method: str
+    path: str
+    name: str  # the operation's, in the document
+    endpoint: Callable[[Api], Callable[[Request], Awaitable[Response]]]
+    summary: str
+    answers: dict[int, Json]
+    refusals: tuple[int, ...] = ()
+    parameters: tuple[Json, ...] = ()
+    body: Json | None = None
+    keyed: bool = True  # whether it needs an API key
+
+
+def _open(
+    path: str,
+    name: str,
+    endpoint: Callable[[Api], Callable[[Request], Awaitable[Response]]],
+    summary: str,
+    answers: dict[int, Json],
+) -> Call:
+    """A call that needs no key."""
+    return Call("GET", path, name, endpoint, summary, answers, keyed=False)
+
+
+async def _openapi(request: Request) -> Response:
+    return Response(msgspec.json.encode(document(CALLS)), media_type="application/json")
+
+
+CALLS = (
+    Call(
+        "POST",
+        "/orders",
+        "placeOrder",
+        lambda api: api.orders.place,
+        "Place an order",
+        {
+            201: answer("Placed.", schema("Order")),
+            200: answer("Placed before, with the same content.", schema("Order")),
+        },
+        (*WRITING, 409),
+        body=json_body(bodies.PlaceOrder),
+    ),
+    Call(
+        "GET",
+        "/orders",
+        "listOrders",
+        lambda api: api.orders.list_some,
+        "Orders, newest first, and the customer's cursor from the same snapshot",
+        {200: answer("What was found.", schema("Orders"))},
+        (*ALWAYS, 404),
+        parameters=query(OrdersQuery),
+    ),
+    Call(
+        "POST",
+        "/orders/{order_id}/complete",
+        "completeOrder",
+        lambda api: api.orders.complete,
+        "Complete an order; repeated, it answers with the same event",
+        {200: answer("Completed, and on disk.", schema("CompletedOrder"))},
+        (*WRITING, 404),
+        parameters=(in_path("order_id", _NAME),),
+        body=json_body(bodies.CompleteOrder) | {"required": False},
+    ),
+    Call(
+        "POST",
+        "/events",
+        "postEvents",
+        lambda api: api.events.post,
+        "Record events of your own: CloudEvents over HTTP, structured, binary or in a batch",
+        {202: answer("Each event's result, in order.", schema("EventResults"))},
+        (*WRITING, 409),
+        parameters=ce_headers(),
+        body=events_body(),
+    ),
+    Call(
+        "GET",
+        "/channels/{channel}/events",
+        "readChannel",
+        lambda api: api.histories.of_channel,
+        "A channel's events, oldest first",
+        {200: answer("Events after the cursor.", schema("ChannelEvents"))},
+        (*ALWAYS, 410),
+        parameters=(in_path("channel", CHANNEL), *query(EventsQuery)),
+    ),
+    Call(
+        "POST",
+        "/history",
+        "readHistory",
+        lambda api: api.histories.of_many,
+        "Many channels' events, all from one snapshot",
+        {200: answer("A channel each, in the order asked.", schema("HistoryBody"))},
+        WRITING,
+        body=json_body(bodies.HistoryRequest),
+    ),
+    Call(
+        "POST",
+        "/seen",
+        "moveSeen",
+        lambda api: api.customers.move_seen,
+        "Move seen cursors forward; those behind, beyond the head or of another epoch move nothing",
+        {200: answer("Where each is now, in order.", schema("SeenBody"))},
+        WRITING,
+        body=json_body(bodies.SeenRequest),
+    ),
+    Call(
+        "DELETE",
+        "/customers/{customer_id}",
+        "eraseCustomer",
+        lambda api: api.customers.erase,
+        "Erase all that names a customer, and end the connections of their devices; again: zeros",
+        {200: answer("What was erased.", schema("ErasedCustomer"))},
+        (*ALWAYS, 507),
+        parameters=(in_path("customer_id", _NAME),),
+    ),
+    Call(
+        "GET",
+        "/dead-letters",
+        "listDeadLetters",
+        lambda api: api.operations.dead_letters,
+        "Events that could not be published and were given up, newest first",
+        {200: answer("What was found.", schema("DeadLettersBody"))},
+        ALWAYS,
+        parameters=query(DeadLettersQuery),
+    ),
+    _open(
+        "/livez",
+        "live",
+        lambda api: api.operations.livez,
+        "Whether the process lives",
+        {200: plain("It does.", OBJECT)},
+    ),
+    _open(
+        "/readyz",
+        "ready",
+        lambda api: api.operations.readyz,
+        "Whether the database answers and the relay lives",
+        {200: plain("Yes.", OBJECT), 503: plain("No.", OBJECT)},
+    ),
+    _open(
+        "/metrics",
+        "metrics",
+        lambda api: api.operations.metrics,
+        "Prometheus metrics",
+        {200: plain("As text.", {"type": "string"}, media="text/plain")},
+    ),
+    _open("/openapi.json", "openapi", lambda api: _openapi, "This document", {200: plain("JSON.", OBJECT)}),
+)
