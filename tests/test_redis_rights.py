@@ -15,6 +15,8 @@ import redis
 from receiver.access.identity import Identity
 from receiver.access.tickets import Tickets
 from shared.channels import customer_channel
+from shared.commands.doctor.findings import Verdict
+from shared.commands.doctor.redis import Where, look
 from shared.commands.embedded import EmbeddedServer
 from shared.redis.connect import connect, pipelines_to
 from shared.redis.keys import Names
@@ -191,6 +193,28 @@ async def test_each_right_that_is_missing_is_found(
             found = await refusals(client, pipelines, NAMES, role)
             assert found  # which command it was, Redis 7 does not say of a script
             assert all(re.search(REFUSED, refusal.says) for refusal in found)
+    finally:
+        with server.admin() as admin:
+            admin.execute_command("ACL", "LOAD")
+
+
+async def test_doctor_needs_no_more_than_the_services(server: ServerWithUsers, anyio_backend: object) -> None:
+    """Neither INFO nor PING nor TIME; and it says what is missing."""
+    with server.admin() as admin:
+        admin.execute_command("ACL", "SETUSER", "sender", "-info")
+    try:
+        for user in ("sender", "gateway"):
+            where = Where(server.url_of(user), PREFIX)
+            findings = await look(where, None, publishes=user == "sender")
+            assert {finding.verdict for finding in findings} == {Verdict.OK}, findings
+        with server.admin() as admin:
+            admin.execute_command("ACL", "SETUSER", "sender", "-eval")
+            admin.execute_command("ACL", "SETUSER", "gateway", "-getdel")
+        for user, right in (("sender", "eval"), ("gateway", "getdel")):
+            where = Where(server.url_of(user), PREFIX)
+            findings = await look(where, None, publishes=user == "sender")
+            failed = [finding.says.lower() for finding in findings if finding.verdict is Verdict.FAIL]
+            assert any(right in says for says in failed), findings
     finally:
         with server.admin() as admin:
             admin.execute_command("ACL", "LOAD")

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from shared.redis.server import answers_within, connect_server
 from shared.redis.url import Address
@@ -116,13 +116,14 @@ class Cluster:
 
     async def _ask(self, address: Address) -> _Told:
         client = self.client(address)
-        info: Any = await client.info("server")
-        if int(str(info["redis_version"]).partition(".")[0]) < _OLDEST:
+        version = await _answer_or_none(client.info("server"))
+        if version and int(str(version["redis_version"]).partition(".")[0]) < _OLDEST:
             raise RedisConnectionError(
-                f"a cluster of Redis {info['redis_version']}; it takes Redis {_OLDEST}"
+                f"a cluster of Redis {version['redis_version']}; it takes Redis {_OLDEST}"
             )
         # In two words each, which redis-py doesn't know, they come as they are.
-        state: Any = await client.execute_command("CLUSTER", "INFO")  # type: ignore[no-untyped-call]
+        asking = client.execute_command("CLUSTER", "INFO")  # type: ignore[no-untyped-call]
+        state = await _answer_or_none(asking) or b"cluster_state:ok"
         ranges: Any = await client.execute_command("CLUSTER", "SLOTS")  # type: ignore[no-untyped-call]
         if b"cluster_state:ok" not in state:
             raise RedisConnectionError("the cluster is down, or this node is cut off from it")
@@ -132,6 +133,14 @@ class Cluster:
         for address in [*self._clients]:
             if address not in self.nodes and address not in self._url.addresses:
                 await self._clients.pop(address).aclose()
+
+
+async def _answer_or_none(asking: Any) -> Any:
+    """The answer; None where the question is not permitted: managed clusters don't have all of them."""
+    try:
+        return await asking
+    except ResponseError:
+        return None
 
 
 class _Told:
