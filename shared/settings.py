@@ -249,15 +249,15 @@ class ReceiverSettings(Settings):
 
     @model_validator(mode="after")
     def _check_one_way_to_verify(self) -> ReceiverSettings:
-        if faults := _faults_together({name for name in _TOGETHER if getattr(self, name)}):
+        if faults := faults_together({name for name in TOGETHER if getattr(self, name)}):
             raise ValueError(faults[0])
         return self
 
 
-_TOGETHER = frozenset({"jwt_secret", "jwt_secrets", "jwks_url", "development"})
+TOGETHER = frozenset({"jwt_secret", "jwt_secrets", "jwks_url", "development"})
 
 
-def _faults_together(given: set[str]) -> list[str]:
+def faults_together(given: set[str]) -> list[str]:
     """What is wrong with a gateway's settings as a whole, whatever each of them is."""
     by_secret = bool(given & {"jwt_secret", "jwt_secrets"})
     if by_secret == ("jwks_url" in given):
@@ -349,7 +349,7 @@ def read(settings_class: type[S], *, host: str | None = None) -> S:
         faults += [_fault_line(fault) for fault in error.errors(include_url=False)]
         # pydantic looks at the whole only where each part is good.
         if issubclass(settings_class, ReceiverSettings):
-            faults += _faults_together({name for name in _TOGETHER if _is_given(name)})
+            faults += faults_together({name for name in TOGETHER if _is_given(name)})
     if host is not None and not is_loopback(host) and _is_given("development"):
         faults.append(f"{PREFIX}DEVELOPMENT: anybody may sign in, so it listens on loopback only, not {host}")
     if settings is None or faults:

@@ -131,6 +131,16 @@ def test_everything_is_well_where_an_issuer_signs(
             gateway.kill()
 
 
+def test_everything_is_well_where_the_sender_runs(
+    gateway: ReceiverProcess, good: dict[str, str], faults: Faults
+) -> None:
+    """Without the gateways' settings, as in the sender's container."""
+    assert faults(jwt_secret="") == {}
+    assert "token" in faults(Asked(token="x.y.z"), jwt_secret="")
+    assert "settings" in faults(jwt_secret="", database_url="")  # then it is a gateway's, and lacks them
+    assert "settings" in faults(jwks_url="https://id.example/keys")
+
+
 # --- the ten
 
 

@@ -11,10 +11,20 @@ import os
 import resource
 from typing import TYPE_CHECKING, NamedTuple
 
+from pydantic import model_validator
+
 from shared.commands.doctor import database, door, redis, services, tokens
-from shared.commands.doctor.findings import Finding, Verdict, fail, ok, show
+from shared.commands.doctor.findings import Finding, Verdict, fail, ok, show, warn
 from shared.commands.local import is_set
-from shared.settings import PREFIX, InvalidSettings, ReceiverSettings, SenderSettings, read
+from shared.settings import (
+    PREFIX,
+    TOGETHER,
+    InvalidSettings,
+    ReceiverSettings,
+    SenderSettings,
+    faults_together,
+    read,
+)
 from shared.tokens import ClaimNames, mint_token
 
 if TYPE_CHECKING:
@@ -22,11 +32,28 @@ if TYPE_CHECKING:
 
     from shared.commands.local import LocalDirectory
 
+_GATEWAYS = "run it with a gateway's settings: ORDERBELL_JWT_SECRET or ORDERBELL_JWKS_URL"
 CUSTOMER = "orderbell.doctor"  # that we connect as; nobody's, and nothing is ever published to it
 
 
 class DoctorSettings(SenderSettings, ReceiverSettings):
-    """Those of both."""
+    """Those of both; where a sender runs, the gateways' need not be there."""
+
+    @property
+    def verifies(self) -> bool:
+        return bool(self.secrets or self.jwks_url)
+
+    @model_validator(mode="after")
+    def _check_one_way_to_verify(self) -> DoctorSettings:
+        faults = faults_together({name for name in TOGETHER if getattr(self, name)})
+        if faults and not (_is_senders() and not self.verifies):
+            raise ValueError(faults[0])
+        return self
+
+
+def _is_senders() -> bool:
+    """Whether the settings here are a sender's."""
+    return is_set(os.environ, PREFIX + "DATABASE_URL")
 
 
 class Asked(NamedTuple):
@@ -63,8 +90,11 @@ def _settings() -> tuple[list[Finding], DoctorSettings | None]:
 
 async def _look(settings: DoctorSettings, asked: Asked) -> list[Finding]:
     findings = _limits(settings, local=not asked.gateways)
-    findings += await tokens.look(settings, asked.token)
-    if of_sender := is_set(os.environ, PREFIX + "DATABASE_URL"):
+    if settings.verifies:
+        findings += await tokens.look(settings, asked.token)
+    elif asked.token:
+        findings.append(warn("token", "nothing here says how tokens are verified", _GATEWAYS))
+    if of_sender := _is_senders():
         findings += await database.look(settings.database_url)
     where = redis.Where(settings.redis_url, settings.key_prefix)
     async with services.client() as http:
