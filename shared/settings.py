@@ -204,6 +204,7 @@ class ReceiverSettings(Settings):
     heartbeat_seconds: float = Field(20, ge=1, le=300)  # below the 60 s after which common proxies cut
     max_connections: int = Field(10_000, ge=1)  # of one gateway; of each worker where there are several
     max_connections_per_customer: int = Field(50, ge=1)  # the same
+    tickets_per_minute: int = Field(60, ge=1)  # of one customer at one gateway, and as many at once
 
     @property
     def secrets(self) -> tuple[SecretStr, ...]:

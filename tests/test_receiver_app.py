@@ -8,6 +8,7 @@ import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.waiting import wait_until
 from tests.websocket_client import connected
 
 if TYPE_CHECKING:
@@ -107,3 +108,14 @@ def test_tickets_wait_for_redis_and_say_so(module_processes: Processes, redis_se
         timeout=20,
     )
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+
+
+def test_tickets_beyond_a_customers_quota_are_429(module_processes: Processes) -> None:
+    gateway = module_processes.start_receiver(tickets_per_minute="2", wait_ready=False)
+    wait_until(lambda: gateway.answers("/livez"))
+    headers = {"Authorization": f"Bearer {module_processes.token('alice')}"}
+    answers = [httpx2.post(f"{gateway.url}/tickets", headers=headers, trust_env=False) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [201, 201, 429]
+    assert 1 <= int(answers[2].headers["retry-after"]) <= 30
+    assert answers[2].json()["type"].endswith("too-many-tickets")
+    gateway.kill()

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from receiver.access.identity import Identity, InvalidToken
-from receiver.access.tickets import LIFETIME_SECONDS, Tickets
+from receiver.access.tickets import LIFETIME_SECONDS, Tickets, TooManyTickets
 from shared.redis.keys import Names
 from shared.redis.wire import Pipelines
 
@@ -22,7 +22,7 @@ ALICE = Identity("alice", ("menu",), 4_000_000_000.0)
 @pytest.fixture
 async def tickets(redis: Redis, key_prefix: str) -> AsyncIterator[Tickets]:
     async with Pipelines(redis) as pipelines:
-        yield Tickets(pipelines, Names(key_prefix))
+        yield Tickets(pipelines, Names(key_prefix), per_minute=100)
 
 
 async def test_ticket_proves_its_customer_once(tickets: Tickets) -> None:
@@ -63,3 +63,12 @@ async def test_ticket_that_redis_has_garbled_is_refused(
     await redis.set(key, value)
     with pytest.raises(InvalidToken):
         await tickets.redeem(ticket)
+
+
+async def test_customer_gets_so_many_tickets_and_others_theirs(tickets: Tickets) -> None:
+    for _ in range(100):
+        await tickets.issue(ALICE)
+    with pytest.raises(TooManyTickets) as caught:
+        await tickets.issue(ALICE)
+    assert 0 < caught.value.seconds <= 0.6
+    assert await tickets.issue(Identity("bob", (), 4_000_000_000.0))

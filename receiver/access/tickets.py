@@ -6,6 +6,7 @@ Redis keeps a ticket's hash, never the ticket; whoever reads Redis can't use one
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import secrets
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from receiver.access.identity import Identity, InvalidToken
+from receiver.access.quota import Quota
 
 if TYPE_CHECKING:
     from shared.redis.connect import AnyPipelines
@@ -22,14 +24,27 @@ LIFETIME_SECONDS = 60
 _TICKET = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
+class TooManyTickets(Exception):
+    """A customer has asked for too many; `seconds` until there may be one more."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"too many tickets for this customer; come back in {math.ceil(seconds)} s")
+        self.seconds = seconds
+
+
 class Tickets:
     """Methods raise redis-py's errors and `TimeoutError` where Redis is away."""
 
-    def __init__(self, pipelines: AnyPipelines, names: Names) -> None:
+    def __init__(self, pipelines: AnyPipelines, names: Names, *, per_minute: int = 60) -> None:
+        """`per_minute` of each customer, at one gateway."""
         self._pipelines = pipelines
         self._names = names
+        self._quota = Quota(per_minute)
 
     async def issue(self, identity: Identity) -> str:
+        """Raises `TooManyTickets`."""
+        if seconds := self._quota.spend(identity.customer):
+            raise TooManyTickets(seconds)
         ticket = secrets.token_urlsafe(32)
         value = msgspec.json.encode(identity)
         await self._pipelines.execute([("SET", self._key(ticket), value, "EX", LIFETIME_SECONDS, "NX")])
@@ -45,7 +60,7 @@ class Tickets:
         try:
             return msgspec.json.decode(text, type=Identity)
         except (ValueError, RecursionError):
-            raise InvalidToken("the ticket is spoilt") from None
+            raise InvalidToken("malformed ticket") from None
 
     def _key(self, ticket: str) -> str:
         return self._names.ticket(hashlib.sha256(ticket.encode()).hexdigest())

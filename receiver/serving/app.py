@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Protocol
 
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -122,6 +123,9 @@ class Http:
         identity = await self._doorkeeper.identify(request)
         try:
             ticket = await self._tickets.issue(identity)
+        except ticket_module.TooManyTickets as error:
+            later = {"retry-after": str(math.ceil(error.seconds))}
+            raise Problem(429, "too-many-tickets", str(error), later) from None
         except (RedisError, OSError, TimeoutError):
             raise Problem(503, "unavailable", "Try again in a moment.", {"retry-after": "2"}) from None
         body = {"ticket": ticket, "expires_in": ticket_module.LIFETIME_SECONDS}

@@ -93,7 +93,11 @@ async def serve(
         sender_client as sender,
         create_verifier(settings) as verifier,
     ):
-        tickets = Tickets(pipelines, Names.of(settings.redis_url, settings.key_prefix))
+        tickets = Tickets(
+            pipelines,
+            Names.of(settings.redis_url, settings.key_prefix),
+            per_minute=settings.tickets_per_minute,
+        )
         authentication = Authentication(verifier, tickets, cookie=settings.jwt_cookie)
         gateway = Gateway(redis, pipelines, History(sender), authentication, settings, name=name)
         development = Development(settings, authentication, sender) if settings.development else None
