@@ -15,6 +15,7 @@ from shared.redis.channel_log import (
     HEAD_SECONDS,
     LOG_LENGTH,
     LOG_SECONDS,
+    AnotherInstallation,
     Entry,
     Known,
     LogRead,
@@ -543,3 +544,46 @@ async def test_script_does_what_its_model_does(
         assert found.entries == tuple(model.log)
     assert [parse_live(message) for message in await live.wait_messages(len(model.told))] == model.told
     assert await live.nothing_more()
+
+
+# --- names that another installation has
+
+
+async def test_writer_that_is_barred_writes_nothing(
+    redis: Redis, names: Names, writer: LogWriter, reader: LogReader, live: Live
+) -> None:
+    """Another installation has the names: what is there is not ours to touch."""
+    await publish(writer, entries(1, 1))
+    writer.barred = "they are another's"
+    for writing in (
+        publish(writer, entries(2, 2)),
+        writer.see([(ALICE, Place(1, 1))]),
+        writer.forget(ALICE),
+        writer.erase(ALICE, end=True),
+        writer.rehearse(),
+    ):
+        with pytest.raises(AnotherInstallation, match="another's"):
+            await writing
+    assert await read(reader) == LogRead(Place(1, 1), (entry(1),))
+    assert await reader.seen([ALICE]) == [None]
+    await live.wait_messages(1)
+    assert await live.nothing_more()
+
+
+async def test_names_are_claimed_by_one_installation_at_a_time(
+    redis: Redis, names: Names, writer: LogWriter, reader: LogReader
+) -> None:
+    assert (await writer.claim("ours", 30, take=True)).owner == "ours"
+    claim = await writer.claim("theirs", 30, take=True)
+    assert (claim.owner, 28 < claim.left_seconds <= 30, claim.noted) == ("ours", True, "")
+    await writer.claim("ours", 30, take=False, settle=True)
+    assert (await writer.claim("theirs", 0, take=True)).owner == "ours"  # not theirs to give back
+    assert (await writer.claim("ours", 0, take=False)).owner == ""
+    assert (await writer.claim("theirs", 30, take=False)).owner == ""
+    assert await writer.claim("theirs", 30, take=True) == ("theirs", 30.0, "ours")
+    assert await reader.owner() == ("ours", 0)  # until they have settled
+
+
+async def test_owner_of_another_kind_is_begun_anew(redis: Redis, names: Names, writer: LogWriter) -> None:
+    await redis.lpush(names.owner(), "text")
+    assert (await writer.claim("ours", 30, take=True)).owner == "ours"

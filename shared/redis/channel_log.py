@@ -216,10 +216,12 @@ class LogWriter:
 
     async def forget(self, channel: Channel) -> None:
         """As if nothing of the channel had been published: whoever wants to know asks the history."""
+        self._check_barred()
         await self._pipelines.execute([("DEL", self._names.log(channel), self._names.head(channel))])
 
     async def erase(self, channel: Channel, *, end: bool) -> None:
         """Delete all that is known of the channel; `end`: whoever is connected to it has to go."""
+        self._check_barred()
         names = self._names
         commands: list[Command] = [("DEL", names.log(channel), names.head(channel), names.seen(channel))]
         if end:
@@ -232,9 +234,12 @@ class LogWriter:
 
     async def _run(self, script: Script, calls: Sequence[Command]) -> list[Any]:
         """As `_evaluate`, where anything may be written. Raises `AnotherInstallation`."""
+        self._check_barred()
+        return await self._evaluate(script, calls)
+
+    def _check_barred(self) -> None:
         if self.barred:
             raise AnotherInstallation(self.barred)
-        return await self._evaluate(script, calls)
 
     async def _evaluate(self, script: Script, calls: Sequence[Command]) -> list[Any]:
         """The script once for each call: its number of keys, keys and arguments."""
