@@ -6,14 +6,19 @@ And nothing happens at import: no connection, no task, no look at the environmen
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from shared.settings import PREFIX
 from tests.processes import clean_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 REPOSITORY = Path(__file__).parent.parent
 FORBIDDEN = {
@@ -76,6 +81,31 @@ def test_commands_are_used_by_no_service() -> None:
     for path in FILES:
         if "commands" not in path.parts:
             assert "shared.commands" not in path.read_text(encoding="utf-8"), path
+
+
+def imported_modules(path: Path, modules: set[str]) -> set[str]:
+    """Those of ours that a file imports when it runs, wherever in it; imports for types do not count."""
+    found: set[str] = set()
+    for node in _walk_what_runs(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            full = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= full & modules or {str(node.module)}
+    return found & modules
+
+
+def _walk_what_runs(node: ast.AST) -> Iterator[ast.AST]:
+    for child in ast.iter_child_nodes(node):
+        if not (isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)):
+            yield child
+            yield from _walk_what_runs(child)
+
+
+def test_no_import_comes_back_to_its_module() -> None:
+    names = {module_name(path): path for path in FILES}
+    imports = {name: imported_modules(path, set(names)) - {name} for name, path in names.items()}
+    graphlib.TopologicalSorter(imports).prepare()  # raises with the circle
 
 
 def test_nothing_connects_or_starts_or_reads_settings_at_import() -> None:
