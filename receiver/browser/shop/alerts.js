@@ -12,7 +12,7 @@
  * @typedef {"" | "here" | "tab" | "device" | "before"} By  before: on an earlier visit, by this browser
  */
 
-import { textOf } from "/client/v1/orderbell.js";
+import { textOf } from "../orderbell.js";
 import { element, make, picture, time } from "./elements.js";
 import { pictureOf } from "./menu.js";
 

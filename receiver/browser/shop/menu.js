@@ -17,7 +17,7 @@ const TRIES = 3; // for an order number that is free, and for a lost answer
 /** The picture of a product, or of the bell where it is none of ours. @param {unknown} item */
 export function pictureOf(item) {
   const product = PRODUCTS.find((candidate) => candidate.item === item);
-  return product ? `/static/shop/${product.picture}.svg` : "/static/bell.svg";
+  return product ? `static/shop/${product.picture}.svg` : "static/bell.svg";
 }
 
 /** @param {string} price */
@@ -71,7 +71,7 @@ async function place(data) {
   for (let left = TRIES; ; left -= 1) {
     try {
       // The same number again is the same order: trying again after a lost answer orders nothing twice.
-      const answer = await post("/development/orders", { order_id: number, data });
+      const answer = await post("development/orders", { order_id: number, data });
       if (answer.status !== 409 || left === 0) return await json(answer);
       number = orderNumber(); // taken by somebody else's
     } catch (error) {

@@ -24,7 +24,7 @@ export class Orders {
   async load() {
     if (!DEVELOPMENT) return; // only there does the gateway ask the sender on a customer's behalf
     /** @type {{ orders: Order[] }} */
-    const { orders } = await json(await fetch("/development/orders"));
+    const { orders } = await json(await fetch("development/orders"));
     for (const order of orders.reverse()) this.add(order);
   }
 

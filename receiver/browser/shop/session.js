@@ -17,13 +17,13 @@ export async function resume() {
     return token ? tokenSession(token) : null;
   }
   // The cookie can't be read by script.
-  const { customer } = await json(await fetch("/development/session"));
+  const { customer } = await json(await fetch("development/session"));
   return customer ? { customer, getToken: undefined } : null;
 }
 
 /** Development mode: the name is enough. @param {string} customer @returns {Promise<Session>} */
 export async function signIn(customer) {
-  await json(await post("/development/sign-in", { customer }));
+  await json(await post("development/sign-in", { customer }));
   return { customer, getToken: undefined };
 }
 
@@ -36,7 +36,7 @@ export function keepToken(token) {
 
 export async function signOut() {
   sessionStorage.removeItem(TOKEN);
-  if (DEVELOPMENT) await post("/development/sign-out", {});
+  if (DEVELOPMENT) await post("development/sign-out", {});
 }
 
 /** @param {string} token @returns {Session} @throws {SyntaxError} */
@@ -46,7 +46,7 @@ function tokenSession(token) {
 
 /** A ticket is what a client sends that keeps the token itself off the connection. @param {string} token */
 async function ticket(token) {
-  const answer = await fetch("/tickets", { method: "POST", headers: { authorization: `Bearer ${token}` } });
+  const answer = await fetch("tickets", { method: "POST", headers: { authorization: `Bearer ${token}` } });
   // Refused here as there: the gateway's close code tells the page, in the one place where it listens.
   return answer.status === 401 ? { token } : json(answer);
 }

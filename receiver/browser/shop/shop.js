@@ -1,6 +1,6 @@
 /** The shop page: an application's page with Orderbell in it, small enough to be read as an example. */
 
-import { AlertSource, DesktopAlerts, TitleBadge, Toasts, textOf } from "/client/v1/orderbell.js";
+import { AlertSource, DesktopAlerts, TitleBadge, Toasts, textOf } from "../orderbell.js";
 import { Alerts } from "./alerts.js";
 import { element } from "./elements.js";
 import { showMenu } from "./menu.js";
@@ -31,7 +31,7 @@ function open({ customer, getToken }) {
     const cursor = `${event.channel}=${event.epoch}.${event.seq}`;
     const here = (/** @type {boolean} */ seen) => seen && alerts.shown(cursor, "here");
     toasts.show(event, { title }).then(here);
-    desktop.show(title, { body: textOf(event), tag: event.id, icon: "/static/bell.svg" }).then(here);
+    desktop.show(title, { body: textOf(event), tag: event.id, icon: "static/bell.svg" }).then(here);
     if (document.hidden) badge.count += 1;
   });
   source.addEventListener("shown", ({ detail: { cursor, by } }) => alerts.shown(cursor, by));
@@ -95,7 +95,7 @@ function connection(state, text) {
  */
 function gateway() {
   const port = new URLSearchParams(location.search).get("gateway");
-  return DEVELOPMENT && port && /^\d{1,5}$/.test(port) ? `${location.protocol}//${location.hostname}:${port}/` : "/";
+  return DEVELOPMENT && port && /^\d{1,5}$/.test(port) ? `${location.protocol}//${location.hostname}:${port}/` : "./";
 }
 
 /** @param {string} customer */
@@ -113,7 +113,7 @@ function showTour() {
   if (!DEVELOPMENT || !other) return;
   document.documentElement.dataset.defaultPorts = "";
   const connected = new URLSearchParams(location.search).has("gateway");
-  element("other-gateway").setAttribute("href", connected ? "/" : `/?gateway=${other}`);
+  element("other-gateway").setAttribute("href", connected ? "./" : `./?gateway=${other}`);
   element("back-office").setAttribute("href", `http://${location.hostname}:8090/`);
 }
 

@@ -24,7 +24,7 @@ export class Refused extends Error {
 
 /** Development mode only: the key that `make run` made. @returns {Promise<string>} */
 export async function developmentKey() {
-  const { api_key } = await json(await fetch("/development/api-key"));
+  const { api_key } = await json(await fetch("development/api-key"));
   return api_key;
 }
 
@@ -38,13 +38,13 @@ export class Sender {
 
   /** Oldest first: the row under somebody's pointer stays where it is. */
   async openOrders() {
-    const { orders, before } = await this.#get(`/orders?status=open&limit=${LIMIT}`);
+    const { orders, before } = await this.#get(`orders?status=open&limit=${LIMIT}`);
     return { orders: /** @type {Order[]} */ (orders.reverse()), more: Boolean(before) };
   }
 
   /** @returns {Promise<Order[]>} */
   async completedOrders() {
-    const { orders } = await this.#get(`/orders?status=completed&limit=${RECENT}`);
+    const { orders } = await this.#get(`orders?status=completed&limit=${RECENT}`);
     return orders;
   }
 
@@ -59,7 +59,7 @@ export class Sender {
   async complete(orderId, { message, key, lost }) {
     const body = JSON.stringify(message ? { data: { message } } : {});
     const headers = { ...this.#headers, "content-type": "application/json", "idempotency-key": key };
-    const path = `/orders/${encodeURIComponent(orderId)}/complete`;
+    const path = `orders/${encodeURIComponent(orderId)}/complete`;
     for (const wait of [...RETRY_MS, null]) {
       try {
         const answer = await fetch(path, { method: "POST", headers, body });
