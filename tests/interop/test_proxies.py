@@ -83,7 +83,7 @@ def test_post_after_an_idle_time_is_never_502(
                 order = {"order_id": str(number), "customer_id": f"c{number}"}
                 return client.post("/orders", json=order).status_code
 
-            answers = []
+            answers: list[int] = []
             for turn in range(ROUNDS):
                 if turn:
                     time.sleep(IDLE_SECONDS)
