@@ -74,14 +74,15 @@ class EventStream(StreamConnection):
     # The gateway's side.
 
     def deliver(self, channel: Channel, place: Place, text: bytes) -> None:
-        self.write(self._event(channel, place, text))
+        self.write_straight(self._event(channel, place, text))
 
     def deliver_all(self, channel: Channel, entries: Sequence[Entry]) -> None:
-        self.write(b"".join([self._event(channel, *entry) for entry in entries]))
+        self.write_straight(b"".join([self._event(channel, *entry) for entry in entries]))
 
     def _event(self, channel: Channel, place: Place, text: bytes) -> bytes:
-        self._cursors[channel] = b"%b=%d.%d" % (channel.encode(), *place)
-        return fields.event(text, id=self._id())
+        cursors = self._cursors
+        cursors[channel] = cursor = f"{channel}={place[0]}.{place[1]}".encode()
+        return fields.event(text, id=cursor if len(cursors) == 1 else b",".join(cursors.values()))
 
     def _id(self) -> bytes:
         return b",".join(self._cursors.values())

@@ -16,6 +16,8 @@ def event(text: bytes, *, id: bytes = b"", kind: bytes = b"", retry_ms: int | No
     """Without `kind` it is a "message", what a page's `onmessage` gets."""
     if b"\n" in text or b"\r" in text:
         text = b"\ndata: ".join(_LINE_END.split(text))
+    if id and not kind and retry_ms is None:  # as nearly all are
+        return b"".join((b"id: ", id, b"\ndata: ", text, b"\n\n"))
     fields = b"data: " + text + b"\n\n"
     if kind:
         fields = b"event: %b\n%b" % (kind, fields)
