@@ -1,7 +1,7 @@
 """What a gateway itself has to say: data, until a transport writes it.
 
-Most transports write it as a CloudEvent that has no place in any channel; that is made once for all who get
-the same notice.
+Most transports write it as a CloudEvent that has no place in any channel; that is made once for all
+connections that get the same notice.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Questions asked one at a time, answered many at a time.
 
 Connections that arrive together ask the same things of the same servers, and a round trip costs far
-more than another question in it. While one batch is on its way the next one collects. Who comes alone is
-asked for at once; in a crowd, a few milliseconds let more of it gather.
+more than another question in it. While one batch is on its way the next one fills. A lone question is sent at
+once; under load the batch waits a few milliseconds to fill.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Batch(Generic[Q, A]):
         while True:
             await self._asked.wait()
             crowd = loop.time() - answered_at < CROWD_SECONDS and len(self._waiting) < self._limit
-            # Alone, too: whoever else is about to ask in this turn of the loop comes along.
+            # A lone question, too, waits for those that are asked in this turn of the loop.
             await asyncio.sleep(self._gather_seconds if crowd else 0)
             await self._answer_some()
             answered_at = loop.time()
@@ -76,7 +76,7 @@ class Batch(Generic[Q, A]):
         batch = [(question, future) for question, future in batch if not future.done()]
         try:
             answers = await self._answer([question for question, _ in batch]) if batch else ()
-        except Exception as error:  # it belongs to those who asked; the next batch may fare better
+        except Exception as error:  # of this batch; the next may fare better
             for _, future in batch:
                 if not future.done():
                     future.set_exception(error)

@@ -40,7 +40,7 @@ class Burst:
     def __init__(self) -> None:
         self.finished: list[Finished] = []
         self.handed: list[Handed] = []
-        self.feed: Feed | None = None  # whose events the last of the finished bytes are
+        self.feed: Feed | None = None  # the last of the finished bytes are its events
 
     def write(self) -> None:
         """Send all of it, before anything is sent that was heard later."""
@@ -55,7 +55,7 @@ class Burst:
 
 
 def write_all(finished: Iterable[Finished]) -> None:
-    """Write bytes to all who share them. None of them has closed before; some may do so here."""
+    """Write bytes to all that share them. None of them has closed before; some may do so here."""
     for connections, data in finished:
         size = len(data)
         for connection in connections:

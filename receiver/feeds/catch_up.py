@@ -126,7 +126,7 @@ class CatchUp:
         return feed in self._repairing
 
     def _establish_unplaced(self) -> None:
-        """All whose subscription was confirmed by one read: a crowd's channels cost one task together."""
+        """All that one read confirmed: a crowd's channels cost one task together."""
         feeds, self._unplaced = self._unplaced, []
         if self._tasks is not None:
             self._tasks.create_task(self._establish_soon(feeds))
@@ -172,7 +172,7 @@ class CatchUp:
             raise Unavailable(str(refusal))
 
     async def _repair_soon(self, feed: Feed) -> None:
-        """Once more for all that happened while it was read for, whose answers may have been too old."""
+        """Once more if anything happened meanwhile: what was read may have been too old."""
         try:
             again = True
             while again:

@@ -1,4 +1,4 @@
-"""One channel as a gateway knows it: where it is, and who hears it.
+"""One channel as a gateway knows it: where it is, and which connections hear it.
 
 A feed's `place` is the last event that was handed to every connection that is live in it. That one number is
 checked for each event; a connection that joins has reached the same place before, so no connection's own

@@ -1,6 +1,6 @@
 """What browsers have shown, passed on to the sender.
 
-The sender writes it to the database and then tells the customer's other devices, this gateway's among
+The sender writes it to the database and then notifies the customer's other devices, this gateway's among
 them. Reports of one moment travel together, and only the highest of each channel counts, so repeating
 or losing one to a crash costs at most a repeated pop-up on a device that had shown nothing yet.
 """
@@ -52,7 +52,7 @@ class SeenReports:
         try:
             await self._history.report_seen(cursors)
         except HistoryUnavailable as error:
-            logger.debug("seen reports wait", why=str(error))
+            logger.debug("seen reports wait", reason=str(error))
             for cursor in cursors:
                 self.report(*cursor)
             await asyncio.sleep(_RETRY_SECONDS)

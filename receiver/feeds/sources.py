@@ -43,7 +43,7 @@ class Unavailable(Exception):
 
 
 def follows(place: Place, read: LogRead) -> Continuation | None:
-    """What follows a place, if the log alone can tell; None where the history must be asked."""
+    """What follows a place, if the log alone can say it; None where the history must be asked."""
     head, entries = read.head, read.entries
     if head is None or head.epoch != place.epoch:
         return None
