@@ -15,7 +15,7 @@ import orderbell_start  # noqa: F401 - first of ours: it makes sure that they ar
 from sender.database.errors import DatabaseError, DatabaseUnusable
 from sender.database.open import open_database
 from sender.http.api import Api
-from sender.http.api_keys import ApiKeys
+from sender.http.api_keys import ApiKeys, ApiKeysOfFile
 from sender.http.app import create_app
 from sender.http.bodies import MAX_BATCH_BYTES
 from sender.http.leaving import Leaving
@@ -34,7 +34,7 @@ from shared.process.server import Server, Service, raise_file_limit
 from shared.redis.channel_log import LogReader, LogWriter
 from shared.redis.connect import connect, pipelines_to
 from shared.redis.keys import Names
-from shared.settings import SenderSettings, load
+from shared.settings import SenderSettings, file_of, load, read
 
 if TYPE_CHECKING:
     import socket
@@ -92,7 +92,7 @@ async def serve(settings: SenderSettings, listener: socket.socket) -> None:
         retention = Retention(database, metrics, _now, history_days=settings.history_days)
         pages = PageFiles(PAGE, settings.api_keys[0] if settings.development else None)
         api = Api(database, relay, teller, metrics, _now, forgetting)
-        app = Leaving(create_app(api, pages, ApiKeys(settings.api_keys), metrics))
+        app = Leaving(create_app(api, pages, _api_keys(settings), metrics))
         service = Service(
             app,
             settings.forwarded_allow_ips,
@@ -122,6 +122,12 @@ async def serve(settings: SenderSettings, listener: socket.socket) -> None:
 def _end(reason: str) -> NoReturn:
     print(f"orderbell: {reason}", file=sys.stderr)
     raise SystemExit(2)
+
+
+def _api_keys(settings: SenderSettings) -> ApiKeys:
+    if (path := file_of("api_keys")) is None:
+        return ApiKeys(settings.api_keys)
+    return ApiKeysOfFile(settings.api_keys, path, lambda: read(SenderSettings).api_keys)
 
 
 def _now() -> datetime:

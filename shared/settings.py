@@ -358,6 +358,12 @@ def read(settings_class: type[S], *, host: str | None = None) -> S:
     return settings
 
 
+def file_of(field: str) -> str | None:
+    """The file that holds a setting; None where it is a variable, which comes first, or nowhere."""
+    name = PREFIX + field.upper()
+    return None if os.environ.get(name) else os.environ.get(f"{name}_FILE") or None
+
+
 def _is_given(field: str) -> bool:
     name = PREFIX + field.upper()
     if field == "development":

@@ -1,21 +1,85 @@
-"""The keys that open the sender's API."""
+"""The keys that open the sender's API.
+
+A file of them is read again when it changes, so that a key can be added and another taken away while senders
+run.
+"""
 
 from __future__ import annotations
 
 import hmac
+import os
+import time
 from typing import TYPE_CHECKING
 
+import structlog
+
+from shared.settings import InvalidSettings
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from pydantic import SecretStr
+
+LOOK_SECONDS = 1.0  # between two looks whether the file has changed
+
+logger = structlog.get_logger(__name__)
 
 
 class ApiKeys:
     def __init__(self, keys: Iterable[SecretStr]) -> None:
+        self._take(keys)
+
+    def _take(self, keys: Iterable[SecretStr]) -> None:
         self._keys = [key.get_secret_value().encode() for key in keys]
 
     def accept(self, key: str) -> bool:
         """Takes as long for a wrong key as for a right one."""
         presented = key.encode(errors="replace")
         return any([hmac.compare_digest(presented, key) for key in self._keys])  # noqa: C419 - all are compared
+
+
+class ApiKeysOfFile(ApiKeys):
+    """Those of a file, as it is now. While it can't be read or has a fault, those it had before count."""
+
+    def __init__(
+        self,
+        keys: Iterable[SecretStr],
+        path: str,
+        read: Callable[[], Iterable[SecretStr]],
+        look_seconds: float = LOOK_SECONDS,
+    ) -> None:
+        """`read` gives the keys anew. It raises `InvalidSettings`."""
+        super().__init__(keys)
+        self._path = path
+        self._read = read
+        self._look_seconds = look_seconds
+        self._looked_at = time.monotonic()
+        self._version = self._look()
+
+    def accept(self, key: str) -> bool:
+        now = time.monotonic()
+        if now - self._looked_at >= self._look_seconds:
+            self._looked_at = now
+            self._refresh()
+        return super().accept(key)
+
+    def _refresh(self) -> None:
+        version = self._look()
+        if version == self._version:
+            return
+        self._version = version  # a fault is reported once, and the file is read again when it changes again
+        try:
+            keys = list(self._read())
+        except InvalidSettings as error:
+            logger.error("the API keys could not be read again; those from before count", why=error.faults)
+        else:
+            self._take(keys)
+            logger.info("the API keys were read again", keys=len(keys))
+
+    def _look(self) -> tuple[int, int, int] | None:
+        """What changes when the file does, also where it is replaced or its directory is (Kubernetes)."""
+        try:
+            status = os.stat(self._path)
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns, status.st_size
