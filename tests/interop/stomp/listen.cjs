@@ -49,7 +49,9 @@ if (client === "stompjs-7" || client === "stompjs-5") {
       // The library was written for browsers, where `onmessage` gets text.
       const { set } = Object.getOwnPropertyDescriptor(WebSocket.prototype, "onmessage");
       Object.defineProperty(socket, "onmessage", {
-        set: (listener) => set.call(socket, ({ data }) => listener({ data: String(data) })),
+        set: (listener) => {
+          set.call(socket, ({ data }) => listener({ data: String(data) }));
+        },
       });
     }
     const stomp = Stomp.over(socket);
