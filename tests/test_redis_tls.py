@@ -12,6 +12,7 @@ from shared.commands.embedded import EmbeddedServer, path_server, port_in_use
 from shared.redis.connect import connect, pipelines_to
 from tests.certificates import Certificates
 from tests.gateways import run_gateway
+from tests.redis_servers import SERVICE, SentinelServer
 from tests.senders import run_sender
 
 if TYPE_CHECKING:
@@ -31,20 +32,21 @@ class TlsServer(EmbeddedServer):
         self._certificates = certificates
 
     def command(self) -> list[str]:
-        c = self._certificates
         acl = self._directory / "users.acl"
         acl.write_text("user default off\nuser ann on >s3cret/of#ann ~* &* +@all\n", encoding="utf-8")
-        options = {
-            "--tls-port": str(self.port),
+        options = {"--tls-port": str(self.port), **self.tls_options(), "--aclfile": str(acl)}
+        plain = super().command()
+        plain[plain.index("--port") + 1] = "0"
+        return [*plain, *(word for option in options.items() for word in option)]
+
+    def tls_options(self) -> dict[str, str]:
+        c = self._certificates
+        return {
             "--tls-cert-file": str(c.server_cert),
             "--tls-key-file": str(c.server_key),
             "--tls-ca-cert-file": str(c.ca),
             "--tls-auth-clients": "yes",
-            "--aclfile": str(acl),
         }
-        plain = super().command()
-        plain[plain.index("--port") + 1] = "0"
-        return [*plain, *(word for option in options.items() for word in option)]
 
     def answers(self) -> bool:
         return port_in_use("127.0.0.1", self.port)
@@ -131,3 +133,60 @@ async def test_key_under_a_password_is_opened(
     )
     async with connect(url_of(server, options), retries=0) as redis, pipelines_to(redis) as pipelines:
         assert await pipelines.execute([("ACL", "WHOAMI")]) == [b"ann"]
+
+
+class TlsSentinel(SentinelServer):
+    """Speaks TLS to everybody, and wants a user's name of those who ask."""
+
+    def __init__(self, primary: TlsServer, directory: Path, *, process_group: int) -> None:
+        super().__init__(primary, 1, directory, process_group=process_group)
+        self._tls = primary
+
+    def command(self) -> list[str]:
+        if not self._file.exists():
+            lines = [
+                "bind 127.0.0.1",
+                "port 0",
+                f"tls-port {self.port}",
+                *(f"{name.removeprefix('--')} {value}" for name, value in self._tls.tls_options().items()),
+                "tls-replication yes",
+                f"dir {self._file.parent}",
+                f"sentinel monitor {SERVICE} 127.0.0.1 {self._primary.port} 1",
+                f"sentinel auth-user {SERVICE} ann",
+                f"sentinel auth-pass {SERVICE} s3cret/of#ann",
+                "user default off",
+                # What docs/redis.md says that our user needs of a sentinel.
+                "user watcher on >w@tch -@all +sentinel|masters",
+            ]
+            self._file.write_text("\n".join(lines), encoding="utf-8")
+        return [str(self.binary), str(self._file), "--sentinel"]
+
+    def answers(self) -> bool:
+        return port_in_use("127.0.0.1", self.port)
+
+
+async def test_event_comes_through_sentinels_on_tls_that_want_a_user(
+    server: TlsServer,
+    certificates: Certificates,
+    key_prefix: str,
+    tmp_path: Path,
+    process_group: int,
+    anyio_backend: object,
+) -> None:
+    sentinel = TlsSentinel(server, tmp_path, process_group=process_group)
+    sentinel.start()
+    url = (
+        f"rediss+sentinel://ann:s3cret%2Fof%23ann@127.0.0.1:{sentinel.port}/{SERVICE}/0"
+        f"?{certificates.options}&sentinel_user=watcher&sentinel_password=w%40tch"
+    )
+    try:
+        async with (
+            run_sender(f"sqlite:///{tmp_path / 'o'}.db", url, key_prefix) as sender,
+            run_gateway(sender.client, url, key_prefix) as gateway,
+            gateway.connected() as browser,
+        ):
+            await sender.place("1")
+            await sender.complete("1")
+            await browser.wait_seqs([1])
+    finally:
+        sentinel.kill()
