@@ -34,6 +34,7 @@ pull_mode = Gauge(
     "1 while events are pulled from the sender, Redis being away",
     multiprocess_mode="livemax",
 )
+log_lines_dropped = Counter("orderbell_log_lines_dropped", "Log lines that nobody took in time")
 not_ready = Gauge(
     "orderbell_not_ready",
     "1 while this is why newcomers are not served",

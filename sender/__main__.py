@@ -57,22 +57,23 @@ def main(host: str, port: int, uds: str | None) -> None:
     asked is answered.
     """
     settings = load(SenderSettings, host=None if uds else host)
-    configure_logs(settings.log_format, settings.log_level, "sender")
+    metrics = Metrics()
+    lines = configure_logs(settings.log_format, settings.log_level, "sender")
+    lines.dropped = metrics.log_lines_dropped.inc
     with listening_on(host, port, uds) as listener:
-        _run(settings, listener)
+        _run(settings, listener, metrics)
 
 
-def _run(settings: SenderSettings, listener: socket.socket) -> None:
+def _run(settings: SenderSettings, listener: socket.socket, metrics: Metrics) -> None:
     try:
         with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
-            runner.run(serve(settings, listener))
+            runner.run(serve(settings, listener, metrics))
     except (DatabaseUnusable, DatabaseError) as error:
         _end(f"ORDERBELL_DATABASE_URL: {error}")
 
 
-async def serve(settings: SenderSettings, listener: socket.socket) -> None:
+async def serve(settings: SenderSettings, listener: socket.socket, metrics: Metrics) -> None:
     """Everything is built here and ends with this."""
-    metrics = Metrics()
     async with (
         open_database(
             settings.database_url,

@@ -86,6 +86,9 @@ class Metrics:
             ["kind"],
             registry=self.registry,
         )
+        self.log_lines_dropped = Counter(
+            "orderbell_log_lines_dropped", "Log lines that nobody took in time.", registry=self.registry
+        )
         self.requests = Histogram(
             "orderbell_request_seconds",
             "Time from a request's head to its answer's end.",

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import stat
+import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from shared.process.listening import USER_TIMEOUT_MS, join, listen, listen_together, url_of
+from shared.process.listening import (
+    USER_TIMEOUT_MS,
+    join,
+    listen,
+    listen_together,
+    listen_unix,
+    listening_on,
+    url_of,
+)
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from tests.processes import Processes
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere one socket would get them all")
 
@@ -92,3 +106,76 @@ def test_accepted_connections_inherit_the_deadline_for_what_is_not_acknowledged(
         with socket.create_connection(listening.getsockname()), listening.accept()[0] as accepted:
             option = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
     assert option == USER_TIMEOUT_MS
+
+
+# Unix sockets.
+
+
+def test_socket_that_an_earlier_process_left_is_replaced_and_goes_with_ours(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.sock"
+    with listen_unix(str(path)):
+        pass  # closed, and its file left, as after kill -9
+    with listening_on("", 0, str(path)) as listening:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o666
+        assert url_of(listening) == f"unix:{path}"
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda path: path.write_text("orders"), "there is a file that is no socket"),
+        (lambda path: path.mkdir(), "there is a file that is no socket"),
+    ],
+)
+def test_file_of_somebody_else_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], make: Callable[[Path], object], why: str
+) -> None:
+    path = tmp_path / "gateway.sock"
+    make(path)
+    with pytest.raises(SystemExit) as ended:
+        listen_unix(str(path))
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"orderbell: cannot listen on {path}: {why}\n"
+    assert path.exists()
+
+
+def test_socket_of_a_running_process_is_not_taken_from_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(tmp_path / "gateway.sock")
+    with listen_unix(path), pytest.raises(SystemExit):
+        listen_unix(path)
+    assert "another process listens there" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        listen_unix(str(tmp_path / "nowhere" / "gateway.sock"))
+    assert "No such file or directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("service", ["sender", "receiver"])
+def test_services_listen_on_a_unix_socket(processes: Processes, tmp_path: Path, service: str) -> None:
+    settings = processes.start_sender().environment
+    path = tmp_path / "orderbell.sock"
+    environment = {**settings, "ORDERBELL_JWT_SECRET": processes.jwt_secret}
+    process = subprocess.Popen([sys.executable, "-m", service, "--uds", str(path)], env=environment)
+    try:
+        wait_until(path.exists)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            client.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert client.recv(1000).startswith(b"HTTP/1.1 200 OK\r\n")
+        process.terminate()
+        assert process.wait(20) == 0
+        assert not path.exists()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_port_beyond_all_ports_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        listen(HOST, 99_999)
+    assert ended.value.code == 2
+    assert "a port is a number up to 65535" in capsys.readouterr().err

@@ -66,7 +66,8 @@ def run(
     """`registry` is what /metrics shows. `watcher` is given where a supervisor watches; its next worker takes
     the socket over.
     """
-    configure_logs(settings.log_format, settings.log_level, "receiver")
+    lines = configure_logs(settings.log_format, settings.log_level, "receiver")
+    lines.dropped = metrics.log_lines_dropped.inc
     with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
         runner.run(serve(settings, listening, name=name, registry=registry, watcher=watcher))
 

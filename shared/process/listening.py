@@ -19,13 +19,13 @@ USER_TIMEOUT_MS = 20_000
 
 def listen(host: str, port: int) -> socket.socket:
     """The bound socket. A port in use, or an address that is not ours, is one line and exit code 2."""
+    if not 0 <= port <= 65535:
+        _end(f"cannot listen on {host} port {port}: a port is a number up to 65535")
     try:
         return _listen(host, port)
     except OSError as error:
         why = "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
         _end(f"cannot listen on {host} port {port}: {why}")
-    except OverflowError:
-        _end(f"cannot listen on {host} port {port}: a port is a number up to 65535")
 
 
 @contextlib.contextmanager
