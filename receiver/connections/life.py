@@ -19,7 +19,6 @@ from receiver.access.identity import ForbiddenToken, InvalidToken, KeysUnavailab
 from receiver.connections.connection import End
 from receiver.connections.messages import BadMessage, Credentials, parse_message
 from receiver.connections.notices import Bye, Hello
-from receiver.feeds.sources import Unavailable
 from shared.channels import is_private
 from shared.cursors import InvalidCursor, parse_cursors
 
@@ -120,14 +119,10 @@ class Life:
         if is_private(first.channel) and first.member_count > self.terms.max_connections_per_customer:
             connection.end(End.TOO_MANY_CONNECTIONS, "too many connections of one customer")
             return
-        try:
-            starts = await self._keeper.starts(connection, cursors)
-            if starts is not None:
-                connection.notify(self.hello(starts))
-                await self._keeper.bring_in(connection, starts)
-        except Unavailable as error:
-            logger.warning("a connection could not be brought in", reason=str(error))
-            connection.end(End.TRY_AGAIN_LATER, "events can't be read now")
+        starts = await self._keeper.starts(connection, cursors)
+        if starts is not None:
+            connection.notify(self.hello(starts))
+            await self._keeper.bring_in(connection, starts)
 
     def hello(self, starts: Mapping[Channel, Place]) -> Hello:
         terms = self.terms

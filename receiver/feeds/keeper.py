@@ -8,7 +8,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
+import structlog
+
 from receiver import metrics
+from receiver.connections.connection import End
 from receiver.connections.notices import SeenElsewhere
 from receiver.feeds.catch_up import CatchUp
 from receiver.feeds.hub import Hub
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
     from shared.channels import Channel
     from shared.cursors import Place
     from shared.redis.channel_log import LogReader
+
+
+logger = structlog.get_logger(__name__)
 
 
 class Subscribing(Protocol):
@@ -73,8 +79,17 @@ class Keeper:
     ) -> dict[Channel, Place] | None:
         """Where it starts in each of its channels, once their places are known; None where it has ended.
 
-        Raises `Unavailable`.
+        It is ended where they can't be read now.
         """
+        try:
+            return await self._starts(connection, cursors)
+        except Unavailable as error:
+            _give_up(connection, error)
+            return None
+
+    async def _starts(
+        self, connection: Connection, cursors: Mapping[Channel, Place]
+    ) -> dict[Channel, Place] | None:
         feeds = connection.feeds
         if any(feed.place is None for feed in feeds):
             await self._wait_established(connection, feeds)
@@ -87,7 +102,13 @@ class Keeper:
         return starts
 
     async def bring_in(self, connection: Connection, starts: Mapping[Channel, Place]) -> None:
-        """Hand over what follows its starts, then all that comes. Raises `Unavailable`."""
+        """Hand over what follows its starts, then all that comes; it is ended where that can't be read."""
+        try:
+            await self._bring_in(connection, starts)
+        except Unavailable as error:
+            _give_up(connection, error)
+
+    async def _bring_in(self, connection: Connection, starts: Mapping[Channel, Place]) -> None:
         for feed in connection.feeds:
             start = starts[feed.channel]
             if feed.seen is not None and feed.seen > start:
@@ -142,3 +163,8 @@ class Keeper:
 
 def _nobody_is_ended(feed: Feed) -> None:
     """Of a keeper that no gateway has."""
+
+
+def _give_up(connection: Connection, error: Unavailable) -> None:
+    logger.warning("a connection could not be brought in", reason=str(error))
+    connection.end(End.TRY_AGAIN_LATER, "events can't be read now")
