@@ -102,12 +102,16 @@ async def test_events_leave_whatever_fails_behind_them_in_the_same_read(
     subscriber = Shared()
     name = live_in(world, "one", subscriber)
 
+    ours = True  # and not the confirmation that Redis sends a moment later
+
     def fail(name: bytes) -> None:
-        raise ZeroDivisionError
+        if ours:
+            raise ZeroDivisionError
 
     monkeypatch.setattr(world.subscription, "_take_confirmation", fail)  # stands for any defect
     with pytest.raises(ZeroDivisionError):
         world.subscription._take([[b"message", name, b"1 1 {}"], [b"subscribe", name, 1]])
+    ours = False
     assert subscriber.frames == [b"2 {}"]
 
 
