@@ -149,6 +149,7 @@ def database_comparison(patch: Patch) -> None:
     from sender.publishing.relay import Relay
 
     async def compare_nothing(self: Relay) -> None:
+        await self._ownership.settle()
         self._compared = True
 
     patch(Relay, "_compare", compare_nothing)
