@@ -347,13 +347,18 @@ def sign(**changes: Any) -> str:
 async def test_what_an_operator_can_mend_is_logged_once_a_minute() -> None:
     verifier = ReportingVerifier(SecretVerifier([SecretStr(SECRET)], Rules()))
     with capture_logs() as logs:
-        faults: list[dict[str, Any]] = [{"aud": "account"}, {"iat": time.time() + 300}, {"exp": 1}]
+        faults: list[dict[str, Any]] = [
+            {"aud": "account"},
+            {"iat": time.time() + 300},
+            {"exp": time.time() - 7200},
+        ]
         for changes in 3 * faults:
             with pytest.raises(InvalidToken):
                 await verifier.verify(sign(**changes))
     assert [(line["event"], line.get("detail", line.get("seconds"))) for line in logs] == [
         ("the token is for another audience", "its aud is 'account', ORDERBELL_JWT_AUDIENCE is 'orderbell'"),
         ("token from the future: this gateway's clock or its issuer's is wrong", 300),
+        ("token has expired: its page comes late, or this gateway's clock is ahead", 7200),
     ]
 
 

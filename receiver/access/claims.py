@@ -142,11 +142,19 @@ def _check_times(claims: dict[str, Any]) -> tuple[float, float | None]:
     if expires_at is None:
         raise ForbiddenToken("the token has no exp")
     if expires_at + LEEWAY_SECONDS <= now:
-        raise InvalidToken(f"the token has expired, {now - expires_at:.0f} s ago")
+        raise ExpiredToken(now - expires_at)
     for begins_at in (issued_at, _time(claims, "nbf")):
         if begins_at is not None and begins_at - LEEWAY_SECONDS > now:
             raise FutureToken(begins_at - now)
     return expires_at + LEEWAY_SECONDS, issued_at
+
+
+class ExpiredToken(InvalidToken):
+    """A token whose time is over; or our clock is ahead."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the token has expired, {seconds:.0f} s ago")
+        self.seconds = seconds
 
 
 class FutureToken(InvalidToken):

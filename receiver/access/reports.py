@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 
@@ -26,10 +27,17 @@ class Reports:
 
     def warn(self, what: str, **details: object) -> None:
         """`what` is the kind, and one of a few texts. With it goes how many of its kind were left out."""
+        self._report(logging.WARNING, what, details)
+
+    def inform(self, what: str, **details: object) -> None:
+        """As `warn`, for what may be nothing."""
+        self._report(logging.INFO, what, details)
+
+    def _report(self, level: int, what: str, details: dict[str, object]) -> None:
         kind = self._kinds.setdefault(what if len(self._kinds) < _KINDS else "", _Kind())
         now = time.monotonic()
         if now < kind.due:
             kind.left_out += 1
             return
-        logger.warning(what, **details, more_since=kind.left_out)
+        logger.log(level, what, **details, more_since=kind.left_out)
         kind.due, kind.left_out = now + self._every_seconds, 0

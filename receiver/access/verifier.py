@@ -9,7 +9,7 @@ import jwt
 from jwt.algorithms import HMACAlgorithm
 from jwt.utils import base64url_encode
 
-from receiver.access.claims import FutureToken, Rules, check_length, verified_payload
+from receiver.access.claims import ExpiredToken, FutureToken, Rules, check_length, verified_payload
 from receiver.access.identity import ForbiddenToken, InvalidToken
 from receiver.access.jwks import JwksVerifier
 from receiver.access.reports import Reports
@@ -114,6 +114,12 @@ class ReportingVerifier(contextlib.AbstractAsyncContextManager["ReportingVerifie
             return await self._verifier.verify(token)
         except ForbiddenToken as error:
             self._reports.warn(str(error), detail=error.detail)
+            raise
+        except ExpiredToken as error:
+            self._reports.inform(
+                "token has expired: its page comes late, or this gateway's clock is ahead",
+                seconds=round(error.seconds),
+            )
             raise
         except FutureToken as error:
             self._reports.warn(
