@@ -45,7 +45,7 @@ async def test_name_signs_in_orders_and_connects(gateway: ReceiverProcess, page:
     assert page.get("/development/orders").status_code == 401
 
 
-@pytest.mark.parametrize("customer", ["", "a b", "x" * 129, "a:b", None, 7, ["alice"]])
+@pytest.mark.parametrize("customer", ["", "a\n", "x" * 129, "\x00", None, 7, ["alice"]])
 def test_what_is_no_customer_is_refused(page: httpx2.Client, customer: object) -> None:
     assert page.post("/development/sign-in", json={"customer": customer}).status_code == 400
 

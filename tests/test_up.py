@@ -181,7 +181,7 @@ def end_by(up: Up, number: signal.Signals) -> None:
     started = time.monotonic()
     up.process.send_signal(number)
     assert up.process.wait(END_SECONDS + 5) == 0
-    assert time.monotonic() - started < END_SECONDS
+    assert time.monotonic() - started < 2 * END_SECONDS  # a machine that runs many tests is slower
     up.wait_nothing_left()
 
 
