@@ -55,7 +55,8 @@ def has(connection: Connection, known: NewestEvent) -> bool:
 def begin_epoch(connection: Connection, *, after: int) -> int:
     """Begin the epoch that follows `after`, unless it or a later one has begun; the epoch that holds now.
 
-    Events that are still in the outbox move into it. Those before can no longer be asked for.
+    Events that are still in the outbox move into it, and so do their channels. The others' rows say by their
+    epoch that all before can no longer be asked for: nothing else is written, however many they are.
     """
     if connection.dialect.name == "postgresql":  # nobody takes a seq under the old epoch meanwhile
         connection.execute(text("LOCK TABLE channels IN EXCLUSIVE MODE"))
@@ -68,7 +69,12 @@ def begin_epoch(connection: Connection, *, after: int) -> int:
         for position, *columns in connection.execute(_OUTBOX[connection.dialect.name])
     ]
     connection.execute(update(generation).values(epoch=after + 1))
-    connection.execute(_CLOSE_HISTORY)
+    first: dict[str, int] = {}
+    for _, row in waiting:
+        first[row.channel] = min(row.place.seq, first.get(row.channel, row.place.seq))
+    if first:
+        moves = [{"name": name, "pruned": seq - 1, "new": after + 1} for name, seq in sorted(first.items())]
+        connection.execute(_MOVE_CHANNEL, moves)
     sound = [(position, row) for position, row in waiting if row.fault() is None]
     if sound:
         texts = [(position, _moved(row.text.decode(), row.place, after + 1)) for position, row in sound]
@@ -111,9 +117,8 @@ _AT = select(
 )
 _OUTBOX = {dialect: _outbox(dialect) for dialect in DIALECTS}
 _MOVE = update(events).where(events.c.position == bindparam("moved"))
-_FIRST_WAITING = (
-    select(func.min(events.c.seq) - 1)
-    .where(events.c.channel == channels.c.channel, events.c.published_at.is_(None))
-    .scalar_subquery()
+_MOVE_CHANNEL = (
+    update(channels)
+    .where(channels.c.channel == bindparam("name"))
+    .values(pruned_seq=bindparam("pruned"), epoch=bindparam("new"))
 )
-_CLOSE_HISTORY = update(channels).values(pruned_seq=func.coalesce(_FIRST_WAITING, channels.c.seq))

@@ -98,7 +98,7 @@ def states(connection: Connection, names: Sequence[Channel]) -> dict[Channel, St
     found = {
         Channel(row.channel): State(
             Place(epoch, row.seq),
-            row.pruned_seq,
+            row.pruned_seq if row.epoch == epoch else row.seq,  # an epoch that is over is deleted
             Place(row.seen_epoch, row.seen_seq) if row.seen_epoch else Place(epoch, 0),
         )
         for row in rows

@@ -149,7 +149,8 @@ def find(
     if customer_id is not None:
         statement = statement.where(orders.c.customer_id == customer_id)
     if status is not None:
-        statement = statement.where(orders.c.status == status)
+        # Written out, as the partial index of open orders is.
+        statement = statement.where(orders.c.status == bindparam("status", status, literal_execute=True))
     if before is not None:
         statement = statement.where(orders.c.position < _position(connection, before))
     rows = connection.execute(statement).all()

@@ -149,14 +149,23 @@ def unpublished(
     ]
 
 
-def mark_published(connection: Connection, published: Iterable[NewestEvent], *, now: datetime) -> None:
-    """Only in the epoch in which they were: what has moved into a new one must be published there."""
+def mark_published(
+    connection: Connection, published: Iterable[NewestEvent], *, now: datetime
+) -> frozenset[int]:
+    """Only in the epoch in which they were: what has moved into a new one must be published there.
+
+    Returns the positions of those that could not be marked now, because somebody holds their rows.
+    """
     by_epoch: dict[int, list[int]] = {}
     for event in published:
         by_epoch.setdefault(event.epoch, []).append(event.position)
-    mark = _MARK[connection.dialect.name]
+    dialect, held = connection.dialect.name, set()
     for epoch, positions in by_epoch.items():
-        connection.execute(mark, {"positions": positions, "in_epoch": epoch, "now": format_time(now)})
+        given = {"positions": positions, "in_epoch": epoch}
+        marked = connection.execute(_MARK[dialect], {**given, "now": format_time(now)}).rowcount
+        if marked < len(positions):  # or another sender's relay was first
+            held |= set(connection.execute(_UNMARKED[dialect], given).scalars())
+    return frozenset(held)
 
 
 def backlog(connection: Connection) -> Backlog:
@@ -272,16 +281,24 @@ _EPOCH = select(generation.c.epoch).scalar_subquery()
 # how Python sorts, for those who lock channels one by one.
 _TAKE = text(
     """
-    INSERT INTO channels (channel, seq)
-    SELECT key, CAST(value AS bigint) FROM jsonb_each_text(CAST(:counts AS jsonb)) ORDER BY key COLLATE "C"
-    ON CONFLICT (channel) DO UPDATE SET seq = channels.seq + excluded.seq
-    RETURNING channel, seq, (SELECT epoch FROM generation) AS epoch
+    INSERT INTO channels (channel, seq, epoch)
+    SELECT key, CAST(value AS bigint), (SELECT epoch FROM generation)
+    FROM jsonb_each_text(CAST(:counts AS jsonb)) ORDER BY key COLLATE "C"
+    ON CONFLICT (channel) DO UPDATE SET
+        seq = channels.seq + excluded.seq,
+        pruned_seq = CASE WHEN channels.epoch = excluded.epoch THEN channels.pruned_seq ELSE channels.seq END,
+        epoch = excluded.epoch
+    RETURNING channel, seq, epoch
     """
 )
 # SQLite's driver gives up the interpreter for each row that it fetches, see sender/database/rows.py.
 _MOVE_SEQS = """
-    INSERT INTO channels (channel, seq) SELECT key, value FROM json_each(:counts) WHERE true
-    ON CONFLICT (channel) DO UPDATE SET seq = channels.seq + excluded.seq
+    INSERT INTO channels (channel, seq, epoch)
+    SELECT key, value, (SELECT epoch FROM generation) FROM json_each(:counts) WHERE true
+    ON CONFLICT (channel) DO UPDATE SET
+        seq = channels.seq + excluded.seq,
+        pruned_seq = CASE WHEN channels.epoch = excluded.epoch THEN channels.pruned_seq ELSE channels.seq END,
+        epoch = excluded.epoch
     """
 _SEQS = """
     SELECT json_group_object(channel, seq), (SELECT epoch FROM generation)
@@ -298,15 +315,20 @@ _UNPUBLISHED_BUT = {
     dialect: statement.where(events.c.channel.not_in(bindparam("but", expanding=True)))
     for dialect, statement in _UNPUBLISHED.items()
 }
-_MARK = {
-    dialect: update(events)
-    .where(
+_UNMARKED = {
+    dialect: select(events.c.position).where(
         is_among(dialect, events.c.position, "positions"),
         events.c.epoch == bindparam("in_epoch"),
         events.c.published_at.is_(None),  # not a second time, after another sender's relay
     )
-    .values(published_at=bindparam("now"))
     for dialect in DIALECTS
+}
+# One row that somebody holds must not keep the others from being marked.
+_MARK = {
+    dialect: update(events)
+    .where(events.c.position.in_(unmarked.with_for_update(skip_locked=True)))
+    .values(published_at=bindparam("now"))
+    for dialect, unmarked in _UNMARKED.items()
 }
 _FIRST = (
     select(events.c.position, events.c.recorded_at)
@@ -319,7 +341,11 @@ _BACKLOG = select(func.count(), func.min(_FIRST.c.position), func.min(_FIRST.c.r
 _AFTER_NEWEST = select(func.coalesce(func.max(events.c.position), 0) + 1)
 _SETTLED = select(
     func.coalesce(
-        select(func.min(events.c.position)).where(events.c.published_at.is_(None)).scalar_subquery(),
+        select(events.c.position)
+        .where(events.c.published_at.is_(None))
+        .order_by(events.c.position)
+        .limit(1)
+        .scalar_subquery(),
         _AFTER_NEWEST.scalar_subquery(),
     )
 )

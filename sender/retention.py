@@ -3,28 +3,40 @@
 Only published events go, and of each channel only a beginning: `pruned_seq` moves in the same transaction,
 so that a cursor before it gets a reset and never a hole. Dead letters are kept as long, from the moment when
 they were given up: that is when somebody was told to look at them.
+
+Rows are numbered about as they are recorded, so what is old is found without an index on time: windows of
+rows are looked at, in order, up to the first that are young. A row whose time lies in the future (a clock was
+wrong) is passed over; it goes with the next old one of its channel. Positions below the oldest event that
+waits are all published, so nothing has to be asked of each channel.
+
+After each window we rest as long again as it took, and more: callers must not notice. Windows shrink where
+the database is slow.
+
+A clock that jumps ahead would make everything old at once. So where the time since the newest event or our
+last round is longer than a day, nothing is deleted for an hour, and that is an error in the log: an idle
+shop, or a sender that was off, loses an hour by it, and a wrong clock can be set right.
 """
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING
+from time import perf_counter
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
-from sqlalchemy import bindparam, delete, func, select, update
+from sqlalchemy import bindparam, delete, select, text
 
-from sender import dead_letters
+from sender import dead_letters, outbox
 from sender.database.errors import DatabaseError
-from sender.database.tables import channels, events, idempotency
+from sender.database.tables import events, idempotency
 from sender.idempotency import KEPT_HOURS
 from shared.times import format_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime
 
     from sqlalchemy import Connection
 
@@ -37,7 +49,24 @@ logger = structlog.get_logger(__name__)
 @dataclass(frozen=True)
 class Pace:
     every_seconds: float = 60.0
-    batch: int = 500  # rows in one transaction, so that nobody waits long behind it
+    batch: int = 500  # rows looked at in one transaction, so that nobody waits long behind it
+    batch_seconds: float = 0.02  # that it should take; it shrinks where it takes longer
+    rest: float = 3.0  # times as long as a batch took
+    again_seconds: float = 3_600.0  # from the first row on; until then, from where young rows began
+    doubt_after: timedelta = timedelta(days=1)  # since anything was heard of time
+    doubt_seconds: float = 3_600.0
+
+
+USUAL = Pace()
+
+
+class Window(NamedTuple):
+    """What became of some rows that follow each other."""
+
+    deleted: int
+    looked: int
+    last: int  # position
+    young: bool  # some are neither old nor of the future
 
 
 class Retention:
@@ -48,13 +77,18 @@ class Retention:
         clock: Callable[[], datetime],
         *,
         history_days: float,
-        pace: Pace = Pace(),
+        pace: Pace = USUAL,
     ) -> None:
         self._database = database
         self._metrics = metrics
         self._clock = clock
         self._pace = pace
         self._kept = timedelta(days=history_days)
+        self._batch = pace.batch
+        self._after = 0  # all before this position is young, or was when we looked
+        self._from_first = 0.0  # when we last looked from the first row on; loop time
+        self._last: datetime | None = None  # of our rounds
+        self._doubted: float | None = None  # since when the clock is doubted; loop time
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -68,13 +102,69 @@ class Retention:
     async def sweep(self) -> None:
         """Delete all whose time is over."""
         now = self._clock()
+        if not await self._trusts(now):
+            return
         limit = self._pace.batch
         await self._drain(partial(prune_keys, before=now - timedelta(hours=KEPT_HOURS), limit=limit))
         await self._drain(partial(dead_letters.prune, before=now - self._kept, limit=limit))
-        count = await self._drain(partial(prune_events, before=now - self._kept, limit=limit))
-        if count:
-            self._metrics.pruned.inc(count)
+        if count := await self._prune_history(now):
             logger.info("history pruned", events=count)
+
+    async def _trusts(self, now: datetime) -> bool:
+        """Whether that can be the time."""
+        loop_time = asyncio.get_running_loop().time()
+        newest = await self._database.read(newest_time)
+        heard = [time for time in (newest, self._last) if time is not None and time <= now]
+        if self._doubted is None and heard and now - max(heard) > self._pace.doubt_after:
+            self._doubted = loop_time
+            logger.error(
+                "the clock is far ahead of the newest event: nothing is deleted for a while; is it right?",
+                now=format_time(now),
+                newest=format_time(max(heard)),
+                seconds=self._pace.doubt_seconds,
+            )
+        if self._doubted is not None:
+            ahead = bool(heard) and now - max(heard) > self._pace.doubt_after
+            if ahead and loop_time - self._doubted < self._pace.doubt_seconds:
+                return False
+            self._doubted = None
+        self._last = now
+        return True
+
+    async def _prune_history(self, now: datetime) -> int:
+        loop_time = asyncio.get_running_loop().time()
+        if loop_time - self._from_first > self._pace.again_seconds:
+            self._after, self._from_first = 0, loop_time
+        total, after = 0, self._after
+        while True:
+            window = await self._prune_window(now, after)
+            total += window.deleted
+            self._metrics.pruned.inc(window.deleted)
+            if not window.looked or (window.young and not window.deleted):
+                self._after = after
+                return total
+            after = window.last
+
+    async def _prune_window(self, now: datetime, after: int) -> Window:
+        taken = 0.0
+
+        def work(connection: Connection) -> Window:
+            nonlocal taken
+            began = perf_counter()
+            window = prune_window(
+                connection, after=after, before=now - self._kept, now=now, limit=self._batch
+            )
+            taken = perf_counter() - began
+            return window
+
+        window = await self._database.write(work)
+        if taken > 2 * self._pace.batch_seconds:
+            self._batch = max(self._batch // 2, self._pace.batch // 20, 1)
+        elif taken < self._pace.batch_seconds:
+            self._batch = min(self._batch * 2, self._pace.batch)
+        if window.deleted:
+            await asyncio.sleep(taken * self._pace.rest)
+        return window
 
     async def _drain(self, prune: Callable[[Connection], int]) -> int:
         total = 0
@@ -83,54 +173,104 @@ class Retention:
         return total
 
 
-def prune_events(connection: Connection, *, before: datetime, limit: int) -> int:
-    """Delete some events recorded before that moment; how many."""
-    old = connection.execute(_OLD, {"before": format_time(before), "limit": limit}).all()
-    last: dict[str, int] = {}
-    for channel, seq in old:
-        last[channel] = max(seq, last.get(channel, 0))
-    count = 0
-    for channel in sorted(last):  # by name, as everybody locks channels
-        count += _prune_channel(connection, channel, last[channel])
-    return count
+def newest_time(connection: Connection) -> datetime | None:
+    """When the newest event was recorded, as its sender's clock said."""
+    found = connection.execute(_NEWEST).scalar_one_or_none()
+    return datetime.fromisoformat(found) if found is not None else None
 
 
-def prune_keys(connection: Connection, *, before: datetime, limit: int) -> int:
+def prune_events(connection: Connection, *, before: datetime, limit: int = USUAL.batch) -> int:
+    """Delete some of the first events, those recorded before that moment; how many."""
+    return prune_window(connection, after=0, before=before, now=before, limit=limit).deleted
+
+
+def prune_window(
+    connection: Connection, *, after: int, before: datetime, now: datetime, limit: int
+) -> Window:
+    """Look at some rows that follow a position; delete those recorded before that moment."""
+    # The newest event stays, however old: it tells that the database did not go back (sender.generation).
+    given = {
+        "after": after,
+        "until": outbox.settled(connection),
+        "before": format_time(before),
+        "now": format_time(now),
+        "limit": limit,
+    }
+    looked = connection.execute(_LOOK[connection.dialect.name], given).one()
+    deleted = 0
+    if looked.old not in (None, "{}"):
+        deleted = _delete(connection, looked.old)
+    return Window(deleted, looked.amount, looked.last or after, bool(looked.young))
+
+
+def prune_keys(connection: Connection, *, before: datetime, limit: int = USUAL.batch) -> int:
     """Delete some idempotency keys stored before that moment; how many."""
     return connection.execute(_PRUNE_KEYS, {"before": format_time(before), "limit": limit}).rowcount
 
 
-def _prune_channel(connection: Connection, channel: str, last: int) -> int:
-    first_waiting = connection.execute(_FIRST_WAITING, {"channel": channel}).scalar_one()
-    if first_waiting is not None:
-        last = min(last, first_waiting - 1)
-    connection.execute(_MOVE, {"pruned_channel": channel, "last": last})
-    return connection.execute(_PRUNE, {"channel": channel, "last": last}).rowcount
+def _delete(connection: Connection, old: str) -> int:
+    """Of each channel the events up to a seq, which `pruned_seq` notes."""
+    if connection.dialect.name == "sqlite":
+        connection.execute(_NOTE_SQLITE, {"old": old})
+        return connection.execute(_DELETE_SQLITE, {"old": old}).rowcount
+    return int(connection.execute(_DELETE_POSTGRES, {"old": old}).scalar_one())
 
 
-# Rows are numbered about as they are recorded, so the oldest are found without an index on time.
-# The newest event stays, however old: it tells that the database did not go back (sender.generation).
-_OLDEST = (
-    select(events)
-    .where(events.c.position < select(func.max(events.c.position)).scalar_subquery())
-    .order_by(events.c.position)
-    .limit(bindparam("limit"))
-    .subquery()
+_NEWEST = select(events.c.recorded_at).order_by(events.c.position.desc()).limit(1)
+_WINDOW = """
+    SELECT position, channel, seq, recorded_at FROM events
+    WHERE position > :after AND position < :until
+      AND position < (SELECT position FROM events ORDER BY position DESC LIMIT 1)
+    ORDER BY position LIMIT :limit
+"""
+_FOUND = """
+    (SELECT count(*) FROM looked) AS amount,
+    (SELECT max(position) FROM looked) AS last,
+    (SELECT count(*) FROM looked WHERE recorded_at >= :before AND recorded_at <= :now) AS young
+"""
+_OLD = "SELECT channel, max(seq) AS seq FROM looked WHERE recorded_at < :before GROUP BY channel"
+_LOOK = {
+    "sqlite": text(
+        f"WITH looked AS MATERIALIZED ({_WINDOW})"
+        f" SELECT (SELECT json_group_object(channel, seq) FROM ({_OLD})) AS old, {_FOUND}"
+    ),
+    "postgresql": text(
+        f"WITH looked AS MATERIALIZED ({_WINDOW})"
+        f" SELECT (SELECT CAST(jsonb_object_agg(channel, seq) AS text) FROM ({_OLD}) AS o) AS old, {_FOUND}"
+    ),
+}
+_NOTE_SQLITE = text(
+    """
+    UPDATE channels SET pruned_seq = old.value FROM json_each(:old) AS old
+    WHERE channels.channel = old.key AND channels.pruned_seq < old.value
+    """
 )
-_OLD = select(_OLDEST.c.channel, _OLDEST.c.seq).where(
-    _OLDEST.c.recorded_at < bindparam("before"), _OLDEST.c.published_at.is_not(None)
+_DELETE_SQLITE = text(
+    """
+    DELETE FROM events WHERE position IN (
+        SELECT events.position FROM json_each(:old) AS old
+        CROSS JOIN events ON events.channel = old.key AND events.seq <= old.value
+        WHERE events.published_at IS NOT NULL)
+    """
 )
-_MOVE = (
-    update(channels)
-    .where(channels.c.channel == bindparam("pruned_channel"), channels.c.pruned_seq < bindparam("last"))
-    .values(pruned_seq=bindparam("last"))
-)
-_PRUNE = delete(events).where(
-    events.c.channel == bindparam("channel"),
-    events.c.seq <= bindparam("last"),
-)
-_FIRST_WAITING = select(func.min(events.c.seq)).where(
-    events.c.channel == bindparam("channel"), events.c.published_at.is_(None)
+# By name, as everybody locks channels; one that somebody holds keeps its events until the next time.
+_DELETE_POSTGRES = text(
+    """
+    WITH old AS MATERIALIZED (
+        SELECT key AS channel, CAST(value AS bigint) AS seq
+        FROM jsonb_each_text(CAST(:old AS jsonb)) ORDER BY key COLLATE "C"),
+    free AS MATERIALIZED (
+        SELECT channels.channel, old.seq FROM old JOIN channels ON channels.channel = old.channel
+        ORDER BY channels.channel COLLATE "C" FOR UPDATE OF channels SKIP LOCKED),
+    noted AS (
+        UPDATE channels SET pruned_seq = free.seq FROM free
+        WHERE channels.channel = free.channel AND channels.pruned_seq < free.seq),
+    gone AS (
+        DELETE FROM events USING free
+        WHERE events.channel = free.channel AND events.seq <= free.seq AND events.published_at IS NOT NULL
+        RETURNING 1)
+    SELECT count(*) FROM gone
+    """
 )
 _OLD_KEYS = (
     select(idempotency.c.scope)

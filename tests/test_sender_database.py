@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import threading
 from contextlib import asynccontextmanager, closing
@@ -13,6 +14,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, insert, select, text
+from structlog.testing import capture_logs
 
 from sender.database import sqlite
 from sender.database.errors import DatabaseFull, DatabaseUnavailable, DatabaseUnusable
@@ -323,6 +325,89 @@ async def test_settings_that_did_not_take_refuse_to_start(
 async def test_database_without_a_file_is_refused() -> None:
     with pytest.raises(DatabaseUnusable, match="file"):
         async with open_database("sqlite+aiosqlite:///:memory:"):
+            pass
+
+
+@pytest.mark.parametrize("suffixes", [("", "-wal", "-shm"), ("",), ("-wal",)], ids=["all", "file", "log"])
+async def test_files_removed_under_a_running_sender_are_an_alarm_and_nothing_is_accepted(
+    sqlite_database: sqlite.SqliteDatabase, sqlite_path: Path, suffixes: tuple[str, ...]
+) -> None:
+    """SQLite itself goes on, in files without a name: 200 for what is gone at the next start."""
+    await sqlite_database.write(partial(put, name="a"))
+    await sqlite_database.check()
+    for suffix in suffixes:
+        os.unlink(f"{sqlite_path}{suffix}")
+    with capture_logs() as logs:
+        for _ in range(2):
+            with pytest.raises(DatabaseUnavailable, match="removed or replaced"):
+                await sqlite_database.write(partial(put, name="b"))
+            with pytest.raises(DatabaseUnavailable, match="removed or replaced"):
+                await sqlite_database.check()
+    assert [log["log_level"] for log in logs] == ["error"]
+
+
+async def test_file_that_is_moved_back_is_used_again(
+    sqlite_database: sqlite.SqliteDatabase, sqlite_path: Path
+) -> None:
+    await sqlite_database.write(partial(put, name="a"))
+    os.rename(sqlite_path, f"{sqlite_path}.away")
+    with pytest.raises(DatabaseUnavailable):
+        await sqlite_database.write(partial(put, name="b"))
+    os.rename(f"{sqlite_path}.away", sqlite_path)
+    assert await sqlite_database.write(partial(put, name="c")) == "c"
+    await sqlite_database.check()
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (
+            lambda path: path.write_bytes(b"not a database, but long enough to be looked into" * 40),
+            "no SQLite",
+        ),
+        (lambda path: path.mkdir(), "it is a directory"),
+        (lambda path: foreign(path, "CREATE TABLE orders (id)"), "another program's database"),
+        (
+            lambda path: foreign(
+                path,
+                "CREATE TABLE alembic_version (version_num)",
+                "INSERT INTO alembic_version VALUES ('ae1027a6acf5')",
+            ),
+            "'ae1027a6acf5', which this release",
+        ),
+    ],
+    ids=["garbage", "directory", "tables", "version"],
+)
+async def test_file_that_is_none_of_ours_is_refused_in_one_line(
+    sqlite_path: Path, make: Callable[[Path], object], says: str
+) -> None:
+    make(sqlite_path)
+    with pytest.raises(DatabaseUnusable) as refused:
+        async with open_database(f"sqlite:///{sqlite_path}"):
+            pass
+    assert says in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def foreign(path: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        for statement in statements:
+            other.execute(statement)
+
+
+async def test_file_of_a_later_release_is_served_where_it_has_all_that_is_needed(sqlite_path: Path) -> None:
+    async with open_database(f"sqlite:///{sqlite_path}"):
+        pass
+    foreign(sqlite_path, "UPDATE alembic_version SET version_num = '0999'", "CREATE TABLE later (x)")
+    with capture_logs() as logs:
+        async with open_database(f"sqlite:///{sqlite_path}") as database:
+            assert await database.write(partial(put, name="a")) == "a"
+    assert any("later release" in log["event"] for log in logs)
+
+
+async def test_missing_directory_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DatabaseUnusable, match="there is no directory"):
+        async with open_database(f"sqlite:///{tmp_path}/nowhere/orderbell.db"):
             pass
 
 

@@ -12,7 +12,7 @@ from sender.database.tables import dead_letters as table
 from sender.database.tables import events
 from sender.digest import identity_of
 from sender.generation import begin_epoch
-from sender.retention import Retention
+from sender.retention import Pace, Retention
 from sender.tombstones import Fault
 from shared.channels import Channel
 from shared.cursors import Cursor, Place
@@ -230,7 +230,8 @@ async def test_dead_letters_are_kept_for_the_historys_time_since_they_were_given
     await spoil(sender, 1)
     sender.clock.advance(days=30)  # Redis was away
     await give_up(sender)
-    retention = Retention(sender.database, sender.metrics, sender.clock, history_days=7)
+    trusting = Pace(doubt_seconds=0)
+    retention = Retention(sender.database, sender.metrics, sender.clock, history_days=7, pace=trusting)
     sender.clock.advance(days=6)
     await retention.sweep()
     assert len((await listed(sender))["dead_letters"]) == 1

@@ -6,9 +6,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy import func, insert, select
 
 from sender import history, outbox
 from sender.database.open import open_database
+from sender.database.tables import channels
 from sender.generation import begin_epoch, current_epoch
 from shared.channels import Channel
 from shared.cursors import Place
@@ -80,3 +82,34 @@ async def test_epoch_that_has_begun_does_not_begin_again(database: Database) -> 
     assert await database.write(partial(begin_epoch, after=4)) == 5
     assert await database.write(partial(begin_epoch, after=2)) == 5
     assert await database.read(current_epoch) == 5
+
+
+async def test_new_epoch_writes_no_more_rows_however_many_channels_there_are(database: Database) -> None:
+    """A command for all of a million channels took longer than its deadline, again and again."""
+
+    def fill(connection: Connection) -> None:
+        rows = [{"channel": f"customer:{number}", "seq": 3, "epoch": 1} for number in range(5_000)]
+        connection.execute(insert(channels), rows)
+        record(connection, "a", channel=ALICE, published=True)
+        record(connection, "b", channel=BOB, published=False)
+
+    await database.write(fill)
+    assert await database.write(partial(begin_epoch, after=1)) == 2
+    old = select(func.count()).select_from(channels).where(channels.c.epoch == 1)
+    assert await database.read(lambda connection: connection.execute(old).scalar_one()) == 5_001
+    some = Channel("customer:7")
+    states = await database.read(partial(history.states, names=[some, ALICE, BOB]))
+    assert (states[some].head, states[some].pruned_seq) == (Place(2, 3), 3)
+    assert (states[ALICE].head, states[ALICE].pruned_seq) == (Place(2, 1), 1)
+    assert (states[BOB].head, states[BOB].pruned_seq) == (Place(2, 1), 0)
+    # Each goes on from where it was, and what was before stays closed.
+    await database.write(lambda connection: record(connection, "c", channel=some, published=False))
+    states = await database.read(partial(history.states, names=[some]))
+    assert (states[some].head, states[some].pruned_seq) == (Place(2, 4), 3)
+    await database.write(lambda connection: record(connection, "d", channel=some, published=False))
+    states = await database.read(partial(history.states, names=[some]))
+    assert (states[some].head, states[some].pruned_seq) == (Place(2, 5), 3)
+    (found,) = await database.read(
+        lambda connection: history.read(connection, [history.Request(some, Place(2, 3))], limit=10)
+    )
+    assert (found.reset, [entry.place for entry in found.entries]) == (None, [Place(2, 4), Place(2, 5)])

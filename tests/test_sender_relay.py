@@ -6,6 +6,7 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import asyncpg
 import pytest
 from sqlalchemy import update
 from structlog.testing import capture_logs
@@ -18,6 +19,7 @@ from sender.database.tables import channels, events
 from sender.generation import begin_epoch
 from sender.publishing.pace import Pace
 from sender.publishing.relay import Relay
+from sender.retention import Pace as RetentionPace
 from sender.retention import Retention
 from shared.channels import Channel
 from shared.cursors import Place
@@ -25,6 +27,7 @@ from shared.redis.channel_log import LogWriter, PublishAnswer
 from shared.redis.server import connect_server
 from shared.redis.wire import Pipelines
 from tests.claims import claim
+from tests.postgres_servers import fresh_database
 from tests.relays import Bench, MarkFails, nothing_waits, open_bench, running, seqs_are
 from tests.waiting import await_until
 
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
+    from redis.asyncio import Redis
     from sqlalchemy import Connection
 
     from sender.database.protocol import Database
@@ -142,6 +146,34 @@ async def test_published_events_are_marked_together_and_not_published_again_befo
         await await_until(lambda: nothing_waits(sqlite_bench))
     assert database.writes <= 3
     assert (sqlite_bench.count("OK"), sqlite_bench.count("DUP")) == (5, 0)
+
+
+@pytest.mark.postgres
+async def test_row_that_somebody_holds_keeps_no_other_from_being_published_and_marked(
+    postgres_url: str, redis: Redis, key_prefix: str
+) -> None:
+    with fresh_database(postgres_url) as url:
+        async with open_bench(url, redis, key_prefix) as bench:
+            await bench.record(ALICE, BOB)
+            other = await asyncpg.connect(url.replace("+asyncpg", ""))
+            transaction = other.transaction()
+            await transaction.start()
+            await other.execute("SELECT FROM orderbell.events WHERE channel = $1 FOR UPDATE", str(ALICE))
+            async with running(bench.relay(pace=Pace(poll_seconds=0.1))) as relay:
+                for count in range(1, 4):
+                    await bench.record(BOB, CAROL)
+                    relay.wake()
+                    await await_until(partial(seqs_are, bench, CAROL, list(range(1, count + 1))), timeout=2)
+                    await await_until(partial(only_waits, bench, 1), timeout=2)
+                assert await bench.logged(ALICE) == [1]
+                await transaction.rollback()
+                await await_until(lambda: nothing_waits(bench))
+            await other.close()
+        assert bench.count("DUP") == 0
+
+
+async def only_waits(bench: Bench, count: int) -> bool:
+    return await bench.waiting() == count
 
 
 async def test_what_redis_lost_is_refilled_from_the_database_before_the_new(bench: Bench) -> None:
@@ -467,7 +499,9 @@ async def test_pruning_does_not_look_like_going_back(bench: Bench) -> None:
     await bench.record(ALICE, BOB, ALICE)
     await bench.relay_once()
     bench.clock.advance(days=8)
-    await Retention(bench.database, bench.metrics, bench.clock, history_days=7).sweep()
+    trusting = RetentionPace(doubt_seconds=0)
+    retention = Retention(bench.database, bench.metrics, bench.clock, history_days=7, pace=trusting)
+    await retention.sweep()
     await bench.relay_once()
     await bench.record(ALICE)
     await bench.relay_once()

@@ -1,22 +1,28 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy import func, select, update
+from structlog.testing import capture_logs
 
+from sender.database.tables import events
 from sender.retention import Pace, Retention
+from shared.events import format_time
 from tests.senders import run_sender
 from tests.waiting import await_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from datetime import datetime
 
     from tests.senders import RunningSender
 
 pytestmark = pytest.mark.anyio
 
-USUAL = Pace()
+USUAL = Pace(doubt_seconds=0)
 
 
 @pytest.fixture
@@ -98,12 +104,92 @@ async def test_what_is_not_published_is_never_pruned(
 async def test_large_backlogs_are_pruned_in_small_transactions(sender: RunningSender) -> None:
     await complete_new(sender, *(str(number) for number in range(7)))
     sender.clock.advance(days=8)
-    await retention_of(sender, Pace(batch=2)).sweep()
+    await retention_of(sender, Pace(batch=2, doubt_seconds=0)).sweep()
     assert (await sender.client.get("/channels/customer:alice/events")).json()["events"] == []
 
 
+async def stamp(sender: RunningSender, moment: datetime, channel: str = "customer:alice") -> None:
+    """As by a sender whose clock was wrong."""
+    statement = update(events).where(events.c.channel == channel).values(recorded_at=format_time(moment))
+    await sender.database.write(lambda connection: connection.execute(statement))
+
+
+async def kept(sender: RunningSender) -> int:
+    statement = select(func.count()).select_from(events)
+    return int(await sender.database.read(lambda connection: connection.execute(statement).scalar_one()))
+
+
+async def test_rows_from_the_future_in_front_hold_up_nothing_behind_them(sender: RunningSender) -> None:
+    """A clock was 400 days ahead for a while; more of them than are looked at in one window."""
+    await complete_new(sender, *(str(number) for number in range(8)))
+    await stamp(sender, sender.clock() + timedelta(days=400))
+    for number in range(4):
+        await sender.place(f"carol-{number}", "carol")
+        await sender.complete(f"carol-{number}")
+    await complete_new(sender, "last")
+    await await_until(lambda: outbox_is_empty(sender))
+    before = await kept(sender)
+    sender.clock.advance(days=8)
+    await retention_of(sender, Pace(batch=3, doubt_seconds=0)).sweep()
+    assert before == 15
+    # Alice's last is old, and takes with it what came before it; the newest of all stays.
+    assert await kept(sender) == 1
+
+
+async def test_row_from_the_future_that_nothing_follows_stays(sender: RunningSender) -> None:
+    await complete_new(sender, "1", "2")
+    await stamp(sender, sender.clock() + timedelta(days=400))
+    sender.clock.advance(days=8)
+    await retention_of(sender).sweep()
+    answer = (await sender.client.get("/channels/customer:alice/events")).json()
+    assert [event["seq"] for event in answer["events"]] == [1, 2]
+
+
+async def test_clock_that_jumps_a_week_ahead_wipes_nothing_and_is_told(sender: RunningSender) -> None:
+    await complete_new(sender, "1", "2")
+    retention = retention_of(sender, Pace())
+    await retention.sweep()
+    sender.clock.advance(days=8)
+    with capture_logs() as logs:
+        await retention.sweep()
+        await retention.sweep()
+    assert [log["event"] for log in logs if log["log_level"] == "error"] == [
+        "the clock is far ahead of the newest event: nothing is deleted for a while; is it right?"
+    ]
+    assert await kept(sender) == 3
+    sender.clock.advance(days=-8)
+    await retention.sweep()
+    assert await kept(sender) == 3
+
+
+async def test_idle_shops_history_goes_when_the_doubt_is_over(sender: RunningSender) -> None:
+    await complete_new(sender, "1", "2")
+    sender.clock.advance(days=8)
+    retention = retention_of(sender, Pace(doubt_seconds=0.2))
+    await retention.sweep()
+    assert await kept(sender) == 3
+    await asyncio.sleep(0.25)
+    await retention.sweep()
+    assert await kept(sender) == 1
+
+
+async def test_sweep_goes_on_where_young_rows_began(sender: RunningSender) -> None:
+    await complete_new(sender, "1", "2", "3", "4")
+    sender.clock.advance(days=6)
+    await complete_new(sender, "5")
+    sender.clock.advance(days=2)
+    retention = retention_of(sender, Pace(batch=2, doubt_seconds=0))
+    await retention.sweep()
+    began = retention._after
+    assert began > 0
+    sender.clock.advance(days=6)
+    await retention.sweep()
+    assert await kept(sender) == 1
+    assert retention._after >= began
+
+
 async def test_sweeps_are_repeated(sender: RunningSender) -> None:
-    running = asyncio.create_task(retention_of(sender, Pace(every_seconds=0.01)).run())
+    running = asyncio.create_task(retention_of(sender, Pace(every_seconds=0.01, doubt_seconds=0)).run())
     await complete_new(sender, "1")
     sender.clock.advance(days=8)
     await await_until(lambda: sender.metrics.registry.get_sample_value("orderbell_events_pruned_total"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
+    from sender.database.protocol import Database
     from shared.commands.embedded import EmbeddedServer
     from tests.senders import RunningSender
 
@@ -171,6 +172,31 @@ async def still(
 async def test_lost_tail_is_found_behind_all_that_waits(still: Bench) -> None:
     """Redis takes no writes, and can be read."""
     assert await still.sweep.sweep() == 1
+
+
+class Counted:
+    """A database that counts how often it is read."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.write = database.write
+        self.reads = 0
+
+    async def read(self, work: Any) -> Any:
+        self.reads += 1
+        return await self._database.read(work)
+
+
+async def test_backlog_costs_a_sweep_nothing_however_long_it_is(still: Bench) -> None:
+    """With 100,000 waiting it looked at 50 windows, every two seconds."""
+    await still.sweep.sweep()
+    still.sweep._database = counted = Counted(still.sender.database)  # type: ignore[assignment]
+    await still.sweep.sweep()
+    few = counted.reads
+    await still.order(*["alice"] * 60)  # fifteen windows
+    counted.reads = 0
+    await still.sweep.sweep()
+    assert counted.reads <= few + 1
 
 
 class Away(LogReader):

@@ -136,9 +136,13 @@ class Connector:
                 **self._arguments, **where, statement_cache_size=statement_cache_size, timeout=self._seconds
             )
         except TimeoutError as error:
-            raise DatabaseUnavailable(f"{name}: no answer within {self._seconds:g} s") from error
+            raise DatabaseUnavailable(
+                f"PostgreSQL does not answer: {name}: nothing within {self._seconds:g} s"
+            ) from error
         except asyncpg.TargetServerAttributeNotMatched as error:
             raise DatabaseUnavailable(f"{name}: takes no writes; it is a standby, or read-only") from error
+        except OSError as error:
+            raise DatabaseUnavailable(f"PostgreSQL does not answer: {name}: {line_of(error)}") from error
         except (*ERRORS, asyncpg.InternalClientError, ValueError) as error:  # ValueError: of the environment
             raise DatabaseUnavailable(f"{name}: {line_of(error)}") from error
         session.prologue = self._prologue

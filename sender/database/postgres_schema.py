@@ -30,18 +30,23 @@ logger = structlog.get_logger(__name__)
 _MIGRATION_LOCK = 0x6F7264657262656C  # "orderbel": any number that nobody else uses
 _AGAIN_SECONDS = 0.3
 _DUPLICATE_TABLE = "42P07"
+_TAKE_LOCK = text("SELECT pg_try_advisory_xact_lock(:lock)")
 _FIRST_TABLES = ("alembic_version", "channels", "events", "orders", "idempotency", "generation")
 
 
 async def bring_up_to_date(engine: AsyncEngine, schema: str) -> None:
     """Raises `DatabaseUnusable`, and whatever the database does."""
-    if await _look(engine, schema) in (Standing.EMPTY, Standing.BEHIND):
-        try:
-            await _migrate(engine, schema)
-        except ERRORS as error:
-            if (known := _explain(error, schema)) is not None:
-                raise known from error
-            raise
+    async with engine.connect() as connection:
+        standing = await connection.run_sync(_look, schema)
+        if standing not in (Standing.EMPTY, Standing.BEHIND):
+            await connection.run_sync(_check_grants, schema)
+            return
+    try:
+        await _migrate(engine, schema)
+    except ERRORS as error:
+        if (known := _explain(error, schema)) is not None:
+            raise known from error
+        raise
     async with engine.connect() as connection:
         await connection.run_sync(_check_grants, schema)
 
@@ -81,10 +86,9 @@ async def version(engine: AsyncEngine, schema: str) -> str | None:
         return old.scalar_one_or_none()
 
 
-async def _look(engine: AsyncEngine, schema: str) -> Standing:
-    async with engine.connect() as connection:
-        found = await connection.run_sync(_read_version, schema)
-        standing = await connection.run_sync(migrations.look, found)
+def _look(connection: Connection, schema: str) -> Standing:
+    found = _read_version(connection, schema)
+    standing = migrations.look(connection, found)
     if standing is Standing.NEWER:
         logger.warning(
             "the database's schema is of a later release; what this one needs is there, so it serves",
@@ -114,28 +118,38 @@ def _read_version(connection: Connection, schema: str) -> str | None:
 
 
 async def _migrate(engine: AsyncEngine, schema: str) -> None:
-    async with engine.connect() as locking, locking.begin():
-        await _lock(locking)
-        if await _look(engine, schema) not in (Standing.EMPTY, Standing.BEHIND):
-            return  # another process was first
-        async with engine.begin() as connection:
-            await connection.execute(text(_house(schema)))
-        async with engine.connect() as connection:
-            before = await connection.run_sync(_read_version, schema)
-        async with engine.connect() as connection:
-            await connection.run_sync(migrations.migrate, schema)
-        if before is not None:
-            logger.info("database migrated", before=before, now=migrations.newest_version())
-
-
-async def _lock(connection: AsyncConnection) -> None:
-    take = text("SELECT pg_try_advisory_xact_lock(:lock)")
     told = False
-    while not (await connection.execute(take, {"lock": _MIGRATION_LOCK})).scalar_one():
+    while True:
+        async with engine.connect() as locking, locking.begin():
+            if (await locking.execute(_TAKE_LOCK, {"lock": _MIGRATION_LOCK})).scalar_one():
+                standing = await locking.run_sync(_look, schema)
+                await _drop_snapshot(locking)
+                if standing in (Standing.EMPTY, Standing.BEHIND):
+                    await _migrate_alone(engine, schema)
+                return  # another process may have been first
+        # No transaction while we wait: behind a small pooler it would take the other's place.
         if not told:
             logger.info("another process migrates the database; waiting for it")
             told = True
         await asyncio.sleep(_AGAIN_SECONDS)
+
+
+async def _drop_snapshot(connection: AsyncConnection) -> None:
+    """What was run last keeps its snapshot until something else is run; builds of indexes wait for it."""
+    driver = (await connection.get_raw_connection()).driver_connection
+    assert driver is not None
+    await driver.execute("SELECT 1")  # by the simple protocol, which keeps nothing
+
+
+async def _migrate_alone(engine: AsyncEngine, schema: str) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(text(_house(schema)))
+    async with engine.connect() as connection:
+        before = await connection.run_sync(_read_version, schema)
+    async with engine.connect() as connection:
+        await connection.run_sync(migrations.migrate, schema)
+    if before is not None:
+        logger.info("database migrated", before=before, now=migrations.newest_version())
 
 
 def _explain(error: BaseException, schema: str) -> DatabaseUnusable | None:

@@ -9,6 +9,7 @@ cheaper than an async driver, which hops to a thread and back for every statemen
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -79,6 +80,7 @@ class SqliteDatabase:
 
     def __init__(self, path: str, limits: Limits = USUAL) -> None:
         self._loop = asyncio.get_running_loop()
+        self._files = WatchedFiles(path)
         self._write_engine = _engine(path, limits, begin="BEGIN IMMEDIATE")
         self._read_engine = _engine(path, limits, begin="BEGIN")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
@@ -98,6 +100,7 @@ class SqliteDatabase:
         return await self._loop.run_in_executor(self._readers, self._read, work)
 
     async def check(self) -> None:
+        self._files.check()
         await self.read(lambda connection: connection.exec_driver_sql("SELECT epoch FROM generation").all())
 
     async def close(self) -> None:
@@ -132,10 +135,58 @@ class SqliteDatabase:
         """All that wait when the thread is free, and what each came to."""
         jobs = queue.take()
         try:
+            self._files.check()
             self._writing = self._writing or self._write_engine.connect()
-        except (DBAPIError, sqlite3.Error) as error:
+            outcomes = _run(self._writing, jobs) if jobs else []
+            self._files.check()  # or the commit went into files that nobody will find again
+        except (DBAPIError, sqlite3.Error, DatabaseError) as error:
             return jobs, [_explain(error)] * len(jobs)
-        return jobs, _run(self._writing, jobs) if jobs else []
+        return jobs, outcomes
+
+
+class WatchedFiles:
+    """Whether the names of the database still lead to the files that are open.
+
+    After `rm orders.db*` SQLite goes on in files without a name: what it stores is gone at the next start.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._names = (
+            path,
+            f"{path}-wal",
+        )  # the log is made by the first transaction, and stays while we run
+        self._known: dict[str, tuple[int, int]] = {}
+        self._gone = False
+
+    def check(self) -> None:
+        """Raises `DatabaseUnavailable`."""
+        for name in self._names:
+            found = _identity(name)
+            if found is not None:
+                self._known.setdefault(name, found)
+            if found != self._known.get(name):
+                self._note(gone=True, name=name)
+                raise DatabaseUnavailable(f"{name} was removed or replaced under the running sender")
+        self._note(gone=False)
+
+    def _note(self, *, gone: bool, name: str = "") -> None:
+        """Log a change of state, once."""
+        if gone is not self._gone:
+            self._gone = gone
+            if gone:
+                logger.error("the database's file was removed or replaced; nothing is accepted", file=name)
+            else:
+                logger.warning("the database's file is back")
+
+
+def _identity(name: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(name)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise DatabaseUnavailable(f"{name}: {error.strerror}") from error
+    return found.st_dev, found.st_ino
 
 
 class _TransactionLost(Exception):
@@ -230,13 +281,13 @@ def _explain_start(error: DBAPIError | sqlite3.Error, path: str) -> Exception:
     if code == sqlite3.SQLITE_NOTADB:
         return DatabaseUnusable(f"{path} is no SQLite database")
     if code == sqlite3.SQLITE_CANTOPEN and not directory.is_dir():
-        return DatabaseUnusable(f"{path}: unable to open database file; there is no directory {directory}")
+        return DatabaseUnusable(f"unable to open database file {path}: there is no directory {directory}")
     if code == sqlite3.SQLITE_CANTOPEN and Path(path).is_dir():
-        return DatabaseUnusable(f"{path}: unable to open database file; it is a directory")
+        return DatabaseUnusable(f"unable to open database file {path}: it is a directory")
     if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR):
         return DatabaseUnusable(
-            f"{path}: unable to open database file for writing ({original}); "
-            f"it and its directory must be writable for this user"
+            f"unable to open database file {path} for writing ({original}): "
+            "it and its directory must be writable for this user"
         )
     if code == sqlite3.SQLITE_CORRUPT:
         return DatabaseUnusable(f"{path} is damaged ({original}); restore a backup")

@@ -21,6 +21,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    literal_column,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
@@ -48,6 +49,8 @@ channels = Table(
     Column("channel", _Channel, primary_key=True),
     Column("seq", BigInteger, nullable=False),  # of its newest event; its row lock orders the channel
     Column("pruned_seq", BigInteger, nullable=False, server_default="0"),  # deleted up to here
+    # In which its newest event was recorded. Where that is over, all of its events count as deleted.
+    Column("epoch", BigInteger, nullable=False, server_default="1"),
     Column("seen_epoch", BigInteger, nullable=False, server_default="0"),  # 0: never reported
     Column("seen_seq", BigInteger, nullable=False, server_default="0"),
 )
@@ -102,8 +105,17 @@ orders = Table(
     Column("data", Text, nullable=False),  # JSON as the caller gave it
     CheckConstraint("status IN ('open', 'completed')", name="status"),
 )
-Index("orders_customer_id_status_index", orders.c.customer_id, orders.c.status, orders.c.position)
-Index("orders_status_index", orders.c.status, orders.c.position)
+# Of all orders, few are open: their indexes stay small, and a completion leaves them.
+_OPEN = orders.c.status == literal_column("'open'")
+Index("orders_customer_id_position_index", orders.c.customer_id, orders.c.position)
+Index("orders_open_index", orders.c.position, sqlite_where=_OPEN, postgresql_where=_OPEN)
+Index(
+    "orders_customer_id_open_index",
+    orders.c.customer_id,
+    orders.c.position,
+    sqlite_where=_OPEN,
+    postgresql_where=_OPEN,
+)
 
 idempotency = Table(
     "idempotency",

@@ -77,6 +77,7 @@ class Relay:
         self._policy: str | None = None  # what Redis does when its memory is full, as it has last said
         # Published and not yet marked, by position. Losing it costs a few duplicates, which Redis refuses.
         self._unmarked: dict[int, NewestEvent] = {}
+        self._held: frozenset[int] = frozenset()  # of those, what somebody's lock keeps from being marked
         self._due = Due(pace.late_seconds)
         self._mark_at = math.inf
         self._loop = asyncio.get_running_loop()
@@ -217,15 +218,16 @@ class Relay:
         """Note in the database and in Redis what was published."""
         if self._unmarked:
             published = list(self._unmarked.values())
-            await self._database.write(partial(outbox.mark_published, published=published, now=self._clock()))
-            self._unmarked.clear()
+            work = partial(outbox.mark_published, published=published, now=self._clock())
+            self._held = await self._database.write(work)
+            self._unmarked = {at: event for at, event in self._unmarked.items() if at in self._held}
             self._due.published = max(self._due.published, *published)
             await self._log.advance(self._due.published)
-        self._mark_at = math.inf
+        self._mark_at = self._loop.time() + self._pace.poll_seconds if self._held else math.inf
 
     async def _note_newest(self) -> None:
         """Again, about every second: gateways go by it, and Redis may have lost it."""
-        if not self._unmarked:
+        if self._unmarked.keys() <= self._held:
             await self._log.advance(self._due.published)
 
     async def _compare(self) -> None:

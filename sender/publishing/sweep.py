@@ -91,7 +91,9 @@ class Sweep:
             elif recent.oldest <= self._settled - self._pace.window // 2:
                 self._settled = settled
                 return lost
-            before = recent.oldest
+            # Between the newest window and what is settled, little is published: it is looked at when it is
+            # settled. So a backlog costs nothing here, however long it is.
+            before = min(recent.oldest, settled + self._pace.window)
 
     async def _return(self, behind: list[Tail]) -> int:
         """Into the outbox; how many events."""

@@ -18,6 +18,7 @@ from sender import outbox
 from sender.database.open import open_database
 from sender.publishing.pace import Pace
 from sender.publishing.relay import Relay
+from sender.retention import Pace as RetentionPace
 from sender.retention import Retention
 from shared.channels import customer_channel
 from shared.events import parse_event
@@ -420,7 +421,8 @@ async def test_12_cursor_before_what_is_kept_is_reset_and_goes_on(world: World) 
     await await_until(lambda: logged(world) == [1, 2, 3])
     await await_until(lambda: published(sender.database))
     sender.clock.advance(days=8)
-    await Retention(sender.database, sender.metrics, sender.clock, history_days=7).sweep()
+    trusting = RetentionPace(doubt_seconds=0)
+    await Retention(sender.database, sender.metrics, sender.clock, history_days=7, pace=trusting).sweep()
     command(world.redis_server, "FLUSHALL")
     gateway = await world.gateway()
     async with gateway.connected(after="customer:alice=1.1") as browser:

@@ -137,11 +137,12 @@ def pruned_note(patch: Patch) -> None:
     """Events are deleted, and it is not noted up to where."""
     from sender import retention
 
-    def prune_channel(connection: Any, channel: str, last: int) -> int:
-        deleted: int = connection.execute(retention._PRUNE, {"channel": channel, "last": last}).rowcount
+    def delete_alone(connection: Any, old: str) -> int:
+        assert connection.dialect.name == "sqlite"
+        deleted: int = connection.execute(retention._DELETE_SQLITE, {"old": old}).rowcount
         return deleted
 
-    patch(retention, "_prune_channel", prune_channel)
+    patch(retention, "_delete", delete_alone)
 
 
 def database_comparison(patch: Patch) -> None:
