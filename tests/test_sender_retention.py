@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from sender.database.tables import events
 from sender.retention import Pace, Retention
-from shared.events import format_time
+from shared.times import format_time
 from tests.senders import run_sender
 from tests.waiting import await_until
 

@@ -58,9 +58,7 @@ def test_fail_over_to_a_standby_and_back_loses_doubles_and_reorders_nothing(
         one.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
         one.execute("SELECT pg_reload_conf()")
         url = f"postgresql://orderbell@127.0.0.1:{one.port},127.0.0.1:{other.port}/postgres"
-        with running(
-            tmp_path, process_group, load=LOAD, say=print, senders=2, database_url=url
-        ) as run:
+        with running(tmp_path, process_group, load=LOAD, say=print, senders=2, database_url=url) as run:
             run.sleep(QUIET_SECONDS)
             there = fail_over(run, one, other)
             run.sleep(QUIET_SECONDS)

@@ -54,9 +54,7 @@ def test_200_orders_a_second_through_it_are_each_shown_once_and_in_order(
     with (
         fresh_database(server.url) as direct,
         pgbouncer(direct, process_group, pool_mode=mode, default_pool_size=size) as url,
-        running(
-            tmp_path, process_group, load=LOAD, say=print, senders=2, database_url=url
-        ) as run,
+        running(tmp_path, process_group, load=LOAD, say=print, senders=2, database_url=url) as run,
     ):
         run.sleep(SECONDS)
         verdict = run.finish()
