@@ -234,7 +234,7 @@ async def test_errors_that_are_no_databases_are_met_with_a_new_connection(url: s
 
 
 async def test_row_that_somebody_holds_costs_only_those_who_need_it(url: str) -> None:
-    async with opened(url, Limits(lock_seconds=3.0)) as database, plain(url) as other:
+    async with opened(url, Limits(lock_seconds=60.0)) as database, plain(url) as other:
         await database.write_together(put_all, "held")
         await asyncio.gather(*(database.write_together(put_all, f"free-{n}") for n in range(20)))
         transaction = other.transaction()
@@ -253,8 +253,8 @@ async def test_row_that_somebody_holds_costs_only_those_who_need_it(url: str) ->
         assert not any(task.done() for task in guilty)
         await transaction.rollback()
         assert await asyncio.gather(*guilty) == ["held"] * 20
-        assert sorted(seconds)[95] < 0.5
-        assert sum(seconds) < 3.0
+        # Without lanes of their own each would wait for as long as the row is held.
+        assert sorted(seconds)[95] < 2.0
 
 
 async def test_rows_that_stay_held_are_told_within_their_time(url: str) -> None:
@@ -267,7 +267,7 @@ async def test_rows_that_stay_held_are_told_within_their_time(url: str) -> None:
                 *(database.write_together(move_all, "held") for _ in range(12)), return_exceptions=True
             )
             assert all(isinstance(outcome, RowHeld) for outcome in outcomes)
-            assert time.monotonic() - began < 4 * QUICK.lock_seconds
+            assert time.monotonic() - began < 15 * QUICK.lock_seconds
             assert await asyncio.wait_for(database.write(partial(put, name="free")), 1) == "free"
 
 

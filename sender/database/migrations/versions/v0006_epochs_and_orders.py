@@ -34,8 +34,8 @@ def upgrade() -> None:
     op.execute(
         """
         DO $orderbell$ BEGIN
-          EXECUTE format('ALTER TABLE channels ADD COLUMN IF NOT EXISTS epoch bigint NOT NULL DEFAULT %s',
-                         (SELECT epoch FROM generation));
+          EXECUTE 'ALTER TABLE channels ADD COLUMN IF NOT EXISTS epoch bigint NOT NULL DEFAULT '
+                  || (SELECT epoch FROM generation);
         END $orderbell$
         """
     )
