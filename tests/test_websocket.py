@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from typing import TYPE_CHECKING
@@ -45,6 +46,15 @@ async def test_hello_says_where_the_connection_starts(gateway: ReceiverProcess, 
         assert hello["data"]["channels"] == ["customer:alice"]
         assert hello["data"]["heartbeat_seconds"] == 20
         assert client.websocket.subprotocol == "cloudevents.json"
+
+
+async def test_ping_of_a_page_is_answered(gateway: ReceiverProcess, token: str) -> None:
+    async with connected(gateway, token) as client:
+        assert "orderbell.ping" in client.notices[0]["data"]["accepts"]
+        ping = {"type": "orderbell.ping", "data": {"visible": True, "shows": False}}
+        await client.websocket.send(json.dumps(ping))
+        pong = json.loads(await asyncio.wait_for(client.websocket.recv(), 5))
+        assert pong["type"] == "orderbell.pong"
 
 
 async def test_token_may_come_as_header_cookie_ticket_or_first_message(

@@ -19,7 +19,7 @@ from receiver.access.identity import Identity
 from receiver.connections.clock import Clock
 from receiver.connections.connection import End
 from receiver.connections.life import Life
-from receiver.connections.notices import Bye
+from receiver.connections.notices import Bye, Hello
 from receiver.feeds.burst import write_all
 from receiver.feeds.feed import Feed
 from receiver.transports.websocket.close_codes import Close
@@ -398,6 +398,18 @@ async def test_browser_that_answers_pings_stays(world: World) -> None:
         await world.browser.flush()  # the pong
         await await_until(lambda: world.connection.heard)
     assert not world.connection.closed
+
+
+async def test_after_hello_a_heartbeat_is_also_a_message_that_a_page_can_see(world: World) -> None:
+    world.tick()
+    assert (await world.browser.receive()).opcode is Opcode.PING
+    await world.browser.flush()
+    await await_until(lambda: world.connection.heard)
+    world.connection.notify(Hello("customer:alice=1.0", (), 1, "g", ()))
+    assert b"orderbell.hello" in (await world.browser.receive()).data  # and nothing was before it
+    world.tick()
+    assert (await world.browser.receive()).opcode is Opcode.PING
+    assert b'"orderbell.heartbeat"' in (await world.browser.receive()).data
 
 
 async def test_48_connection_ends_with_its_token(world: World) -> None:

@@ -17,8 +17,8 @@ import structlog
 from receiver import metrics
 from receiver.access.identity import ForbiddenToken, InvalidToken, KeysUnavailable
 from receiver.connections.connection import End
-from receiver.connections.messages import BadMessage, Credentials, parse_message
-from receiver.connections.notices import Bye, Hello
+from receiver.connections.messages import BadMessage, Credentials, Ping, parse_message
+from receiver.connections.notices import Bye, Hello, Pong
 from shared.channels import is_private
 from shared.cursors import InvalidCursor, parse_cursors
 
@@ -138,6 +138,8 @@ class Life:
                 self.start(self._verify(connection, message))
             elif connection.identity is None:
                 connection.end(End.UNAUTHENTICATED, "authenticate first")
+            elif isinstance(message, Ping):
+                connection.notify(Pong())
             else:
                 self.report_seen(connection, message.cursor)
         except BadMessage as error:

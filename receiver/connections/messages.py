@@ -1,4 +1,4 @@
-"""What a client says, whatever its transport: CloudEvents of two types."""
+"""What a client says, whatever its transport: CloudEvents of three types."""
 
 from __future__ import annotations
 
@@ -22,19 +22,29 @@ class Credentials(msgspec.Struct):
     ticket: str = ""
 
 
+class Ping(msgspec.Struct):
+    """`orderbell.ping`: is anybody there? And the page's own word, because a pong doesn't prove a page."""
+
+    visible: bool = True
+    shows: bool = True  # whether an alert would be shown there now
+
+
 class _CloudEvent(msgspec.Struct):
     type: str
     data: msgspec.Raw = msgspec.Raw(b"{}")
 
 
 _decode = msgspec.json.Decoder(_CloudEvent).decode
-_DECODERS: dict[str, msgspec.json.Decoder[SeenReport] | msgspec.json.Decoder[Credentials]] = {
+_DECODERS: dict[
+    str, msgspec.json.Decoder[SeenReport] | msgspec.json.Decoder[Credentials] | msgspec.json.Decoder[Ping]
+] = {
     "orderbell.seen": msgspec.json.Decoder(SeenReport),
     "orderbell.auth": msgspec.json.Decoder(Credentials),
+    "orderbell.ping": msgspec.json.Decoder(Ping),
 }
 
 
-def parse_message(text: bytes) -> SeenReport | Credentials:
+def parse_message(text: bytes) -> SeenReport | Credentials | Ping:
     """Raises `BadMessage`."""
     try:
         message = _decode(text)

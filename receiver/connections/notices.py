@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 SOURCE = "/orderbell/receiver"
+ACCEPTED = ("orderbell.seen", "orderbell.auth", "orderbell.ping")
 
 _encoder = msgspec.json.Encoder()
 
@@ -58,10 +59,23 @@ class Hello(Notice, frozen=True):
     channels: tuple[Channel, ...]
     heartbeat_seconds: float
     gateway: str
+    accepts: tuple[str, ...]  # the types of messages that a client may send; older gateways don't say
 
     @classmethod
     def at(cls, places: Mapping[Channel, Place], *, heartbeat_seconds: float, gateway: str) -> Hello:
-        return cls(format_cursors(places), tuple(places), heartbeat_seconds, gateway)
+        return cls(format_cursors(places), tuple(places), heartbeat_seconds, gateway, ACCEPTED)
+
+
+class Heartbeat(Notice, frozen=True):
+    """The gateway is there. A page can't see pings, and nothing else comes over a quiet connection."""
+
+    type = "orderbell.heartbeat"
+
+
+class Pong(Notice, frozen=True):
+    """The answer to a client's `orderbell.ping`."""
+
+    type = "orderbell.pong"
 
 
 class Reset(Notice, frozen=True):

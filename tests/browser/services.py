@@ -84,6 +84,7 @@ class Balancer:
 
     def __init__(self, ports: list[int]) -> None:
         self.ports = ports  # tried in this order; may be changed at any time
+        self.swallows = False  # passes nothing on, and ends nothing
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
@@ -105,7 +106,7 @@ class Balancer:
                 browser.close()
                 continue
             for one, other in ((browser, gateway), (gateway, browser)):
-                threading.Thread(target=_copy, args=(one, other), daemon=True).start()
+                threading.Thread(target=self._copy, args=(one, other), daemon=True).start()
 
     def _connect(self) -> socket.socket | None:
         for port in self.ports:
@@ -113,13 +114,15 @@ class Balancer:
                 return socket.create_connection(("127.0.0.1", port))
         return None
 
-
-def _copy(source: socket.socket, target: socket.socket) -> None:
-    """Until one side ends, however; then both do."""
-    with source, target:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                target.sendall(data)
-        for end in (source, target):
+    def _copy(self, source: socket.socket, target: socket.socket) -> None:
+        """Until one side ends, however; then both do."""
+        with source, target:
             with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)  # closing alone wouldn't wake the thread that reads from it
+                while data := source.recv(65536):
+                    if not self.swallows:
+                        target.sendall(data)
+            for end in (source, target):
+                with contextlib.suppress(OSError):
+                    end.shutdown(
+                        socket.SHUT_RDWR
+                    )  # closing alone wouldn't wake the thread that reads from it

@@ -12,6 +12,7 @@ What is sent, and what waits to be sent, is receiver/transports/stream.py's.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from websockets.frames import Frame, Opcode
@@ -19,6 +20,7 @@ from websockets.protocol import SERVER
 from websockets.protocol import Protocol as Parser
 
 from receiver.connections.connection import End, Ending, SharingConnection
+from receiver.connections.notices import Heartbeat
 from receiver.transports import stream
 from receiver.transports.stream import StreamConnection
 from receiver.transports.websocket.close_codes import CODES, Close
@@ -54,6 +56,7 @@ class WebSocketConnection(StreamConnection, SharingConnection):
     __slots__ = (
         "_close_sent",
         "_fragments",
+        "_greeted",
         "_head",
         "_missing",
         "_parser",
@@ -75,6 +78,7 @@ class WebSocketConnection(StreamConnection, SharingConnection):
         self._fragments: list[bytes] | None = None  # of a message that is not whole yet
         self._traffic: Traffic | None = None
         self.heard = True  # any bytes since the last heartbeat
+        self._greeted = False  # its first notice, hello, was sent
 
     # The gateway's side.
 
@@ -85,6 +89,7 @@ class WebSocketConnection(StreamConnection, SharingConnection):
         self.write(b"".join([text_frame(entry.text) for entry in entries]))
 
     def notify(self, notice: Notice) -> None:
+        self._greeted = True
         self.write(text_frame(notice.cloud_event))
 
     def beat(self, now: float) -> None:
@@ -95,7 +100,8 @@ class WebSocketConnection(StreamConnection, SharingConnection):
         self.heard = False
         self._traffic = None
         if not self.closed:
-            self.writer.write(PING)
+            # Pings prove the client, the message proves us: a page can't see pings. Hello comes first.
+            self.writer.write(PING + _heartbeat(int(now)) if self._greeted else PING)
 
     def end(self, end: End, reason: str) -> None:
         self.close(CODES[end], reason)
@@ -220,3 +226,9 @@ class WebSocketConnection(StreamConnection, SharingConnection):
             self.writer.close()
             return False
         return True
+
+
+@lru_cache(maxsize=1)
+def _heartbeat(second: int) -> bytes:
+    """The frame of one second, for all whose turn it is."""
+    return text_frame(Heartbeat().cloud_event)
