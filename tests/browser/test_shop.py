@@ -215,6 +215,34 @@ def test_gateways_that_are_killed_or_drained_cost_nothing_but_time(
         assert named() == ["1", "2", "3", "4", "5"]
 
 
+@pytest.mark.parametrize("looked_at", [True, False], ids=["looked at again", "by itself"])
+def test_a_network_that_passes_nothing_on_is_noticed(
+    context: BrowserContext, own_orderbell: Services, looked_at: bool
+) -> None:
+    """No close ever comes. By itself within 1.5 heartbeats and 2 s; where somebody looks, within 4 s."""
+    gateway = own_orderbell.gateways[0]
+    gateway.kill()
+    gateway.environment["ORDERBELL_HEARTBEAT_SECONDS"] = "30" if looked_at else "2"
+    gateway.start()
+    with Balancer([gateway.port]) as balancer:
+        page = context.new_page()
+        page.goto(balancer.url)
+        sign_in(page)
+        page.wait_for_timeout(5_500)  # by heartbeats it stays, however quiet
+        expect_connected(page)
+        reconnecting = "document.querySelector('#connection').dataset.state === 'connecting'"
+        evaluate(page, f"new MutationObserver(() => {{ window.noticed ||= {reconnecting} }})"
+                       ".observe(document.querySelector('#connection'), { attributes: true })")  # fmt: skip
+        assert not page.evaluate("window.noticed")
+        balancer.swallows = True
+        if looked_at:
+            page.evaluate("dispatchEvent(new Event('focus'))")
+        page.wait_for_function("() => window.noticed", timeout=11_000)
+        balancer.swallows = False
+        own_orderbell.place_and_complete("1")
+        expect(page.locator("#alerts li")).to_have_count(1, timeout=15_000)
+
+
 def test_a_page_that_comes_back_from_the_back_forward_cache_goes_on(
     playwright: Playwright, chromium_path: Path, orderbell: Services
 ) -> None:
