@@ -136,7 +136,7 @@ async function tryToEnter(enter) {
   element("welcome-failure").textContent = "";
   try {
     open(await enter());
-    element("main").focus();
+    element("main").focus({ preventScroll: true }); // the top says whether there is a connection
   } catch (error) {
     showFailure(error);
   }
