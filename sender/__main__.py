@@ -19,7 +19,7 @@ from sender.http.api_keys import ApiKeys, ApiKeysOfFile
 from sender.http.app import create_app
 from sender.http.bodies import MAX_BATCH_BYTES
 from sender.http.leaving import Leaving
-from sender.http.pages import PageFiles
+from sender.http.pages import OfficePage
 from sender.metrics import Metrics
 from sender.publishing.forgetting import Forgetting
 from sender.publishing.relay import Relay
@@ -91,7 +91,7 @@ async def serve(settings: SenderSettings, listener: socket.socket, metrics: Metr
         )
         teller, forgetting = SeenTeller(log), Forgetting(log)
         retention = Retention(database, metrics, _now, history_days=settings.history_days)
-        pages = PageFiles(PAGE, settings.api_keys[0] if settings.development else None)
+        pages = OfficePage(PAGE, settings.api_keys[0] if settings.development else None)
         api = Api(database, relay, teller, metrics, _now, forgetting)
         app = Leaving(create_app(api, pages, _api_keys(settings), metrics))
         service = Service(

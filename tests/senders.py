@@ -19,7 +19,7 @@ from sender.database.open import open_database
 from sender.http.api import Api
 from sender.http.api_keys import ApiKeys
 from sender.http.app import create_app
-from sender.http.pages import PageFiles
+from sender.http.pages import OfficePage
 from sender.metrics import Metrics
 from sender.publishing.forgetting import Forgetting
 from sender.publishing.forgetting import Pace as ForgettingPace
@@ -89,7 +89,7 @@ async def run_sender(
         forgetting = Forgetting(log, ForgettingPace(again_seconds=0.3, retry_seconds=0.05))
         app = create_app(
             Api(database, relay, teller, metrics, clock, forgetting),
-            PageFiles(PAGE, SecretStr(API_KEY)),
+            OfficePage(PAGE, SecretStr(API_KEY)),
             ApiKeys([SecretStr(API_KEY)]),
             metrics,
         )

@@ -15,7 +15,7 @@ from sender.database.errors import DatabaseFull, DatabaseUnavailable
 from sender.http.api import Api
 from sender.http.api_keys import ApiKeys
 from sender.http.app import create_app
-from sender.http.pages import PageFiles
+from sender.http.pages import OfficePage
 from sender.metrics import Metrics
 from sender.publishing.forgetting import Forgetting
 from sender.publishing.pace import Pace
@@ -204,7 +204,7 @@ def broken(redis: Redis) -> Callable[[Exception], httpx2.AsyncClient]:
         metrics, log = Metrics(), LogWriter(Pipelines(redis), Names("ob-unused"))
         relay = Relay(database, log, metrics, Clock())
         api = Api(database, relay, SeenTeller(log), metrics, Clock(), Forgetting(log))
-        app = create_app(api, PageFiles(PAGE, None), ApiKeys([SecretStr(API_KEY)]), metrics)
+        app = create_app(api, OfficePage(PAGE, None), ApiKeys([SecretStr(API_KEY)]), metrics)
         return httpx2.AsyncClient(
             transport=httpx2.ASGITransport(app, raise_app_exceptions=False),
             base_url="http://127.0.0.1",

@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 
     from sender.http.api import Api
     from sender.http.api_keys import ApiKeys
-    from sender.http.pages import PageFiles
+    from sender.http.pages import OfficePage
     from sender.http.routes import Call
     from sender.metrics import Metrics
 
 RETRY_AFTER_SECONDS = 2
 
 
-def create_app(api: Api, pages: PageFiles, api_keys: ApiKeys, metrics: Metrics) -> Starlette:
+def create_app(api: Api, pages: OfficePage, api_keys: ApiKeys, metrics: Metrics) -> Starlette:
     keyed = [Middleware(RequireKey, api_keys)]
     routes = [
         *(_route(call, api, keyed if call.keyed else None) for call in CALLS),

@@ -11,39 +11,29 @@ from typing import TYPE_CHECKING
 import msgspec
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.staticfiles import StaticFiles
 
 from shared.loopback import host_of, is_loopback
+from shared.pages import HEADERS, PageFiles, in_development
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pydantic import SecretStr
     from starlette.requests import Request
-    from starlette.types import Message, Receive, Scope, Send
-
-_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "img-src 'self' data:; connect-src 'self'; "
-    "base-uri 'none'; frame-ancestors 'none'; form-action 'self'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",  # always asked for, rarely sent: the files have ETags
-}
 
 
-class PageFiles:
+class OfficePage:
     def __init__(self, directory: Path, development_key: SecretStr | None) -> None:
         """`development_key` is given in development mode alone."""
         self._index = directory / "index.html"
         self._key = development_key
-        self.assets = _Assets(directory=directory)
+        self.assets = PageFiles(directory)
 
     async def index(self, request: Request) -> Response:
-        page = self._index.read_bytes()
+        page = self._index.read_text(encoding="utf-8")
         if self._key is not None:
-            page = page.replace(b'data-development="false"', b'data-development="true"', 1)
-        return Response(page, headers=_HEADERS, media_type="text/html")
+            page = in_development(page)
+        return Response(page, headers=HEADERS, media_type="text/html")
 
     async def api_key(self, request: Request) -> Response:
         # The Host is checked because a foreign page can make its own name point here (DNS rebinding).
@@ -51,15 +41,3 @@ class PageFiles:
             raise HTTPException(404)
         body = msgspec.json.encode({"api_key": self._key.get_secret_value()})
         return Response(body, headers={"Cache-Control": "no-store"}, media_type="application/json")
-
-
-class _Assets(StaticFiles):
-    """Static files with the headers that every part of a page gets."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] += [(k.lower().encode(), v.encode()) for k, v in _HEADERS.items()]
-            await send(message)
-
-        await super().__call__(scope, receive, send_with_headers)
