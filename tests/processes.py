@@ -93,7 +93,7 @@ class ServiceProcess:
     def answers(self, path: str) -> bool:
         """Whether it answers 200."""
         try:
-            return httpx2.get(self.url + path, timeout=2, trust_env=False).status_code == 200
+            return httpx2.get(self.url + path, timeout=5, trust_env=False).status_code == 200
         except httpx2.TransportError:
             return False
 
@@ -150,7 +150,9 @@ class Processes:
         """`source` is where Orderbell is run from; another version of it must be spawned."""
         self.redis_url = redis_url
         self.key_prefix = key_prefix
-        self.database_url = f"sqlite:///{directory / 'orderbell.db'}"
+        # Earlier versions know no other spelling.
+        scheme = "sqlite" if source == REPOSITORY else "sqlite+aiosqlite"
+        self.database_url = f"{scheme}:///{directory / 'orderbell.db'}"
         self.api_key = secrets.token_hex(16)
         self.jwt_secret = secrets.token_hex(32)
         self.api_headers = {"Authorization": f"Bearer {self.api_key}"}
