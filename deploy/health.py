@@ -1,4 +1,4 @@
-"""Exit code 0 where one of the URLs given answers 200. The image has no curl, and needs none."""
+"""Exit code 0 if one of the given URLs answers 200. The image has no curl and needs none."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Makes the secrets of one installation, once: each is a file that the services read by `…_FILE`.
 
-What is there stays as it is, so every start of the same installation finds the same keys. Only `users.acl`,
-the users of Valkey, is made anew: from deploy/users.acl, which a new version may have changed.
+Existing files are kept, so every start of an installation finds the same keys. Only `users.acl`, the users of
+Valkey, is written each time: from deploy/users.acl, which a new version may have changed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def users_acl(template: str, digests: dict[str, str], *, prefix: str = "ob") -> 
 
 
 def _keep(path: Path, text: str) -> str:
-    """What the file holds; the text, where there was none."""
+    """The content of the file, which is made with the text if it is missing."""
     if not path.exists():
         _write(path, text)
         print(f"made {path}")
