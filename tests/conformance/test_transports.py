@@ -194,6 +194,22 @@ async def test_48_connection_ends_with_its_token(
         assert await client.receive_end() is End.UNAUTHENTICATED
 
 
+async def test_erased_customers_connections_end_and_nobody_elses(
+    driver: Driver, gateway: ReceiverProcess, shop: Shop, customer: str, module_processes: Processes
+) -> None:
+    token, other = module_processes.token(customer), module_processes.token(f"{customer}-other")
+    async with (
+        driver.connected(gateway, token) as erased,
+        driver.connected(gateway, other) as stays,
+    ):
+        await shop.complete(customer)
+        await erased.receive_events(1)
+        assert (await shop.http.delete(f"/customers/{customer}")).status_code == 200
+        assert await erased.receive_end() is End.UNAUTHENTICATED
+        await shop.complete(f"{customer}-other")
+        await stays.receive_events(1)
+
+
 async def test_connection_beyond_a_customers_limit_is_refused_and_leaves_the_others(
     driver: Driver,
     customer: str,
