@@ -48,7 +48,7 @@ def _take_our_names() -> None:
         # Ours say so. `resolve`, since an installation may be reached by links.
         if where.resolve().parent != ROOT / name or "Orderbell" not in where.read_text(encoding="utf-8"):
             print(
-                f"orderbell: {where.parent} is another package's, and its name ours; install Orderbell into"
+                f"orderbell: {where.parent} is another package's, under our name; install Orderbell into"
                 " an environment of its own: pipx install, uv tool install, or its image",
                 file=sys.stderr,
             )

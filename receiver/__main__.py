@@ -12,15 +12,15 @@ from shared.settings import ReceiverSettings, load
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; :: takes all.")
-@click.option("--port", default=8091, show_default=True, help="Port to listen on; 0 takes a free one.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; :: means all.")
+@click.option("--port", default=8091, show_default=True, help="Port to listen on; 0 picks a free one.")
 @click.option("--uds", type=click.Path(), help="Unix socket to listen on, in place of host and port.")
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Processes that share the port, each a whole gateway: one a core. One that dies is replaced.",
+    help="Processes that share the port, each a whole gateway: one per core. One that dies is replaced.",
 )
 def main(host: str, port: int, uds: str | None, workers: int) -> None:
     """Run one Orderbell gateway, or several on one port.
@@ -29,7 +29,7 @@ def main(host: str, port: int, uds: str | None, workers: int) -> None:
     SIGHUP or Ctrl-C drains; a second Ctrl-C skips the drain.
     """
     settings = load(ReceiverSettings, host=None if uds else host)
-    # Imported where needed: whoever watches over workers needs nothing of a gateway, and is small without.
+    # Imported where needed: the supervisor needs nothing of a gateway and stays small without it.
     if workers == 1:
         from receiver.serving.process import name_of, run
 
@@ -37,7 +37,7 @@ def main(host: str, port: int, uds: str | None, workers: int) -> None:
             run(settings, listening, name=name_of(listening))
     elif uds:
         raise click.UsageError(
-            "--workers share a port, and a Unix socket has none: start several, with a path each"
+            "--workers share a port, and a Unix socket has none: start several, each with its own path"
         )
     elif sys.platform == "linux":
         from receiver.serving.supervisor import supervise

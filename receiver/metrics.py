@@ -22,28 +22,30 @@ refused = Counter("orderbell_handshakes_refused", "Handshakes refused before acc
 requests_refused = Counter(
     "orderbell_requests_refused", "Requests that the edge refused, malformed, too large or too slow", ["kind"]
 )
-foreign = Counter("orderbell_messages_foreign", "Live messages that no sender of ours has published")
-repeats = Counter("orderbell_repeats_dropped", "Live messages of events that had been handed over before")
+foreign = Counter("orderbell_messages_foreign", "Live messages not published by an Orderbell sender")
+repeats = Counter("orderbell_repeats_dropped", "Live messages of events that were already handed over")
 resets = Counter("orderbell_resets", "Cursors that could not be honoured", ["reason"])
-repairs = Counter("orderbell_feed_repairs", "Feeds that had to read what they missed", ["cause"])
+repairs = Counter("orderbell_feed_repairs", "Repairs of feeds that missed events", ["cause"])
 history_reads = Counter("orderbell_history_reads", "Channels read from the sender, not from Redis")
-subscription_losses = Counter("orderbell_subscription_losses", "Times that Redis was no longer heard")
+subscription_losses = Counter("orderbell_subscription_losses", "Times the subscription to Redis was lost")
 feeds = Gauge("orderbell_feeds", "Channels that this gateway is subscribed to", multiprocess_mode="livesum")
 pull_mode = Gauge(
     "orderbell_pull_mode",
-    "1 while events are pulled from the sender, Redis being away",
+    "1 while events are pulled from the sender because Redis is away",
     multiprocess_mode="livemax",
 )
-log_lines_dropped = Counter("orderbell_log_lines_dropped", "Log lines that nobody took in time")
+log_lines_dropped = Counter(
+    "orderbell_log_lines_dropped", "Log lines dropped because their reader was too slow"
+)
 not_ready = Gauge(
     "orderbell_not_ready",
-    "1 while this is why newcomers are not served",
+    "1 while this reason keeps the gateway from serving new connections",
     ["reason"],
     multiprocess_mode="livemax",
 )
 seen_reports = Counter("orderbell_seen_reports", "Seen cursors passed on to the sender")
 loop_lag = Histogram(
     "orderbell_loop_lag_seconds",
-    "How late the loop was with what was due, looked at each second",
+    "How late the event loop ran what was due, sampled every second",
     buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )

@@ -47,8 +47,8 @@ CONNECTIONS = 1_000  # callers that a sender wants files for
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; :: takes all.")
-@click.option("--port", default=8090, show_default=True, help="Port to listen on; 0 takes a free one.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; :: means all.")
+@click.option("--port", default=8090, show_default=True, help="Port to listen on; 0 picks a free one.")
 @click.option("--uds", type=click.Path(), help="Unix socket to listen on, in place of host and port.")
 def main(host: str, port: int, uds: str | None) -> None:
     """Run the sender: HTTP in, database first, Redis behind it.

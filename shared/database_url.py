@@ -278,7 +278,7 @@ def _split_options(options: str | None) -> tuple[str | None, str | None]:
     try:
         words = shlex.split(options)
     except ValueError:
-        raise InvalidDatabaseUrl("options: a quotation mark has no end") from None
+        raise InvalidDatabaseUrl("options: a quotation mark is not closed") from None
     search_path, rest = None, []
     while words:
         word = words.pop(0)
@@ -296,7 +296,7 @@ def _schema(schema: str | None, search_path: str | None) -> str | None:
     if schema is None and search_path is not None:
         schema = search_path.split(",")[0].strip().strip('"')
     if schema is not None and not is_schema_name(schema):
-        raise InvalidDatabaseUrl(f"not a schema's name: {schema[:63]!r}")
+        raise InvalidDatabaseUrl(f"not a schema name: {schema[:63]!r}")
     return schema
 
 

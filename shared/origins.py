@@ -50,7 +50,7 @@ def parse_origin(text: str) -> Origin:
     if parts.path or parts.query or parts.fragment or text.endswith(("?", "#")):
         raise InvalidOrigin(f"{text!r} is not an origin; expected https://shop.example, without a path")
     if port == 0:
-        raise InvalidOrigin(f"{text!r} has no port that a browser uses")
+        raise InvalidOrigin(f"{text!r}: no browser uses port 0")
     return Origin(parts.scheme, _host(host, text), port or _DEFAULT_PORTS[parts.scheme])
 
 
@@ -61,7 +61,7 @@ def parse_pattern(text: str) -> Origin:
         return parse_origin(text)
     below = parse_origin(f"{scheme}{separator}{rest.removeprefix(_ANY)}")
     if "." not in below.host or below.host.startswith("[") or below.host.replace(".", "").isdigit():
-        raise InvalidOrigin(f"{text!r} is too wide; expected https://*.shop.example")
+        raise InvalidOrigin(f"{text!r} matches too much; expected https://*.shop.example")
     return below._replace(host=_ANY + below.host)
 
 
@@ -81,9 +81,9 @@ def _host(host: str, text: str) -> str:
         return f"[{host}]"
     if "*" in host:
         raise InvalidOrigin(
-            f"{text!r}: a star stands for whole labels at the front, as https://*.shop.example"
+            f"{text!r}: a star stands for whole labels at the front, as in https://*.shop.example"
         )
     try:
         return host if host.isascii() else idna.encode(host, uts46=True).decode()
     except idna.IDNAError:
-        raise InvalidOrigin(f"{text!r} has no name that a browser could send") from None
+        raise InvalidOrigin(f"{text!r}: not a host name that a browser could send") from None

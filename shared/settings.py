@@ -120,13 +120,13 @@ class Settings(_OfEnvironment):
     @classmethod
     def _check_api_keys(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
         if not keys:
-            raise ValueError("at least one key")
+            raise ValueError("expected at least one key")
         for key in (key.get_secret_value() for key in keys):
             if len(key) < _MIN_KEY_CHARACTERS:
-                raise ValueError("a key has at least 16 characters; `openssl rand -hex 32` makes one")
+                raise ValueError("a key needs at least 16 characters; `openssl rand -hex 32` makes one")
             if not (key.isascii() and key.isprintable()) or " " in key:
                 raise ValueError(
-                    "a key is made of visible ASCII characters; `openssl rand -hex 32` makes one"
+                    "a key may have only visible ASCII characters; `openssl rand -hex 32` makes one"
                 )
         return tuple({key.get_secret_value(): key for key in keys}.values())  # each once
 
@@ -140,7 +140,7 @@ class Settings(_OfEnvironment):
     @classmethod
     def _refuse_any_proxy(cls, addresses: tuple[str, ...]) -> tuple[str, ...]:
         if "*" in addresses:
-            raise ValueError("'*' would believe any client's X-Forwarded-For; name the proxies")
+            raise ValueError("'*' would trust any client's X-Forwarded-For; name the proxies")
         return addresses
 
     @field_validator("root_path")
@@ -148,7 +148,7 @@ class Settings(_OfEnvironment):
     def _check_root_path(cls, path: str) -> str:
         path = path.rstrip("/")
         if path and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", path):
-            raise ValueError("expected a path as /alerts, of letters, digits and ._~-")
+            raise ValueError("expected a path such as /alerts, made of letters, digits and ._~-")
         return path
 
 
@@ -170,7 +170,9 @@ class DatabaseSettings(_OfEnvironment):
     @classmethod
     def _check_schema(cls, schema: str | None) -> str | None:
         if schema is not None and not is_schema_name(schema):
-            raise ValueError("a schema's name has 1 to 63 of A-Z, a-z, 0-9, _, - and $; none begins with pg_")
+            raise ValueError(
+                "a schema name has 1 to 63 characters of A-Z a-z 0-9 _ - $, and must not begin with pg_"
+            )
         return schema
 
     @model_validator(mode="after")
@@ -179,7 +181,7 @@ class DatabaseSettings(_OfEnvironment):
         named = None if isinstance(url, SqliteUrl) else url.schema
         if named and self.database_schema and named != self.database_schema:
             raise ValueError(
-                f"{PREFIX}DATABASE_SCHEMA is {self.database_schema}, and {PREFIX}DATABASE_URL says {named}"
+                f"{PREFIX}DATABASE_SCHEMA is {self.database_schema}, but {PREFIX}DATABASE_URL names {named}"
             )
         return self
 
@@ -233,7 +235,9 @@ class ReceiverSettings(Settings):
     @classmethod
     def _check_audience(cls, audience: str) -> str:
         if not audience.replace(",", "").strip():
-            raise ValueError("at least one audience: what your issuer's tokens name in their claim `aud`")
+            raise ValueError(
+                "expected at least one audience: what your issuer's tokens have in their claim `aud`"
+            )
         return audience
 
     @field_validator("jwt_audience_claim", "jwt_customer_claim", "jwt_topics_claim")
@@ -271,7 +275,7 @@ def faults_together(given: set[str]) -> list[str]:
 def _check_jwt_secret(secret: SecretStr) -> None:
     """Raises `ValueError`."""
     if len(secret.get_secret_value().encode()) < _MIN_SECRET_BYTES:
-        raise ValueError(f"at least {_MIN_SECRET_BYTES} bytes; `openssl rand -hex 32` makes them")
+        raise ValueError(f"needs at least {_MIN_SECRET_BYTES} bytes; `openssl rand -hex 32` makes one")
     from shared.tokens import check_secret  # it brings PyJWT, which the sender does not need
 
     check_secret(secret)
@@ -352,7 +356,9 @@ def read(settings_class: type[S], *, host: str | None = None) -> S:
         if issubclass(settings_class, ReceiverSettings):
             faults += faults_together({name for name in TOGETHER if _is_given(name)})
     if host is not None and not is_loopback(host) and _is_given("development"):
-        faults.append(f"{PREFIX}DEVELOPMENT: anybody may sign in, so it listens on loopback only, not {host}")
+        faults.append(
+            f"{PREFIX}DEVELOPMENT: anybody may sign in, so it may listen on loopback only, not on {host}"
+        )
     if settings is None or faults:
         raise InvalidSettings(list(dict.fromkeys(faults)))
     return settings

@@ -38,7 +38,7 @@ def check_secret(secret: SecretStr) -> None:
     try:
         HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(secret.get_secret_value())
     except jwt.InvalidKeyError:
-        raise ValueError("it is a key of another kind, and no secret") from None
+        raise ValueError("a key of another kind (a public key?), not a secret") from None
 
 
 def mint_token(

@@ -358,7 +358,7 @@ async def test_what_an_operator_can_mend_is_logged_once_a_minute() -> None:
     assert [(line["event"], line.get("detail", line.get("seconds"))) for line in logs] == [
         ("the token is for another audience", "its aud is 'account', ORDERBELL_JWT_AUDIENCE is 'orderbell'"),
         ("token from the future: this gateway's clock or its issuer's is wrong", 300),
-        ("token has expired: its page comes late, or this gateway's clock is ahead", 7200),
+        ("token has expired: the page presented it late, or this gateway's clock is ahead", 7200),
     ]
 
 

@@ -123,7 +123,7 @@ def test_url_means_what_it_means_to_libpq(url: str, expected: dict[str, Any]) ->
         (f"postgresql://u:{SECRET}@h/d?target_session_attrs=standby", "the sender writes"),
         (f"postgresql://u:{SECRET}@h/d?connect_timeout=soon", "not a number of seconds"),
         (f"postgresql://u:{SECRET}@h/d?client_encoding=latin1", "only UTF8"),
-        (f"postgresql://u:{SECRET}@h/d?options=-csearch_path%3D%22a%20b%22", "not a schema's name"),
+        (f"postgresql://u:{SECRET}@h/d?options=-csearch_path%3D%22a%20b%22", "not a schema name"),
         (f"postgresql://u:{SECRET}@h1,h2/d?port=1,2,3", "3 ports for 2 hosts"),
         (f"postgresql://u:{SECRET}@::1/d", "[::1]:5432"),
         (f"jdbc:postgresql://h/d?user=u&password={SECRET}", "a JDBC URL"),

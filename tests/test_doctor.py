@@ -149,7 +149,7 @@ def test_1_key_that_the_sender_refuses(faults: Faults) -> None:
     assert list(found) == ["sender key"]
     says, fix = found["sender key"]
     assert "refuses the API key" in says
-    assert fix.startswith("ORDERBELL_API_KEYS of the gateways: ")
+    assert fix.startswith("the gateways' ORDERBELL_API_KEYS: ")
 
 
 def test_1_gateway_whose_key_the_sender_refuses(

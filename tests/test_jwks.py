@@ -298,10 +298,10 @@ async def test_keys_that_are_had_count_while_the_issuer_is_away(issuer: Issuer) 
 @pytest.mark.parametrize(
     ("body", "why"),
     [
-        (b"", "not answer JSON"),
-        (b"<html>", "not answer JSON"),
-        (b"\xff", "not answer JSON"),
-        (b"[" * 100_000, "not answer JSON"),
+        (b"", "its answer is not JSON"),
+        (b"<html>", "its answer is not JSON"),
+        (b"\xff", "its answer is not JSON"),
+        (b"[" * 100_000, "its answer is not JSON"),
         (b"[]", "list `keys`"),
         (b"{}", "list `keys`"),
         (b'{"keys":1}', "list `keys`"),
@@ -414,7 +414,7 @@ async def test_failure_is_logged_once_and_its_end_too(issuer: Issuer) -> None:
             await fetched(verifier)
     assert [line["event"] for line in logs] == [
         "the issuer's keys cannot be fetched",
-        "the issuer's keys are here",
+        "the issuer's keys were fetched",
     ]
     assert logs[0]["why"] == "it answers 503"
 

@@ -126,8 +126,8 @@ def test_socket_that_an_earlier_process_left_is_replaced_and_goes_with_ours(tmp_
 @pytest.mark.parametrize(
     ("make", "why"),
     [
-        (lambda path: path.write_text("orders"), "there is a file that is no socket"),
-        (lambda path: path.mkdir(), "there is a file that is no socket"),
+        (lambda path: path.write_text("orders"), "a file there is not a socket"),
+        (lambda path: path.mkdir(), "a file there is not a socket"),
     ],
 )
 def test_file_of_somebody_else_is_left_alone(

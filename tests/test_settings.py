@@ -257,7 +257,7 @@ def test_the_callers_name_for_a_key_is_taken_by_services_too(
 def test_fault_of_a_key_names_the_variable_it_is_in(set: Set, faults: Faults) -> None:
     set(api_key="short")
     (line,) = faults(SenderSettings)
-    assert line.startswith("orderbell: ORDERBELL_API_KEY: a key has at least 16 characters")
+    assert line.startswith("orderbell: ORDERBELL_API_KEY: a key needs at least 16 characters")
 
 
 # --- what Kubernetes sets
@@ -356,7 +356,7 @@ def test_faults_of_the_whole_are_told_beside_those_of_its_parts(
         "API_KEYS: missing",
         f"SENDER_URL_FILE: cannot read {tmp_path}/nothing: No such file or directory",
         "set exactly one of ORDERBELL_JWT_SECRET and ORDERBELL_JWKS_URL",
-        "DEVELOPMENT: anybody may sign in, so it listens on loopback only, not 0.0.0.0",
+        "DEVELOPMENT: anybody may sign in, so it may listen on loopback only, not on 0.0.0.0",
     ]
     assert len(lines) == len(expected), lines
     for part in expected:
@@ -380,7 +380,7 @@ def test_several_secrets_while_one_replaces_another(set: Set, faults: Faults) ->
     assert load(ReceiverSettings).secrets[0].get_secret_value() == "u" * 32
     set(jwt_secrets=f"{SECRET},short")
     (line,) = faults(ReceiverSettings)
-    assert line.startswith("orderbell: ORDERBELL_JWT_SECRETS: at least 32 bytes")
+    assert line.startswith("orderbell: ORDERBELL_JWT_SECRETS: needs at least 32 bytes")
 
 
 def test_audiences_may_be_several(set: Set, faults: Faults) -> None:

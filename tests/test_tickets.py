@@ -28,7 +28,7 @@ async def tickets(redis: Redis, key_prefix: str) -> AsyncIterator[Tickets]:
 async def test_ticket_proves_its_customer_once(tickets: Tickets) -> None:
     ticket = await tickets.issue(ALICE)
     assert await tickets.redeem(ticket) == ALICE
-    with pytest.raises(InvalidToken, match="used up"):
+    with pytest.raises(InvalidToken, match="already used"):
         await tickets.redeem(ticket)
 
 

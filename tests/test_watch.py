@@ -141,7 +141,7 @@ def test_events_are_printed_once_each_though_the_gateway_is_killed(
     gateway.start()
     wait_until(lambda: watching.orders == ["1", "2", "3"])
     gateway.terminate()
-    wait_until(lambda: "the gateway says goodbye" in watching.says)
+    wait_until(lambda: "the gateway is about to end this connection" in watching.says)
     complete(processes, sender, "4")
     gateway.start()
     wait_until(lambda: watching.orders == ["1", "2", "3", "4"])
@@ -171,11 +171,15 @@ def test_gateway_that_is_not_there_yet_is_waited_for(processes: Processes, watch
     ("gateway", "settings", "line"),
     [
         ("http://127.0.0.1:9", {}, "orderbell: set exactly one of ORDERBELL_JWT_SECRET and"),
-        ("http://127.0.0.1:9", {"jwt_secret": "short"}, "orderbell: ORDERBELL_JWT_SECRET: at least 32 bytes"),
+        (
+            "http://127.0.0.1:9",
+            {"jwt_secret": "short"},
+            "orderbell: ORDERBELL_JWT_SECRET: needs at least 32 bytes",
+        ),
         ("http://127.0.0.1:9", {"jwt_secret": "s" * 32, "redis_urll": "x"}, "no such setting"),
-        ("http://127.0.0.1:9", {"jwks_url": "https://id.example/keys"}, "ask their issuer for one"),
-        ("http://127.0.0.1:99999", {"jwt_secret": "s" * 32}, "is no URL of a gateway"),
-        ("nonsense", {"jwt_secret": "s" * 32}, "is no URL of a gateway"),
+        ("http://127.0.0.1:9", {"jwks_url": "https://id.example/keys"}, "get one from their issuer"),
+        ("http://127.0.0.1:99999", {"jwt_secret": "s" * 32}, "is not a gateway's URL"),
+        ("nonsense", {"jwt_secret": "s" * 32}, "is not a gateway's URL"),
     ],
 )
 def test_what_is_wrong_from_the_start_is_one_line(

@@ -381,7 +381,7 @@ async def test_pings_of_one_that_does_not_read_pile_up_nowhere(world: World) -> 
         hand_over(world.connection, 1_000)
     world.browser.protocol.send_ping(b"x" * 125)
     await world.browser.flush()
-    await await_until(lambda: world.life.ends == [(4408, "answers pile up")])
+    await await_until(lambda: world.life.ends == [(4408, "does not read the answers to its pings")])
 
 
 async def test_silent_browser_is_dropped_within_two_heartbeats(world: World) -> None:

@@ -40,7 +40,7 @@ class Authentication:
     async def identify(self, request: HTTPConnection) -> Identity | None:
         """Who asks, or None where nothing says so. Raises as `verify`, and `TokenInUrl`."""
         if _REFUSED_PARAMETERS & request.query_params.keys():
-            raise TokenInUrl("a token does not belong into a URL; POST /tickets gives what does")
+            raise TokenInUrl("a token must not be in a URL; POST /tickets issues a ticket for it")
         if token := bearer_token(request):
             return await self.verify(token=token)
         if ticket := request.query_params.get("ticket"):

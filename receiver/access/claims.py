@@ -153,7 +153,7 @@ class ExpiredToken(InvalidToken):
     """A token whose time is over; or our clock is ahead."""
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(f"the token has expired, {seconds:.0f} s ago")
+        super().__init__(f"the token expired {seconds:.0f} s ago")
         self.seconds = seconds
 
 

@@ -172,7 +172,7 @@ class KeySet:
             self._reports.warn(
                 "tokens name many keys that their issuer does not publish", url=shown(self._url)
             )
-            raise KeysUnavailable("the issuer's keys are fetched again in a moment")
+            raise KeysUnavailable("the issuer's keys will be fetched again in a moment")
         self._budget -= 1
 
     def _start_fetch(self) -> None:
@@ -212,7 +212,7 @@ class KeySet:
             self._fail("its answer could not be read")
         else:
             if self._failure is not None:
-                logger.info("the issuer's keys are here", url=shown(self._url), keys=sorted(keys))
+                logger.info("the issuer's keys were fetched", url=shown(self._url), keys=sorted(keys))
             self._keys, self._failure = keys, None
 
     def _fail(self, why: str) -> None:
@@ -231,7 +231,7 @@ class KeySet:
             if response.status_code != 200:
                 raise IssuerFailed(f"it answers {response.status_code}")
             if response.headers.get("content-encoding", "identity") != "identity":
-                raise IssuerFailed("it answers compressed, though it was not asked to")
+                raise IssuerFailed("its answer is compressed, although we asked for none of that")
             async for piece in response.aiter_raw():
                 body += piece
                 if len(body) > MAX_BYTES:
@@ -244,12 +244,12 @@ def _parse(body: bytes) -> dict[str, list[Key]]:
     try:
         document = msgspec.json.decode(body)
     except (ValueError, RecursionError):
-        raise IssuerFailed("it does not answer JSON") from None
+        raise IssuerFailed("its answer is not JSON") from None
     published = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(published, list):
         where = document.get("jwks_uri") if isinstance(document, dict) else None
         hint = f"; it names {where!r} for them" if isinstance(where, str) else ""
-        raise IssuerFailed(f"it does not answer a list `keys`{hint}"[:300])
+        raise IssuerFailed(f"its answer has no list `keys`{hint}"[:300])
     keys: dict[str, list[Key]] = {}
     for one in published[:MAX_KEYS]:
         if isinstance(one, dict) and (key := _usable(one)):

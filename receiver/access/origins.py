@@ -54,7 +54,7 @@ class Origins:
         if len(origins) == 1 and (self._allows(origins[0]) or _is_own(origins[0], request)):
             return True
         self._sampled.warning(
-            "a page of a foreign origin was refused; is it missing in ORDERBELL_ALLOWED_ORIGINS?",
+            "a page of a foreign origin was refused; is it missing from ORDERBELL_ALLOWED_ORIGINS?",
             origin=", ".join(origins)[:_MAX_LOGGED],
             host=request.headers.get("host", "")[:_MAX_LOGGED],
         )

@@ -28,7 +28,7 @@ class TooManyTickets(Exception):
     """A customer has asked for too many; `seconds` until there may be one more."""
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(f"too many tickets for this customer; come back in {math.ceil(seconds)} s")
+        super().__init__(f"too many tickets for this customer; try again in {math.ceil(seconds)} s")
         self.seconds = seconds
 
 
@@ -56,7 +56,7 @@ class Tickets:
             raise InvalidToken("not a ticket")
         [text] = await self._pipelines.execute([("GETDEL", self._key(ticket))])
         if text is None:
-            raise InvalidToken("the ticket is used up or too old")
+            raise InvalidToken("the ticket was already used or has expired")
         try:
             return msgspec.json.decode(text, type=Identity)
         except (ValueError, RecursionError):

@@ -117,7 +117,7 @@ class ReportingVerifier(contextlib.AbstractAsyncContextManager["ReportingVerifie
             raise
         except ExpiredToken as error:
             self._reports.inform(
-                "token has expired: its page comes late, or this gateway's clock is ahead",
+                "token has expired: the page presented it late, or this gateway's clock is ahead",
                 seconds=round(error.seconds),
             )
             raise

@@ -135,7 +135,7 @@ class CatchUp:
         try:
             await self.establish(feeds)
         except Unavailable as error:
-            logger.debug("some channels' places must wait", reason=str(error))
+            logger.debug("some channels' places can't be read yet", reason=str(error))
         except Exception:  # every connection hangs on the same tasks
             logger.exception("some channels' places could not be read")
         for feed in feeds:
@@ -181,7 +181,7 @@ class CatchUp:
                 again = self._repairing[feed]
             feed.settle_claim()
         except Unavailable as error:
-            logger.debug("repair must wait", channel=feed.channel, reason=str(error))
+            logger.debug("a feed can't be repaired yet", channel=feed.channel, reason=str(error))
             feed.headless = False  # it will be asked for again
         except Exception:  # of one feed: all others, and every connection, hang on the same tasks
             logger.exception("a feed could not be repaired", channel=feed.channel)

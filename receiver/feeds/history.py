@@ -90,7 +90,7 @@ class History:
                 raise HistoryUnavailable(f"asked for {len(asked)} channels, got {len(channels)}")
             return [_continuation(channel) for channel in channels]
         except (ValueError, RecursionError) as error:  # of the decoder, of cursors, of UTF-8
-            raise HistoryUnavailable(f"the sender's answer is not what we know: {error}") from error
+            raise HistoryUnavailable(f"unexpected answer from the sender: {error}") from error
 
     async def newest(self) -> NewestEvent:
         """The newest event that should be in Redis by now, as far as the sender knows.
@@ -102,7 +102,7 @@ class History:
             epoch, position = self._decode(answer).newest.split(".")
             return NewestEvent(int(epoch), int(position))
         except (ValueError, RecursionError) as error:
-            raise HistoryUnavailable(f"the sender's answer is not what we know: {error}") from error
+            raise HistoryUnavailable(f"unexpected answer from the sender: {error}") from error
 
     async def ask_installation(self) -> None:
         """Find out `installation`, where the sender can be reached."""

@@ -166,5 +166,5 @@ def _nobody_is_ended(feed: Feed) -> None:
 
 
 def _give_up(connection: Connection, error: Unavailable) -> None:
-    logger.warning("a connection could not be brought in", reason=str(error))
+    logger.warning("a connection could not be caught up", reason=str(error))
     connection.end(End.TRY_AGAIN_LATER, "events can't be read now")

@@ -117,7 +117,7 @@ class Rounds:
     def _note_behind(self, *, behind: bool) -> None:
         """Log a change, once."""
         if behind and not self._logged_behind:
-            logger.warning("redis does not say what the sender has published; events are pulled")
+            logger.warning("redis lacks what the sender has published; events are pulled")
         if self._logged_behind and not behind:
             logger.info("redis has what the sender has published")
         self._sources.behind = self._logged_behind = behind

@@ -52,7 +52,7 @@ class SeenReports:
         try:
             await self._history.report_seen(cursors)
         except HistoryUnavailable as error:
-            logger.debug("seen reports wait", reason=str(error))
+            logger.debug("seen reports could not be passed on yet", reason=str(error))
             for cursor in cursors:
                 self.report(*cursor)
             await asyncio.sleep(_RETRY_SECONDS)

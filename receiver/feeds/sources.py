@@ -97,7 +97,7 @@ class Sources:
             if not continuation.empty:
                 return continuation
             await asyncio.sleep(self._pace.again_seconds)
-        raise Unavailable(f"{channel}: the history gives nothing of what is there")
+        raise Unavailable(f"{channel}: the history returns none of the events it reports")
 
     async def known(self, channels: Sequence[Channel]) -> list[Known]:
         """What Redis knows of some channels, in order; of fewer, or none, where it can't be asked."""

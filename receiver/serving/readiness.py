@@ -110,7 +110,7 @@ class Readiness:
         elif answer.status_code != 200 or not _is_history(answer):
             self._fault = (
                 Reason.NOT_SENDER,
-                f"what answers at ORDERBELL_SENDER_URL {url} is no sender ({answer.status_code})",
+                f"what answers at ORDERBELL_SENDER_URL {url} is not a sender ({answer.status_code})",
             )
         else:
             self._fault = None
@@ -125,7 +125,7 @@ class Readiness:
         hears = self._hears()
         self._heard = self._heard or hears
         if self._draining:
-            reasons[Reason.DRAINING] = "this gateway is about to end"
+            reasons[Reason.DRAINING] = "this gateway is draining"
         if why := self._unable():
             reasons[Reason.KEYS] = why
         if self._fault is not None:

@@ -53,7 +53,7 @@ class Belonging:
         ours = self._sender.installation
         if theirs and ours and theirs != ours:
             raise AnotherInstallation(
-                f"it has the events of another installation, {theirs}, and not of our sender's, {ours}:"
+                f"it holds the events of another installation ({theirs}), not those of our sender ({ours}):"
                 " same database number, same ORDERBELL_KEY_PREFIX"
             )
         self._learn_epoch(epoch)

@@ -17,17 +17,17 @@ DATA = click.option(
     type=click.Path(path_type=Path),
     default=DEFAULT,
     show_default=True,
-    help="Directory that `orderbell up` keeps its database and its keys in.",
+    help="Directory in which `orderbell up` keeps its database and its keys.",
 )
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="orderbell")
 def main() -> None:
-    """An order is completed; its customer gets one pop-up in the browser.
+    """When an order is completed, its customer gets one pop-up in the browser.
 
     Settings are environment variables that start with ORDERBELL_. In production run `python -m sender`
-    and `python -m receiver`; these commands are for trying, testing and looking after them.
+    and `python -m receiver`; these commands are for trying, testing and maintaining them.
     """
 
 
@@ -41,16 +41,16 @@ def main() -> None:
     type=PORT,
     default=8091,
     show_default=True,
-    help="Of the first gateway; the others follow.",
+    help="Port of the first gateway; the others follow.",
 )
 @DATA
 def up(gateways: int, sender_port: int, receiver_port: int, data: Path) -> None:
-    """Run everything on this machine, for trying it.
+    """Run everything on this machine, to try it.
 
-    A Valkey of its own (unless ORDERBELL_REDIS_URL is set), a SQLite file, one sender and some gateways,
-    in development mode: anybody on this machine may sign in by name alone. Ctrl-C ends it all.
+    An embedded Valkey (unless ORDERBELL_REDIS_URL is set), a SQLite file, one sender and some gateways,
+    in development mode: anybody on this machine may sign in by name alone. Ctrl-C ends everything.
 
-    Exit codes: 0 when asked to end, 1 when one of the processes ended by itself, 2 for a fault of the
+    Exit codes: 0 when asked to end, 1 when one of the processes ended by itself, 2 for a fault in the
     settings, a port in use or a Redis that can't be reached.
     """
     from shared.commands.up import Plan
@@ -58,7 +58,7 @@ def up(gateways: int, sender_port: int, receiver_port: int, data: Path) -> None:
 
     ports = tuple(range(receiver_port, receiver_port + gateways))
     if sender_port in ports or ports[-1] > 65535:
-        raise click.BadParameter(f"the gateways would need the ports {ports[0]} to {ports[-1]}")
+        raise click.BadParameter(f"the gateways would need ports {ports[0]} to {ports[-1]}")
     sys.exit(run(Plan(data, sender_port, ports)))
 
 
@@ -72,7 +72,7 @@ def up(gateways: int, sender_port: int, receiver_port: int, data: Path) -> None:
     type=click.FloatRange(0, min_open=True),
     default=60,
     show_default=True,
-    help="How long it is good.",
+    help="How long it is valid.",
 )
 @DATA
 def token(customer: str, topics: tuple[str, ...], minutes: float, data: Path) -> None:
@@ -90,17 +90,20 @@ def token(customer: str, topics: tuple[str, ...], minutes: float, data: Path) ->
 @click.argument("customer")
 @click.option("--gateway", default="http://127.0.0.1:8091", show_default=True, metavar="URL")
 @click.option(
-    "--topic", "topics", multiple=True, metavar="NAME", help="A topic to read, too; may be repeated."
+    "--topic", "topics", multiple=True, metavar="NAME", help="A topic to read as well; may be repeated."
 )
 @click.option(
-    "--after", default="", metavar="CURSOR", help="Where to begin; else after what the customer has seen."
+    "--after",
+    default="",
+    metavar="CURSOR",
+    help="Where to begin; by default after what the customer has seen.",
 )
 @DATA
 def watch(customer: str, gateway: str, topics: tuple[str, ...], after: str, data: Path) -> None:
     """Print a customer's events as they come.
 
-    As CUSTOMER's browser would get them, over WebSocket. One event a line on standard output, everything
-    else on standard error. Comes back after every interruption and goes on where it was. Nothing is
+    As CUSTOMER's browser would get them, over WebSocket: one event a line on standard output, everything
+    else on standard error. Reconnects after every interruption and resumes where it was. Nothing is
     reported as seen. Ctrl-C ends it.
     """
     from shared.commands.watch import watch as run
@@ -114,17 +117,17 @@ def watch(customer: str, gateway: str, topics: tuple[str, ...], after: str, data
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @DATA
 def erase(customer: str, sender: str | None, yes: bool, data: Path) -> None:
-    """Erase all that names a customer.
+    """Erase everything about a customer.
 
-    Orders, events, what they have seen, dead letters, kept answers and Redis' keys of CUSTOMER are deleted,
-    and the connections of their devices are ended. It cannot be undone. Give no new token to them.
+    CUSTOMER's orders, events, seen cursors, dead letters, kept answers and keys in Redis are deleted,
+    and the connections of their devices are ended. This cannot be undone. Issue no new token for them.
 
-    Exit code 0 if it is done, else 1.
+    Exit code 0 if everything was erased, else 1.
     """
     from shared.commands.erase import erase as run
 
     if not yes:
-        click.confirm(f"Erase all that names {customer!r}?", abort=True)
+        click.confirm(f"Erase everything about {customer!r}?", abort=True)
     sys.exit(run(LocalDirectory(data), customer, sender))
 
 
@@ -139,11 +142,12 @@ def erase(customer: str, sender: str | None, yes: bool, data: Path) -> None:
 def doctor(
     sender: str | None, gateways: tuple[str, ...], url: str | None, token: str | None, data: Path
 ) -> None:
-    """Look for what is wrong.
+    """Check this installation and report what is wrong.
 
-    At the settings, the issuer of tokens, the database if its URL is set, Redis, the sender, the gateways
-    given, the way in from outside, and the clocks; each fault with the line to change. Knows the settings and
-    the gateways of an `orderbell up` that runs. Exit code 0 if nothing fails, else 1. Warnings don't count.
+    Checks the settings, the issuer of tokens, the database if its URL is set, Redis, the sender, the
+    gateways given, the public address and the clocks, and shows for each fault the line to change. It finds
+    the settings and the gateways of a running `orderbell up`. Exit code 0 if nothing fails, else 1; warnings
+    don't count.
     """
     import structlog
 
@@ -155,22 +159,22 @@ def doctor(
             raise click.BadParameter(f"{given!r} is not a URL; expected http://host:port", param_hint=name)
     if token == "-":
         token = sys.stdin.readline().strip()
-    # What services log of what they find is found here, too.
+    # The doctor reports by itself what the services' code would log.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     sys.exit(examine(LocalDirectory(data), Asked(sender, gateways, url, token or None)))
 
 
 @main.command()
-@click.option("--sql", is_flag=True, help="Print what would be run, for psql, and change nothing.")
-@click.option("--role", metavar="NAME", help="Grant what the service needs to the role that it runs as.")
+@click.option("--sql", is_flag=True, help="Print the SQL for psql and change nothing.")
+@click.option("--role", metavar="NAME", help="Grant the role that the service runs as the rights it needs.")
 def migrate(sql: bool, role: str | None) -> None:
     """Bring the database's schema to this release.
 
-    The sender does so at every start. This is for those whose sender may not change tables: run it with an
+    The sender does so at every start. Use this where the sender may not change tables: run it with an
     owner's ORDERBELL_DATABASE_URL before a new release starts. PostgreSQL's tables are in the schema that
     ORDERBELL_DATABASE_SCHEMA names (default: orderbell).
 
-    Exit code 0, or 2 for a fault of the settings or the database.
+    Exit code 0, or 2 for a fault in the settings or the database.
     """
     from shared.commands.migrate import run
 

@@ -63,7 +63,7 @@ def erase(local: LocalDirectory, customer: str, sender: str | None) -> int:
         f"{report.answers} kept answers"
     )
     if report.redis != "erased":
-        click.echo("Redis does not answer; the sender goes on trying to erase there", err=True)
+        click.echo("Redis does not answer; the sender keeps trying to erase there", err=True)
     return 0
 
 
@@ -71,7 +71,7 @@ def _detail(body: bytes) -> str:
     try:
         return msgspec.json.decode(body, type=_Problem).detail[:200]
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return "that is no sender of Orderbell"
+        return "what answers is not an Orderbell sender"
 
 
 def _fail(reason: str) -> int:

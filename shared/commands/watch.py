@@ -58,7 +58,7 @@ class Control(msgspec.Struct):
 def watch(local: LocalDirectory, customer: str, topics: Sequence[str], gateway: str, after: str) -> int:
     """The exit code: 0 when asked to end, 1 when refused."""
     if not is_http_url(gateway):
-        raise click.BadParameter(f"{gateway!r} is no URL of a gateway; expected http://127.0.0.1:8091")
+        raise click.BadParameter(f"{gateway!r} is not a gateway's URL; expected http://127.0.0.1:8091")
     try:
         watcher = Watcher(gateway, parse_cursors(after))
     except InvalidCursor as error:
@@ -178,9 +178,9 @@ class Watcher:
                 say(f"connected to {self._gateway}, after {format_cursors(self.places)}")
             case "orderbell.reset":
                 self.places.update(parse_cursors(control.cursor))
-                say(f"reset: {control.channel} was {control.reason}; goes on at {control.cursor}")
+                say(f"reset: {control.channel} was {control.reason}; continues at {control.cursor}")
             case "orderbell.seen":
                 say(f"seen elsewhere: {control.cursor}")
             case "orderbell.bye":
                 self._wait_seconds = control.retry_after_ms / 1000
-                say("the gateway says goodbye")
+                say("the gateway is about to end this connection")

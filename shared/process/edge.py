@@ -231,7 +231,7 @@ class Edge(asyncio.Protocol):
         self._door.edges.add(self)
         self._server_state.connections.add(self)  # type: ignore[arg-type] # uvicorn lists only its own classes
         if len(self._door.edges) > self._door.limits.connections:
-            self._refuse(503, "too-many-connections", "Come back in a moment.")
+            self._refuse(503, "too-many-connections", "Try again in a moment.")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = True
@@ -561,13 +561,13 @@ def _parse(raw: bytes) -> Head:
     except httptools.HttpParserUpgrade:
         pass
     except httptools.HttpParserError:
-        raise Refused(400, "bad-request", "The request's head is not as RFC 9112 says.") from None
+        raise Refused(400, "bad-request", "The request's head does not conform to RFC 9112.") from None
     head.method = parser.get_method().decode()
     head.version = parser.get_http_version()
     if head.version not in ("1.0", "1.1"):
-        raise Refused(505, "http-version", "Speak HTTP/1.1.")
+        raise Refused(505, "http-version", "Use HTTP/1.1.")
     if head.method == "CONNECT":
-        raise Refused(501, "no-proxy", "This is no proxy.")
+        raise Refused(501, "no-proxy", "This is not a proxy.")
     if any(name == b"upgrade" for name, _ in head.headers):
         if b"upgrade" in _lower(head.tokens(b"connection")):
             head.upgrade = _lower(head.tokens(b"upgrade")) or frozenset({b""})
@@ -595,7 +595,7 @@ def _check_host(head: Head) -> None:
     """RFC 9112 3.2."""
     hosts = head.values(b"host")
     if len(hosts) > 1 or (not hosts and head.version == "1.1"):
-        raise Refused(400, "bad-host", "A request has exactly one Host.")
+        raise Refused(400, "bad-host", "A request must have exactly one Host.")
     if hosts and not _AUTHORITY.fullmatch(hosts[0]):
         raise Refused(400, "bad-host", "Host is not a name and a port.")
 
@@ -606,7 +606,7 @@ def _normalise(head: Head, root_path: bytes) -> bool:
     if not given.startswith((b"/", b"*")):
         match = _ABSOLUTE.fullmatch(given)
         if match is None or not _AUTHORITY.fullmatch(match[1]) or not match[1]:
-            raise Refused(400, "bad-request", "The request's target is not as RFC 9112 3.2 says.")
+            raise Refused(400, "bad-request", "The request's target does not conform to RFC 9112 3.2.")
         rest = match[2].partition(b"#")[0]
         head.target = rest if rest.startswith(b"/") else b"/" + rest
         # RFC 9112 3.2.2: the target's host counts, whatever Host says.

@@ -100,4 +100,4 @@ class Chunked:
         if line == b"\r\n":
             self.done = True
         elif self._trailer_bytes > MAX_TRAILER or not _TRAILER_LINE.fullmatch(line):
-            raise InvalidBody("what follows the last chunk is no trailer")
+            raise InvalidBody("what follows the last chunk is not a trailer")

@@ -71,7 +71,7 @@ def _is_left_over(path: str) -> bool:
     """Whether a socket is there to which nobody listens. Raises `OSError` where something else is there."""
     try:
         if not stat.S_ISSOCK(os.stat(path).st_mode):
-            raise OSError(errno.EEXIST, "there is a file that is no socket")
+            raise OSError(errno.EEXIST, "a file there is not a socket")
     except FileNotFoundError:
         return False
     if _answers(path):

@@ -81,7 +81,7 @@ def _note_of(processors: list[Any]) -> Callable[[int], str]:
     """What makes the line about lines that were dropped: it must not go through the queue itself."""
 
     def note(count: int) -> str:
-        event: Any = {"event": "log lines were dropped, nobody took them", "count": count}
+        event: Any = {"event": "log lines were dropped, their reader was too slow", "count": count}
         for processor in processors:
             event = processor(_Logger(None, __name__), "warning", event)
         return str(event)

@@ -195,7 +195,7 @@ class Server(uvicorn.Server):
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
-                logger.warning("who still waited could not be accepted", why=str(error))
+                logger.warning("the connections still queued could not be accepted", why=str(error))
                 return
             with contextlib.suppress(OSError):  # gone already
                 await loop.connect_accepted_socket(self._new_protocol, accepted)

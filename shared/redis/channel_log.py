@@ -156,7 +156,7 @@ class LogWriter:
         except CommandRefused as refusal:
             if not blames_what_was_sent(refusal):
                 raise
-            logger.warning("redis' note of the owner is not one; it is begun anew", why=str(refusal))
+            logger.warning("redis' record of the owner is malformed; it is written anew", why=str(refusal))
             await self._pipelines.execute([("DEL", self._names.newest()), ("DEL", self._names.owner())])
             [(owner, left, noted)] = await self._evaluate(CLAIM, [call])
         return Claim(owner.decode(errors="replace"), left / 1000, noted.decode(errors="replace"))
@@ -198,7 +198,9 @@ class LogWriter:
         except CommandRefused as refusal:
             if not blames_what_was_sent(refusal):
                 raise
-            logger.warning("redis' note of the newest event is spoilt; it is begun anew", why=str(refusal))
+            logger.warning(
+                "redis' record of the newest event is malformed; it is written anew", why=str(refusal)
+            )
         await self._pipelines.execute([("DEL", self._names.newest())])
         return await self._advance(newest)
 

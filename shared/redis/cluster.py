@@ -119,7 +119,7 @@ class Cluster:
         version = await _answer_or_none(client.info("server"))
         if version and int(str(version["redis_version"]).partition(".")[0]) < _OLDEST:
             raise RedisConnectionError(
-                f"a cluster of Redis {version['redis_version']}; it takes Redis {_OLDEST}"
+                f"a cluster of Redis {version['redis_version']}; Redis {_OLDEST} is needed"
             )
         # In two words each, which redis-py doesn't know, they come as they are.
         asking = client.execute_command("CLUSTER", "INFO")  # type: ignore[no-untyped-call]
@@ -233,7 +233,7 @@ class ClusterPipelines:
             try:
                 await self._cluster.look(looked)
             except RedisError as error:
-                logger.debug("slots can't be looked up", why=str(error))
+                logger.debug("the slots can't be looked up", why=str(error))
         redirections = filter(None, map(Redirection.of, failures))
         self._cluster.move({found.slot: found.address for found in redirections if found.moved})
         if any(str(failure).startswith("TRYAGAIN") for failure in failures):

@@ -86,7 +86,7 @@ class _AtPrimary:
         role = await self.read_response()  # type: ignore[attr-defined]
         if role[0] != b"master":
             await self.disconnect(nowait=True)  # type: ignore[attr-defined]
-            raise RedisConnectionError(f"{address[0]}:{address[1]} is not the primary yet, or no more")
+            raise RedisConnectionError(f"{address[0]}:{address[1]} is not the primary yet, or no longer")
 
 
 class _SentinelTcp(_EndsWhenCancelled, _AtPrimary, SentinelManagedConnection):
@@ -136,7 +136,7 @@ def _newest(service: str, answers: Sequence[Any]) -> tuple[str, int]:
     for state in states:
         if state["config-epoch"] == newest and not (state["is_sdown"] or state["is_odown"]):
             return state["ip"], state["port"]
-    raise MasterNotFoundError(f"the primary of {service!r} is down, and no other was chosen yet")
+    raise MasterNotFoundError(f"the primary of {service!r} is down, and no other was elected yet")
 
 
 class _SentinelClient(Redis):

@@ -127,7 +127,7 @@ def parse_redis_url(text: str) -> RedisUrl:
     if plus and kind not in ("sentinel", "cluster"):
         raise InvalidRedisUrl(_FORMS)
     if any(character.isspace() for character in rest):
-        raise InvalidRedisUrl("it has a space in it")
+        raise InvalidRedisUrl("it contains a space")
     before_query, _, query = rest.partition("?")
     if "@" in query or "#" in rest:
         # What stands before it is part of a password, and would be quoted as a host or an option.
@@ -190,7 +190,7 @@ class _Parts:
         pairs = parse_qsl(query, keep_blank_values=True)
         options = dict(pairs)
         if len(options) < len(pairs):
-            self.faults.append("an option is given twice")
+            self.faults.append("an option is set twice")
         return options
 
 
@@ -215,7 +215,7 @@ def _parse_hosts(parts: _Parts, kind: Kind) -> RedisUrl:
     addresses = _addresses(parts.hosts, default_port, parts.faults)
     service, _, path = parts.path.partition("/") if kind is Kind.SENTINEL else ("", "", parts.path)
     if kind is Kind.SENTINEL and not service:
-        parts.faults.append("the service is missing: what the sentinels call it, as in /mymaster")
+        parts.faults.append("the service is missing: the sentinels' name for it, as in /mymaster")
     db = parts.database(path, none_but_0=kind is Kind.CLUSTER)
     user, password = parts.take("sentinel_user"), parts.take("sentinel_password")
     if (user or password) and kind is not Kind.SENTINEL:
@@ -255,20 +255,20 @@ def _address(text: str, default_port: int, which: str, faults: list[str]) -> Add
         else:
             return Address(unquote(parts.hostname), parts.port or default_port)
     except ValueError:
-        faults.append(f"{which} is not an address, or its port is not one of 1 to 65535; {_ENCODE}")
+        faults.append(f"{which} is not an address, or its port is not from 1 to 65535; {_ENCODE}")
     return None
 
 
 def _is_seconds(value: str) -> str:
     try:
-        return "" if 0 < float(value) <= 3600 else "is a number of seconds above 0"
+        return "" if 0 < float(value) <= 3600 else "must be a number of seconds above 0"
     except ValueError:
-        return "is a number of seconds above 0"
+        return "must be a number of seconds above 0"
 
 
 def _is_one_of(*values: str) -> Callable[[str], str]:
     def check(value: str) -> str:
-        return "" if value.lower() in values else f"is one of {', '.join(values)}"
+        return "" if value.lower() in values else f"must be one of {', '.join(values)}"
 
     return check
 
@@ -305,5 +305,5 @@ _AS_REDIS_PY: dict[str, Callable[[str], str]] = {
     "ssl_cert_reqs": lambda value: value.lower().removeprefix("cert_"),
     "ssl_min_version": lambda value: {"tlsv1.2": "771", "tlsv1.3": "772"}.get(value.lower(), value),
 }
-_KNOWN = f"there are db, sentinel_user, sentinel_password, {', '.join(_OPTIONS)}"
+_KNOWN = f"known are db, sentinel_user, sentinel_password, {', '.join(_OPTIONS)}"
 _HINTS = dict.fromkeys(("ssl", "tls"), " (TLS is rediss:// in place of redis://)")

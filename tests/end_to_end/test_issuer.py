@@ -119,6 +119,6 @@ async def test_gateway_that_began_without_its_issuer_has_its_keys_once_it_is_the
     await await_until(lambda: gateway.records("the issuer's keys cannot be fetched"))
     assert await close_of(gateway, sign_with("ES256")) == 1013
     issuer.start()
-    await await_until(lambda: gateway.records("the issuer's keys are here"))
+    await await_until(lambda: gateway.records("the issuer's keys were fetched"))
     gateway.wait_ready()
     assert await close_of(gateway, sign_with("ES256")) is None

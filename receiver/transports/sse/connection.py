@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from shared.redis.channel_log import Entry
 
 RETRY_MS = 2_000  # until a client that lost its connection comes back; it spreads with the network
-_MAX_IGNORED = 16 * 1024  # bytes of a client that speaks where nobody listens
+_MAX_IGNORED = 16 * 1024  # bytes of a client that sent data on an event stream
 
 STATUSES = {
     End.INTERNAL_ERROR: 500,
@@ -134,7 +134,7 @@ class EventStream(StreamConnection):
     def data_received(self, data: bytes) -> None:
         self._ignored += len(data)
         if self._ignored > _MAX_IGNORED:
-            self._end(End.TOO_FAST.value, "speaks where nobody listens")
+            self._end(End.TOO_FAST.value, "sent data on an event stream")
             self.writer.abort()
 
     def eof_received(self) -> None:

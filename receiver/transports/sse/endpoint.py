@@ -47,7 +47,7 @@ class EventStreamTransport:
         """Raises `Problem` for what is refused; else the answer was written by the connection itself."""
         if self._gateway.draining or self._gateway.full:
             kind = "draining" if self._gateway.draining else "overloaded"
-            raise Problem(503, kind, "Come back in a moment.", {"retry-after": "2"})
+            raise Problem(503, kind, "Try again in a moment.", {"retry-after": "2"})
         identity = await self._doorkeeper.identify(request)
         try:
             cursors = _cursors(request)

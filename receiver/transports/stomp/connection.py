@@ -182,7 +182,7 @@ class StompConnection(WebSocketConnection):
         except KeysUnavailable as error:
             self.end(End.TRY_AGAIN_LATER, str(error))
         except Exception:  # of one client: all others hang on the same tasks
-            logger.exception("a STOMP frame could not be taken")
+            logger.exception("a STOMP frame could not be handled")
             self.end(End.INTERNAL_ERROR, "internal error")
         finally:
             self._working = False
@@ -200,7 +200,7 @@ class StompConnection(WebSocketConnection):
             case stomp.Acknowledged(subscription, place):
                 self._subscribed[subscription.id].acknowledge(place)
             case stomp.Sent(destination):
-                raise stomp.Refused(f"nothing can be sent to {destination[:80]}")
+                raise stomp.Refused(f"no messages can be sent to {destination[:80]}")
             case stomp.Disconnected():
                 self._confirm(frame)
                 self.close(Close.NORMAL, "disconnected")
@@ -353,7 +353,7 @@ def _channel_of(destination: str, identity: Identity) -> Channel | None:
     if destination == ORDERS:
         return customer_channel(identity.customer)
     if not destination.startswith(TOPICS):
-        raise stomp.Refused(f"there is no destination {destination[:80]}")
+        raise stomp.Refused(f"no such destination: {destination[:80]}")
     for channel in _spellings(destination.removeprefix(TOPICS)):
         if channel in identity.channels:
             return channel

@@ -52,7 +52,7 @@ class StompTransport(UpgradeEndpoint):
             except TokenInUrl as error:
                 raise InvalidToken(str(error)) from None
             if identity is None:
-                raise InvalidToken("a token is required: Authorization or passcode in CONNECT")
+                raise InvalidToken("a token is required, as Authorization or passcode in CONNECT")
             return identity
 
         if _SOCKJS.fullmatch(request.scope["raw_path"]):

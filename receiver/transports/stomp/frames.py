@@ -172,7 +172,7 @@ class Parser:
         try:
             command, *fields = (line.removesuffix(b"\r").decode() for line in lines)
         except UnicodeDecodeError:
-            raise InvalidFrame("headers are UTF-8") from None
+            raise InvalidFrame("a header is not UTF-8") from None
         if command not in CLIENT_COMMANDS:
             raise InvalidFrame(f"not a command: {command[:20]!r}")
         unescapes = None if command in _UNESCAPED else _UNESCAPES[self.version]

@@ -142,7 +142,7 @@ class Session:
             raise Refused("no version in common", headers={"version": supported})
         beats = _HEARTBEAT.fullmatch(frame.headers.get("heart-beat", "0,0").replace(" ", ""))
         if beats is None:
-            raise Refused("not a heart-beat: two numbers of milliseconds, joined by a comma")
+            raise Refused("not a heart-beat: expected two numbers of milliseconds, joined by a comma")
         self.version = common[-1]
         self._state = _State.CONNECTED
         return Login(_token(frame.headers), int(beats[1]), int(beats[2]))
@@ -165,7 +165,7 @@ class Session:
                 self._state = _State.OVER
                 return Disconnected()
             case "CONNECT" | "STOMP":
-                raise Refused("connected already")
+                raise Refused("already connected")
             case _:
                 raise Refused(f"{frame.command} is not supported")
 
@@ -174,7 +174,7 @@ class Session:
         # 1.0 lets a client subscribe without an id; its destination names it then.
         name = headers.get("id") or (destination if self.version is Version.V10 else _required(headers, "id"))
         if name in self.subscriptions:
-            raise Refused(f"there is a subscription {name[:40]!r} already")
+            raise Refused(f"subscription {name[:40]!r} already exists")
         if len(self.subscriptions) >= MAX_SUBSCRIPTIONS:
             raise Refused(f"at most {MAX_SUBSCRIPTIONS} subscriptions")
         try:
@@ -201,9 +201,9 @@ class Session:
         match = _ID.fullmatch(text)
         subscription = self._numbered(int(match[1])) if match else None
         if match is None or subscription is None:
-            raise Refused(f"not an id of a message that waits for an ACK: {text[:40]!r}")
+            raise Refused(f"no message with this id awaits an ACK: {text[:40]!r}")
         if subscription.acknowledge is Acknowledge.AUTO:
-            raise Refused(f"subscription {subscription.id[:40]!r} acknowledges by itself")
+            raise Refused(f"subscription {subscription.id[:40]!r} takes no ACK: its ack mode is auto")
         return Acknowledged(subscription, Place(int(match[2]), int(match[3])))
 
     def _numbered(self, number: int) -> Subscription | None:

@@ -218,7 +218,7 @@ class WebSocketConnection(StreamConnection, SharingConnection):
             code = parser.close_sent.code if parser.close_sent else Close.VANISHED
             self._end(code, str(parser.parser_exc))
         if answer and self.behind:  # pings from one that does not read
-            self.abort("answers pile up", Close.SLOW)
+            self.abort("does not read the answers to its pings", Close.SLOW)
             return False
         if answer:
             self.writer.write(answer)

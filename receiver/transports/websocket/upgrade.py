@@ -87,7 +87,7 @@ class UpgradeEndpoint(abc.ABC):
             await self.begin(request, connection)
         except Exception:
             # One connection's failure; the gateway goes on. Only the log says what it was.
-            logger.exception("a connection could not be begun")
+            logger.exception("a connection could not be started")
             connection.end(End.INTERNAL_ERROR, "internal error")
 
     def _refusal(self, request: HTTPConnection, edge: Edge) -> Problem | None:
@@ -97,7 +97,7 @@ class UpgradeEndpoint(abc.ABC):
             return Problem(400, "too-early", "Wait for the answer before you send frames.")
         if self._gateway.draining or self._gateway.full:
             kind = "draining" if self._gateway.draining else "overloaded"
-            return Problem(503, kind, "Come back in a moment.", {"retry-after": "2"})
+            return Problem(503, kind, "Try again in a moment.", {"retry-after": "2"})
         return None
 
 

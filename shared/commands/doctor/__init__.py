@@ -93,7 +93,7 @@ async def _look(settings: DoctorSettings, asked: Asked) -> list[Finding]:
     if settings.verifies:
         findings += await tokens.look(settings, asked.token)
     elif asked.token:
-        findings.append(warn("token", "nothing here says how tokens are verified", _GATEWAYS))
+        findings.append(warn("token", "no setting here says how tokens are verified", _GATEWAYS))
     if of_sender := _is_senders():
         findings += await database.look(settings.database_url)
     where = redis.Where(settings.redis_url, settings.key_prefix)

@@ -25,10 +25,8 @@ async def look(url: str) -> list[Finding]:
 def _sqlite(path: str) -> Finding:
     if not Path(path).exists():
         if Path(path).absolute().parent.is_dir():
-            return ok("database", f"{path} is not there yet; the sender makes it")
-        return fail(
-            "database", f"{path}: there is no such directory", "ORDERBELL_DATABASE_URL: sqlite:///<file>"
-        )
+            return ok("database", f"{path} does not exist yet; the sender creates it")
+        return fail("database", f"{path}: no such directory", "ORDERBELL_DATABASE_URL: sqlite:///<file>")
     try:
         # Not made here, and the lock is given back at once.
         with contextlib.closing(
@@ -75,5 +73,5 @@ def _fix_for(url: PostgresUrl, text: str) -> str:
     if not any(word in text for word in ("SSL", "ssl", "TLS", "certificate", "encryption")):
         return _FIX
     if url.tls_mode in (None, "disable", "allow", "prefer"):
-        return "the server wants TLS: add ?sslmode=require to ORDERBELL_DATABASE_URL"
-    return "the server has no TLS, or no certificate that we trust: drop sslmode, or set sslrootcert"
+        return "the server requires TLS: add ?sslmode=require to ORDERBELL_DATABASE_URL"
+    return "the server has no TLS, or its certificate is not trusted: drop sslmode, or set sslrootcert"

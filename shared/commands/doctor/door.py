@@ -60,7 +60,7 @@ async def look(what: str, url: str, token: str | None, where: Where | None, *, p
             proxy=None,
         ) as websocket:
             if token is None:
-                return [ok(what, f"{address} opens a WebSocket; with --token, more could be tried")]
+                return [ok(what, f"{address} opens a WebSocket; pass --token to try more")]
             return await _inside(what, address, websocket, where)
     except InvalidStatus as error:
         return [_refused(what, address, error.response.status_code, origin, public=public)]
@@ -80,14 +80,14 @@ async def look(what: str, url: str, token: str | None, where: Where | None, *, p
 
 def _refused(what: str, address: str, status: int, origin: str | None, *, public: bool) -> Finding:
     if status == 426 or (public and status in (200, 301, 302, 307, 308, 400, 404, 501)):
-        says = f"{address} answers {status}: what stands in front passes no WebSocket upgrade"
+        says = f"{address} answers {status}: the proxy in front passes no WebSocket upgrade"
         if status in (301, 302, 307, 308):
             return fail(
                 what, f"{address} answers {status}, a redirect", "--url: the address that it leads to"
             )
         return fail(what, says, _UPGRADE)
     if status == 403 and origin:
-        fix = f"ORDERBELL_ALLOWED_ORIGINS: add {origin}; or let the proxy pass the Host that it was asked for"
+        fix = f"ORDERBELL_ALLOWED_ORIGINS: add {origin}; or let the proxy pass the client's Host on"
         return fail(what, f"{address} refuses pages of {origin} (403)", fix)
     if status in (502, 503, 504):
         return fail(what, f"{address} answers {status}: no gateway is behind it, or none is ready")
@@ -105,9 +105,9 @@ async def _inside(what: str, address: str, websocket: ClientConnection, where: W
         says = f"{address} closes with {websocket.close_code} {websocket.close_reason}"
         return [fail(what, says, _meaning(websocket.close_code or 0))]
     except TimeoutError:
-        return [fail(what, f"{address} opens, and says nothing for {SECONDS} s", _meaning(1013))]
+        return [fail(what, f"{address} opens, but sends nothing for {SECONDS} s", _meaning(1013))]
     except (ValueError, KeyError, TypeError):
-        return [fail(what, f"{address} does not speak as a gateway does")]
+        return [fail(what, f"{address} does not behave like a gateway")]
     findings = [ok(what, f"{address} greets its customer")]
     if hello.heartbeat_seconds > LONGEST_HEARTBEAT:
         findings.append(heartbeat(f"{what} heartbeat", hello.heartbeat_seconds))
@@ -119,13 +119,13 @@ async def _inside(what: str, address: str, websocket: ClientConnection, where: W
 def _meaning(code: int) -> str:
     return {
         4401: "the gateway's ORDERBELL_JWT_SECRET or ORDERBELL_JWKS_URL: they differ from the settings here",
-        4403: "the gateway's ORDERBELL_JWT_… settings: its log says what the token has and what they expect",
+        4403: "the gateway's ORDERBELL_JWT_… settings: its log shows what the token has and what they expect",
         1013: "see the gateway's log: it can't reach its issuer, its sender or Redis",
     }.get(code, "see the gateway's log")
 
 
 def heartbeat(what: str, seconds: float) -> Finding:
-    says = f"one in {seconds:g} s: common proxies cut connections that are silent for 50 to 60 s"
+    says = f"one in {seconds:g} s: common proxies cut connections that are idle for 50 to 60 s"
     return (fail if seconds >= 60 else warn)(what, says, "ORDERBELL_HEARTBEAT_SECONDS=20")
 
 

@@ -37,7 +37,7 @@ NEARLY_FULL = 0.9
 _TRIES = 30  # until what the sender has published must be in Redis
 _TRY_SECONDS = 0.1
 SAME_REDIS = "ORDERBELL_REDIS_URL (with its database number), ORDERBELL_KEY_PREFIX: the same for all"
-_FULL = "raise its maxmemory, or give Orderbell a Redis of its own"
+_FULL = "raise its maxmemory, or give Orderbell its own Redis"
 
 
 class Where(NamedTuple):
@@ -140,20 +140,20 @@ async def _works(
     needed = Role.SENDER if publishes else Role.GATEWAY
     may = [role.value for role in Role if not refused[role]]
     if not refused[needed] or (may and not publishes):
-        return [ok("redis use", f"does all that a {' and a '.join(may)} asks of it")]
+        return [ok("redis use", f"allows all that a {' and a '.join(may)} needs")]
     return list({_refusal(refusal): None for refusal in refused[needed]})
 
 
 def _refusal(refusal: Refusal) -> Finding:
     text = refusal.says
     if "OOM" in text:
-        return fail("redis use", "Redis is full, and takes no events", _FULL)
+        return fail("redis use", "Redis is full and accepts no events", _FULL)
     if re.search(_NO_RIGHT, text):
         fix = "in Redis' ACL: what deploy/users.acl grants, under this prefix"
         return fail("redis use", f"our user may not {refusal.what}: {text[:200]}", fix)
     if "READONLY" in text:
-        fix = "ORDERBELL_REDIS_URL: the primary, or redis+sentinel://… to be told which one that is"
-        return fail("redis use", "this is a replica, and takes no events", fix)
+        fix = "ORDERBELL_REDIS_URL: the primary, or redis+sentinel://…, which finds it"
+        return fail("redis use", "this is a replica, which accepts no events", fix)
     return fail("redis use", f"Redis does not let us {refusal.what}: {text[:200]}", "see Redis' log")
 
 
@@ -166,7 +166,7 @@ async def _is_the_senders(
     for _ in range(_TRIES):
         why = _elsewhere(await _noted(pipelines, names), sender)
         if not why:
-            return [ok("redis sender", "it has what the sender publishes")]
+            return [ok("redis sender", "it holds what the sender publishes")]
         await asyncio.sleep(_TRY_SECONDS)
     fix = SAME_REDIS
     return [fail("redis sender", f"{why} ({where})", fix)]
@@ -188,7 +188,7 @@ async def _noted(pipelines: AnyPipelines, names: Names) -> _Noted:
 def _elsewhere(noted: _Noted, sender: Sender) -> str:
     """Why this can't be the sender's Redis; empty where it can."""
     if sender.installation and noted.installation and sender.installation != noted.installation:
-        return "another installation's events are here, and not our sender's"
+        return "it holds the events of another installation, not our sender's"
     if sender.installation and not noted.installation:
         return "the sender's events are in another Redis, or under other names"
     if sender.position and (noted.epoch, noted.position) < (sender.epoch, sender.position):

@@ -46,7 +46,7 @@ async def look_at_sender(http: httpx2.AsyncClient, url: str, key: str) -> tuple[
         return [*findings, fail("sender key", f"{url}/history: {reason_of(error)}")], None
     if answer.status_code in (401, 403):
         says = f"{url} refuses the API key that gateways call it with ({answer.status_code})"
-        fix = "ORDERBELL_API_KEYS of the gateways: begin with one of the sender's ORDERBELL_API_KEYS"
+        fix = "the gateways' ORDERBELL_API_KEYS: put one of the sender's ORDERBELL_API_KEYS first"
         return [*findings, fail("sender key", says, fix)], None
     if answer.status_code >= 500:
         return [
@@ -56,7 +56,7 @@ async def look_at_sender(http: httpx2.AsyncClient, url: str, key: str) -> tuple[
     if (sender := _sender(answer, body)) is None:
         says = f"what answers at {url} is not a sender ({answer.status_code})"
         return [*findings, fail("sender key", says, "ORDERBELL_SENDER_URL: where the sender listens")], None
-    return [*findings, ok("sender key", "the sender takes our API key")], sender
+    return [*findings, ok("sender key", "the sender accepts our API key")], sender
 
 
 def _sender(answer: httpx2.Response, readiness: dict[str, Any]) -> Sender | None:
@@ -126,7 +126,7 @@ def open_files(what: str, limit: int, connections: int) -> Finding:
     needed = connections + _BESIDE
     if limit >= needed:
         return ok(what, f"{limit:,} may be open")
-    says = f"only {limit:,} may be open, one for each connection; {connections:,} connections need {needed:,}"
+    says = f"only {limit:,} may be open; {connections:,} connections need {needed:,}"
     fewer = max(1, limit - _BESIDE)
     fix = f"ulimit -n {needed} (systemd: LimitNOFILE={needed}), or ORDERBELL_MAX_CONNECTIONS={fewer}"
     return (fail if limit < FEW_FILES else warn)(what, says, fix)

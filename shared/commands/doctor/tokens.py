@@ -44,7 +44,7 @@ def _proxy(url: str) -> list[Finding]:
             warn(
                 "proxy",
                 str(error),
-                "the issuer, and nothing else, is asked through a proxy: HTTPS_PROXY=http://…",
+                "only the issuer is reached through a proxy: HTTPS_PROXY=http://…",
             )
         ]
     return []
@@ -55,7 +55,7 @@ def _writable_claims(settings: ReceiverSettings) -> list[Finding]:
     return [
         fail(
             "claims",
-            f"ORDERBELL_JWT_{name}_CLAIM is {claim}: with Supabase, users write it themselves",
+            f"ORDERBELL_JWT_{name}_CLAIM is {claim}: with Supabase, users can change it themselves",
             "a claim that only your issuer can write, such as sub or one below app_metadata",
         )
         for name, claim in names.items()
@@ -74,9 +74,9 @@ async def _token(verifier: Any, settings: ReceiverSettings, token: str) -> Findi
     except (InvalidToken, KeysUnavailable) as error:
         fix = ""
         if str(error) == "the token is not valid":
-            fix = "ORDERBELL_JWT_SECRET or ORDERBELL_JWT_SECRETS: the secret that it is signed with"
+            fix = "ORDERBELL_JWT_SECRET or ORDERBELL_JWT_SECRETS: the secret it is signed with"
         return fail("token", str(error), fix)
-    return ok("token", f"it proves the customer {identity.customer!r}, with {len(identity.topics)} topics")
+    return ok("token", f"it proves customer {identity.customer!r}, with {len(identity.topics)} topics")
 
 
 def _setting_for(settings: ReceiverSettings, token: str) -> str:
