@@ -53,8 +53,8 @@ CONNECTIONS = 1_000  # callers that a sender wants files for
 def main(host: str, port: int, uds: str | None) -> None:
     """Run the sender: HTTP in, database first, Redis behind it.
 
-    Settings come from ORDERBELL_… environment variables. SIGTERM, SIGHUP or Ctrl-C ends it when what was
-    asked is answered.
+    Settings come from ORDERBELL_… environment variables. SIGTERM, SIGHUP or Ctrl-C ends it once pending
+    requests are answered.
     """
     settings = load(SenderSettings, host=None if uds else host)
     metrics = Metrics()

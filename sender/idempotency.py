@@ -36,7 +36,7 @@ class InvalidKey(CallerError):
 
 
 class KeyReused(CallerError):
-    """A key that came before, with another body."""
+    """A key that was used before, with another body."""
 
 
 class Answer(NamedTuple):
@@ -167,7 +167,7 @@ def _before(claim: Claim | None, known: Mapping[str, Row[Any]]) -> Answered[Any]
         return None
     # What was stored before there was a column for the content has the body's digest alone.
     if row.body != claim.body and row.content != claim.content:
-        return KeyReused("this Idempotency-Key came before with another body")
+        return KeyReused("this Idempotency-Key was used before with another body")
     return Answered(Answer(row.status, row.answer.encode()), None) if row.status is not None else None
 
 

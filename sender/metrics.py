@@ -22,76 +22,80 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.completions = Counter(
-            "orderbell_completions", "Orders completed, repetitions not counted.", registry=self.registry
+            "orderbell_completions", "Orders completed, without repetitions.", registry=self.registry
         )
         self.events = Counter(
-            "orderbell_events", "Events that callers posted, by result.", ["result"], registry=self.registry
+            "orderbell_events", "Events posted by callers, by result.", ["result"], registry=self.registry
         )
         self.published = Counter(
             "orderbell_relay_published",
-            "Channels' batches that the relay gave to Redis, by its answer.",
+            "Batches of one channel that the relay sent to Redis, by answer.",
             ["answer"],
             registry=self.registry,
         )
         self.refilled = Counter(
             "orderbell_relay_refilled",
-            "Events published anew because Redis had lost them.",
+            "Events published again because Redis had lost them.",
             registry=self.registry,
         )
         self.returned = Counter(
             "orderbell_sweep_returned",
-            "Events that went back into the outbox because Redis had lost them.",
+            "Events returned to the outbox because Redis had lost them.",
             registry=self.registry,
         )
         self.dead_letters = Counter(
             "orderbell_dead_letters",
-            "Events given up: they can't be published, and a tombstone took their place.",
+            "Events that cannot be published and were replaced by a tombstone.",
             ["reason"],
             registry=self.registry,
         )
         self.dead_letters_kept = Gauge(
             "orderbell_dead_letters_kept",
-            "Dead letters in the database, those that any sender gave up, up to 10,000.",
+            "Dead letters in the database, of all senders; counted up to 10,000.",
             registry=self.registry,
         )
         self.epoch_changes = Counter(
             "orderbell_epoch_changes",
-            "Times that the database was found to have gone back.",
+            "How often the database was found to have gone back, as after a restore.",
             registry=self.registry,
         )
         self.database_up = Gauge(
             "orderbell_database_up",
-            "Whether the database answered this request; if not, what it counts is as it was.",
+            "Whether the database answered this request; if not, its figures are the previous ones.",
             registry=self.registry,
         )
         self.redis_up = Gauge(
             "orderbell_redis_up",
-            "Whether the relay's last word with Redis went well.",
+            "Whether the relay's last exchange with Redis succeeded.",
             registry=self.registry,
         )
         self.outbox_size = Gauge(
             "orderbell_outbox_events",
-            "Events that are recorded and not yet published; above 1,000 an estimate, which is no less.",
+            "Events recorded and not yet published; above 1,000 an estimate, never too low.",
             registry=self.registry,
         )
         self.outbox_age = Gauge(
-            "orderbell_outbox_oldest_seconds", "Age of the oldest of them.", registry=self.registry
+            "orderbell_outbox_oldest_seconds", "Age of the oldest unpublished event.", registry=self.registry
         )
         self.pruned = Counter(
-            "orderbell_events_pruned", "Events deleted because their time was over.", registry=self.registry
+            "orderbell_events_pruned",
+            "Events deleted because they were older than the history's time.",
+            registry=self.registry,
         )
         self.requests_refused = Counter(
             "orderbell_requests_refused",
-            "Requests that the edge refused: malformed, too large or too slow.",
+            "Requests refused before routing: malformed, too large or too slow.",
             ["kind"],
             registry=self.registry,
         )
         self.log_lines_dropped = Counter(
-            "orderbell_log_lines_dropped", "Log lines that nobody took in time.", registry=self.registry
+            "orderbell_log_lines_dropped",
+            "Log lines dropped because they were not read in time.",
+            registry=self.registry,
         )
         self.requests = Histogram(
             "orderbell_request_seconds",
-            "Time from a request's head to its answer's end.",
+            "Time from the request's head to the end of the answer.",
             ["method", "route", "status"],
             registry=self.registry,
             buckets=_SECONDS,

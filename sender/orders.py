@@ -205,7 +205,7 @@ def _draft(
     order_id: str, customer_id: str, data: dict[str, Any], *, now: datetime, traceparent: str | None
 ) -> Draft:
     if not isinstance(data.get("message", ""), str):
-        raise InvalidOrder("data.message must be a text: it is what the customer reads")
+        raise InvalidOrder("data.message must be a text: the customer reads it")
     whose = {"order_id": order_id, "customer_id": customer_id}
     content = {**whose, "message": f"Order {order_id} is complete", **data, **whose}
     return order_completed(order_id, customer_channel(customer_id), content, now=now, traceparent=traceparent)

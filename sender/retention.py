@@ -118,7 +118,7 @@ class Retention:
         if self._doubted is None and heard and now - max(heard) > self._pace.doubt_after:
             self._doubted = loop_time
             logger.error(
-                "the clock is far ahead of the newest event: nothing is deleted for a while; is it right?",
+                "the clock is far ahead of the newest event: nothing is deleted for now; check the clock",
                 now=format_time(now),
                 newest=format_time(max(heard)),
                 seconds=self._pace.doubt_seconds,

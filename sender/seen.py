@@ -84,7 +84,7 @@ class SeenTeller:
         try:
             await self._log.see(some, tell=devices)
         except (RedisError, OSError) as error:
-            logger.debug("seen cursors not told", count=len(some), reason=str(error))
+            logger.debug("seen cursors not passed on", count=len(some), reason=str(error))
 
 
 _SEE = (

@@ -28,7 +28,7 @@ def main(sql: bool, role: str | None) -> None:
     settings = load(DatabaseSettings)
     configure_logs("console", "INFO", "migrate")
     if role is not None and not re.fullmatch(r'[^"\0]{1,63}', role):
-        _end(f"--role: not a role's name: {role[:63]!r}")
+        _end(f"--role: not a role name: {role[:63]!r}")
     url = parse_database_url(settings.database_url)
     try:
         if isinstance(url, PostgresUrl):
@@ -58,7 +58,7 @@ async def _migrate_postgres(url: PostgresUrl, schema: str, *, sql: bool, role: s
                     await connection.execute(text(grant))
     click.echo(f"the schema {schema} is at version {migrations.newest_version()}")
     if role is None:
-        click.echo("a service of another role needs (--role does it):")
+        click.echo("a service that runs as another role needs these grants (--role makes them):")
         for grant in postgres_schema.grants(schema, "<role>"):
             click.echo(f"  {grant};")
 

@@ -78,7 +78,7 @@ async def open_postgres(
 ) -> AsyncIterator[PostgresDatabase]:
     """`prepared_statements`: whether they are kept between transactions; None: unless a pooler is found."""
     if url.ignored:
-        logger.info("options of the database's URL that change nothing here", names=list(url.ignored))
+        logger.info("options of the database's URL are ignored", names=list(url.ignored))
     connector = _connector(url, schema, limits)
     pooled = await _check_server(connector)
     if prepared_statements is None:
@@ -211,7 +211,7 @@ class PostgresDatabase:
             async with asyncio.timeout_at(deadline):
                 await self._lanes.acquire()
         except TimeoutError:
-            raise RowHeld("somebody holds rows that this needs") from None
+            raise RowHeld("another transaction holds rows that this needs") from None
         try:
             rest = max(deadline - self._loop.time(), self._limits.patience_seconds)
             return await self._write(work, rest)
@@ -286,7 +286,7 @@ class PostgresDatabase:
             context.invalidate_pool_on_disconnect = False
         if means is Meaning.UNPREPARED and self._prepared:
             logger.warning(
-                "a pooler shares PostgreSQL's sessions: prepared statements are given up",
+                "a pooler shares PostgreSQL's sessions: statements are no longer prepared by name",
                 reason=line_of(error),
             )
             self._prepared = False
@@ -332,7 +332,7 @@ async def _check_server(connector: Connector) -> bool:
         encoding = session.get_settings().server_encoding
         if encoding != "UTF8":
             raise DatabaseUnusable(
-                f"the database's encoding is {encoding}; ours must be UTF8: CREATE DATABASE … ENCODING 'UTF8'"
+                f"the database's encoding is {encoding}; it must be UTF8: CREATE DATABASE … ENCODING 'UTF8'"
             )
         async with _explained(), session.transaction():
             backend = await session.fetchval("SELECT pg_backend_pid()")
@@ -364,8 +364,8 @@ def _explain(error: Exception) -> Exception:
     if means is Meaning.FULL:
         return DatabaseFull("the database's disk is full")
     if means is Meaning.HELD:
-        return RowHeld("somebody holds rows that this needs")
+        return RowHeld("another transaction holds rows that this needs")
     if means is Meaning.UNEXPECTED:
-        logger.error("PostgreSQL refuses what it should take", reason=line_of(error))
+        logger.error("PostgreSQL refused a statement that should work", reason=line_of(error))
         return DatabaseFault(f"PostgreSQL: {line_of(error)}")
     return DatabaseUnavailable(f"PostgreSQL: {line_of(error)}")

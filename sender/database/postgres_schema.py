@@ -56,7 +56,7 @@ def sql(version: str | None, schema: str, role: str | None) -> str:
     granting = [f"{grant};" for grant in grants(schema, role or "<the service's role>")]
     parts = [
         f"-- orderbell: the schema {schema}, version {version or 'none'} to {migrations.newest_version()}.",
-        "-- For psql, and not in one transaction: an index is built beside the work of others.",
+        "-- For psql, and not in one transaction: indexes are built concurrently.",
         "\\set ON_ERROR_STOP on",
         "SET lock_timeout = '5s';",
         _house(schema).strip() + ";",
@@ -91,15 +91,16 @@ def _look(connection: Connection, schema: str) -> Standing:
     standing = migrations.look(connection, found)
     if standing is Standing.NEWER:
         logger.warning(
-            "the database's schema is of a later release; what this one needs is there, so it serves",
+            "the database's schema is from a later release, and has all that this one needs",
             found=found,
             ours=migrations.newest_version(),
         )
     if standing is Standing.FOREIGN:
         raise DatabaseUnusable(
             f'the schema "{schema}" is at version {found!r}, which this release (up to '
-            f"{migrations.newest_version()}) does not know, and its tables are not what it needs: it is "
-            "another program's, or of a much later release; ORDERBELL_DATABASE_SCHEMA names one of our own"
+            f"{migrations.newest_version()}) does not know, and lacks tables or columns that it needs: it "
+            "belongs to another program, or to a much later release; set ORDERBELL_DATABASE_SCHEMA to "
+            "a schema of Orderbell's own"
         )
     return standing
 
@@ -129,7 +130,7 @@ async def _migrate(engine: AsyncEngine, schema: str) -> None:
                 return  # another process may have been first
         # No transaction while we wait: behind a small pooler it would take the other's place.
         if not told:
-            logger.info("another process migrates the database; waiting for it")
+            logger.info("another process is migrating the database; waiting for it")
             told = True
         await asyncio.sleep(_AGAIN_SECONDS)
 
@@ -156,12 +157,12 @@ def _explain(error: BaseException, schema: str) -> DatabaseUnusable | None:
     if code_of(error) == _DUPLICATE_TABLE:
         return DatabaseUnusable(
             f'the schema "{schema}" has tables of another program ({line_of(error)}); '
-            "ORDERBELL_DATABASE_SCHEMA names one of our own"
+            "set ORDERBELL_DATABASE_SCHEMA to a schema of Orderbell's own"
         )
     if meaning(error) is Meaning.REFUSED:
         return DatabaseUnusable(
-            f'the schema "{schema}" has to be made or changed, and this role may not ({line_of(error)}): '
-            "run `orderbell migrate` as one that may, with --role for this one"
+            f'the schema "{schema}" has to be created or changed, and this role may not ({line_of(error)}): '
+            "run `orderbell migrate` as a role that may, with --role naming this one"
         )
     return None
 

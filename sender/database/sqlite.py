@@ -66,7 +66,7 @@ _PRAGMAS = {
 async def open_sqlite(path: str, limits: Limits = USUAL) -> AsyncIterator[SqliteDatabase]:
     """Raises `DatabaseUnusable` and `DatabaseError`."""
     if path == ":memory:":
-        raise DatabaseUnusable("SQLite must have a file: what is only in memory is lost with the process")
+        raise DatabaseUnusable("SQLite needs a file: a database in memory would be lost with the process")
     await asyncio.to_thread(_prepare, path, limits)
     database = SqliteDatabase(path, limits)
     try:
@@ -174,9 +174,9 @@ class WatchedFiles:
         if gone is not self._gone:
             self._gone = gone
             if gone:
-                logger.error("the database's file was removed or replaced; nothing is accepted", file=name)
+                logger.error("the database file was removed or replaced; requests are refused", file=name)
             else:
-                logger.warning("the database's file is back")
+                logger.warning("the database file is back")
 
 
 def _identity(name: str) -> tuple[int, int] | None:
@@ -257,19 +257,19 @@ def _bring_up_to_date(connection: Connection, path: str) -> None:
     standing = migrations.look(connection, version)
     newest = migrations.newest_version()
     if standing is Standing.EMPTY and (others := inspect(connection).get_table_names()):
-        raise DatabaseUnusable(f"{path} is another program's database: it has a table {others[0]}")
+        raise DatabaseUnusable(f"{path} is another program's database: it has the table {others[0]}")
     if standing in (Standing.EMPTY, Standing.BEHIND):
         migrations.migrate(connection)
     elif standing is Standing.NEWER:
         logger.warning(
-            "the database's schema is of a later release; what this one needs is there, so it serves",
+            "the database's schema is from a later release, and has all that this one needs",
             found=version,
             ours=newest,
         )
     elif standing is Standing.FOREIGN:
         raise DatabaseUnusable(
-            f"{path} is at version {version!r}, which this release (up to {newest}) does not know, and its "
-            "tables are not what it needs: it is another program's, or of a much later release"
+            f"{path} is at version {version!r}, which this release (up to {newest}) does not know, and lacks "
+            "tables or columns that it needs: it belongs to another program, or to a much later release"
         )
 
 
@@ -279,7 +279,7 @@ def _explain_start(error: DBAPIError | sqlite3.Error, path: str) -> Exception:
     code = getattr(original, "sqlite_errorcode", 0) & 0xFF
     directory = Path(path).absolute().parent
     if code == sqlite3.SQLITE_NOTADB:
-        return DatabaseUnusable(f"{path} is no SQLite database")
+        return DatabaseUnusable(f"{path} is not a SQLite database")
     if code == sqlite3.SQLITE_CANTOPEN and not directory.is_dir():
         return DatabaseUnusable(f"unable to open database file {path}: there is no directory {directory}")
     if code == sqlite3.SQLITE_CANTOPEN and Path(path).is_dir():
@@ -299,7 +299,7 @@ def _check_pragmas(connection: Connection) -> None:
     for name, wanted in _PRAGMAS.items():
         (found,) = driver.execute(f"PRAGMA {name}").fetchone()
         if found != wanted:
-            raise DatabaseUnusable(f"SQLite does not take PRAGMA {name}={wanted} here; it is {found}")
+            raise DatabaseUnusable(f"SQLite does not accept PRAGMA {name}={wanted} here; it stays {found}")
 
 
 def _driver(connection: Connection) -> sqlite3.Connection:

@@ -71,10 +71,10 @@ class ApiKeysOfFile(ApiKeys):
         try:
             keys = list(self._read())
         except InvalidSettings as error:
-            logger.error("the API keys could not be read again; those from before count", why=error.faults)
+            logger.error("the API keys could not be reread; the previous ones stay valid", why=error.faults)
         else:
             self._take(keys)
-            logger.info("the API keys were read again", keys=len(keys))
+            logger.info("the API keys were reread", keys=len(keys))
 
     def _look(self) -> tuple[int, int, int] | None:
         """What changes when the file does, also where it is replaced or its directory is (Kubernetes)."""

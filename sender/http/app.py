@@ -116,7 +116,7 @@ async def _tell_methods(request: Request, error: Exception) -> Response:
     routes = [route for route in request.app.routes if isinstance(route, Route)]
     paths = [route for route in routes if route.path_regex.match(request.url.path)]
     allowed = sorted({method for route in paths for method in route.methods or ()})
-    detail = f"{request.method} is not for this path"
+    detail = f"this path does not support {request.method}"
     return Problem(405, "method-not-allowed", detail, {"Allow": ", ".join(allowed)}).response()
 
 

@@ -38,7 +38,7 @@ Position = Annotated[int, msgspec.Meta(ge=1, le=MAX_NUMBER)]
 Data = Annotated[
     dict[str, Any],
     msgspec.Meta(
-        description="What the event shall tell; `message`, a text, is what the pop-up says.",
+        description="The event's content; `message`, a text, is shown in the pop-up.",
         extra_json_schema={"properties": {"message": {"type": "string"}}},
     ),
 ]
@@ -60,7 +60,7 @@ class HistoryRequest(msgspec.Struct, forbid_unknown_fields=True):
         list[str],
         msgspec.Meta(
             max_length=MAX_CHANNELS,
-            description="Cursors; or channels: from the customer's seen cursor on, of a topic from now on.",
+            description="Cursors; or channels, to read from the customer's seen cursor on, a topic from now.",
             examples=[["customer:alice=1.42", "customer:bob", "topic:menu"]],
         ),
     ]
@@ -114,14 +114,14 @@ class HistoryBody(msgspec.Struct):
     newest: Annotated[
         str,
         msgspec.Meta(
-            description="Epoch and number, among all events, of the newest that should be in Redis by now.",
+            description="Epoch and position of the newest event that should be in Redis by now.",
             examples=["1.1234"],
         ),
     ]
     installation: Annotated[
         str,
         msgspec.Meta(
-            description="The id of the sender's database: gateways compare it with what Redis says.",
+            description="The id of the sender's database: gateways compare it with the one in Redis.",
             examples=["9f86d081884c7d65"],
         ),
     ]
@@ -145,7 +145,7 @@ class DeadLettersBody(msgspec.Struct):
 
 
 class ErasedCustomer(msgspec.Struct):
-    """How many of each named the customer; and whether Redis has forgotten them already or will soon."""
+    """How many of each named the customer, and whether Redis has deleted its keys already or will soon."""
 
     orders: int
     events: int

@@ -39,15 +39,15 @@ _BODIES = (
     bodies.ErasedCustomer,
 )
 _REASONS = {
-    400: "What was sent is not understood; `detail` says which part.",
-    401: "No API key, or a wrong one.",
+    400: "The request is malformed; `detail` names the part.",
+    401: "The API key is missing or wrong.",
     404: "No such order.",
-    409: "It was sent before with other content.",
-    410: "The cursor cannot be honoured: load the state anew and go on at `as_of`.",
+    409: "The same id was sent before with other content.",
+    410: "The cursor cannot be honoured: reload the state and continue at `as_of`.",
     413: "Too large.",
-    415: "A Content-Type or charset that is not taken here.",
-    422: "The Idempotency-Key came before with another body.",
-    503: "The database is locked, away or overloaded; nothing was stored. Come back after Retry-After.",
+    415: "This Content-Type or charset is not supported here.",
+    422: "The Idempotency-Key was used before with another body.",
+    503: "The database is locked, away or overloaded; nothing was stored. Retry after Retry-After.",
     507: "The database's disk is full; nothing was stored.",
 }
 ALWAYS = (400, 401, 503)
@@ -94,7 +94,7 @@ def _operation(call: Call) -> Json:
 
 
 def answer(description: str, body: Json) -> Json:
-    replayed = {"description": "Present where this answers a repetition.", "schema": {"const": "true"}}
+    replayed = {"description": "Present if this answers a repetition.", "schema": {"const": "true"}}
     return {
         "description": description,
         "headers": {"Idempotency-Replayed": replayed},
@@ -175,7 +175,7 @@ OBJECT: Json = {"type": "object"}
 _TEXT: Json = {"type": "string", "minLength": 1}
 CHANNEL: Json = {
     "type": "string",
-    "description": "Every byte of its name but `A-Z a-z 0-9 . _ @ -` is percent-encoded, in upper-case hex.",
+    "description": "Every byte of the name but `A-Z a-z 0-9 . _ @ -` is percent-encoded, in upper-case hex.",
     "pattern": f"^(customer|topic):{ENCODED_NAME}$",
     "examples": ["customer:alice", "customer:auth0%7C5f7c"],
 }
@@ -183,12 +183,12 @@ _IDEMPOTENCY_KEY: Json = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": False,
-    "description": f"Repeated with the same key, the answer is the same, for {idempotency.KEPT_HOURS} hours.",
+    "description": f"A repetition with the same key gets the same answer for {idempotency.KEPT_HOURS} hours.",
     "schema": {"type": "string", "minLength": 1, "maxLength": idempotency.MAX_KEY_LENGTH},
 }
 _CLOUD_EVENT: Json = {
     "type": "object",
-    "description": "CloudEvents 1.0 in JSON. `source` and `id` are its identity: repeated, it stays one.",
+    "description": "CloudEvents 1.0 in JSON. `source` and `id` identify it: a repetition is the same event.",
     "required": ["specversion", "id", "source", "type", "channel"],
     "properties": {
         "specversion": {"const": "1.0"},
@@ -206,7 +206,7 @@ _CLOUD_EVENT: Json = {
     "additionalProperties": {"type": ["string", "boolean", "integer", "null"]},
 }
 _EVENT: Json = {
-    "description": "A recorded event: what was given, and its place.",
+    "description": "A recorded event: the event as posted, and its place.",
     "allOf": [schema("CloudEvent")],
     "required": ["epoch", "seq"],
     "properties": {"epoch": {"type": "integer", "minimum": 1}, "seq": {"type": "integer", "minimum": 1}},
@@ -220,7 +220,7 @@ _PROBLEM: Json = {
         "title": {"type": "string"},
         "status": {"type": "integer"},
         "detail": {"type": "string"},
-        "as_of": {"type": "string", "description": "With 410: the cursor to go on at."},
-        "reset": {"enum": [reset.value for reset in history.Reset], "description": "With 410: why."},
+        "as_of": {"type": "string", "description": "With 410: the cursor to continue at."},
+        "reset": {"enum": [reset.value for reset in history.Reset], "description": "With 410: the reason."},
     },
 }

@@ -65,6 +65,6 @@ class Forgetting:
         try:
             await self._log.erase(channel, end=end)
         except (RedisError, OSError) as error:
-            logger.warning("an erased customer's keys wait for Redis", reason=str(error))
+            logger.warning("an erased customer's keys in Redis cannot be deleted yet", reason=str(error))
             return False
         return True

@@ -75,7 +75,9 @@ class Ownership:
             self._note_other(claim, now)
             raise AnotherInstallation(self._log.barred)
         if self._other is not None:
-            logger.info("the other installation is gone; the names in redis are ours", other=self._other.id)
+            logger.info(
+                "the other installation is gone; the names in redis are ours now", other=self._other.id
+            )
         self._other = None
         self._held_until = now + self._pace.hold_seconds
         self.inherits = claim.noted not in ("", self.id)

@@ -140,7 +140,7 @@ class PoisonSearch:
         try:
             given_up = await self._database.write(work)
         except DatabaseError as error:  # their channels wait, but not the others
-            logger.debug("no dead letters now", reason=str(error))
+            logger.debug("dead letters cannot be stored now", reason=str(error))
             return False
         for dead in given_up:
             self._metrics.dead_letters.labels(dead.fault.value).inc()

@@ -61,7 +61,9 @@ class Customers:
     async def erase(self, request: Request) -> Response:
         customer_id = name_in_path(request, "customer_id")
         if customer_id is None or not is_name(customer_id):
-            raise Problem(400, "invalid-customer", "a customer id is 1 to 128 characters, none a control")
+            raise Problem(
+                400, "invalid-customer", "a customer id has 1 to 128 characters and no control characters"
+            )
         erased = await self._database.write(
             partial(erasure.erase, customer_id=customer_id, now=self._clock())
         )

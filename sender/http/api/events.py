@@ -57,7 +57,7 @@ class Events:
         raise Problem(
             415,
             "unsupported-media-type",
-            f"Content-Type must be {binding.STRUCTURED} or {binding.BATCH}; or ce- headers the attributes",
+            f"Content-Type must be {binding.STRUCTURED} or {binding.BATCH}, or the attributes ce- headers",
         )
 
     async def _post_event(self, request: Request, body: JsonBody) -> Response:
@@ -145,6 +145,6 @@ def _identity(event: object) -> tuple[str | None, str | None]:
 def _result(arrival: outbox.Arrival, receipt: outbox.Receipt) -> bodies.EventResult:
     draft = arrival.draft
     if receipt.cursor is None:
-        error = "an event with this source and id, and other content, was recorded before"
+        error = "an event with this source and id but other content was recorded before"
         return bodies.EventResult("refused", draft.source, draft.id, error=error)
     return bodies.EventResult(receipt.status.value, draft.source, draft.id, cursor=str(receipt.cursor))

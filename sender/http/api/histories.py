@@ -61,7 +61,7 @@ class Histories:
             raise Problem(
                 410,
                 "cursor-gone",
-                "this cursor cannot be honoured; load the state anew and go on at as_of",
+                "this cursor cannot be honoured; reload the state and continue at as_of",
                 as_of=as_of,
                 reset=found.reset.value,
             )
