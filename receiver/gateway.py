@@ -61,7 +61,7 @@ class Gateway:
         self.keeper.when_erased = self.life.end_erased
 
     async def run(self) -> None:
-        """Everything that runs beside the connections; it ends only by being cancelled, or by a defect."""
+        """Everything that runs beside the connections; only cancellation or a defect ends it."""
         async with asyncio.TaskGroup() as tasks:
             for part in (self.keeper, self.seen, self.clock, self.life):
                 tasks.create_task(part.run(), name=type(part).__name__)
@@ -76,6 +76,6 @@ class Gateway:
         return self.clock.count >= self._max_connections
 
     async def drain(self, seconds: float) -> None:
-        """Take nobody any more, and send everybody away, spread over that time."""
+        """Accept no more connections, and end all, spread over that time."""
         self.draining = True
         await self.life.drain(seconds)

@@ -1,1 +1,1 @@
-"""Who may connect: tokens, tickets, origins."""
+"""Which clients may connect: tokens, tickets, origins."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from receiver.access.tickets import Tickets
     from receiver.access.verifier import Verifier
 
-# A URL ends up in logs, histories and Referer headers; a token in one is refused, also a good one.
+# A URL ends up in logs, histories and Referer headers; a token in one is refused, even a valid one.
 _REFUSED_PARAMETERS = frozenset({"token", "access_token", "jwt", "authorization"})
 
 
@@ -29,7 +29,7 @@ class Authentication:
         self._cookie = cookie
 
     async def verify(self, *, token: str = "", ticket: str = "") -> Identity:
-        """Raises `InvalidToken`, or `KeysUnavailable` where that can't be told now."""
+        """Raises `InvalidToken`, or `KeysUnavailable` where it can't be verified now."""
         if token:
             return await self._verifier.verify(token)
         try:
@@ -38,14 +38,14 @@ class Authentication:
             raise KeysUnavailable("tickets can't be checked now") from error
 
     async def identify(self, request: HTTPConnection) -> Identity | None:
-        """Who asks, or None where nothing says so. Raises as `verify`, and `TokenInUrl`."""
+        """The client's identity; None where the request proves none. Raises as `verify`, and `TokenInUrl`."""
         if _REFUSED_PARAMETERS & request.query_params.keys():
             raise TokenInUrl("a token must not be in a URL; POST /tickets issues a ticket for it")
         if token := bearer_token(request):
             return await self.verify(token=token)
         if ticket := request.query_params.get("ticket"):
             return await self.verify(ticket=ticket)
-        # A cookie is sent whoever asks; without an Origin nobody knows who did.
+        # Browsers send a cookie for every page; without an Origin the page is unknown.
         if (cookie := request.cookies.get(self._cookie)) and "origin" in request.headers:
             return await self.verify(token=cookie)
         return None
@@ -53,7 +53,7 @@ class Authentication:
     async def identify_same_site(self, request: HTTPConnection) -> Identity:
         """As `identify`, for plain requests of our own pages: SameSite=Strict vouches for the cookie.
 
-        Browsers send no Origin with a same-origin GET. Raises `InvalidToken` where nothing says who asks.
+        Browsers send no Origin with a same-origin GET. Raises `InvalidToken` where nothing is proved.
         """
         identity = await self.identify(request)
         if identity is None and (token := request.cookies.get(self._cookie)):

@@ -6,7 +6,7 @@ and a customer are required, and which claims hold them is a setting, since issu
 * most put the audience into `aud`, a text or a list; the access tokens of Cognito, Clerk and many a Keycloak
   have none, and name the client in `client_id` or `azp`;
 * the customer is `sub` at most of them; Okta's access tokens have a login there and the id in `uid`;
-* claims of one's own are named `https://shop.example/x` (Auth0), `custom:x` (Cognito), or lie within others:
+* custom claims are named `https://shop.example/x` (Auth0), `custom:x` (Cognito), or lie within others:
   `realm_access.roles` (Keycloak).
 
 A fault that another token of the same issuer would have, too, is a `ForbiddenToken`; one that passes with
@@ -47,7 +47,7 @@ def check_length(token: str) -> None:
 
 
 def header_of(token: str) -> dict[str, Any]:
-    """Its header, which nobody has verified. Raises `InvalidToken`."""
+    """Its header, not verified yet. Raises `InvalidToken`."""
     try:
         return jwt.get_unverified_header(token)
     except (jwt.PyJWTError, ValueError):
@@ -78,7 +78,7 @@ class Rules:
         return Rules(frozenset(settings.jwt_audiences), settings.jwt_issuer, ClaimNames.of(settings))
 
     def identity(self, payload: bytes) -> Identity:
-        """Who a verified payload is about. Raises `InvalidToken`, also as `ForbiddenToken`."""
+        """The identity that a verified payload names. Raises `InvalidToken`, also as `ForbiddenToken`."""
         try:
             claims = _decode_claims(payload)
         except (ValueError, RecursionError):  # of the decoder, of UTF-8
@@ -136,7 +136,7 @@ class Rules:
 
 
 def _check_times(claims: dict[str, Any]) -> tuple[float, float | None]:
-    """Until when it is good, leeway included, and when it was issued."""
+    """Until when it is valid, leeway included, and when it was issued."""
     now = time.time()
     expires_at, issued_at = _time(claims, "exp"), _time(claims, "iat")
     if expires_at is None:
@@ -150,7 +150,7 @@ def _check_times(claims: dict[str, Any]) -> tuple[float, float | None]:
 
 
 class ExpiredToken(InvalidToken):
-    """A token whose time is over; or our clock is ahead."""
+    """An expired token; or our clock is ahead."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"the token expired {seconds:.0f} s ago")
@@ -158,7 +158,7 @@ class ExpiredToken(InvalidToken):
 
 
 class FutureToken(InvalidToken):
-    """A token that is not good yet: its issuer's clock, or ours, is wrong."""
+    """A token that is not valid yet: its issuer's clock, or ours, is wrong."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"the token is from the future, by {seconds:.0f} s")
@@ -169,14 +169,14 @@ def _time(claims: dict[str, Any], name: str) -> float | None:
     value = claims.get(name)
     if value is None:
         return None
-    # Compared before it is made a float: JSON's numbers have no end.
+    # Compared before it becomes a float: JSON's numbers have no limit.
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _MAX_TIME:
         raise ForbiddenToken(f"the token's {name} is not a time in seconds")
     return float(value)
 
 
 def _shown(value: object) -> str:
-    """For the log: short, and on one line. It is signed, so it is the issuer's and not anybody's."""
+    """For the log: short, and on one line. It is signed, so it came from the issuer."""
     text = repr(value)
     return text if len(text) <= 200 else f"{text[:200]}…"
 

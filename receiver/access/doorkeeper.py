@@ -1,4 +1,4 @@
-"""Who may make a plain HTTP request, and what everyone else is answered: one way for all of them."""
+"""Which clients may make a plain HTTP request, and how every other is refused: one way for all."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Doorkeeper:
         try:
             if request.method in ("GET", "HEAD"):
                 return await self._authentication.identify_same_site(request)
-            # With every other method browsers say whose page it is, so a cookie counts with an origin alone.
+            # With every other method browsers send the page's origin, so a cookie counts only with one.
             if identity := await self._authentication.identify(request):
                 return identity
             raise InvalidToken("a token is required")

@@ -1,4 +1,4 @@
-"""Who a connection belongs to, once something has proved it."""
+"""The customer a connection belongs to, once proved."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class InvalidToken(Exception):
 
 
 class ForbiddenToken(InvalidToken):
-    """A token that will never do here, and nor will another of its kind: the settings and its issuer differ.
+    """A token that is never accepted here, nor is another of its kind: the settings and its issuer disagree.
 
     `detail` is for the log: what the token's issuer says, and what the settings expect.
     """
@@ -23,12 +23,12 @@ class ForbiddenToken(InvalidToken):
 
 
 class KeysUnavailable(Exception):
-    """The issuer's keys could not be fetched; the token may be good."""
+    """The issuer's keys could not be fetched; the token may be valid."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A customer, the topics they may read, and until when we know this (seconds since 1970)."""
+    """A customer, the topics they may read, and until when this holds (seconds since 1970)."""
 
     customer: str
     topics: tuple[str, ...]  # in order, each once; kept for each connection, so it should be small

@@ -1,8 +1,8 @@
 """Tokens signed with a key that their issuer publishes, and those keys.
 
-The keys that are had count until the issuer has answered with others: while it is away, and while new ones
+The keys we have count until the issuer has answered with others: while it is away, and while new ones
 are being fetched, tokens of known keys are verified without waiting. An unknown key is fetched for at once,
-by one request for all who wait; a flood of made-up keys spends the few requests that may follow each other
+by one request for all that wait; a flood of made-up keys spends the few requests that may follow each other
 (`Pace`), and from then on the answer is "come back" and never "your token is bad", which a page could take
 for final.
 
@@ -87,9 +87,9 @@ class KeySet:
     async def __aenter__(self) -> Self:
         self._client = httpx2.AsyncClient(
             headers={
-                "user-agent": f"orderbell/{__version__}",  # some firewalls refuse a library's own
+                "user-agent": f"orderbell/{__version__}",  # some firewalls refuse a library's default
                 "accept": "application/jwk-set+json, application/json",
-                "accept-encoding": "identity",  # or few bytes could become many
+                "accept-encoding": "identity",  # compressed, few bytes could become many
             },
             timeout=self._pace.answer,
             follow_redirects=True,
@@ -126,7 +126,7 @@ class KeySet:
 
     @property
     def unable(self) -> str | None:
-        """Why no token can be verified; None where those of some keys can."""
+        """Why no token can be verified; None where some can."""
         return None if self._keys else self._failure
 
     async def find(self, header: dict[str, Any]) -> Key:
@@ -157,7 +157,7 @@ class KeySet:
         return fitting[0] if len(fitting) == 1 else None
 
     async def _join_fetch(self) -> None:
-        """The one that is under way, else a new one. Raises `KeysUnavailable` where it is too soon."""
+        """The fetch under way, else a new one. Raises `KeysUnavailable` where it is too soon."""
         if self._fetching is None:
             self._spend()
             self._start_fetch()
@@ -207,7 +207,7 @@ class KeySet:
             self._fail(f"no answer within {self._pace.answer:g} s")
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError, IssuerFailed) as error:
             self._fail(reason_of(error))
-        except Exception:  # of one answer; the next may be another
+        except Exception:  # of one answer; the next may differ
             logger.exception("the issuer's keys could not be read", url=shown(self._url))
             self._fail("its answer could not be read")
         else:
@@ -261,7 +261,7 @@ def _parse(body: bytes) -> dict[str, list[Key]]:
 
 
 def _usable(jwk: dict[str, Any]) -> Key | None:
-    """A public key that verifies signatures. Its algorithm is its own; without `alg`, those of its kind."""
+    """A public key that verifies signatures, by its `alg`; without one, by the algorithms of its kind."""
     operations = jwk.get("key_ops", ["verify"])
     if jwk.get("use", "sig") != "sig" or not isinstance(operations, list) or "verify" not in operations:
         return None

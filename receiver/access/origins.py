@@ -68,9 +68,9 @@ class Origins:
 
 
 def _is_own(text: str, request: HTTPConnection) -> bool:
-    """Whether the page is one of ours: host, port, and the scheme where we know our own.
+    """Whether the page is one of ours: by host, port, and the scheme where we know our own.
 
-    We know it where a trusted proxy has said it. Otherwise TLS may end before us without a word.
+    We know it where a trusted proxy reports it. Otherwise TLS may end in front of us unnoticed.
     """
     host = request.headers.get("host", "")
     origin = _parse(text)

@@ -1,4 +1,4 @@
-"""So many at once, and so many a minute, for each of many names."""
+"""A limit for each of many names: so many at once, and so many a minute."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Quota:
     def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_minute = per_minute
         self._clock = clock
-        # What is left of each, and when that was. A name that is not here has all of it.
+        # What is left of each, and as of when. A name that is missing here has all of it.
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def spend(self, name: str) -> float:

@@ -1,6 +1,6 @@
 """Tickets: proof of a token for clients that can send neither header nor cookie. Single use, 60 seconds.
 
-Redis keeps a ticket's hash, never the ticket; whoever reads Redis can't use one.
+Redis keeps a ticket's hash, never the ticket; reading Redis gives nobody a usable one.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Tickets:
         return ticket
 
     async def redeem(self, ticket: str) -> Identity:
-        """Raises `InvalidToken` for a ticket that never was, is used up or too old."""
+        """Raises `InvalidToken` for a ticket that never existed, was used, or has expired."""
         if not _TICKET.fullmatch(ticket):
             raise InvalidToken("not a ticket")
         [text] = await self._pipelines.execute([("GETDEL", self._key(ticket))])

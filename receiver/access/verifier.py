@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Verifier(Protocol):
-    """An async context manager; what it needs in the background runs within."""
+    """An async context manager; its background tasks run while it is entered."""
 
     @property
     def unable(self) -> str | None:
@@ -89,7 +89,7 @@ class _OneSecret(HMACAlgorithm):
 
 
 class ReportingVerifier(contextlib.AbstractAsyncContextManager["ReportingVerifier"]):
-    """Logs, now and then, what an operator can mend: a setting that the issuer disagrees with, a clock."""
+    """Logs, now and then, what an operator can fix: a setting that the issuer disagrees with, a clock."""
 
     def __init__(self, verifier: Verifier) -> None:
         self._verifier = verifier

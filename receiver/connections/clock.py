@@ -1,4 +1,4 @@
-"""One clock for all connections: heartbeats, tokens that end, and what some need looked at each second.
+"""One clock for all connections: heartbeats, expired tokens, and what some connections check each second.
 
 Connections are spread over as many slots as the heartbeat has seconds, and each second one slot is
 looked at: so all of them cost one timer, and 10,000 pings never leave in the same moment.

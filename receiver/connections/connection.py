@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class End(enum.Enum):
-    """Why the gateway ends a connection. Each transport says it in its own words."""
+    """Why the gateway ends a connection. Each transport renders it in its own way."""
 
     INTERNAL_ERROR = "internal-error"
     RESTART = "restart"  # going away; come back, spread
@@ -68,7 +68,7 @@ class Connection(abc.ABC):
 
     @abc.abstractmethod
     def deliver(self, channel: Channel, place: Place, text: bytes) -> None:
-        """Send an event; nothing once it has closed. It ends where too much waits already."""
+        """Send an event; nothing once it has closed. It ends where too much is already waiting."""
 
     def deliver_all(self, channel: Channel, entries: Sequence[Entry]) -> None:
         """Send several events of one channel, together where the transport can."""
@@ -81,7 +81,7 @@ class Connection(abc.ABC):
 
     @abc.abstractmethod
     def beat(self, now: float) -> None:
-        """Once a heartbeat: end where the client is silent, else show it that we are there."""
+        """Once a heartbeat: end where the client is silent, else show it that we are alive."""
 
     def look(self, now: float) -> bool:
         """Called each second, once it was given to `Clock.attend`, until it returns False."""
@@ -93,7 +93,7 @@ class Connection(abc.ABC):
 
     @abc.abstractmethod
     async def wait_writable(self) -> None:
-        """Until nothing waits to be sent or the connection has ended. For one task at a time."""
+        """Until nothing waits to be sent or the connection has ended. Only one task may wait."""
 
 
 class Socket(Protocol):
@@ -104,11 +104,11 @@ class Socket(Protocol):
 
 
 class SharingConnection(Connection):
-    """One to which an event is a header that depends on the text's length alone, and the text."""
+    """One that gets an event as its text behind a header that depends only on the text's length."""
 
     __slots__ = ()
 
-    paused: bool  # something waits for the client to read; what follows goes by `write`, to wait behind it
+    paused: bool  # something waits for the client to read; what follows goes by `write` and queues behind it
 
     @property
     @abc.abstractmethod

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from shared.channels import Channel
     from shared.cursors import Place
 
-_MAX_RETRY_MS = 2_000  # over which clients spread that are sent away
+_MAX_RETRY_MS = 2_000  # over which clients sent away spread their return
 
 logger = structlog.get_logger(__name__)
 
@@ -48,7 +48,7 @@ class Terms:
     gateway: str  # its name
     heartbeat_seconds: float
     max_connections_per_customer: int
-    authenticate_seconds: float = 5.0  # for a client to prove who it is by its first message
+    authenticate_seconds: float = 5.0  # for a client to authenticate with its first message
 
 
 class Life:
@@ -64,12 +64,12 @@ class Life:
         self._tasks: asyncio.TaskGroup
 
     async def run(self) -> None:
-        """Must be running for messages to be taken."""
+        """Must be running for messages to be handled."""
         async with asyncio.TaskGroup() as self._tasks:
             await asyncio.Event().wait()  # until it is cancelled
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do something of a connection that may wait. It lets no exception out: all others hang on it."""
+        """Run a connection's task. It must let no exception out: all others share the task group."""
         self._tasks.create_task(work)
 
     def open(self, connection: Connection) -> None:
@@ -86,9 +86,9 @@ class Life:
                 connection.end(End.UNAUTHENTICATED, "the customer was erased")
 
     async def wait_proof(self, connection: Connection) -> Identity | None:
-        """The identity of its first message; None where it ended before it proved any.
+        """The identity of its first message; None where it ended first.
 
-        Raises `InvalidToken` where it says nothing in time.
+        Raises `InvalidToken` where none comes in time.
         """
         proof = self._proving[connection] = asyncio.get_running_loop().create_future()
         await asyncio.wait([proof], timeout=self.terms.authenticate_seconds)
@@ -148,7 +148,7 @@ class Life:
             connection.end(End.BAD_MESSAGE, str(error))
 
     def report_seen(self, connection: Connection, cursors: str) -> None:
-        """Only places up to its feeds' own count: nobody has seen what was not handed over.
+        """Only places up to its feeds' own count: what was not handed over can't have been seen.
 
         Raises `BadMessage`.
         """
@@ -200,7 +200,7 @@ class Life:
         except KeysUnavailable as error:
             connection.end(End.TRY_AGAIN_LATER, str(error))
             return
-        except Exception:  # of one token: all other connections hang on the same tasks
+        except Exception:  # of one token: all other connections share the same tasks
             logger.exception("a token could not be verified")
             connection.end(End.INTERNAL_ERROR, "internal error")
             return

@@ -1,4 +1,4 @@
-"""What a client says, whatever its transport: CloudEvents of three types."""
+"""What a client sends, whatever its transport: CloudEvents of three types."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class SeenReport(msgspec.Struct):
 
 
 class Credentials(msgspec.Struct):
-    """`orderbell.auth`: who the client is, first or again."""
+    """`orderbell.auth`: the client's token, first or renewed."""
 
     token: str = ""
     ticket: str = ""

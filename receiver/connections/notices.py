@@ -1,4 +1,4 @@
-"""What a gateway itself has to say: data, until a transport writes it.
+"""The gateway's own messages: data, until a transport writes them.
 
 Most transports write it as a CloudEvent that has no place in any channel; that is made once for all
 connections that get the same notice.

@@ -24,7 +24,7 @@ class Batch(Generic[Q, A]):
     """`answer` gets up to `limit` questions and returns as many answers, in order. In a crowd, a batch
     gathers for `gather_seconds`.
 
-    What it raises, everyone in that batch gets. `run` must be running for anything to be answered.
+    An exception it raises reaches every question of the batch. `run` must be running for any answer.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Batch(Generic[Q, A]):
         return await self._put(question)
 
     async def ask_all(self, questions: Sequence[Q]) -> list[A]:
-        """In order; what one of them raises, this raises."""
+        """The answers in order; raises what any of them raises."""
         futures = [self._put(question) for question in questions]
         await asyncio.wait(futures)
         for failed in filter(None, [future.exception() for future in futures]):
@@ -63,7 +63,7 @@ class Batch(Generic[Q, A]):
         while True:
             await self._asked.wait()
             crowd = loop.time() - answered_at < CROWD_SECONDS and len(self._waiting) < self._limit
-            # A lone question, too, waits for those that are asked in this turn of the loop.
+            # Even a lone question waits for those asked in the same turn of the loop.
             await asyncio.sleep(self._gather_seconds if crowd else 0)
             await self._answer_some()
             answered_at = loop.time()
@@ -76,7 +76,7 @@ class Batch(Generic[Q, A]):
         batch = [(question, future) for question, future in batch if not future.done()]
         try:
             answers = await self._answer([question for question, _ in batch]) if batch else ()
-        except Exception as error:  # of this batch; the next may fare better
+        except Exception as error:  # of this batch; the next may succeed
             for _, future in batch:
                 if not future.done():
                     future.set_exception(error)

@@ -1,7 +1,7 @@
 """What is heard in one read of Redis leaves together, and is looked at before anything is written.
 
 After a system call Python starts cold: the mitigations that kernels use cost the processor its branch
-predictions, and the kernel its caches. To one customer each, this saves a sixth of a delivery's processor
+predictions, and the kernel its caches. With one customer each, this saves a sixth of a delivery's processor
 time.
 
 Connections that share finished bytes get them from here, straight to the kernel; the others are handed the

@@ -49,8 +49,8 @@ class CatchUp:
     def __init__(self, sources: Sources, *, piece_bytes: int = _PIECE_BYTES) -> None:
         self._sources = sources
         self._piece_bytes = piece_bytes
-        self._repairing: dict[Feed, bool] = {}  # and whether something has happened since it was read for
-        self._unplaced: list[Feed] = []  # that wait for their first place
+        self._repairing: dict[Feed, bool] = {}  # and whether it was requested again since the read
+        self._unplaced: list[Feed] = []  # those that wait for their first place
         self._tasks: asyncio.TaskGroup | None = None
 
     async def run(self) -> None:
@@ -95,13 +95,13 @@ class CatchUp:
                 await self._align(feed, place)
 
     async def _align(self, feed: Feed, place: Place) -> None:
-        """A connection has read all there is and its feed is elsewhere: one of the two was misled."""
+        """A connection has read everything and its feed is elsewhere: one of the two was misled."""
         before = feed.place
         feed.expect(place)
         await self.repair(feed)
         if feed.place == before and feed.place != place:
             raise Unavailable(
-                f"{feed.channel}: the feed is at {before}, all that can be read ends at {place}"
+                f"{feed.channel}: the feed is at {before}, but what can be read ends at {place}"
             )
 
     # A feed.
@@ -126,7 +126,7 @@ class CatchUp:
         return feed in self._repairing
 
     def _establish_unplaced(self) -> None:
-        """All that one read confirmed: a crowd's channels cost one task together."""
+        """All that one read confirmed: under load, its channels cost one task together."""
         feeds, self._unplaced = self._unplaced, []
         if self._tasks is not None:
             self._tasks.create_task(self._establish_soon(feeds))
@@ -136,7 +136,7 @@ class CatchUp:
             await self.establish(feeds)
         except Unavailable as error:
             logger.debug("some channels' places can't be read yet", reason=str(error))
-        except Exception:  # every connection hangs on the same tasks
+        except Exception:  # all connections share the same tasks
             logger.exception("some channels' places could not be read")
         for feed in feeds:
             again = self._repairing.pop(feed, False)
@@ -183,7 +183,7 @@ class CatchUp:
         except Unavailable as error:
             logger.debug("a feed can't be repaired yet", channel=feed.channel, reason=str(error))
             feed.headless = False  # it will be asked for again
-        except Exception:  # of one feed: all others, and every connection, hang on the same tasks
+        except Exception:  # of one feed: all others, and all connections, share the same tasks
             logger.exception("a feed could not be repaired", channel=feed.channel)
         finally:
             self._repairing.pop(feed, None)
@@ -215,7 +215,7 @@ class CatchUp:
 
 
 def _pieces(entries: Sequence[Entry], size: int) -> Iterator[list[Entry]]:
-    """What is written at once: a system call for a few events, and no event more once that is enough."""
+    """Groups of entries to write together: a few events a system call, bounded in bytes."""
     piece, piece_size = [], 0
     for entry in entries:
         piece.append(entry)

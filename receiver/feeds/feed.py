@@ -9,7 +9,7 @@ place needs to be kept or compared afterwards:
 * one behind a gap is not handed over. The feed is repaired from the log or the history
   (receiver/feeds/catch_up.py), which hands over what was missing and then this event, in order.
 
-All that changes in a feed changes here; nothing here waits, but for `wait_established`.
+All of a feed's state changes here; nothing here waits except `wait_established`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ C = TypeVar("C", bound="Connection")
 
 
 class Feed:
-    """`member_count` connections have entered it; those of them that are live are in place."""
+    """`member_count` connections have entered it; the live ones among them are in place."""
 
     __slots__ = (
         "_claimed",
@@ -67,8 +67,8 @@ class Feed:
         self._following: bytes | tuple[()] = _NOTHING  # how the live message of the next event begins
         self._expected: Place | None = None  # the newest at which an event is known, handed over or not
         self._seen: Place | None = None  # how far the customer has seen; unknown after a loss of Redis
-        self._claimed: Place | None = None  # to be seen, though nothing was handed over up to there yet
-        # Both are replaced as a whole: a connection that leaves while they are walked disturbs nothing.
+        self._claimed: Place | None = None  # reported as seen, though nothing was handed over up to there yet
+        # Both are replaced whole, so a connection may leave while they are iterated.
         self._sharing: tuple[SharingConnection, ...] = ()
         self._others: tuple[Connection, ...] = ()
         self._waiting: dict[Connection, asyncio.Future[None]] | None = None  # most never have one
@@ -101,7 +101,7 @@ class Feed:
         self._following = LIVE_BEGINNING % (place.epoch, place.seq + 1)
 
     def establish(self, head: Place, seen: Place | None = None) -> None:
-        """Set the first place: nobody is live yet, so what comes before it is read by each that joins."""
+        """Set the first place: no connection is live yet, so each that joins reads what comes before it."""
         if self.place is None:
             self._go_to(max(head, self._expected or head))
             if seen is not None:
@@ -120,11 +120,11 @@ class Feed:
             await future
 
     def expect(self, place: Place) -> None:
-        """It is known that there is an event at this place, or that this epoch has begun."""
+        """Note that there is an event at this place, or that this epoch has begun."""
         self._expected = max(place, self._expected or place)
 
     def expect_nothing(self) -> None:
-        """What was expected never was."""
+        """What was expected was never committed."""
         self._expected = self.place
 
     def is_short_of(self, head: Place) -> bool:
@@ -132,16 +132,16 @@ class Feed:
         reached = max(head, self.place or head)
         return any(more is not None and more > reached for more in (self._expected, self._claimed))
 
-    # Who hears it.
+    # The connections that hear it.
 
     @property
     def sharing(self) -> tuple[SharingConnection, ...]:
-        """Those live ones that get the same bytes."""
+        """The live connections that share the same bytes."""
         return self._sharing
 
     @property
     def others(self) -> tuple[Connection, ...]:
-        """Those live ones that are handed the event."""
+        """The live connections that are handed each event."""
         return self._others
 
     @property
@@ -171,7 +171,7 @@ class Feed:
     def take_next(self, message: bytes, burst: Burst) -> bool:
         """Take a live message that is just the next event, as nearly all are; False where it is not.
 
-        The event is put into the burst, for everyone that is live now.
+        The event goes into the burst, for every connection that is live now.
         """
         following = self._following
         if not message.startswith(following):
@@ -206,7 +206,7 @@ class Feed:
         return True
 
     def deliver(self, event: Entry) -> None:
-        """Hand the next event to everyone that is live. That it is the next one, the caller has checked."""
+        """Hand the next event to every live connection. The caller has checked that it is the next."""
         place, text = event
         self._go_to(place)
         if sharing := self.sharing:
@@ -214,15 +214,15 @@ class Feed:
         hand_over(self.others, self.channel, place, text)
 
     def reset(self, place: Place, reason: str) -> None:
-        """Go on at another place, and notify everyone why."""
+        """Continue at another place, and notify every connection why."""
         self._go_to(place)
         self._notify(Reset.to(self.channel, place, reason))
 
     def see(self, place: Place) -> bool:
-        """Some device has shown everything up to there; False where the feed is not there yet.
+        """A device has shown everything up to this place; False where the feed has not reached it yet.
 
-        Then it is only claimed, until a repair has shown whether there is anything: a browser that believes
-        all that is to come to be seen would show none of it.
+        Then it is only claimed, until a repair has shown whether there are such events: a browser that took
+        a false place for seen would show none of the events to come.
         """
         at = self.place
         if at is None or place > at:
@@ -233,7 +233,7 @@ class Feed:
         return True
 
     def note_seen(self, place: Place) -> Place:
-        """Where that is now: never back, as another device may have seen more meanwhile."""
+        """Where that is now. It never goes back: another device may have seen more meanwhile."""
         self._seen = max(place, self._seen or place)
         return self._seen
 
@@ -242,7 +242,7 @@ class Feed:
         self._seen = None
 
     def settle_claim(self) -> None:
-        """All there is was handed over: what is claimed to be seen is, or no sender of ours has said so."""
+        """Everything was handed over: a place claimed as seen exists, or no sender of ours reported it."""
         place, self._claimed = self._claimed, None
         if place is not None and not self.see(place):
             self._claimed = None
@@ -254,10 +254,10 @@ class Feed:
 
 
 class TopicFeed(Feed):
-    """One that thousands may be in: to join and to leave costs each the same, however many there are.
+    """A feed for thousands: joining and leaving costs the same, however many connections are in it.
 
     A customer's own feed keeps the tuples alone, which are smaller and looked at faster. Here, new tuples for
-    each that comes would touch all that are there.
+    each one that comes would copy all that are there.
     """
 
     __slots__ = ("_crowd", "_sharing_crowd", "_stale")
@@ -308,7 +308,7 @@ class TopicFeed(Feed):
 
 
 def _shares(connection: Connection, others: Iterable[SharingConnection]) -> TypeGuard[SharingConnection]:
-    """A feed makes one kind of finished bytes; a connection that shares another kind is handed the event."""
+    """A feed makes one kind of finished bytes; a connection of another kind is handed the event."""
     if not isinstance(connection, SharingConnection):
         return False
     return all(other.header is connection.header for other in itertools.islice(others, 1))

@@ -22,11 +22,11 @@ _EVENTS = 200  # of one channel in one answer
 
 
 class HistoryUnavailable(Exception):
-    """The sender gave no answer that could be used; it may give one later."""
+    """The sender gave no usable answer; it may give one later."""
 
 
 class HistoryRefused(HistoryUnavailable):
-    """The sender takes one of the questions for a bad one, and answers none of them."""
+    """The sender refuses one of the questions as invalid, and so answers none of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +44,13 @@ class Continuation:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing more was there to be read."""
+        """Whether there was nothing more to read."""
         last = self.entries[-1].place if self.entries else self.after
         return self.reset is None and last >= self.head
 
     @property
     def empty(self) -> bool:
-        """Whether it says that more is there, and gives nothing of it."""
+        """Whether it reports more events but returns none."""
         return not (self.complete or self.entries or self.reset)
 
 
@@ -76,7 +76,7 @@ class History:
 
     def __init__(self, client: httpx2.AsyncClient) -> None:
         self._client = client
-        self.installation = ""  # the id of the sender's database, once it has said so
+        self.installation = ""  # the id of the sender's database, once known
 
     async def read(self, asked: Sequence[Channel | Cursor], *, limit: int = _EVENTS) -> list[Continuation]:
         """What follows each cursor; for a channel alone, what its customer has not seen.

@@ -79,7 +79,7 @@ class Keeper:
     ) -> dict[Channel, Place] | None:
         """Where it starts in each of its channels, once their places are known; None where it has ended.
 
-        It is ended where they can't be read now.
+        Ends it where they can't be read now.
         """
         try:
             return await self._starts(connection, cursors)
@@ -112,7 +112,7 @@ class Keeper:
         for feed in connection.feeds:
             start = starts[feed.channel]
             if feed.seen is not None and feed.seen > start:
-                # Another device has shown what this one is about to get: no pop-up for that.
+                # Another device has already shown what this one is about to get: no pop-up for that.
                 connection.notify(SeenElsewhere.up_to(feed.channel, feed.seen))
             if start == feed.place and not connection.closed:
                 feed.join(connection)
@@ -120,7 +120,7 @@ class Keeper:
                 await self._catch_up.join(connection, feed, start)
 
     def leave(self, connection: Connection) -> None:
-        """Nothing comes to it any more; once is enough."""
+        """Nothing comes to it any more; calling this once is enough."""
         feeds, connection.feeds = connection.feeds, ()
         for feed in feeds:
             self._hub.leave(feed, connection)
@@ -162,7 +162,7 @@ class Keeper:
 
 
 def _nobody_is_ended(feed: Feed) -> None:
-    """Of a keeper that no gateway has."""
+    """What an erasure does in a keeper without a gateway: nothing."""
 
 
 def _give_up(connection: Connection, error: Unavailable) -> None:

@@ -7,7 +7,7 @@ pipelines. While Redis is away the sender is asked instead, more often: pull mod
 A Redis that answers may still be the wrong one: after a split, say, the senders publish into one and we look
 into the other, where nothing moves and nothing is missing. Or no sender can reach it. So with each check the
 sender is asked, too, what is the newest event that should be in Redis; if that is not in ours at the next
-check, seconds later, it is pull mode until it is. The same holds for a Redis that we hear, and that refuses
+check, seconds later, it is pull mode until it is. The same holds for a Redis that we hear but that refuses
 to be read. Such a gateway stays ready: it serves a second late, and it can't know whether another would do
 better. If all are behind, which is what a sender cut off from Redis looks like, to take all of them out of
 the balancer would turn late alerts into none.
@@ -50,13 +50,13 @@ class Rounds:
         self._catch_up = catch_up
         self._hears = hears
         self._pace = pace
-        self._due = _NOTHING  # the newest event that should have been in Redis when last we asked
+        self._due = _NOTHING  # the newest event that should have been in Redis when we last asked
         self._logged_behind = False  # since Redis was last lost
         self._woken = asyncio.Event()
 
     async def run(self) -> None:
         while True:
-            heard = self._hears()  # a loss during the round is one, too
+            heard = self._hears()  # a loss during the round counts, too
             await self._turn()
             await self._wait(heard=heard)
 
@@ -93,11 +93,12 @@ class Rounds:
         return max(self._pace.check_seconds, len(self._hub) / self._pace.checks_per_second)
 
     async def _look(self) -> None:
-        """Look whether anything was missed, or everything is."""
+        """Check whether anything was missed, or whether Redis is behind as a whole."""
         try:
             behind = await self._compare()
         except (RedisError, OSError, TimeoutError) as error:
-            behind = True  # the subscription may hear it all the same: it passes on, and refuses to be read
+            # The subscription may still hear it: such a Redis passes messages on but refuses reads.
+            behind = True
             if not self._logged_behind:
                 logger.warning("redis can't be read", reason=str(error) or "no answer in time")
         self._note_behind(behind=behind)
@@ -106,7 +107,7 @@ class Rounds:
         self._due = await self._sources.newest_published()
 
     async def _compare(self) -> bool:
-        """Request the repair of what Redis shows to be missing; whether it lacks things itself."""
+        """Request a repair of what Redis shows to be missing. Returns whether Redis itself lacks events."""
         newest = await self._sources.newest_in_redis()
         self.learn_epoch(newest.epoch)
         if newest < self._due:
@@ -142,7 +143,7 @@ class Rounds:
                 self._catch_up.request(feed, "check")
 
     def learn_epoch(self, epoch: int) -> None:
-        """The database went back: every cursor of before must be judged anew, of quiet channels too."""
+        """The database went back: every earlier cursor must be judged anew, of quiet channels too."""
         if epoch <= self._sources.epoch:
             return
         self._sources.epoch = epoch

@@ -1,7 +1,7 @@
-"""What follows a place: from Redis' log where that can be believed, else from the sender's history.
+"""What follows a place: from Redis' log where that can be trusted, else from the sender's history.
 
 The log may lie: it may be empty, trimmed, or of a Redis that lost its tail. `follows` decides, from the
-log alone, whether it can be believed; wherever it can't, the history is asked, which can.
+log alone, whether it can be trusted; where it can't, the history, which always can, is asked.
 
 Both are asked for many connections and feeds of a gateway in one request.
 """
@@ -39,7 +39,7 @@ A = TypeVar("A")
 
 
 class Unavailable(Exception):
-    """Neither the log nor the history could say what follows; either may soon."""
+    """Neither the log nor the history could give what follows; either may soon."""
 
 
 def follows(place: Place, read: LogRead) -> Continuation | None:
@@ -61,7 +61,7 @@ class Sources:
         self._history = history
         self._hears = hears  # while Redis is not heard, waiting for its time-outs would only delay
         self._pace = pace
-        self.epoch = 0  # the newest known of; what is older is for the history to judge
+        self.epoch = 0  # the newest known of; the history judges whatever is older
         self.behind = False  # Redis lacks what was published
         of_redis = partial(Batch, limit=_LOG_CHANNELS, gather_seconds=pace.gather_seconds)
         self._log_reads: Batch[Cursor, LogRead | None] = of_redis(self._read_log)
@@ -90,7 +90,7 @@ class Sources:
     async def read_history(self, channel: Channel, place: Place) -> Continuation:
         """The same from the history alone.
 
-        An answer without any event of what is there had no room: others' filled it. Then again.
+        An answer that reports events but holds none had no room: others' filled it. It is asked again.
         """
         for _ in range(_ROOMLESS):
             continuation = await self._ask_history(Cursor(channel, place))
@@ -100,7 +100,7 @@ class Sources:
         raise Unavailable(f"{channel}: the history returns none of the events it reports")
 
     async def known(self, channels: Sequence[Channel]) -> list[Known]:
-        """What Redis knows of some channels, in order; of fewer, or none, where it can't be asked."""
+        """What Redis knows of some channels, in order; less, or nothing, where it can't be asked."""
         known: list[Known] = []
         try:
             while len(known) < len(channels) and self.asks_redis:
@@ -119,7 +119,7 @@ class Sources:
     async def seen(self, channel: Channel, head: Place) -> Place:
         """How far a customer has seen, of a channel that is at `head`. Raises `Unavailable`."""
         seen = await self._ask_redis(self._seen_reads, channel)
-        if seen is None or seen > head:  # nobody can have seen what is not there: one of them is wrong
+        if seen is None or seen > head:  # what does not exist can't have been seen: one of them is wrong
             seen = (await self._ask_history(channel)).after
         return seen
 
@@ -132,7 +132,7 @@ class Sources:
         return await self._log.newest()
 
     async def newest_published(self) -> NewestEvent:
-        """What should be in Redis by now, as the sender says; nothing where it does not say."""
+        """What should be in Redis by now, as the sender reports; zeros where it does not answer."""
         try:
             async with asyncio.timeout(self._pace.newest_seconds):
                 return await self._history.newest()
@@ -140,14 +140,14 @@ class Sources:
             return NewestEvent(0, 0)
 
     async def _read_log(self, cursors: Sequence[Cursor]) -> Sequence[LogRead]:
-        """The more ask, the fewer events each gets at a time: one answer must not hold up all others."""
+        """The more channels ask, the fewer events each gets at once: one answer must not hold up the rest."""
         asked = [(cursor.channel, cursor.place.seq) for cursor in cursors]
         return await self._log.read(asked, limit=min(LOG_EVENTS, _PIPELINE_EVENTS // len(cursors)))
 
     async def _read_history(
         self, asked: Sequence[Channel | Cursor]
     ) -> Sequence[Continuation | HistoryRefused]:
-        """One that the sender refuses must not spoil the others' answers: it is looked for by halves."""
+        """One refused question must not cost the others their answers: it is found by halving."""
         try:
             answers = await self._history.read(asked)
         except HistoryRefused as refusal:
@@ -159,7 +159,7 @@ class Sources:
         return answers
 
     async def _ask_redis(self, batch: Batch[Q, A | None], question: Q) -> A | None:
-        """None where Redis does not know, or is not there to be asked."""
+        """None where Redis does not know, or is away."""
         if not self.asks_redis:
             return None
         try:

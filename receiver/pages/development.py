@@ -1,6 +1,6 @@
-"""Development mode: sign in by name alone, and orders placed for whoever is signed in. Loopback only.
+"""Development mode: sign in by name alone, and orders placed for the customer signed in. Loopback only.
 
-None of these routes exists otherwise: an application signs its customers in by itself, and gives their
+None of these routes exists otherwise: an application signs its customers in itself, and gives their
 browsers a token that its gateways can verify.
 """
 
@@ -67,7 +67,7 @@ class Development:
         return response
 
     async def session(self, request: Request) -> Response:
-        """Who is signed in: null is an answer, not an error in the browser's console."""
+        """The customer signed in: null is an answer, not an error in the browser's console."""
         _check_host(request)
         try:
             identity = await self._authentication.identify_same_site(request)
@@ -104,7 +104,7 @@ class Development:
 
 
 def _check_host(request: Request) -> None:
-    """No other site's name may lead here: its pages would count as ours (DNS rebinding)."""
+    """Another site's name must not lead here: its pages would count as ours (DNS rebinding)."""
     if not is_loopback(host_of(request.headers.get("host", ""))):
         raise Problem(403, "foreign-host", "Development mode answers on loopback names only.")
 

@@ -46,7 +46,7 @@ def create_app(
 ) -> Starlette:
     """`development` is given in development mode alone.
 
-    WebSockets are no routes: the edge hands them over before, see receiver/transports/websocket/endpoint.py.
+    WebSockets are not routes: the edge takes them first, see receiver/transports/websocket/endpoint.py.
     """
     doorkeeper = Doorkeeper(authentication, origins)
     http = Http(readiness, doorkeeper, tickets, registry)
@@ -64,7 +64,7 @@ def create_app(
         *page_routes(development=development is not None),
     ]
     app = Starlette(routes=routes, exception_handlers=HANDLERS)
-    # A redirect would name whatever host the request named.
+    # A redirect would repeat whatever host the request named.
     app.router.redirect_slashes = False
     return app
 
@@ -82,7 +82,7 @@ def _cors(origins: Origins) -> Middleware:
 
 
 class HttpTransport(Protocol):
-    """A way to listen at `/events` that is no upgrade."""
+    """A way to listen at `/events` without an upgrade."""
 
     def wants(self, request: Request) -> bool:
         """Whether the request asks for this one."""
@@ -91,7 +91,7 @@ class HttpTransport(Protocol):
 
 
 class Events:
-    """`GET /events` without an upgrade: the first transport that is asked for."""
+    """`GET /events` without an upgrade: the first transport that the request asks for."""
 
     def __init__(self, transports: Sequence[HttpTransport]) -> None:
         self._transports = transports
@@ -109,7 +109,7 @@ class Events:
 
 
 class Http:
-    """The endpoints that are answered at once."""
+    """The endpoints that answer at once."""
 
     def __init__(
         self, readiness: Readiness, doorkeeper: Doorkeeper, tickets: Tickets, registry: CollectorRegistry
@@ -135,7 +135,7 @@ class Http:
         return JSONResponse({"status": "ok"})
 
     async def readyz(self, request: Request) -> Response:
-        """Whether new connections should come here. Those that are open are served either way."""
+        """Whether new connections should come here. Open ones are served either way."""
         body = self._readiness.body()
         return JSONResponse(body, 200 if body["ready"] else 503)
 

@@ -47,7 +47,7 @@ class Watcher(Protocol):
         """About once a second: its loop turns."""
 
     def leaving(self) -> None:
-        """It accepts nobody any more."""
+        """It accepts no more connections."""
 
 
 def name_of(listening: socket.socket) -> str:
@@ -85,7 +85,7 @@ async def serve(
         base_url=str(settings.sender_url),
         headers={"authorization": f"Bearer {settings.api_keys[0].get_secret_value()}"},
         timeout=5,
-        trust_env=False,  # a proxy for the way out of a company is none for the way to its own sender
+        trust_env=False,  # a company's outbound proxy is not for the way to its own sender
     )
     async with (
         # No retries: while Redis fails, the sender's history is asked instead.
@@ -129,7 +129,7 @@ async def serve(
             ),
             root_path=settings.root_path,
             take=lambda head, edge: websocket.take(head, edge) or stomp.take(head, edge),
-            leaving=readiness.drain,  # before anybody is sent away
+            leaving=readiness.drain,  # before any connection is ended
             ready_delay_seconds=settings.ready_delay_seconds,
             closed=close,
             drain=lambda: gateway.drain(settings.drain_seconds),
@@ -137,7 +137,7 @@ async def serve(
             alive=watcher.alive if watcher is not None else lambda: None,
         )
         spare_what_lives()
-        # A task that dies takes the process with it, loudly: it would look alive and hear nothing.
+        # A task that dies takes the process with it, loudly: otherwise it would look alive and hear nothing.
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(part.run()) for part in (gateway, readiness)]
             await Server(service).serve(sockets=[listening])

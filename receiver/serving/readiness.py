@@ -1,18 +1,18 @@
-"""Ready means: customers are served, in whatever way.
+"""Ready means that customers are served, by whatever route.
 
-A gateway that does not hear Redis pulls events from the sender, and serves; so Redis alone makes nobody
-unready. What does:
+A gateway that does not hear Redis pulls events from the sender and still serves; so Redis alone never makes
+it unready. These do:
 
 * draining: the signal has come;
-* tokens can't be verified: the issuer's keys were never had;
-* the sender refuses our API key, or what answers at its address is no sender: the settings are wrong, and no
-  waiting helps;
+* tokens can't be verified: the issuer's keys were never fetched;
+* the sender refuses our API key, or what answers at its address is not a sender: the settings are wrong, and
+  waiting won't help;
 * the sender does not answer, and either never has, or Redis is not heard, or for longer than `Pace.grace`:
-  newcomers of whom Redis knows nothing can't be brought in. Shorter absences are a sender's restart, in which
+  new connections unknown to Redis can't be caught up. Shorter absences are a sender's restart, in which
   Redis serves nearly all.
 
-The reasons are logged when they change, counted, and stand in the body of /readyz. Which kinds of answers
-end what: 401 and 403 the key; 404 and other 4xx the address; all else is an absence and asked again.
+The reasons are logged when they change, counted, and stand in the body of /readyz. Which answer means what:
+401 and 403 blame the key; 404 and other 4xx the address; all else is an absence; the sender is asked again.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class Readiness:
 
     @property
     def reasons(self) -> dict[Reason, str]:
-        """Why newcomers can't be served; none where they can."""
+        """Why new connections can't be served; empty where they can."""
         reasons: dict[Reason, str] = {}
         now = asyncio.get_running_loop().time()
         hears = self._hears()
@@ -138,7 +138,7 @@ class Readiness:
         return reasons
 
     def body(self) -> dict[str, Any]:
-        """What /readyz says."""
+        """The body of /readyz."""
         reasons = self.reasons
         hears = self._hears()
         return {

@@ -8,10 +8,10 @@ Measured against one socket that all inherit (uvloop, two cores, connections to 
     2,000 at once, 4 workers  520 502 491 487        633 568 476 323
     one by one,    4 workers  271 253 239 237        425 356 208 11
 
-Of an inherited socket whoever wakes up first takes all there is. Connections last for hours, so what is
+The first worker to wake takes all that wait on an inherited socket. Connections last for hours, so what is
 uneven stays so. With SO_REUSEPORT the kernel chooses by a hash of the addresses.
 
-What SO_REUSEPORT is blamed for is that the queue belongs to the socket: when its process dies, those that
+SO_REUSEPORT is blamed because the queue belongs to the socket: when its process dies, those that
 wait in it are reset. So the sockets are ours, listening before any worker starts, and workers inherit them:
 the queue of one that dies, or drains, waits for its successor on the same socket. Nothing is reset but what
 the dead one had accepted, and those browsers come back with their cursors. Only a worker that dies again
@@ -54,25 +54,25 @@ if TYPE_CHECKING:
 
     from shared.settings import ReceiverSettings
 
-LIVED_SECONDS = 30.0  # whoever lived so long has not died at once
+LIVED_SECONDS = 30.0  # a worker that lived so long did not die at once
 FIRST_DELAY_SECONDS = 1.0
 MAX_DELAY_SECONDS = 30.0
 HOLD_SECONDS = 2.0  # a queue is kept for a successor that comes within this; a start takes another one or two
 END_SECONDS = 15.0  # beyond the drain; a worker needs less than ten
-BEGIN_SECONDS = 60.0  # for a worker to say that it is alive at first; on a busy machine a start takes many
-HANG_SECONDS = 15.0  # for it to say so again; each does every second
+BEGIN_SECONDS = 60.0  # for a worker to report at first that it is alive; on a busy machine a start takes many
+HANG_SECONDS = 15.0  # for it to report again; each does every second
 
 logger = structlog.get_logger(__name__)
 
 
 class BackOff:
-    """How long to wait before a successor: not at all at first, then longer with each that dies at once."""
+    """How long to wait before a successor: at first not at all, then longer with each that dies at once."""
 
     def __init__(self) -> None:
         self._next = 0.0
 
     def after(self, lived_seconds: float) -> float:
-        """Seconds to wait after one that lived so long."""
+        """Seconds to wait after a worker that lived so long."""
         if lived_seconds >= LIVED_SECONDS:
             self._next = 0.0
         delay = self._next
@@ -89,7 +89,7 @@ class Seat:
         self._back_off = BackOff()
 
     def open(self) -> socket.socket:
-        """The socket; a new one where it had to be closed. Raises `OSError` if the port is another's now."""
+        """The socket; a new one where it had to be closed. Raises `OSError` where another has the port."""
         if self.closed:
             self._listening = join(self._address)
         return self._listening
@@ -115,14 +115,14 @@ class Worker:
     def __init__(self, number: int, process: asyncio.subprocess.Process, line: socket.socket) -> None:
         self.number = number
         self.process = process
-        self.left = asyncio.Event()  # it takes nobody any more: it drains, hangs or is dead
+        self.left = asyncio.Event()  # it accepts no more connections: it drains, hangs or is dead
         self.drains = False
         self.hung = False
         self._line = line
         self.ended: asyncio.Task[None]
 
     async def watch(self, begin_seconds: float, hang_seconds: float) -> None:
-        """Until it has ended. One that does not say that it is alive for so long is killed."""
+        """Until it has ended. It is killed when it has not reported for so long that it is alive."""
         patience = begin_seconds
         with self._line:
             while said := await self._hear(patience):
@@ -133,12 +133,12 @@ class Worker:
         self.left.set()
 
     async def _hear(self, seconds: float) -> bytes:
-        """What it says within that time; nothing where it is dead, or is killed for saying nothing."""
+        """What it reports within that time; empty where it is dead, or is killed for its silence."""
         try:
             async with asyncio.timeout(seconds):
                 return await asyncio.get_running_loop().sock_recv(self._line, 100)
         except TimeoutError:
-            # It was us who did not turn, where something waits in the line.
+            # If something waits in the line, it was our own loop that did not turn.
             with contextlib.suppress(BlockingIOError):
                 return self._line.recv(100)
         except OSError:
@@ -189,7 +189,7 @@ class Supervisor:
         return 1 if self._failed else 0
 
     async def _keep(self, seat: Seat) -> None:
-        """A worker in this seat, and a successor as soon as it takes nobody any more."""
+        """A worker in this seat, and a successor as soon as it accepts no more connections."""
         loop = asyncio.get_running_loop()
         while not self._ending.is_set():
             started_at = loop.time()
@@ -201,7 +201,7 @@ class Supervisor:
                 await self._wait_ending(delay)
 
     async def _run_worker(self, seat: Seat) -> str | None:
-        """Until it takes nobody any more; why it died, None where it drains."""
+        """Until it accepts no more connections; returns why it died, None where it drains."""
         try:
             worker = await self._start(seat.open())
         except OSError as error:  # no memory, too many processes, the port taken meanwhile
@@ -223,7 +223,7 @@ class Supervisor:
             raise
         self._workers.add(worker)
         worker.ended = self._tasks.create_task(self._attend(worker))
-        if self._ending.is_set():  # the signal came while it was started and has missed it
+        if self._ending.is_set():  # the signal came while it was starting, and missed it
             self._send(signal.SIGTERM)
         return worker
 
@@ -266,7 +266,7 @@ class Supervisor:
         """The first drains. A second SIGINT skips what is left of it, as with one gateway."""
         if not self._ending.is_set():
             self._ending.set()
-            for seat in self._seats:  # ours first: nobody listens any more as soon as they stop
+            for seat in self._seats:  # ours first: nothing listens any more once the workers stop
                 seat.close()
             self._send(signal.SIGTERM)
             asyncio.get_running_loop().call_later(self._drain_seconds + END_SECONDS, self._kill)

@@ -1,10 +1,10 @@
-"""A worker: one of several gateways that share a port. receiver/serving/supervisor.py starts it, nobody else.
+"""A worker: one of several gateways that share a port. Only receiver/serving/supervisor.py starts it.
 
     python -m receiver.serving.worker <number> <listening socket> <socket to the supervisor>
 
-It differs from a gateway of its own in this: its name and its log lines carry its number, what it counts is
-kept in files that all workers read, and it reports to the supervisor that it is alive, and when it takes
-nobody any more.
+It differs from a lone gateway in this: its name and its log lines carry its number, what it counts is
+kept in files that all workers read, and it reports to the supervisor that it is alive, and when it accepts
+no more connections.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LEAVING = b"L"
 
 
 class Line:
-    """To the supervisor: a byte for each thing that it should know. Never waits."""
+    """Reports to the supervisor, a byte each. Never waits."""
 
     def __init__(self, supervisor: socket.socket) -> None:
         self._supervisor = supervisor
@@ -42,7 +42,7 @@ class Line:
         try:
             self._supervisor.send(what)
         except BlockingIOError:
-            pass  # it is stopped, and will find more than enough
+            pass  # the supervisor is stopped, and will find more than enough when it continues
         except (BrokenPipeError, ConnectionResetError):
             # It was killed; we go because of that, and tidy up in its place.
             shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
@@ -50,7 +50,7 @@ class Line:
 
 def main(number: int, listening: socket.socket, supervisor: socket.socket) -> None:
     _count_as(number)
-    # Not before: what is counted is made when its module is imported.
+    # Not earlier: the counters are made when their module is imported.
     from receiver.serving.process import name_of, run
 
     registry = CollectorRegistry()
@@ -63,7 +63,7 @@ def main(number: int, listening: socket.socket, supervisor: socket.socket) -> No
 def _count_as(number: int) -> None:
     """Name our files by our number, not by our process id.
 
-    Whoever takes the number over counts on where we have ended, and there are never more files than
+    The worker that takes the number over goes on from our counts, and there are never more files than
     workers, however often one dies.
     """
     values.ValueClass = MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]

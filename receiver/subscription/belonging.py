@@ -5,7 +5,7 @@ the other's customers. Senders keep each other from publishing (sender/publishin
 Redis whose events are there; a gateway compares that with the id of its own sender's database, before it
 subscribes and with each probe. While they differ, Redis is not heard, and events are pulled from the sender.
 
-A gateway that has never reached a sender can't tell, and hears: a sender that is away when a gateway starts
+A gateway that has never reached a sender can't know, and hears: a sender that is away when a gateway starts
 is common, two such installations are not.
 """
 
@@ -27,14 +27,14 @@ _ASK_SECONDS = 1.0
 class KnowsInstallation(Protocol):
     """The sender, as a gateway knows it."""
 
-    installation: str  # empty before it has said so
+    installation: str  # empty until it is known
 
     async def ask_installation(self) -> None:
-        """Find it out, where the sender can be reached."""
+        """Look it up, where the sender can be reached."""
 
 
 class Belonging:
-    """`learn_epoch` is called before anything is heard: what Redis has of an older epoch is not current."""
+    """`learn_epoch` is called before anything is heard: what Redis holds of an older epoch is outdated."""
 
     def __init__(self, log: LogReader, sender: KnowsInstallation, learn_epoch: Callable[[int], None]) -> None:
         self._log = log

@@ -84,7 +84,7 @@ class Shards:
         self._feeds: defaultdict[int, set[Feed]] = defaultdict(set)  # what is wanted, by slot
         self._places: dict[Feed, Shard] = {}  # where it is subscribed, or will be
         self._placed_at = 0  # the look by which all feeds were placed
-        self._moved: dict[int, Address] = {}  # slots, as those said who refused them
+        self._moved: dict[int, Address] = {}  # slots, as reported by the nodes that refused them
         self._to_look = False
         self._woken = asyncio.Event()
 
@@ -93,7 +93,7 @@ class Shards:
         return bool(self._shards) and all(shard.hears for shard in self._shards.values())
 
     def subscribe(self, feed: Feed) -> None:
-        """Want its channel from now on; the hearer is told when Redis has confirmed it."""
+        """Want its channel from now on; the hearer is notified when Redis has confirmed it."""
         slot = self._slot(feed)
         self._feeds[slot].add(feed)
         self._place(slot, feed)
@@ -105,7 +105,7 @@ class Shards:
                 shard.unsubscribe([feed])
 
     def ended(self, shard: Shard, feed: Feed | None) -> None:
-        """A node has ended a subscription: the slot is not its own any more. None: that of its probe."""
+        """A node has ended a subscription because the slot has moved away. None: the probe's."""
         if feed is not None:
             self._take_away(shard, feed)
         self._to_look = True
@@ -221,7 +221,7 @@ class Shard(Subscription):
             self._send_subscribe(self._probe)
 
     def forget(self, feed: Feed) -> None:
-        """The node has not got it any more: an UNSUBSCRIBE would be refused."""
+        """The node no longer has the slot: an UNSUBSCRIBE would be refused."""
         name = self._names.live(feed.channel).encode()
         self._feeds.pop(name, None)
         self._unconfirmed.pop(name, None)
@@ -239,7 +239,7 @@ class Shard(Subscription):
             self._shards.moved(self, redirection.slot, redirection.address)
 
     def _take_end(self, name: bytes) -> None:
-        """Asked for, or because its slot has moved away."""
+        """Either on request, or because its slot has moved away."""
         if name == self._probe:
             self._shards.ended(self, None)
         elif name in self._feeds and name not in self._unconfirmed:

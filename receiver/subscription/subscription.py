@@ -3,14 +3,14 @@
 It is a `shared.redis.wire.Wire`: messages are taken many a read, and we see what redis-py's Pub/Sub hides,
 every loss of the connection and every confirmation. Commands of one moment leave in one write.
 
-A message that is just its feed's next event, as nearly all are, goes into a burst for all that are live. All
-of one read leaves together. Every other message is for the hearer to judge.
+A message that is just its feed's next event, as nearly all are, goes into a burst for all live connections.
+All of one read leaves together. Every other message is left to the hearer.
 
 Two things make silence visible. A subscription counts only when Redis has confirmed it. And the gateway
 publishes a probe to itself, by another connection, and must hear it here: a Redis that is frozen, cut
 off, or that was demoted while this connection stayed open, is noticed within `Pace.silence_seconds`.
 
-One task owns the connection. It never ends by itself; whoever runs it ends it.
+One task owns the connection. It never ends by itself; its owner cancels it.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class Subscription:
         return self._hears
 
     def subscribe(self, feed: Feed) -> None:
-        """Want its channel from now on; the hearer is told when Redis has confirmed it."""
+        """Want its channel from now on; the hearer is notified when Redis has confirmed it."""
         name = self._names.live(feed.channel).encode()
         self._feeds[name] = feed
         self._send_subscribe(name)
@@ -157,7 +157,7 @@ class Subscription:
             self._send_subscribe(name)
 
     async def _wait_until_silent(self) -> str:
-        """Returns why, when the connection is lost or the last probe is too long ago."""
+        """Returns the reason once the connection is lost or the last probe is too old."""
         loop = asyncio.get_running_loop()
         while (left := self._heard_at + self._pace.silence_seconds - loop.time()) > 0:
             await asyncio.wait([self._lost], timeout=left)
@@ -179,7 +179,7 @@ class Subscription:
             await asyncio.sleep(self._pace.probe_seconds)
 
     def _log_loss(self, why: str) -> None:
-        """Each kind of reason once a loss, however many attempts it takes to be back."""
+        """Log each kind of reason once a loss, however many attempts it takes to come back."""
         if not self._told:
             metrics.subscription_losses.inc()
         kind = why.partition(":")[0]
@@ -227,11 +227,11 @@ class Subscription:
         """All of one read."""
         try:
             self._take_each(replies)
-        finally:  # their feeds have gone on to them: whatever failed behind them, they must leave
+        finally:  # their feeds have already moved past them, so they must leave whatever failed after them
             self._burst.write()
 
     def _take_each(self, replies: list[Any]) -> None:
-        """Leaves in the burst what is to be written. One loop: a call more for each costs a delivery dear."""
+        """Leaves in the burst what is to be written. One loop: a call more for each would be costly."""
         feeds, burst = self._feeds, self._burst
         for reply in replies:
             try:
@@ -246,7 +246,7 @@ class Subscription:
                         self._take_probe()
                     continue
                 if not feed.take_next(value, burst):
-                    burst.write()  # what follows may write at once, and must not overtake
+                    burst.write()  # what follows may write at once and must not overtake the burst
                     self._hearer.hear(feed, value)
             elif kind in (b"subscribe", b"ssubscribe"):
                 self._take_confirmation(name)
@@ -257,7 +257,7 @@ class Subscription:
         self._lose(f"redis refuses: {reply}")
 
     def _take_end(self, name: bytes) -> None:
-        """A sharded subscription has ended; a classic one ends at our word alone."""
+        """A sharded subscription has ended; a classic one ends only at our command."""
 
     def _take_probe(self) -> None:
         self._heard_at = asyncio.get_running_loop().time()
@@ -268,7 +268,7 @@ class Subscription:
 
     def _take_confirmation(self, name: bytes) -> None:
         if name not in self._unconfirmed:
-            return  # nobody waits for it any more
+            return  # it is no longer wanted
         self._unconfirmed[name] -= 1
         if self._unconfirmed[name] > 0:
             return  # left and wanted again: the later command is on its way

@@ -1,1 +1,1 @@
-"""The ways a browser can be connected; all of them say the same things."""
+"""The ways a browser can be connected; all of them carry the same messages."""

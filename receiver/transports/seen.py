@@ -1,4 +1,4 @@
-"""`POST /seen`: what was shown, reported by clients whose transport has no way back.
+"""`POST /seen`: what was shown, reported by clients whose transport is one-way.
 
     {"cursor": "customer:alice=1.42"}
 
@@ -32,7 +32,7 @@ class SeenOverHttp:
         self._doorkeeper = doorkeeper
 
     async def endpoint(self, request: Request) -> Response:
-        """202: it is on its way. Raises `Problem`."""
+        """Answers 202: the report is on its way. Raises `Problem`."""
         identity = await self._doorkeeper.identify(request)
         try:
             places = parse_cursors(_decode(await request.body()).cursor)

@@ -28,7 +28,7 @@ class Limits:
     kernel_bytes: int = 128 * 1024  # and as many in the kernel, which would keep megabytes; it doubles this
     stall_bytes: int = 64 * 1024  # from here on the stall clock runs
     stall_seconds: float = 5.0
-    linger_seconds: float = 2.0  # for the client to take our last words and end its side
+    linger_seconds: float = 2.0  # for the client to read our last bytes and end its side
 
 
 class StreamConnection(Connection, asyncio.Protocol):
@@ -82,7 +82,7 @@ class StreamConnection(Connection, asyncio.Protocol):
 
     @property
     def behind(self) -> bool:
-        """So much waits for the client that it can't go on for long."""
+        """So much waits for the client that it will soon be ended as slow."""
         return self.paused and self.writer.get_write_buffer_size() > self._limits.stall_bytes
 
     async def wait_writable(self) -> None:

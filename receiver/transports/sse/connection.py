@@ -1,11 +1,11 @@
 """One event stream: an HTTP response that does not end, on a socket taken over from the edge.
 
 Every event carries the connection's whole cursor as its `id`: that is what a client sends as `Last-Event-ID`
-when it comes back, to whichever gateway. Events are plain messages; what the gateway itself has to say has
-its type as `event`. The answer's head waits for the first of it, so what ends a connection before that is an
+when it comes back, to whichever gateway. Events are plain messages; the gateway's own messages have their
+type as `event`. The answer's head waits for the first message, so what ends a connection before that is an
 HTTP status; afterwards it is an event, `orderbell.end`.
 
-A client says nothing on this socket. One that vanished is noticed by what it does not acknowledge: a comment
+A client sends nothing on this socket. A vanished one is noticed by what it does not acknowledge: a comment
 each heartbeat at least.
 """
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from shared.redis.channel_log import Entry
 
 RETRY_MS = 2_000  # until a client that lost its connection comes back; it spreads with the network
-_MAX_IGNORED = 16 * 1024  # bytes of a client that sent data on an event stream
+_MAX_IGNORED = 16 * 1024  # bytes that a client may send, though nothing reads them
 
 STATUSES = {
     End.INTERNAL_ERROR: 500,
@@ -138,7 +138,7 @@ class EventStream(StreamConnection):
             self.writer.abort()
 
     def eof_received(self) -> None:
-        """It has left: nobody ends one side of an event stream alone."""
+        """It has left: no client closes only one side of an event stream."""
         self._end("left", "closed by the client")
 
 

@@ -62,7 +62,7 @@ class EventStreamTransport:
         except Exception:
             connection.end(End.INTERNAL_ERROR, "internal error")
             raise
-        return Response()  # nobody gets it: the socket is the connection's
+        return Response()  # it is never sent: the socket is the connection's
 
 
 def _take_over(request: Request, connection: EventStream) -> EventStream:

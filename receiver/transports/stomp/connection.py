@@ -88,7 +88,7 @@ class StompConnection(WebSocketConnection):
         identify: Callable[[str], Awaitable[Identity]],
         limits: Limits = LIMITS,
     ) -> None:
-        """`identify` is given the token of CONNECT, which may be empty where the handshake has proved enough.
+        """`identify` gets the token of CONNECT, empty where the handshake authenticated the client.
 
         It raises `InvalidToken` and `KeysUnavailable`.
         """
@@ -107,7 +107,7 @@ class StompConnection(WebSocketConnection):
     # The gateway's side.
 
     def notify(self, notice: Notice) -> None:
-        """To those subscriptions that ask for notices."""
+        """Goes to the subscriptions that ask for notices."""
         for subscribed in list(self._subscribed.values()):
             if subscribed.channel is None:
                 subscribed.notify(notice)
@@ -129,12 +129,12 @@ class StompConnection(WebSocketConnection):
         super().close(code, reason)
 
     def _send_last(self, frame: Frame) -> None:
-        """However much waits: to judge that would end a connection that is being ended."""
+        """However much waits: a check here would end a connection that is already being ended."""
         if not self.closed:
             self.writer.write(text_frame(self.envelope.wrap(frame.encode(self._session.version))))
 
     async def wait_connected(self) -> None:
-        """Until the client has proved who it is, or has ended. It has some seconds for that."""
+        """Until the client has authenticated, for which it has some seconds, or has ended."""
         try:
             async with asyncio.timeout(self.life.terms.authenticate_seconds):
                 await self._connected.wait()
@@ -181,7 +181,7 @@ class StompConnection(WebSocketConnection):
             self.end(End.UNAUTHENTICATED, str(error))
         except KeysUnavailable as error:
             self.end(End.TRY_AGAIN_LATER, str(error))
-        except Exception:  # of one client: all others hang on the same tasks
+        except Exception:  # of one client: all others share the same tasks
             logger.exception("a STOMP frame could not be handled")
             self.end(End.INTERNAL_ERROR, "internal error")
         finally:
@@ -237,7 +237,7 @@ class StompConnection(WebSocketConnection):
         cursors = _cursors(subscribed.subscription.after, channel, self.identity)
         try:
             await self.life.serve(subscribed, self.identity, cursors, channels=(channel,))
-        except Exception:  # of one client: all others hang on the same tasks
+        except Exception:  # of one client: all others share the same tasks
             logger.exception("a STOMP subscription could not be served")
             self.end(End.INTERNAL_ERROR, "internal error")
         else:
@@ -322,7 +322,7 @@ class _Subscribed(Connection):
             self._parent.notify(notice)
 
     def beat(self, now: float) -> None:
-        """The socket's affair."""
+        """Left to the socket."""
 
     def end(self, end: End, reason: str) -> None:
         self._parent.end(end, reason)
@@ -339,7 +339,7 @@ class _Subscribed(Connection):
 def _cursors(
     after: Place | dict[Channel, Place], channel: Channel, identity: Identity
 ) -> dict[Channel, Place]:
-    """A client may give each subscription all its cursors; those of its other channels say nothing here."""
+    """A client may give each subscription all its cursors; those of other channels don't matter here."""
     if isinstance(after, Place):
         return {channel: after}
     others = set(identity.channels) - {channel}

@@ -39,7 +39,7 @@ class StompTransport(UpgradeEndpoint):
         return path in _PATHS or _SOCKJS.fullmatch(path) is not None
 
     def subprotocol(self, head: Head) -> str | None:
-        """Spring's Java client and SockJS offer none, so it is no fault."""
+        """Spring's Java client and SockJS offer none, so that is not a fault."""
         offered = head.tokens(b"sec-websocket-protocol")
         return next((name for name in SUBPROTOCOLS if name.encode() in offered), None)
 

@@ -238,7 +238,7 @@ def message(subscription: Subscription, place: Place, text: bytes) -> Frame:
 
 
 def notice(subscription: Subscription, number: int, text: bytes) -> Frame:
-    """What the gateway itself has to say; it needs no ACK."""
+    """The gateway's own message; it needs no ACK."""
     return Frame(
         "MESSAGE",
         {

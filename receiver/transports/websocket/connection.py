@@ -114,7 +114,7 @@ class WebSocketConnection(StreamConnection, SharingConnection):
             self._end(code, reason)
 
     def abort(self, reason: str, code: Close = Close.VANISHED) -> None:
-        """End at once, without a word to a client that does not listen."""
+        """End at once, without a close frame: the client does not read."""
         self._end(code, reason)
         self.writer.abort()
 

@@ -58,7 +58,7 @@ class WebSocketTransport(UpgradeEndpoint):
                 await self._life.serve(connection, identity, cursors)
 
     async def _authenticate_in_band(self, connection: WebSocketConnection) -> Identity | None:
-        """The identity of its first message; None where the connection ended before it proved any."""
+        """The identity of its first message; None where the connection ended first."""
         connection.writer.write(b"")  # the answer to the handshake, for which it waits
         return await self._life.wait_proof(connection)
 

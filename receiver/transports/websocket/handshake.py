@@ -32,7 +32,7 @@ P = TypeVar("P", bound=Taking)
 
 
 class Fault(NamedTuple):
-    """The answer to a handshake that is none."""
+    """The answer to an invalid handshake."""
 
     status: int
     headers: list[Header]
@@ -77,8 +77,8 @@ def accept(edge: Edge, head: Head, subprotocol: str | None, protocol: P) -> P:
 
 class Held:
     """A transport in whose place the first bytes wait for those that follow: one system call and one segment
-    less for each who connects. For `HOLD_SECONDS` at most, then they leave alone. Who sends past a transport
-    must have written through it before: a connection is in no feed until it was told hello.
+    less for each who connects. For `HOLD_SECONDS` at most, then they leave alone. What sends past a transport
+    must have written through it before: a connection enters no feed before its hello.
     """
 
     __slots__ = ("_first", "_protocol", "_timer", "_transport")

@@ -2,7 +2,7 @@
 
 It is counted when a frame begins, by the size that its header names, so nothing is parsed that is too much. A
 read that only continues a frame counts as a frame, too: a client that sends byte by byte costs as much.
-Clients that have not proved who they are may send a token, and little else.
+Clients that have not authenticated may send a token, and little else.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """From a request that wants to upgrade to an open connection, for every transport on a WebSocket.
 
-Refused before accepting is what no page should retry in the same way (a foreign origin, no subprotocol
-that we know) and what a balancer should see (overload, a drain). What a page must be able to tell from
-its own code, foremost a token that is no longer good, is said after accepting, in the transport's words: a
+Two kinds of requests are refused before accepting: those that no page should retry in the same way (a
+foreign origin, no subprotocol that we know) and those that a balancer should see (overload, a drain). What a
+page's code must learn, above all an expired token, is reported after accepting, in the transport's words: a
 browser shows its page nothing of a refused handshake.
 
-The way from the edge is the hot path of a gateway to which everybody comes back: no router, no middleware
+The way from the edge is the hot path of a gateway to which all clients come back: no router, no middleware
 and no ASGI is on it.
 """
 
@@ -60,7 +60,7 @@ class UpgradeEndpoint(abc.ABC):
         """What comes first on an accepted connection, and may wait."""
 
     def take(self, head: Head, edge: Edge) -> bool:
-        """What the edge asks with each request that wants to upgrade: whether this one was ours."""
+        """Called by the edge with each request that wants to upgrade; returns whether it was ours."""
         if b"websocket" not in head.upgrade or not self.serves(head.path):
             return False
         if fault := handshake.fault_of(head):
@@ -86,7 +86,7 @@ class UpgradeEndpoint(abc.ABC):
         try:
             await self.begin(request, connection)
         except Exception:
-            # One connection's failure; the gateway goes on. Only the log says what it was.
+            # One connection's failure; the gateway goes on. Only the log has the details.
             logger.exception("a connection could not be started")
             connection.end(End.INTERNAL_ERROR, "internal error")
 
