@@ -5,7 +5,7 @@
 makes these names ours, wherever Python would have looked first. It must come before all others of ours, which
 is why importing it does something, and it imports nothing of ours.
 
-What cannot be helped is a package that was installed over ours: that is one line, and exit code 2.
+A package that was installed over ours can't be avoided: that is reported in one line, with exit code 2.
 
     python orderbell_start.py MODULE ARGUMENTS    as `python -m MODULE ARGUMENTS`; for processes that we start
 """
@@ -37,7 +37,7 @@ class _Ours(MetaPathFinder):
 
 
 def command(module: str) -> list[str]:
-    """What runs a module of ours in a process of its own, whatever its directory has."""
+    """The command that runs one of our modules in a process, whatever its directory contains."""
     return [sys.executable, "-P", str(ROOT / "orderbell_start.py"), module]
 
 
@@ -45,7 +45,7 @@ def _take_our_names() -> None:
     for name in PACKAGES:
         imported = sys.modules.get(name)
         where = Path(getattr(imported, "__file__", None) or ROOT / name / "__init__.py")
-        # Ours say so. `resolve`, since an installation may be reached by links.
+        # Ours have our name in them. `resolve`, since an installation may be reached by links.
         if where.resolve().parent != ROOT / name or "Orderbell" not in where.read_text(encoding="utf-8"):
             print(
                 f"orderbell: {where.parent} is another package's, under our name; install Orderbell into"

@@ -6,8 +6,8 @@ all whose token lists it.
 An id or a name is any text of 1 to 128 characters without control characters. In a channel every byte of
 its UTF-8 that is not one of `A-Z a-z 0-9 . _ @ -` is percent-encoded: so a channel is safe in Redis' keys,
 in cursors and in URLs, and a comma, a brace or a slash in an id means nothing there. Each channel has one
-spelling. Another one (lower-case hex, an escape that is not needed, UTF-8 that is longer than it must be) is
-refused and not put right: two spellings of one customer would be two rows, two keys, two counts. Case and
+spelling. Any other (lower-case hex, an unneeded escape, overlong UTF-8) is
+refused rather than corrected: two spellings of one customer would be two rows, two keys, two counts. Case and
 Unicode's forms are kept: `Alice` and `alice`, or `é` as one character or as two, are two customers.
 """
 
@@ -37,7 +37,7 @@ _ESCAPED = "|".join(
 )
 _PLAIN_NAME = rf"[A-Za-z0-9._@-]{{1,{MAX_NAME}}}"
 ENCODED_NAME = rf"(?:[A-Za-z0-9._@-]|{_ESCAPED}){{1,{MAX_NAME}}}"
-# A plain name is tried first: nearly all are, and it is matched ten times as fast.
+# A plain name is tried first: nearly all names are plain, and these match ten times as fast.
 CHANNEL = rf"(?:customer|topic):(?:{_PLAIN_NAME}|{ENCODED_NAME})"
 NAME = rf"[^\x00-\x1f\x7f-\x9f]{{1,{MAX_NAME}}}"  # of a text that came as UTF-8, which has no surrogates
 
@@ -102,7 +102,7 @@ def _escape(byte: re.Match[bytes]) -> bytes:
 
 
 def _advice(text: str) -> str:
-    """How the channel is spelt that the text may mean."""
+    """The correct spelling of the channel that the text may mean."""
     kind, _, name = text[:65].partition(":")
     meant = unquote(name)
     if kind in ("customer", "topic") and len(text) <= 64 and is_name(meant) and "\ufffd" not in meant:

@@ -6,7 +6,7 @@ Cursors of several channels are joined by commas; a comma in a name is percent-e
 In a URL a channel or a cursor may stand as it is, because it has only characters that may: in
 `?after=customer:auth0%7C5f7c=1.42` the escape is the cursor's own. Or it was encoded once more as any text is
 by a URL library: `?after=customer%3Aauth0%257C5f7c%3D1.42`. What is a cursor as it stands is taken as that.
-Either way no text means two customers but one, which only doubly encoded names can confuse: encode the colon.
+Either way a text names one customer. Only doubly encoded names could be confused: for them, encode the colon.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _CURSOR = re.compile(rf"({CHANNEL})=([1-9][0-9]{{0,15}})\.(0|[1-9][0-9]{{0,15}})
 
 
 class InvalidCursor(CallerError, ValueError):
-    """A text that no event ever had as its cursor."""
+    """A text that was never any event's cursor."""
 
 
 class Place(NamedTuple):
-    """A place in one channel. Places compare as they follow each other: epoch first, then seq."""
+    """A place in one channel. Places compare in their order: epoch first, then seq."""
 
     epoch: int
     seq: int
@@ -82,7 +82,7 @@ def format_cursors(places: Mapping[Channel, Place] | Iterable[Cursor]) -> str:
 
 
 def parse_after(query: str) -> dict[Channel, Place]:
-    """What `after` says in a URL's query that is not decoded yet; nothing where it is absent or empty.
+    """The places in `after` of a URL's query that is not decoded yet; none where it is absent or empty.
 
     Raises `InvalidCursor`.
     """

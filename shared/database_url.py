@@ -1,4 +1,4 @@
-"""The database's URL, as every console prints it: what libpq takes, or one line that says what to write.
+"""The database's URL, in any form that libpq takes and consoles print; other forms get one line of advice.
 
     sqlite:///orderbell.db                                          a file; with four slashes an absolute path
     postgresql://user:password@host:5432/database?sslmode=require
@@ -37,7 +37,7 @@ _TLS = (
     "ssl_max_protocol_version",
 )
 _TO_DRIVER = (*_TLS, "passfile", "service", "krbsrvname", "gsslib")
-_MEANS_NOTHING = (  # to us: what they choose is not ours to choose, or is set for every connection
+_MEANS_NOTHING = (  # to us: we can't choose what they set, or we set it for every connection
     "channel_binding",
     "connection_limit",
     "fallback_application_name",
@@ -83,7 +83,7 @@ _EXPECTED = "expected sqlite:///<file> or postgresql://<user>:<password>@<host>/
 
 
 class InvalidDatabaseUrl(OperatorError, ValueError):
-    """A URL that names no database; what to write instead, in one line and without the password."""
+    """A URL that names no database; the message says what to write, in one line and without the password."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class PostgresUrl:
     server_options: str | None = None  # `options`, without the search path
     schema: str | None = None
     connect_seconds: float | None = None  # for each host
-    prepared_statements: bool | None = None  # None: not said
+    prepared_statements: bool | None = None  # None: not given
     ignored: tuple[str, ...] = ()  # names of options that mean nothing here
 
     def __str__(self) -> str:
@@ -288,7 +288,7 @@ def _split_options(options: str | None) -> tuple[str | None, str | None]:
             search_path = value
         else:
             rest += ["-c", setting] if word.startswith("-") else [word]
-    # PostgreSQL splits them at spaces, and takes a backslash for what it is given literally.
+    # PostgreSQL splits them at spaces, and a backslash escapes the character behind it.
     return search_path, " ".join(re.sub(r"([\\ ])", r"\\\1", word) for word in rest) or None
 
 
@@ -305,7 +305,7 @@ def _seconds(text: str | None) -> float | None:
         return None
     if not re.fullmatch(r"\d{1,5}", text):
         raise InvalidDatabaseUrl("connect_timeout is not a number of seconds")
-    return float(text) or None  # 0: no limit of its own
+    return float(text) or None  # 0: no limit
 
 
 def _prepared_statements(options: dict[str, str]) -> bool | None:

@@ -1,6 +1,6 @@
-"""The root of our exceptions. Its branches say whose fault an error is, and so what to do about it.
+"""The root of our exceptions. The branches show whose fault an error is, and so what to do about it.
 
-An exception of ours is of one branch, and the boundary that catches it needs to know no more than that:
+Each of our exceptions belongs to one branch, which is all that the boundary that catches it needs to know:
 
 * `CallerError`     what was sent cannot be taken; sent again unchanged, it is refused again. HTTP's 4xx.
 * `OperatorError`   a setting, or what is installed, is wrong; a person has to change it. Exit code 2.
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 
 class OrderbellError(Exception):
-    """The message is one line, made for the person whose fault it is."""
+    """The message is one line, written for the person who can correct the fault."""
 
 
 class CallerError(OrderbellError):

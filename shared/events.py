@@ -2,7 +2,7 @@
 
 An event's text is written in two steps, because its `seq` is only known under the channel's row lock:
 `Draft` holds everything else, already as JSON; `Draft.text` puts epoch and seq in and is cheap enough
-to run inside the transaction. Nobody behind the sender parses the text before the browser.
+to run inside the transaction. Nothing between the sender and the browser parses the text.
 
 CloudEvents: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md and its JSON format.
 """
@@ -28,7 +28,7 @@ MAX_EVENT_BYTES = 64 * 1024  # CloudEvents: intermediaries must forward events o
 SOURCE = "/orderbell/sender"
 ORDER_COMPLETED = "order.completed"
 TOMBSTONE = "orderbell.tombstone"
-SYSTEM = "orderbell."  # how the types begin that mean something to gateways and clients
+SYSTEM = "orderbell."  # prefix of the types that gateways and clients interpret
 
 _ATTRIBUTE_NAME = re.compile(r"[a-z0-9]+")  # at most 20 are only recommended
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
@@ -44,7 +44,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class InvalidEvent(CallerError, ValueError):
-    """An event that no channel takes; the message says which rule it breaks."""
+    """An invalid event; the message says which rule it breaks."""
 
 
 class EventTooLarge(InvalidEvent):
@@ -125,7 +125,7 @@ def order_completed(
 
 
 def tombstone(event_id: str, source: str, time: str, channel: Channel, reason: str) -> Draft:
-    """What takes the place of an event that can't be published."""
+    """The event that takes the place of one that can't be published."""
     return _draft(
         {
             "specversion": "1.0",
@@ -146,12 +146,12 @@ def is_traceparent(text: str) -> bool:
 
 
 def _is_plain(attributes: dict[str, Any]) -> bool:
-    """Whether nothing is lacking, and nothing to be looked at closely; so it is with nearly all."""
+    """Whether nothing is missing and nothing needs a closer look, as with nearly all events."""
     if not (_REQUIRED <= attributes.keys() <= _PLAIN and all(attributes.values())):
         return False
     try:
         return "".join(attributes.values()).isprintable()
-    except TypeError:  # one of them is no text
+    except TypeError:  # one of them is not text
         return False
 
 

@@ -21,7 +21,7 @@ _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
 
 
 class InvalidJson(CallerError, ValueError):
-    """JSON that is not taken; the message says why."""
+    """JSON that is not accepted; the message says why."""
 
 
 class NotJson(InvalidJson):
@@ -39,7 +39,7 @@ def parse_json(body: bytes) -> Any:
     except msgspec.DecodeError as error:
         raise NotJson(f"not JSON: {error}") from None
     members = _count_members(value)
-    # An object has a colon for each member. Only where texts have some, too, are the texts looked at.
+    # An object has a colon for each member. Only if texts hold colons, too, are the texts examined.
     if body.count(b":") != members and _STRING.sub(b"", body).count(b":") != members:
         raise InvalidJson(f"an object has the name {_repeated(body)!r} twice")
     return value
@@ -51,7 +51,7 @@ def canonical_json(value: object) -> bytes:
 
 
 def _count_members(value: object) -> int:
-    """Of all objects together. Raises `InvalidJson` for what is nested too deep."""
+    """The members of all objects together. Raises `InvalidJson` for what is nested too deep."""
     count = 0
     level: list[Any] = [value] if isinstance(value, _NESTING) else []
     for _ in range(MAX_DEPTH):

@@ -5,8 +5,8 @@ A setting is written by people (`https://Shop.Example:443`, `https://büro.examp
 because it could match nothing.
 
 Patterns are for subdomains alone: `https://*.shop.example` is any name below shop.example, however deep, and
-not shop.example itself. The decision: shops with a subdomain for each tenant have no other way to say who may
-connect. The star stands for whole labels at the front, above at least two, so that no suffix trick and no
+not shop.example itself. The decision: shops with a subdomain for each tenant could not name their pages
+otherwise. The star stands for whole labels at the front, above at least two, so that no suffix trick and no
 `*.com` passes.
 """
 

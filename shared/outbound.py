@@ -1,7 +1,7 @@
 """Ways out: which of our requests go through a proxy, the same for gateway, sender and tools.
 
 Orderbell's own parts (Redis, the database, sender and gateways) are reached directly, whatever the
-environment says: a proxy is for the way out of a company. What lies outside is the customers' issuer; its
+environment says: a proxy is for the way out of a company. Only the customers' issuer lies outside; its
 keys are fetched through the proxy that HTTPS_PROXY, HTTP_PROXY or ALL_PROXY name, unless NO_PROXY lists its
 host.
 """

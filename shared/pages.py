@@ -26,7 +26,7 @@ HEADERS = {
 
 
 def in_development(page: str) -> str:
-    """The page as its scripts know that it is development mode."""
+    """The page, marked so that its scripts know that it is in development mode."""
     return page.replace('data-development="false"', 'data-development="true"', 1)
 
 

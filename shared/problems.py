@@ -24,7 +24,7 @@ MEDIA_TYPE = "application/problem+json"
 
 
 class Problem(OrderbellError):
-    """Raised where a request ends; `response` is what its caller is told.
+    """Raised where a request ends; `response` is the answer to its caller.
 
     `kind` is the last part of the problem's type, `urn:orderbell:problem:<kind>`, and stays the same
     between versions; `extra` are further members of the answer.
@@ -61,7 +61,7 @@ class Problem(OrderbellError):
 
 
 def unauthenticated(detail: str) -> Problem:
-    """Nothing says who asks, or what says it is no good: the one 401 of both services."""
+    """The credentials are missing or invalid: the one 401 of both services."""
     return Problem(401, "unauthenticated", detail, {"WWW-Authenticate": "Bearer"})
 
 
@@ -79,12 +79,12 @@ async def answer_http_exception(request: Request, error: Exception) -> Response:
 
 
 async def answer_nobody(request: Request, error: Exception) -> Response:
-    """Starlette's handler for a caller who hung up while its body was read, which is no fault."""
+    """Starlette's handler for a caller that hung up while its body was read, which is not a fault."""
     return Response(status_code=400)
 
 
 async def answer_failure(request: Request, error: Exception) -> Response:
-    """Starlette's handler for what we did not expect: logged whole, told to nobody."""
+    """Starlette's handler for unexpected errors: logged in full, never shown to the caller."""
     logger.error("request failed", method=request.method, path=request.url.path, exc_info=error)
     return Problem(500, "internal-server-error", "The server failed; the logs say more.").response()
 

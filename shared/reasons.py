@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def reason_of(error: BaseException) -> str:
-    """One line. Libraries wrap what the system said; what they say themselves is the last resort."""
+    """One line. Libraries wrap the system's error; their own text is the last resort."""
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return f"its certificate is not trusted: {cause.verify_message}"

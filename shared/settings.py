@@ -5,8 +5,8 @@ A secret may also be given as a file: `ORDERBELL_API_KEYS_FILE=/run/secrets/api_
 `load` reports every fault at once and ends the process with 2.
 
 What Kubernetes sets in every pod for a Service whose name begins with `orderbell` (`ORDERBELL_PORT=tcp://…`)
-is passed over; any other name that starts as ours do and is no setting is a fault, or a typing error would be
-a default in silence.
+is ignored; any other name with our prefix that is not a setting is a fault, or a typing error would be
+a silent default.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from shared.redis.url import check_redis_url
 
 PREFIX = "ORDERBELL_"
 _FOR_TESTS = PREFIX + "TEST_"  # read by our tests alone
-_TRUE = frozenset({"1", "true", "t", "yes", "y", "on"})  # what pydantic takes for it
+_TRUE = frozenset({"1", "true", "t", "yes", "y", "on"})  # what pydantic accepts for true
 # https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
 # `_PORT` alone only with an address as its value.
 _SERVICE_LINK = re.compile(
@@ -79,7 +79,7 @@ class Settings(_OfEnvironment):
 
     redis_url: str = "redis://localhost:6379/0"
     key_prefix: str = Field("ob", pattern=r"^[A-Za-z0-9_.-]{1,32}$")
-    # Several, so that one can be replaced in peace. `api_key` is the one a caller uses; it comes first.
+    # Several, so that one can be replaced without a pause. A caller uses `api_key`, which comes first.
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode]
     api_key: SecretStr | None = None
     log_format: Literal["json", "console"] = "json"
@@ -87,8 +87,10 @@ class Settings(_OfEnvironment):
     development: bool = False  # sign-in by name alone; refuses to listen beyond loopback
     forwarded_allow_ips: CommaSeparated = ("127.0.0.1", "::1")  # proxies whose X-Forwarded-For counts
     keep_alive_seconds: float = Field(130, ge=1, le=3600)  # above nginx 60, ALB 60, Traefik 90, Caddy 120
-    ready_delay_seconds: float = Field(0, ge=0, le=300)  # /readyz says draining so long before we do
-    root_path: str = ""  # where a proxy serves us, as /alerts; taken off where the proxy has not done so
+    ready_delay_seconds: float = Field(
+        0, ge=0, le=300
+    )  # /readyz reports draining for so long before we drain
+    root_path: str = ""  # where a proxy serves us, such as /alerts; removed where the proxy has not done so
 
     @field_validator(
         "api_keys",
@@ -101,7 +103,7 @@ class Settings(_OfEnvironment):
     )
     @classmethod
     def _split_list(cls, value: object) -> object:
-        """At commas, and at line ends, since in files there is often one a line."""
+        """Split at commas, and at line ends, since files often have one a line."""
         return _parts(value) if isinstance(value, str) else value
 
     @model_validator(mode="before")
@@ -153,7 +155,7 @@ class Settings(_OfEnvironment):
 
 
 class DatabaseSettings(_OfEnvironment):
-    """What the sender and `orderbell migrate` need to know of the database."""
+    """What the sender and `orderbell migrate` need to know about the database."""
 
     database_url: str = "sqlite:///orderbell.db"
     database_schema: str | None = None  # PostgreSQL's, where our tables are; else the URL's, else `orderbell`
@@ -210,7 +212,7 @@ class ReceiverSettings(Settings):
 
     @property
     def secrets(self) -> tuple[SecretStr, ...]:
-        """All that tokens may be signed with; what we sign ourselves, we sign with the first."""
+        """All secrets that tokens may be signed with; our own tokens are signed with the first."""
         return (*((self.jwt_secret,) if self.jwt_secret else ()), *self.jwt_secrets)
 
     @property
@@ -263,7 +265,7 @@ TOGETHER = frozenset({"jwt_secret", "jwt_secrets", "jwks_url", "development"})
 
 
 def faults_together(given: set[str]) -> list[str]:
-    """What is wrong with a gateway's settings as a whole, whatever each of them is."""
+    """What is wrong with a gateway's settings in combination, though each may be valid."""
     by_secret = bool(given & {"jwt_secret", "jwt_secrets"})
     if by_secret == ("jwks_url" in given):
         return [f"set exactly one of {PREFIX}JWT_SECRET and {PREFIX}JWKS_URL"]
@@ -276,7 +278,7 @@ def _check_jwt_secret(secret: SecretStr) -> None:
     """Raises `ValueError`."""
     if len(secret.get_secret_value().encode()) < _MIN_SECRET_BYTES:
         raise ValueError(f"needs at least {_MIN_SECRET_BYTES} bytes; `openssl rand -hex 32` makes one")
-    from shared.tokens import check_secret  # it brings PyJWT, which the sender does not need
+    from shared.tokens import check_secret  # it imports PyJWT, which the sender does not need
 
     check_secret(secret)
 
@@ -296,7 +298,7 @@ class _FileSource(PydanticBaseSettingsSource):
 
 @dataclass(frozen=True)
 class _Unreadable:
-    """Stands for the value of a file that cannot be read. No field takes it, so it is one fault among all."""
+    """Stands for the value of an unreadable file. No field accepts it, so it is reported among all faults."""
 
     why: str
 
@@ -332,7 +334,7 @@ class InvalidSettings(OperatorError):
 
 
 def load(settings_class: type[S], *, host: str | None = None) -> S:
-    """The settings of this process. Faults go to standard error, a line each, and the process ends with 2.
+    """The settings of this process. Faults go to standard error, a line each, and the process exits with 2.
 
     With `host`, development mode is held to loopback.
     """
@@ -345,14 +347,14 @@ def load(settings_class: type[S], *, host: str | None = None) -> S:
 
 
 def read(settings_class: type[S], *, host: str | None = None) -> S:
-    """`load` for those who go on with faults. Raises `InvalidSettings`."""
+    """`load` for callers that go on after faults. Raises `InvalidSettings`."""
     faults = _unknown_names(os.environ)
     settings = None
     try:
         settings = settings_class()
     except ValidationError as error:
         faults += [_fault_line(fault) for fault in error.errors(include_url=False)]
-        # pydantic looks at the whole only where each part is good.
+        # pydantic checks the whole only where each part is valid.
         if issubclass(settings_class, ReceiverSettings):
             faults += faults_together({name for name in TOGETHER if _is_given(name)})
     if host is not None and not is_loopback(host) and _is_given("development"):
@@ -365,7 +367,7 @@ def read(settings_class: type[S], *, host: str | None = None) -> S:
 
 
 def file_of(field: str) -> str | None:
-    """The file that holds a setting; None where it is a variable, which comes first, or nowhere."""
+    """The file that holds a setting; None where a variable holds it, which counts first, or nothing does."""
     name = PREFIX + field.upper()
     return None if os.environ.get(name) else os.environ.get(f"{name}_FILE") or None
 
@@ -399,7 +401,7 @@ def _is_service_link(name: str, value: str) -> bool:
 
 
 def _unknown_line(name: str, known: frozenset[str]) -> str:
-    # Without what all have in common, or each would be like each.
+    # Without the common prefix, or all would look alike.
     close = difflib.get_close_matches(
         name.removeprefix(PREFIX), [one.removeprefix(PREFIX) for one in known], n=1
     )

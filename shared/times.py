@@ -1,4 +1,4 @@
-"""Times as texts: RFC 3339; ours are in UTC with milliseconds, so they sort as they follow each other."""
+"""Times as texts: RFC 3339; ours are in UTC with milliseconds, so they sort in order."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TIME = re.compile(
 _LEAP = 60  # the second that 23:59 UTC has now and then
 _LAST_MINUTE = 23 * 60 + 59
 _DAY = 24 * 60
-_YEAR_ZERO = 2000  # `calendar` does not know the year 0, which has the same months
+_YEAR_ZERO = 2000  # `calendar` has no year 0, whose months are the same
 
 
 @lru_cache(maxsize=16)  # a batch's events all ask for the same moment

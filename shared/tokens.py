@@ -19,7 +19,7 @@ MAX_TOPICS = 99  # of one token: with the customer's own channel a cursor text i
 
 
 class ClaimNames(NamedTuple):
-    """Which claims say what."""
+    """The names of the claims we read."""
 
     customer: str = "sub"
     topics: str = "topics"
@@ -34,7 +34,7 @@ STANDARD = ClaimNames()
 
 
 def check_secret(secret: SecretStr) -> None:
-    """Raises ValueError for what is another kind of key, for example a public one."""
+    """Raises ValueError for another kind of key, for example a public one."""
     try:
         HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(secret.get_secret_value())
     except jwt.InvalidKeyError:
@@ -67,7 +67,7 @@ def mint_token(
 
 
 def find_claim(claims: dict[str, Any], name: str) -> Any:
-    """A claim by its name, else by its way from the outside in: `realm_access.roles`. None where it isn't."""
+    """A claim by its name, else by its path from the outside in: `realm_access.roles`. None where missing."""
     value = claims.get(name)
     end = len(name)
     # The longest name first: `https://shop.example/claims.id` is `id` within `https://shop.example/claims`.

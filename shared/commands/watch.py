@@ -28,12 +28,12 @@ SUBPROTOCOL = Subprotocol("cloudevents.json")
 TOKEN_SECONDS = 3600
 MIN_WAIT_SECONDS = 0.25
 MAX_WAIT_SECONDS = 10.0
-# What the contract means by "stop"; everything else means "come back".
+# The codes that mean "stop" in the contract; all others mean "come back".
 _FINAL = frozenset({1002, 1003, 1008, 1009, 4400, 4403})
 
 
 class Refused(NeighbourError):
-    """The gateway does not want us back; the message says why."""
+    """The gateway refuses us for good; the message gives the reason."""
 
 
 class Message(msgspec.Struct):
@@ -63,7 +63,7 @@ def watch(local: LocalDirectory, customer: str, topics: Sequence[str], gateway: 
         watcher = Watcher(gateway, parse_cursors(after))
     except InvalidCursor as error:
         raise click.BadParameter(str(error)) from None
-    new_token = minter(local, customer, topics, TOKEN_SECONDS)  # before anything runs: it may end us
+    new_token = minter(local, customer, topics, TOKEN_SECONDS)  # before anything runs: it may end the process
     try:
         asyncio.run(_run_until_interrupted(watcher, new_token))
     except Refused as error:
@@ -82,7 +82,7 @@ async def _run_until_interrupted(watcher: Watcher, new_token: Callable[[], str])
     await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
     while not running.done():
-        # A cancellation has been lost in the layers below, on Python 3.11; a second one is heard.
+        # On Python 3.11 the layers below can lose a cancellation; a second one gets through.
         running.cancel()
         await asyncio.wait({running}, timeout=1)
     if not running.cancelled():
@@ -98,7 +98,7 @@ def is_http_url(text: str) -> bool:
 
 
 def say(text: str) -> None:
-    """Beside the events, which have standard output for themselves."""
+    """To standard error: standard output is for events alone."""
     click.echo(click.style(text, dim=True), err=True)
 
 
@@ -149,15 +149,15 @@ class Watcher:
                 if self.take(text):
                     click.echo(text)
         except ConnectionClosed:
-            pass  # how it ended is told below
+            pass  # how it ended is reported below
         code, reason = connection.close_code, connection.close_reason
-        # 4401 is for a token that has expired, so we come with a new one; but not if it never was good.
+        # 4401 is for a token that has expired, so we come back with a new one; but not if it was never valid.
         if code in _FINAL or (code == 4401 and not self._welcome):
             raise Refused(f"{self._gateway} closed with {code} {reason}")
         say(f"closed with {code} {reason}")
 
     def take(self, text: str | bytes) -> bool:
-        """Whether it is an event that was not there before."""
+        """Whether it is an event that was not printed before."""
         message = msgspec.json.decode(text, type=Message)
         if message.type.startswith("orderbell."):
             self._obey(message)

@@ -1,1 +1,1 @@
-"""What both services need of their process: logs, listening, children, the server."""
+"""What both services need around them in their process: logs, listening, children, the server."""

@@ -1,4 +1,4 @@
-"""Children: processes that are ours, with their lines on our terminal and an end of all when one ends."""
+"""Children: our own processes. Their lines go to our terminal, and when one ends all are ended."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from shared.errors import NeighbourError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-END_SECONDS = 3.5  # from SIGTERM to SIGKILL; all is over within five
+END_SECONDS = 3.5  # from SIGTERM to SIGKILL; everything has ended within five
 LAST_SECONDS = 0.5  # at least, for those that end last
 _POLL_SECONDS = 0.05
 _COLORS = ("cyan", "green", "yellow", "magenta", "blue", "bright_green", "bright_yellow", "bright_magenta")
@@ -57,7 +57,7 @@ class Child:
     async def wait(self) -> None:
         """Shows its lines as they come; returns when it has ended and all are shown."""
         assert self.process.stdout is not None
-        # Not by readline: that one gives up at lines of more than 64 KiB.
+        # Not by readline, which gives up at lines of more than 64 KiB.
         rest = b""
         while chunk := await self.process.stdout.read(65536):
             *lines, rest = (rest + chunk).split(b"\n")
@@ -70,12 +70,12 @@ class Child:
             text = line.decode(errors="replace")
             self.lines.append(text)
             if not self._quiet:
-                with contextlib.suppress(BrokenPipeError):  # whoever read along has gone; we go on
+                with contextlib.suppress(BrokenPipeError):  # the reader of our output has gone; we go on
                     click.echo(f"{self._prefix} {text}", err=True)
 
 
 class ChildEnded(NeighbourError):
-    """A child ended that nobody asked to end."""
+    """A child ended without being asked to."""
 
     def __init__(self, child: Child) -> None:
         super().__init__(f"{child.name} {child.outcome}")
@@ -99,7 +99,7 @@ class Children:
         ends_last: bool = False,
         quiet: bool = False,
     ) -> Child:
-        """`ends_last`: the others need it until they are gone. `quiet`: its lines are for reports alone."""
+        """`ends_last`: the others need it until they are gone. `quiet`: its lines only appear in reports."""
         process = await asyncio.create_subprocess_exec(
             *command,
             env=environment,
@@ -114,7 +114,7 @@ class Children:
         return child
 
     async def wait_ready(self, ready: Callable[[], Awaitable[bool]]) -> None:
-        """Until it is so. Raises `ChildEnded`."""
+        """Until the condition holds. Raises `ChildEnded`."""
         while not await ready():
             self.check()
             await asyncio.sleep(_POLL_SECONDS)

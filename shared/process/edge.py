@@ -4,14 +4,14 @@ A connection is an `Edge`. It reads each request's head, bounded in bytes, lines
 a transport takes the connection (`take_over`: a WebSocket's 101 or a stream's 200), or the request goes to an
 unmodified uvicorn `HttpToolsProtocol`, whose protocol's side and transport the edge stands between.
 
-What uvicorn 0.54 leaves open, and is decided here (each with a test in tests/test_edge.py):
+What uvicorn 0.54 leaves open is decided here (each with a test in tests/test_edge.py):
 
-* heads and bodies without bound, half requests that are held for ever: 431, 413, 408;
-* an `Upgrade` that nobody takes must be ignored (RFC 9110 7.8), and in HTTP/1.0 always. llhttp ends the
+* unbounded heads and bodies, half requests that are held for ever: 431, 413, 408;
+* an `Upgrade` that no transport takes must be ignored (RFC 9110 7.8), and in HTTP/1.0 always. llhttp ends the
   message where it sees one, so a body beside `Upgrade: h2c` is lost. It is taken out of the head;
 * HTTP/1.1 needs exactly one Host (RFC 9112 3.2), and an absolute target counts more than it (3.2.2);
-* who is read out while more is coming would be reset and never see the answer: the socket lingers;
-* what is answered while we leave says `Connection: close`, so no client sends into a closing socket.
+* a client that is refused while it still sends would be reset and never see the answer: the socket lingers;
+* every answer during shutdown has `Connection: close`, so no client sends into a closing socket.
 
 Rests on these of uvicorn (pinned by tests/test_edge.py): the constructor's four arguments, `data_received`,
 `connection_made`, `connection_lost`, `shutdown`, and `cycle.response_complete`.
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
-_LOCAL = ("127.0.0.1", 0)  # what a peer on a Unix socket counts as; the file's mode says who may be one
+_LOCAL = ("127.0.0.1", 0)  # what a peer on a Unix socket counts as; the file's mode decides who may connect
 
 _END = re.compile(rb"\n\r?\n")
 _AUTHORITY = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+;=-]*)(?::[0-9]{0,5})?")
@@ -61,7 +61,7 @@ class Limits:
     head_seconds: float = 5.0
     body_bytes: int = 256 * 1024
     body_seconds: float = 120.0
-    body_grace_seconds: float = 10.0  # after which the rate counts
+    body_grace_seconds: float = 10.0  # after which the rate applies
     body_bytes_per_second: float = 500.0
     idle_seconds: float = 130.0  # above what proxies keep: nginx and ALB 60, Traefik 90, Caddy 120
     linger_seconds: float = 2.0  # for a client to stop sending and read its answer
@@ -101,7 +101,7 @@ class Head:
         return [token for value in self.values(name) for token in _split(value)]
 
     def scope(self) -> dict[str, Any]:
-        """What ASGI calls an HTTP scope, for what wants to read headers, cookies and queries from one."""
+        """An ASGI HTTP scope, for code that reads headers, cookies and queries from one."""
         return {
             "type": "http",
             "http_version": self.version,
@@ -118,7 +118,7 @@ class Head:
 
 
 class Refused(CallerError):
-    """A request that is answered by the edge; `kind` is counted and the last part of the problem's type."""
+    """A request that is answered by the edge; `kind` is counted, and ends the problem's type."""
 
     def __init__(self, status: int, kind: str, detail: str) -> None:
         super().__init__(detail)
@@ -217,7 +217,7 @@ class Edge(asyncio.Protocol):
         self._body: Body | None = None  # of the request that is being read
         self._body_bytes = 0
         self._since = self._loop.time()  # of the state: of the head's or body's first byte, of being idle
-        self._paused = False  # uvicorn takes no more for now
+        self._paused = False  # uvicorn accepts no more for now
         self._pipelined = False  # a request was read before the one before it was answered
         self._unanswered = False  # nothing was written since the last request was passed on
         self._closing = False  # nothing more is passed on, either way
@@ -262,21 +262,21 @@ class Edge(asyncio.Protocol):
 
     @property
     def more(self) -> bool:
-        """The client has sent more than the request that is being looked at."""
+        """The client has sent more than the request being handled."""
         return bool(self._pending)
 
     @property
     def _may_answer(self) -> bool:
-        """Nothing was written to the request that was read last, and none before it waits for its answer."""
+        """Nothing was answered yet to the request read last, and no earlier one waits for its answer."""
         return self.idle or (self._unanswered and not self._pipelined)
 
     def leave(self) -> None:
-        """Answer what was asked, and end then. An idle connection stays open until `shutdown`."""
+        """Answer what was asked, then end. An idle connection stays open until `shutdown`."""
         if self._inner is not None and not self.idle:
             self._inner.shutdown()
 
     def shutdown(self) -> None:
-        """As `leave`; one that is idle ends now. uvicorn calls it of all connections when it ends."""
+        """As `leave`, but an idle connection ends now. uvicorn calls it on all connections when it ends."""
         if self.idle and not self._pending and self._body is None:
             self._close()
         else:
@@ -320,7 +320,7 @@ class Edge(asyncio.Protocol):
     # Reading.
 
     def _pass_on(self) -> None:
-        """All that is pending, as far as it is whole and uvicorn takes it."""
+        """Handles all pending bytes, as far as they are whole and uvicorn accepts them."""
         try:
             while self._pending and not self._paused and not self._closing:
                 if self._body is not None:
@@ -442,7 +442,7 @@ class Edge(asyncio.Protocol):
         return self._transport
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """A task that the server owns: it waits for it when it ends, and cancels it in the end."""
+        """Start a task that the server owns: at its end it waits for the task, and finally cancels it."""
         task = self._loop.create_task(work)
         task.add_done_callback(self._server_state.tasks.discard)
         self._server_state.tasks.add(task)
@@ -475,7 +475,7 @@ class Edge(asyncio.Protocol):
             self._transport.close()
 
     def _linger(self) -> None:
-        """Say that nothing more comes, and throw away what still does: to close at once would reset."""
+        """Close our side and discard what the client still sends: to close at once would reset."""
         if self._closing or self._transport.is_closing():
             return
         self._closing = True
@@ -489,7 +489,7 @@ class Edge(asyncio.Protocol):
     def _end_inner(self) -> None:
         inner, self._inner = self._inner, None
         if inner is not None:
-            # None whatever happened: with an error uvicorn keeps its timer.
+            # Always None: with an error uvicorn keeps its timer.
             inner.connection_lost(None)
 
     def _forget(self) -> None:
@@ -504,7 +504,7 @@ class Edge(asyncio.Protocol):
             self._transport.write(data)
 
     def end(self) -> None:
-        """uvicorn closes: it has answered, or has nothing to say."""
+        """uvicorn closes: it has answered, or has no answer."""
         if not self._closing:
             self._close()
 
@@ -531,7 +531,7 @@ class Edge(asyncio.Protocol):
 
 
 class _Answers:
-    """The transport that uvicorn gets: what of one it uses, under the names that it uses."""
+    """The transport that uvicorn gets: only the methods that it uses."""
 
     __slots__ = ("close", "get_extra_info", "is_closing", "pause_reading", "resume_reading", "write")
 
@@ -575,7 +575,7 @@ def _parse(raw: bytes) -> Head:
 
 
 def _body_of(head: Head, max_bytes: int) -> Body | None:
-    """What follows the head. httptools has refused several lengths, and a length beside chunks."""
+    """The body that follows. httptools has already refused repeated lengths, and a length beside chunks."""
     length = 0
     for name, value in head.headers:
         if name == b"transfer-encoding":

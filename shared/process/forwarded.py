@@ -1,4 +1,4 @@
-"""Who a proxy says its client is: X-Forwarded-For and X-Forwarded-Proto, from trusted proxies alone.
+"""The client as a proxy reports it: X-Forwarded-For and X-Forwarded-Proto, from trusted proxies alone.
 
 The same rule as uvicorn's ProxyHeadersMiddleware, which answers it for requests that uvicorn serves; this is
 for those that a transport takes from the edge. A test holds the two together.
@@ -17,7 +17,7 @@ _SCHEMES = frozenset({b"http", b"https", b"ws", b"wss"})
 
 
 class Peer(NamedTuple):
-    """Where a request comes from; `port` is 0 where a proxy did not say."""
+    """Where a request comes from; `port` is 0 where a proxy does not report one."""
 
     host: str
     port: int
@@ -44,7 +44,7 @@ class Proxies:
         return self._trusts(host) if 0 < len(host) <= 253 else False
 
     def peer(self, host: str, port: int, headers: Sequence[tuple[bytes, bytes]]) -> Peer:
-        """Of a request that came from that address. Header names are in lower case."""
+        """The client of a request that came from that address. Header names are in lower case."""
         scheme = "http"
         if self.trust(host):
             said = [value for name, value in headers if name == b"x-forwarded-proto"]
@@ -57,7 +57,7 @@ class Proxies:
         return Peer(host, port, scheme)
 
     def _client(self, chain: str) -> tuple[str, int]:
-        """The last that is none of ours: each proxy appends the one it heard."""
+        """The last address that is not a trusted proxy's: each proxy appends its own client."""
         hops = [_split(hop.strip()) for hop in chain.split(",")]
         return next((hop for hop in reversed(hops) if not self.trust(hop[0])), hops[0])
 

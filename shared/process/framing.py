@@ -1,7 +1,7 @@
 """Where a request's body ends. RFC 9112 6 and 7.1; no I/O.
 
-What a body says is uvicorn's to parse. The edge (shared/process/edge.py) only counts its bytes, so that it
-finds the head of the next request on the same connection. A body that this module takes for malformed is
+uvicorn parses a body's content. The edge (shared/process/edge.py) only counts its bytes, so that it
+finds the head of the next request on the same connection. A body that this module finds malformed is
 refused, even where a more lenient parser would read on: two readings of one body are how requests are
 smuggled.
 """

@@ -1,4 +1,4 @@
-"""Python's garbage collector, told to leave alone what lives as long as the process."""
+"""Python's garbage collector, set to skip what lives as long as the process."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import gc
 
 
 def spare_what_lives() -> None:
-    """Call it once everything that stays is made; cycles made later are still found, only less often.
+    """Call it once everything permanent is made; cycles made later are still found, only less often.
 
     Connections and requests form no cycles, so walking them all every 700 allocations finds nothing: a sender
     under load spent a seventh of its time on that.

@@ -2,7 +2,7 @@
 
 Children join the guard's process group. The guard waits for the end of a pipe that only we hold; it comes
 with our exit, also after `kill -9`; then it ends the whole group. It is the group's leader, so the group's
-id can't become another's. PR_SET_PDEATHSIG would do as well, but only on Linux, and it tells of the end of
+id can't become another's. PR_SET_PDEATHSIG would do as well, but only on Linux, and it reacts to the end of
 a thread.
 """
 
@@ -38,7 +38,7 @@ class Guard:
         return self.process.pid
 
     def __exit__(self, *_: object) -> None:
-        """Whoever still is in the group goes at once; end children gently before."""
+        """Kills whatever is still in the group; end children gently before."""
         if self.process.poll() is None:
             os.killpg(self.group, signal.SIGKILL)
         self.process.communicate()

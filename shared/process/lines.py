@@ -1,12 +1,12 @@
-"""Lines to a file that may not take them: whoever logs never waits.
+"""Lines to a file that may be slow or stuck: logging never waits.
 
 A pipe that nobody reads is full after 64 KiB, and the next write to it waits, with the whole event loop. So
 lines are queued, in bounds, and a thread of our own writes them. Beyond the bounds they are dropped, and the
-next line that gets through says how many.
+next line that gets through reports how many.
 
 Why not the standard library's: a full QueueHandler prints a traceback to the same pipe for each drop, and
 QueueListener.stop waits for the queue, so a process with a full pipe could not even end. Why not
-O_NONBLOCK: it would hold for everybody who shares the file, the shell included.
+O_NONBLOCK: it would apply to every process that shares the file, the shell included.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Lines:
     def __init__(
         self, file: int, note: Callable[[int], str], *, max_lines: int = MAX_LINES, max_bytes: int = MAX_BYTES
     ) -> None:
-        """`note` makes the line that says how many were dropped."""
+        """`note` makes the line that reports how many were dropped."""
         self._file = file
         self._note = note
         self._max_lines = max_lines
@@ -58,7 +58,7 @@ class Lines:
             self._some.set()
 
     def close(self) -> None:
-        """Give what waits `END_SECONDS`, and go in any case."""
+        """Give waiting lines `END_SECONDS`, then return in any case."""
         self._ending = True
         self._some.set()
         self._thread.join(END_SECONDS)
@@ -80,7 +80,7 @@ class Lines:
                 taken.append(self._lines.popleft())
             self._bytes -= size
             unsaid = 0
-            if not self._lines:  # the note comes behind all that was kept
+            if not self._lines:  # the note comes after all kept lines
                 unsaid, self._unsaid = self._unsaid, 0
         if unsaid:
             self.dropped(unsaid)
@@ -92,8 +92,8 @@ class Lines:
             while data:
                 try:
                     data = data[os.write(self._file, data) :]
-                except BlockingIOError:  # somebody who shares the file has made it so
+                except BlockingIOError:  # another process that shares the file made it non-blocking
                     select.select([], [self._file], [])
         except OSError:
-            # Closed, or its disk is full: nobody could be told where, so these lines are only counted.
+            # Closed, or its disk is full: there is nowhere to report it, so these lines are only counted.
             self.dropped(data.count(b"\n"))

@@ -1,4 +1,4 @@
-"""Listening: sockets that are bound before anything else starts, or one clear line why not."""
+"""Listening: sockets that are bound before anything else starts, or one clear line why they can't be."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ def listen_unix(path: str) -> socket.socket:
 
 
 def remove_unix(path: str) -> None:
-    """The file of a socket that is closed, unless another process listens there by now."""
+    """Remove the file of a closed socket, unless another process listens there by now."""
     with contextlib.suppress(OSError):
         if not _answers(path):
             os.unlink(path)
 
 
 def _is_left_over(path: str) -> bool:
-    """Whether a socket is there to which nobody listens. Raises `OSError` where something else is there."""
+    """Whether an abandoned socket is there. Raises `OSError` where something else is."""
     try:
         if not stat.S_ISSOCK(os.stat(path).st_mode):
             raise OSError(errno.EEXIST, "a file there is not a socket")
@@ -90,12 +90,12 @@ def _end(line: str) -> NoReturn:
 
 
 def listen_together(host: str, port: int, count: int) -> list[socket.socket]:
-    """So many sockets on one port, each with a queue of its own. Linux spreads connections evenly over them.
+    """So many sockets on one port, each with its own queue. Linux spreads connections evenly over them.
 
     Faults end the process as those of `listen` do.
     """
     # The first asks for the port alone: with SO_REUSEPORT from the start it would quietly share that of
-    # another program of ours. Whoever joins must find the option set, whenever that was done.
+    # another program of ours. Sockets that join must find the option set, whenever that was done.
     first = listen(host, port)
     first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     address = first.getsockname()
@@ -123,7 +123,7 @@ def _listen(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
         reuse_port=reuse_port,
         dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6(),  # every address means IPv4 ones, too
     )
-    # Linux ends a connection whose other end acknowledges nothing for so long, also one that closed its
+    # Linux ends a connection whose peer acknowledges nothing for so long, also one that closed its
     # window. Every accepted connection inherits it.
     option = getattr(socket, "TCP_USER_TIMEOUT", None)
     if option is not None:

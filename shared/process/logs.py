@@ -1,6 +1,6 @@
 """Logs: one JSON object a line (or colours for a console), ours and the libraries' alike.
 
-What is logged is what happened, once. Never an event's data, never a token. Nobody waits for a line to be
+What happened is logged, once. Never an event's data, never a token. Nothing waits for a line to be
 written, see shared/process/lines.py.
 """
 
@@ -78,7 +78,7 @@ def _log_end(event: str, error: BaseException | None) -> None:
 
 
 def _note_of(processors: list[Any]) -> Callable[[int], str]:
-    """What makes the line about lines that were dropped: it must not go through the queue itself."""
+    """Makes the line about dropped lines: it must not go through the queue itself."""
 
     def note(count: int) -> str:
         event: Any = {"event": "log lines were dropped, their reader was too slow", "count": count}
@@ -106,7 +106,7 @@ def _to_json(event: EventDict, default: Callable[[object], object]) -> str:
 
 
 class _Logger:
-    """What structlog logs to in the end: our lines, whatever the level."""
+    """Where structlog's records end up: our lines, whatever the level."""
 
     def __init__(self, lines: Lines | None, name: str = "") -> None:
         self.name = name
@@ -116,7 +116,7 @@ class _Logger:
 
 
 class _Handler(logging.Handler):
-    """What the standard library's logging logs to in the end."""
+    """Where the records of the standard library's logging end up."""
 
     def __init__(self, lines: Lines) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Log lines that a client can cause: one at once, then at most one in some seconds, with their number."""
+"""Log lines that a client can cause: the first at once, then at most one in some seconds, with a count."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SECONDS = 10.0
 class Sampled:
     """Of each kind of event the first is logged; those that follow too soon are counted.
 
-    What was counted is said with the next line of that kind, as `more`, so a burst costs two lines.
+    The next line of that kind reports the count as `more`, so a burst costs two lines.
     """
 
     def __init__(self, logger: structlog.typing.FilteringBoundLogger, *, seconds: float = SECONDS) -> None:

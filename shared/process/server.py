@@ -1,10 +1,10 @@
-"""The one server of both services: uvicorn, behind our edge, with an end that loses nobody.
+"""The one server of both services: uvicorn, behind our edge, with a shutdown that loses no client.
 
 What uvicorn 0.54 does otherwise:
 
 * it resets clients that wait to be accepted when it ends: they are accepted first;
 * it waits without end for connections that don't close: `timeout_graceful_shutdown`;
-* after a clean shutdown it raises the signal again, and the exit status says that it was killed;
+* after a clean shutdown it raises the signal again, so the exit status shows that it was killed;
 * it wakes up ten times a second to look for a signal, most of what an idle process does: `main_loop`.
 
 Rests on these of `uvicorn.Server` (pinned by tests/test_server.py): `startup`, `main_loop`, `shutdown`,
@@ -38,14 +38,14 @@ if TYPE_CHECKING:
 
     from shared.process.edge import Edge, Head
 
-IDLE_SECONDS = 0.5  # that idle connections stay open when we leave: their next request is told to close
+IDLE_SECONDS = 0.5  # that idle connections stay open when we leave: the next answer closes them
 _FILES_BESIDE = 100  # listening sockets, Redis, the database, logs
 
 logger = structlog.get_logger(__name__)
 
 
 async def _nothing() -> None:
-    """What a service without connections of its own does when it leaves."""
+    """The drain of a service that has no connections to end."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,11 @@ class Service:
     root_path: str = ""
     leaving: Callable[[], None] = lambda: None  # called once, when the signal has come: not ready any more
     ready_delay_seconds: float = 0.0  # between that and the end of the listener
-    closed: Callable[[], None] = lambda: None  # called when nobody is accepted any more
+    closed: Callable[[], None] = lambda: None  # called when no connection is accepted any more
     drain: Callable[[], Awaitable[None]] = _nothing  # ends what was taken over; a second SIGINT cancels it
     grace_seconds: float = 5.0  # for plain requests that are under way when the drain is over
     alive: Callable[[], None] = lambda: None  # called once a second, while the loop turns
-    successor: bool = False  # another process listens on the same socket: leave it who still waits
+    successor: bool = False  # another process listens on the same socket: leave it the queue
 
 
 class Server(uvicorn.Server):
@@ -136,7 +136,7 @@ class Server(uvicorn.Server):
                 self._clock.cancel()
 
     def stop(self) -> None:
-        """As a signal does."""
+        """Ends the server as a signal does."""
         self.should_exit = True
         self._leave.set()
 
@@ -170,12 +170,12 @@ class Server(uvicorn.Server):
                 await task
 
     async def _wait_idle(self) -> None:
-        """A moment in which busy connections end by themselves, told to close with an answer."""
+        """A moment in which busy connections end by themselves, with an answer that closes them."""
         if self._door.edges:
             await asyncio.sleep(IDLE_SECONDS)
 
     async def _close_listeners(self, sockets: Sequence[socket.socket]) -> None:
-        """Accept who waits, and nobody after them: to close a queue resets all who are in it."""
+        """Accept what is queued, and nothing after it: closing a queue resets every connection in it."""
         waiting = [] if self._service.successor else [listening.dup() for listening in sockets]
         for server in self.servers:
             server.close()
@@ -188,7 +188,7 @@ class Server(uvicorn.Server):
     async def _accept_all(self, queue: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         queue.setblocking(False)
-        queue.listen(0)  # so that newcomers are not even queued: they try again, elsewhere
+        queue.listen(0)  # so that new connections are not even queued: they try again, elsewhere
         while True:
             try:
                 accepted, _ = queue.accept()
@@ -209,13 +209,13 @@ class Server(uvicorn.Server):
 
 
 def raise_file_limit(needed: int) -> int:
-    """Take all the open files that we may have; how many of them connections can be.
+    """Raise the limit of open files as far as allowed; returns how many of them connections may use.
 
     A limit below what is needed is logged.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        with contextlib.suppress(ValueError, OSError):  # macOS says unlimited and allows less
+        with contextlib.suppress(ValueError, OSError):  # macOS reports unlimited and allows less
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
             soft = hard
     if soft != resource.RLIM_INFINITY and soft < needed + _FILES_BESIDE:

@@ -1,13 +1,13 @@
 """The Redis side of a channel: its log of recent events, its head, its live messages. Writer and readers.
 
-Redis only carries what the database holds, so everything here may be emptied at any time:
+Redis only carries what the database holds, so everything here may be deleted at any time:
 
 * `ob:log:{<channel>}`   stream, ids `<seq>-0`, field `e`: the event's JSON
 * `ob:head:{<channel>}`  hash `epoch`, `seq`: the newest event published
 * `ob:live:{<channel>}`  Pub/Sub, sharded in a cluster: `<epoch> <seq> <JSON>`, `seen <epoch> <seq>`, `erased`
 * `ob:seen:{<channel>}`  text `<epoch>.<seq>`: how far the customer has seen
 * `ob:generation`        hash `epoch`, `position`, `identity`: of the newest event that any sender has
-  published; it tells which of Redis and the database went back. And `installation`: whose events these are
+  published; it shows which of Redis and the database went back. And `installation`: whose events these are
 * `ob:owner:{ob:generation}`  text, for some seconds: the installation whose senders publish now
 
 The braces keep a channel's keys in one slot of a cluster. Only commands of Redis 6.2 are used, and in a
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 logger = structlog.get_logger(__name__)
 
-LOG_LENGTH = 1_000  # events a channel keeps in Redis; those before are read from the database
+LOG_LENGTH = 1_000  # events a channel keeps in Redis; older ones are read from the database
 LOG_SECONDS = 24 * 3600
 HEAD_SECONDS = 7 * 24 * 3600  # outlives the log, or its first event after a quiet day would look like a gap
 
@@ -49,14 +49,14 @@ SEE = Script.read("see")
 ADVANCE = Script.read("advance")
 CLAIM = Script.read("claim")
 
-# What Redis says of its own state. Redis 6 puts it behind the script's own error, later ones in front.
+# Redis' errors about its own state. Redis 6 puts them behind the script's own error, later ones in front.
 _STATE = re.compile(
     r"\b(OOM|MISCONF|READONLY|LOADING|BUSY|NOSCRIPT|NOPERM|NOAUTH|WRONGPASS|DENIED|NOREPLICAS|MASTERDOWN"
     r"|CLUSTERDOWN|CROSSSLOT|MOVED|ASK|TRYAGAIN|UNKILLABLE|EXECABORT|INPROG)\b"
 )
 
 _NUMBER = re.compile(rb"0|[1-9][0-9]{0,15}")
-# How the live message of (epoch, seq) begins, up to and with the brace of its JSON. To compare with it tells
+# How the live message of (epoch, seq) begins, up to and with the brace of its JSON. Comparing with it shows
 # what `parse_live` would, in a fraction of the time, where one event is expected.
 LIVE_BEGINNING = b"%d %d {"
 _LIVE = re.compile(rb"([1-9][0-9]{0,15}) ([1-9][0-9]{0,15}) (?=\{)")
@@ -68,19 +68,19 @@ class PublishAnswer(enum.Enum):
     """What became of a publish."""
 
     OK = "OK"
-    DUP = "DUP"  # all of it was there already
+    DUP = "DUP"  # all of it was already there
     GAP = "GAP"  # something before it is missing; nothing after `last` was published
     STALE = "STALE"  # the database went back meanwhile: this publisher's epoch is old
 
 
 class AnotherInstallation(OperatorError, RedisError):
-    """Another installation uses these names: what is published or read here would mix with its events."""
+    """Another installation uses these names: events published or read here would mix with its own."""
 
 
 class Claim(NamedTuple):
-    owner: str  # the installation that has the names; empty: nobody
+    owner: str  # the installation that has the names; empty: none
     left_seconds: float
-    noted: str  # the installation whose events are in Redis, as far as it is noted
+    noted: str  # the installation whose events are in Redis, as far as noted
 
 
 class Published(NamedTuple):
@@ -91,7 +91,7 @@ class Published(NamedTuple):
 class NewestEvent(NamedTuple):
     """The newest event that was recorded or published: its epoch, and its position among all events.
 
-    They compare as they follow each other. A database that went back counts the same positions again, so the
+    They compare in their order. A database that went back counts the same positions again, so the
     event's identity is kept, too.
     """
 
@@ -114,7 +114,7 @@ class SeenNotice(NamedTuple):
 
 
 class ErasedNotice(NamedTuple):
-    """The customer was erased: whoever is connected as them has to go."""
+    """The customer was erased: their connections must end."""
 
 
 class Known(NamedTuple):
@@ -126,7 +126,7 @@ class Known(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LogRead:
-    """What one look at a channel's log found: its head, if Redis knows one, and the events asked for."""
+    """The result of one look at a channel's log: its head, if Redis knows one, and the events asked for."""
 
     head: Place | None
     entries: tuple[Entry, ...]
@@ -135,17 +135,17 @@ class LogRead:
 class LogWriter:
     """Publishes into channels' logs. One process may have several; many processes may.
 
-    Methods raise redis-py's errors and `TimeoutError`; then any part may have been done, and repeating is
+    Methods raise redis-py's errors and `TimeoutError`; any part may then have been done, and repeating is
     harmless.
     """
 
     def __init__(self, pipelines: AnyPipelines, names: Names) -> None:
         self._pipelines = pipelines
         self._names = names
-        self.barred = ""  # why nothing may be written, where it may not
+        self.barred = ""  # why nothing may be written; empty where it may
 
     async def claim(self, installation: str, seconds: int, *, take: bool, settle: bool = False) -> Claim:
-        """Claim the names for so long, or keep them; 0 gives them back. Without `take`, none are taken anew.
+        """Claim or keep the names for so long; 0 releases them. Without `take`, free names are not claimed.
 
         `settle` notes that the events in Redis are this installation's.
         """
@@ -166,7 +166,7 @@ class LogWriter:
     ) -> list[Published]:
         """Publish each channel's entries, in order of seq and of one epoch, in one round trip.
 
-        `restart` accepts a gap: the channel's log begins anew behind it.
+        `restart` accepts a gap: the channel's log starts anew after it.
         """
         calls: list[Command] = []
         for channel, entries in batches:
@@ -180,7 +180,7 @@ class LogWriter:
         return [Published(PublishAnswer(r[0].decode()), Place(int(r[1]), int(r[2]))) for r in replies]
 
     async def see(self, places: Sequence[tuple[Channel, Place]], *, tell: bool = True) -> None:
-        """Move seen places forward; with `tell`, the customer's other devices hear of it."""
+        """Move seen places forward; with `tell`, the customer's other devices are notified."""
         calls: list[Command] = []
         for channel, place in places:
             live = self._names.live(channel) if tell else ""
@@ -188,10 +188,10 @@ class LogWriter:
         await self._run(SEE, calls)
 
     async def advance(self, newest: NewestEvent) -> NewestEvent:
-        """Note the newest event published; what Redis knew before, zeros where it knew nothing.
+        """Note the newest event published; returns what Redis knew before, zeros where it knew nothing.
 
-        It never goes back: what was known may be newer. What no sender of ours has written there is begun
-        anew, or nothing would be published any more.
+        It never goes back: what was known may be newer. A value that no sender of ours wrote is begun
+        anew, or nothing more would be published.
         """
         try:
             return await self._advance(newest)
@@ -205,24 +205,24 @@ class LogWriter:
         return await self._advance(newest)
 
     async def maxmemory_policy(self) -> str | None:
-        """None where Redis does not say. Of a cluster, one node's."""
+        """None where Redis does not report it. In a cluster, one node's."""
         [info] = await self._pipelines.ask([("INFO", "memory")])
         found = re.search(rb"maxmemory_policy:(\S+)", info) if isinstance(info, bytes) else None
         return found[1].decode() if found else None
 
     async def rehearse(self) -> None:
-        """Publish an event that nobody hears, in a channel that is gone at once. Raises as `publish` does."""
+        """Publish an event that nothing hears, in a channel deleted at once. Raises as `publish` does."""
         channel = Channel(f"rehearsal:{secrets.token_hex(8)}")
         keys = (self._names.log(channel), self._names.head(channel))
         await self._run(PUBLISH, [(2, *keys, 1, 1, 1, 1, self._names.live(channel), "refuse", 1, b"{}")])
 
     async def forget(self, channel: Channel) -> None:
-        """As if nothing of the channel had been published: whoever wants to know asks the history."""
+        """As if nothing of the channel had been published: readers then ask the history."""
         self._check_barred()
         await self._pipelines.execute([("DEL", self._names.log(channel), self._names.head(channel))])
 
     async def erase(self, channel: Channel, *, end: bool) -> None:
-        """Delete all that is known of the channel; `end`: whoever is connected to it has to go."""
+        """Delete all that is known of the channel; with `end`, connections to it are ended."""
         self._check_barred()
         names = self._names
         commands: list[Command] = [("DEL", names.log(channel), names.head(channel), names.seen(channel))]
@@ -244,22 +244,22 @@ class LogWriter:
             raise AnotherInstallation(self.barred)
 
     async def _evaluate(self, script: Script, calls: Sequence[Command]) -> list[Any]:
-        """The script once for each call: its number of keys, keys and arguments."""
+        """Run the script once for each call: its number of keys, keys and arguments."""
         text, digest = script.using(self._pipelines.publish_command)
         commands: list[Command] = [("EVALSHA", digest, *call) for call in calls]
         try:
             return await self._pipelines.execute(commands)
         except RedisError as error:
-            if "NOSCRIPT" not in str(error):  # a server that was started anew knows no script
+            if "NOSCRIPT" not in str(error):  # a restarted server knows no scripts
                 raise
-        # Each with the whole script: in a cluster, it may be any node that lacks it.
+        # Each with the whole script: in a cluster, any node may lack it.
         return await self._pipelines.execute([("EVAL", text, *call) for call in calls])
 
 
 class LogReader:
     """Reads channels' logs. Many channels in one call cost one round trip.
 
-    A key that is of another kind than ours says nothing of its channel, and spoils no other channel's answer.
+    A key of a wrong type tells nothing about its channel and does not affect other channels' answers.
     Methods raise redis-py's errors and `TimeoutError`: Redis is away, or refuses to be read.
     """
 
@@ -314,7 +314,7 @@ class LogReader:
 
 
 def blames_what_was_sent(refusal: CommandRefused) -> bool:
-    """Whether Redis refused this, and not everything."""
+    """Whether Redis refused this command alone."""
     text = str(refusal)
     return text.startswith(("ERR", "WRONGTYPE")) and not _STATE.search(text)
 
@@ -333,7 +333,7 @@ def _seen(reply: bytes | None) -> Place | None:
 
 
 def _place(epoch: bytes | None, seq: bytes | None) -> Place | None:
-    """None for what is missing, and for what no event ever had."""
+    """None for what is missing, and for a value that was never an event's."""
     numbers = _number(epoch), _number(seq)
     return Place(numbers[0], numbers[1]) if numbers[0] and numbers[1] is not None else None
 
@@ -349,17 +349,17 @@ def _log_read(
     head_reply: list[bytes | None] | None, entries: list[tuple[bytes, list[bytes]]] | None
 ) -> LogRead:
     head = _head(head_reply)
-    if head is None or entries is None:  # a log without its head says nothing about its epoch
+    if head is None or entries is None:  # without its head, a log's epoch is unknown
         return LogRead(None, ())
     try:
         # An entry is its id and its one field `e` with the value.
         return LogRead(head, tuple(Entry(Place(head.epoch, int(id[:-2])), text) for id, (_, text) in entries))
-    except ValueError:  # one of them is somebody else's
+    except ValueError:  # one of them is not ours
         return LogRead(None, ())
 
 
 def parse_live(message: bytes) -> Entry | SeenNotice | ErasedNotice | None:
-    """What a live message says; None for what nobody of us has published."""
+    """A live message's content; None for one that no sender of ours published."""
     if match := _LIVE.match(message):
         place = _place(match[1], match[2])
         return Entry(place, message[match.end() :]) if place else None

@@ -1,9 +1,9 @@
 """A cluster: each command goes to the node that has its key's slot.
 
-Slots move: somebody moves them, or a primary dies and its replica takes over. A node that is asked for a
-slot which it no longer has says so (MOVED), or, while the slot is on its way, for which key to ask elsewhere
-(ASK); one that died says nothing. Whatever it was: the slots are looked up anew, once for all who failed
-meanwhile, and each command that failed is sent once more. What fails again is told to the caller, and never
+Slots move: an operator moves them, or a primary dies and its replica takes over. A node that is asked for a
+slot that it no longer has answers MOVED, or, while the slot is on its way, for which key to ask elsewhere
+(ASK); a dead one does not answer. In each case the slots are looked up anew, once for all commands that
+failed meanwhile, and each of them is sent once more. What fails again is reported to the caller, never
 skipped.
 
 A channel's commands keep their order by that, too: its keys share a slot by their braces, the publish script
@@ -11,7 +11,7 @@ takes only what is next, and a relay waits for the answer before it publishes mo
 
 Live messages are sharded Pub/Sub, always: they reach the one node where a channel's subscribers are, and what
 a gateway hears does not cross the whole cluster. So it must be Redis 7 or later, or Valkey. An older one
-would have to be told classic messages through any node; it is refused instead.
+would have to get classic messages through any node; it is refused instead.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 1.0  # for the nodes that are asked where the slots are
 _ASKED = 5  # nodes, when the slots are looked up
 _TRY_AGAIN_SECONDS = 0.1  # while a slot is moved, a script's keys may be on both sides
-_OLDEST = 7  # has sharded Pub/Sub; Valkey says that it is like Redis 7
+_OLDEST = 7  # has sharded Pub/Sub; Valkey reports a version like Redis 7's
 _REDIRECTION = re.compile(r"(MOVED|ASK) (\d+) (.*):(\d+)")
 _AGAIN = ("MOVED ", "ASK ", "TRYAGAIN", "CLUSTERDOWN", "READONLY", "LOADING", "MASTERDOWN")
 
@@ -50,7 +50,7 @@ logger = structlog.get_logger(__name__)
 
 
 class Cluster:
-    """Where the slots are, as a node has last told, and a client of each node."""
+    """Where the slots are, as last reported by a node, and a client for each node."""
 
     def __init__(self, url: RedisUrl) -> None:
         self._url = url
@@ -62,7 +62,7 @@ class Cluster:
         self.looked = 0  # how often the slots were looked up, or corrected
 
     def owner(self, slot: int) -> Address | None:
-        """None where nobody has the slot, or nobody was asked yet."""
+        """None where no node has the slot, or none was asked yet."""
         return self._owners.get(slot)
 
     def slots(self, primary: Address) -> list[int]:
@@ -74,9 +74,9 @@ class Cluster:
         return self._clients[address]
 
     async def look(self, looked: int | None = None) -> None:
-        """Find out where the slots are; with `looked`, unless somebody has since then.
+        """Look up where the slots are; with `looked`, unless that was done since then.
 
-        Raises a `RedisConnectionError` that says what each node answered.
+        Raises a `RedisConnectionError` that quotes each node's answer.
         """
         async with self._looking:
             if looked is not None and looked != self.looked:
@@ -88,14 +88,14 @@ class Cluster:
             if not told:
                 reasons = [f"{address}: {answer}" for address, answer in zip(asked, answers, strict=True)]
                 raise RedisConnectionError(f"the cluster can't be used: {'; '.join(reasons)}")
-            # A node that was cut off, or slept, tells of what was.
+            # A node that was cut off, or slept, reports an old state.
             newest = max(told, key=lambda answer: answer.epoch)
             self._adopt(newest.owners)
             self.nodes = newest.nodes
             await self._close_clients_of_others()
 
     def move(self, slots: Mapping[int, Address]) -> None:
-        """Nodes said so, of slots that they had until now: they are the first to know."""
+        """Take over what nodes reported of slots that they had until now: they are the first to know."""
         if any(self._owners.get(slot) != owner for slot, owner in slots.items()):
             self._adopt({**self._owners, **slots})
 
@@ -121,7 +121,7 @@ class Cluster:
             raise RedisConnectionError(
                 f"a cluster of Redis {version['redis_version']}; Redis {_OLDEST} is needed"
             )
-        # In two words each, which redis-py doesn't know, they come as they are.
+        # As two words each, which redis-py doesn't know, so that the replies stay raw.
         asking = client.execute_command("CLUSTER", "INFO")  # type: ignore[no-untyped-call]
         state = await _answer_or_none(asking) or b"cluster_state:ok"
         ranges: Any = await client.execute_command("CLUSTER", "SLOTS")  # type: ignore[no-untyped-call]
@@ -144,7 +144,7 @@ async def _answer_or_none(asking: Any) -> Any:
 
 
 class _Told:
-    """What one node says of the slots."""
+    """What one node reports about the slots."""
 
     def __init__(self, asked: Address, state: bytes, ranges: Sequence[Sequence[Any]]) -> None:
         found = re.search(rb"cluster_current_epoch:(\d+)", state)
@@ -171,11 +171,11 @@ class ClusterPipelines:
         self._nodes: dict[Address, Pipelines] = {}
 
     async def execute(self, commands: Sequence[Command]) -> list[Any]:
-        """One reply for each command. Raises redis-py's errors and `TimeoutError`: the first that is left."""
+        """One reply for each command. Raises the first error left, redis-py's or `TimeoutError`."""
         return accepted(await self.ask(commands))
 
     async def ask(self, commands: Sequence[Command]) -> list[Any]:
-        """As `execute`, but what fails has its error among the replies."""
+        """As `execute`, but a failed command's reply is its error."""
         if not commands:
             return []
         cluster = self._cluster
@@ -206,7 +206,7 @@ class ClusterPipelines:
         self._nodes.clear()
 
     async def _try(self, commands: Sequence[Command]) -> list[Any]:
-        """Each to its node, errors among the replies."""
+        """Send each command to its node; replies may be errors."""
         groups: dict[Address | None, list[int]] = {}
         for n, command in enumerate(commands):
             groups.setdefault(self._cluster.owner(slot_of(command)), []).append(n)
@@ -228,7 +228,7 @@ class ClusterPipelines:
             return [error] * len(commands)
 
     async def _follow(self, failures: Sequence[Exception], looked: int) -> None:
-        """Look where the slots are now. Who said MOVED knows better than whoever is asked."""
+        """Look up where the slots are now. A node that answered MOVED knows better than one that is asked."""
         if any(not str(failure).startswith(("ASK ", "TRYAGAIN")) for failure in failures):
             try:
                 await self._cluster.look(looked)
@@ -240,7 +240,7 @@ class ClusterPipelines:
             await asyncio.sleep(_TRY_AGAIN_SECONDS)
 
     async def _try_again(self, commands: Sequence[Command], failures: Sequence[Exception]) -> list[Any]:
-        """Those on their way with ASKING, one by one: they are few, and gone in a moment."""
+        """Send commands for slots on their way, one by one with ASKING: they are few, and soon done."""
         replies = await self._try(
             [
                 command
@@ -266,7 +266,7 @@ class ClusterPipelines:
 
 
 class Redirection:
-    """What a node says of a slot that it has not, or not whole."""
+    """A node's answer about a slot that it does not have, or only in part."""
 
     def __init__(self, found: re.Match[str]) -> None:
         self.moved = found[1] == "MOVED"
@@ -280,7 +280,7 @@ class Redirection:
 
 
 def slot_of(command: Command) -> int:
-    """Ours name one key first, or after a script and the number of its keys."""
+    """Our commands name one key first, or after a script and the number of its keys."""
     key = command[3 if command[0] in ("EVALSHA", "EVAL") else 1]
     return slot_of_key(key if isinstance(key, bytes) else str(key).encode())
 
@@ -295,7 +295,7 @@ def _is_on_its_way(reply: object) -> bool:
 
 
 def _is_to_be_sent_again(reply: object) -> bool:
-    """Lost with its connection, or refused for the place alone."""
+    """Whether it was lost with its connection, or refused only by the wrong node."""
     if isinstance(reply, (RedisError, OSError)) and not isinstance(reply, CommandRefused):
         return True
     return isinstance(reply, Exception) and str(reply).startswith(_AGAIN)

@@ -29,9 +29,9 @@ def pipelines_to(redis: Redis | Cluster) -> AnyPipelines:
 
 
 async def greet(redis: Redis | Cluster) -> None:
-    """Find out whether it answers. Raises redis-py's errors."""
+    """Check that it answers. Raises redis-py's errors."""
     if isinstance(redis, Cluster):
         await redis.look()
     else:
-        with contextlib.suppress(NoPermissionError):  # it answers, and PING is a right that nobody needs
+        with contextlib.suppress(NoPermissionError):  # it answers, and no service needs the right to PING
             await redis.ping()

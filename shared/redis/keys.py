@@ -1,8 +1,8 @@
 """The names of one installation in Redis: its keys and its Pub/Sub channels.
 
-What tells two installations on one server apart is the prefix and the number of the database. Keys of
+Two installations on one server differ by the prefix and the database number. Keys of
 different database numbers never meet, but Pub/Sub ignores the number, so Pub/Sub names carry it. Number 0 is
-not written: names there are what they always were, and old and new versions hear each other.
+not written: names there stay as they always were, and old and new versions hear each other.
 
     key                      `ob:<kind>:…`, in the database that was selected
     Pub/Sub, database 0      `ob:<kind>:…`

@@ -1,6 +1,6 @@
 """What sender and gateways must be allowed in Redis, tried out: for `orderbell doctor`.
 
-Each right is tried as the services use it, under names that are gone in seconds and that nobody hears.
+Each right is tried as the services use it, under names that expire in seconds and that nothing hears.
 Nothing else is asked of Redis: the users of deploy/users.acl pass, and any user that passes may serve.
 """
 
@@ -47,7 +47,7 @@ class Refusal(NamedTuple):
 async def refusals(
     redis: Redis | Cluster, pipelines: AnyPipelines, names: Names, role: Role
 ) -> list[Refusal]:
-    """What is refused of all that a service does. Raises redis-py's errors where Redis is away."""
+    """What Redis refuses of all that a service does. Raises redis-py's errors where Redis is away."""
     trial = _Trial(redis, pipelines, names)
     return await (trial.sender() if role is Role.SENDER else trial.gateway())
 
@@ -70,7 +70,7 @@ class _Trial:
                 ("publish after a gap", PUBLISH, (*publish[:-1], "restart", 9, b"{}")),
                 ("note seen cursors", SEE, (1, names.seen(channel), "1.1", _SECONDS, live)),
                 ("note the newest event", ADVANCE, (1, names.newest(), 0, 0, "")),
-                # As nobody, and without taking: it changes nothing.
+                # For no installation, and without taking: it changes nothing.
                 ("claim the names", CLAIM, (2, names.newest(), names.owner(), "doctor", 1, "", "")),
             ]
         )

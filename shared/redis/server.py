@@ -1,7 +1,7 @@
-"""Connecting to one server, with deadlines that notice a peer which stopped answering.
+"""Connecting to one server, with deadlines that notice a peer that stopped answering.
 
 The server is named by the URL, or by sentinels: then each connection that is opened goes to the primary of
-the moment, once that has said itself that it is one. An open connection must ask again (shared/redis/wire.py
+the moment, once that server has confirmed its role. An open connection must ask again (shared/redis/wire.py
 does): a primary that was replaced may not know it yet, and goes on answering. Clusters are
 shared/redis/cluster.py's.
 """
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 2
 REPLY_SECONDS = 3
-SENTINEL_SECONDS = 1  # for all of them to answer; those that have not by then are not waited for
+SENTINEL_SECONDS = 1  # for all of them to answer; late ones are not waited for
 
 _KEEPALIVE: dict[str, int] = {
     "TCP_KEEPIDLE": 10,
@@ -47,11 +47,11 @@ class _EndsWhenCancelled:
     """Sends commands as redis-py does, and lets a cancellation through, and a loss be one.
 
     redis-py sends with `asyncio.wait_for`, and that of Python 3.11 returns as if nothing had happened where
-    the sending is done in the moment it is cancelled. A task that loops over commands then never ends, and
+    the sending finishes in the moment it is cancelled. A task that loops over commands then never ends, and
     the process that waits for it hangs in its shutdown. The reply is left unread, so the connection goes.
 
     uvloop raises RuntimeError where something is written to a socket that has been closed meanwhile.
-    redis-py does not expect it, and nobody who waits for a Redis to come back does.
+    redis-py does not expect it, nor does any code that waits for Redis to come back.
     """
 
     async def send_packed_command(self, *args: Any, **kwargs: Any) -> None:
@@ -78,7 +78,7 @@ class _Unix(_EndsWhenCancelled, UnixDomainSocketConnection):
 
 
 class _AtPrimary:
-    """Believes the sentinels only when the server agrees: they may be late, or it."""
+    """Trusts the sentinels only when the server agrees: either may be late."""
 
     async def connect_to(self, address: tuple[str, int]) -> None:
         await super().connect_to(address)  # type: ignore[misc] # a mixin
@@ -98,13 +98,13 @@ class _SentinelTls(_EndsWhenCancelled, _AtPrimary, SentinelManagedSSLConnection)
 
 
 class _Sentinels(Sentinel):
-    """Believes the one with the newest configuration, where redis-py believes the first that answers.
+    """Trusts the sentinel with the newest configuration, where redis-py trusts the first that answers.
 
-    A sentinel that is cut off together with the old primary knows of no other.
+    A sentinel that is cut off together with the old primary knows no other.
     """
 
     def __init__(self, sentinels: Sequence[Redis]) -> None:
-        super().__init__([])  # type: ignore[no-untyped-call] # they would be made without our deadlines
+        super().__init__([])  # type: ignore[no-untyped-call] # redis-py would make them without our deadlines
         self.sentinels = list(sentinels)
 
     async def discover_master(self, service_name: str) -> tuple[str, int]:
@@ -114,7 +114,7 @@ class _Sentinels(Sentinel):
 
 
 async def answers_within(seconds: float, asking: Sequence[Awaitable[Any]]) -> list[Any]:
-    """What each answers or raises; those that have not by then are not waited for."""
+    """What each answers or raises; late ones are not waited for."""
     tasks = [asyncio.ensure_future(one) for one in asking]
     try:
         await asyncio.wait(tasks, timeout=seconds)
@@ -163,7 +163,7 @@ def connect_server(url: str, *, retries: int = 2, max_connections: int = 50) -> 
     options = _options(retries, max_connections)
     if parsed.credentials:
         # PING and CLIENT SETINFO are rights that our users need not have. Without credentials they stay: the
-        # PING on connecting is what shows, before any command, that the server wants some.
+        # PING on connecting shows, before any command, that the server wants some.
         options |= {"driver_info": None, "health_check_interval": 0}
     if parsed.kind is Kind.SENTINEL:
         return _connect_through_sentinels(parsed, options)
@@ -202,5 +202,5 @@ def _options(retries: int, max_connections: int) -> dict[str, Any]:
 
 
 def keepalive_options() -> Mapping[int, int]:
-    """What this system has of the options; macOS, for one, lacks some."""
+    """The options that this system has; macOS, for one, lacks some."""
     return {getattr(socket, name): value for name, value in _KEEPALIVE.items() if hasattr(socket, name)}

@@ -75,7 +75,7 @@ class RedisUrl(NamedTuple):
         return self._of(self.sentinel_credentials, address, "")
 
     def __str__(self) -> str:
-        """To be shown: without passwords."""
+        """For display: without passwords."""
         return shown(self.text)
 
     def _of(self, credentials: str, address: Address, path: str) -> str:
@@ -130,7 +130,7 @@ def parse_redis_url(text: str) -> RedisUrl:
         raise InvalidRedisUrl("it contains a space")
     before_query, _, query = rest.partition("?")
     if "@" in query or "#" in rest:
-        # What stands before it is part of a password, and would be quoted as a host or an option.
+        # What stands before it belongs to a password, and would be quoted as a host or an option.
         raise InvalidRedisUrl(_ENCODE)
     parts = _Parts(text, before_query, query, tls=family == "rediss")
     url = _parse_unix(parts) if family == "unix" else _parse_hosts(parts, Kind[kind.upper() or "SERVER"])
@@ -140,7 +140,7 @@ def parse_redis_url(text: str) -> RedisUrl:
 
 
 class _Parts:
-    """A URL on its way to being understood."""
+    """A URL while it is parsed."""
 
     def __init__(self, text: str, before_query: str, query: str, *, tls: bool) -> None:
         self.text = text
@@ -156,7 +156,7 @@ class _Parts:
         return self.options.pop(name, "")
 
     def query(self) -> str:
-        """What is left of the options, each of them checked."""
+        """The remaining options, each of them checked."""
         for name, value in self.options.items():
             check = _OPTIONS.get(name)
             if check is None:
@@ -238,7 +238,7 @@ def _parse_hosts(parts: _Parts, kind: Kind) -> RedisUrl:
 
 
 def _addresses(hosts: str, default_port: int, faults: list[str]) -> tuple[Address, ...]:
-    """What is not an address is counted, not quoted: it may be half of a password with a slash in it."""
+    """An invalid address is numbered, not quoted: it may be half of a password with a slash in it."""
     parts = hosts.split(",")
     which = [f"host {n} of {len(parts)}" if len(parts) > 1 else "the host" for n, _ in enumerate(parts, 1)]
     found = [_address(part, default_port, name, faults) for part, name in zip(parts, which, strict=True)]
@@ -285,7 +285,7 @@ def _check_readable(name: str, path: str) -> None:
         raise InvalidRedisUrl(f"{name}: cannot read {path}: {error.strerror}") from None
 
 
-# What may be given, and what is wrong with a value.
+# The options, each with the check of its value.
 _OPTIONS: dict[str, Callable[[str], str]] = {
     "socket_timeout": _is_seconds,
     "socket_connect_timeout": _is_seconds,

@@ -2,7 +2,7 @@
 
 redis-py knows URLs, TLS, passwords and Sentinels, and connects. But each of its commands costs 40 to 100
 microseconds in a pipeline and each of its Pub/Sub messages 10; hiredis alone takes half of one. So once
-redis-py has connected, the socket is ours: a `Wire` for what comes unasked
+redis-py has connected, the socket is ours: a `Wire` for what arrives unasked
 (receiver/subscription/subscription.py), `Pipelines` for questions and answers.
 """
 
@@ -36,7 +36,7 @@ class CommandRefused(NeighbourError, RedisConnectionError):
 
 
 class NotPrimary(NeighbourError, RedisConnectionError):
-    """A replica answers where a primary was expected. The next connection may be to another server."""
+    """A replica answered where a primary was expected. The next connection may reach another server."""
 
 
 def accepted(replies: list[Any]) -> list[Any]:
@@ -50,8 +50,8 @@ def accepted(replies: list[Any]) -> list[Any]:
 
 
 class Wire(asyncio.Protocol):
-    """One open connection. `on_replies` gets the replies of each read, errors included; `on_lost` is told
-    once why it ended, unless `abort` ended it.
+    """One open connection. `on_replies` gets the replies of each read, errors included; `on_lost` gets
+    the reason once it ends, unless `abort` ended it.
     """
 
     def __init__(
@@ -60,9 +60,9 @@ class Wire(asyncio.Protocol):
         on_replies: Callable[[list[Any]], None],
         on_lost: Callable[[str], None],
     ) -> None:
-        writer = connection._writer  # redis-py has no other way to its socket; test_wire.py pins it
+        writer = connection._writer  # redis-py offers no other way to its socket; test_wire.py pins it
         assert writer is not None
-        self._connection = connection  # it would close the socket when it is collected
+        self._connection = connection  # kept, or it would close the socket when collected
         self._transport = cast("asyncio.Transport", writer.transport)  # uvloop's are none by class
         self._reader = hiredis.Reader()
         self._on_replies = on_replies
@@ -88,7 +88,7 @@ class Wire(asyncio.Protocol):
         return wire
 
     def send(self, commands: Sequence[Command]) -> None:
-        """All in one write. What is sent on a lost wire goes nowhere."""
+        """All in one write. What is sent on a lost wire is dropped."""
         if not self._lost:
             self._transport.write(b"".join(map(hiredis.pack_command, commands)))  # type: ignore[arg-type]
 
@@ -97,7 +97,7 @@ class Wire(asyncio.Protocol):
         if self._watching is not None:
             self._watching.cancel()
         self._transport.abort()
-        self._connection._close()  # type: ignore[no-untyped-call] # for redis-py, too, it is closed now
+        self._connection._close()  # type: ignore[no-untyped-call] # closes it for redis-py, too
 
     def data_received(self, data: bytes) -> None:
         replies: list[Any] = []
@@ -122,14 +122,14 @@ class Wire(asyncio.Protocol):
         self._watching.add_done_callback(self._lose_if_failed)
 
     async def _leave_when_replaced(self, pool: SentinelConnectionPool) -> None:
-        """A primary that was replaced may not have heard of it: it answers, and what it takes is lost."""
+        """A replaced primary may not know it yet: it still answers, and what it accepts is lost."""
         here = (self._connection.host, self._connection.port)  # type: ignore[attr-defined] # TCP
         while True:
             await asyncio.sleep(SENTINEL_CHECK_SECONDS)
             try:
                 primary = await pool.get_master_address()  # type: ignore[no-untyped-call]
             except RedisConnectionError:
-                continue  # nobody knows of another
+                continue  # no sentinel knows another
             if primary != here:
                 self._lose(f"the sentinels have another primary: {primary[0]}:{primary[1]}")
                 return
@@ -166,7 +166,7 @@ class Pipelines:
         return accepted(await self.ask(commands))
 
     async def ask(self, commands: Sequence[Command]) -> list[Any]:
-        """As `execute`, but what Redis refuses has its error among the replies."""
+        """As `execute`, but a refused command's reply is its error."""
         if not commands:
             return []
         async with asyncio.timeout(self.reply_seconds):
@@ -177,11 +177,11 @@ class Pipelines:
             try:
                 replies = await future
             except asyncio.CancelledError:
-                # A reply that does not come: no later one can be told from it.
+                # A reply is missing: later ones could not be distinguished from it.
                 self._lose("no reply in time")
                 raise
         if any(isinstance(reply, Exception) and str(reply).startswith("READONLY") for reply in replies):
-            self._lose("it is a replica")  # those who wait for more would get no more than this
+            self._lose("it is a replica")  # further commands would get the same answer
         return replies
 
     async def probe(self, name: str | bytes) -> None:

@@ -1,6 +1,6 @@
 """What an operator would look at first: settings, Redis, the sender, the database, the gateways, the clocks.
 
-Every fault comes with the line to change. Nothing is changed anywhere but a ticket's key in Redis, which is
+Every fault comes with the line to change. Nothing is changed except a ticket's key in Redis, which is
 taken back; services are asked as they ask each other, directly.
 """
 
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from shared.commands.local import LocalDirectory
 
 _GATEWAYS = "run it with a gateway's settings: ORDERBELL_JWT_SECRET or ORDERBELL_JWKS_URL"
-CUSTOMER = "orderbell.doctor"  # that we connect as; nobody's, and nothing is ever published to it
+CUSTOMER = "orderbell.doctor"  # whom we connect as; not a real customer, and nothing is ever published to it
 
 
 class DoctorSettings(SenderSettings, ReceiverSettings):
-    """Those of both; where a sender runs, the gateways' need not be there."""
+    """The settings of both services; where a sender runs, the gateways' may be missing."""
 
     @property
     def verifies(self) -> bool:
@@ -57,7 +57,7 @@ def _is_senders() -> bool:
 
 
 class Asked(NamedTuple):
-    """What to look at beside the settings."""
+    """What to check besides the settings."""
 
     sender: str | None = None
     gateways: Sequence[str] = ()
@@ -66,7 +66,7 @@ class Asked(NamedTuple):
 
 
 def examine(local: LocalDirectory, asked: Asked) -> int:
-    """Print what is found; the exit code."""
+    """Print the findings; returns the exit code."""
     local.adopt(os.environ)
     gateways = asked.gateways or (() if asked.sender or asked.url else local.gateways())
     findings = find(asked._replace(gateways=gateways))
@@ -120,7 +120,7 @@ def _limits(settings: DoctorSettings, *, local: bool) -> list[Finding]:
     findings = []
     if settings.heartbeat_seconds > door.LONGEST_HEARTBEAT:
         findings.append(door.heartbeat("heartbeat", settings.heartbeat_seconds))
-    if local:  # gateways that are asked say what they have
+    if local:  # gateways that are asked report their own limits
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if hard != resource.RLIM_INFINITY:
             findings.append(services.open_files("open files", hard, settings.max_connections))
@@ -128,7 +128,7 @@ def _limits(settings: DoctorSettings, *, local: bool) -> list[Finding]:
 
 
 def _token(settings: DoctorSettings) -> str | None:
-    """Of a customer of our own, where we can sign one."""
+    """A token of our own customer, where we can sign one."""
     if not settings.secrets:
         return None
     return mint_token(

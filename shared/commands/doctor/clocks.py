@@ -5,7 +5,7 @@ from __future__ import annotations
 from shared.commands.doctor.findings import Finding, Verdict
 
 WARN_SECONDS = 5
-FAIL_SECONDS = 30  # the leeway that tokens are given
+FAIL_SECONDS = 30  # the leeway that tokens get
 
 
 def clock(what: str, ahead_seconds: float) -> Finding:

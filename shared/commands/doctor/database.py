@@ -1,4 +1,4 @@
-"""The database, where its URL is given: whether it can be reached, and written to. It is left as it is."""
+"""The database, where its URL is given: whether it can be reached and written to. It is left unchanged."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _sqlite(path: str) -> Finding:
             return ok("database", f"{path} does not exist yet; the sender creates it")
         return fail("database", f"{path}: no such directory", "ORDERBELL_DATABASE_URL: sqlite:///<file>")
     try:
-        # Not made here, and the lock is given back at once.
+        # Never created here, and the lock is released at once.
         with contextlib.closing(
             sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=rw", uri=True)
         ) as database:

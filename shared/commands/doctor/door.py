@@ -42,7 +42,7 @@ class Hello(NamedTuple):
 
 
 async def look(what: str, url: str, token: str | None, where: Where | None, *, public: bool) -> list[Finding]:
-    """With `where`, whether the gateway hears that Redis, too. `public`: as a page of that address would."""
+    """With `where`, also checks that the gateway hears that Redis. `public`: as that address's own page."""
     parts = urlsplit(url)
     address = parts._replace(
         scheme=parts.scheme.replace("http", "ws", 1), path=parts.path.rstrip("/") + "/events", query=""
@@ -144,7 +144,7 @@ async def _hears(what: str, address: str, where: Where, channel: Channel) -> lis
                     return [fail(f"{what} redis", says, fix)]
                 await asyncio.sleep(0.1)
         except (RedisError, OSError, TimeoutError):
-            return []  # our user may not ask, or `redis` says what is wrong
+            return []  # our user may not ask, or `redis` reports what is wrong
     return []
 
 

@@ -1,4 +1,4 @@
-"""What was found: one line for a person, and the line to change."""
+"""Findings: one line for a person, and the line to change."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Finding(NamedTuple):
     what: str
     verdict: Verdict
     says: str
-    fix: str = ""  # what to write instead
+    fix: str = ""  # what to change, and how
 
 
 _COLORS = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "red"}

@@ -1,6 +1,6 @@
-"""Redis: whether it answers, does what the services ask of it, has room, and is the sender's.
+"""Redis: whether it answers, allows what the services need, has room, and is the sender's.
 
-What services do without, and a user may not ask (PING, INFO, TIME), is left out and no fault.
+What services can do without and a user may not ask (PING, INFO, TIME) is left out and is not a fault.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Where(NamedTuple):
 
 
 async def look(where: Where, sender: Sender | None, *, publishes: bool) -> list[Finding]:
-    """`sender` is what it says of itself, where it answers. `publishes`: these are a sender's settings."""
+    """`sender` is the sender's own report, where it answers. `publishes`: these are a sender's settings."""
     async with connect(where.url, retries=0) as redis, pipelines_to(redis) as pipelines:
         try:
             started = time.monotonic()
@@ -78,7 +78,7 @@ async def _if_allowed(asking: Awaitable[object]) -> object:
 
 
 def _behind(redis: Redis | Cluster) -> str:
-    """Who it is that serves us, where the URL doesn't say so."""
+    """Which server serves us, where the URL doesn't show it."""
     if isinstance(redis, Cluster):
         primaries = ", ".join(map(str, sorted(redis.primaries)))
         return f"; a cluster of {len(redis.nodes)} nodes, its primaries {primaries}"
@@ -135,7 +135,7 @@ def memory(policy: str, used: int, limit: int) -> Finding:
 async def _works(
     redis: Redis | Cluster, pipelines: AnyPipelines, names: Names, *, publishes: bool
 ) -> list[Finding]:
-    """What services do, tried out. One service's rights are enough; a sender's settings need a sender's."""
+    """Tries what the services do. One service's rights are enough; a sender's settings need a sender's."""
     refused = {role: await refusals(redis, pipelines, names, role) for role in Role}
     needed = Role.SENDER if publishes else Role.GATEWAY
     may = [role.value for role in Role if not refused[role]]
@@ -162,7 +162,7 @@ async def _is_the_senders(
 ) -> list[Finding]:
     """Whether what the sender has published is here."""
     if not sender.reaches_redis:
-        return []  # it says so itself
+        return []  # the sender reports that itself
     for _ in range(_TRIES):
         why = _elsewhere(await _noted(pipelines, names), sender)
         if not why:

@@ -22,7 +22,7 @@ _BESIDE = 100  # files beside connections: the listening socket, Redis, the send
 
 
 class Sender(NamedTuple):
-    """What it says of itself. Position 0: it has published nothing yet."""
+    """The sender's own report. Position 0: it has published nothing yet."""
 
     epoch: int
     position: int
@@ -77,7 +77,7 @@ async def look_at_gateway(http: httpx2.AsyncClient, url: str, settings: Receiver
 async def _ready(
     http: httpx2.AsyncClient, what: str, url: str, fix: str
 ) -> tuple[list[Finding], dict[str, Any] | None]:
-    """What /readyz says; None where nothing of ours answers."""
+    """The body of /readyz; None where no service of ours answers."""
     fix = fix.format("http://127.0.0.1:8090" if what == "sender" else "http://127.0.0.1:8091")
     try:
         response = await http.get(f"{url}/readyz")
@@ -93,7 +93,7 @@ async def _ready(
         findings = [ok(what, f"{url} is ready")]
     else:
         why = reasons(body)
-        # The body of a sender and that of a gateway name what is wrong, but not always what to change.
+        # The bodies of both services name what is wrong, but not always what to change.
         names = "another ORDERBELL_KEY_PREFIX, or another database number, for one of the two"
         findings = [fail(what, f"{url} is not ready: {why}", names if "another installation" in why else "")]
     if date := response.headers.get("date"):
@@ -102,7 +102,7 @@ async def _ready(
 
 
 def reasons(body: dict[str, Any]) -> str:
-    """Why it is not ready, as far as its answer says so."""
+    """Why it is not ready, as far as its answer shows."""
     given = body.get("reasons")
     if isinstance(given, dict) and given:
         return "; ".join(map(str, given.values()))

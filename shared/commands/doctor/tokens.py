@@ -1,4 +1,4 @@
-"""Tokens: whether their issuer's keys can be had, and whether a given one would be let in."""
+"""Tokens: whether their issuer's keys can be fetched, and whether a given token would be accepted."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ async def _token(verifier: Any, settings: ReceiverSettings, token: str) -> Findi
 
 
 def _setting_for(settings: ReceiverSettings, token: str) -> str:
-    """What to set for such a token, by its claims as they stand."""
+    """What to set for such a token, by its unverified claims."""
     try:
         claims = jwt.decode(token, options={"verify_signature": False})
         algorithm = jwt.get_unverified_header(token).get("alg")

@@ -1,4 +1,4 @@
-"""What runs inside Redis: each `.lua` file says at its top what it does, takes and returns."""
+"""What runs inside Redis: the top of each `.lua` file says what it does, takes and returns."""
 
 from __future__ import annotations
 
