@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 from uvicorn.loops.auto import auto_loop_factory
 
-import orderbell_start  # noqa: F401 - first of ours: it makes sure that they are
+import orderbell_start  # noqa: F401 - before our other imports: it checks that they are ours
 from sender.database.errors import DatabaseError, DatabaseUnusable
 from sender.database.open import open_database
 from sender.http.api import Api
@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     import socket
 
 PAGE = Path(__file__).parent / "http" / "page"
-REQUESTS_END_SECONDS = 2  # with the relay's second below, well within 5 from SIGTERM to the end
+REQUESTS_END_SECONDS = 2  # together with the relay's second below, well within 5 from SIGTERM to the end
 RELAY_END_SECONDS = 1
-BODY_BYTES = 2 * MAX_BATCH_BYTES  # the API refuses what is above its own limits, and says which
+BODY_BYTES = 2 * MAX_BATCH_BYTES  # the API refuses what exceeds its own limits, and names the limit
 CONNECTIONS = 1_000  # callers that a sender wants files for
 
 
@@ -73,7 +73,7 @@ def _run(settings: SenderSettings, listener: socket.socket, metrics: Metrics) ->
 
 
 async def serve(settings: SenderSettings, listener: socket.socket, metrics: Metrics) -> None:
-    """Everything is built here and ends with this."""
+    """Build everything, and end everything on return."""
     async with (
         open_database(
             settings.database_url,

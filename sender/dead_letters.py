@@ -1,7 +1,7 @@
-"""Dead letters: events that were given up, as they were, and why.
+"""Dead letters: events that were given up, unchanged, and the reason.
 
 Giving up is one transaction: the original moves here, and its tombstone takes its place in `events`, from
-where it is published like any event. There is no moment at which the place is empty, or the original gone.
+where it is published like any event. At no moment is the place empty or the original lost.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from sender.tombstones import Row
 
-COUNTED = 10_000  # dead letters; more are not counted
-_BEGINNING = 1_000  # bytes of a text, in a list
+COUNTED = 10_000  # dead letters; counting stops there
+_BEGINNING = 1_000  # bytes of a text, in lists
 
 
 class GivenUp(NamedTuple):
@@ -37,7 +37,7 @@ class GivenUp(NamedTuple):
 
 
 class DeadLetter(NamedTuple):
-    """An event that was given up; of its text only the beginning."""
+    """An event that was given up, with only the beginning of its text."""
 
     position: int
     row: Row
@@ -53,15 +53,15 @@ class DeadLetter(NamedTuple):
 
 class Page(NamedTuple):
     dead_letters: list[DeadLetter]
-    before: int | None  # to find those before these; None after the oldest
+    before: int | None  # for the next page; None after the oldest
 
 
 def give_up(
     connection: Connection, positions: Sequence[int], *, now: datetime, refusal: str = ""
 ) -> list[GivenUp]:
-    """Put tombstones in the place of these events: of those with a fault, or of all that Redis refused.
+    """Replace these events by tombstones: those with a fault, or with a `refusal` by Redis all of them.
 
-    Another sender may have done it meanwhile, or have published them after all.
+    Another sender may have done so meanwhile, or have published them after all.
     """
     given_up = []
     waiting = connection.execute(_WAITING[connection.dialect.name], {"positions": positions}).all()
@@ -94,7 +94,7 @@ def count(connection: Connection) -> int:
 
 
 def prune(connection: Connection, *, before: datetime, limit: int) -> int:
-    """Delete some that were given up before that moment; how many."""
+    """Delete some that were given up before that moment; returns how many."""
     return connection.execute(_PRUNE, {"before": format_time(before), "limit": limit}).rowcount
 
 
@@ -118,13 +118,13 @@ def _keep(dialect: str) -> Insert:
     statement = insert_into(dialect, dead_letters).from_select(
         [*_AS_RECORDED, "given_up_at", "reason", "detail"], original
     )
-    # A tombstone that is refused, too, is no news: the first is the original.
+    # If a tombstone is refused too, the first row stays: it is the original.
     return statement.on_conflict_do_nothing()
 
 
 def _find(dialect: str) -> Select[Any]:
     kept = dead_letters.c
-    # Both count bytes so; of SQLite's text length() would count characters.
+    # Both count bytes this way; length() of a text would count characters on SQLite.
     size = func.length(cast(kept.text, LargeBinary)) if dialect == "sqlite" else func.octet_length(kept.text)
     return (
         select(kept.position, kept.reason, kept.detail, kept.given_up_at, size)

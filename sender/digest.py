@@ -1,4 +1,4 @@
-"""Digests: short enough for an index, long enough that nobody finds two texts with the same."""
+"""Digests: short enough for an index, long enough to make collisions infeasible."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ def digest(*parts: bytes) -> str:
 
 
 def identity_of(source: str, event_id: str) -> str:
-    """What makes an event the same event, whoever records it again."""
+    """The identity of an event, the same for every caller that posts it."""
     return digest(source.encode(), event_id.encode())

@@ -1,15 +1,15 @@
 """Erasing a customer: a person's right to be forgotten (GDPR, article 17).
 
-Nothing that names the customer stays: orders, texts of events, seen places, dead letters, and the answers
-kept for repeated requests are deleted here; Redis' keys by sender/publishing/forgetting.py. What callers
-wrote about them into topics or into other customers' events is the callers' to know.
+Nothing that names the customer stays: orders, texts of events, seen places, dead letters and the answers
+kept for repeated requests are deleted here, Redis' keys by sender/publishing/forgetting.py. Only callers can
+know what they wrote about the customer into topics or other customers' events.
 
 Places are never used twice. A device may come back years later with its cursor `=1.42`. If the channel began
-anew with seq 1, that cursor would be taken for good as soon as there are 42 new events, and those would be
-missed in silence. So the channel's row stays, under a name made of a digest, and with it how far it had come.
-A channel that begins anew continues there, and each older cursor gets a reset.
+again with seq 1, that cursor would be accepted as soon as there are 42 new events, and those would be missed
+in silence. So the channel's row stays, with its seq, under a name made of a digest. A channel that begins
+again continues there, and each older cursor gets a reset.
 
-Events' rows stay likewise, emptied: that the newest event is there proves that the database did not go back
+Rows of events stay too, emptied: the newest event's row proves that the database did not go back
 (sender/generation.py). Retention deletes them when their time is over.
 """
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from shared.channels import Channel
 
-_NO_EPOCH = 0  # of an emptied event: no relay and no sweep looks at it again
+_NO_EPOCH = 0  # of an emptied event: relay and sweep ignore it
 
 
 class Erased(NamedTuple):
@@ -49,7 +49,7 @@ def erase(connection: Connection, customer_id: str, *, now: datetime) -> Erased:
     """Repeating is harmless. Raises `InvalidChannel`."""
     channel = customer_channel(customer_id)
     if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql("PRAGMA secure_delete = ON")  # zeros over what is deleted
+        connection.exec_driver_sql("PRAGMA secure_delete = ON")  # overwrites what is deleted with zeros
     # Orders first, then the channel, as completions lock them.
     erased_orders = connection.execute(_DELETE_ORDERS, {"customer": customer_id}).rowcount
     given = {"erased": channel, "name": _name(channel)}
@@ -65,7 +65,7 @@ def erase(connection: Connection, customer_id: str, *, now: datetime) -> Erased:
 
 
 def kept_answers(connection: Connection, customer_id: str) -> list[str]:
-    """Scopes of the answers, kept for repeated requests, that name the customer. Looks at all there are."""
+    """Scopes of the answers kept for repeated requests that name the customer. Scans all of them."""
     channel = customer_channel(customer_id)
     named = msgspec.json.encode({"customer_id": customer_id}).decode()[1:-1]
     # As a member of an order or an event, as a channel, as a cursor.
@@ -78,14 +78,14 @@ def delete_answers(connection: Connection, scopes: Sequence[str]) -> int:
 
 
 def last_seqs(connection: Connection, names: Sequence[Channel]) -> dict[Channel, int]:
-    """How far channels had come that were erased; of channels that are not there."""
+    """The last seqs of erased channels, among channels that have no row of their own."""
     erased = {_name(channel): channel for channel in names}
     rows = connection.execute(_LAST[connection.dialect.name], {"names": list(erased)})
     return {erased[name]: seq for name, seq in rows}
 
 
 def resume(connection: Connection, names: Sequence[Channel]) -> dict[Channel, int]:
-    """Let channels that have just begun continue where they were erased; how far each is moved."""
+    """Let channels that have just begun continue where they were erased; by how much each is moved."""
     moved = last_seqs(connection, names)
     for channel, seq in sorted(moved.items()):
         connection.execute(_RESUME, {"resumed": channel, "by": seq})
@@ -93,7 +93,7 @@ def resume(connection: Connection, names: Sequence[Channel]) -> dict[Channel, in
 
 
 def _name(channel: Channel) -> str:
-    """No channel of anybody's, and no way back to its customer."""
+    """A name that belongs to no customer and does not reveal the erased one."""
     return f"erased:{digest(channel.encode())}"
 
 
@@ -130,7 +130,7 @@ _RESUME = (
     .where(channels.c.channel == bindparam("resumed"))
     .values(seq=channels.c.seq + bindparam("by"), pruned_seq=bindparam("by"))
 )
-# Not LIKE: on SQLite it takes Alice for alice.
+# Not LIKE: on SQLite it ignores case, and would match Alice for alice.
 _POSITION = {"sqlite": func.instr, "postgresql": func.strpos}
 _NAMING = {
     dialect: select(idempotency.c.scope).where(

@@ -1,8 +1,8 @@
 """The epoch: the generation of the database. It grows when the database itself went back.
 
-A database restored from a backup, or begun anew beside a Redis that still knows the old one, would give
-seqs a second time. Nobody could tell the new 11 from the old 11, and Redis would take it for a repetition.
-In a new epoch every cursor of before gets a reset, and everybody goes on from there.
+A database that was restored from a backup, or created beside a Redis that still knows the old one, would
+assign seqs a second time. The new 11 could not be distinguished from the old 11, and Redis would treat it as
+a repetition. In a new epoch, every older cursor gets a reset, and clients continue from there.
 """
 
 from __future__ import annotations
@@ -27,43 +27,43 @@ def current_epoch(connection: Connection) -> int:
 
 
 def installation(connection: Connection) -> str:
-    """The id of this database; empty before it was minted. A restored copy has the same."""
+    """The id of this database; empty until it is minted. A restored copy has the same id."""
     return connection.execute(_INSTALLATION).scalar_one() or ""
 
 
 def mint_installation(connection: Connection) -> str:
-    """The id, minted unless it was."""
+    """The id, minted if there is none."""
     connection.execute(_MINT, {"minted": secrets.token_hex(8)})
     return installation(connection)
 
 
 def newest(connection: Connection) -> NewestEvent:
-    """The newest event recorded. Retention keeps it, so that this never goes back by itself."""
+    """The newest recorded event. Retention keeps it, so this never goes back by itself."""
     return NewestEvent(*connection.execute(_NEWEST).one())
 
 
 def has(connection: Connection, known: NewestEvent) -> bool:
-    """Whether the event that somebody knows as the newest was recorded here, and not in another life."""
+    """Whether the event that Redis knows as the newest was recorded in this database, as it is now."""
     if known.epoch > current_epoch(connection):
         return False
     row = connection.execute(_AT, {"at": known.position}).one()
     if row.identity is not None:
         return bool(row.identity == known.identity)
-    return known.position < int(row.oldest)  # deleted, because its time was over; or there never was any
+    return known.position < int(row.oldest)  # then retention deleted it; or there never was any
 
 
 def begin_epoch(connection: Connection, *, after: int) -> int:
-    """Begin the epoch that follows `after`, unless it or a later one has begun; the epoch that holds now.
+    """Begin the epoch after `after`, unless it or a later one has begun; returns the current epoch.
 
-    Events that are still in the outbox move into it, and so do their channels. The others' rows say by their
-    epoch that all before can no longer be asked for: nothing else is written, however many they are.
+    Events that are still in the outbox move into it, and so do their channels. The other channels' rows keep
+    the old epoch, which marks all their events as deleted; so nothing is written for them, however many.
     """
-    if connection.dialect.name == "postgresql":  # nobody takes a seq under the old epoch meanwhile
+    if connection.dialect.name == "postgresql":  # no seq is taken under the old epoch meanwhile
         connection.execute(text("LOCK TABLE channels IN EXCLUSIVE MODE"))
     epoch = current_epoch(connection)
     if epoch > after:
         return epoch
-    # Locked before anything is derived from them: another sender may be marking some as published.
+    # Locked before they are used: another sender may be marking some as published.
     waiting = [
         (position, tombstones.row(*columns))
         for position, *columns in connection.execute(_OUTBOX[connection.dialect.name])
@@ -80,7 +80,7 @@ def begin_epoch(connection: Connection, *, after: int) -> int:
         texts = [(position, _moved(row.text.decode(), row.place, after + 1)) for position, row in sound]
         moved = [{"moved": position, "epoch": after + 1, "text": text} for position, text in texts]
         connection.execute(_MOVE, moved)
-    # The rest is given up, wherever it is.
+    # The others will be given up, in whatever epoch they are.
     if faulty := [position for position, row in waiting if row.fault() is not None]:
         connection.execute(_MOVE, [{"moved": position, "epoch": after + 1} for position in faulty])
     return after + 1
@@ -88,7 +88,7 @@ def begin_epoch(connection: Connection, *, after: int) -> int:
 
 def _moved(event: str, place: Place, new: int) -> str:
     """The same event under its new place."""
-    # The first match is the place: before it stand only texts, in which quotes are escaped.
+    # The first match is the place: only texts precede it, and quotes in those are escaped.
     old = f',"epoch":{place.epoch},"seq":{place.seq}'
     return event.replace(old, f',"epoch":{new},"seq":{place.seq}', 1)
 

@@ -1,6 +1,6 @@
 """History: a channel's events as the database keeps them, and whether a cursor can still be honoured.
 
-Every answer comes from one snapshot, so that what it says about the head and what it gives belong together.
+Every answer comes from one snapshot, so its head and its events belong together.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 MAX_LIMIT = 1_000
 DEFAULT_LIMIT = 100
-MAX_CHANNEL_BYTES = 2**20  # of one channel in one answer; the event that reaches it is still given
+MAX_CHANNEL_BYTES = 2**20  # of one channel in one answer; the event that reaches the limit is included
 MAX_BYTES = 2**24  # of all channels together
 
 _ROUND = 256  # events read at a time; with 64 KiB each, 16 MiB
@@ -37,21 +37,21 @@ _ROUND = 256  # events read at a time; with 64 KiB each, 16 MiB
 class Reset(Enum):
     """Why a cursor can't be honoured."""
 
-    PRUNED = "pruned"  # what followed it is deleted
-    EPOCH = "epoch"  # the database went back since
-    FUTURE = "future"  # no event was ever there
+    PRUNED = "pruned"  # events after it are deleted
+    EPOCH = "epoch"  # the database has gone back since
+    FUTURE = "future"  # no event has had that place yet
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A channel as the database has it."""
+    """A channel's state in the database."""
 
     head: Place
     pruned_seq: int
     seen: Place
 
     def check(self, place: Place) -> Reset | None:
-        """Whether reading can go on after the place."""
+        """Why reading cannot continue after the place; None if it can."""
         if place.epoch != self.head.epoch:
             return Reset.EPOCH
         if place.seq > self.head.seq:
@@ -60,14 +60,14 @@ class State:
 
 
 class Request(NamedTuple):
-    """Events of a channel after a place; None means from where its customer has seen, of a topic from now."""
+    """Events of a channel after a place; None means its customer's seen cursor, for a topic its head."""
 
     channel: Channel
     after: Place | None
 
 
 class Wanted(NamedTuple):
-    """The events of a channel after the part's start up to its end, for the request of that number."""
+    """A channel's events after the part's start up to its end, for the request with that number."""
 
     number: int
     channel: Channel
@@ -87,18 +87,18 @@ class ChannelHistory:
 
 
 def head(connection: Connection, channel: Channel) -> Cursor:
-    """The channel's newest place; seq 0 when nothing was ever there."""
+    """The channel's newest place; seq 0 if it never had an event."""
     return Cursor(channel, states(connection, [channel])[channel].head)
 
 
 def states(connection: Connection, names: Sequence[Channel]) -> dict[Channel, State]:
-    """How each channel stands, also those that never had an event."""
+    """The state of each channel, including those that never had an event."""
     epoch = current_epoch(connection)
     rows = connection.execute(_STATES[connection.dialect.name], {"channels": list(names)})
     found = {
         Channel(row.channel): State(
             Place(epoch, row.seq),
-            row.pruned_seq if row.epoch == epoch else row.seq,  # an epoch that is over is deleted
+            row.pruned_seq if row.epoch == epoch else row.seq,  # events of a past epoch count as deleted
             Place(row.seen_epoch, row.seen_seq) if row.seen_epoch else Place(epoch, 0),
         )
         for row in rows
@@ -112,15 +112,15 @@ def states(connection: Connection, names: Sequence[Channel]) -> dict[Channel, St
 
 
 def oldest(connection: Connection, channel: Channel) -> Place:
-    """The place before the oldest event that is kept."""
+    """The place before the oldest event kept."""
     state = states(connection, [channel])[channel]
     return Place(state.head.epoch, state.pruned_seq)
 
 
 def read(connection: Connection, requests: Sequence[Request], *, limit: int) -> list[ChannelHistory]:
-    """Answers in the order asked. Each has at most `limit` events and about `MAX_CHANNEL_BYTES`.
+    """Answers in the order requested. Each has at most `limit` events and about `MAX_CHANNEL_BYTES`.
 
-    All together have about `MAX_BYTES`; the last channels may then get fewer, or none.
+    Together they have about `MAX_BYTES`; the last channels may therefore get fewer events, or none.
     """
     found = states(connection, [request.channel for request in requests])
     starts = [_start(request, found[request.channel]) for request in requests]
@@ -137,9 +137,9 @@ def read(connection: Connection, requests: Sequence[Request], *, limit: int) -> 
 
 
 def read_some(connection: Connection, wanted: Mapping[Channel, range]) -> dict[Channel, list[Entry]]:
-    """The first events after each range's start up to its end that are kept; as many as are read at a time.
+    """The first kept events after each range's start up to its end; as many as are read at a time.
 
-    A channel that is not in the answer had no room. One without events has none: they are deleted.
+    A channel missing from the answer did not fit. One without events has none left: they are deleted.
     """
     known = states(connection, list(wanted))
     parts = [
@@ -172,7 +172,7 @@ def _answer(channel: Channel, start: Place, state: State, entries: Sequence[Entr
 
 
 def _read_wanted(connection: Connection, wanted: Sequence[Wanted]) -> dict[int, list[Entry]]:
-    """By number, the events after each part's start up to its end, within the limits of bytes."""
+    """The events of each part by its number, within the limits of bytes."""
     entries: dict[int, list[Entry]] = {}
     sizes: Counter[int] = Counter()
     for some in _rounds(wanted):
@@ -187,7 +187,7 @@ def _read_wanted(connection: Connection, wanted: Sequence[Wanted]) -> dict[int, 
 
 
 def _rounds(wanted: Sequence[Wanted]) -> Iterator[list[Wanted]]:
-    """The same, in rounds of `_ROUND` events at most; what is cut goes on in the next."""
+    """The same, in rounds of at most `_ROUND` events; a part that is cut continues in the next round."""
     some: list[Wanted] = []
     room = _ROUND
     for number, channel, part in wanted:
@@ -208,14 +208,14 @@ def _read_round(connection: Connection, wanted: Sequence[Wanted]) -> Iterator[tu
     given = {"wanted": msgspec.json.encode(parts).decode()}
     for number, *columns in connection.execute(_READ[connection.dialect.name], given):
         row = tombstones.row(*columns)
-        # One that is no JSON would spoil the whole answer; a large one, the connections that get it.
+        # Text that is not JSON would break the whole answer; one too large, the connections that receive it.
         yield number, Entry(row.place, row.sound_text())
 
 
 _STATES = {
     dialect: select(channels).where(is_among(dialect, channels.c.channel, "channels")) for dialect in DIALECTS
 }
-# One statement for many channels. What is wanted comes as JSON because both databases can open that.
+# One statement for many channels. Its parameter is JSON because both databases can unpack that.
 _ROW = "events.channel, events.epoch, events.seq, events.identity, events.recorded_at"
 _READ = {
     "sqlite": text(

@@ -1,8 +1,8 @@
 """`Idempotency-Key`: a request that is sent again gets the answer that it got, or should have got, before.
 
-The answer is stored in the transaction that has the effect: there is no moment at which one exists without
-the other. Requests that fail store nothing and may be sent again as they are or corrected. A key means
-something only together with the API key, the method and the path.
+The answer is stored in the transaction that has the effect, so neither ever exists without the other.
+Requests that fail store nothing and may be sent again, unchanged or corrected. A key is valid for one API
+key, method and path.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ class KeyReused(CallerError):
 
 
 class Answer(NamedTuple):
-    """What a request is answered: status and JSON."""
+    """The answer to a request: status and JSON."""
 
     status: int
     body: bytes
 
 
 class Answered(NamedTuple, Generic[R]):
-    """The answer; and what the work came to, None where the answer is that of before."""
+    """The answer, and the work's result; None if the answer is a stored one."""
 
     answer: Answer
     result: R | None
@@ -58,15 +58,15 @@ class Answered(NamedTuple, Generic[R]):
 
 
 class Claim(NamedTuple):
-    """A request that says it may be a repetition."""
+    """What identifies a request that may be a repetition."""
 
     scope: str
     body: str  # digest of its bytes
-    content: str  # digest of what they say, however they are spaced and ordered
+    content: str  # digest of their content, independent of spacing and order
 
 
 class Asked(NamedTuple, Generic[T]):
-    """A request: what it is about, and its claim if it makes one."""
+    """A request: its item, and its claim if it has a key."""
 
     item: T
     claim: Claim | None
@@ -74,7 +74,7 @@ class Asked(NamedTuple, Generic[T]):
 
 
 def claim(api_key: str, method: str, path: str, key: str, body: bytes, content: bytes) -> Claim:
-    """`content`: the same bytes for all bodies that say the same. Raises `InvalidKey`."""
+    """`content`: the same bytes for all bodies of equal content. Raises `InvalidKey`."""
     if not 1 <= len(key) <= MAX_KEY_LENGTH or not (key.isascii() and key.isprintable()):
         raise InvalidKey(f"Idempotency-Key must be 1 to {MAX_KEY_LENGTH} printable ASCII characters")
     scope = digest(*(part.encode() for part in (api_key, method, path, key)))
@@ -89,11 +89,11 @@ def once(
     now: datetime,
     keep: bool = True,
 ) -> Answered[Answer]:
-    """The answer of before, or of the work. Raises `KeyReused` and what the work raises.
+    """The stored answer, or that of the work. Raises `KeyReused` and what the work raises.
 
-    Without `keep` only the claim is stored and a repetition runs the work anew: for work that reads.
-    Two at the same time: on SQLite one follows the other, on PostgreSQL the second is refused when it
-    stores its answer, and runs again.
+    Without `keep` only the claim is stored, and a repetition runs the work again: for work that only reads.
+    Two at the same time: on SQLite they run one after the other; on PostgreSQL the second is refused when
+    it stores its answer, and runs again.
     """
     known = _known(connection, [claim])
     before = _before(claim, known)
@@ -113,7 +113,7 @@ def once_all(
     work: Callable[[Connection, Sequence[T]], Sequence[R | Exception]],
     answer: Callable[[R], Answer],
 ) -> list[Answered[R] | Exception]:
-    """`once` for many; what it would raise is returned. The work takes those that are new, together."""
+    """`once` for many; errors are returned, not raised. The work takes all new items together."""
     known = _known(connection, [one.claim for one in asked])
     outcomes: dict[int, Answered[R] | Exception] = {
         number: before for number, one in enumerate(asked) if (before := _before(one.claim, known))
@@ -123,7 +123,7 @@ def once_all(
         if number not in outcomes:
             first.setdefault(one.claim.scope if one.claim else number, number)
     outcomes |= _run(connection, {number: asked[number] for number in first.values()}, work, answer)
-    # Who repeats another of this batch finds what that one has just stored; nothing, if it failed.
+    # A repetition within this batch finds the answer that was just stored, or none if that request failed.
     if later := [number for number in range(len(asked)) if number not in outcomes]:
         repeated = once_all(connection, [asked[number] for number in later], work, answer)
         outcomes |= zip(later, repeated, strict=True)
@@ -161,11 +161,11 @@ def _known(connection: Connection, claims: Iterable[Claim | None]) -> dict[str, 
 
 
 def _before(claim: Claim | None, known: Mapping[str, Row[Any]]) -> Answered[Any] | KeyReused | None:
-    """What the same request came to; None where there was none, or its answer was not kept."""
+    """The outcome of the same request before; None if there was none, or its answer was not kept."""
     row = known.get(claim.scope) if claim is not None else None
     if claim is None or row is None:
         return None
-    # What was stored before there was a column for the content has the body's digest alone.
+    # Rows from before the column `content` existed have only the body's digest.
     if row.body != claim.body and row.content != claim.content:
         return KeyReused("this Idempotency-Key was used before with another body")
     return Answered(Answer(row.status, row.answer.encode()), None) if row.status is not None else None
@@ -177,7 +177,7 @@ def _row(claim: Claim, answer: Answer | None, now: datetime) -> dict[str, Any]:
 
 
 def _store(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
-    # By scope, so that two batches of the same requests wait for each other instead of deadlocking.
+    # Sorted by scope, so that two batches of the same requests wait for each other instead of deadlocking.
     insert_rows(connection, idempotency, sorted(rows, key=itemgetter("scope")))
 
 

@@ -1,4 +1,4 @@
-"""What the sender counts. Labels have few values: never a customer, an order or a path as it came."""
+"""The sender's metrics. Labels have few values: never a customer, an order or a raw path."""
 
 from __future__ import annotations
 

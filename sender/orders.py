@@ -38,7 +38,7 @@ class OrderConflict(CallerError):
 
 
 class InvalidOrder(CallerError):
-    """Data that no pop-up could show."""
+    """Data that a pop-up cannot show."""
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -51,7 +51,7 @@ class Order(msgspec.Struct, frozen=True):
 
 
 class Placing(NamedTuple):
-    """Somebody places an order."""
+    """A request to place an order."""
 
     order_id: str
     customer_id: str
@@ -65,7 +65,7 @@ class Placed(NamedTuple):
 
 
 class Completion(NamedTuple):
-    """Somebody says that an order is complete."""
+    """A request to complete an order."""
 
     order_id: str
     data: dict[str, Any]
@@ -75,23 +75,22 @@ class Completion(NamedTuple):
 
 class Completed(NamedTuple):
     order: Order
-    event: bytes | None  # its JSON; None where the history no longer keeps it
+    event: bytes | None  # its JSON; None if the history no longer has it
     new: bool
 
 
 class Listed(NamedTuple):
-    """Orders, newest first, and what they were read together with."""
+    """Orders, newest first, and the cursor from the same snapshot."""
 
     orders: list[Order]
-    before: str | None  # the order id to go on with; None after the oldest
-    as_of: Cursor | None  # where the customer's channel was at that moment
+    before: str | None  # the order id for the next page; None after the oldest
+    as_of: Cursor | None  # the head of the customer's channel at that moment
 
 
 def place_all(connection: Connection, placings: Sequence[Placing]) -> list[Placed | CallerError]:
-    """Two statements for all of them. Of those that name the same order, the first places it.
+    """Place all of them with two statements. If several name the same order, the first places it.
 
-    Returned as outcomes: `OrderConflict`, `InvalidOrder`, and `EventTooLarge` for data that no event could
-    carry.
+    Returned as outcomes: `OrderConflict`, `InvalidOrder`, and `EventTooLarge` for data that fits in no event.
     """
     refused = {number: fault for number, placing in enumerate(placings) if (fault := _fault(placing))}
     sound = [placing for number, placing in enumerate(placings) if number not in refused]
@@ -110,9 +109,9 @@ def place_all(connection: Connection, placings: Sequence[Placing]) -> list[Place
 
 
 def complete_all(connection: Connection, completions: Sequence[Completion]) -> list[Completed | CallerError]:
-    """Many at a time, which costs four statements as one does.
+    """Complete many at a time, with four statements, as many as for one.
 
-    The first completion of an order counts: later ones get its event, whatever data they bring.
+    The first completion of an order counts: later ones get its event, whatever their data.
     Returned as outcomes: `UnknownOrder`, `InvalidOrder` and `EventTooLarge`.
     """
     asked = {"order_ids": [completion.order_id for completion in completions]}
@@ -141,15 +140,15 @@ def find(
     before: str | None,
     limit: int,
 ) -> Listed:
-    """The newest orders that fit, and the customer's cursor from the same snapshot.
+    """The newest matching orders, and the customer's cursor from the same snapshot.
 
-    `before` is an order id: only orders placed before it. Raises `UnknownOrder` for it.
+    `before` is an order id: only orders placed before that one. Raises `UnknownOrder` if there is none.
     """
     statement = select(orders).order_by(orders.c.position.desc()).limit(limit + 1)
     if customer_id is not None:
         statement = statement.where(orders.c.customer_id == customer_id)
     if status is not None:
-        # Written out, as the partial index of open orders is.
+        # As a literal, so that the partial index of open orders is used.
         statement = statement.where(orders.c.status == bindparam("status", status, literal_execute=True))
     if before is not None:
         statement = statement.where(orders.c.position < _position(connection, before))
@@ -170,8 +169,8 @@ def _fault(placing: Placing) -> CallerError | None:
 
 
 def _insert(connection: Connection, placings: Mapping[str, Placing]) -> dict[str, Row[Any]]:
-    """Those that are new."""
-    # By id, so that two batches that share orders wait for each other instead of deadlocking.
+    """Insert the orders that are new; their rows."""
+    # Sorted by id, so that two batches that share orders wait for each other instead of deadlocking.
     given = [
         {
             "order_id": placing.order_id,
@@ -238,7 +237,7 @@ def _outcome(
     connection: Connection, order_id: str, rows: Mapping[str, Row[Any]], done: dict[str, Completed]
 ) -> Completed | UnknownOrder:
     if completed := done.get(order_id):
-        done[order_id] = completed._replace(new=False)  # for the next who asks in the same batch
+        done[order_id] = completed._replace(new=False)  # for repetitions in the same batch
         return completed
     if row := rows.get(order_id):
         return Completed(_order(row, row.status, row.completed_at), _event(connection, row), new=False)
@@ -263,7 +262,7 @@ def _position(connection: Connection, order_id: str) -> int:
 
 
 def _same(stored: str, data: dict[str, Any]) -> bool:
-    """Whether both say the same; the order of an object's members says nothing."""
+    """Whether both have the same content; the order of an object's members does not matter."""
     return canonical_json(msgspec.json.decode(stored)) == canonical_json(data)
 
 
@@ -276,7 +275,7 @@ _PLACE = {dialect: _place(dialect) for dialect in DIALECTS}
 _FIND = {
     dialect: select(orders).where(is_among(dialect, orders.c.order_id, "order_ids")) for dialect in DIALECTS
 }
-# Two batches lock orders that they share in the same order.
+# Sorted, so that two batches lock shared orders in the same sequence.
 _FIND_LOCKED = {
     dialect: find.order_by(orders.c.order_id).with_for_update() for dialect, find in _FIND.items()
 }

@@ -1,9 +1,9 @@
 """Recording events: each gets its channel's next seq, and waits in the outbox until it is published.
 
 The seq is taken under the channel's row lock, in the transaction that records the event. So seqs have no
-holes, and the order of commits is the order of seqs: who has seen 7 can be sure that 6 is not still coming.
+holes, and the order of commits is the order of seqs: once 7 is visible, 6 cannot still be on its way.
 
-Everything takes sets: a batch of a thousand events costs three statements, as one event does.
+Everything takes sets: a batch of a thousand events costs three statements, like a single event.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from shared.redis.channel_log import NewestEvent
 
 
-COUNTED = 1_000  # events; an outbox that is longer is not counted
+COUNTED = 1_000  # events; a longer outbox is estimated
 
 
 class Status(Enum):
-    """What became of an event that somebody gave us."""
+    """What became of an event that a caller posted."""
 
     ACCEPTED = "accepted"
     DUPLICATE = "duplicate"  # recorded before; it has the place it got then
@@ -47,11 +47,11 @@ class Status(Enum):
 
 
 class Arrival(msgspec.Struct, frozen=True):
-    """An event at our door."""
+    """An event that a caller posted."""
 
     draft: Draft
     identity: str  # digest of source and id
-    content: str  # digest of what its caller gave, before we added to it
+    content: str  # digest of what its caller posted, before we added to it
 
 
 class Receipt(NamedTuple):
@@ -73,11 +73,11 @@ class Waiting(NamedTuple):
     channel: Channel
     entry: Entry
     identity: str
-    fault: Fault | None = None  # then it must not be published
+    fault: Fault | None = None  # if any, it must not be published
 
 
 class Backlog(NamedTuple):
-    size: int  # exact up to `COUNTED`; beyond, how many were recorded since the oldest, which is no less
+    size: int  # exact up to `COUNTED`; beyond, the number recorded since the oldest, which is never too low
     oldest: str | None  # when its oldest event was recorded
 
 
@@ -90,7 +90,7 @@ class Tail(NamedTuple):
 
 
 class Recent(NamedTuple):
-    """Channels that had events among the newest, and the position from which on those are."""
+    """Channels with events among the newest, and the position where those begin."""
 
     tails: list[Tail]
     oldest: int
@@ -101,12 +101,12 @@ def arrival(draft: Draft, content: str) -> Arrival:
 
 
 def record(connection: Connection, drafts: Sequence[Draft], *, now: datetime) -> list[Recorded]:
-    """Record events whose identities are new because we have just made them."""
+    """Record events whose identities are new because we have just created them."""
     return _record(connection, [arrival(draft, content="") for draft in drafts], now=now)
 
 
 def record_once(connection: Connection, arrivals: Sequence[Arrival], *, now: datetime) -> list[Receipt]:
-    """Record those that were not recorded before. A receipt each, in the order given."""
+    """Record the arrivals that are new. One receipt for each, in the order given."""
     known = _known(connection, [given.identity for given in arrivals])
     fresh: dict[str, Arrival] = {}
     for given in arrivals:
@@ -132,17 +132,17 @@ def record_once(connection: Connection, arrivals: Sequence[Arrival], *, now: dat
 def unpublished(
     connection: Connection, *, limit: int, but: Sequence[Channel] = (), known: Container[int] = ()
 ) -> list[Waiting]:
-    """What waits in the outbox, oldest first; of one channel in order of seq. Of all channels `but` these.
+    """Events that wait in the outbox, oldest first, each channel's in order of seq; not of channels in `but`.
 
     Of up to `limit` events, those whose position is not `known`.
     """
-    # Never "position greater than the last": rows become visible in another order than they are numbered.
+    # Never "position greater than the last": rows do not become visible in the order of their numbers.
     dialect = connection.dialect.name
     if but:
         found = connection.execute(_UNPUBLISHED_BUT[dialect], {"limit": limit, "but": list(but)})
     else:
         found = connection.execute(_UNPUBLISHED[dialect], {"limit": limit})
-    # All at once: SQLAlchemy takes as long for each row that is asked for alone as the database.
+    # All at once: fetching each row separately takes SQLAlchemy as long as the database.
     rows = found.all()
     return [
         _waiting(position, tombstones.row(*columns)) for position, *columns in rows if position not in known
@@ -152,9 +152,9 @@ def unpublished(
 def mark_published(
     connection: Connection, published: Iterable[NewestEvent], *, now: datetime
 ) -> frozenset[int]:
-    """Only in the epoch in which they were: what has moved into a new one must be published there.
+    """Mark only in the epoch of publication: events that moved into a new epoch must be published there.
 
-    Returns the positions of those that could not be marked now, because somebody holds their rows.
+    Returns the positions that could not be marked now, because another transaction holds their rows.
     """
     by_epoch: dict[int, list[int]] = {}
     for event in published:
@@ -169,7 +169,7 @@ def mark_published(
 
 
 def backlog(connection: Connection) -> Backlog:
-    """How much waits in the outbox. It costs the same for a million events as for a thousand."""
+    """How many events wait in the outbox. Costs the same for a million events as for a thousand."""
     counted, first, oldest = connection.execute(_BACKLOG).one()
     if counted < COUNTED:
         return Backlog(counted, oldest)
@@ -177,7 +177,7 @@ def backlog(connection: Connection) -> Backlog:
 
 
 def recent(connection: Connection, *, before: int | None, window: int) -> Recent:
-    """Which channels the newest published events are in, and how far; `before` goes back from there."""
+    """The channels of the newest published events, and their range; `before`: of those before a position."""
     newest = before if before is not None else connection.execute(_AFTER_NEWEST).scalar_one()
     rows = connection.execute(_RECENT, {"oldest": newest - window, "newest": newest})
     return Recent(
@@ -187,18 +187,18 @@ def recent(connection: Connection, *, before: int | None, window: int) -> Recent
 
 
 def settled(connection: Connection) -> int:
-    """The position before which all is published."""
+    """The position before which everything is published."""
     return int(connection.execute(_SETTLED).scalar_one())
 
 
 def return_tails(connection: Connection, tails: Sequence[Tail]) -> int:
-    """They wait in the outbox again; how many events."""
+    """Return them to the outbox; the number of events."""
     return sum(
         connection.execute(
             _RETURN,
             {"of": tail.channel, "of_epoch": tail.last.epoch, "after": tail.after, "last": tail.last.seq},
         ).rowcount
-        for tail in sorted(tails)  # by name, as everybody locks channels
+        for tail in sorted(tails)  # by name, the order in which all code locks channels
     )
 
 
@@ -207,7 +207,7 @@ def _waiting(position: int, row: Row) -> Waiting:
 
 
 def _known(connection: Connection, identities: Sequence[str]) -> dict[str, tuple[str, Cursor]]:
-    """Content and cursor of those that were recorded before."""
+    """Content and cursor of the identities that are recorded already."""
     rows = connection.execute(_KNOWN[connection.dialect.name], {"identities": list(identities)})
     return {
         identity: (content, Cursor(Channel(channel), Place(epoch, seq)))
@@ -249,7 +249,7 @@ def _record(connection: Connection, arrivals: Sequence[Arrival], *, now: datetim
 
 
 def _take_places(connection: Connection, counts: Counter[Channel]) -> dict[Channel, Place]:
-    """Move each channel's seq by its count; the first place taken in each. Locks the channels' rows."""
+    """Advance each channel's seq by its count; the first place taken in each. Locks the channels' rows."""
     given = {"counts": msgspec.json.encode(counts).decode()}
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql(_MOVE_SEQS, given)
@@ -274,11 +274,11 @@ def _unpublished(dialect: str) -> Select[Any]:
     )
 
 
-# Statements are made once: making one costs about as much as running it.
+# Statements are built once: building one costs about as much as running it.
 _EPOCH = select(generation.c.epoch).scalar_subquery()
-# How many are taken of each channel comes as JSON, which both databases can open: one text for any number.
-# By name, so that two batches that share channels wait for each other instead of deadlocking; "C" is also
-# how Python sorts, for those who lock channels one by one.
+# The counts come as JSON, which both databases can unpack: one text for any number of channels. Sorted by
+# name, so that two batches that share channels wait for each other instead of deadlocking; "C" is also how
+# Python sorts, for code that locks channels one by one.
 _TAKE = text(
     """
     INSERT INTO channels (channel, seq, epoch)
@@ -291,7 +291,7 @@ _TAKE = text(
     RETURNING channel, seq, epoch
     """
 )
-# SQLite's driver gives up the interpreter for each row that it fetches, see sender/database/rows.py.
+# SQLite's driver releases the interpreter lock for each row that it fetches, see sender/database/rows.py.
 _MOVE_SEQS = """
     INSERT INTO channels (channel, seq, epoch)
     SELECT key, value, (SELECT epoch FROM generation) FROM json_each(:counts) WHERE true
@@ -323,7 +323,7 @@ _UNMARKED = {
     )
     for dialect in DIALECTS
 }
-# One row that somebody holds must not keep the others from being marked.
+# One locked row must not keep the others from being marked.
 _MARK = {
     dialect: update(events)
     .where(events.c.position.in_(unmarked.with_for_update(skip_locked=True)))

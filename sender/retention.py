@@ -1,20 +1,20 @@
-"""Retention: what is older than the history's time is deleted, a little at a time.
+"""Retention: deletes what is older than the history's time, a little at a time.
 
-Only published events go, and of each channel only a beginning: `pruned_seq` moves in the same transaction,
-so that a cursor before it gets a reset and never a hole. Dead letters are kept as long, from the moment when
-they were given up: that is when somebody was told to look at them.
+Only published events are deleted, and only the beginning of each channel: `pruned_seq` moves in the same
+transaction, so a cursor before it gets a reset and never a hole. Dead letters are kept for the same time from
+the moment when they were given up, because that is when the log asked an operator to look at them.
 
-Rows are numbered about as they are recorded, so what is old is found without an index on time: windows of
-rows are looked at, in order, up to the first that are young. A row whose time lies in the future (a clock was
-wrong) is passed over; it goes with the next old one of its channel. Positions below the oldest event that
-waits are all published, so nothing has to be asked of each channel.
+Rows are numbered roughly in order of time, so old ones are found without an index on time: windows of rows
+are looked at, in order, up to the first that are young. A row whose time lies in the future (a clock was
+wrong) is skipped; it goes with the next old one of its channel. Positions below the oldest waiting event are
+all published, so channels need not be checked one by one.
 
-After each window we rest as long again as it took, and more: callers must not notice. Windows shrink where
-the database is slow.
+After each window we rest for longer than it took: callers must not notice. Windows shrink if the database is
+slow.
 
-A clock that jumps ahead would make everything old at once. So where the time since the newest event or our
-last round is longer than a day, nothing is deleted for an hour, and that is an error in the log: an idle
-shop, or a sender that was off, loses an hour by it, and a wrong clock can be set right.
+A clock that jumps ahead would make everything old at once. So if the time since the newest event or our last
+round is longer than a day, nothing is deleted for an hour, and the log has an error: this costs an idle shop,
+or a sender that was off, an hour's delay, and gives time to correct a wrong clock.
 """
 
 from __future__ import annotations
@@ -49,11 +49,13 @@ logger = structlog.get_logger(__name__)
 @dataclass(frozen=True)
 class Pace:
     every_seconds: float = 60.0
-    batch: int = 500  # rows looked at in one transaction, so that nobody waits long behind it
-    batch_seconds: float = 0.02  # that it should take; it shrinks where it takes longer
-    rest: float = 3.0  # times as long as a batch took
-    again_seconds: float = 3_600.0  # from the first row on; until then, from where young rows began
-    doubt_after: timedelta = timedelta(days=1)  # since anything was heard of time
+    batch: int = 500  # rows looked at in one transaction, so that no caller waits long behind it
+    batch_seconds: float = 0.02  # target for one batch; a slower one shrinks the next
+    rest: float = 3.0  # times the duration of a batch
+    again_seconds: float = (
+        3_600.0  # between scans from the first row; the others start where young rows began
+    )
+    doubt_after: timedelta = timedelta(days=1)  # since the newest event or round
     doubt_seconds: float = 3_600.0
 
 
@@ -61,12 +63,12 @@ USUAL = Pace()
 
 
 class Window(NamedTuple):
-    """What became of some rows that follow each other."""
+    """What became of some consecutive rows."""
 
     deleted: int
     looked: int
     last: int  # position
-    young: bool  # some are neither old nor of the future
+    young: bool  # some are neither old nor from the future
 
 
 class Retention:
@@ -86,9 +88,9 @@ class Retention:
         self._kept = timedelta(days=history_days)
         self._batch = pace.batch
         self._after = 0  # all before this position is young, or was when we looked
-        self._from_first = 0.0  # when we last looked from the first row on; loop time
-        self._last: datetime | None = None  # of our rounds
-        self._doubted: float | None = None  # since when the clock is doubted; loop time
+        self._from_first = 0.0  # when we last scanned from the first row; loop time
+        self._last: datetime | None = None  # time of our last round
+        self._doubted: float | None = None  # since when we doubt the clock; loop time
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -100,7 +102,7 @@ class Retention:
             await asyncio.sleep(self._pace.every_seconds)
 
     async def sweep(self) -> None:
-        """Delete all whose time is over."""
+        """Delete everything that is old enough."""
         now = self._clock()
         if not await self._trusts(now):
             return
@@ -111,7 +113,7 @@ class Retention:
             logger.info("history pruned", events=count)
 
     async def _trusts(self, now: datetime) -> bool:
-        """Whether that can be the time."""
+        """Whether this time is plausible."""
         loop_time = asyncio.get_running_loop().time()
         newest = await self._database.read(newest_time)
         heard = [time for time in (newest, self._last) if time is not None and time <= now]
@@ -174,21 +176,21 @@ class Retention:
 
 
 def newest_time(connection: Connection) -> datetime | None:
-    """When the newest event was recorded, as its sender's clock said."""
+    """When the newest event was recorded, by its sender's clock."""
     found = connection.execute(_NEWEST).scalar_one_or_none()
     return datetime.fromisoformat(found) if found is not None else None
 
 
 def prune_events(connection: Connection, *, before: datetime, limit: int = USUAL.batch) -> int:
-    """Delete some of the first events, those recorded before that moment; how many."""
+    """Delete some of the first events that were recorded before that moment; the number deleted."""
     return prune_window(connection, after=0, before=before, now=before, limit=limit).deleted
 
 
 def prune_window(
     connection: Connection, *, after: int, before: datetime, now: datetime, limit: int
 ) -> Window:
-    """Look at some rows that follow a position; delete those recorded before that moment."""
-    # The newest event stays, however old: it tells that the database did not go back (sender.generation).
+    """Look at some rows after a position; delete those recorded before that moment."""
+    # The newest event stays, however old: it proves that the database did not go back (sender.generation).
     given = {
         "after": after,
         "until": outbox.settled(connection),
@@ -204,12 +206,12 @@ def prune_window(
 
 
 def prune_keys(connection: Connection, *, before: datetime, limit: int = USUAL.batch) -> int:
-    """Delete some idempotency keys stored before that moment; how many."""
+    """Delete some idempotency keys stored before that moment; the number deleted."""
     return connection.execute(_PRUNE_KEYS, {"before": format_time(before), "limit": limit}).rowcount
 
 
 def _delete(connection: Connection, old: str) -> int:
-    """Of each channel the events up to a seq, which `pruned_seq` notes."""
+    """Delete each channel's events up to a seq, and note it in `pruned_seq`."""
     if connection.dialect.name == "sqlite":
         connection.execute(_NOTE_SQLITE, {"old": old})
         return connection.execute(_DELETE_SQLITE, {"old": old}).rowcount
@@ -253,7 +255,7 @@ _DELETE_SQLITE = text(
         WHERE events.published_at IS NOT NULL)
     """
 )
-# By name, as everybody locks channels; one that somebody holds keeps its events until the next time.
+# By name, the order in which all code locks channels; a locked one keeps its events until the next time.
 _DELETE_POSTGRES = text(
     """
     WITH old AS MATERIALIZED (

@@ -1,4 +1,4 @@
-"""Seen cursors: how far a customer has seen. The database keeps them, Redis tells them to the gateways."""
+"""Seen cursors: how far a customer has seen. The database keeps them; Redis passes them to gateways."""
 
 from __future__ import annotations
 
@@ -24,16 +24,18 @@ if TYPE_CHECKING:
 
 logger = structlog.get_logger(__name__)
 
-_MAX_UNTOLD = 10_000  # channels; what is dropped beyond is in the database and told the next time
+_MAX_UNTOLD = (
+    10_000  # channels; beyond, they are dropped: the database has them, and the next report repeats them
+)
 _TOLD_AT_ONCE = 500
 
 
 class NotSeeable(CallerError):
-    """A channel that is nobody's own has no seen cursor."""
+    """Raised for topics: only a customer's own channel has a seen cursor."""
 
 
 def see(connection: Connection, cursors: Sequence[Cursor]) -> list[Cursor]:
-    """Move seen cursors forward; where each is now, in the order given.
+    """Move seen cursors forward; returns where each is now, in the order given.
 
     A cursor that is behind, beyond the head or of another epoch moves nothing. Raises `NotSeeable`.
     """
@@ -42,7 +44,9 @@ def see(connection: Connection, cursors: Sequence[Cursor]) -> list[Cursor]:
             raise NotSeeable(f"{cursor.channel} has no seen cursor; only a customer's own channel has one")
     moves = [
         {"seen_channel": channel, "to_epoch": place.epoch, "to_seq": place.seq}
-        for channel, place in sorted(cursors)  # by name: two callers wait for each other in one order
+        for channel, place in sorted(
+            cursors
+        )  # by name, so that two callers wait for each other instead of deadlocking
     ]
     if moves:
         connection.execute(_SEE, moves)
@@ -51,9 +55,9 @@ def see(connection: Connection, cursors: Sequence[Cursor]) -> list[Cursor]:
 
 
 class SeenTeller:
-    """Tells Redis how far customers have seen: best effort, off every answer's path.
+    """Passes seen cursors on to Redis: best effort, and no answer waits for it.
 
-    Only the newest place of a channel is told, so a burst of reports costs one.
+    Only the newest place of a channel is passed on, so a burst of reports costs one.
     """
 
     def __init__(self, log: LogWriter) -> None:
@@ -62,7 +66,7 @@ class SeenTeller:
         self._changed = asyncio.Event()
 
     def tell_nowait(self, cursors: Iterable[Cursor], *, devices: bool) -> None:
-        """`devices`: whether the customer's other devices shall hear of it, too."""
+        """`devices`: whether to notify the customer's other devices as well."""
         untold = self._untold[devices]
         for channel, place in cursors:
             if channel in untold or len(untold) < _MAX_UNTOLD:

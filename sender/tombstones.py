@@ -1,12 +1,12 @@
-"""Tombstones: what takes the place of an event that can't be published.
+"""Tombstones: small events that take the place of events that can't be published.
 
-The door lets no such event in. But a row may come past it: from an import, a repair by hand, an older
-version, a disk that went bad. It must not block what follows; nor may its place stay empty, for a hole in the
-seqs is a loss to everybody behind the sender. So every text is judged on its way out of the database, and
-where it has a fault a small event goes out in its place, under the same id and source.
+The API accepts no such event. But a row may get around it: by an import, a repair by hand, an older version,
+a bad disk. It must not block the events after it; nor may its place stay empty, because a hole in the seqs
+looks like a loss to gateways and browsers. So every text is checked on its way out of the database, and if it
+has a fault, a tombstone goes out in its place, under the same id and source.
 
-A tombstone is made from its row and nothing else. So history may hand it out before the relay has stored it
-(sender/dead_letters.py), and it is the same.
+A tombstone is made from its row alone. So history can return it before the relay has stored it
+(sender/dead_letters.py), and both are equal.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from shared.events import MAX_EVENT_BYTES, SOURCE, tombstone
 from shared.times import is_time
 
 _READ = MAX_EVENT_BYTES + 1  # characters or bytes: enough to see that a text is too large
-_BEGINNING = 8 * 1024  # bytes of a text in which its id, source and time are looked for
+_BEGINNING = 8 * 1024  # bytes of a text that are searched for its id, source and time
 
 
 class Fault(Enum):
     """Why an event can't be published."""
 
     TOO_LARGE = "too-large"
-    NOT_AN_EVENT = "not-an-event"  # no JSON in UTF-8, or no CloudEvent, or not of this channel and place
-    REFUSED = "refused"  # by Redis, again and again, which took others at the same time
+    NOT_AN_EVENT = "not-an-event"  # not JSON in UTF-8, not a CloudEvent, or of another channel or place
+    REFUSED = "refused"  # repeatedly by Redis, which accepted others at the same time
 
 
 class Origin(NamedTuple):
-    """What an event was, whatever has become of its text."""
+    """An event's origin, even if its text is damaged."""
 
     source: str
     id: str
@@ -44,7 +44,7 @@ class Origin(NamedTuple):
 
 
 class Row(NamedTuple):
-    """An event as the database has it; of a text that is too large, a beginning that is."""
+    """An event's row; of a text that is too large, a beginning that is still too large."""
 
     channel: Channel
     place: Place
@@ -56,12 +56,12 @@ class Row(NamedTuple):
         if len(self.text) > MAX_EVENT_BYTES:
             return Fault.TOO_LARGE
         try:
-            self.text.decode()  # msgspec does not look into the texts that it passes over
+            self.text.decode()  # msgspec does not check the strings that it skips
             event = _decode(self.text)
         except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
             return Fault.NOT_AN_EVENT
         said = (event.channel, event.epoch, event.seq)
-        # Gateways tell a live message by its brace.
+        # Gateways recognise a live event by its brace.
         sound = self.text.startswith(b"{") and said == (self.channel, *self.place)
         return None if sound else Fault.NOT_AN_EVENT
 
@@ -75,7 +75,7 @@ class Row(NamedTuple):
         return tombstone(event_id, source, time, self.channel, fault.value).text(self.place)
 
     def origin(self) -> Origin:
-        """As the text says it, if the digest agrees; else what we know."""
+        """From the text if it matches the digest; else from the row."""
         beginning = self.text[:_BEGINNING]
         source, event_id, time = (_attribute(beginning, name) for name in ("source", "id", "time"))
         if source and event_id and identity_of(source, event_id) == self.identity:
@@ -84,7 +84,7 @@ class Row(NamedTuple):
 
 
 class _Event(msgspec.Struct):
-    """What every event says of itself."""
+    """The attributes that every event has."""
 
     specversion: Literal["1.0"]
     id: str
@@ -102,7 +102,7 @@ _ATTRIBUTES = {
 
 
 def _attribute(beginning: bytes, name: str) -> str | None:
-    """The first text of that name; it need not be the event's own."""
+    """The first string with that name; it need not be the event's own."""
     if match := _ATTRIBUTES[name].search(beginning):
         try:
             return msgspec.json.decode(match[1], type=str)
@@ -112,9 +112,9 @@ def _attribute(beginning: bytes, name: str) -> str | None:
 
 
 def read(dialect: str, table: str = "events") -> str:
-    """SQL: the table's text, as a `Row` wants it."""
+    """SQL: the table's text, in the form that a `Row` needs."""
     if dialect == "sqlite":
-        # It keeps what it is given as text, and Python's driver fails on what is not UTF-8.
+        # SQLite stores any bytes as text, and Python's driver fails on those that are not UTF-8.
         return f"substr(CAST({table}.text AS BLOB), 1, {_READ})"
     return f"left({table}.text, {_READ})"
 

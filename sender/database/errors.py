@@ -1,7 +1,7 @@
-"""What the database may answer instead of its work, and whose fault that is.
+"""How the database may fail, and whose fault that is.
 
 DatabaseError              not the caller's fault, and nothing is stored
-  DatabaseUnavailable      locked, unreachable or overloaded: the caller may come back
+  DatabaseUnavailable      locked, unreachable or overloaded: the caller may try again
   DatabaseFull             no space is left
 DatabaseUnusable           at start: a database that could not keep what we promise
 """
@@ -12,7 +12,7 @@ from shared.errors import NeighbourError, OperatorError
 
 
 class DatabaseError(NeighbourError):
-    """The database could not do its part; the caller may come back."""
+    """The database could not do its part; the caller may try again."""
 
 
 class DatabaseUnavailable(DatabaseError):
@@ -20,7 +20,7 @@ class DatabaseUnavailable(DatabaseError):
 
 
 class RowHeld(DatabaseUnavailable):
-    """Somebody's lock on what this needs was not given back in time."""
+    """Another transaction's lock on what this needs was not released in time."""
 
 
 class DatabaseFull(DatabaseError):
@@ -28,7 +28,7 @@ class DatabaseFull(DatabaseError):
 
 
 class DatabaseFault(DatabaseError):
-    """The database refuses what it should take: a defect of ours, or somebody changed our tables."""
+    """The database refused valid work: a defect of ours, or our tables were changed."""
 
 
 class DatabaseUnusable(OperatorError):

@@ -1,9 +1,9 @@
 """Group commit: writers that wait share one transaction, and with it one disk sync.
 
-While a transaction runs, later writers wait; when it has ended, all that wait go into the next one together,
-up to a size. So the more callers there are, the less each pays, and a caller alone waits for nobody.
+While a transaction runs, later writers wait; when it has ended, all that wait share the next one, up to a
+size. So the more callers there are, the less each pays, and a lone caller waits for nothing.
 
-Each turn runs in a task of our own, not in that of a caller: a caller that is cancelled takes nobody along.
+Each turn runs in a task of our own, not in a caller's: cancelling one caller does not affect the others.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Job(Generic[I, R]):
 
 
 class Queue:
-    """The jobs that wait for a transaction. Put into in the loop's thread, taken from in any one."""
+    """The jobs that wait for a transaction. Filled in the loop's thread, emptied in any thread."""
 
     def __init__(self, max_together: int) -> None:
         self._max_together = max_together  # rows; bounds how long the first item waits for the last
@@ -60,7 +60,7 @@ class Queue:
         self._jobs.append(job)
 
     def take(self) -> list[Job[Any, Any]]:
-        """The oldest, of whatever work: what shares the next transaction. None only where none waits."""
+        """The oldest jobs, of any work, for the next transaction. Empty only if no job waits."""
         taken: list[Job[Any, Any]] = []
         size = 0
         while self._jobs and size < self._max_together:
@@ -69,7 +69,7 @@ class Queue:
         return taken
 
     def take_alike(self) -> list[Job[Any, Any]]:
-        """The oldest, and those that wait for the same work. In the loop's thread alone."""
+        """The oldest job, and those that wait for the same work. Only in the loop's thread."""
         taken: list[Job[Any, Any]] = []
         size = 0
         for job in list(self._jobs):
@@ -87,7 +87,7 @@ class Queue:
 class GroupCommit:
     """`commit` takes jobs from the queue, runs them and resolves each; `turns` of it run at a time.
 
-    Of what jobs come to, errors too, `commit` makes outcomes; it raises only where it has a defect.
+    `commit` turns results and errors of jobs into outcomes; it raises only if it has a defect.
     """
 
     def __init__(self, commit: Commit, *, turns: int, max_together: int, max_waiting: int) -> None:
@@ -95,7 +95,7 @@ class GroupCommit:
         self._turns = turns
         self._max_waiting = max_waiting
         self._queue = Queue(max_together)
-        self._waiting = 0  # callers, also those whose transaction runs
+        self._waiting = 0  # callers, including those whose transaction runs
         self._running: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
 
@@ -115,7 +115,7 @@ class GroupCommit:
             self._waiting -= 1
 
     async def close(self) -> None:
-        """What was given before is done first."""
+        """Jobs that were queued before are finished first."""
         while self._running:
             await asyncio.wait(self._running)
 
@@ -133,4 +133,4 @@ class GroupCommit:
         if not turn.cancelled() and (error := turn.exception()):
             logger.error("a transaction's turn failed", exc_info=error)
         if self._queue and not self._loop.is_closed():
-            self._begin_turn()  # of what came meanwhile
+            self._begin_turn()  # for jobs that came meanwhile

@@ -1,6 +1,6 @@
 """`python -m sender.database.migrate`: what `orderbell migrate` runs.
 
-Needs nothing but the settings of the database. Exit codes: 0, and 2 for a fault of either.
+Needs only the settings of the database. Exit codes: 0, or 2 for a fault of the settings or the database.
 """
 
 from __future__ import annotations

@@ -21,11 +21,11 @@ async def open_database(
 ) -> AsyncIterator[Database]:
     """The database, brought to the newest schema. Raises `DatabaseUnusable` and `DatabaseError`.
 
-    On PostgreSQL, `schema` is where our tables are (else as the URL says, else `orderbell`), and
-    `prepared_statements` whether they are kept between transactions (None: unless a pooler is found).
+    On PostgreSQL, `schema` holds our tables (by default the URL's, else `orderbell`), and
+    `prepared_statements` are kept between transactions (None: unless a pooler is detected).
     """
     parsed = parse_database_url(url)
-    # The engines are imported where they are wanted: each brings its driver.
+    # Each engine is imported only when needed: it brings its driver.
     if isinstance(parsed, SqliteUrl):
         from sender.database.sqlite import open_sqlite
 

@@ -1,15 +1,14 @@
 """PostgreSQL behind the two doors: asyncpg, a small pool, and the isolation that each door needs.
 
 Writes run READ COMMITTED and take row locks in one order (an order's row, then channels by name), so they
-do not deadlock; what the database still refuses (a deadlock, two callers recording the same event at the
-same time) is run again. Reads see one snapshot, so that `as_of` and what was read with it belong together.
+do not deadlock; work that the database still refuses (a deadlock, two callers recording the same event at the
+same time) runs again. Reads see one snapshot, so `as_of` and what was read with it belong together.
 
-A row that somebody holds costs those who need it, and nobody else: a transaction waits for locks only a
-moment; then what it held together is run apart, and an item that still has to wait does so in one of a few
-lanes.
+A locked row delays only the requests that need it: a transaction waits for locks only a moment; then its
+items run separately, and an item that still has to wait does so in one of a few lanes.
 
-What each error means is `postgres_errors`' knowledge. After one that says that the server has gone, or takes
-no writes any more, every connection of the pool is dropped: they lead to the same place.
+`postgres_errors` knows what each error means. When the server has gone or no longer takes writes, every
+connection of the pool is dropped: they all lead to the same place.
 """
 
 from __future__ import annotations
@@ -56,15 +55,15 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class Limits:
     pool_size: int = 10
-    turns: int = 2  # batches at a time: while one waits for the disk, the other one's statements run
-    lanes: int = 4  # of what waits for locks; the rest of the pool is for those who need not
+    turns: int = 2  # batches at a time: while one waits for the disk, the statements of the other run
+    lanes: int = 4  # for work that waits for locks; the rest of the pool is for work that need not
     max_together: int = 1_000  # rows in one transaction
-    max_waiting: int = 5_000  # writes; beyond that, callers are sent away at once
+    max_waiting: int = 5_000  # writes; beyond that, callers are refused at once
     attempts: int = 5
     connect_seconds: float = 3  # for each host
     command_seconds: float = 10
     lock_seconds: float = 5
-    patience_seconds: float = 0.1  # for a lock, of what holds up others
+    patience_seconds: float = 0.1  # for a lock, of work that delays others
     idle_seconds: float = 10  # in a transaction, before the server ends the session and frees its locks
     migration_seconds: float = 86_400  # for one command
 
@@ -76,7 +75,7 @@ USUAL = Limits()
 async def open_postgres(
     url: PostgresUrl, schema: str, *, prepared_statements: bool | None = None, limits: Limits = USUAL
 ) -> AsyncIterator[PostgresDatabase]:
-    """`prepared_statements`: whether they are kept between transactions; None: unless a pooler is found."""
+    """`prepared_statements` are kept between transactions; None: unless a pooler is detected."""
     if url.ignored:
         logger.info("options of the database's URL are ignored", names=list(url.ignored))
     connector = _connector(url, schema, limits)
@@ -151,11 +150,11 @@ class PostgresDatabase:
         return await self._again(once, self._limits.lock_seconds)
 
     async def check(self) -> None:
-        """In a transaction as every write has, and locking a row, which a standby refuses."""
+        """In a transaction like every write's, locking a row, which a standby refuses."""
         await self._write(lambda connection: connection.execute(_CHECK).all(), self._limits.patience_seconds)
 
     async def close(self) -> None:
-        """What was given before is done first."""
+        """Jobs that were queued before are finished first."""
         await self._group.close()
         while self._owned:
             await asyncio.wait(self._owned)
@@ -167,17 +166,17 @@ class PostgresDatabase:
         jobs = queue.take_alike()
         try:
             for job, outcome in zip(jobs, await self._run_jobs(jobs), strict=True):
-                if isinstance(outcome, RowHeld):  # its caller goes on waiting, and nobody else does
+                if isinstance(outcome, RowHeld):  # only its caller goes on waiting
                     self._own(self._run_alone(job))
                 else:
                     job.resolve(outcome)
-        except asyncio.CancelledError:  # asyncpg's own, of a connection that ends; or ours, at the end
+        except asyncio.CancelledError:  # asyncpg's, when a connection ends; or ours, at shutdown
             for job in jobs:
                 job.resolve(DatabaseUnavailable("PostgreSQL: the transaction was cut off"))
             raise
 
     async def _run_jobs(self, jobs: Sequence[Job[Any, Any]]) -> Sequence[Any]:
-        """What each came to; an exception where it failed."""
+        """The outcome of each; an exception if it failed."""
         work, items = jobs[0].work, [job.item for job in jobs]
         try:
             outcomes: Sequence[Any] = await self._write(
@@ -189,7 +188,7 @@ class PostgresDatabase:
             )
             if len(jobs) == 1 or everybodys:
                 return [error] * len(jobs)
-            # One of them spoilt it for all; find out which.
+            # One of them made all fail; find out which.
             return [outcome for job in jobs for outcome in await self._run_jobs([job])]
         return outcomes
 
@@ -198,14 +197,14 @@ class PostgresDatabase:
             (outcome,) = await self._wait_in_lane(
                 lambda connection: job.work(connection, [job.item]), self._loop.time()
             )
-        except Exception as error:  # it is the caller's, whatever it is
+        except Exception as error:  # any error belongs to the caller
             outcome = error
         job.resolve(outcome)
 
     # Alone
 
     async def _wait_in_lane(self, work: Callable[[Connection], T], started: float) -> T:
-        """Of all that wait for somebody's lock, a few at a time: the pool is for those who need not."""
+        """Wait for another transaction's lock, a few at a time: the pool is for work that need not wait."""
         deadline = started + self._limits.lock_seconds
         try:
             async with asyncio.timeout_at(deadline):
@@ -226,10 +225,10 @@ class PostgresDatabase:
         return await self._again(once, patience)
 
     async def _again(self, once: Callable[[], Coroutine[Any, Any, T]], patience: float) -> T:
-        """Until it is not refused for what another try may spare it."""
+        """Repeat it while it fails for a reason that another try may avoid."""
         for attempt in range(self._limits.attempts):
             if attempt:
-                # Two that refuse each other would meet again.
+                # Without a random pause, two that collide would collide again.
                 await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))
             token = lock_seconds.set(patience)
             try:
@@ -248,7 +247,7 @@ class PostgresDatabase:
         try:
             return await connection.run_sync(work)
         except ERRORS as error:
-            # Before the commit nothing is stored, so it is safe to run again, also on a new connection.
+            # Before the commit nothing is stored, so running again is safe, even on a new connection.
             if meaning(error) in _AGAIN:
                 raise _RunAgain from error
             raise
@@ -276,7 +275,7 @@ class PostgresDatabase:
         )
 
     def _judge(self, context: ExceptionContext) -> None:
-        """Which connections end with an error. SQLAlchemy itself drops only what is closed."""
+        """Decide which connections an error ends. SQLAlchemy itself drops only closed ones."""
         error = context.original_exception
         means = meaning(error)
         if means is Meaning.SERVER_GONE:
@@ -300,7 +299,7 @@ class PostgresDatabase:
 
 
 async def _retire(engine: AsyncEngine) -> None:
-    """Let those that are in use come back first: a pool that is disposed of forgets them."""
+    """Wait for connections in use: a pool that is disposed of forgets them."""
     while engine.pool.checkedout():  # type: ignore[attr-defined] # noqa: ASYNC110 - it has no event
         await asyncio.sleep(0.05)
     await engine.dispose()
@@ -317,7 +316,7 @@ def _connector(url: PostgresUrl, schema: str, limits: Limits) -> Connector:
 
 
 def _ignoring_arguments(connector: Connector, size: int) -> Callable[..., Coroutine[Any, Any, Session]]:
-    """SQLAlchemy hands on what its own URL says, which is nothing."""
+    """A connect function that ignores SQLAlchemy's arguments: its URL is empty."""
 
     async def connect(*_: object, **__: object) -> Session:
         return await connector.connect(statement_cache_size=size)
@@ -326,7 +325,7 @@ def _ignoring_arguments(connector: Connector, size: int) -> Callable[..., Corout
 
 
 async def _check_server(connector: Connector) -> bool:
-    """Whether what we are connected to is a pooler. Raises `DatabaseUnusable`."""
+    """Whether we are connected to a pooler. Raises `DatabaseUnusable`."""
     session = await connector.connect()
     try:
         encoding = session.get_settings().server_encoding
@@ -336,14 +335,14 @@ async def _check_server(connector: Connector) -> bool:
             )
         async with _explained(), session.transaction():
             backend = await session.fetchval("SELECT pg_backend_pid()")
-        # A pooler gives its clients numbers of its own, to cancel by.
+        # A pooler announces process ids of its own, for cancelling.
         return bool(backend != session.get_server_pid())
     finally:
         session.terminate()
 
 
 class _RunAgain(Exception):
-    """The work did no wrong and nothing of it is stored."""
+    """The work was not at fault, and nothing of it is stored."""
 
 
 _AGAIN = frozenset({Meaning.OVERTAKEN, Meaning.SERVER_GONE, Meaning.CONNECTION_SPOILT, Meaning.UNPREPARED})
@@ -352,7 +351,7 @@ _CHECK = text("SELECT epoch FROM generation FOR KEY SHARE SKIP LOCKED")
 
 @asynccontextmanager
 async def _explained() -> AsyncIterator[None]:
-    """Whatever the database raises, as one of our errors: no process may end of it."""
+    """Turn whatever the database raises into one of our errors: none may end the process."""
     try:
         yield
     except ERRORS as error:

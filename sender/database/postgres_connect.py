@@ -1,15 +1,14 @@
 """How a connection to PostgreSQL is made, and what every transaction on it begins with.
 
-Hosts are tried one after the other, each within its own time (asyncpg's is for all together, so a first host
-that is silent would take it all), beginning with the one that answered last; one that takes no writes is
-passed over.
+Hosts are tried one after the other, each within its own time limit (asyncpg's covers all of them, so a
+silent first host would use it up), beginning with the one that answered last; a host that takes no writes is
+skipped.
 
 A transaction's settings travel with its BEGIN: no round trip of their own, nothing at start-up that a pooler
 refuses, and nothing that another client of a shared session would inherit. Among them is the search path,
-with our schema and no other. The alternative, every table's name written with its schema, would have to be
-kept in each statement that is written as text, and one forgotten name would find a shop's own `orders` in
-`public`. It would be the better one for work outside transactions; there is none but `CREATE INDEX
-CONCURRENTLY`.
+which holds our schema alone. The alternative is to write each table's name with its schema; but then one
+forgotten name in a textual statement would find a shop's own `orders` in `public`. It would suit work outside
+transactions better; the only such work is `CREATE INDEX CONCURRENTLY`.
 """
 
 from __future__ import annotations
@@ -37,11 +36,11 @@ lock_seconds: ContextVar[float] = ContextVar("lock_seconds", default=5.0)
 _FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 _KEEPALIVE_IDLE_SECONDS = 10
 _KEEPALIVE_INTERVAL_SECONDS = 3
-_UNACKNOWLEDGED_SECONDS = 15  # what was sent and is not acknowledged so long ends the connection
+_UNACKNOWLEDGED_SECONDS = 15  # data unacknowledged for longer ends the connection
 
 
 class Session(asyncpg.Connection):  # type: ignore[misc]
-    """A connection that begins each transaction as we want it, and ends at once when it is given up."""
+    """A connection that begins each transaction with our settings, and ends at once when it is dropped."""
 
     prologue = ""  # SQL, between BEGIN and the work
 
@@ -57,22 +56,22 @@ class Session(asyncpg.Connection):  # type: ignore[misc]
         return str(await super().execute(query, *args, timeout=timeout))
 
     async def close(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109
-        # SQLAlchemy's pool gives a time for connections that it drops. A server that has gone would take all
-        # of it, ten times over, before the first new connection is made.
+        # SQLAlchemy's pool passes a time limit for connections that it drops. With a server that has gone,
+        # ten connections would use all of it before the first new one is made.
         if timeout is not None:
             self.terminate()
         else:
             await super().close()
 
     def _get_unique_id(self, prefix: str) -> str:
-        # asyncpg counts them: two processes behind one pooler would have the same names, and one would run
+        # asyncpg numbers them: two processes behind one pooler would use the same names, and one would run
         # what the other has prepared.
         self._statements += 1
         return f"__orderbell_{self._own}_{prefix}_{self._statements}__"
 
 
 class Connector:
-    """Makes connections to what a URL names. Raises `DatabaseUnavailable`; when made, `DatabaseUnusable`."""
+    """Connects to what a URL names. Raises `DatabaseUnavailable`; its constructor, `DatabaseUnusable`."""
 
     def __init__(
         self,
@@ -83,11 +82,11 @@ class Connector:
         command_seconds: float,
         idle_seconds: float,
     ) -> None:
-        """`idle_seconds` in a transaction end it: a client that was cut off must hold no lock for long."""
+        """`idle_seconds` end an idle transaction: a client that was cut off must not hold locks for long."""
         for name in _FILES:
             _check_readable(name, url.driver_options.get(name))
         self._hosts = url.hosts
-        self._first = 0  # of the hosts, where to begin
+        self._first = 0  # index of the host to begin with
         self._seconds = url.connect_seconds or connect_seconds
         self._prologue = (
             f"SET LOCAL idle_in_transaction_session_timeout = {idle_seconds * 1000:.0f};"
@@ -170,7 +169,7 @@ def _driver_options(url: PostgresUrl) -> dict[str, str]:
 
 
 def _system_roots(url: PostgresUrl) -> ssl.SSLContext | None:
-    """`sslrootcert=system`, which asyncpg would take for a file's name."""
+    """For `sslrootcert=system`, which asyncpg would take for a file name."""
     if url.driver_options.get("sslrootcert") != "system":
         return None
     context = ssl.create_default_context()
@@ -183,12 +182,12 @@ def _system_roots(url: PostgresUrl) -> ssl.SSLContext | None:
 
 
 def _notice_silence(session: Session) -> None:
-    """asyncpg sets nothing: a server whose machine has gone would be waited for by TCP's own measure."""
+    """asyncpg sets nothing, so a server whose machine has gone would be noticed only after TCP's defaults."""
     transport = getattr(session, "_transport", None)
     connection = transport.get_extra_info("socket") if transport is not None else None
     if connection is None or connection.family == socket.AF_UNIX:
         return
-    with contextlib.suppress(OSError, AttributeError):  # not every system has each of them
+    with contextlib.suppress(OSError, AttributeError):  # not every system has all of them
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_IDLE_SECONDS)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_INTERVAL_SECONDS)

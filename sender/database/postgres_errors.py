@@ -1,8 +1,8 @@
-"""What PostgreSQL's errors mean: which end a connection or all, which are tried again, whose fault they are.
+"""What PostgreSQL's errors mean: which end one or all connections, which are retried, whose fault they are.
 
 | SQLSTATE | connections | tried again |
 | --- | --- | --- |
-| 25006, 57P01, 57P02, 57P03, 08xxx, the network's | all are dropped: it has gone, or is a standby now | yes |
+| 25006, 57P01, 57P02, 57P03, 08xxx, the network's | all are dropped: the server is away or a standby | yes |
 | 25P03, 57P05, XX000 "cache lookup failed", 0A000 "cached plan" | this one is dropped | yes |
 | 26000, 42P05 | this one, and prepared statements are given up: a pooler is between us | yes |
 | 40001, 40P01, 23505 | kept | yes: another transaction came first |
@@ -11,9 +11,9 @@
 
 The code is often missing: a connection that was killed while it was idle gives an `InterfaceError` without
 one, a refused one an `OSError`, a command without an answer the builtin `TimeoutError`, a plan whose types
-changed a `BufferError`. A commit that failed so may have happened; our writes are idempotent, and their
-callers repeat them. Everything else is a defect of ours, or somebody changed our tables: it is logged, and no
-process ends of it.
+changed a `BufferError`. A commit that failed this way may have happened; our writes are idempotent, and
+their callers repeat them. Everything else is a defect of ours, or our tables were changed: it is logged, and
+no process ends because of it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import asyncpg
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-# What work on PostgreSQL raises where it is not the caller's fault.
+# What work on PostgreSQL raises when it is not the caller's fault.
 ERRORS = (
     DBAPIError,
     PoolTimeout,
@@ -37,8 +37,8 @@ ERRORS = (
 
 
 class Meaning(Enum):
-    SERVER_GONE = auto()  # all connections lead to a server that is away, or takes no writes any more
-    CONNECTION_SPOILT = auto()  # this one alone
+    SERVER_GONE = auto()  # all connections lead to a server that is away, or no longer takes writes
+    CONNECTION_SPOILT = auto()  # only this one
     UNPREPARED = auto()  # the same, and a pooler shares servers' sessions
     OVERTAKEN = auto()  # by another transaction
     HELD = auto()  # a row is locked for too long
@@ -104,7 +104,7 @@ def code_of(error: BaseException) -> str:
 
 
 def line_of(error: BaseException) -> str:
-    """What it says, in one line and without what was to be stored."""
+    """Its message, in one line and without the data that was to be stored."""
     original = error.orig if isinstance(error, DBAPIError) else error
     text = str(original) or type(original).__name__
     return (

@@ -1,10 +1,10 @@
-"""Our schema in somebody's PostgreSQL: whether it is ours, what may be done there, bringing it up to date.
+"""Our schema in a shared PostgreSQL: checking that it is ours and usable, and bringing it up to date.
 
-Tables of ours have names that every shop's own have, so they have a schema of their own. Installations of
-before had them in `public`; they are moved, which changes the catalogue and no row.
+Our tables have names that a shop's own may have too, so they are in a schema of their own. Earlier versions
+had them in `public`; they are moved, which changes the catalogue and no row.
 
-Whoever migrates holds an advisory lock, in a transaction that does nothing else: that works through poolers
-too, and builds of indexes do not wait for it.
+A migrating process holds an advisory lock, in a transaction that does nothing else: that works through
+poolers too, and index builds do not wait for it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 logger = structlog.get_logger(__name__)
 
-_MIGRATION_LOCK = 0x6F7264657262656C  # "orderbel": any number that nobody else uses
+_MIGRATION_LOCK = 0x6F7264657262656C  # "orderbel": a number that no other program uses
 _AGAIN_SECONDS = 0.3
 _DUPLICATE_TABLE = "42P07"
 _TAKE_LOCK = text("SELECT pg_try_advisory_xact_lock(:lock)")
@@ -52,7 +52,7 @@ async def bring_up_to_date(engine: AsyncEngine, schema: str) -> None:
 
 
 def sql(version: str | None, schema: str, role: str | None) -> str:
-    """What an owner runs, for a service that may not: from that version on, and the grants for its role."""
+    """What an owner runs if the service may not: migrations after that version, and grants for its role."""
     granting = [f"{grant};" for grant in grants(schema, role or "<the service's role>")]
     parts = [
         f"-- orderbell: the schema {schema}, version {version or 'none'} to {migrations.newest_version()}.",
@@ -68,7 +68,7 @@ def sql(version: str | None, schema: str, role: str | None) -> str:
 
 
 def grants(schema: str, role: str) -> list[str]:
-    """What the service's role needs, and no more."""
+    """The rights that the service's role needs, and no others."""
     name = role if role.startswith("<") else f'"{role}"'
     return [
         f'GRANT USAGE ON SCHEMA "{schema}" TO {name}',
@@ -78,7 +78,7 @@ def grants(schema: str, role: str) -> list[str]:
 
 
 async def version(engine: AsyncEngine, schema: str) -> str | None:
-    """The version that the schema is at; that of tables that are still to be moved there."""
+    """The version of the schema, or of tables that are still to be moved there."""
     async with engine.connect() as connection:
         if found := await connection.run_sync(_read_version, schema):
             return found
@@ -127,8 +127,8 @@ async def _migrate(engine: AsyncEngine, schema: str) -> None:
                 await _drop_snapshot(locking)
                 if standing in (Standing.EMPTY, Standing.BEHIND):
                     await _migrate_alone(engine, schema)
-                return  # another process may have been first
-        # No transaction while we wait: behind a small pooler it would take the other's place.
+                return  # if another process was first, there is nothing left to do
+        # No transaction while we wait: behind a small pooler it could occupy the other's connection.
         if not told:
             logger.info("another process is migrating the database; waiting for it")
             told = True
@@ -136,10 +136,10 @@ async def _migrate(engine: AsyncEngine, schema: str) -> None:
 
 
 async def _drop_snapshot(connection: AsyncConnection) -> None:
-    """What was run last keeps its snapshot until something else is run; builds of indexes wait for it."""
+    """The last statement keeps its snapshot until another one runs, and index builds wait for that."""
     driver = (await connection.get_raw_connection()).driver_connection
     assert driver is not None
-    await driver.execute("SELECT 1")  # by the simple protocol, which keeps nothing
+    await driver.execute("SELECT 1")  # by the simple protocol, which keeps no snapshot
 
 
 async def _migrate_alone(engine: AsyncEngine, schema: str) -> None:
@@ -204,7 +204,7 @@ _MISSING = """
 
 
 def _house(schema: str) -> str:
-    """The schema, made where it is missing; and our tables moved into it from where they were."""
+    """Create the schema if it is missing, and move our tables into it."""
     old = _OLD_SCHEMAS.format(schema=f"'{schema}'", tables=_TABLES, count=len(_FIRST_TABLES))
     return f"""
 DO $orderbell$

@@ -2,9 +2,9 @@
 
 What happens behind a door is a function over a SQLAlchemy `Connection` that knows no loop and no HTTP;
 the domain's modules (`orders`, `outbox`, `history`, `seen`, `idempotency`, `retention`) consist of them.
-Each call is one transaction. When `write` has returned, its transaction is on disk; when it raised, nothing
-of it is, except after a connection that was lost during the commit itself: then it may be there, and
-repeating is safe because all of our writes are idempotent.
+Each call is one transaction. When `write` returns, its transaction is on disk; when it raises, nothing of it
+is stored, except if the connection was lost during the commit itself: then it may be, and repeating is safe
+because all our writes are idempotent.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ R = TypeVar("R")
 
 class Database(Protocol):
     async def write(self, work: Callable[[Connection], T], *, patient: bool = True) -> T:
-        """Run the work in a transaction of its own, and return when that is on disk.
+        """Run the work in a transaction of its own, and return when it is on disk.
 
-        The work may run several times; only the last one counts. Raises what the work raised, then
-        nothing of it is stored, and `DatabaseError`; where it is not `patient`, `RowHeld` at once.
+        The work may run several times; only the last run counts. Raises what the work raised, and
+        `DatabaseError`; then nothing is stored. If not `patient`, a locked row raises `RowHeld` at once.
         """
         ...
 
@@ -35,16 +35,16 @@ class Database(Protocol):
     ) -> R:
         """`write` for work that takes many items at a time; those that wait may share one transaction.
 
-        The work returns a result for each item, in order: an exception where that item alone failed and
-        nothing of it is stored. `size`: how many rows or so the item writes; a transaction has a bounded
-        number of them, see `sender.database.group_commit`.
+        The work returns a result for each item, in order: an exception if that item alone failed and nothing
+        of it is stored. `size`: about how many rows the item writes; a transaction has a bounded number
+        of rows, see `sender.database.group_commit`.
         """
         ...
 
     async def read(self, work: Callable[[Connection], T]) -> T:
-        """Run the work on one snapshot of the database. Raises what the work raised and `DatabaseError`."""
+        """Run the work on one snapshot of the database. Raises what the work raises, and `DatabaseError`."""
         ...
 
     async def check(self) -> None:
-        """Try what a request needs. Raises `DatabaseError` where requests would fail now."""
+        """Try what a request needs. Raises `DatabaseError` if requests would fail now."""
         ...

@@ -1,9 +1,9 @@
-"""Rows, many at a time: found, and inserted, by statements that each database's driver takes best.
+"""Finding and inserting many rows at a time, by the statements that suit each database's driver best.
 
-Python's SQLite driver gives up the interpreter at each step of a statement, and takes it back afterwards.
-While the event loop's thread is busy, taking it back costs a switch interval; so a thousand rows in a
-thousand steps cost a thousand of them (2.3 ms a row were measured, instead of 0.06). One statement with many
-rows is one step.
+Python's SQLite driver releases the interpreter lock at each step of a statement, and takes it back
+afterwards. While the event loop's thread is busy, taking it back costs a switch interval, so a thousand rows
+in a thousand steps cost a thousand intervals (measured: 2.3 ms a row instead of 0.06). One statement with
+many rows is one step.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ AT_ONCE = 100  # rows; with nine columns they stay below the 999 values that old
 
 
 def is_among(dialect: str, column: Column[Any], name: str) -> ColumnElement[bool]:
-    """Whether the column is one of the values, a list, that the statement is given under that name."""
-    # One text for any number of values: SQLAlchemy would write one anew each time, a tenth of a batch's time;
-    # asyncpg keeps a hundred prepared statements, and asks PostgreSQL to prepare each other one.
+    """Whether the column is among the values, a list that is bound under that name."""
+    # One text for any number of values: otherwise SQLAlchemy would write a new one each time, a tenth of a
+    # batch's time, and asyncpg, which keeps a hundred prepared statements, would have to prepare it.
     if dialect == "sqlite":
         values = func.json_each(bindparam(name, type_=JSON)).table_valued(Column("value", column.type))
         return column.in_(select(values.c.value))
@@ -35,7 +35,7 @@ def insert_rows(connection: Connection, table: Table, rows: Sequence[dict[str, A
     """Rows that name the same columns, in the same order."""
     if not rows:
         return
-    if connection.dialect.name != "sqlite":  # asyncpg prepares one statement, and sends all in one go
+    if connection.dialect.name != "sqlite":  # asyncpg prepares one statement and sends all rows at once
         connection.execute(_insert(table), rows)
         return
     for start in range(0, len(rows), AT_ONCE):
@@ -46,7 +46,7 @@ def insert_rows(connection: Connection, table: Table, rows: Sequence[dict[str, A
 
 @cache
 def _insert(table: Table) -> Insert:
-    return insert(table).inline()  # or SQLAlchemy asks for the number of a row that comes alone
+    return insert(table).inline()  # or SQLAlchemy would ask for the key of a single row
 
 
 @cache

@@ -1,8 +1,8 @@
 """SQLite behind the two doors: one thread that writes, a few that read.
 
-SQLite has one writer at a time, and what costs is the disk sync of each commit. So the writes that wait
-are run together in one transaction, each in a savepoint of its own, and committed once: the more callers
-wait, the less each pays (`sender.database.group_commit`). A thread of plain calls is also several times
+SQLite has one writer at a time, and the cost is the disk sync of each commit. So the writes that wait run
+together in one transaction, each in a savepoint of its own, and are committed once: the more callers wait,
+the less each pays (`sender.database.group_commit`). A thread of plain calls is also several times
 cheaper than an async driver, which hops to a thread and back for every statement.
 """
 
@@ -42,22 +42,22 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Limits:
-    busy_seconds: float = 5  # how long another process may hold the lock before we say so
+    busy_seconds: float = 5  # how long another process may hold the lock before we report it
     max_together: int = 1_000  # rows in one transaction
-    max_waiting: int = 5_000  # writes; beyond that, callers are sent away at once
+    max_waiting: int = 5_000  # writes; beyond that, callers are refused at once
     readers: int = 3
 
 
 USUAL = Limits()
 
-# While one turn is on the disk, the next waits for its thread: no trip through the loop between two commits.
+# While one turn writes to disk, the next waits for the thread: no trip through the loop between commits.
 _TURNS = 2
 
 _PRAGMAS = {
     "journal_mode": "wal",
-    "synchronous": 2,  # FULL: NORMAL may lose commits that were answered when the power fails
+    "synchronous": 2,  # FULL: with NORMAL, a power failure may lose commits that were answered
     "foreign_keys": 1,
-    "cache_size": -65_536,  # KiB; the digests' index is read at random places
+    "cache_size": -65_536,  # KiB; the index of digests is read at random
     "wal_autocheckpoint": 4_000,  # pages: 16 MB
 }
 
@@ -84,10 +84,10 @@ class SqliteDatabase:
         self._write_engine = _engine(path, limits, begin="BEGIN IMMEDIATE")
         self._read_engine = _engine(path, limits, begin="BEGIN")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
-        self._writing: Connection | None = None  # the writer's
+        self._writing: Connection | None = None  # the writer's connection
         self._readers = ThreadPoolExecutor(limits.readers, thread_name_prefix="sqlite-reader")
-        self._reader = threading.local()  # has the connection of its thread
-        self._reading: list[Connection] = []  # all of them
+        self._reader = threading.local()  # holds each thread's connection
+        self._reading: list[Connection] = []  # the readers' connections
         self._group = GroupCommit(
             self._commit, turns=_TURNS, max_together=limits.max_together, max_waiting=limits.max_waiting
         )
@@ -104,7 +104,7 @@ class SqliteDatabase:
         await self.read(lambda connection: connection.exec_driver_sql("SELECT epoch FROM generation").all())
 
     async def close(self) -> None:
-        """What was given before is done first."""
+        """Jobs that were queued before are finished first."""
         await self._group.close()
         await asyncio.to_thread(self._writer.shutdown)
         await asyncio.to_thread(self._readers.shutdown)
@@ -132,29 +132,26 @@ class SqliteDatabase:
     # Everything below runs in the writer's thread.
 
     def _run_waiting(self, queue: Queue) -> tuple[list[Job[Any, Any]], list[Any]]:
-        """All that wait when the thread is free, and what each came to."""
+        """Run all jobs that wait when the thread is free; the jobs and their outcomes."""
         jobs = queue.take()
         try:
             self._files.check()
             self._writing = self._writing or self._write_engine.connect()
             outcomes = _run(self._writing, jobs) if jobs else []
-            self._files.check()  # or the commit went into files that nobody will find again
+            self._files.check()  # or the commit may have gone into deleted files
         except (DBAPIError, sqlite3.Error, DatabaseError) as error:
             return jobs, [_explain(error)] * len(jobs)
         return jobs, outcomes
 
 
 class WatchedFiles:
-    """Whether the names of the database still lead to the files that are open.
+    """Whether the database's names still lead to the open files.
 
-    After `rm orders.db*` SQLite goes on in files without a name: what it stores is gone at the next start.
+    After `rm orders.db*` SQLite goes on in files without a name, whose content is gone at the next start.
     """
 
     def __init__(self, path: str) -> None:
-        self._names = (
-            path,
-            f"{path}-wal",
-        )  # the log is made by the first transaction, and stays while we run
+        self._names = (path, f"{path}-wal")  # the first transaction makes the log; it stays while we run
         self._known: dict[str, tuple[int, int]] = {}
         self._gone = False
 
@@ -190,24 +187,24 @@ def _identity(name: str) -> tuple[int, int] | None:
 
 
 class _TransactionLost(Exception):
-    """SQLite rolled back all of the transaction by itself, as it may when the disk is full."""
+    """SQLite itself rolled back the whole transaction, as it may when the disk is full."""
 
 
 def _run(connection: Connection, jobs: Sequence[Job[Any, Any]]) -> list[Any]:
-    """One transaction for all jobs; what each came to. Without the commit, none came to anything."""
+    """Run all jobs in one transaction; their outcomes. If the commit fails, all fail."""
     try:
         with connection.begin():
             return _run_groups(connection, jobs)
     except _TransactionLost as error:
         return [_explain(error.__cause__ or error)] * len(jobs)
     except Exception as error:  # the thread must outlive a failed commit, whatever its reason
-        # SQLite leaves a transaction open whose COMMIT failed, and SQLAlchemy believes it closed.
+        # After a failed COMMIT, SQLite leaves the transaction open, while SQLAlchemy believes it closed.
         _driver(connection).rollback()
         return [_explain(error)] * len(jobs)
 
 
 def _run_groups(connection: Connection, jobs: Sequence[Job[Any, Any]]) -> list[Any]:
-    """Jobs of the same work together."""
+    """Run jobs of the same work together."""
     groups: dict[Any, list[int]] = {}
     for number, job in enumerate(jobs):
         groups.setdefault(job.work, []).append(number)
@@ -225,21 +222,21 @@ def _run_group(connection: Connection, work: Callable[..., Any], items: Sequence
     driver.execute("SAVEPOINT job")
     try:
         outcomes: Sequence[Any] = work(connection, items)
-    except Exception as error:  # theirs alone: the other groups go on
+    except Exception as error:  # this group's alone: the other groups go on
         if not driver.in_transaction:
             raise _TransactionLost from error
         driver.execute("ROLLBACK TO job")
         driver.execute("RELEASE job")
         if len(items) == 1:
             return [_explain(error)]
-        # One of them spoilt it for all; find out which.
+        # One of them made all fail; find out which.
         return [_run_group(connection, work, [item])[0] for item in items]
     driver.execute("RELEASE job")
     return outcomes
 
 
 def _prepare(path: str, limits: Limits) -> None:
-    """The file, the schema, and whether SQLite keeps what we promise."""
+    """Create the file and the schema, and check that SQLite can keep what we promise."""
     engine = _engine(path, limits, begin="BEGIN IMMEDIATE")
     try:
         with engine.connect() as connection:
@@ -314,7 +311,7 @@ def _engine(path: str, limits: Limits, *, begin: str) -> Engine:
         URL.create("sqlite+pysqlite", database=path),
         poolclass=NullPool,
         hide_parameters=True,  # they are payloads, and errors are logged
-        # Python's module would begin transactions by itself, and too late; we say when.
+        # Python's module would begin transactions by itself, and too late; we begin them.
         connect_args={"isolation_level": None, "check_same_thread": False},
     )
 
@@ -333,7 +330,7 @@ def _engine(path: str, limits: Limits, *, begin: str) -> Engine:
 
 
 def _explain(error: BaseException) -> Exception:
-    """What the caller is told; an error that is none of the database's is theirs and stays itself."""
+    """The error for the caller; one that is not the database's stays as it is."""
     original = error.orig if isinstance(error, DBAPIError) else error
     if not isinstance(original, sqlite3.OperationalError | sqlite3.DatabaseError):
         return error if isinstance(error, Exception) else DatabaseError(str(error))

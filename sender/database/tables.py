@@ -1,11 +1,11 @@
 """The tables of the sender's database, the same on SQLite and PostgreSQL.
 
-Times are texts as RFC 3339 has them, in UTC with milliseconds: they sort as they follow each other, and
-nobody converts them on the way out.
+Times are RFC 3339 texts, in UTC with milliseconds: they sort in order of time, and need no conversion on the
+way out.
 
 `events` is outbox and history in one: a row is in the outbox while `published_at` is null, and history
-afterwards. There is no other queue, so nothing can be in one and missing in the other. What can't be
-published is kept in `dead_letters`; a tombstone (sender/tombstones.py) has taken its place in `events`.
+afterwards. There is no other queue, so nothing can be in one and missing in the other. An event that
+can't be published is kept in `dead_letters`; a tombstone (sender/tombstones.py) replaces it in `events`.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ metadata = MetaData(
     }
 )
 
-# SQLite counts rows by itself only where the type is exactly INTEGER.
+# SQLite numbers rows by itself only if the type is exactly INTEGER.
 _Position = BigInteger().with_variant(Integer, "sqlite")
 _Time = String(24)
 _Name = String(MAX_NAME)
-_Channel = String(MAX_CHANNEL)  # in its encoded form, so with plain characters alone
+_Channel = String(MAX_CHANNEL)  # in its encoded form, so with plain characters only
 _Digest = String(32)
 
 channels = Table(
@@ -49,7 +49,7 @@ channels = Table(
     Column("channel", _Channel, primary_key=True),
     Column("seq", BigInteger, nullable=False),  # of its newest event; its row lock orders the channel
     Column("pruned_seq", BigInteger, nullable=False, server_default="0"),  # deleted up to here
-    # In which its newest event was recorded. Where that is over, all of its events count as deleted.
+    # The epoch of its newest event. If that epoch is over, all of the channel's events count as deleted.
     Column("epoch", BigInteger, nullable=False, server_default="1"),
     Column("seen_epoch", BigInteger, nullable=False, server_default="0"),  # 0: never reported
     Column("seen_seq", BigInteger, nullable=False, server_default="0"),
@@ -63,7 +63,9 @@ events = Table(
     Column("seq", BigInteger, nullable=False),
     Column("epoch", BigInteger, nullable=False),
     Column("identity", _Digest, nullable=False, unique=True),  # of source and id, which may be long
-    Column("content", _Digest, nullable=False),  # of what the caller gave: tells a repetition from a clash
+    Column(
+        "content", _Digest, nullable=False
+    ),  # of what the caller posted: distinguishes a repetition from a clash
     Column("recorded_at", _Time, nullable=False),
     Column("published_at", _Time),
     Column("text", Text, nullable=False),  # the event's final JSON; last, as it may fill pages of its own
@@ -87,8 +89,8 @@ dead_letters = Table(
     Column("recorded_at", _Time, nullable=False),
     Column("given_up_at", _Time, nullable=False),
     Column("reason", String(16), nullable=False),  # a sender.tombstones.Fault
-    Column("detail", Text, nullable=False),  # what Redis said, where it was Redis that refused
-    Column("text", Text, nullable=False),  # as it was in `events`, whatever it is
+    Column("detail", Text, nullable=False),  # Redis' error, if it was Redis that refused
+    Column("text", Text, nullable=False),  # unchanged from `events`, whatever it is
 )
 Index("dead_letters_given_up_at_index", dead_letters.c.given_up_at)
 
@@ -105,7 +107,7 @@ orders = Table(
     Column("data", Text, nullable=False),  # JSON as the caller gave it
     CheckConstraint("status IN ('open', 'completed')", name="status"),
 )
-# Of all orders, few are open: their indexes stay small, and a completion leaves them.
+# Few orders are open: these indexes stay small, and a completion removes the order from them.
 _OPEN = orders.c.status == literal_column("'open'")
 Index("orders_customer_id_position_index", orders.c.customer_id, orders.c.position)
 Index("orders_open_index", orders.c.position, sqlite_where=_OPEN, postgresql_where=_OPEN)
@@ -123,9 +125,9 @@ idempotency = Table(
     Column("scope", _Digest, primary_key=True),  # digest of API key, method, path and Idempotency-Key
     Column("body", _Digest, nullable=False),  # digest of the request's body, as it was sent
     Column("created_at", _Time, nullable=False),
-    Column("status", Integer),  # null where the answer is not kept but made anew
+    Column("status", Integer),  # null if the answer is not kept but computed again
     Column("answer", Text),
-    Column("content", _Digest),  # digest of what the body says; null where an older version stored it
+    Column("content", _Digest),  # digest of the body's content; null if an older version stored it
 )
 Index("idempotency_created_at_index", idempotency.c.created_at)
 
@@ -144,5 +146,5 @@ DIALECTS = ("sqlite", "postgresql")
 
 
 def insert_into(dialect: str, table: Table) -> Insert:
-    """An INSERT that knows ON CONFLICT, which the standard lacks and both databases have."""
+    """An INSERT with ON CONFLICT, which both databases have and the standard lacks."""
     return sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)

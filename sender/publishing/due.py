@@ -1,4 +1,4 @@
-"""What should be in Redis by now: gateways compare it with what is there, and pull what is not."""
+"""What should be in Redis by now: gateways compare it with what is there, and pull the rest."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from shared.redis.channel_log import NewestEvent
 
 
 class Due:
-    """Told by the relay what it publishes and what waits; asked by `POST /history`."""
+    """The relay reports what it publishes and what waits; `POST /history` asks."""
 
     def __init__(self, late_seconds: float) -> None:
-        """An event should be in Redis so long after it was recorded."""
+        """An event should be in Redis within `late_seconds` of being recorded."""
         self._late_seconds = late_seconds
-        self.published = NewestEvent(0, 0)  # the newest that we published and noted in Redis
-        # While events wait: the newest recorded, as it was at some moments of the last seconds.
+        self.published = NewestEvent(0, 0)  # the newest event that we published and noted in Redis
+        # While events wait: the newest recorded event at some moments of the last seconds.
         self._recorded: deque[tuple[float, NewestEvent]] = deque()
         self._loop = asyncio.get_running_loop()
 
@@ -28,16 +28,16 @@ class Due:
 
     @property
     def is_to_be_told(self) -> bool:
-        """Whether it is time again for `events_wait`."""
+        """Whether `events_wait` is due again."""
         return not self._recorded or self._loop.time() - self._recorded[-1][0] > self._late_seconds / 4
 
     def events_wait(self, newest: NewestEvent) -> None:
-        """That is now the newest event recorded, and not all up to it are published."""
+        """`newest` is now the newest recorded event, and not all up to it are published."""
         now = self._loop.time()
         self._recorded.append((now, newest))
         while len(self._recorded) > 1 and now - self._recorded[1][0] > self._late_seconds:
             self._recorded.popleft()
 
     def nothing_waits(self) -> None:
-        """We have published all, or another sender has."""
+        """All events are published, by us or by another sender."""
         self._recorded.clear()

@@ -1,8 +1,8 @@
-"""Forgetting in Redis: keys of erased customers are deleted, and their devices' connections ended.
+"""Forgetting in Redis: deletes the keys of erased customers, and ends their devices' connections.
 
-At once, and again a moment later: a relay, ours or another sender's, may have been publishing what it had
-read before the erasure. While Redis is away it is tried again and again. A sender that ends meanwhile leaves
-what Redis forgets by itself: the log after a day, head and seen place after a week.
+This happens at once, and again a moment later: a relay, ours or another sender's, may have been publishing
+what it had read before the erasure. While Redis is away, it is retried. If the sender ends meanwhile, the
+keys expire by themselves: the log after a day, head and seen place after a week.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ class Forgetting:
     def __init__(self, log: LogWriter, pace: Pace = Pace()) -> None:
         self._log = log
         self._pace = pace
-        # When to forget each again, on the loop's clock, and whether its connections are still to be ended.
+        # When to forget each channel again, in loop time, and whether its connections are still to be ended.
         self._due: dict[Channel, tuple[float, bool]] = {}
         self._changed = asyncio.Event()
 
     async def forget(self, channel: Channel) -> bool:
-        """Whether Redis has done it; if not, it will be tried until it has."""
+        """Whether Redis has done it; if not, it is retried until it has."""
         done = await self._try(channel, end=True)
         wait = self._pace.again_seconds if done else self._pace.retry_seconds
         self._due[channel] = (asyncio.get_running_loop().time() + wait, not done)
@@ -61,7 +61,7 @@ class Forgetting:
                 pass
 
     async def _try(self, channel: Channel, *, end: bool) -> bool:
-        """`end`: whether connections are ended, too; those of a moment later are there by right."""
+        """`end`: whether to end connections, too; later ones are legitimate."""
         try:
             await self._log.erase(channel, end=end)
         except (RedisError, OSError) as error:

@@ -1,17 +1,17 @@
 """Whether the names in Redis are our installation's: two that share them would mix their customers' events.
 
-An installation is a database; its id is minted in it (`sender.generation.mint_installation`). All its senders
-claim the same names (same server, database number and prefix) under that id, again and again; a claim lasts
-some seconds. What a claim of another installation means depends on whether that one lives:
+An installation is a database, which holds its id (`sender.generation.mint_installation`). All its senders
+keep claiming the same names (same server, database number and prefix) under that id; a claim lasts some
+seconds. What another installation's claim means depends on whether that installation is alive:
 
-* It is not renewed. Its senders have died, and our database is a new one beside an old Redis: we wait for the
-  claim to end, take the names and begin a new epoch.
-* It is renewed. Two installations have been given the same names, and ours came second: nothing is
-  published, and gateways pull from us. Only when the other has been away for minutes do we take the names: a
-  short outage of it must not hand them to a neighbour that was set up wrongly.
+* The claim is not renewed. Its senders have died, and our database is a new one beside an old Redis: we wait
+  for the claim to end, take the names and begin a new epoch.
+* The claim is renewed. Two installations were given the same names, and ours came second: nothing is
+  published, and gateways pull from us. We take the names only when the other has been away for minutes: its
+  short outage must not hand them to a misconfigured neighbour.
 
-A database that was restored has its old id, and so has a copy of it: a copy must not share the names either,
-and can't be told from the original.
+A restored database has its old id, and so has a copy: a copy must not share the names either, but cannot be
+distinguished from the original.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 logger = structlog.get_logger(__name__)
 
-_SLACK_SECONDS = 0.5  # the end of a claim that is not renewed looks later by less than this
+_SLACK_SECONDS = 0.5  # without a renewal, the measured end of a claim varies by less than this
 
 
 class Ownership:
@@ -41,7 +41,7 @@ class Ownership:
         self._pace = pace
         self.id = ""
         self._settled = False
-        self.inherits = False  # what is in Redis is another installation's, which is gone
+        self.inherits = False  # Redis holds the events of another installation, which is gone
         self._held_until = 0.0  # loop time
         self._other: _Other | None = None
         self._loop = asyncio.get_running_loop()
@@ -52,7 +52,7 @@ class Ownership:
         return self._other is not None
 
     def begin(self) -> None:
-        """Nothing is published before the names are ours."""
+        """Bar publishing until the names are ours."""
         self._log.barred = "no sender has claimed these names yet"
 
     async def identify(self) -> str:
@@ -63,7 +63,7 @@ class Ownership:
         return self.id
 
     async def hold(self) -> None:
-        """Have the names. Raises `AnotherInstallation`, and redis-py's errors."""
+        """Claim or keep the names. Raises `AnotherInstallation`, and redis-py's errors."""
         now = self._loop.time()
         if now < self._held_until:
             return
@@ -87,12 +87,12 @@ class Ownership:
             await self.settle()
 
     async def settle(self) -> None:
-        """What is in Redis was compared with the database: from now on it is ours."""
+        """Redis was compared with the database: from now on its content is ours."""
         await self._log.claim(self.id, self._pace.claim_seconds, take=False, settle=True)
         self._settled, self.inherits, self._log.barred = True, False, ""
 
     async def release(self) -> None:
-        """Another installation need not wait. Raises redis-py's errors."""
+        """Give the names up, so that another installation need not wait. Raises redis-py's errors."""
         self._held_until = 0.0
         if self.id and self._other is None:
             await self._log.claim(self.id, 0, take=False)
@@ -111,16 +111,16 @@ class Ownership:
 
 
 class _Other:
-    """An installation that has the names we want."""
+    """An installation that holds the names we need."""
 
     def __init__(self, id: str, now: float) -> None:
         self.id = id
         self._lives = False
-        self._ends_at: float | None = None  # as the first look at its claim said
+        self._ends_at: float | None = None  # as measured at the first look
         self._seen_at = now
 
     def see(self, claim: Claim, now: float) -> bool:
-        """Whether this look has shown that it lives."""
+        """Whether this look is the first to show that it is alive."""
         if not claim.owner:
             return False
         self._seen_at = now

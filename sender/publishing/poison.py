@@ -1,9 +1,10 @@
 """Poison: events that can't be published, found among those that can.
 
-An event that can't be published must block nothing (sender/tombstones.py). One whose text shows it is given
-up at once. One that only Redis refuses is looked for, by halves, among what was sent with it; its channel
-then publishes one by one, while the others go on, and after some attempts it is given up, too. Before a
-refusal is blamed on an event, Redis has to take another: one that takes nothing must make no dead letter.
+An event that can't be published must not block others (sender/tombstones.py). If its text shows a fault, it
+is given up at once. If only Redis refuses it, it is searched for by bisection among the events sent with it;
+its channel then publishes one by one, while the others go on, and after some attempts it is given up, too.
+Before a refusal is blamed on an event, Redis has to accept another one: a Redis that accepts nothing must not
+cause dead letters.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ logger = structlog.get_logger(__name__)
 
 
 class PoisonSearch:
-    """Publishes what can be published. `wake` is called when a tombstone has taken an event's place."""
+    """Publishes what can be published. Calls `wake` when a tombstone has replaced an event."""
 
     def __init__(
         self,
@@ -62,7 +63,7 @@ class PoisonSearch:
 
     @property
     def later(self) -> list[Channel]:
-        """Channels that wait for the next attempt at what Redis refused."""
+        """Channels that wait to retry an event that Redis refused."""
         now = self._loop.time()
         return [name for name, suspect in self._suspects.items() if suspect.due > now]
 
@@ -75,7 +76,7 @@ class PoisonSearch:
     async def publish(self, waiting: Sequence[Waiting]) -> Outcome:
         """Each channel's events in order, up to the first that has a fault or that Redis refuses.
 
-        Raises as `Publisher.publish`, but `CommandRefused` only where Redis takes no events at all.
+        Raises as `Publisher.publish`, but `CommandRefused` only if Redis accepts no events at all.
         """
         channels = _by_channel(waiting)
         suspects = {name: channels.pop(name) for name in list(channels) if name in self._suspects}
@@ -85,7 +86,7 @@ class PoisonSearch:
         return outcome
 
     async def _publish_some(self, channels: Mapping[Channel, Sequence[Waiting]]) -> Outcome:
-        """Publish all that Redis takes."""
+        """Publish all that Redis accepts."""
         if not channels:
             return Outcome([], None)
         try:
@@ -104,7 +105,7 @@ class PoisonSearch:
         outcome = Outcome([], None)
         for event in events:
             try:
-                # Without a refill: among what is published again, something else might be refused.
+                # Without a refill: something else among the refilled events might be refused.
                 outcome += await self._publisher.publish({channel: [event]}, restart=True)
             except CommandRefused as refusal:
                 await self._excuse(refusal)
@@ -114,7 +115,7 @@ class PoisonSearch:
         return outcome
 
     async def _excuse(self, refusal: CommandRefused) -> None:
-        """Raise it unless it was about what was sent, and Redis takes other events."""
+        """Raise it unless it was about what was sent, and Redis accepts other events."""
         if not blames_what_was_sent(refusal):
             raise refusal
         await self._log.rehearse()
@@ -124,7 +125,7 @@ class PoisonSearch:
         known = self._suspects.get(event.channel)
         attempts = known.attempts + 1 if known and known.position == event.position else 1
         if attempts == self._pace.attempts - 1:
-            # Perhaps it is the channel's keys that are spoilt, and not the event.
+            # Perhaps not the event is at fault but the channel's keys.
             await self._log.forget(event.channel)
         self._suspects[event.channel] = _Suspect(
             event.position, attempts, due=self._loop.time() + self._pace.backoff(attempts)
@@ -135,11 +136,11 @@ class PoisonSearch:
             self._wake()
 
     async def give_up(self, positions: Sequence[int], refusal: str = "") -> bool:
-        """Put tombstones in their place, which the next turn finds; False where that has to wait."""
+        """Replace them by tombstones, which the next turn finds; False if that has to wait."""
         work = partial(dead_letters.give_up, positions=positions, now=self._clock(), refusal=refusal)
         try:
             given_up = await self._database.write(work)
-        except DatabaseError as error:  # their channels wait, but not the others
+        except DatabaseError as error:  # their channels wait, the others do not
             logger.debug("dead letters cannot be stored now", reason=str(error))
             return False
         for dead in given_up:
@@ -155,7 +156,7 @@ class PoisonSearch:
 
 @dataclass(frozen=True, slots=True)
 class _Suspect:
-    """The event that Redis refused in a channel, how often, and when it is tried again; loop time."""
+    """A channel's refused event, how often it was refused, and when it is due again (loop time)."""
 
     position: int
     attempts: int

@@ -1,11 +1,11 @@
-"""Publishing: events of some channels go to Redis, and before them whatever it has lost.
+"""Publishing: sends events of some channels to Redis, and before them whatever Redis has lost.
 
 The publish script (`shared.redis.channel_log`) answers for each channel:
 
 * OK, DUP: Redis has them.
 * GAP: something before them is missing, because Redis lost it. The database has it: publish that first.
-* STALE: Redis knows a newer epoch than our events have. Either the epoch grew meanwhile, then they have
-  moved into it and are read again; or this database is an old copy.
+* STALE: Redis knows a newer epoch than our events have. Either a new epoch has begun meanwhile; then they
+  have moved into it and are read again. Or this database is an old copy.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ _THERE = (PublishAnswer.OK, PublishAnswer.DUP)  # Redis has what was sent
 
 
 class Outcome(NamedTuple):
-    """What Redis has now, and the newest epoch in which it knows more than the database, if it does."""
+    """What Redis has now; and, if Redis knows more than the database, the newest epoch in which it does."""
 
     published: list[Waiting]
     newer: int | None
 
-    def __add__(self, other: Outcome) -> Outcome:  # type: ignore[override] # of tuples it makes one tuple
+    def __add__(self, other: Outcome) -> Outcome:  # type: ignore[override] # which would concatenate tuples
         newer = [epoch for epoch in (self.newer, other.newer) if epoch is not None]
         return Outcome([*self.published, *other.published], max(newer, default=None))
 
 
 class Publisher:
-    """`answered` is called whenever Redis has."""
+    """Calls `answered` whenever Redis has answered."""
 
     def __init__(
         self, database: Database, log: LogWriter, metrics: Metrics, pace: Pace, answered: Callable[[], None]
@@ -57,10 +57,10 @@ class Publisher:
     async def publish(
         self, channels: Mapping[Channel, Sequence[Waiting]], *, restart: bool = False
     ) -> Outcome:
-        """Each channel's events, in order. With `restart`, a log that lacks what is before them begins anew.
+        """Publish each channel's events in order. With `restart`, a log with a gap before them begins anew.
 
-        Raises `CommandRefused` where Redis refuses any of it, and redis-py's other errors where it is away.
-        Then any part may have been published.
+        Raises `CommandRefused` if Redis refuses any of it, and redis-py's other errors if Redis is away;
+        then any part may have been published.
         """
         batches = [(channel, [event.entry for event in events]) for channel, events in channels.items()]
         answers = dict(zip(channels, await self._send(batches, restart=restart), strict=True))
@@ -79,14 +79,14 @@ class Publisher:
     async def _ahead(
         self, channels: Mapping[Channel, Sequence[Waiting]], answers: Mapping[Channel, Published]
     ) -> dict[Channel, int]:
-        """Channels in which Redis knows more than the database, and of which epoch that is."""
+        """Channels in which Redis knows more than the database, and in which epoch."""
         stale = {
             name: head.epoch for name, (answer, head) in answers.items() if answer is PublishAnswer.STALE
         }
-        # Usually another sender began that epoch since we read, and our events have moved into it.
+        # Usually another sender has begun that epoch since we read, and our events have moved into it.
         epoch = await self._database.read(current_epoch) if stale else 0
         ahead = {name: newer for name, newer in stale.items() if newer > epoch}
-        # A head beyond what we published is usually another relay's work, and in the database.
+        # A head beyond what we published usually comes from another relay, and is in the database.
         beyond = {name: head for name, (_, head) in answers.items() if head > channels[name][-1].entry.place}
         states = await self._database.read(partial(history.states, names=list(beyond))) if beyond else {}
         return ahead | {name: head.epoch for name, head in beyond.items() if head > states[name].head}
@@ -103,7 +103,7 @@ class Publisher:
     async def _refill(
         self, known: Mapping[Channel, Place], last: Mapping[Channel, Place]
     ) -> dict[Channel, Published]:
-        """Publish all that Redis lacks of some channels, up to `last`; of a large hole the newest events.
+        """Publish all that Redis lacks of some channels, up to `last`; of a large hole the newest ones.
 
         Many channels together: an emptied Redis lacks all of them at once.
         """
@@ -111,7 +111,7 @@ class Publisher:
         holes = {name: _hole(known[name], last[name], self._pace.refill_length) for name in known}
         while holes:
             found = await self._database.read(partial(history.read_some, wanted=holes))
-            # Those of which nothing is found are read again as waiting: retention or a new epoch closed them.
+            # Holes without events were closed by retention or a new epoch; what still waits is read again.
             batches = [(name, entries) for name, entries in found.items() if entries]
             replies = await self._send(batches, restart=True) if batches else []
             self._metrics.refilled.inc(sum(len(entries) for _, entries in batches))
@@ -128,5 +128,5 @@ class Publisher:
 
 
 def _hole(known: Place, last: Place, length: int) -> range:
-    """What to publish again: seqs after the first up to the second, the last of them where it is long."""
+    """Seqs to publish again: those after `known` up to `last`, at most the newest `length`."""
     return range(max(known.seq, last.seq - length), last.seq)

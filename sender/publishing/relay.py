@@ -1,17 +1,17 @@
 """The relay: takes events out of the outbox and gives them to Redis, in each channel's order.
 
-It may crash, repeat itself and race with the relays of other senders; what makes that harmless is the publish
-script's answer (sender/publishing/publisher.py). So there is no lease that lets one relay work at a time: it
-would save what the others publish in vain, and cost its time to run out whenever the one that has it dies.
+It may crash, repeat itself and race with the relays of other senders: the publish script's answers make that
+harmless (sender/publishing/publisher.py). So there is no lease that lets only one relay work at a time: it
+would save the others' redundant publishing, but delay events until it expires whenever its holder dies.
 
-A database that is an old copy (or a new one beside a Redis that knows the old) shows when the relay first
-speaks with Redis, which knows the newest event published (`ob:generation`), in an epoch that is newer than
-ours, and in a head that is beyond ours. Each is an alarm, and a new epoch begins: customers get a reset
-instead of silence.
+A database that is an old copy (or a new one beside a Redis that knows the old) is recognised in three ways:
+Redis knows a newer published event (`ob:generation`) than the database, an epoch newer than ours, or a head
+beyond ours. In each case the log has an error and a new epoch begins: customers get a reset instead of
+silence.
 
-While Redis is away the outbox grows and requests go on as before.
+While Redis is away, the outbox grows and requests are served as before.
 
-Events that can't be published are `sender.publishing.poison`'s affair.
+`sender.publishing.poison` handles events that can't be published.
 """
 
 from __future__ import annotations
@@ -72,17 +72,19 @@ class Relay:
         self._woken = asyncio.Event()
         self._stopping = False
         self._failures = 0
-        self._database_failed = False  # at last, and not Redis
-        self._compared = False  # with what Redis knows, since it was last away
-        self._policy: str | None = None  # what Redis does when its memory is full, as it has last said
+        self._database_failed = False  # the last failure was the database's, not Redis'
+        self._compared = False  # the database with Redis, since Redis was last away
+        self._policy: str | None = None  # Redis' last known policy for full memory
         # Published and not yet marked, by position. Losing it costs a few duplicates, which Redis refuses.
         self._unmarked: dict[int, NewestEvent] = {}
-        self._held: frozenset[int] = frozenset()  # of those, what somebody's lock keeps from being marked
+        self._held: frozenset[int] = (
+            frozenset()
+        )  # those of them that another transaction's lock keeps from being marked
         self._due = Due(pace.late_seconds)
         self._mark_at = math.inf
         self._loop = asyncio.get_running_loop()
         self._last_turn = self._loop.time()
-        self.redis_up: bool | None = None  # None before the first word with it
+        self.redis_up: bool | None = None  # None before the first exchange with it
 
     @property
     def alive(self) -> bool:
@@ -94,7 +96,7 @@ class Relay:
 
     @property
     def contested(self) -> bool:
-        """Another installation has the names in Redis: nothing is published."""
+        """Another installation holds the names in Redis, so nothing is published."""
         return self._ownership.contested
 
     @property
@@ -110,7 +112,7 @@ class Relay:
         self._woken.set()
 
     def stop(self) -> None:
-        """After one more look into the outbox, `run` returns."""
+        """Make `run` return after one more look into the outbox."""
         self._stopping = True
         self._woken.set()
 
@@ -135,33 +137,33 @@ class Relay:
                 await self._wait()
 
     async def _try_batch(self) -> bool:
-        """Publish a batch; whether there is more to do at once."""
+        """Publish a batch; returns whether there is more to do at once."""
         try:
             more = await self._relay_batch()
         except (RedisError, OSError) as error:
             self._compared = self._database_failed = False
             self._note_redis(up=False, reason=str(error) or type(error).__name__)
         except DatabaseError as error:
-            self._compared = False  # it may be another one when it is back
+            self._compared = False  # it may be another database when it is back
             self._database_failed = True
             if not self._failures:
                 logger.warning("the relay cannot use the database", reason=str(error))
         else:
             self._failures = 0
-            # Not before all of it was done: a full Redis answers, and takes nothing.
+            # Only now, when all of it is done: a full Redis answers but accepts nothing.
             self._note_redis(up=True)
             return more
         self._failures += 1
         return False
 
     async def _wait(self) -> None:
-        """Until woken; after a failure, for a while that grows with each one."""
+        """Wait until woken; after failures, for a time that grows with each."""
         if self._failures and not self._database_failed and not self._stopping:
             await asyncio.sleep(self._pace.backoff(self._failures))
             return
         try:
             async with asyncio.timeout(self._longest_wait()):
-                # Also while the database is away: whoever wakes us has just committed, so it is back.
+                # Also while the database is away: a wake-up follows a commit, so the database is back.
                 await self._woken.wait()
         except TimeoutError:
             pass
@@ -188,13 +190,13 @@ class Relay:
         published, newer = await self._search.publish(waiting)
         self._note_published(published)
         if newer is not None:
-            await self._renew_epoch(newer)  # and read again at the next poll
+            await self._renew_epoch(newer)  # the events are read again at the next poll
             return False
         await self._mark_in_time()
         return buried or (len(waiting) >= self._pace.batch and bool(published))
 
     async def _read_outbox(self) -> list[Waiting]:
-        """What is to be published now."""
+        """The events to publish now."""
         limit = self._pace.batch + len(self._unmarked)
         work = partial(outbox.unpublished, limit=limit, but=self._search.later, known=self._unmarked)
         waiting = await self._database.read(work)
@@ -215,7 +217,7 @@ class Relay:
             await self._mark()
 
     async def _mark(self) -> None:
-        """Note in the database and in Redis what was published."""
+        """Record in the database and in Redis what was published."""
         if self._unmarked:
             published = list(self._unmarked.values())
             work = partial(outbox.mark_published, published=published, now=self._clock())
@@ -226,7 +228,7 @@ class Relay:
         self._mark_at = self._loop.time() + self._pace.poll_seconds if self._held else math.inf
 
     async def _note_newest(self) -> None:
-        """Again, about every second: gateways go by it, and Redis may have lost it."""
+        """Repeated about every second: gateways rely on it, and Redis may have lost it."""
         if self._unmarked.keys() <= self._held:
             await self._log.advance(self._due.published)
 
@@ -234,18 +236,18 @@ class Relay:
         """Find out whether Redis knows events that the database does not."""
         known = await self._log.advance(NewestEvent(0, 0))
         await self._warn_of_eviction()
-        # Read second: others record meanwhile.
-        if self._ownership.inherits:  # it may have published more than it has noted
+        # Read the database second: other senders record events meanwhile.
+        if self._ownership.inherits:  # the other may have published more than it noted
             await self._renew_epoch(max(known.epoch, await self._database.read(current_epoch)))
             await self._log.advance(await self._database.read(newest))
         elif not await self._database.read(partial(has, known=known)):
             await self._renew_epoch(known.epoch)
-            await self._log.advance(await self._database.read(newest))  # tells the gateways, too
+            await self._log.advance(await self._database.read(newest))  # notifies the gateways, too
         await self._ownership.settle()
         self._compared = True
 
     async def _warn_of_eviction(self) -> None:
-        """Of what Redis evicts nothing is lost, but every gateway reads it from the database."""
+        """Evicted events are not lost, but every gateway has to read them from the database."""
         policy = await self._log.maxmemory_policy()
         if policy not in (None, "noeviction", self._policy):
             logger.warning("redis may evict events; maxmemory-policy should be noeviction", policy=policy)
@@ -265,10 +267,10 @@ class Relay:
                 logger.warning("redis takes no events; they wait in the outbox", reason=reason)
 
     async def _renew_epoch(self, known: int) -> None:
-        """Make the database's epoch newer than the one that Redis knows, or find that it is."""
+        """Make the database's epoch newer than the one that Redis knows, unless it is already."""
         if await self._database.read(current_epoch) > known:
             return
-        await self._mark()  # what is still in the outbox moves into the new epoch
+        await self._mark()  # what then is still in the outbox moves into the new epoch
         new = await self._database.write(partial(begin_epoch, after=known))
         self._metrics.epoch_changes.inc()
         logger.error("the database went back: redis knows newer events; a new epoch begins", epoch=new)

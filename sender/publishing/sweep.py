@@ -1,17 +1,17 @@
-"""The sweep: finds what Redis has lost of the newest events, and has it published again.
+"""The sweep: finds the newest events that Redis has lost, and returns them to the outbox.
 
-A Redis that fails over to a replica without the tail, or restarts with the last second missing, goes on as
-if nothing had happened. A channel's next event would show it, as a gap; but a channel may have no next event
-for days, and whoever comes back meanwhile would be told by Redis that there is nothing new.
+A Redis that fails over to a replica without the tail, or restarts without its last second, goes on as if
+nothing had happened. A channel's next event would reveal the gap; but there may be none for days, and Redis
+would show a browser that returns meanwhile that there is nothing new.
 
-So every channel's head in Redis is compared with the database, for the newest events: what is lost is
-always a tail. The newest are those since Redis was last found to have everything, and some before them: a
-tail that was lost as an outage began lies behind all the thousands that waited for its end. Nobody has to
-have noticed the fail-over, which connections that are opened again in silence hide, and each part of a
-cluster may have its own. What is lost goes back into the outbox, and the relay publishes it as ever;
-gateways that have it drop the repetition.
+So the heads in Redis of the channels with the newest events are compared with the database: a loss is always
+a tail. The newest events are those since Redis was last found to have everything, and some before them: a
+tail that was lost as an outage began lies before all the thousands that waited for its end. The fail-over
+itself need not be noticed: reconnecting silently hides it, and each part of a cluster may have one of its
+own. Lost events go back into the outbox, and the relay publishes them as usual; gateways that have them drop
+the repetition.
 
-A channel of which Redis knows no head at all needs nothing: whoever wants to know asks the history then.
+A channel without a head in Redis needs nothing: gateways then ask the history.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ logger = structlog.get_logger("sender")
 @dataclass(frozen=True)
 class Pace:
     every_seconds: float = 2.0
-    window: int = 2_000  # events looked at together; where some are lost, as many before them come next
+    window: int = 2_000  # events compared together; if some are lost, as many before them come next
 
 
 class Sweep:
@@ -54,15 +54,15 @@ class Sweep:
         pace: Pace = Pace(),
         publishes: Callable[[], bool] = lambda: True,
     ) -> None:
-        """While the relay publishes nothing, what Redis has says nothing of what it has lost."""
+        """`publishes`: whether the relay does; if not, what Redis lacks need not be lost."""
         self._database = database
         self._log = log
         self._metrics = metrics
         self._pace = pace
         self._wake_relay = wake_relay
         self._publishes = publishes
-        # All before this position was published when Redis was last found to have everything; at first, when
-        # we began: what waits then has waited since before Redis went.
+        # Everything before this position was published when Redis was last found to have everything, or at
+        # first when we started: what waited then has waited since before Redis was lost.
         self._settled: int | None = None
 
     async def run(self) -> None:
@@ -71,13 +71,19 @@ class Sweep:
             try:
                 if self._publishes():
                     await self.sweep()
-            except (RedisError, OSError, DatabaseError) as error:  # the relay meets the same, and tells
+            except (
+                RedisError,
+                OSError,
+                DatabaseError,
+            ) as error:  # the relay meets the same error, and logs it
                 logger.debug("no sweep now", reason=str(error))
             await asyncio.sleep(self._pace.every_seconds)
 
     async def sweep(self) -> int:
-        """How many events were lost."""
-        settled = await self._database.read(outbox.settled)  # before Redis is asked: it may lose more since
+        """Returns how many events were lost."""
+        settled = await self._database.read(
+            outbox.settled
+        )  # read before asking Redis, which may lose more afterwards
         if self._settled is None:
             self._settled = settled
         lost, before = 0, None
@@ -91,12 +97,12 @@ class Sweep:
             elif recent.oldest <= self._settled - self._pace.window // 2:
                 self._settled = settled
                 return lost
-            # Between the newest window and what is settled, little is published: it is looked at when it is
+            # Between the newest window and the settled part, little is published: it is compared once it is
             # settled. So a backlog costs nothing here, however long it is.
             before = min(recent.oldest, settled + self._pace.window)
 
     async def _return(self, behind: list[Tail]) -> int:
-        """Into the outbox; how many events."""
+        """Return them to the outbox; the number of events."""
         returned = await self._database.write(partial(outbox.return_tails, tails=behind))
         self._wake_relay()
         self._metrics.returned.inc(returned)
@@ -104,7 +110,7 @@ class Sweep:
         return returned
 
     async def _behind(self, tails: list[Tail]) -> list[Tail]:
-        """Of each channel what follows the head that Redis knows."""
+        """For each channel, what follows the head that Redis knows."""
         heads = await self._log.heads([tail.channel for tail in tails])
         return [
             tail._replace(after=head.seq)

@@ -1,8 +1,8 @@
-"""The schema's history, and bringing a database to its end.
+"""The schema's history, and bringing a database up to date.
 
-Applied at every start, from inside the package, or by `orderbell migrate` where the service may not change
+Applied at every start, from inside the package, or by `orderbell migrate` if the service may not change
 tables. Several senders may start at once: the caller holds a lock on the whole database (SQLite's IMMEDIATE
-transaction, an advisory lock on PostgreSQL), and both databases can roll a change of schema back.
+transaction, an advisory lock on PostgreSQL), and both databases can roll back a change of schema.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ VERSION_TABLE = "alembic_version"
 
 
 class Standing(Enum):
-    """Where a database stands."""
+    """How a database's schema compares with ours."""
 
     EMPTY = auto()  # nothing of ours is there
     BEHIND = auto()
     CURRENT = auto()
-    NEWER = auto()  # a later release was here; what we need is there
+    NEWER = auto()  # from a later release; everything we need is there
     FOREIGN = auto()  # another program's
 
 
 def look(connection: Connection, version: str | None) -> Standing:
-    """`version` is what the version table says; None without one."""
+    """`version` is the one in the version table; None without that table."""
     if version is None:
         return Standing.EMPTY
     known = [script.revision for script in _scripts().walk_revisions()]
@@ -48,7 +48,7 @@ def look(connection: Connection, version: str | None) -> Standing:
 
 
 def read_version(connection: Connection) -> str | None:
-    """What the version table says; an empty text where it is not as alembic keeps it, None without one."""
+    """The version in the version table; empty if the table is not alembic's, None without one."""
     if not inspect(connection).has_table(VERSION_TABLE):
         return None
     found = connection.execute(text(f"SELECT * FROM {VERSION_TABLE}")).all()
@@ -74,7 +74,7 @@ def as_sql(dialect: str, *, after: str | None, schema: str | None) -> str:
 
 
 def _has_all(connection: Connection) -> bool:
-    """Whether every column that we use is there."""
+    """Whether every column that we use exists."""
     inspector = inspect(connection)
     for table in metadata.tables.values():
         if not inspector.has_table(table.name):

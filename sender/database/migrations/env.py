@@ -1,7 +1,7 @@
 """What alembic runs: our connection, no files beside the versions.
 
-On SQLite the caller has begun the transaction, which also is the lock. On PostgreSQL each version has its
-own, so that an index can be built beside the work of others, which no transaction can.
+On SQLite the caller has begun the transaction, which is also the lock. On PostgreSQL each version has its
+own, so that an index can be built concurrently, which is impossible inside a transaction.
 """
 
 from alembic import context

@@ -9,7 +9,7 @@ down_revision: str | None = "0002"
 
 def upgrade() -> None:
     if op.get_context().dialect.name == "sqlite":
-        return  # it never looks at a text's declared length
-    # PostgreSQL changes only its catalog for that: no row is rewritten, no index built anew.
+        return  # it ignores a text's declared length
+    # PostgreSQL changes only its catalog for this: no row is rewritten, no index rebuilt.
     for table in ("channels", "events", "dead_letters"):
         op.alter_column(table, "channel", type_=sa.String(length=1545), existing_nullable=False)

@@ -1,4 +1,4 @@
-"""What a repeated request's body says, beside its bytes."""
+"""A digest of the content of a request's body, beside that of its bytes."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""The id of this database: it tells installations apart that share a Redis."""
+"""The id of this database: it distinguishes installations that share a Redis."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,7 +1,7 @@
 """A channel's own epoch, so that a new one rewrites nothing; and the indexes that lists of orders need.
 
-The column's default is the epoch of now: no row is touched. Indexes of PostgreSQL are built beside the work
-of others; one that was begun and not finished is built anew.
+The column's default is the current epoch: no row is touched. Indexes of PostgreSQL are built concurrently;
+one that was not finished is built again.
 """
 
 import sqlalchemy as sa
@@ -45,7 +45,7 @@ def upgrade() -> None:
         for name in _REPLACED:
             op.execute(f"DROP INDEX {name}")
         return
-    with op.get_context().autocommit_block():  # where the search path is not ours
+    with op.get_context().autocommit_block():  # the search path is not ours there
         for name, what in _INDEXES.items():
             op.execute(f'DROP INDEX CONCURRENTLY IF EXISTS "{schema}".{name}')
             op.execute(f'CREATE INDEX CONCURRENTLY {name} ON "{schema}".orders {what}')
