@@ -1,7 +1,6 @@
 """The keys that open the sender's API.
 
-A file of them is read again when it changes, so that a key can be added and another taken away while senders
-run.
+A file of keys is reread when it changes, so that keys can be added and removed while senders run.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
     from pydantic import SecretStr
 
-LOOK_SECONDS = 1.0  # between two looks whether the file has changed
+LOOK_SECONDS = 1.0  # between two checks whether the file has changed
 
 logger = structlog.get_logger(__name__)
 
@@ -33,13 +32,13 @@ class ApiKeys:
         self._keys = [key.get_secret_value().encode() for key in keys]
 
     def accept(self, key: str) -> bool:
-        """Takes as long for a wrong key as for a right one."""
+        """Whether the key is right; takes equally long if not."""
         presented = key.encode(errors="replace")
         return any([hmac.compare_digest(presented, key) for key in self._keys])  # noqa: C419 - all are compared
 
 
 class ApiKeysOfFile(ApiKeys):
-    """Those of a file, as it is now. While it can't be read or has a fault, those it had before count."""
+    """The keys of a file, as it is now. While it is unreadable or faulty, the previous keys stay valid."""
 
     def __init__(
         self,
@@ -48,7 +47,7 @@ class ApiKeysOfFile(ApiKeys):
         read: Callable[[], Iterable[SecretStr]],
         look_seconds: float = LOOK_SECONDS,
     ) -> None:
-        """`read` gives the keys anew. It raises `InvalidSettings`."""
+        """`read` returns the current keys, or raises `InvalidSettings`."""
         super().__init__(keys)
         self._path = path
         self._read = read
@@ -67,7 +66,7 @@ class ApiKeysOfFile(ApiKeys):
         version = self._look()
         if version == self._version:
             return
-        self._version = version  # a fault is reported once, and the file is read again when it changes again
+        self._version = version  # a fault is reported once; the file is reread when it changes again
         try:
             keys = list(self._read())
         except InvalidSettings as error:
@@ -77,7 +76,7 @@ class ApiKeysOfFile(ApiKeys):
             logger.info("the API keys were reread", keys=len(keys))
 
     def _look(self) -> tuple[int, int, int] | None:
-        """What changes when the file does, also where it is replaced or its directory is (Kubernetes)."""
+        """Changes with the file, even if it or its directory is replaced (Kubernetes)."""
         try:
             status = os.stat(self._path)
         except OSError:

@@ -1,4 +1,4 @@
-"""The sender's HTTP side put together: calls and pages, who may ask, and what each error is answered with."""
+"""The sender's HTTP app: calls and pages, the check of API keys, and the answer to each error."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def create_app(api: Api, pages: OfficePage, api_keys: ApiKeys, metrics: Metrics)
         middleware=[Middleware(MeasureRequests, metrics), Middleware(RawPaths)],
         exception_handlers={**problems.HANDLERS, **dict.fromkeys(_PROBLEMS, _tell), 405: _tell_methods},
     )
-    # A redirect would name whatever host the request named.
+    # A redirect would repeat whatever host the request named.
     app.router.redirect_slashes = False
     return app
 
@@ -60,7 +60,7 @@ def _route(call: Call, api: Api, middleware: Sequence[Middleware] | None) -> Rou
 
 
 class RequireKey:
-    """Lets through who presents one of the API keys, and notes which."""
+    """Lets requests with one of the API keys through, and notes the key."""
 
     def __init__(self, app: ASGIApp, api_keys: ApiKeys) -> None:
         self._app = app
@@ -78,7 +78,7 @@ class RequireKey:
 
 
 class MeasureRequests:
-    """Notes how long each request took, under its route and never under its path."""
+    """Measures how long each request took, by its route, never by its path."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -123,7 +123,7 @@ async def _tell_methods(request: Request, error: Exception) -> Response:
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _LATER = {"Retry-After": str(RETRY_AFTER_SECONDS)}
 
-# Whose fault it is: 4xx the caller's, 5xx ours.
+# 4xx: the caller's fault; 5xx: ours.
 _PROBLEMS: dict[type, tuple[int, str, dict[str, str] | None]] = {
     InvalidJson: (400, "invalid-body", None),
     InvalidEvent: (400, "invalid-event", None),

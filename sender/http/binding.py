@@ -1,10 +1,10 @@
-"""CloudEvents over HTTP: one event structured, one binary, or a batch, told apart by the request's headers.
+"""CloudEvents over HTTP: one event structured, one binary, or a batch; the request's headers decide.
 
 https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/http-protocol-binding.md
 
-In binary mode the body is the data, and what it becomes in the event's JSON is what a browser would want:
-JSON becomes `data` as it is, text becomes a text, everything else `data_base64`. Without a Content-Type, as
-some SDKs send it, JSON is what parses as JSON.
+In binary mode the body is the data, and enters the event's JSON in the form that suits a browser: JSON
+becomes `data` unchanged, text a string, everything else `data_base64`. Without a Content-Type, as some SDKs
+send it, a body that parses as JSON is JSON.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _UTF_8 = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 
 
 class MediaType(NamedTuple):
-    """A Content-Type: lower-case, without its parameters, and its charset, "" where it names none."""
+    """A Content-Type: lower-case, without its parameters, and its charset; "" if it names none."""
 
     name: str
     charset: str
@@ -55,7 +55,7 @@ def is_binary(headers: Headers) -> bool:
 
 
 def binary_event(headers: Headers, kind: MediaType, body: bytes) -> dict[str, Any]:
-    """The event's members as its JSON would have them. Raises `InvalidEvent`, `InvalidJson` and `Problem`."""
+    """The event's members, as in its JSON. Raises `InvalidEvent`, `InvalidJson` and `Problem`."""
     event: dict[str, Any] = {}
     for name, value in headers.items():
         if name.startswith(_PREFIX):
@@ -94,7 +94,7 @@ def _put(event: dict[str, Any], name: str, value: str) -> None:
 def _decode(value: str) -> str:
     """HTTP binding 3.1.3.2: quotes of a header's text first, then one round of percent-decoding.
 
-    Some SDKs encode nothing. Then the bytes, which are handed to us as Latin-1, are UTF-8, or really Latin-1.
+    Some SDKs encode nothing. Then the bytes, which we get as Latin-1, are UTF-8, or really Latin-1.
     """
     try:
         value = value.encode("latin-1").decode()

@@ -1,6 +1,4 @@
-"""Bodies of requests and answers, as types: what is parsed, what is answered and what `/openapi.json` says
-come from the same place.
-"""
+"""Bodies of requests and answers, as types: parsing, answering and `/openapi.json` all use them."""
 
 from __future__ import annotations
 
@@ -20,17 +18,17 @@ from shared.problems import Problem
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-MAX_BODY_BYTES = 96 * 1024  # an event of 64 KiB, however its caller spaced it
+MAX_BODY_BYTES = 96 * 1024  # room for an event of 64 KiB with any spacing
 MAX_BATCH_BYTES = 4 * 2**20  # 1,000 events of 4 KiB
 MAX_BATCH = 1_000  # events
 MAX_CHANNELS = 500  # in one request
-MAX_CURSORS_BYTES = 2**20  # as many cursors as that, however long their channels' names are
+MAX_CURSORS_BYTES = 2**20  # room for as many cursors, however long their channels' names are
 
 T = TypeVar("T")
 
-# The end of line is refused because `$` alone would let one follow.
+# The lookahead refuses a line end, because `$` alone would allow one at the end.
 Name = Annotated[str, msgspec.Meta(pattern=rf"^{NAME}(?!\n)$", examples=["auth0|5f7c"])]
-# Clients take `.` and `..` out of a path before they send it, so no order with that id could be completed.
+# Clients remove `.` and `..` from a path before they send it, so such an order could not be completed.
 OrderId = Annotated[str, msgspec.Meta(pattern=rf"^(?!\.{{1,2}}$){NAME}(?!\n)$", examples=["1042"])]
 CursorText = Annotated[str, msgspec.Meta(examples=["customer:alice=1.42"])]
 Limit = Annotated[int, msgspec.Meta(ge=1, le=MAX_LIMIT)]
@@ -78,8 +76,8 @@ class CompletedOrder(msgspec.Struct):
 
 class Orders(msgspec.Struct):
     orders: list[Order]
-    as_of: CursorText | None  # of the customer, where one was named
-    before: Name | None  # to ask for the orders before these; null after the oldest
+    as_of: CursorText | None  # of the customer, if one was named
+    before: Name | None  # for the next page; null after the oldest
 
 
 class EventResult(msgspec.Struct, omit_defaults=True):
@@ -96,7 +94,7 @@ class EventResults(msgspec.Struct):
 
 class ChannelEvents(msgspec.Struct):
     events: list[Event]
-    cursor: CursorText  # of the last one given
+    cursor: CursorText  # of the last event given
     as_of: CursorText
 
 
@@ -132,16 +130,16 @@ class DeadLetterBody(msgspec.Struct):
     source: str
     id: str
     reason: Fault
-    detail: str  # what Redis said, where it was Redis that refused
+    detail: str  # Redis' error, if it was Redis that refused
     recorded_at: str
     given_up_at: str
     size: int  # bytes of its text
-    beginning: str  # of its text; the whole is in the database
+    beginning: str  # of its text; the database has all of it
 
 
 class DeadLettersBody(msgspec.Struct):
     dead_letters: list[DeadLetterBody]
-    before: int | None  # to ask for those before these; null after the oldest
+    before: int | None  # for the next page; null after the oldest
 
 
 class ErasedCustomer(msgspec.Struct):
@@ -172,7 +170,7 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
 
 
 class JsonBody(NamedTuple):
-    """A body, as it was sent and as what it says."""
+    """A body: its bytes, and its parsed value."""
 
     sent: bytes
     value: Any
@@ -186,7 +184,7 @@ class JsonBody(NamedTuple):
 
 
 async def read_json(request: Request, max_bytes: int, *, absent: object = msgspec.UNSET) -> JsonBody:
-    """`absent`: what a request without a body says, where it may. Raises `Problem` and `InvalidJson`."""
+    """`absent`: the value of a request without a body, if allowed. Raises `Problem` and `InvalidJson`."""
     body = await read_body(request, max_bytes)
     if not body and absent is not msgspec.UNSET:
         return JsonBody(body, absent)
@@ -198,7 +196,7 @@ async def read_json(request: Request, max_bytes: int, *, absent: object = msgspe
 
 
 def parse_query(request: Request, query_type: type[T]) -> T:
-    """Raises `Problem`, also for unknown parameters: to ignore one would be to answer another question."""
+    """Raises `Problem`, also for unknown parameters: ignoring one would answer a different question."""
     given = request.query_params.multi_items()
     if len(dict(given)) < len(given):
         raise Problem(400, "invalid-query", "a parameter is given twice")

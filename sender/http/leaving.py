@@ -1,4 +1,4 @@
-"""`/readyz` of a sender that is about to end: a balancer should see it before nobody listens."""
+"""`/readyz` of a sender that is about to end: a balancer should see that before the listener closes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Leaving:
-    """The app itself, until `begin` was called."""
+    """The app; after `begin`, `/readyz` answers 503."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

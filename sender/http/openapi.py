@@ -1,7 +1,7 @@
-"""`/openapi.json`: the sender's HTTP API as a machine reads it. Its calls are in sender/http/routes.py.
+"""`/openapi.json`: the sender's HTTP API for machines. Its calls are in sender/http/routes.py.
 
-Bodies and query parameters are made from the types that parse and answer them, so they cannot say anything
-else. What is written by hand, here and there, is what types don't know: statuses, headers, CloudEvents.
+Bodies and query parameters are generated from the types that parse and answer them, so they cannot differ.
+Written by hand is only what types don't know: statuses, headers, CloudEvents.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def answer(description: str, body: Json) -> Json:
 
 
 def plain(description: str, body: Json, *, media: str = "application/json") -> Json:
-    """An answer that repeats no other."""
+    """An answer that is never a stored one."""
     return {"description": description, "content": {media: {"schema": body}}}
 
 
@@ -143,7 +143,7 @@ def query(query_type: type) -> tuple[Json, ...]:
 
 
 def _not_null(schema: Json) -> Json:
-    """A parameter is left out, never null."""
+    """Without null: a parameter is left out instead."""
     if "enum" in schema:
         return {"enum": [value for value in schema["enum"] if value is not None]}
     choices = [choice for choice in schema.get("anyOf", []) if choice != {"type": "null"}]
@@ -155,7 +155,7 @@ def in_path(name: str, kind: Json) -> Json:
 
 
 def ce_headers() -> tuple[Json, ...]:
-    """Those of the binary mode that an event must have; further attributes are headers likewise."""
+    """The headers of the attributes that an event must have in binary mode; others are headers, too."""
     return tuple(
         {"name": f"ce-{name}", "in": "header", "required": False, "schema": {"type": "string"}}
         for name in ("specversion", "id", "source", "type", "channel")

@@ -1,6 +1,6 @@
-"""The back office page: static files, and in development mode the API key it works with.
+"""The back office page: static files, and in development mode the API key that it uses.
 
-There is no session and no cookie. In production whoever opens the page types an API key in; in development
+There is no session and no cookie. In production, the user of the page types an API key in; in development
 mode, which listens on loopback only, the page fetches one.
 """
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 class OfficePage:
     def __init__(self, directory: Path, development_key: SecretStr | None) -> None:
-        """`development_key` is given in development mode alone."""
+        """`development_key` is given only in development mode."""
         self._index = directory / "index.html"
         self._key = development_key
         self.assets = PageFiles(directory)

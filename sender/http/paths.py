@@ -1,8 +1,8 @@
-"""Paths as they were sent: what an id has encoded is no part of the route.
+"""Paths as they were sent: an encoded slash in an id must not split the route.
 
-A server decodes the path before it hands it to the app, and then the order `2026/1042` in
+The server decodes the path before it hands it to the app; then the order `2026/1042` in
 `/orders/2026%2F1042/complete` looks like two segments. So routes are matched against the path as it was sent,
-and each parameter is decoded by itself.
+and each parameter is decoded separately.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _UNRESERVED = re.compile(r"[A-Za-z0-9._~-]")
 
 
 class RawPaths:
-    """Gives the app the path as it was sent, normalised as RFC 3986, 6.2.2 has it."""
+    """Hands the app the path as it was sent, normalised by RFC 3986, 6.2.2."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -39,7 +39,7 @@ def _normalise(escape: re.Match[str]) -> str:
 
 
 def name_in_path(request: Request, parameter: str) -> str | None:
-    """The parameter, decoded; None where it is not UTF-8."""
+    """The decoded parameter; None if it is not UTF-8."""
     sent: str = request.path_params[parameter]
     try:
         return unquote_to_bytes(sent.encode("latin-1")).decode()
@@ -48,7 +48,7 @@ def name_in_path(request: Request, parameter: str) -> str | None:
 
 
 def channel_in_path(request: Request, parameter: str) -> Channel:
-    """A channel as it stands, or encoded once more, see shared/cursors.py. Raises `InvalidChannel`."""
+    """A channel as it stands, or encoded a second time, see shared/cursors.py. Raises `InvalidChannel`."""
     sent: str = request.path_params[parameter]
     try:
         return parse_channel(as_in_a_channel(sent))

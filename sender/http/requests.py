@@ -1,4 +1,4 @@
-"""What requests share, whatever they are about: who asks again, in which trace, and how they are answered."""
+"""What all requests share: recognising repetitions, traces, and answers."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def write_once(
     now: datetime,
     keep: bool = True,
 ) -> Response:
-    """Run the work in a transaction, or find the answer that the same request got before."""
+    """Run the work in a transaction, or return the answer that the same request got before."""
     claim = claim_of(request, body)
     return answered(
         await database.write(partial(idempotency.once, claim=claim, work=work, now=now, keep=keep))
@@ -77,5 +77,5 @@ def traceparent_of(request: Request) -> str:
     given = request.headers.get("traceparent", "")
     if is_traceparent(given):
         return given
-    # Ids only have to differ; asking the kernel for each would cost two system calls a request.
+    # Ids only have to differ; kernel randomness would cost two system calls a request.
     return f"00-{_random.getrandbits(128) or 1:032x}-{_random.getrandbits(64) or 1:016x}-01"

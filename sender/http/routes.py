@@ -1,7 +1,7 @@
-"""The one table of the sender's calls: where each is, what does it, and what `/openapi.json` says of it.
+"""The one table of the sender's calls: the path, the endpoint and the description in `/openapi.json`.
 
-The app makes its routes from it, and the document its operations, so neither has one that the other lacks.
-Pages and their files are not for machines; they stand in sender/http/app.py.
+Both the app's routes and the document's operations are made from it, so neither has one that the other lacks.
+Pages and their files are not for machines; they are in sender/http/app.py.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What each call does, by subject: parse the request, run a function of the domain in a transaction, answer.
 
-Where each is, and what the document says of it, stands in sender/http/routes.py; what each error is answered
-with, in sender/http/app.py.
+sender/http/routes.py has each call's path and its description in the document, sender/http/app.py the answer
+to each error.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Customers: what they have seen, and erasing them."""
+"""Customers: moving their seen cursors, and erasing them."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Customers:
         return json_response(bodies.ErasedCustomer(*erased, answers, "erased" if done else "pending"))
 
     async def _delete_answers(self, customer_id: str) -> int:
-        """A look at all answers that are kept blocks nobody who writes; deleting some is short."""
+        """Reading all kept answers blocks no writer; each deletion is short."""
         scopes = await self._database.read(partial(erasure.kept_answers, customer_id=customer_id))
         parts = [scopes[start : start + ANSWERS_AT_ONCE] for start in range(0, len(scopes), ANSWERS_AT_ONCE)]
         return sum(

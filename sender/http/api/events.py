@@ -40,7 +40,7 @@ class Events:
         self._clock = clock
 
     async def post(self, request: Request) -> Response:
-        # HTTP binding 3: the Content-Type decides first, `ce-` headers only where it is not one of these.
+        # HTTP binding 3: the Content-Type decides first; `ce-` headers count only if it is neither of these.
         kind = binding.media_type(request.headers)
         if kind.name == binding.BATCH:
             kind.require_utf_8()
@@ -86,17 +86,17 @@ class Events:
 
 
 class _Recording(NamedTuple):
-    """What came to our door in one request. What is no event has its result already."""
+    """The arrivals of one request. Those that are not events have their results already."""
 
     arrivals: Sequence[outbox.Arrival | bodies.EventResult]
     now: datetime
-    alone: bool = False  # an event that is no batch: refused, the request is
+    alone: bool = False  # a single event: if it is refused, the request is
 
 
 def _record_all_once(
     connection: Connection, requests: Sequence[Asked[_Recording]]
 ) -> list[Answered[list[bodies.EventResult]] | Exception]:
-    """One transaction for all requests that wait, see sender/http/api/orders.py."""
+    """One transaction for all waiting requests, see sender/http/api/orders.py."""
     return idempotency.once_all(connection, requests, _record_all, _recorded)
 
 
@@ -109,7 +109,7 @@ def _record_all(
 
 
 def _told(recording: _Recording, results: Iterator[bodies.EventResult]) -> list[bodies.EventResult] | Problem:
-    """What one request is told; the results of its events are the next."""
+    """The results for one request; those of its events are the next of `results`."""
     told = [next(results) if isinstance(one, outbox.Arrival) else one for one in recording.arrivals]
     refused = recording.alone and told[0].status == "refused"
     return Problem(409, "event-conflict", str(told[0].error)) if refused else told
@@ -123,7 +123,7 @@ def _arrival(event: object, traceparent: str, now: datetime) -> outbox.Arrival:
     """Raises `InvalidEvent`."""
     if not isinstance(event, dict):
         raise InvalidEvent("a CloudEvent is a JSON object")
-    # A repetition may come in another trace, and a `time` that is missing would be another one.
+    # Before defaults are added: a repetition may come in another trace, and a default `time` would differ.
     content = digest(canonical_json(event))
     return outbox.arrival(parse_event({"traceparent": traceparent} | event, now=now), content)
 
@@ -136,7 +136,7 @@ def _arrival_or_result(event: object, traceparent: str, now: datetime) -> outbox
 
 
 def _identity(event: object) -> tuple[str | None, str | None]:
-    """What a refused event says of itself, where it is a text."""
+    """Source and id of a refused event, if they are strings."""
     members: dict[str, Any] = event if isinstance(event, dict) else {}
     source, event_id = members.get("source"), members.get("id")
     return source if isinstance(source, str) else None, event_id if isinstance(event_id, str) else None

@@ -1,4 +1,4 @@
-"""What channels' histories are asked for: one by a caller, many at once by gateways."""
+"""Histories of channels: of one channel for callers, of many at once for gateways."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Histories:
             response = await write_once(self._database, request, asked, work, now=self._clock(), keep=False)
         else:
             response = response_to(await self._database.read(work))
-        # The next gateway that asks for these customers finds their seen cursors in Redis.
+        # The next gateway that needs these customers' seen cursors finds them in Redis.
         self._teller.tell_nowait(unseen, devices=False)
         return response
 
@@ -118,5 +118,5 @@ def _history_body(found: history.ChannelHistory) -> bodies.ChannelHistoryBody:
 
 
 def _raw(found: history.ChannelHistory) -> list[msgspec.Raw]:
-    """The stored texts, embedded as they are."""
+    """The stored texts, embedded unchanged."""
     return [msgspec.Raw(entry.text) for entry in found.entries]

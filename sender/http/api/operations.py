@@ -1,4 +1,4 @@
-"""What operators and their machines ask: health, metrics, dead letters, the description of it all."""
+"""For operators and their machines: health, metrics, dead letters."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Operations:
         return json_response({"live": True})
 
     async def readyz(self, request: Request) -> Response:
-        """Redis is told about but does not count: orders must be completed while it is away."""
+        """Redis is reported but does not count: orders must be completed while it is away."""
         database = await self._database_answers()
         contested = self._relay.contested
         ready = database and self._relay.alive and not contested
@@ -71,7 +71,7 @@ class Operations:
         )
 
     async def metrics(self, request: Request) -> Response:
-        """Answers while the database is away, too: that is when somebody looks."""
+        """Answers even while the database is away, when metrics are needed most."""
         try:
             async with asyncio.timeout(METRICS_SECONDS):
                 backlog, kept = await self._database.read(_counts)

@@ -1,4 +1,4 @@
-"""`/orders`: placed, completed, listed."""
+"""`/orders`: placing, completing and listing them."""
 
 from __future__ import annotations
 
@@ -73,10 +73,10 @@ class Orders:
         return json_response(bodies.Orders(listed.orders, as_of, listed.before))
 
 
-# Which function wraps which, from outside in. `Database.write_together` calls one of these, in a transaction
-# for all requests that wait for it. `once_all` answers those that were answered before. The domain gets the
-# others, together; what it returns for each becomes an answer, which is stored in the same transaction.
-# `complete_all` locks the orders, and `outbox.record` in it their customers' channels.
+# Which function wraps which, from the outside in: `Database.write_together` calls one of these in a
+# transaction for all waiting requests. `once_all` answers repetitions. The domain gets the others, together;
+# each result becomes an answer, which is stored in the same transaction. `complete_all` locks the orders, and
+# `outbox.record` in it their customers' channels.
 
 
 def _place_all(
