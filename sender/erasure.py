@@ -128,7 +128,13 @@ _LAST = {
 _RESUME = (
     update(channels)
     .where(channels.c.channel == bindparam("resumed"))
-    .values(seq=channels.c.seq + bindparam("by"), pruned_seq=bindparam("by"))
+    .values(
+        seq=channels.c.seq + bindparam("by"),
+        pruned_seq=bindparam("by"),
+        # Nothing before is there to be shown: a new browser starts behind it, and not with a reset.
+        seen_epoch=channels.c.epoch,
+        seen_seq=bindparam("by"),
+    )
 )
 # Not LIKE: on SQLite it ignores case, and would match Alice for alice.
 _POSITION = {"sqlite": func.instr, "postgresql": func.strpos}

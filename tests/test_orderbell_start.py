@@ -5,15 +5,13 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 import orderbell_start
+from tests.machine import not_run
 from tests.processes import REPOSITORY, clean_environment
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def run(directory: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -95,3 +93,14 @@ def test_another_shared_that_was_imported_before_is_one_line(project: Path) -> N
 def test_our_packages_say_whose_they_are() -> None:
     for name in orderbell_start.PACKAGES:
         assert "Orderbell" in (REPOSITORY / name / "__init__.py").read_text(encoding="utf-8")
+
+
+def test_console_script_of_this_environment_runs_from_any_directory(tmp_path: Path) -> None:
+    """As `make` installed it, editable: a copy of the file would look for its neighbours beside itself."""
+    script = Path(sys.executable).parent / "orderbell"
+    if not script.exists():
+        not_run("Orderbell is not installed in this environment: make .venv/run.stamp")
+    done = subprocess.run(
+        [script, "--version"], cwd=tmp_path, env=clean_environment(), capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout.split()[0]) == (0, "orderbell,"), done.stderr

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tests.processes import ReceiverProcess
 
 SUBPROTOCOL = "cloudevents.json"
+HEARTBEAT = "orderbell.heartbeat"  # may come at any moment
 TIMEOUT_SECONDS = 10.0
 
 
@@ -32,8 +33,10 @@ class Client:
         return [event["seq"] for event in self.events]
 
     async def receive(self) -> dict[str, Any]:
-        """The next message. Raises websockets' `ConnectionClosed` and `TimeoutError`."""
-        message = json.loads(await asyncio.wait_for(self.websocket.recv(), TIMEOUT_SECONDS))
+        """The next message but heartbeats. Raises websockets' `ConnectionClosed` and `TimeoutError`."""
+        message: dict[str, Any] = {"type": HEARTBEAT}
+        while message["type"] == HEARTBEAT:
+            message = json.loads(await asyncio.wait_for(self.websocket.recv(), TIMEOUT_SECONDS))
         (self.events if "seq" in message else self.notices).append(message)
         return dict(message)
 
