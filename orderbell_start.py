@@ -1,7 +1,7 @@
 """The start of every process of Orderbell: its packages are its own.
 
-`shared`, `sender` and `receiver` are names that others use too: a project in whose directory somebody runs
-`python -m receiver` may have a `shared` of its own, and so may a virtual environment. Importing this module
+`shared`, `sender` and `receiver` are names that others use too: a project from whose directory
+`python -m receiver` is run may have its own `shared`, and so may a virtual environment. Importing this module
 makes these names ours, wherever Python would have looked first. It must come before all others of ours, which
 is why importing it does something, and it imports nothing of ours.
 
@@ -49,7 +49,7 @@ def _take_our_names() -> None:
         if where.resolve().parent != ROOT / name or "Orderbell" not in where.read_text(encoding="utf-8"):
             print(
                 f"orderbell: {where.parent} is another package's, under our name; install Orderbell into"
-                " an environment of its own: pipx install, uv tool install, or its image",
+                " a separate environment: pipx install, uv tool install, or its image",
                 file=sys.stderr,
             )
             raise SystemExit(2)

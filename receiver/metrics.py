@@ -1,7 +1,7 @@
 """What a gateway counts. No label ever holds a customer, an order or a channel.
 
 Where several workers share a port, each shows the figures of all: counters add up, also those of workers
-that have died; a gauge says how those of the living are put together. See receiver/serving/worker.py.
+that have died; each gauge declares how to combine those of the living. See receiver/serving/worker.py.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 
 Hosts may be several (`h1:5432,h2:5433`), a socket's directory (`?host=/var/run/postgresql`), or missing. A
 password may have characters that no URL has: it ends at the first `@`, as for libpq, and where that can't be
-right the fault says what to write. Faults never quote the URL: it has the password in it.
+right the fault shows what to write. Faults never quote the URL, because it contains the password.
 
 Options of other languages' drivers (Prisma's `schema`, `ssl=true`, `prepared_statement_cache_size=0`) mean
 here what they mean there. Those that change nothing for us are passed over and named in the log; any other is
@@ -83,7 +83,7 @@ _EXPECTED = "expected sqlite:///<file> or postgresql://<user>:<password>@<host>/
 
 
 class InvalidDatabaseUrl(OperatorError, ValueError):
-    """A URL that names no database; the message says what to write, in one line and without the password."""
+    """A URL that names no database; the message shows what to write, in one line and without the password."""
 
 
 @dataclass(frozen=True)

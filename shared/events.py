@@ -44,7 +44,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class InvalidEvent(CallerError, ValueError):
-    """An invalid event; the message says which rule it breaks."""
+    """An invalid event; the message names the rule it breaks."""
 
 
 class EventTooLarge(InvalidEvent):

@@ -21,7 +21,7 @@ _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
 
 
 class InvalidJson(CallerError, ValueError):
-    """JSON that is not accepted; the message says why."""
+    """JSON that is not accepted; the message gives the reason."""
 
 
 class NotJson(InvalidJson):

@@ -86,7 +86,7 @@ async def answer_nobody(request: Request, error: Exception) -> Response:
 async def answer_failure(request: Request, error: Exception) -> Response:
     """Starlette's handler for unexpected errors: logged in full, never shown to the caller."""
     logger.error("request failed", method=request.method, path=request.url.path, exc_info=error)
-    return Problem(500, "internal-server-error", "The server failed; the logs say more.").response()
+    return Problem(500, "internal-server-error", "The server failed; see its log.").response()
 
 
 HANDLERS = {

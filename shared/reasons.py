@@ -17,7 +17,7 @@ def reason_of(error: BaseException) -> str:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return f"its certificate is not trusted: {cause.verify_message}"
         if isinstance(cause, socket.gaierror):
-            return "there is no such host"
+            return "no such host"
         if isinstance(cause, OSError) and cause.errno == errno.ECONNREFUSED:
             return "nothing listens there (connection refused)"
         if isinstance(cause, TimeoutError):

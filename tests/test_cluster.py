@@ -141,7 +141,7 @@ async def test_cluster_without_sharded_messages_is_refused(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_OLDEST", 99)
-    with pytest.raises(RedisConnectionError, match="it takes Redis 99"):
+    with pytest.raises(RedisConnectionError, match="Redis 99 is needed"):
         await cluster.look()
 
 

@@ -1,6 +1,6 @@
-"""What a token must say, and what follows from it.
+"""What a token must claim, and what follows from it.
 
-The rules are those of RFC 8725: nothing that the token says chooses how it is verified; `exp`, an audience
+The rules are those of RFC 8725: nothing in the token chooses how it is verified; `exp`, an audience
 and a customer are required, and which claims hold them is a setting, since issuers differ:
 
 * most put the audience into `aud`, a text or a list; the access tokens of Cognito, Clerk and many a Keycloak
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 MAX_TOKEN_BYTES = 4096
 LEEWAY_SECONDS = 30
-_MAX_TIME = 253_402_300_800  # the year 10000; also, milliseconds are no seconds
+_MAX_TIME = 253_402_300_800  # the year 10000; also rejects milliseconds given as seconds
 
 _decode_claims = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -67,7 +67,7 @@ def verified_payload(token: str, key: Any, algorithms: Sequence[str]) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Which claims say what, and what they must say."""
+    """Which claims to read, and what they must contain."""
 
     audiences: frozenset[str] = frozenset({"orderbell"})
     issuer: str | None = None

@@ -8,13 +8,13 @@ from shared.channels import Channel, customer_channel, topic_channel
 
 
 class InvalidToken(Exception):
-    """A token that proves nothing now; a new one may. The message says why and quotes nothing of it."""
+    """A token that proves nothing now; a new one may. The message is the reason and quotes no part of it."""
 
 
 class ForbiddenToken(InvalidToken):
     """A token that is never accepted here, nor is another of its kind: the settings and its issuer disagree.
 
-    `detail` is for the log: what the token's issuer says, and what the settings expect.
+    `detail` is for the log: what the token contains, and what the settings expect.
     """
 
     def __init__(self, message: str, detail: str = "") -> None:

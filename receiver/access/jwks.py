@@ -65,7 +65,7 @@ class Key(NamedTuple):
 
 
 class IssuerFailed(Exception):
-    """The issuer gave no keys; the message says why."""
+    """The issuer gave no keys; the message gives the reason."""
 
 
 class KeySet:
@@ -199,7 +199,7 @@ class KeySet:
                 retry = min(retry * 2, self._pace.max_retry)
 
     async def _fetch(self) -> None:
-        """The new keys, or why there are none; raises nothing."""
+        """The new keys, or the reason why there are none; raises nothing."""
         try:
             async with asyncio.timeout(self._pace.answer):
                 keys = _parse(await self._read())

@@ -47,7 +47,7 @@ class Origins:
         return "|".join(texts) or None
 
     def accept(self, request: HTTPConnection) -> bool:
-        """The gateway's own origin, those in the settings, and clients that are no browser."""
+        """The gateway's own origin, those in the settings, and clients that are not browsers."""
         origins = request.headers.getlist("origin")
         if not origins:
             return True

@@ -77,7 +77,7 @@ class Connection(abc.ABC):
 
     @abc.abstractmethod
     def notify(self, notice: Notice) -> None:
-        """Send what the gateway itself has to say."""
+        """Send one of the gateway's own messages."""
 
     @abc.abstractmethod
     def beat(self, now: float) -> None:

@@ -80,7 +80,7 @@ class Life:
     def end_erased(self, feed: Feed) -> None:
         """Its customer was erased: a token that is still good does not keep them here."""
         for connection in self.clock.connections:
-            # Its identity says so, not its feeds: STOMP's are those of its subscriptions.
+            # Judged by its identity, not its feeds: STOMP's are those of its subscriptions.
             identity = connection.identity
             if identity is not None and customer_channel(identity.customer) == feed.channel:
                 connection.end(End.UNAUTHENTICATED, "the customer was erased")
@@ -170,7 +170,7 @@ class Life:
         self._keeper.leave(connection)
 
     def lost(self, connection: Connection) -> None:
-        """It is gone; `ending` says how."""
+        """It is gone; `ending` describes how."""
         self.leave(connection)
         self.clock.discard(connection)
         if proof := self._proving.pop(connection, None):

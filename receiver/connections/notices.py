@@ -59,7 +59,7 @@ class Hello(Notice, frozen=True):
     channels: tuple[Channel, ...]
     heartbeat_seconds: float
     gateway: str
-    accepts: tuple[str, ...]  # the types of messages that a client may send; older gateways don't say
+    accepts: tuple[str, ...]  # the types of messages that a client may send; older gateways don't send it
 
     @classmethod
     def at(cls, places: Mapping[Channel, Place], *, heartbeat_seconds: float, gateway: str) -> Hello:

@@ -33,7 +33,7 @@ class HistoryRefused(HistoryUnavailable):
 class Continuation:
     """What is known of a channel after a place.
 
-    Either `entries` follow that place without a gap, or `reset` says why that place can't be honoured.
+    Either `entries` follow that place without a gap, or `reset` is why that place can't be honoured.
     `head` is where the channel was when it was asked for; after a reset, go on there.
     """
 

@@ -4,7 +4,7 @@ A feed can miss an event without any gap being heard: the last event before a qu
 while Redis was away. So the heads of all feeds are compared with their places every few seconds, in
 pipelines. While Redis is away the sender is asked instead, more often: pull mode.
 
-A Redis that answers may still be the wrong one: after a split, say, the senders publish into one and we look
+A Redis that answers may still be the wrong one: after a split the senders may publish into one while we look
 into the other, where nothing moves and nothing is missing. Or no sender can reach it. So with each check the
 sender is asked, too, what is the newest event that should be in Redis; if that is not in ours at the next
 check, seconds later, it is pull mode until it is. The same holds for a Redis that we hear but that refuses

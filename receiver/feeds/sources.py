@@ -43,7 +43,7 @@ class Unavailable(Exception):
 
 
 def follows(place: Place, read: LogRead) -> Continuation | None:
-    """What follows a place, if the log alone can say it; None where the history must be asked."""
+    """What follows a place, if the log alone can show it; None where the history must be asked."""
     head, entries = read.head, read.entries
     if head is None or head.epoch != place.epoch:
         return None
@@ -124,7 +124,7 @@ class Sources:
         return seen
 
     async def heads(self, channels: Sequence[Channel]) -> list[Place | None]:
-        """What Redis says. Raises redis-py's errors and `TimeoutError`."""
+        """Redis' own record of it. Raises redis-py's errors and `TimeoutError`."""
         return await self._log.heads(channels)
 
     async def newest_in_redis(self) -> NewestEvent:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parents[1] / "browser"
 
-# Without a balancer each gateway is an origin of its own. `/?gateway=8092` lets tabs of one origin, which
+# Without a balancer each gateway is a separate origin. `/?gateway=8092` lets tabs of one origin, which
 # share what they have shown, connect to several gateways, as they would through a balancer.
 _CONNECT_ANY_PORT = CONNECT + " ws://127.0.0.1:* ws://localhost:*"
 # Scripts may be loaded by other sites' pages, as a client must.

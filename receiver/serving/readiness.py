@@ -74,7 +74,7 @@ class Readiness:
         self._fault: tuple[Reason, str] | None = (Reason.STARTING, "the sender has not been asked yet")
         self._reached = False  # the sender, ever
         self._answered_at = 0.0  # loop time
-        self._told: dict[Reason, str] = {}
+        self._logged: dict[Reason, str] = {}
 
     def drain(self) -> None:
         self._draining = True
@@ -156,11 +156,11 @@ class Readiness:
             reason: why for reason, why in reasons.items() if reason is not Reason.STARTING
         }
         for reason, why in lasting.items():
-            if reason not in self._told and reason is not Reason.DRAINING:
+            if reason not in self._logged and reason is not Reason.DRAINING:
                 logger.warning("not ready", reason=str(reason), why=why)
-        if self._told and not lasting:
+        if self._logged and not lasting:
             logger.info("ready again")
-        self._told = lasting
+        self._logged = lasting
         for known in Reason:
             metrics.not_ready.labels(str(known)).set(known in reasons)
 

@@ -1,4 +1,4 @@
-"""The supervisor: several gateways on one port, each in a process of its own, and none missing for long.
+"""The supervisor: several gateways on one port, each in its own process, and none missing for long.
 
 Every worker is a whole gateway. Each has its own listening socket, and they share the port by SO_REUSEPORT.
 Measured against one socket that all inherit (uvloop, two cores, connections to each worker):
@@ -18,9 +18,9 @@ the dead one had accepted, and those browsers come back with their cursors. Only
 and again is not waited for: its socket is closed and the kernel spreads newcomers over the others, rather
 than letting every n-th wait for a gateway that does not come.
 
-Workers are fresh processes, not forks: nothing is shared by mistake, and their memory is no copy that fills
-up. A guard ends them when we are killed, see shared/process/guard.py; its process group also keeps Ctrl-C
-from reaching them twice.
+Workers are fresh processes, not forks: nothing is shared by mistake, and no copied memory fills up.
+A guard ends them when we are killed, see shared/process/guard.py; its process group also keeps Ctrl-C from
+reaching them twice.
 
 What workers count is kept in files that all of them read (prometheus_client's multiprocess mode), in a
 directory of ours. Figures of the process itself (CPU, memory, files) and of Python exist for a single

@@ -2,7 +2,7 @@
 
 Two installations that were given the same server, database number and prefix would show one shop's events to
 the other's customers. Senders keep each other from publishing (sender/publishing/ownership.py) and note in
-Redis whose events are there; a gateway compares that with the id of its own sender's database, before it
+Redis whose events it holds; a gateway compares that with the id of its own sender's database, before it
 subscribes and with each probe. While they differ, Redis is not heard, and events are pulled from the sender.
 
 A gateway that has never reached a sender can't know, and hears: a sender that is away when a gateway starts

@@ -1,12 +1,12 @@
 """The gateway's ears in a cluster: a subscription at each primary, used as one.
 
 A live message reaches the node that has its channel's slot, so a channel is subscribed there. Each of these
-subscriptions proves that it hears by a probe of its own, whose name is in one of its node's slots; the
+subscriptions proves that it hears by its own probe, whose name is in one of its node's slots; the
 gateway hears when all of them do.
 
 When a slot moves, its old node ends the subscriptions in it (`sunsubscribe`); when a primary dies, nothing is
 heard from it. Either way the slots are looked up, and each channel is subscribed where its slot is now; its
-confirmation makes the gateway catch up. A node that refuses a channel (MOVED) says where it is.
+confirmation makes the gateway catch up. A node that refuses a channel (MOVED) names the right one.
 """
 
 from __future__ import annotations

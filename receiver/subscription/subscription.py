@@ -99,7 +99,7 @@ class Subscription:
         self._heard_at = 0.0  # loop time of the last probe
         self._hears = False
         self._burst = Burst()
-        self._told: set[str] = set()  # kinds of reasons, since it was last heard
+        self._logged: set[str] = set()  # kinds of reasons, since it was last heard
         self._logger = logger
 
     @property
@@ -180,12 +180,12 @@ class Subscription:
 
     def _log_loss(self, why: str) -> None:
         """Log each kind of reason once a loss, however many attempts it takes to come back."""
-        if not self._told:
+        if not self._logged:
             metrics.subscription_losses.inc()
         kind = why.partition(":")[0]
-        if kind not in self._told:
+        if kind not in self._logged:
             self._logger.warning("redis is not heard", why=why)
-        self._told.add(kind)
+        self._logged.add(kind)
         self._note_hearing(hears=False)
 
     def _note_hearing(self, *, hears: bool) -> None:
@@ -264,7 +264,7 @@ class Subscription:
         if not self._hears:
             self._logger.info("redis is heard", channels=len(self._feeds))
         self._note_hearing(hears=True)
-        self._told.clear()
+        self._logged.clear()
 
     def _take_confirmation(self, name: bytes) -> None:
         if name not in self._unconfirmed:

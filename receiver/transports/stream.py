@@ -1,7 +1,7 @@
 """A connection that streams to one socket: what waits for its client, how much and how long.
 
 What is sent goes straight to the kernel, past the transport, while the kernel takes it. What it does not take
-waits in the transport's buffer, and `paused` says that something does; so everything leaves in the order in
+waits in the transport's buffer, and `paused` shows that something does; so everything leaves in the order in
 which it was written.
 
 Backpressure is that buffer. It is bounded in bytes and in time (`Limits`); beyond either the connection is
@@ -108,7 +108,7 @@ class StreamConnection(Connection, asyncio.Protocol):
     # The transport's side.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.writer = cast("asyncio.Transport", transport)  # uvloop's are none by class
+        self.writer = cast("asyncio.Transport", transport)  # uvloop's don't subclass it
         self.writer.set_write_buffer_limits(high=0)  # `paused` covers every byte that waits
         self.socket = _socket_of(transport)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._limits.kernel_bytes)
@@ -133,7 +133,7 @@ class StreamConnection(Connection, asyncio.Protocol):
 def _socket_of(transport: asyncio.BaseTransport) -> socket.SocketType:
     """The transport's own file, as a socket that can send. To be detached before the transport closes it.
 
-    To send costs the kernel a tenth less than to write, which is what uvloop does: a socket is no file.
+    Sending costs the kernel a tenth less than writing, which is what uvloop does.
     """
     assert transport.get_extra_info("sslcontext") is None  # what goes past TLS would leave in the clear
     of = transport.get_extra_info("socket")

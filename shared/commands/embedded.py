@@ -21,7 +21,7 @@ from shared.errors import OperatorError
 READY_SECONDS = 10
 PORTS = range(10_000, 30_000)
 _ON_PATH = ("valkey-server", "redis-server")
-_told: set[int] = set()  # by `free_port`
+_given: set[int] = set()  # by `free_port`
 
 
 class NotStarted(OperatorError):
@@ -49,10 +49,10 @@ def free_port() -> int:
     """
     while True:
         port = random.choice(PORTS)
-        if port not in _told and not port_in_use("127.0.0.1", port):
-            if len(_told) > len(PORTS) / 2:  # after so many, the servers for the first ones have started
-                _told.clear()
-            _told.add(port)
+        if port not in _given and not port_in_use("127.0.0.1", port):
+            if len(_given) > len(PORTS) / 2:  # after so many, the servers for the first ones have started
+                _given.clear()
+            _given.add(port)
             return port
 
 

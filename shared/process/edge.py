@@ -227,7 +227,7 @@ class Edge(asyncio.Protocol):
     # The socket's side.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's are none by class
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's don't subclass it
         self._door.edges.add(self)
         self._server_state.connections.add(self)  # type: ignore[arg-type] # uvicorn lists only its own classes
         if len(self._door.edges) > self._door.limits.connections:
@@ -609,7 +609,7 @@ def _normalise(head: Head, root_path: bytes) -> bool:
             raise Refused(400, "bad-request", "The request's target does not conform to RFC 9112 3.2.")
         rest = match[2].partition(b"#")[0]
         head.target = rest if rest.startswith(b"/") else b"/" + rest
-        # RFC 9112 3.2.2: the target's host counts, whatever Host says.
+        # RFC 9112 3.2.2: the target's host counts, whatever Host is.
         head.headers = [(b"host", match[1]), *((n, v) for n, v in head.headers if n != b"host")]
     head.path, _, head.query = head.target.partition(b"?")
     if root_path and (head.path == root_path or head.path.startswith(root_path + b"/")):

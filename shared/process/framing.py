@@ -21,7 +21,7 @@ _TRAILER_LINE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\r\n\0]*\r\n")
 
 
 class InvalidBody(CallerError, ValueError):
-    """A chunked body that is not as RFC 9112 7.1 says."""
+    """A chunked body that breaks RFC 9112 7.1."""
 
 
 class Body(Protocol):
@@ -68,7 +68,7 @@ class Chunked:
         # The last two bytes of what is left must be CR and LF, whichever read brings them.
         for place in range(max(at, at + self._data_left - 2), end):
             if data[place] != (0x0D if at + self._data_left - place == 2 else 0x0A):
-                raise InvalidBody("a chunk does not end where its size says")
+                raise InvalidBody("a chunk does not end after its size")
         self._data_left -= end - at
         return end
 

@@ -1,6 +1,6 @@
 """Lines to a file that may be slow or stuck: logging never waits.
 
-A pipe that nobody reads is full after 64 KiB, and the next write to it waits, with the whole event loop. So
+A pipe that is not read is full after 64 KiB, and the next write to it waits, with the whole event loop. So
 lines are queued, in bounds, and a thread of our own writes them. Beyond the bounds they are dropped, and the
 next line that gets through reports how many.
 

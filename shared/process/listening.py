@@ -43,7 +43,7 @@ def listening_on(host: str, port: int, uds: str | None = None) -> Iterator[socke
 def listen_unix(path: str) -> socket.socket:
     """A bound Unix socket; a file that an earlier process left is replaced. Faults end as those of `listen`.
 
-    Any local user may connect, as to a port on loopback; the directory's mode can say otherwise.
+    Any local user may connect, as to a port on loopback; the directory's mode can restrict that.
     """
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:

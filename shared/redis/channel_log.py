@@ -259,7 +259,7 @@ class LogWriter:
 class LogReader:
     """Reads channels' logs. Many channels in one call cost one round trip.
 
-    A key of a wrong type tells nothing about its channel and does not affect other channels' answers.
+    A key of a wrong type gives nothing for its channel and does not affect other channels' answers.
     Methods raise redis-py's errors and `TimeoutError`: Redis is away, or refuses to be read.
     """
 

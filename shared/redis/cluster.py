@@ -84,12 +84,12 @@ class Cluster:
             some = random.sample(sorted(self.nodes), min(_ASKED, len(self.nodes)))
             asked = list(dict.fromkeys([*some, *self._url.addresses[:_ASKED]]))
             answers = await answers_within(LOOK_SECONDS, [self._ask(address) for address in asked])
-            told = [answer for answer in answers if isinstance(answer, _Told)]
-            if not told:
+            views = [answer for answer in answers if isinstance(answer, _SlotView)]
+            if not views:
                 reasons = [f"{address}: {answer}" for address, answer in zip(asked, answers, strict=True)]
                 raise RedisConnectionError(f"the cluster can't be used: {'; '.join(reasons)}")
             # A node that was cut off, or slept, reports an old state.
-            newest = max(told, key=lambda answer: answer.epoch)
+            newest = max(views, key=lambda answer: answer.epoch)
             self._adopt(newest.owners)
             self.nodes = newest.nodes
             await self._close_clients_of_others()
@@ -114,7 +114,7 @@ class Cluster:
             await client.aclose()
         self._clients.clear()
 
-    async def _ask(self, address: Address) -> _Told:
+    async def _ask(self, address: Address) -> _SlotView:
         client = self.client(address)
         version = await _answer_or_none(client.info("server"))
         if version and int(str(version["redis_version"]).partition(".")[0]) < _OLDEST:
@@ -127,7 +127,7 @@ class Cluster:
         ranges: Any = await client.execute_command("CLUSTER", "SLOTS")  # type: ignore[no-untyped-call]
         if b"cluster_state:ok" not in state:
             raise RedisConnectionError("the cluster is down, or this node is cut off from it")
-        return _Told(address, state, ranges)
+        return _SlotView(address, state, ranges)
 
     async def _close_clients_of_others(self) -> None:
         for address in [*self._clients]:
@@ -143,7 +143,7 @@ async def _answer_or_none(asking: Any) -> Any:
         return None
 
 
-class _Told:
+class _SlotView:
     """What one node reports about the slots."""
 
     def __init__(self, asked: Address, state: bytes, ranges: Sequence[Sequence[Any]]) -> None:

@@ -63,7 +63,7 @@ class Wire(asyncio.Protocol):
         writer = connection._writer  # redis-py offers no other way to its socket; test_wire.py pins it
         assert writer is not None
         self._connection = connection  # kept, or it would close the socket when collected
-        self._transport = cast("asyncio.Transport", writer.transport)  # uvloop's are none by class
+        self._transport = cast("asyncio.Transport", writer.transport)  # uvloop's don't subclass it
         self._reader = hiredis.Reader()
         self._on_replies = on_replies
         self._on_lost = on_lost

@@ -70,7 +70,7 @@ def _take_over(request: Request, connection: EventStream) -> EventStream:
     try:
         edge.take_over(connection)
     except NotAlone:
-        raise Problem(400, "not-alone", "Use a connection of its own for an event stream.") from None
+        raise Problem(400, "not-alone", "Use a separate connection for an event stream.") from None
     except OSError:
         raise Problem(503, "gone", "The client has left.") from None
     return connection

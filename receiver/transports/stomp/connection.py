@@ -1,6 +1,6 @@
 """STOMP over a WebSocket, or over SockJS's: what a client asks for is done in order, and it gets MESSAGEs.
 
-Each subscription is a connection of its own as far as feeds are concerned: it enters its channel when it
+Each subscription is a separate connection as far as feeds are concerned: it enters its channel when it
 comes, from the place it names or from where the customer has seen, and leaves when it goes. All of them
 share the client's socket, and end with it.
 
@@ -8,7 +8,7 @@ share the client's socket, and end with it.
 |------------------------|-----------------------------------------------------------------------|
 | `/user/queue/orders`   | the customer's own channel                                            |
 | `/topic/<name>`        | a topic that the token names                                          |
-| `/user/queue/notices`  | what other transports say between events: hello of each subscription, seen, bye |
+| `/user/queue/notices`  | the gateway's own messages: hello of each subscription, seen, bye                |
 
 A reset comes on the subscription that it is about, whether or not a client asks for notices, because a hole
 must never be silent. An event counts as seen when it is acknowledged; with `ack:auto` that is when it is

@@ -71,7 +71,7 @@ async def sockjs_info(request: Request) -> Response:
     body = {
         "websocket": True,
         "cookie_needed": False,
-        "origins": ["*:*"],  # as every SockJS server says; origins are checked with the handshake
+        "origins": ["*:*"],  # as every SockJS server answers; origins are checked with the handshake
         "entropy": random.SystemRandom().randrange(2**32),
     }
     return JSONResponse(body, headers={"cache-control": "no-store, no-cache, must-revalidate, max-age=0"})

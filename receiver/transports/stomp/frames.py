@@ -65,7 +65,7 @@ _LENGTH = re.compile(r"[0-9]{1,9}")
 
 
 class InvalidFrame(ValueError):
-    """Bytes that are not a STOMP frame of a client; the message says which rule they break."""
+    """Bytes that are not a STOMP frame of a client; the message names the rule they break."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ class Parser:
             self._check_size(len(self._buffer))
             return None
         if self._buffer[end] != 0:
-            raise InvalidFrame("the body does not end in NUL where its content-length says")
+            raise InvalidFrame("the body does not end in NUL after its content-length")
         body = bytes(self._buffer[:end])
         if body and command not in _WITH_BODY:
             raise InvalidFrame(f"{command} has no body")

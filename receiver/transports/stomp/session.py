@@ -258,7 +258,7 @@ def receipt(of: Frame) -> Frame | None:
 
 
 def error(fault: Refused | InvalidFrame, *, of: Frame | None = None) -> Frame:
-    """`of`: the frame at fault, if there is one, whose receipt it then names."""
+    """`of`: the frame at fault, if there is one; the ERROR then names its receipt."""
     headers = {"message": _plain(str(fault)), "content-type": "text/plain"}
     if isinstance(fault, Refused):
         headers |= fault.headers

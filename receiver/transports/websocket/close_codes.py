@@ -1,4 +1,4 @@
-"""How a WebSocket says why it ends. RFC 6455 7.4.2: 4000-4999 are ours."""
+"""The close codes that give the reason why a WebSocket ends. RFC 6455 7.4.2: 4000-4999 are ours."""
 
 from __future__ import annotations
 

@@ -230,5 +230,5 @@ class WebSocketConnection(StreamConnection, SharingConnection):
 
 @lru_cache(maxsize=1)
 def _heartbeat(second: int) -> bytes:
-    """The frame of one second, for all whose turn it is."""
+    """The frame of one second, for all connections due in it."""
     return text_frame(Heartbeat().cloud_event)

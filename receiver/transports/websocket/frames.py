@@ -34,7 +34,7 @@ def close_frame(code: int, reason: str) -> bytes:
 
 
 def frame_size(data: bytes, start: int) -> int | None:
-    """The size of a client's frame that begins at `start`, whose header may be all there is of it.
+    """The size of a client's frame that begins at `start`; only its header need be there.
 
     None where the header is not whole yet.
     """

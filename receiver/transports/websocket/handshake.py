@@ -1,4 +1,4 @@
-"""The WebSocket handshake, RFC 6455 4.2: what a request must say, and the answer that accepts it.
+"""The WebSocket handshake, RFC 6455 4.2: what a request must contain, and the answer that accepts it.
 
 A connection that lives for hours costs one small object, and what is sent to it passes no task, no queue and
 no ASGI message: the edge hands the socket over (`accept`), and the request goes. The answer to the handshake
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar, cast
 if TYPE_CHECKING:
     from shared.process.edge import Edge, Head, Header
 
-HOLD_SECONDS = 0.1  # for the answer to wait for what is said first; that may need a server that is away
+HOLD_SECONDS = 0.1  # for the answer to wait for the first message, which may need a server that is away
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
@@ -76,8 +76,8 @@ def accept(edge: Edge, head: Head, subprotocol: str | None, protocol: P) -> P:
 
 
 class Held:
-    """A transport in whose place the first bytes wait for those that follow: one system call and one segment
-    less for each who connects. For `HOLD_SECONDS` at most, then they leave alone. What sends past a transport
+    """Stands in for a transport while the first bytes wait for those that follow: one system call and one
+    segment less for each connection. For `HOLD_SECONDS` at most, then they leave alone. What sends past it
     must have written through it before: a connection enters no feed before its hello.
     """
 

@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from shared.commands.local import LocalDirectory
 
 _GATEWAYS = "run it with a gateway's settings: ORDERBELL_JWT_SECRET or ORDERBELL_JWKS_URL"
-CUSTOMER = "orderbell.doctor"  # whom we connect as; not a real customer, and nothing is ever published to it
+CUSTOMER = (
+    "orderbell.doctor"  # the one we connect as; not a real customer, and nothing is ever published to it
+)
 
 
 class DoctorSettings(SenderSettings, ReceiverSettings):

@@ -87,7 +87,7 @@ def _refused(what: str, address: str, status: int, origin: str | None, *, public
             )
         return fail(what, says, _UPGRADE)
     if status == 403 and origin:
-        fix = f"ORDERBELL_ALLOWED_ORIGINS: add {origin}; or let the proxy pass the client's Host on"
+        fix = f"ORDERBELL_ALLOWED_ORIGINS: add {origin}; or let the proxy pass the Host that the client sent"
         return fail(what, f"{address} refuses pages of {origin} (403)", fix)
     if status in (502, 503, 504):
         return fail(what, f"{address} answers {status}: no gateway is behind it, or none is ready")
