@@ -16,6 +16,7 @@ import os
 import re
 import sys
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -143,6 +144,11 @@ class Settings(_OfEnvironment):
     def _refuse_any_proxy(cls, addresses: tuple[str, ...]) -> tuple[str, ...]:
         if "*" in addresses:
             raise ValueError("'*' would trust any client's X-Forwarded-For; name the proxies")
+        for address in addresses:
+            try:
+                ip_network(address)
+            except ValueError:  # it would be compared as it stands, and no client's address is spelt so
+                raise ValueError(f"expected addresses and networks, as 10.0.0.0/8, not {address!r}") from None
         return addresses
 
     @field_validator("root_path")
@@ -232,6 +238,13 @@ class ReceiverSettings(Settings):
         for secret in secrets:
             _check_jwt_secret(secret)
         return secrets
+
+    @field_validator("jwt_cookie")
+    @classmethod
+    def _check_cookie(cls, name: str) -> str:
+        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):  # RFC 6265 4.1.1
+            raise ValueError("a cookie's name has no spaces, semicolons or other separators")
+        return name
 
     @field_validator("jwt_audience")
     @classmethod

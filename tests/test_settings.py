@@ -220,6 +220,21 @@ def test_any_proxy_is_refused(set: Set, faults: Faults) -> None:
     assert "any client's" in faults(SenderSettings)[0]
 
 
+@pytest.mark.parametrize("address", ["proxy.internal", "10.0.0.1/8", "10.0.0.0/99"])
+def test_proxy_that_is_no_address_is_refused(set: Set, faults: Faults, address: str) -> None:
+    set(api_keys=KEY, forwarded_allow_ips=f"10.0.0.0/8,::1,{address}")
+    (line,) = faults(SenderSettings)
+    assert line.startswith("orderbell: ORDERBELL_FORWARDED_ALLOW_IPS: ")
+    assert line.endswith(f"not '{address}'")
+
+
+@pytest.mark.parametrize("name", ["a b", "token;path", "token=", "jetón"])
+def test_cookie_that_no_browser_sends_is_refused(set: Set, faults: Faults, name: str) -> None:
+    set(api_keys=KEY, jwt_secret=SECRET, jwt_cookie=name)
+    (line,) = faults(ReceiverSettings)
+    assert line.startswith("orderbell: ORDERBELL_JWT_COOKIE: ")
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.7", "shop.example", ""])
 def test_development_mode_refuses_to_listen_beyond_loopback(set: Set, faults: Faults, host: str) -> None:
     set(api_keys=KEY, development="1")
