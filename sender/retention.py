@@ -138,12 +138,15 @@ class Retention:
         if loop_time - self._from_first > self._pace.again_seconds:
             self._after, self._from_first = 0, loop_time
         total, after = 0, self._after
+        young_after: int | None = None  # the next sweep begins where the first young rows are
         while True:
             window = await self._prune_window(now, after)
             total += window.deleted
             self._metrics.pruned.inc(window.deleted)
+            if window.young and young_after is None:
+                young_after = after
             if not window.looked or (window.young and not window.deleted):
-                self._after = after
+                self._after = after if young_after is None else young_after
                 return total
             after = window.last
 
