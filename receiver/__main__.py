@@ -17,7 +17,7 @@ from shared.settings import ReceiverSettings, load
 @click.option("--uds", type=click.Path(), help="Unix socket to listen on, in place of host and port.")
 @click.option(
     "--workers",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=1, max=256),
     default=1,
     show_default=True,
     help="Processes that share the port, each a whole gateway: one per core. One that dies is replaced.",
