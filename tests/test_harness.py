@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from shared.commands.embedded import free_port
@@ -57,12 +57,19 @@ async def test_stopped_server_is_silent_until_it_resumes(redis_server: EmbeddedS
 
 
 async def test_databases_are_fresh(database_url: str) -> None:
-    engine = create_async_engine(database_url)
+    creating = text("CREATE TABLE orders (id integer)")
+    if database_url.startswith("sqlite:"):
+        engine = create_engine(database_url)
+        with engine.begin() as connection:
+            connection.execute(creating)
+        engine.dispose()
+        return
+    pool = create_async_engine(database_url)
     try:
-        async with engine.begin() as connection:
-            await connection.execute(text("CREATE TABLE orders (id integer)"))
+        async with pool.begin() as waiting:
+            await waiting.execute(creating)
     finally:
-        await engine.dispose()
+        await pool.dispose()
 
 
 def test_waiting_ends_with_the_first_true_value() -> None:

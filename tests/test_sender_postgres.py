@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
 from contextlib import asynccontextmanager, contextmanager
@@ -16,7 +17,6 @@ from sqlalchemy import Connection, insert, select, text
 from sender.database.errors import DatabaseError, DatabaseFault, DatabaseUnavailable, RowHeld
 from sender.database.postgres import Limits, open_postgres
 from sender.database.tables import channels
-from shared.commands.embedded import free_port
 from shared.database_url import PostgresUrl, parse_database_url
 from tests import postgres_servers
 from tests.postgres_servers import fresh_database
@@ -144,9 +144,10 @@ async def test_several_hosts_lead_to_the_one_that_takes_writes_and_a_silent_one_
     """libpq's time is each host's, asyncpg's that of all together."""
     cluster = postgres_servers.own_cluster()
     assert cluster is not None
-    silent = await asyncio.start_server(lambda *_: asyncio.sleep(60), "127.0.0.1", free_port())
-    with cluster.server(process_group, follows=server) as standby:
-        port = silent.sockets[0].getsockname()[1]
+    # Connections wait in its queue, and nobody answers them.
+    silent = socket.create_server(("127.0.0.1", 0))
+    with silent, cluster.server(process_group, follows=server) as standby:
+        port = silent.getsockname()[1]
         hosts = f"127.0.0.1:1,127.0.0.1:{port},127.0.0.1:{standby.port},127.0.0.1:{server.port}"
         began = time.monotonic()
         async with opened(f"postgresql://orderbell@{hosts}/postgres") as database:
@@ -157,7 +158,6 @@ async def test_several_hosts_lead_to_the_one_that_takes_writes_and_a_silent_one_
         with pytest.raises(DatabaseUnavailable, match="standby"):
             async with opened(f"postgresql://orderbell@127.0.0.1:{standby.port}/postgres"):
                 pass
-    silent.close()
 
 
 async def test_types_that_a_migration_changes_under_an_idle_sender_cost_nobody_an_answer(url: str) -> None:

@@ -275,7 +275,10 @@ def test_the_close_button_stays_under_the_pointer_in_a_stream_of_alerts(page: Pa
     show(page, *(f"Order {n}" for n in range(2, 40)))
     page.clock.run_for(3_000)
     assert evaluate(page, "return button.isConnected")
-    assert button.bounding_box() == box
+    after = button.bounding_box()
+    assert after is not None
+    # It may still have been sliding in, by parts of a pixel.
+    assert (after["x"], after["y"]) == pytest.approx((box["x"], box["y"]), abs=1)
     page.mouse.up()
     page.mouse.move(0, 0)
     expect(toasts).to_have_count(1)
