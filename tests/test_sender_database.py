@@ -363,7 +363,7 @@ async def test_file_that_is_moved_back_is_used_again(
     [
         (
             lambda path: path.write_bytes(b"not a database, but long enough to be looked into" * 40),
-            "no SQLite",
+            "not a SQLite",
         ),
         (lambda path: path.mkdir(), "it is a directory"),
         (lambda path: foreign(path, "CREATE TABLE orders (id)"), "another program's database"),
