@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import click
+import structlog
 from uvicorn.loops.auto import auto_loop_factory
 
 import orderbell_start  # noqa: F401 - before our other imports: it checks that they are ours
@@ -38,6 +39,8 @@ from shared.settings import SenderSettings, file_of, load, read
 
 if TYPE_CHECKING:
     import socket
+
+logger = structlog.get_logger(__name__)
 
 PAGE = Path(__file__).parent / "http" / "page"
 REQUESTS_END_SECONDS = 2  # together with the relay's second below, well within 5 from SIGTERM to the end
@@ -93,7 +96,7 @@ async def serve(settings: SenderSettings, listener: socket.socket, metrics: Metr
         retention = Retention(database, metrics, _now, history_days=settings.history_days)
         pages = OfficePage(PAGE, settings.api_keys[0] if settings.development else None)
         api = Api(database, relay, teller, metrics, _now, forgetting)
-        app = Leaving(create_app(api, pages, _api_keys(settings), metrics))
+        app = Leaving(create_app(api, pages, _api_keys(settings), metrics, spring=settings.spring_compat))
         service = Service(
             app,
             settings.forwarded_allow_ips,
@@ -108,6 +111,8 @@ async def serve(settings: SenderSettings, listener: socket.socket, metrics: Metr
             ready_delay_seconds=settings.ready_delay_seconds,
             grace_seconds=REQUESTS_END_SECONDS,
         )
+        if settings.spring_compat:
+            logger.warning("ORDERBELL_SPRING_COMPAT: anybody may POST /submit, without an API key")
         spare_what_lives()
         # A task that dies takes the process with it, loudly: its supervisor starts a whole one.
         async with asyncio.TaskGroup() as tasks:

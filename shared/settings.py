@@ -86,6 +86,7 @@ class Settings(_OfEnvironment):
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     development: bool = False  # sign-in by name alone; refuses to listen beyond loopback
+    spring_compat: bool = False  # stand in for two Spring applications, open to anybody; docs/from-spring.md
     forwarded_allow_ips: CommaSeparated = ("127.0.0.1", "::1")  # proxies whose X-Forwarded-For counts
     keep_alive_seconds: float = Field(130, ge=1, le=3600)  # above nginx 60, ALB 60, Traefik 90, Caddy 120
     ready_delay_seconds: float = Field(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from shared.channels import Channel, customer_channel, topic_channel
@@ -30,7 +31,7 @@ class KeysUnavailable(Exception):
 class Identity:
     """A customer, the topics they may read, and until when this holds (seconds since 1970)."""
 
-    customer: str
+    customer: str  # empty where a client needs no token: it has no channel of its own
     topics: tuple[str, ...]  # in order, each once; kept for each connection, so it should be small
     expires_at: float
     jti: str | None = None  # the token's own id, by which it can be revoked
@@ -39,4 +40,12 @@ class Identity:
     @property
     def channels(self) -> tuple[Channel, ...]:
         """Their own channel first, then the topics in order."""
-        return (customer_channel(self.customer), *map(topic_channel, self.topics))
+        own = (customer_channel(self.customer),) if self.customer else ()
+        return (*own, *map(topic_channel, self.topics))
+
+    def owns(self, channel: Channel) -> bool:
+        """Whether the channel is this customer's own."""
+        return bool(self.customer) and customer_channel(self.customer) == channel
+
+
+ANYBODY = Identity("", (), expires_at=math.inf)

@@ -19,7 +19,7 @@ from receiver.access.identity import ForbiddenToken, InvalidToken, KeysUnavailab
 from receiver.connections.connection import End
 from receiver.connections.messages import BadMessage, Credentials, Ping, parse_message
 from receiver.connections.notices import Bye, Hello, Pong
-from shared.channels import customer_channel, is_private
+from shared.channels import is_private
 from shared.cursors import InvalidCursor, parse_cursors
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Life:
         for connection in self.clock.connections:
             # Judged by its identity, not its feeds: STOMP's are those of its subscriptions.
             identity = connection.identity
-            if identity is not None and customer_channel(identity.customer) == feed.channel:
+            if identity is not None and identity.owns(feed.channel):
                 connection.end(End.UNAUTHENTICATED, "the customer was erased")
 
     async def wait_proof(self, connection: Connection) -> Identity | None:

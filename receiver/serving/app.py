@@ -18,7 +18,7 @@ from receiver.access.doorkeeper import Doorkeeper
 from receiver.pages.routes import page_routes
 from receiver.transports.seen import SeenOverHttp
 from receiver.transports.sse.endpoint import EventStreamTransport
-from receiver.transports.stomp.endpoint import sockjs_info
+from receiver.transports.stomp.endpoint import SOCKJS_PREFIXES, sockjs_info
 from shared.problems import HANDLERS, Problem
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from receiver.gateway import Gateway
     from receiver.pages.development import Development
     from receiver.serving.readiness import Readiness
+    from receiver.transports.stomp.spring import Spring
 
 
 def create_app(
@@ -43,8 +44,9 @@ def create_app(
     origins: Origins,
     development: Development | None,
     registry: CollectorRegistry,
+    spring: Spring | None = None,
 ) -> Starlette:
-    """`development` is given in development mode alone.
+    """`development` is given in development mode alone, `spring` with ORDERBELL_SPRING_COMPAT.
 
     WebSockets are not routes: the edge takes them first, see receiver/transports/websocket/endpoint.py.
     """
@@ -56,10 +58,14 @@ def create_app(
         Route("/events", events.endpoint, methods=["GET", "OPTIONS"], middleware=[_cors(origins)]),
         Route("/seen", seen.endpoint, methods=["POST", "OPTIONS"], middleware=[_cors(origins)]),
         Route("/tickets", http.issue_ticket, methods=["POST", "OPTIONS"], middleware=[_cors(origins)]),
-        Route("/websocket/info", sockjs_info, methods=["GET", "OPTIONS"], middleware=[_cors(origins)]),
+        *(
+            Route(f"{prefix}/info", sockjs_info, methods=["GET", "OPTIONS"], middleware=[_cors(origins)])
+            for prefix in SOCKJS_PREFIXES
+        ),
         Route("/livez", http.livez),
         Route("/readyz", http.readyz),
         Route("/metrics", http.metrics),
+        *((Route("/submit", spring.submit, methods=["POST"]),) if spring else ()),
         *(development.routes() if development else ()),
         *page_routes(development=development is not None),
     ]

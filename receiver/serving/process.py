@@ -22,6 +22,7 @@ from receiver.pages.development import Development
 from receiver.serving.app import create_app
 from receiver.serving.readiness import Readiness
 from receiver.transports.stomp.endpoint import StompTransport
+from receiver.transports.stomp.spring import Spring
 from receiver.transports.websocket.endpoint import WebSocketTransport
 from shared.process.edge import Limits
 from shared.process.garbage import spare_what_lives
@@ -104,13 +105,14 @@ async def serve(
         development = Development(settings, authentication, sender) if settings.development else None
         origins = Origins(settings.allowed_origins)
         websocket = WebSocketTransport(gateway, authentication, origins)
-        stomp = StompTransport(gateway, authentication, origins)
+        spring = Spring(sender, origins) if settings.spring_compat else None
+        stomp = StompTransport(gateway, authentication, origins, spring)
         readiness = Readiness(
             sender,
             hears=lambda: gateway.hears and not gateway.keeper.sources.behind,
             unable=lambda: verifier.unable,
         )
-        app = create_app(gateway, readiness, authentication, tickets, origins, development, registry)
+        app = create_app(gateway, readiness, authentication, tickets, origins, development, registry, spring)
 
         def close() -> None:
             gateway.draining = True
@@ -136,10 +138,14 @@ async def serve(
             successor=watcher is not None,
             alive=watcher.alive if watcher is not None else lambda: None,
         )
+        if spring is not None:
+            logger.warning("ORDERBELL_SPRING_COMPAT: anybody may read every topic and send to /app/hello")
         spare_what_lives()
         # A task that dies takes the process with it, loudly: otherwise it would look alive and hear nothing.
         async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(part.run()) for part in (gateway, readiness)]
+            running = [
+                tasks.create_task(part.run()) for part in (gateway, readiness, *((spring,) if spring else ()))
+            ]
             await Server(service).serve(sockets=[listening])
             for task in running:
                 task.cancel()

@@ -13,7 +13,7 @@ from starlette.routing import Mount, Route
 from sender import idempotency, orders, seen
 from sender.database import errors as database
 from sender.http.paths import RawPaths
-from sender.http.routes import CALLS
+from sender.http.routes import CALLS, SPRING_CALLS
 from shared import problems
 from shared.channels import InvalidChannel
 from shared.cursors import InvalidCursor
@@ -37,10 +37,14 @@ if TYPE_CHECKING:
 RETRY_AFTER_SECONDS = 2
 
 
-def create_app(api: Api, pages: OfficePage, api_keys: ApiKeys, metrics: Metrics) -> Starlette:
+def create_app(
+    api: Api, pages: OfficePage, api_keys: ApiKeys, metrics: Metrics, *, spring: bool = False
+) -> Starlette:
+    """`spring` adds the calls of ORDERBELL_SPRING_COMPAT."""
     keyed = [Middleware(RequireKey, api_keys)]
+    calls = (*CALLS, *SPRING_CALLS) if spring else CALLS
     routes = [
-        *(_route(call, api, keyed if call.keyed else None) for call in CALLS),
+        *(_route(call, api, keyed if call.keyed else None) for call in calls),
         Route("/", pages.index),
         Route("/development/api-key", pages.api_key),
         Mount("/static", pages.assets),
@@ -50,6 +54,7 @@ def create_app(api: Api, pages: OfficePage, api_keys: ApiKeys, metrics: Metrics)
         middleware=[Middleware(MeasureRequests, metrics), Middleware(RawPaths)],
         exception_handlers={**problems.HANDLERS, **dict.fromkeys(_PROBLEMS, _tell), 405: _tell_methods},
     )
+    app.state.calls = calls  # as `/openapi.json` describes them
     # A redirect would repeat whatever host the request named.
     app.router.redirect_slashes = False
     return app

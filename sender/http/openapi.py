@@ -87,7 +87,9 @@ def _operation(call: Call) -> Json:
     responses |= {str(status): _refusal(status) for status in sorted(call.refusals)}
     described: Json = {"operationId": call.name, "summary": call.summary, "responses": responses}
     if not call.keyed:
-        return {**described, "security": []}
+        described["security"] = []
+        if call.body is None:
+            return described
     repeatable = [_IDEMPOTENCY_KEY] if call.body is not None else []
     described["parameters"] = [*call.parameters, *repeatable]
     return described | ({"requestBody": call.body} if call.body is not None else {})
@@ -116,6 +118,10 @@ def _refusal(status: int) -> Json:
 
 def json_body(body: type) -> Json:
     return {"required": True, "content": {"application/json": {"schema": schema(body.__name__)}}}
+
+
+def text_body() -> Json:
+    return {"required": True, "content": {"text/plain": {"schema": {"type": "string", "minLength": 1}}}}
 
 
 def events_body() -> Json:

@@ -31,6 +31,7 @@ from sender.http.openapi import (
     plain,
     query,
     schema,
+    text_body,
 )
 from shared.channels import NAME
 
@@ -70,7 +71,7 @@ def _open(
 
 
 async def _openapi(request: Request) -> Response:
-    return Response(msgspec.json.encode(document(CALLS)), media_type="application/json")
+    return Response(msgspec.json.encode(document(request.app.state.calls)), media_type="application/json")
 
 
 CALLS = (
@@ -191,4 +192,19 @@ CALLS = (
         {200: plain("As text.", {"type": "string"}, media="text/plain")},
     ),
     _open("/openapi.json", "openapi", lambda api: _openapi, "This document", {200: plain("JSON.", OBJECT)}),
+)
+
+# Of ORDERBELL_SPRING_COMPAT alone; see shared/spring.py.
+SPRING_CALLS = (
+    Call(
+        "POST",
+        "/submit",
+        "submit",
+        lambda api: api.spring.submit,
+        "Send a text to everybody at `/topic/messages`, as the article's Spring application does",
+        {200: plain("What everybody gets.", {"type": "string"}, media="text/plain")},
+        (400, 413, 415, 422, 503, 507),
+        body=text_body(),
+        keyed=False,
+    ),
 )

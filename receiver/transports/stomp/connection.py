@@ -13,6 +13,9 @@ share the client's socket, and end with it.
 A reset comes on the subscription that it is about, whether or not a client asks for notices, because a hole
 must never be silent. An event counts as seen when it is acknowledged; with `ack:auto` that is when it is
 sent, as STOMP has it.
+
+Clients may send to no destination. With ORDERBELL_SPRING_COMPAT they may to `/app/hello`, every topic is open
+to anybody, and events of the topics of Spring's pages come as their data alone (spring.py, beside this).
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from receiver.access.identity import ForbiddenToken, InvalidToken, KeysUnavailab
 from receiver.connections.connection import Connection, End, Ending
 from receiver.connections.notices import Reset
 from receiver.transports.stomp import session as stomp
+from receiver.transports.stomp import spring as of_spring
 from receiver.transports.stomp.frames import Frame, InvalidFrame, Parser
 from receiver.transports.websocket.close_codes import CODES, Close
 from receiver.transports.websocket.connection import Limits, WebSocketConnection
@@ -50,6 +54,7 @@ if TYPE_CHECKING:
     from receiver.connections.life import Life
     from receiver.connections.notices import Notice
     from receiver.transports.stomp.envelope import Envelope
+    from receiver.transports.stomp.spring import Spring
     from shared.redis.channel_log import Entry
 
 ORDERS = "/user/queue/orders"
@@ -71,6 +76,7 @@ class StompConnection(WebSocketConnection):
         "_frames",
         "_identify",
         "_session",
+        "_spring",
         "_subscribed",
         "_waiting",
         "_wants_beats",
@@ -87,14 +93,17 @@ class StompConnection(WebSocketConnection):
         envelope: Envelope,
         identify: Callable[[str], Awaitable[Identity]],
         limits: Limits = LIMITS,
+        *,
+        spring: Spring | None = None,
     ) -> None:
         """`identify` gets the token of CONNECT, empty where the handshake authenticated the client.
 
-        It raises `InvalidToken` and `KeysUnavailable`.
+        It raises `InvalidToken` and `KeysUnavailable`. `spring` is given with ORDERBELL_SPRING_COMPAT alone.
         """
         super().__init__(life, limits)
         self.envelope = envelope
         self._identify = identify
+        self._spring = spring
         self._frames = Parser()
         self._session = stomp.Session()
         self._subscribed: dict[str, _Subscribed] = {}
@@ -179,7 +188,7 @@ class StompConnection(WebSocketConnection):
             self.end(End.FORBIDDEN, str(error))
         except InvalidToken as error:
             self.end(End.UNAUTHENTICATED, str(error))
-        except KeysUnavailable as error:
+        except (KeysUnavailable, of_spring.SenderAway) as error:
             self.end(End.TRY_AGAIN_LATER, str(error))
         except Exception:  # of one client: all others share the same tasks
             logger.exception("a STOMP frame could not be handled")
@@ -188,7 +197,7 @@ class StompConnection(WebSocketConnection):
             self._working = False
 
     async def _do(self, frame: Frame) -> None:
-        """Raises `Refused`, `InvalidToken` and `KeysUnavailable`."""
+        """Raises `Refused`, `InvalidToken`, `KeysUnavailable` and `SenderAway`."""
         match self._session.take(frame):
             case stomp.Login(token, _, wants_beats_ms):
                 await self._log_in(token, wants_beats=wants_beats_ms > 0)
@@ -199,8 +208,8 @@ class StompConnection(WebSocketConnection):
                 self._subscribed.pop(subscription.id).leave()
             case stomp.Acknowledged(subscription, place):
                 self._subscribed[subscription.id].acknowledge(place)
-            case stomp.Sent(destination):
-                raise stomp.Refused(f"no messages can be sent to {destination[:80]}")
+            case stomp.Sent() as sent:
+                await self._pass_on(sent)
             case stomp.Disconnected():
                 self._confirm(frame)
                 self.close(Close.NORMAL, "disconnected")
@@ -224,7 +233,7 @@ class StompConnection(WebSocketConnection):
 
     def _subscribe(self, subscription: stomp.Subscription, frame: Frame) -> None:
         assert self.identity is not None
-        channel = _channel_of(subscription.destination, self.identity)
+        channel = _channel_of(subscription.destination, self.identity, open=self._spring is not None)
         subscribed = _Subscribed(self, subscription, channel)
         self._subscribed[subscription.id] = subscribed
         if channel is None:
@@ -242,6 +251,18 @@ class StompConnection(WebSocketConnection):
             self.end(End.INTERNAL_ERROR, "internal error")
         else:
             self._confirm(frame)
+
+    async def _pass_on(self, sent: stomp.Sent) -> None:
+        """Raises `Refused` and `SenderAway`."""
+        if self._spring is None or sent.destination != of_spring.HELLO:
+            raise stomp.Refused(f"no messages can be sent to {sent.destination[:80]}")
+        listening = {one.channel for one in self._subscribed.values() if one.channel is not None}
+        await self._spring.take(sent, listening)
+
+    @property
+    def for_spring(self) -> bool:
+        """Whether events of the topics of Spring's pages come as those expect them."""
+        return self._spring is not None
 
     def _confirm(self, frame: Frame) -> None:
         if (answer := stomp.receipt(frame)) is not None:
@@ -292,13 +313,20 @@ class _Subscribed(Connection):
 
     def deliver(self, channel: Channel, place: Place, text: bytes) -> None:
         if not self.closed:
-            self._parent.send(stomp.message(self.subscription, place, text))
+            self._parent.send(*self._messages(channel, place, text))
             self._note_sent(place)
 
     def deliver_all(self, channel: Channel, entries: Sequence[Entry]) -> None:
         if not self.closed and entries:
-            self._parent.send(*(stomp.message(self.subscription, *entry) for entry in entries))
+            self._parent.send(*(one for entry in entries for one in self._messages(channel, *entry)))
             self._note_sent(entries[-1].place)
+
+    def _messages(self, channel: Channel, place: Place, text: bytes) -> tuple[Frame, ...]:
+        """One, or none where a page of Spring's could not read it."""
+        if not (self._parent.for_spring and of_spring.is_spring(channel)):
+            return (stomp.message(self.subscription, place, text),)
+        body = of_spring.body_of(text)
+        return (stomp.message(self.subscription, place, body.text, body.content_type),) if body else ()
 
     def _note_sent(self, place: Place) -> None:
         if self.subscription.acknowledge is stomp.Acknowledge.AUTO:
@@ -346,16 +374,21 @@ def _cursors(
     return {of: place for of, place in after.items() if of not in others}
 
 
-def _channel_of(destination: str, identity: Identity) -> Channel | None:
-    """None for the gateway's notices. Raises `Refused` for what is not there or not allowed."""
+def _channel_of(destination: str, identity: Identity, *, open: bool) -> Channel | None:
+    """None for the gateway's notices. Raises `Refused` for what is not there or not allowed.
+
+    `open`: anybody may read every topic.
+    """
     if destination == NOTICES:
         return None
     if destination == ORDERS:
+        if not identity.customer:
+            raise stomp.Refused(f"a token is required for {ORDERS}")
         return customer_channel(identity.customer)
     if not destination.startswith(TOPICS):
         raise stomp.Refused(f"no such destination: {destination[:80]}")
     for channel in _spellings(destination.removeprefix(TOPICS)):
-        if channel in identity.channels:
+        if open or channel in identity.channels:
             return channel
     raise stomp.Refused(f"the token does not name {destination[:80]}")
 

@@ -1,9 +1,9 @@
-"""Where STOMP clients connect: `/stomp`, `/gs-guide-websocket`, and `/websocket/**` as SockJS has it.
+"""Where STOMP clients connect: `/stomp`, `/gs-guide-websocket` and `/websocket`, these two as SockJS, too.
 
-The second and third are the names in Spring's guide and in its article on several applications, so that a
-page which was written for them only needs another host and a token. The token comes in CONNECT, or with the
-handshake as for every WebSocket. SockJS clients ask `/websocket/info` first; of its transports there is
-WebSocket alone, because the others would need every request of a session on one gateway.
+They are the names in Spring's guide and in its article on several applications, so that a page which was
+written for them only needs another host and a token; the guide's older page used SockJS. The token comes in
+CONNECT, or with the handshake as for every WebSocket. SockJS clients ask `…/info` first; of its transports
+there is WebSocket alone, because the others would need every request of a session on one gateway.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from starlette.responses import JSONResponse
 
 from receiver.access.authentication import TokenInUrl
-from receiver.access.identity import InvalidToken
+from receiver.access.identity import ANYBODY, InvalidToken
 from receiver.transports.stomp.connection import SockJsConnection, StompConnection
 from receiver.transports.stomp.envelope import Plain, SockJs
 from receiver.transports.websocket.frames import text_frame
@@ -25,16 +25,35 @@ if TYPE_CHECKING:
     from starlette.requests import HTTPConnection, Request
     from starlette.responses import Response
 
+    from receiver.access.authentication import Authentication
     from receiver.access.identity import Identity
+    from receiver.access.origins import Origins
+    from receiver.gateway import Gateway
+    from receiver.transports.stomp.spring import Spring
     from receiver.transports.websocket.connection import WebSocketConnection
     from shared.process.edge import Head
 
 SUBPROTOCOLS = ("v12.stomp", "v11.stomp", "v10.stomp")  # the best first
-_PATHS = frozenset({b"/stomp", b"/gs-guide-websocket", b"/websocket", b"/websocket/websocket"})
-_SOCKJS = re.compile(rb"/websocket/[^/.]{1,64}/[^/.]{1,64}/websocket")  # server, session
+SOCKJS_PREFIXES = ("/websocket", "/gs-guide-websocket")
+_PATHS = frozenset(
+    {b"/stomp", *(f"{prefix}{raw}".encode() for prefix in SOCKJS_PREFIXES for raw in ("", "/websocket"))}
+)
+_SOCKJS = re.compile(rb"/(?:gs-guide-)?websocket/[^/.]{1,64}/[^/.]{1,64}/websocket")  # server, session
 
 
 class StompTransport(UpgradeEndpoint):
+    """`spring` is given with ORDERBELL_SPRING_COMPAT alone: a client needs no token then."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        authentication: Authentication,
+        origins: Origins,
+        spring: Spring | None = None,
+    ) -> None:
+        super().__init__(gateway, authentication, origins)
+        self._spring = spring
+
     def serves(self, path: bytes) -> bool:
         return path in _PATHS or _SOCKJS.fullmatch(path) is not None
 
@@ -45,25 +64,32 @@ class StompTransport(UpgradeEndpoint):
 
     def connection(self, request: HTTPConnection) -> StompConnection:
         async def identify(token: str) -> Identity:
-            if token:
+            if token and not (self._spring and _is_password(token)):
                 return await self._authentication.verify(token=token)
             try:
                 identity = await self._authentication.identify(request)
             except TokenInUrl as error:
                 raise InvalidToken(str(error)) from None
+            if identity is None and self._spring:
+                return ANYBODY
             if identity is None:
                 raise InvalidToken("a token is required, as Authorization or passcode in CONNECT")
             return identity
 
         if _SOCKJS.fullmatch(request.scope["raw_path"]):
-            return SockJsConnection(self._life, SockJs(), identify)
-        return StompConnection(self._life, Plain(), identify)
+            return SockJsConnection(self._life, SockJs(), identify, spring=self._spring)
+        return StompConnection(self._life, Plain(), identify, spring=self._spring)
 
     async def begin(self, request: HTTPConnection, connection: WebSocketConnection) -> None:
         assert isinstance(connection, StompConnection)
         opening = connection.envelope.opening
         connection.writer.write(text_frame(opening) if opening else b"")
         await connection.wait_connected()
+
+
+def _is_password(passcode: str) -> bool:
+    """Spring's pages may send one (`guest`), which its simple broker passes over. A JWT has three parts."""
+    return passcode.count(".") != 2
 
 
 async def sockjs_info(request: Request) -> Response:

@@ -223,13 +223,15 @@ def connected(version: Version, *, session: str, customer: str, beats_ms: tuple[
     return Frame("CONNECTED", headers)
 
 
-def message(subscription: Subscription, place: Place, text: bytes) -> Frame:
+def message(
+    subscription: Subscription, place: Place, text: bytes, content_type: str = "application/json"
+) -> Frame:
     identity = f"{subscription.number}-{place}"  # no character that needs an escape
     headers = {
         "subscription": subscription.id,
         "message-id": identity,
         "destination": subscription.destination,
-        "content-type": "application/json",
+        "content-type": content_type,
         "place": str(place),
     }
     if subscription.acknowledge is not Acknowledge.AUTO:

@@ -13,6 +13,7 @@ from sender.http.api.events import Events
 from sender.http.api.histories import Histories
 from sender.http.api.operations import Operations
 from sender.http.api.orders import Orders
+from sender.http.api.spring import Spring
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +38,7 @@ class Api:
     ) -> None:
         self.orders = Orders(database, relay, metrics, clock)
         self.events = Events(database, relay, metrics, clock)
+        self.spring = Spring(self.events, clock)
         self.histories = Histories(database, relay, teller, clock)
         self.customers = Customers(database, teller, forgetting, clock)
         self.operations = Operations(database, relay, metrics, clock)

@@ -63,7 +63,7 @@ class Events:
     async def _post_event(self, request: Request, body: JsonBody) -> Response:
         now = self._clock()
         arrival = _arrival(body.value, traceparent_of(request), now)
-        return await self._record(request, body, _Recording([arrival], now, alone=True))
+        return await self.record(request, body, Recording([arrival], now, alone=True))
 
     async def _post_batch(self, request: Request, body: JsonBody) -> Response:
         events = body.value
@@ -73,9 +73,9 @@ class Events:
             raise Problem(413, "content-too-large", f"a batch has at most {bodies.MAX_BATCH} events")
         now, traceparent = self._clock(), traceparent_of(request)
         arrivals = [_arrival_or_result(event, traceparent, now) for event in events]
-        return await self._record(request, body, _Recording(arrivals, now))
+        return await self.record(request, body, Recording(arrivals, now))
 
-    async def _record(self, request: Request, body: JsonBody, recording: _Recording) -> Response:
+    async def record(self, request: Request, body: JsonBody, recording: Recording) -> Response:
         waiting = asked(request, body, recording, recording.now)
         done = await self._database.write_together(_record_all_once, waiting, size=len(recording.arrivals))
         if done.result is not None:
@@ -85,7 +85,7 @@ class Events:
         return answered(done)
 
 
-class _Recording(NamedTuple):
+class Recording(NamedTuple):
     """The arrivals of one request. Those that are not events have their results already."""
 
     arrivals: Sequence[outbox.Arrival | bodies.EventResult]
@@ -94,21 +94,21 @@ class _Recording(NamedTuple):
 
 
 def _record_all_once(
-    connection: Connection, requests: Sequence[Asked[_Recording]]
+    connection: Connection, requests: Sequence[Asked[Recording]]
 ) -> list[Answered[list[bodies.EventResult]] | Exception]:
     """One transaction for all waiting requests, see sender/http/api/orders.py."""
     return idempotency.once_all(connection, requests, _record_all, _recorded)
 
 
 def _record_all(
-    connection: Connection, recordings: Sequence[_Recording]
+    connection: Connection, recordings: Sequence[Recording]
 ) -> list[list[bodies.EventResult] | Problem]:
     good = [one for recording in recordings for one in recording.arrivals if isinstance(one, outbox.Arrival)]
     results = map(_result, good, outbox.record_once(connection, good, now=recordings[0].now))
     return [_told(recording, results) for recording in recordings]
 
 
-def _told(recording: _Recording, results: Iterator[bodies.EventResult]) -> list[bodies.EventResult] | Problem:
+def _told(recording: Recording, results: Iterator[bodies.EventResult]) -> list[bodies.EventResult] | Problem:
     """The results for one request; those of its events are the next of `results`."""
     told = [next(results) if isinstance(one, outbox.Arrival) else one for one in recording.arrivals]
     refused = recording.alone and told[0].status == "refused"
