@@ -66,6 +66,11 @@ class Connection(abc.ABC):
         self.identity: Identity | None = None
         self.feeds: tuple[Feed, ...] = ()  # those it has entered
 
+    @property
+    def passing(self) -> bool:
+        """It lives for one request, so its end is not worth a line in the log."""
+        return False
+
     @abc.abstractmethod
     def deliver(self, channel: Channel, place: Place, text: bytes) -> None:
         """Send an event; nothing once it has closed. It ends where too much is already waiting."""

@@ -178,7 +178,8 @@ class Life:
         code, reason = connection.ending
         metrics.connections_of(connection.transport).dec()
         metrics.closed_with(str(code)).inc()
-        logger.info(
+        log = logger.debug if connection.passing else logger.info
+        log(
             "connection closed",
             transport=connection.transport,
             topics=len(connection.identity.topics) if connection.identity else 0,
@@ -222,6 +223,9 @@ class Life:
         for n, connection in enumerate(connections):
             due = started + seconds * n / len(connections)
             await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
-            connection.notify(Bye(random.randint(0, _MAX_RETRY_MS)))
-            connection.end(End.RESTART, "going away, come back")
+            self.say_goodbye(connection)
         await self.clock.wait_empty()
+
+    def say_goodbye(self, connection: Connection) -> None:
+        connection.notify(Bye(random.randint(0, _MAX_RETRY_MS)))
+        connection.end(End.RESTART, "going away, come back")

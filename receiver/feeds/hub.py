@@ -1,7 +1,12 @@
-"""The feeds of this gateway, by channel: a look-up, no waiting."""
+"""The feeds of this gateway, by channel: a look-up, no waiting.
+
+A feed whose last member has left stays for a while: a page that reloads, or a client between two polls, finds
+it in place, and Redis is asked for no subscription. How many stay so is bounded.
+"""
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from receiver.feeds.feed import Feed, TopicFeed
@@ -20,11 +25,21 @@ class Hub:
     """
 
     def __init__(
-        self, subscribe: Callable[[Feed], None], unsubscribe: Callable[[Iterable[Feed]], None]
+        self,
+        subscribe: Callable[[Feed], None],
+        unsubscribe: Callable[[Iterable[Feed]], None],
+        *,
+        linger_seconds: float = 0.0,
+        max_lingering: int = 10_000,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._subscribe = subscribe
         self._unsubscribe = unsubscribe
+        self._linger_seconds = linger_seconds
+        self._max_lingering = max_lingering
+        self._clock = clock
         self._feeds: dict[Channel, Feed] = {}
+        self._empty: dict[Feed, float] = {}  # and since when, the longest first
 
     def __len__(self) -> int:
         return len(self._feeds)
@@ -39,19 +54,26 @@ class Hub:
         if feed is None:
             feed = self._feeds[channel] = Feed(channel) if is_private(channel) else TopicFeed(channel)
             self._subscribe(feed)
+        elif not feed.member_count:
+            self._empty.pop(feed, None)
         feed.member_count += 1
         return feed
 
     def leave(self, feed: Feed, connection: Connection) -> None:
         feed.leave(connection)
         feed.member_count -= 1
+        if not feed.member_count:
+            self._empty[feed] = self._clock()
 
     def drop_empty(self) -> None:
-        """Forget the feeds without members. A page that reloads, or a client between two polls, finds its
-        feed still there.
-        """
-        empty = [feed for feed in self._feeds.values() if not feed.member_count]
-        for feed in empty:
-            del self._feeds[feed.channel]
-        if empty:
-            self._unsubscribe(empty)
+        """Forget the feeds that have been without members for long, or are too many."""
+        before = self._clock() - self._linger_seconds
+        dropped: list[Feed] = []
+        for feed, since in self._empty.items():
+            if since > before and len(self._empty) - len(dropped) <= self._max_lingering:
+                break
+            dropped.append(feed)
+        for feed in dropped:
+            del self._empty[feed], self._feeds[feed.channel]
+        if dropped:
+            self._unsubscribe(dropped)

@@ -55,7 +55,11 @@ class Keeper:
         """`subscription_to` makes the subscription, which reports to its argument."""
         self._pace = pace or Pace()
         self.subscription = subscription_to(self)
-        self._hub = Hub(self.subscription.subscribe, self.subscription.unsubscribe)
+        self._hub = Hub(
+            self.subscription.subscribe,
+            self.subscription.unsubscribe,
+            linger_seconds=self._pace.linger_seconds,
+        )
         self.sources = Sources(log, history, self._hears, self._pace)
         self._catch_up = CatchUp(self.sources)
         self._rounds = Rounds(self._hub, self.sources, self._catch_up, self._hears, self._pace)

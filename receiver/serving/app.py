@@ -16,6 +16,7 @@ from starlette.routing import BaseRoute, Route
 from receiver.access import tickets as ticket_module
 from receiver.access.doorkeeper import Doorkeeper
 from receiver.pages.routes import page_routes
+from receiver.transports.polling.endpoint import PollingTransport
 from receiver.transports.seen import SeenOverHttp
 from receiver.transports.sse.endpoint import EventStreamTransport
 from receiver.transports.stomp.endpoint import SOCKJS_PREFIXES, sockjs_info
@@ -53,9 +54,11 @@ def create_app(
     doorkeeper = Doorkeeper(authentication, origins)
     http = Http(readiness, doorkeeper, tickets, registry)
     seen = SeenOverHttp(gateway.seen, doorkeeper)
-    events = Events([EventStreamTransport(gateway, doorkeeper)])
+    polling = PollingTransport(gateway, doorkeeper)
+    events = Events([EventStreamTransport(gateway, doorkeeper), polling])
     routes: list[BaseRoute] = [
         Route("/events", events.endpoint, methods=["GET", "OPTIONS"], middleware=[_cors(origins)]),
+        Route("/events", polling.end_session, methods=["DELETE"], middleware=[_cors(origins)]),
         Route("/seen", seen.endpoint, methods=["POST", "OPTIONS"], middleware=[_cors(origins)]),
         Route("/tickets", http.issue_ticket, methods=["POST", "OPTIONS"], middleware=[_cors(origins)]),
         *(
@@ -81,8 +84,9 @@ def _cors(origins: Origins) -> Middleware:
         CORSMiddleware,
         allow_origins=origins.exact,
         allow_origin_regex=origins.regex,
-        allow_methods=["GET", "POST"],
-        allow_headers=["authorization", "content-type", "last-event-id"],
+        allow_methods=["GET", "POST", "DELETE"],
+        allow_headers=["authorization", "content-type", "if-none-match", "last-event-id"],
+        expose_headers=["etag", "retry-after"],
         allow_credentials=True,
     )
 
@@ -109,7 +113,7 @@ class Events:
         raise Problem(
             426,
             "upgrade-required",
-            "Connect with WebSocket, subprotocol cloudevents.json, or accept text/event-stream.",
+            "Connect with WebSocket (cloudevents.json), accept text/event-stream, or poll with ?wait=25.",
             {"upgrade": "websocket", "connection": "Upgrade"},
         )
 

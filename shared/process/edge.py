@@ -186,6 +186,7 @@ class Edge(asyncio.Protocol):
         "_closing",
         "_config",
         "_door",
+        "_ends_after_answer",
         "_head_bytes",
         "_inner",
         "_loop",
@@ -221,6 +222,7 @@ class Edge(asyncio.Protocol):
         self._pipelined = False  # a request was read before the one before it was answered
         self._unanswered = False  # nothing was written since the last request was passed on
         self._closing = False  # nothing more is passed on, either way
+        self._ends_after_answer = False  # of what has taken the socket over
         self._unwritten = 0  # bytes that waited to be sent at the last tick
         self._unwritten_since = 0.0
 
@@ -431,15 +433,42 @@ class Edge(asyncio.Protocol):
             raise OSError("the connection is gone")
         if self._body is not None or not self._may_answer:
             raise NotAlone
+        self._ends_after_answer = bool(self._pending) or _is_last(self.head)
         self._closing = True
         self._forget()
         self._end_inner()
         if self._paused:
             self._transport.resume_reading()
-        self._pending = b""
+        self._pending, self.head = b"", None
         self._transport.set_protocol(cast("asyncio.Protocol", protocol))
         protocol.connection_made(self._transport)
         return self._transport
+
+    @property
+    def ends_after_answer(self) -> bool:
+        """Whether an answer to the request that was taken over must have `Connection: close`."""
+        return self._ends_after_answer or self._door.leaving
+
+    def take_back(self, answer: bytes, ahead: bytes) -> None:
+        """What took the socket over answers its request with that, and leaves the socket to us.
+
+        `ahead` is what the client has sent meanwhile.
+        """
+        self._transport.set_protocol(self)
+        if self._transport.is_closing():
+            return
+        self._closing = self._paused = self._pipelined = self._unanswered = False
+        self._since = self._loop.time()
+        self._unwritten = 0
+        self._door.edges.add(self)
+        self._server_state.connections.add(self)  # type: ignore[arg-type] # as in connection_made
+        self._transport.resume_reading()
+        self._transport.write(answer)
+        if self.ends_after_answer:
+            self._pending = ahead
+            self._close()
+        elif ahead:
+            self.data_received(ahead)
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Start a task that the server owns: at its end it waits for the task, and finally cancels it."""
@@ -616,6 +645,13 @@ def _normalise(head: Head, root_path: bytes) -> bool:
         head.path = head.path[len(root_path) :]
         head.target = head.target[len(root_path) :]
     return head.target != given
+
+
+def _is_last(head: Head | None) -> bool:
+    """Whether its connection ends with the answer."""
+    if head is None or head.version == "1.0":
+        return True
+    return b"close" in _lower(head.tokens(b"connection"))
 
 
 def _strip_upgrade(head: Head) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import httpx2
 import pytest
 
+from tests.conformance.polling import LongPollingDriver, PollingDriver
 from tests.conformance.sse import EventStreamDriver
 from tests.conformance.stomp import SockJsDriver, StompDriver
 from tests.conformance.websocket import WebSocketDriver
@@ -19,7 +20,14 @@ if TYPE_CHECKING:
     from tests.conformance.client import Driver
     from tests.processes import Processes, ReceiverProcess, SenderProcess
 
-DRIVERS: list[Driver] = [WebSocketDriver(), EventStreamDriver(), StompDriver(), SockJsDriver()]
+DRIVERS: list[Driver] = [
+    WebSocketDriver(),
+    EventStreamDriver(),
+    LongPollingDriver(),
+    PollingDriver(),
+    StompDriver(),
+    SockJsDriver(),
+]
 
 
 @pytest.fixture(params=DRIVERS, ids=[driver.name for driver in DRIVERS])

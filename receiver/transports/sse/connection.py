@@ -14,14 +14,11 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from receiver.connections.connection import End, Ending
 from receiver.connections.notices import Bye, Ended, Hello, Reset
+from receiver.transports.http import format_refusal
 from receiver.transports.sse import fields
 from receiver.transports.stream import Limits, StreamConnection
-from shared.problems import MEDIA_TYPE, Problem
-from shared.process.edge import format_answer
 
 if TYPE_CHECKING:
     import asyncio
@@ -37,17 +34,6 @@ if TYPE_CHECKING:
 RETRY_MS = 2_000  # until a client that lost its connection comes back; it spreads with the network
 _MAX_IGNORED = 16 * 1024  # bytes that a client may send, though nothing reads them
 
-STATUSES = {
-    End.INTERNAL_ERROR: 500,
-    End.RESTART: 503,
-    End.TRY_AGAIN_LATER: 503,
-    End.BAD_MESSAGE: 400,
-    End.UNAUTHENTICATED: 401,
-    End.FORBIDDEN: 403,
-    End.SLOW: 503,
-    End.TOO_MANY_CONNECTIONS: 429,
-    End.TOO_FAST: 429,
-}
 _HEADERS: list[Header] = [
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-store"),
@@ -116,7 +102,7 @@ class EventStream(StreamConnection):
         if self.closed:
             return
         if self._headers is not None:
-            self.writer.write(_refusal(end, reason, self._headers))
+            self.writer.write(format_refusal(end, reason, self._headers))
         else:
             text = Ended(end.value, reason).cloud_event
             self.writer.write(fields.event(text, id=self._id(), kind=Ended.type.encode()))
@@ -140,13 +126,3 @@ class EventStream(StreamConnection):
     def eof_received(self) -> None:
         """It has left: no client closes only one side of an event stream."""
         self._end("left", "closed by the client")
-
-
-def _refusal(end: End, reason: str, headers: Sequence[Header]) -> bytes:
-    problem = Problem(STATUSES[end], end.value, reason)
-    more: list[Header] = [(b"content-type", MEDIA_TYPE.encode()), (b"connection", b"close")]
-    if problem.status == 401:
-        more.append((b"www-authenticate", b"Bearer"))
-    if problem.status in (429, 503):
-        more.append((b"retry-after", b"2"))
-    return format_answer(problem.status, [*more, *headers], msgspec.json.encode(problem.members()))

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 from starlette.responses import Response
 
 from receiver.connections.connection import End
+from receiver.transports.http import cors_of, cursors_of
 from receiver.transports.sse.connection import EventStream
-from shared.cursors import InvalidCursor, parse_after, parse_cursors
+from shared.cursors import InvalidCursor
 from shared.problems import Problem
 from shared.process.edge import NotAlone
 
@@ -25,9 +26,7 @@ if TYPE_CHECKING:
 
     from receiver.access.doorkeeper import Doorkeeper
     from receiver.gateway import Gateway
-    from shared.channels import Channel
-    from shared.cursors import Place
-    from shared.process.edge import Edge, Header
+    from shared.process.edge import Edge
 
 MEDIA_TYPE = "text/event-stream"
 
@@ -50,12 +49,12 @@ class EventStreamTransport:
             raise Problem(503, kind, "Try again in a moment.", {"retry-after": "2"})
         identity = await self._doorkeeper.identify(request)
         try:
-            cursors = _cursors(request)
+            cursors = cursors_of(request)
         except InvalidCursor as error:
             raise Problem(400, End.BAD_MESSAGE.value, str(error)) from None
         if request.method == "HEAD":
             return Response(media_type=MEDIA_TYPE)
-        connection = _take_over(request, EventStream(self._life, _cors(request)))
+        connection = _take_over(request, EventStream(self._life, cors_of(request)))
         self._life.open(connection)
         try:
             await self._life.serve(connection, identity, cursors)
@@ -74,20 +73,3 @@ def _take_over(request: Request, connection: EventStream) -> EventStream:
     except OSError:
         raise Problem(503, "gone", "The client has left.") from None
     return connection
-
-
-def _cors(request: Request) -> list[Header]:
-    """The page may read the answer: its origin was accepted."""
-    origin = request.headers.get("origin", "").encode()
-    if not origin:
-        return []
-    return [
-        (b"access-control-allow-origin", origin),
-        (b"access-control-allow-credentials", b"true"),
-        (b"vary", b"origin"),
-    ]
-
-
-def _cursors(request: Request) -> dict[Channel, Place]:
-    last = request.headers.get("last-event-id", "")
-    return parse_cursors(last) if last else parse_after(request.scope["query_string"].decode("latin-1"))

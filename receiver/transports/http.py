@@ -1,0 +1,78 @@
+"""What the transports over plain HTTP have in common: what they read from a request, and how they refuse.
+
+`Last-Event-ID` counts more than `after`: a browser that comes back by itself sends the first with the URL of
+its beginning.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from receiver.connections.connection import End
+from shared.cursors import parse_after, parse_cursors
+from shared.problems import MEDIA_TYPE, Problem
+from shared.process.edge import format_answer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from starlette.requests import Request
+
+    from shared.channels import Channel
+    from shared.cursors import Place
+    from shared.process.edge import Header
+
+STATUSES = {
+    End.INTERNAL_ERROR: 500,
+    End.RESTART: 503,
+    End.TRY_AGAIN_LATER: 503,
+    End.BAD_MESSAGE: 400,
+    End.UNAUTHENTICATED: 401,
+    End.FORBIDDEN: 403,
+    End.SLOW: 503,
+    End.TOO_MANY_CONNECTIONS: 429,
+    End.TOO_FAST: 429,
+}
+
+
+def cursors_of(request: Request) -> dict[Channel, Place]:
+    """Raises `InvalidCursor`."""
+    last = request.headers.get("last-event-id", "")
+    return parse_cursors(last) if last else parse_after(request.scope["query_string"].decode("latin-1"))
+
+
+def cors_of(request: Request) -> list[Header]:
+    """The page may read the answer: its origin was accepted."""
+    origin = request.headers.get("origin", "").encode()
+    if not origin:
+        return []
+    return [
+        (b"access-control-allow-origin", origin),
+        (b"access-control-allow-credentials", b"true"),
+        (b"vary", b"origin"),
+    ]
+
+
+def refusal(end: End, reason: str) -> Problem:
+    """An end as a status: 401 asks for a new token, 429 and 503 say when to come back."""
+    status = STATUSES[end]
+    headers = {}
+    if status == 401:
+        headers["www-authenticate"] = "Bearer"
+    if status in (429, 503):
+        headers["retry-after"] = "2"
+    return Problem(status, end.value, reason, headers)
+
+
+def format_problem(problem: Problem, headers: Sequence[Header]) -> bytes:
+    """The whole answer. `headers` go with it."""
+    own = [(name.encode(), value.encode()) for name, value in (problem.headers or {}).items()]
+    more = [(b"content-type", MEDIA_TYPE.encode()), *own, *headers]
+    return format_answer(problem.status, more, msgspec.json.encode(problem.members()))
+
+
+def format_refusal(end: End, reason: str, headers: Sequence[Header]) -> bytes:
+    """The answer to a request that ends with its connection."""
+    return format_problem(refusal(end, reason), [(b"connection", b"close"), *headers])

@@ -1,0 +1,1 @@
+"""Long polling and polling: requests that are answered, again and again, with what came since."""

@@ -1,0 +1,83 @@
+"""What a poll is answered with: one shape, whether something came or not.
+
+    {"events": [the events, in their order], "notices": [the gateway's own messages], "cursor": "…"}
+
+Notices come before the events of the same answer. An end is an HTTP status with a problem; it is the notice
+`orderbell.end` only where something came before it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from receiver.transports.http import refusal
+from receiver.transports.polling.poll import Page
+from shared.problems import MEDIA_TYPE
+
+if TYPE_CHECKING:
+    from receiver.transports.polling.poll import Poll
+    from shared.problems import Problem
+    from shared.process.edge import Header
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: list[Header]
+    body: bytes
+
+
+def answer_to(poll: Poll, known: str | None = None) -> Answer:
+    """With what is there; it counts as given. For plain polling `known` is the client's If-None-Match."""
+    page = poll.take()
+    end, poll.final = (poll.final, None) if poll.is_empty else (None, poll.final)
+    poll.answered()
+    if end is not None and not (page.events or page.notices):
+        return _of(refusal(end, poll.ending.reason))
+    return _of_page(page, poll.cursor) if known is None else _unless_known(page, poll.cursor, known)
+
+
+def nothing(cursor: str) -> Answer:
+    return _of_page(Page(), cursor)
+
+
+def _of(problem: Problem) -> Answer:
+    own = [(name.encode(), value.encode()) for name, value in (problem.headers or {}).items()]
+    body = msgspec.json.encode(problem.members())
+    return Answer(problem.status, [(b"content-type", MEDIA_TYPE.encode()), *own], body)
+
+
+def _of_page(page: Page, cursor: str) -> Answer:
+    return Answer(200, [*_TYPE, (b"cache-control", b"no-store")], _body(page, cursor))
+
+
+def _unless_known(page: Page, cursor: str, known: str) -> Answer:
+    """304 to a client that has the same already."""
+    etag = _etag(page, cursor)
+    # Everybody asks again; nobody else may keep it.
+    headers: list[Header] = [(b"etag", etag), (b"cache-control", b"private, no-cache")]
+    if etag.decode() in (one.strip() for one in known.split(",")):
+        return Answer(304, headers, b"")
+    return Answer(200, [*_TYPE, *headers], _body(page, cursor))
+
+
+_TYPE: list[Header] = [(b"content-type", b"application/json")]
+
+
+def _body(page: Page, cursor: str) -> bytes:
+    events = b",".join(page.events)
+    notices = b",".join([notice.cloud_event for notice in page.notices])
+    # A cursor has no character that JSON escapes (shared/channels.py).
+    return b'{"events":[%b],"notices":[%b],"cursor":"%b"}' % (events, notices, cursor.encode())
+
+
+def _etag(page: Page, cursor: str) -> bytes:
+    """Weak: notices get a new id and time with each answer, and say the same."""
+    digest = hashlib.blake2b(cursor.encode(), digest_size=12)
+    for notice in page.notices:
+        digest.update(notice.type.encode() + notice.data)
+    for event in page.events:
+        digest.update(event)
+    return b'W/"%b"' % digest.hexdigest().encode()

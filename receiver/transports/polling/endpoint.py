@@ -1,0 +1,184 @@
+"""`GET /events?wait=25`: long polling; `?wait=0`: polling.
+
+The cursor of one answer is the `after` of the next request; that alone loses no event, at whatever gateway.
+A client that also names its `session`, a random text of its own, gets the notices too that come between two
+requests: the gateway keeps its place in the feeds for some seconds. At another gateway, or later, the same
+request begins anew, with hello.
+
+While a session's request waits, another one with the same name answers it, with nothing: a client that has
+given up its request comes back by another. `DELETE /events?session=…` ends a session before its time.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import time
+from typing import TYPE_CHECKING
+
+from starlette.responses import Response
+
+from receiver.access.quota import Quota
+from receiver.connections.connection import End
+from receiver.transports.http import cors_of, cursors_of
+from receiver.transports.polling.answer import answer_to, nothing
+from receiver.transports.polling.poll import LIMITS, LongPoll, Poll
+from receiver.transports.polling.sessions import Sessions
+from receiver.transports.polling.waiting import Waiting
+from shared.cursors import Cursor, InvalidCursor, format_cursors, parse_cursors
+from shared.problems import Problem
+from shared.process.edge import NotAlone
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from receiver.access.doorkeeper import Doorkeeper
+    from receiver.access.identity import Identity
+    from receiver.gateway import Gateway
+    from receiver.transports.polling.answer import Answer
+    from receiver.transports.polling.poll import Limits
+    from shared.channels import Channel
+    from shared.cursors import Place
+    from shared.process.edge import Edge
+
+PER_MINUTE = 1_200  # plain polls of one customer; a long poll waits, so it needs no such limit
+_SECONDS = re.compile(r"\d{1,4}(\.\d{1,3})?")
+_SESSION = re.compile(r"[A-Za-z0-9._~-]{1,64}")
+
+logger = logging.getLogger(__name__)
+
+
+class PollingTransport:
+    def __init__(self, gateway: Gateway, doorkeeper: Doorkeeper, limits: Limits = LIMITS) -> None:
+        self._gateway = gateway
+        self._life = gateway.life
+        self._doorkeeper = doorkeeper
+        self._limits = limits
+        self._quota = Quota(PER_MINUTE)
+        self._sessions = Sessions()
+
+    def wants(self, request: Request) -> bool:
+        """Whether the client says how long it waits, or asks for JSON."""
+        accepted = ",".join(request.headers.getlist("accept")).split(",")
+        return "wait" in request.query_params or "application/json" in (
+            one.partition(";")[0].strip().lower() for one in accepted
+        )
+
+    async def endpoint(self, request: Request) -> Response:
+        """Raises `Problem` for what is refused; a request that waits is answered by itself."""
+        identity = await self._doorkeeper.identify(request)
+        try:
+            seconds, session = _wait_of(request), _session_of(request)
+            cursors = cursors_of(request)
+        except (InvalidCursor, ValueError) as error:
+            raise Problem(400, End.BAD_MESSAGE.value, str(error)) from None
+        if not seconds and (later := self._quota.spend(identity.customer)):
+            headers = {"retry-after": str(math.ceil(later))}
+            raise Problem(429, End.TOO_FAST.value, "Poll less often, or wait.", headers)
+        if request.method == "HEAD":
+            return Response(media_type="application/json")
+        poll = self._find(identity, session, cursors) or self._begin(identity, session, seconds, cursors)
+        done = False
+        try:
+            given = await self._ask(request, poll, seconds, cursors)
+            done = True
+        finally:
+            if not done:
+                poll.leave("the request failed")
+        if given is None:
+            return Response()  # it is never sent: the socket is the waiting request's
+        return Response(given.body, given.status, {n.decode(): v.decode() for n, v in given.headers})
+
+    async def end_session(self, request: Request) -> Response:
+        """204, whether there was one or not. Raises `Problem`."""
+        identity = await self._doorkeeper.identify(request)
+        try:
+            poll = self._sessions.find(identity, _session_of(request))
+        except ValueError as error:
+            raise Problem(400, End.BAD_MESSAGE.value, str(error)) from None
+        if poll is not None:
+            poll.next_turn()
+            poll.leave("ended by the client")
+        return Response(status_code=204)
+
+    async def _ask(
+        self, request: Request, poll: Poll, seconds: float, cursors: dict[Channel, Place]
+    ) -> Answer | None:
+        """The answer; None where the request waits for it."""
+        turn = poll.next_turn()
+        await poll.wait_ready()
+        if poll.turn != turn:  # another request of the session has come: this one was given up
+            return nothing(format_cursors(Cursor(*item) for item in cursors.items()))
+        if not seconds:
+            return answer_to(poll, request.headers.get("if-none-match", ""))
+        if poll.has_news or poll.closed:
+            return answer_to(poll)
+        edge: Edge = request.scope["state"]["edge"]
+        waiting = Waiting(poll, edge, cors_of(request))
+        try:
+            edge.take_over(waiting)
+        except NotAlone:
+            raise Problem(400, "not-alone", "Wait for an answer before the next request.") from None
+        except OSError:
+            raise Problem(503, "gone", "The client has left.") from None
+        poll.wait(waiting, min(seconds, self._limits.longest_wait_seconds))
+        return None
+
+    def _find(self, identity: Identity, session: str, cursors: dict[Channel, Place]) -> Poll | None:
+        """The session that this request continues, where its cursor is."""
+        poll = self._sessions.find(identity, session)
+        if poll is None:
+            return None
+        if not self._continues(poll, identity, cursors):
+            self._sessions.forget(poll)
+            poll.next_turn()
+            poll.leave("began anew")
+            return None
+        poll.identity = identity  # its token may be a newer one
+        if self._gateway.draining:
+            self._life.say_goodbye(poll)  # now: its client may be unable to connect for another request
+        return poll
+
+    def _continues(self, poll: Poll, identity: Identity, cursors: dict[Channel, Place]) -> bool:
+        of = poll.identity
+        if of is None or of.channels != identity.channels or parse_cursors(poll.cursor) != cursors:
+            return False
+        if not poll.closed:
+            return True
+        # It has ended and still has to report why: not that a token ran out, as this request has another.
+        return not (poll.final is End.UNAUTHENTICATED and of.expires_at < time.time())
+
+    def _begin(self, identity: Identity, session: str, seconds: float, cursors: dict[Channel, Place]) -> Poll:
+        if self._gateway.draining or self._gateway.full:
+            kind = "draining" if self._gateway.draining else "overloaded"
+            raise Problem(503, kind, "Try again in a moment.", {"retry-after": "2"})
+        kind_of = LongPoll if seconds else Poll
+        poll = kind_of(self._life, self._sessions, identity, session, self._limits)
+        self._life.open(poll)
+        self._life.start(self._serve(poll, identity, cursors))
+        return poll
+
+    async def _serve(self, poll: Poll, identity: Identity, cursors: dict[Channel, Place]) -> None:
+        try:
+            await self._life.serve(poll, identity, cursors)
+        except Exception:  # of one client: all others share the same tasks
+            logger.exception("a poll could not be served")
+            poll.end(End.INTERNAL_ERROR, "internal error")
+        poll.caught_up()
+
+
+def _wait_of(request: Request) -> float:
+    """Seconds. Raises `ValueError`."""
+    text = request.query_params.get("wait", "0")
+    if not _SECONDS.fullmatch(text):
+        raise ValueError(f"wait is a number of seconds, not {text[:40]!r}")
+    return float(text)
+
+
+def _session_of(request: Request) -> str:
+    """Raises `ValueError`."""
+    text = request.query_params.get("session", "")
+    if text and not _SESSION.fullmatch(text):
+        raise ValueError("session has 1 to 64 letters, digits and . _ ~ -")
+    return text

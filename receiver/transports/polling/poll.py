@@ -1,0 +1,300 @@
+"""A client that polls, as feeds know it: what it has not fetched yet, and where it has been answered up to.
+
+It collects events and notices in pages, one for each answer. In an answer notices come before events, so a
+reset behind events begins a new page; so does whatever would make an answer too large.
+
+Without a session it lives for one request. With one it stays in its feeds between two requests, for a while:
+what comes then waits here, and no subscription is made anew. Events would be found again by the cursor alone,
+notices would not. Backpressure is what waits: catching up pauses after one answer's worth, and a session for
+which more comes than a client may leave waiting has ended. Its client goes on by its cursor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from receiver.connections.connection import Connection, End, Ending
+from receiver.connections.notices import Ended, Hello, Reset
+from shared.cursors import Cursor, format_cursors, parse_cursors
+
+if TYPE_CHECKING:
+    from receiver.access.identity import Identity
+    from receiver.connections.life import Life
+    from receiver.connections.notices import Notice
+    from receiver.transports.polling.sessions import Sessions
+    from shared.channels import Channel
+    from shared.cursors import Place
+
+
+@dataclass(frozen=True)
+class Limits:
+    answer_bytes: int = 128 * 1024  # of the events in one answer; at least one of them
+    buffer_bytes: int = 384 * 1024  # of events that wait for the requests of a session
+    linger_seconds: float = 30.0  # that a session waits for its client's next request
+    farewell_seconds: float = 2.0  # for a client's next request to get why its session has ended
+    longest_wait_seconds: float = 55.0  # of a request: proxies end it after 60
+
+
+LIMITS = Limits()
+
+
+class Page:
+    """What one answer has."""
+
+    __slots__ = ("events", "notices", "places", "size")
+
+    def __init__(self) -> None:
+        self.notices: list[Notice] = []
+        self.events: list[bytes] = []
+        self.size = 0  # bytes of events
+        self.places: dict[Channel, Place] = {}  # after it, of the channels that moved
+
+
+class Request(Protocol):
+    """One that waits for its answer."""
+
+    def answer_now(self) -> None:
+        """With what is there."""
+
+    def give_way(self) -> None:
+        """To a newer request of the same client: be answered with nothing."""
+
+
+class Poll(Connection):
+    __slots__ = (
+        "_catching_up",
+        "_life",
+        "_limits",
+        "_lost",
+        "_pages",
+        "_ready",
+        "_room",
+        "_sessions",
+        "_timer",
+        "_waiting",
+        "cursor",
+        "final",
+        "session",
+        "turn",
+    )
+
+    transport = "polling"
+
+    def __init__(
+        self, life: Life, sessions: Sessions, identity: Identity, session: str = "", limits: Limits = LIMITS
+    ) -> None:
+        """`session` is the client's name for it, empty for a request on its own."""
+        super().__init__()
+        self._life = life
+        self._sessions = sessions
+        self._limits = limits
+        self.identity = identity
+        self.session = session
+        self.cursor = ""  # up to which its client was answered
+        self.turn = 0  # the number of the newest request
+        self.final: End | None = None  # why it ended, until a client has got that
+        self._waiting: Request | None = None
+        self._pages: list[Page] = []
+        self._catching_up = True
+        self._lost = False  # the gateway has forgotten it
+        self._ready: asyncio.Event | None = None  # of requests that wait for the first answer
+        self._room: asyncio.Future[None] | None = None  # of the task that catches up
+        self._timer: asyncio.TimerHandle | None = None  # of the request, or for the next one
+        if session:
+            sessions.add(identity, self)
+
+    @property
+    def passing(self) -> bool:
+        return not self.session
+
+    # The gateway's side.
+
+    def deliver(self, channel: Channel, place: Place, text: bytes) -> None:
+        if self.closed:
+            return
+        page = self._page_for(len(text))
+        page.events.append(text)
+        page.size += len(text)
+        page.places[channel] = place
+        if self._waits() > self._limits.buffer_bytes:
+            self.end(End.SLOW, "too slow")
+        else:
+            self._tell()
+
+    def _waits(self) -> int:
+        return sum(page.size for page in self._pages)
+
+    def _page_for(self, size: int) -> Page:
+        if not self._pages or (
+            self._pages[-1].size and self._pages[-1].size + size > self._limits.answer_bytes
+        ):
+            self._pages.append(Page())
+        return self._pages[-1]
+
+    def notify(self, notice: Notice) -> None:
+        if self.closed:
+            return
+        page = self._page_for(0)
+        if isinstance(notice, Reset) and page.events:
+            page = Page()
+            self._pages.append(page)
+        page.notices.append(notice)
+        if isinstance(notice, (Hello, Reset)):
+            page.places |= parse_cursors(notice.cursor)
+        if not isinstance(notice, Hello):  # it is no news, and what was missed follows
+            self._tell()
+
+    def beat(self, now: float) -> None:
+        """Nothing is sent while a request waits; its time-out is well within what proxies allow."""
+
+    def end(self, end: End, reason: str) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        self.ending = Ending(end.value, reason)
+        if end is End.SLOW:
+            self._pages.clear()  # its cursor finds them again
+        elif self._pages:
+            self._pages[-1].notices.append(Ended(end.value, reason))
+        self.final = end
+        self._close()
+
+    async def wait_writable(self) -> None:
+        """A request that is on its own has one page; what follows is for the next one."""
+        while not self.closed and self._waits() >= self._limits.answer_bytes:
+            if not self.session:
+                self.leave("answered")
+                return
+            self._make_ready()
+            self._room = asyncio.get_running_loop().create_future()
+            await self._room
+
+    # The requests' side.
+
+    @property
+    def has_news(self) -> bool:
+        """Anything that a waiting request is answered for."""
+        if not self._pages:
+            return False
+        first = self._pages[0]
+        if first.events or any(not isinstance(notice, Hello) for notice in first.notices):
+            return True
+        # A session is greeted once, and then at once; without one every answer has a hello.
+        return bool(self.session) and not self._catching_up
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._pages
+
+    async def wait_ready(self) -> None:
+        """Until there is something to answer with, or all that is there was read."""
+        if self._catching_up and not self.closed and not self.has_news:
+            self._ready = self._ready or asyncio.Event()
+            await self._ready.wait()
+
+    def caught_up(self) -> None:
+        self._catching_up = False
+        self._make_ready()
+
+    def take(self) -> Page:
+        """The next answer, and from then on the cursor is behind it."""
+        page = self._pages.pop(0) if self._pages else Page()
+        if page.places:
+            places = parse_cursors(self.cursor) | page.places
+            self.cursor = format_cursors(Cursor(*item) for item in places.items())
+        self._make_room()
+        return page
+
+    def next_turn(self) -> int:
+        """A request has come: its number. One that still waits gives way to it."""
+        self._set_timer(None)
+        self.turn += 1
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.give_way()
+        return self.turn
+
+    def wait(self, request: Request, seconds: float) -> None:
+        """It is answered where there is something to answer with, or after that time."""
+        self._waiting = request
+        self._set_timer(seconds)
+
+    def answered(self) -> None:
+        """Its request was answered: wait for the next one, or leave where none will come."""
+        if self.closed and (self.is_empty or not self.session):
+            self._be_lost()
+        elif self.closed:
+            self._set_timer(self._limits.farewell_seconds)
+        elif self.session:
+            self._set_timer(self._limits.linger_seconds)
+        else:
+            self.leave("answered")
+
+    def leave(self, reason: str) -> None:
+        """Its client has gone, or has its answer: there is nothing to report to it."""
+        if not self.closed:
+            self.closed = True
+            self.ending = Ending("left", reason)
+        self._be_lost()
+
+    def _close(self) -> None:
+        """Nothing comes any more. Its client has still to get why."""
+        self._life.leave(self)
+        self._make_room()
+        self._make_ready()
+        if self._waiting is not None:
+            self._answer_waiting()
+        elif self.session and self.final is not End.SLOW:
+            self._set_timer(self._limits.farewell_seconds)
+        elif self.session:
+            self._be_lost()
+
+    def _be_lost(self) -> None:
+        if not self._lost:
+            self._lost = True
+            self._set_timer(None)
+            self._sessions.forget(self)
+            self._make_room()
+            self._make_ready()
+            self._life.lost(self)
+
+    def _set_timer(self, seconds: float | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(seconds, self._time_out) if seconds is not None else None
+
+    def _time_out(self) -> None:
+        if self._waiting is not None:
+            self._answer_waiting()
+        else:
+            self.leave("came back no more")
+
+    def _tell(self) -> None:
+        """In the next turn of the loop: what was heard together leaves in one answer."""
+        self._make_ready()
+        if self._waiting is not None:
+            asyncio.get_running_loop().call_soon(self._answer_waiting)
+
+    def _answer_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.answer_now()
+
+    def _make_ready(self) -> None:
+        if self._ready is not None:
+            self._ready.set()
+            self._ready = None
+
+    def _make_room(self) -> None:
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+        self._room = None
+
+
+class LongPoll(Poll):
+    __slots__ = ()
+
+    transport = "long-polling"
