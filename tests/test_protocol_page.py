@@ -9,6 +9,8 @@ import pytest
 
 from receiver.connections import messages
 from receiver.connections.notices import Notice
+from receiver.transports.polling import endpoint as polling
+from receiver.transports.polling.poll import LIMITS as POLLS
 from receiver.transports.websocket.close_codes import CODES, Close
 from receiver.transports.websocket.connection import LIMITS
 from shared.channels import customer_channel
@@ -65,6 +67,10 @@ def test_every_name_in_redis_is_listed() -> None:
         f"at most {MAX_EVENT_BYTES // 1024} KiB",
         f"(at most {MAX_CHANNELS})",
         f"At most {LIMITS.message_bytes // 1024} KiB each",
+        f"({POLLS.longest_wait_seconds:g} at most)",
+        f"for {POLLS.linger_seconds:g} s between two",
+        f"at most {POLLS.answer_bytes // 1024} KiB of events",
+        f"{polling.PER_MINUTE} times a minute",
         f"{LIMITS.buffer_bytes // 1024} KiB waiting, or {LIMITS.stall_bytes // 1024} KiB for "
         f"{LIMITS.stall_seconds:g} s",
     ],
