@@ -90,10 +90,17 @@ async def serve(settings: SenderSettings, listener: socket.socket, metrics: Metr
         log = LogWriter(pipelines, names)
         relay = Relay(database, log, metrics, _now)
         sweep = Sweep(
-            database, LogReader(pipelines, names), metrics, relay.wake, publishes=lambda: relay.publishes
+            database,
+            LogReader(pipelines, names),
+            metrics,
+            relay.wake,
+            relay.floor,
+            publishes=lambda: relay.publishes,
         )
         teller, forgetting = SeenTeller(log), Forgetting(log)
-        retention = Retention(database, metrics, _now, history_days=settings.history_days)
+        retention = Retention(
+            database, metrics, _now, history_days=settings.history_days, floor=lambda: relay.floor.now
+        )
         pages = OfficePage(PAGE, settings.api_keys[0] if settings.development else None)
         api = Api(database, relay, teller, metrics, _now, forgetting)
         app = Leaving(create_app(api, pages, _api_keys(settings), metrics, spring=settings.spring_compat))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import LargeBinary, String, bindparam, cast, delete, func, literal_column, select, update
 
 from sender import tombstones
-from sender.database.tables import DIALECTS, dead_letters, events, insert_into
+from sender.database.tables import DIALECTS, dead_letters, events, insert_into, outbox
 from sender.tombstones import Fault
 from shared.cursors import MAX_NUMBER, Cursor
 from shared.times import format_time
@@ -102,7 +102,8 @@ def _waiting(dialect: str) -> Select[Any]:
     columns = (events.c.channel, events.c.epoch, events.c.seq, events.c.identity, events.c.recorded_at)
     return (
         select(events.c.position, *columns, literal_column(tombstones.read(dialect)))
-        .where(events.c.position.in_(bindparam("positions", expanding=True)), events.c.published_at.is_(None))
+        .join(outbox, outbox.c.position == events.c.position)
+        .where(events.c.position.in_(bindparam("positions", expanding=True)))
         .order_by(events.c.position)
         .with_for_update()
     )

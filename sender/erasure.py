@@ -21,14 +21,21 @@ import msgspec
 from sqlalchemy import bindparam, delete, func, or_, select, update
 
 from sender.database.rows import is_among
-from sender.database.tables import DIALECTS, channels, dead_letters, events, idempotency, insert_into, orders
+from sender.database.tables import (
+    DIALECTS,
+    channels,
+    dead_letters,
+    events,
+    idempotency,
+    insert_into,
+    orders,
+    outbox,
+)
 from sender.digest import digest
 from shared.channels import customer_channel
-from shared.times import format_time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     from sqlalchemy import Connection, Insert
 
@@ -45,7 +52,7 @@ class Erased(NamedTuple):
     dead_letters: int
 
 
-def erase(connection: Connection, customer_id: str, *, now: datetime) -> Erased:
+def erase(connection: Connection, customer_id: str) -> Erased:
     """Repeating is harmless. Raises `InvalidChannel`."""
     channel = customer_channel(customer_id)
     if connection.dialect.name == "sqlite":
@@ -54,7 +61,8 @@ def erase(connection: Connection, customer_id: str, *, now: datetime) -> Erased:
     erased_orders = connection.execute(_DELETE_ORDERS, {"customer": customer_id}).rowcount
     given = {"erased": channel, "name": _name(channel)}
     seq = connection.execute(_SEQ, {"erased": channel}).scalar()
-    emptied = connection.execute(_EMPTY_EVENTS, {**given, "now": format_time(now)}).rowcount
+    connection.execute(_LEAVE_OUTBOX, given)
+    emptied = connection.execute(_EMPTY_EVENTS, given).rowcount
     buried = connection.execute(_DELETE_DEAD_LETTERS, {"erased": channel}).rowcount
     if seq is not None:
         connection.execute(_DELETE_CHANNEL, {"erased": channel})
@@ -113,10 +121,12 @@ _EMPTY_EVENTS = (
     .values(
         channel=bindparam("name"),
         epoch=_NO_EPOCH,
-        content="",
+        content_digest="",
         text="{}",
-        published_at=func.coalesce(events.c.published_at, bindparam("now")),
     )
+)
+_LEAVE_OUTBOX = delete(outbox).where(
+    outbox.c.position.in_(select(events.c.position).where(events.c.channel == bindparam("erased")))
 )
 _DELETE_DEAD_LETTERS = delete(dead_letters).where(dead_letters.c.channel == bindparam("erased"))
 _DELETE_CHANNEL = delete(channels).where(channels.c.channel == bindparam("erased"))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import bindparam, func, literal_column, select, text, update
 
 from sender import tombstones
-from sender.database.tables import DIALECTS, channels, events, generation
+from sender.database.tables import DIALECTS, channels, events, generation, outbox
 from shared.redis.channel_log import NewestEvent
 
 if TYPE_CHECKING:
@@ -83,6 +83,9 @@ def begin_epoch(connection: Connection, *, after: int) -> int:
     # The others will be given up, in whatever epoch they are.
     if faulty := [position for position, row in waiting if row.fault() is not None]:
         connection.execute(_MOVE, [{"moved": position, "epoch": after + 1} for position in faulty])
+    if waiting:
+        positions = [{"moved": position, "epoch": after + 1} for position, _ in waiting]
+        connection.execute(_MOVE_WAITING, positions)
     return after + 1
 
 
@@ -97,7 +100,8 @@ def _outbox(dialect: str) -> Select[Any]:
     columns = (events.c.channel, events.c.epoch, events.c.seq, events.c.identity, events.c.recorded_at)
     return (
         select(events.c.position, *columns, literal_column(tombstones.read(dialect)))
-        .where(events.c.published_at.is_(None))
+        .join(outbox, outbox.c.position == events.c.position)
+        .order_by(events.c.position)
         .with_for_update()
     )
 
@@ -117,6 +121,7 @@ _AT = select(
 )
 _OUTBOX = {dialect: _outbox(dialect) for dialect in DIALECTS}
 _MOVE = update(events).where(events.c.position == bindparam("moved"))
+_MOVE_WAITING = update(outbox).where(outbox.c.position == bindparam("moved"))
 _MOVE_CHANNEL = (
     update(channels)
     .where(channels.c.channel == bindparam("name"))

@@ -4,6 +4,16 @@ The seq is taken under the channel's row lock, in the transaction that records t
 holes, and the order of commits is the order of seqs: once 7 is visible, 6 cannot still be on its way.
 
 Everything takes sets: a batch of a thousand events costs three statements, like a single event.
+
+The outbox is a table of its own, where publishing deletes. A deleted row stays in table and index as long as
+any transaction is open that began before, even somebody's in another database; a look from the first row
+would walk over all of them, 112 pages for 1,000 events. So the relay keeps a floor: below it nothing waits,
+and nothing can appear any more. Rows become visible out of order, so the newest row that we see proves
+nothing about those before it; but a transaction that may still commit one of them holds a lock on the table
+since before it took the number. A floor is raised to a position when all that were writing as we saw it
+have ended (`extent`, `writers`, `raised`, each in a transaction of its own, in this order). Another program's
+open transaction, wherever it is, holds no such lock and delays nothing. A floor holds for one server and one
+table: another server may have lost some last rows, and would number new ones below it.
 """
 
 from __future__ import annotations
@@ -13,11 +23,12 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-from sqlalchemy import bindparam, func, literal_column, select, text, update
+from sqlalchemy import ARRAY, JSON, BigInteger, String, bindparam, delete, select, text
 
 from sender import erasure, tombstones
 from sender.database.rows import insert_rows, is_among
-from sender.database.tables import DIALECTS, events, generation
+from sender.database.tables import DIALECTS, IDENTITY_AS_UUID, events
+from sender.database.tables import outbox as table
 from sender.digest import identity_of
 from shared.channels import Channel
 from shared.cursors import Cursor, Place
@@ -29,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Sequence
     from datetime import datetime
 
-    from sqlalchemy import Connection, Select
+    from sqlalchemy import Connection
 
     from sender.tombstones import Fault, Row
     from shared.redis.channel_log import NewestEvent
@@ -81,6 +92,16 @@ class Backlog(NamedTuple):
     oldest: str | None  # when its oldest event was recorded
 
 
+class Floor(NamedTuple):
+    """Nothing waits before this position, on this server; elsewhere it means nothing."""
+
+    position: int = 0
+    server: str = ""
+
+
+NO_FLOOR = Floor()
+
+
 class Tail(NamedTuple):
     """Events at the end of a channel: those that follow a seq, up to a place."""
 
@@ -130,7 +151,12 @@ def record_once(connection: Connection, arrivals: Sequence[Arrival], *, now: dat
 
 
 def unpublished(
-    connection: Connection, *, limit: int, but: Sequence[Channel] = (), known: Container[int] = ()
+    connection: Connection,
+    *,
+    limit: int,
+    floor: Floor = NO_FLOOR,
+    but: Sequence[Channel] = (),
+    known: Container[int] = (),
 ) -> list[Waiting]:
     """Events that wait in the outbox, oldest first, each channel's in order of seq; not of channels in `but`.
 
@@ -138,10 +164,11 @@ def unpublished(
     """
     # Never "position greater than the last": rows do not become visible in the order of their numbers.
     dialect = connection.dialect.name
+    given = {"limit": limit, **_given(dialect, floor)}
     if but:
-        found = connection.execute(_UNPUBLISHED_BUT[dialect], {"limit": limit, "but": list(but)})
+        found = connection.execute(_UNPUBLISHED_BUT[dialect], {**given, "but": list(but)})
     else:
-        found = connection.execute(_UNPUBLISHED[dialect], {"limit": limit})
+        found = connection.execute(_UNPUBLISHED[dialect], given)
     # All at once: fetching each row separately takes SQLAlchemy as long as the database.
     rows = found.all()
     return [
@@ -149,10 +176,9 @@ def unpublished(
     ]
 
 
-def mark_published(
-    connection: Connection, published: Iterable[NewestEvent], *, now: datetime
-) -> frozenset[int]:
-    """Mark only in the epoch of publication: events that moved into a new epoch must be published there.
+def mark_published(connection: Connection, published: Iterable[NewestEvent]) -> frozenset[int]:
+    """Delete from the outbox, but only in the epoch of publication: events that moved into a new one must be
+    published there.
 
     Returns the positions that could not be marked now, because another transaction holds their rows.
     """
@@ -162,44 +188,81 @@ def mark_published(
     dialect, held = connection.dialect.name, set()
     for epoch, positions in by_epoch.items():
         given = {"positions": positions, "in_epoch": epoch}
-        marked = connection.execute(_MARK[dialect], {**given, "now": format_time(now)}).rowcount
+        marked = connection.execute(_MARK[dialect], given).rowcount
         if marked < len(positions):  # or another sender's relay was first
             held |= set(connection.execute(_UNMARKED[dialect], given).scalars())
     return frozenset(held)
 
 
-def backlog(connection: Connection) -> Backlog:
+def backlog(connection: Connection, *, floor: Floor = NO_FLOOR) -> Backlog:
     """How many events wait in the outbox. Costs the same for a million events as for a thousand."""
-    counted, first, oldest = connection.execute(_BACKLOG).one()
+    dialect = connection.dialect.name
+    counted, first = connection.execute(_BACKLOG[dialect], _given(dialect, floor)).one()
+    oldest = connection.execute(_RECORDED_AT, {"at": first}).scalar_one_or_none()
     if counted < COUNTED:
         return Backlog(counted, oldest)
-    return Backlog(max(counted, connection.execute(_AFTER_NEWEST).scalar_one() - first), oldest)
+    return Backlog(max(counted, extent(connection).position - first), oldest)
 
 
-def recent(connection: Connection, *, before: int | None, window: int) -> Recent:
+def recent(connection: Connection, *, before: int | None, window: int, floor: Floor = NO_FLOOR) -> Recent:
     """The channels of the newest published events, and their range; `before`: of those before a position."""
-    newest = before if before is not None else connection.execute(_AFTER_NEWEST).scalar_one()
-    rows = connection.execute(_RECENT, {"oldest": newest - window, "newest": newest})
+    dialect = connection.dialect.name
+    newest = before if before is not None else extent(connection).position
+    given = {"oldest": newest - window, "newest": newest, **_given(dialect, floor)}
+    rows = connection.execute(_RECENT[dialect], given)
     return Recent(
         [Tail(Channel(channel), first - 1, Place(epoch, last)) for channel, epoch, first, last in rows],
         newest - window,
     )
 
 
-def settled(connection: Connection) -> int:
+def extent(connection: Connection) -> Floor:
+    """The position after the newest that is visible. Others before it may still appear."""
+    position, server = connection.execute(_EXTENT[connection.dialect.name]).one()
+    return Floor(position, server)
+
+
+def writers(connection: Connection) -> frozenset[str]:
+    """Transactions that may have taken a position and have not ended."""
+    # SQLite has one writer: what is visible is complete.
+    return frozenset(connection.execute(_WRITERS).scalars()) if _is_postgres(connection) else frozenset()
+
+
+def raised(connection: Connection, floor: Floor, to: Floor) -> Floor:
+    """As far towards `to` as nothing waits. All that were writing after `to` was the extent have ended."""
+    if extent(connection).server != to.server:
+        return NO_FLOOR
+    return Floor(_first_waiting(connection, floor, before=to.position), to.server)
+
+
+def settled(connection: Connection, *, floor: Floor = NO_FLOOR) -> int:
     """The position before which everything is published."""
-    return int(connection.execute(_SETTLED).scalar_one())
+    return _first_waiting(connection, floor, before=extent(connection).position)
+
+
+def _first_waiting(connection: Connection, floor: Floor, *, before: int) -> int:
+    dialect = connection.dialect.name
+    found = connection.execute(_FIRST[dialect], {**_given(dialect, floor), "before": before})
+    return int(found.scalar_one_or_none() or before)
 
 
 def return_tails(connection: Connection, tails: Sequence[Tail]) -> int:
-    """Return them to the outbox; the number of events."""
+    """Return them to the outbox; the number of events. Floors of this process must be given up then."""
     return sum(
         connection.execute(
             _RETURN,
             {"of": tail.channel, "of_epoch": tail.last.epoch, "after": tail.after, "last": tail.last.seq},
         ).rowcount
-        for tail in sorted(tails)  # by name, the order in which all code locks channels
+        for tail in sorted(tails)
     )
+
+
+def _given(dialect: str, floor: Floor) -> dict[str, Any]:
+    return {"floor": floor.position} | ({"server": floor.server} if dialect == "postgresql" else {})
+
+
+def _is_postgres(connection: Connection) -> bool:
+    return connection.dialect.name == "postgresql"
 
 
 def _waiting(position: int, row: Row) -> Waiting:
@@ -239,13 +302,23 @@ def _record(connection: Connection, arrivals: Sequence[Arrival], *, now: datetim
                 "seq": place.seq,
                 "epoch": place.epoch,
                 "identity": given.identity,
-                "content": given.content,
+                "content_digest": given.content,
                 "recorded_at": recorded_at,
                 "text": encoded.decode(),
             }
         )
-    insert_rows(connection, events, rows)
+    _insert(connection, rows)
     return recorded
+
+
+def _insert(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+    """Into `events` and `outbox`, in their order: positions of a channel rise with its seqs."""
+    if _is_postgres(connection):
+        connection.execute(_RECORD, {name: [row[name] for row in rows] for name in _RECORDED})
+        return
+    begin = extent(connection).position
+    insert_rows(connection, events, rows)
+    connection.execute(_ENTER, {"begin": begin})
 
 
 def _take_places(connection: Connection, counts: Counter[Channel]) -> dict[Channel, Place]:
@@ -264,18 +337,7 @@ def _take_places(connection: Connection, counts: Counter[Channel]) -> dict[Chann
     return {channel: Place(epoch, seqs[channel] - count + 1) for channel, count in counts.items()}
 
 
-def _unpublished(dialect: str) -> Select[Any]:
-    columns = (events.c.channel, events.c.epoch, events.c.seq, events.c.identity, events.c.recorded_at)
-    return (
-        select(events.c.position, *columns, literal_column(tombstones.read(dialect)))
-        .where(events.c.published_at.is_(None))
-        .order_by(events.c.position)
-        .limit(bindparam("limit"))
-    )
-
-
 # Statements are built once: building one costs about as much as running it.
-_EPOCH = select(generation.c.epoch).scalar_subquery()
 # The counts come as JSON, which both databases can unpack: one text for any number of channels. Sorted by
 # name, so that two batches that share channels wait for each other instead of deadlocking; "C" is also how
 # Python sorts, for code that locks channels one by one.
@@ -304,69 +366,124 @@ _SEQS = """
     SELECT json_group_object(channel, seq), (SELECT epoch FROM generation)
     FROM channels WHERE channel IN (SELECT key FROM json_each(:counts))
     """
+_PARTS = "identity, content_digest, channel, epoch, seq"
 _KNOWN = {
-    dialect: select(
-        events.c.identity, events.c.content, events.c.channel, events.c.epoch, events.c.seq
-    ).where(is_among(dialect, events.c.identity, "identities"))
-    for dialect in DIALECTS
+    "sqlite": text(
+        f"SELECT {_PARTS} FROM events WHERE identity IN (SELECT value FROM json_each(:identities))"
+    ).bindparams(bindparam("identities", type_=JSON)),
+    "postgresql": text(
+        f"SELECT {_PARTS} FROM events"
+        f" WHERE {IDENTITY_AS_UUID} = ANY(CAST(CAST(:identities AS text[]) AS uuid[]))"
+    ).bindparams(bindparam("identities", type_=ARRAY(String))),
 }
-_UNPUBLISHED = {dialect: _unpublished(dialect) for dialect in DIALECTS}
+# In the order of the lists, so that a channel's positions rise with its seqs.
+_RECORDED = {
+    "channel": String,
+    "seq": BigInteger,
+    "epoch": BigInteger,
+    "identity": String,
+    "content_digest": String,
+    "recorded_at": String,
+    "text": String,
+}
+_LISTS = ", ".join(
+    f"CAST(:{name} AS {'bigint' if kind is BigInteger else 'text'}[])" for name, kind in _RECORDED.items()
+)
+_RECORD = text(
+    f"""
+    WITH recorded AS (
+        INSERT INTO events ({", ".join(_RECORDED)}) SELECT * FROM unnest({_LISTS})
+        RETURNING position, epoch)
+    INSERT INTO outbox (position, epoch) SELECT position, epoch FROM recorded
+    """
+).bindparams(*(bindparam(name, type_=ARRAY(kind)) for name, kind in _RECORDED.items()))
+_ENTER = text(
+    "INSERT INTO outbox (position, epoch) SELECT position, epoch FROM events WHERE position >= :begin"
+)
+_ROW = "events.channel, events.epoch, events.seq, events.identity, events.recorded_at"
+_OF_CHANNELS = "events.channel NOT IN :but AND"
+# The server since its start, and the table's file: both differ after a fail-over or a restore.
+_SERVER = """
+    concat(extract(epoch FROM pg_postmaster_start_time()), '/', pg_relation_filenode(to_regclass('events')))
+"""
+_FROM_FLOOR = {
+    "sqlite": "outbox.position >= :floor",
+    "postgresql": f"outbox.position >= CASE WHEN :server = {_SERVER} THEN :floor ELSE 0 END",
+}
+# The order of joining is fixed: whatever the planner believes of the outbox, it may never scan `events`.
+_READ = {
+    "sqlite": f"""
+        SELECT outbox.position, {_ROW}, {tombstones.read("sqlite")}
+        FROM outbox CROSS JOIN events ON events.position = outbox.position
+        WHERE {{but}} {_FROM_FLOOR["sqlite"]} ORDER BY outbox.position LIMIT :limit
+        """,
+    "postgresql": f"""
+        SELECT outbox.position, events.* FROM outbox CROSS JOIN LATERAL (
+            SELECT {_ROW}, {tombstones.read("postgresql")} FROM events
+            WHERE events.position = outbox.position OFFSET 0) AS events
+        WHERE {{but}} {_FROM_FLOOR["postgresql"]} ORDER BY outbox.position LIMIT :limit
+        """,
+}
+_UNPUBLISHED = {dialect: text(read.format(but="")) for dialect, read in _READ.items()}
 _UNPUBLISHED_BUT = {
-    dialect: statement.where(events.c.channel.not_in(bindparam("but", expanding=True)))
-    for dialect, statement in _UNPUBLISHED.items()
+    dialect: text(read.format(but=_OF_CHANNELS)).bindparams(bindparam("but", expanding=True))
+    for dialect, read in _READ.items()
 }
 _UNMARKED = {
-    dialect: select(events.c.position).where(
-        is_among(dialect, events.c.position, "positions"),
-        events.c.epoch == bindparam("in_epoch"),
-        events.c.published_at.is_(None),  # not a second time, after another sender's relay
+    dialect: select(table.c.position).where(
+        is_among(dialect, table.c.position, "positions"), table.c.epoch == bindparam("in_epoch")
     )
     for dialect in DIALECTS
 }
 # One locked row must not keep the others from being marked.
 _MARK = {
-    dialect: update(events)
-    .where(events.c.position.in_(unmarked.with_for_update(skip_locked=True)))
-    .values(published_at=bindparam("now"))
+    dialect: delete(table).where(table.c.position.in_(unmarked.with_for_update(skip_locked=True)))
     for dialect, unmarked in _UNMARKED.items()
 }
-_FIRST = (
-    select(events.c.position, events.c.recorded_at)
-    .where(events.c.published_at.is_(None))
-    .order_by(events.c.position)
-    .limit(COUNTED)
-    .subquery()
-)
-_BACKLOG = select(func.count(), func.min(_FIRST.c.position), func.min(_FIRST.c.recorded_at))
-_AFTER_NEWEST = select(func.coalesce(func.max(events.c.position), 0) + 1)
-_SETTLED = select(
-    func.coalesce(
-        select(events.c.position)
-        .where(events.c.published_at.is_(None))
-        .order_by(events.c.position)
-        .limit(1)
-        .scalar_subquery(),
-        _AFTER_NEWEST.scalar_subquery(),
+_BACKLOG = {
+    dialect: text(
+        f"""
+        SELECT count(*), min(position) FROM (
+            SELECT position FROM outbox WHERE {part} ORDER BY position LIMIT {COUNTED}) AS first
+        """
     )
-)
-_RECENT = (
-    select(events.c.channel, events.c.epoch, func.min(events.c.seq), func.max(events.c.seq))
-    .where(
-        events.c.position >= bindparam("oldest"),
-        events.c.position < bindparam("newest"),
-        events.c.published_at.is_not(None),
-        events.c.epoch == _EPOCH,
+    for dialect, part in _FROM_FLOOR.items()
+}
+_RECORDED_AT = select(events.c.recorded_at).where(events.c.position == bindparam("at"))
+_EXTENT = {
+    dialect: text(f"SELECT (SELECT coalesce(max(position), 0) + 1 FROM events), {server}")
+    for dialect, server in (("sqlite", "''"), ("postgresql", _SERVER))
+}
+_FIRST = {
+    dialect: text(
+        f"SELECT position FROM outbox WHERE {part} AND position < :before ORDER BY position LIMIT 1"
     )
-    .group_by(events.c.channel, events.c.epoch)
+    for dialect, part in _FROM_FLOOR.items()
+}
+# INSERT takes this lock before the row's number, and keeps it until after its row is visible to others.
+_WRITERS = text(
+    """
+    SELECT virtualtransaction FROM pg_locks
+    WHERE locktype = 'relation' AND relation = to_regclass('events') AND mode = 'RowExclusiveLock' AND granted
+      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    """
 )
-_RETURN = (
-    update(events)
-    .where(
-        events.c.channel == bindparam("of"),
-        events.c.epoch == bindparam("of_epoch"),
-        events.c.seq > bindparam("after"),
-        events.c.seq <= bindparam("last"),
-        events.c.published_at.is_not(None),
+# What waits before the floor was returned by another sender: for us, it is published and lost.
+_RECENT = {
+    dialect: text(
+        f"""
+        SELECT channel, epoch, min(seq), max(seq) FROM events
+        WHERE position >= :oldest AND position < :newest AND epoch = (SELECT epoch FROM generation)
+          AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.position = events.position AND {part})
+        GROUP BY channel, epoch
+        """
     )
-    .values(published_at=None)
+    for dialect, part in _FROM_FLOOR.items()
+}
+_RETURN = text(
+    """
+    INSERT INTO outbox (position, epoch) SELECT position, epoch FROM events
+    WHERE channel = :of AND epoch = :of_epoch AND seq > :after AND seq <= :last
+    ORDER BY position ON CONFLICT (position) DO NOTHING
+    """
 )

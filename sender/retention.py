@@ -33,6 +33,7 @@ from sender import dead_letters, outbox
 from sender.database.errors import DatabaseError
 from sender.database.tables import events, idempotency
 from sender.idempotency import KEPT_HOURS
+from sender.outbox import NO_FLOOR
 from shared.times import format_time
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
     from sender.database.protocol import Database
     from sender.metrics import Metrics
+    from sender.outbox import Floor
 
 logger = structlog.get_logger(__name__)
 
@@ -80,11 +82,13 @@ class Retention:
         *,
         history_days: float,
         pace: Pace = USUAL,
+        floor: Callable[[], Floor] = lambda: NO_FLOOR,
     ) -> None:
         self._database = database
         self._metrics = metrics
         self._clock = clock
         self._pace = pace
+        self._floor = floor
         self._kept = timedelta(days=history_days)
         self._batch = pace.batch
         self._after = 0  # all before this position is young, or was when we looked
@@ -157,7 +161,12 @@ class Retention:
             nonlocal taken
             began = perf_counter()
             window = prune_window(
-                connection, after=after, before=now - self._kept, now=now, limit=self._batch
+                connection,
+                after=after,
+                before=now - self._kept,
+                now=now,
+                limit=self._batch,
+                floor=self._floor(),
             )
             taken = perf_counter() - began
             return window
@@ -190,13 +199,19 @@ def prune_events(connection: Connection, *, before: datetime, limit: int = USUAL
 
 
 def prune_window(
-    connection: Connection, *, after: int, before: datetime, now: datetime, limit: int
+    connection: Connection,
+    *,
+    after: int,
+    before: datetime,
+    now: datetime,
+    limit: int,
+    floor: Floor = NO_FLOOR,
 ) -> Window:
     """Look at some rows after a position; delete those recorded before that moment."""
     # The newest event stays, however old: it proves that the database did not go back (sender.generation).
     given = {
         "after": after,
-        "until": outbox.settled(connection),
+        "until": outbox.settled(connection, floor=floor),
         "before": format_time(before),
         "now": format_time(now),
         "limit": limit,
@@ -254,8 +269,7 @@ _DELETE_SQLITE = text(
     """
     DELETE FROM events WHERE position IN (
         SELECT events.position FROM json_each(:old) AS old
-        CROSS JOIN events ON events.channel = old.key AND events.seq <= old.value
-        WHERE events.published_at IS NOT NULL)
+        CROSS JOIN events ON events.channel = old.key AND events.seq <= old.value)
     """
 )
 # By name, the order in which all code locks channels; a locked one keeps its events until the next time.
@@ -272,7 +286,7 @@ _DELETE_POSTGRES = text(
         WHERE channels.channel = free.channel AND channels.pruned_seq < free.seq),
     gone AS (
         DELETE FROM events USING free
-        WHERE events.channel = free.channel AND events.seq <= free.seq AND events.published_at IS NOT NULL
+        WHERE events.channel = free.channel AND events.seq <= free.seq
         RETURNING 1)
     SELECT count(*) FROM gone
     """

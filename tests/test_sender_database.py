@@ -138,7 +138,13 @@ async def test_cancelled_caller_disturbs_nobody(database: Database) -> None:
 async def test_migrated_schema_is_what_the_code_says(database: Database) -> None:
     def differences(connection: Connection) -> list[Any]:
         # SQLite ignores a text's declared length, so no migration rewrites its tables for another one.
-        compared = {"compare_type": connection.dialect.name != "sqlite"}
+        compared = {
+            "compare_type": connection.dialect.name != "sqlite",
+            # On PostgreSQL it is over an expression, on SQLite part of the table: metadata has neither.
+            "include_name": lambda name, kind, _: (
+                name not in ("events_identity_key", "events_identity_uuid_index")
+            ),
+        }
         return list(compare_metadata(MigrationContext.configure(connection, opts=compared), metadata))
 
     assert await database.read(differences) == []

@@ -131,7 +131,7 @@ async def test_what_was_published_meanwhile_is_not_given_up(sender: RunningSende
     await record(sender, ALICE)
     (position,) = await positions(sender)
     published = [NewestEvent(1, position)]
-    await sender.database.write(partial(outbox.mark_published, published=published, now=sender.clock()))
+    await sender.database.write(partial(outbox.mark_published, published=published))
     work = partial(dead_letters.give_up, positions=[position], now=sender.clock(), refusal="ERR no")
     assert await sender.database.write(work) == []
 

@@ -184,7 +184,8 @@ async def test_a_repeated_event_of_an_erased_customer_is_not_recorded_again(send
 
 async def test_dead_letters_of_the_customer_go_too(sender: RunningSender) -> None:
     def give_up(connection: Connection) -> object:
-        connection.execute(text("UPDATE events SET published_at = NULL WHERE channel = 'customer:alice'"))
+        waiting = "INSERT INTO outbox SELECT position, epoch FROM events WHERE channel = 'customer:alice'"
+        connection.execute(text(waiting))
         position = connection.execute(text("SELECT max(position) FROM events")).scalar_one()
         return dead_letters.give_up(connection, [position], now=sender.clock.now, refusal="too hot")
 

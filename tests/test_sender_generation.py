@@ -44,7 +44,7 @@ def record(connection: Connection, *ids: str, channel: Channel = ALICE, publishe
         outbox.record_once(connection, [outbox.arrival(draft, "")], now=NOW)
     if published:
         waiting = outbox.unpublished(connection, limit=100)
-        outbox.mark_published(connection, [NewestEvent(1, event.position) for event in waiting], now=NOW)
+        outbox.mark_published(connection, [NewestEvent(1, event.position) for event in waiting])
 
 
 async def test_new_epoch_keeps_the_outbox_and_closes_what_was_before(database: Database) -> None:

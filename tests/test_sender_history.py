@@ -53,7 +53,7 @@ async def prune_first(sender: RunningSender, count: int) -> None:
     def work(connection: Connection) -> None:
         oldest = select(events.c.position).order_by(events.c.seq).limit(count)
         published = [NewestEvent(1, position) for position in connection.execute(oldest).scalars()]
-        outbox.mark_published(connection, published, now=NOW)
+        outbox.mark_published(connection, published)
         assert retention.prune_events(connection, before=sender.clock(), limit=500) == count
 
     sender.clock.advance(days=8)

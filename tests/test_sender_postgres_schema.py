@@ -127,7 +127,7 @@ def insert_event(connection: Connection, seq: int) -> int:
         "seq": seq,
         "epoch": 1,
         "identity": str(seq),
-        "content": "",
+        "content_digest": "",
         "recorded_at": "2026-11-23T14:25:00.123Z",
         "text": "{}",
     }

@@ -158,7 +158,11 @@ async def test_row_that_somebody_holds_keeps_no_other_from_being_published_and_m
             other = await asyncpg.connect(url.replace("+asyncpg", ""))
             transaction = other.transaction()
             await transaction.start()
-            await other.execute("SELECT FROM orderbell.events WHERE channel = $1 FOR UPDATE", str(ALICE))
+            await other.execute(
+                "SELECT FROM orderbell.outbox JOIN orderbell.events USING (position)"
+                " WHERE channel = $1 FOR UPDATE",
+                str(ALICE),
+            )
             async with running(bench.relay(pace=Pace(poll_seconds=0.1))) as relay:
                 for count in range(1, 4):
                     await bench.record(BOB, CAROL)

@@ -45,7 +45,8 @@ class Bench:
         self.sweep = self.sweeping(pace)
 
     def sweeping(self, pace: Pace) -> Sweep:
-        return Sweep(self.sender.database, self.log, self.sender.metrics, self._wake, pace)
+        sender = self.sender
+        return Sweep(sender.database, self.log, sender.metrics, self._wake, sender.relay.floor, pace)
 
     def _wake(self) -> None:
         self.woken += 1
@@ -243,7 +244,14 @@ async def test_sweep_outlives_a_redis_that_is_away(
     ):
         bench = Bench(sender, pipelines)
         await bench.complete(*["alice"] * 3)
-        sweep = Counting(sender.database, bench.log, sender.metrics, bench._wake, Pace(every_seconds=0.05))
+        sweep = Counting(
+            sender.database,
+            bench.log,
+            sender.metrics,
+            bench._wake,
+            sender.relay.floor,
+            Pace(every_seconds=0.05),
+        )
         sweeping = asyncio.create_task(sweep.run())
         redis_server.kill()
         begun = sweep.begun

@@ -29,6 +29,7 @@ from sender import outbox
 from sender.database.errors import DatabaseError
 from sender.generation import begin_epoch, current_epoch, has, newest
 from sender.publishing.due import Due
+from sender.publishing.floor import KnownFloor
 from sender.publishing.ownership import Ownership
 from sender.publishing.pace import USUAL
 from sender.publishing.poison import PoisonSearch
@@ -66,6 +67,7 @@ class Relay:
         self._pace = pace
         self._publisher = Publisher(database, log, metrics, pace, self._note_answer)
         self._ownership = Ownership(database, log, pace)
+        self.floor = KnownFloor(database)
         self._search = PoisonSearch(database, log, self._publisher, metrics, clock, pace, self.wake)
         self._metrics = metrics
         self._clock = clock
@@ -145,6 +147,7 @@ class Relay:
             self._note_redis(up=False, reason=str(error) or type(error).__name__)
         except DatabaseError as error:
             self._compared = False  # it may be another database when it is back
+            self.floor.forget()
             self._database_failed = True
             if not self._failures:
                 logger.warning("the relay cannot use the database", reason=str(error))
@@ -186,6 +189,7 @@ class Relay:
         if not waiting:
             await self._mark_in_time()
             await self._note_newest()
+            await self.floor.raise_in_time()
             return False
         published, newer = await self._search.publish(waiting)
         self._note_published(published)
@@ -193,12 +197,19 @@ class Relay:
             await self._renew_epoch(newer)  # the events are read again at the next poll
             return False
         await self._mark_in_time()
+        await self.floor.raise_in_time()
         return buried or (len(waiting) >= self._pace.batch and bool(published))
 
     async def _read_outbox(self) -> list[Waiting]:
         """The events to publish now."""
         limit = self._pace.batch + len(self._unmarked)
-        work = partial(outbox.unpublished, limit=limit, but=self._search.later, known=self._unmarked)
+        work = partial(
+            outbox.unpublished,
+            limit=limit,
+            floor=self.floor.now,
+            but=self._search.later,
+            known=self._unmarked,
+        )
         waiting = await self._database.read(work)
         if not waiting:
             self._due.nothing_waits()
@@ -220,7 +231,7 @@ class Relay:
         """Record in the database and in Redis what was published."""
         if self._unmarked:
             published = list(self._unmarked.values())
-            work = partial(outbox.mark_published, published=published, now=self._clock())
+            work = partial(outbox.mark_published, published=published)
             self._held = await self._database.write(work)
             self._unmarked = {at: event for at, event in self._unmarked.items() if at in self._held}
             self._due.published = max(self._due.published, *published)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from sender.database.protocol import Database
     from sender.metrics import Metrics
     from sender.outbox import Tail
+    from sender.publishing.floor import KnownFloor
     from shared.redis.channel_log import LogReader
 
 logger = structlog.get_logger("sender")
@@ -51,6 +52,7 @@ class Sweep:
         log: LogReader,
         metrics: Metrics,
         wake_relay: Callable[[], None],
+        floor: KnownFloor,
         pace: Pace = Pace(),
         publishes: Callable[[], bool] = lambda: True,
     ) -> None:
@@ -60,6 +62,7 @@ class Sweep:
         self._metrics = metrics
         self._pace = pace
         self._wake_relay = wake_relay
+        self._floor = floor
         self._publishes = publishes
         # Everything before this position was published when Redis was last found to have everything, or at
         # first when we started: what waited then has waited since before Redis was lost.
@@ -81,15 +84,14 @@ class Sweep:
 
     async def sweep(self) -> int:
         """Returns how many events were lost."""
-        settled = await self._database.read(
-            outbox.settled
-        )  # read before asking Redis, which may lose more afterwards
+        # Read before asking Redis, which may lose more afterwards.
+        settled = await self._database.read(partial(outbox.settled, floor=self._floor.now))
         if self._settled is None:
             self._settled = settled
         lost, before = 0, None
         while True:
             recent = await self._database.read(
-                partial(outbox.recent, before=before, window=self._pace.window)
+                partial(outbox.recent, before=before, window=self._pace.window, floor=self._floor.now)
             )
             behind = await self._behind(recent.tails)
             if behind:
@@ -103,7 +105,10 @@ class Sweep:
 
     async def _return(self, behind: list[Tail]) -> int:
         """Return them to the outbox; the number of events."""
-        returned = await self._database.write(partial(outbox.return_tails, tails=behind))
+        try:
+            returned = await self._database.write(partial(outbox.return_tails, tails=behind))
+        finally:  # a write that failed may have been committed
+            self._floor.forget()
         self._wake_relay()
         self._metrics.returned.inc(returned)
         logger.warning("redis has lost events; they are published again", count=returned)

@@ -150,7 +150,14 @@ async def sweeping(world: World) -> AsyncIterator[None]:
     async with Pipelines(world.redis) as pipelines:
         sender = world.sender
         log = LogReader(pipelines, sender.names)
-        sweep = Sweep(sender.database, log, sender.metrics, sender.relay.wake, Pace(every_seconds=0.2))
+        sweep = Sweep(
+            sender.database,
+            log,
+            sender.metrics,
+            sender.relay.wake,
+            sender.relay.floor,
+            Pace(every_seconds=0.2),
+        )
         task = asyncio.create_task(sweep.run())
         try:
             yield

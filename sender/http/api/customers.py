@@ -64,9 +64,7 @@ class Customers:
             raise Problem(
                 400, "invalid-customer", "a customer id has 1 to 128 characters and no control characters"
             )
-        erased = await self._database.write(
-            partial(erasure.erase, customer_id=customer_id, now=self._clock())
-        )
+        erased = await self._database.write(partial(erasure.erase, customer_id=customer_id))
         answers = await self._delete_answers(customer_id)
         done = await self._forgetting.forget(customer_channel(customer_id))
         logger.info("a customer was erased", orders=erased.orders, events=erased.events, redis=done)

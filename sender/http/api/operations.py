@@ -74,7 +74,7 @@ class Operations:
         """Answers even while the database is away, when metrics are needed most."""
         try:
             async with asyncio.timeout(METRICS_SECONDS):
-                backlog, kept = await self._database.read(_counts)
+                backlog, kept = await self._database.read(partial(_counts, floor=self._relay.floor.now))
         except (DatabaseError, TimeoutError):
             self._metrics.database_up.set(0)
         else:
@@ -92,8 +92,8 @@ class Operations:
         return True
 
 
-def _counts(connection: Connection) -> tuple[outbox.Backlog, int]:
-    return outbox.backlog(connection), dead_letters.count(connection)
+def _counts(connection: Connection, floor: outbox.Floor) -> tuple[outbox.Backlog, int]:
+    return outbox.backlog(connection, floor=floor), dead_letters.count(connection)
 
 
 def _word(good: bool) -> str:
