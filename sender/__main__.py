@@ -34,6 +34,7 @@ from shared.process.logs import configure_logs
 from shared.process.server import Server, Service, raise_file_limit
 from shared.redis.channel_log import LogReader, LogWriter
 from shared.redis.connect import connect, pipelines_to
+from shared.redis.inquiries import Inquirer
 from shared.redis.keys import Names
 from shared.settings import SenderSettings, file_of, load, read
 
@@ -102,7 +103,7 @@ async def serve(settings: SenderSettings, listener: socket.socket, metrics: Metr
             database, metrics, _now, history_days=settings.history_days, floor=lambda: relay.floor.now
         )
         pages = OfficePage(PAGE, settings.api_keys[0] if settings.development else None)
-        api = Api(database, relay, teller, metrics, _now, forgetting)
+        api = Api(database, relay, teller, metrics, _now, forgetting, Inquirer(pipelines, names))
         app = Leaving(create_app(api, pages, _api_keys(settings), metrics, spring=settings.spring_compat))
         service = Service(
             app,

@@ -194,6 +194,11 @@ def mark_published(connection: Connection, published: Iterable[NewestEvent]) -> 
     return frozenset(held)
 
 
+def waits(connection: Connection, position: int) -> bool:
+    """Whether the event is still in the outbox."""
+    return connection.execute(_WAITS, {"position": position}).first() is not None
+
+
 def backlog(connection: Connection, *, floor: Floor = NO_FLOOR) -> Backlog:
     """How many events wait in the outbox. Costs the same for a million events as for a thousand."""
     dialect = connection.dialect.name
@@ -440,6 +445,7 @@ _MARK = {
     dialect: delete(table).where(table.c.position.in_(unmarked.with_for_update(skip_locked=True)))
     for dialect, unmarked in _UNMARKED.items()
 }
+_WAITS = select(table.c.position).where(table.c.position == bindparam("position"))
 _BACKLOG = {
     dialect: text(
         f"""

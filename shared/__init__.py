@@ -27,6 +27,7 @@ Its exceptions, by whose fault they are (shared/errors.py); `python -m tests.tes
     NeighbourError
         ChildEnded
         CommandRefused
+        NoAnswer
         NotPrimary
         Refused
     OrderbellError

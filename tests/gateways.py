@@ -22,15 +22,17 @@ from receiver.access.tickets import Tickets
 from receiver.access.verifier import create_verifier
 from receiver.feeds.history import History
 from receiver.gateway import Gateway
+from receiver.inquiries import Inquiries
 from receiver.transports.websocket.connection import WebSocketConnection
 from shared.cursors import parse_cursors
 from shared.redis.connect import connect, pipelines_to
+from shared.redis.inquiries import Answerer
 from shared.redis.keys import Names
 from shared.settings import ReceiverSettings
 from tests.waiting import await_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterable
 
     import httpx2
 
@@ -153,6 +155,7 @@ async def run_gateway(
     hears: bool = True,
     pace: Pace | None = None,
     hearing_pace: HearingPace | None = None,
+    not_ready: Iterable[str] = (),
 ) -> AsyncIterator[RunningGateway]:
     """With `hears`, it is ready when this begins."""
     settings = ReceiverSettings(
@@ -174,12 +177,17 @@ async def run_gateway(
             pace=pace,
             hearing_pace=hearing_pace,
         )
+        inquiries = Inquiries(
+            gateway, Answerer(pipelines, Names.of(redis_url, key_prefix)), lambda: not_ready
+        )
         running = asyncio.create_task(gateway.run())
+        answering = asyncio.create_task(inquiries.run())
         try:
             if hears:
                 await await_until(lambda: gateway.keeper.sources.asks_redis)
             yield RunningGateway(gateway)
         finally:
-            running.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await running
+            for task in (running, answering):
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task

@@ -28,6 +28,7 @@ from sender.publishing.relay import Relay
 from sender.seen import SeenTeller
 from shared.redis.channel_log import LogWriter
 from shared.redis.connect import AnyPipelines, connect, pipelines_to
+from shared.redis.inquiries import Inquirer
 from shared.redis.keys import Names
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ async def run_sender(
         relay, teller = Relay(database, log, metrics, clock, pace), SeenTeller(log)
         forgetting = Forgetting(log, ForgettingPace(again_seconds=0.3, retry_seconds=0.05))
         app = create_app(
-            Api(database, relay, teller, metrics, clock, forgetting),
+            Api(database, relay, teller, metrics, clock, forgetting, Inquirer(pipelines, names)),
             OfficePage(PAGE, SecretStr(API_KEY)),
             ApiKeys([SecretStr(API_KEY)]),
             metrics,

@@ -31,7 +31,7 @@ def test_every_command_helps(command: str, option: str) -> None:
     assert code == 0
     assert f"Usage: main {command}" in output
     for parameter in main.commands[command].params:
-        assert parameter.name in ("customer", "help") or (parameter.opts[0] in output)
+        assert parameter.name in ("customer", "asked", "help") or (parameter.opts[0] in output)
 
 
 def test_version() -> None:

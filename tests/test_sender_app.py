@@ -22,6 +22,7 @@ from sender.publishing.pace import Pace
 from sender.publishing.relay import Relay
 from sender.seen import SeenTeller
 from shared.redis.channel_log import LogWriter
+from shared.redis.inquiries import Inquirer
 from shared.redis.keys import Names
 from shared.redis.wire import Pipelines
 from tests.senders import API_KEY, PAGE, Clock, run_sender
@@ -201,9 +202,18 @@ class BrokenDatabase:
 def broken(redis: Redis) -> Callable[[Exception], httpx2.AsyncClient]:
     def client(error: Exception) -> httpx2.AsyncClient:
         database: Any = BrokenDatabase(error)
-        metrics, log = Metrics(), LogWriter(Pipelines(redis), Names("ob-unused"))
+        metrics, names = Metrics(), Names("ob-unused")
+        log = LogWriter(Pipelines(redis), names)
         relay = Relay(database, log, metrics, Clock())
-        api = Api(database, relay, SeenTeller(log), metrics, Clock(), Forgetting(log))
+        api = Api(
+            database,
+            relay,
+            SeenTeller(log),
+            metrics,
+            Clock(),
+            Forgetting(log),
+            Inquirer(Pipelines(redis), names),
+        )
         app = create_app(api, OfficePage(PAGE, None), ApiKeys([SecretStr(API_KEY)]), metrics)
         return httpx2.AsyncClient(
             transport=httpx2.ASGITransport(app, raise_app_exceptions=False),

@@ -55,7 +55,7 @@ class Connection(abc.ABC):
     What the gateway keeps of each connection is kept in it: 10,000 of these are most of a gateway's memory.
     """
 
-    __slots__ = ("closed", "ending", "feeds", "identity", "opened_at")
+    __slots__ = ("closed", "ending", "feeds", "identity", "opened_at", "spoke_at")
 
     transport: ClassVar[str]  # its name, for the log and the metrics
 
@@ -63,6 +63,7 @@ class Connection(abc.ABC):
         self.closed = False  # nothing is sent any more
         self.ending: Ending
         self.opened_at = asyncio.get_running_loop().time()
+        self.spoke_at = 0.0  # when its page last sent a message, on the loop's clock; a pong proves no page
         self.identity: Identity | None = None
         self.feeds: tuple[Feed, ...] = ()  # those it has entered
 

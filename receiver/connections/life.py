@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from receiver.access.identity import ForbiddenToken, InvalidToken, KeysUnavailab
 from receiver.connections.connection import End
 from receiver.connections.messages import BadMessage, Credentials, Ping, parse_message
 from receiver.connections.notices import Bye, Hello, Pong
+from receiver.connections.register import Register
 from shared.channels import is_private
 from shared.cursors import InvalidCursor, parse_cursors
 
@@ -60,6 +62,7 @@ class Life:
         self._seen = seen
         self._authentication = authentication
         self.terms = terms
+        self.register = Register(time.time())
         self._proving: dict[Connection, asyncio.Future[Identity]] = {}
         self._tasks: asyncio.TaskGroup
 
@@ -134,6 +137,7 @@ class Life:
 
     def receive(self, connection: Connection, text: bytes) -> None:
         """A message of its client."""
+        connection.spoke_at = asyncio.get_running_loop().time()
         try:
             message = parse_message(text)
             if isinstance(message, Credentials):
@@ -176,6 +180,8 @@ class Life:
         if proof := self._proving.pop(connection, None):
             proof.cancel()
         code, reason = connection.ending
+        lasted = asyncio.get_running_loop().time() - connection.opened_at
+        self.register.note_ending(connection, lasted=lasted, now=time.time())
         metrics.connections_of(connection.transport).dec()
         metrics.closed_with(str(code)).inc()
         log = logger.debug if connection.passing else logger.info
@@ -183,7 +189,7 @@ class Life:
             "connection closed",
             transport=connection.transport,
             topics=len(connection.identity.topics) if connection.identity else 0,
-            seconds=round(asyncio.get_running_loop().time() - connection.opened_at, 3),
+            seconds=round(lasted, 3),
             code=code,
             reason=reason,
         )
@@ -212,6 +218,10 @@ class Life:
             connection.end(End.FORBIDDEN, "the new token names other channels")
         elif connection.identity is not None:
             connection.identity = identity
+
+    def note_refusal(self, kind: str, reason: str) -> None:
+        """A handshake was refused before it was accepted."""
+        self.register.note_refusal("websocket", kind, reason, now=time.time())
 
     # The end.
 

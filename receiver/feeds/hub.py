@@ -48,6 +48,9 @@ class Hub:
     def feeds(self) -> list[Feed]:
         return list(self._feeds.values())
 
+    def find(self, channel: Channel) -> Feed | None:
+        return self._feeds.get(channel)
+
     def enter(self, channel: Channel) -> Feed:
         """Become a member of a channel's feed; each `enter` needs its `leave`."""
         feed = self._feeds.get(channel)

@@ -14,17 +14,18 @@ from receiver import metrics
 from receiver.connections.connection import End
 from receiver.connections.notices import SeenElsewhere
 from receiver.feeds.catch_up import CatchUp
+from receiver.feeds.feed import Feed
 from receiver.feeds.hub import Hub
 from receiver.feeds.pace import Pace
 from receiver.feeds.rounds import Rounds
 from receiver.feeds.sources import Sources, Unavailable
 from shared.redis.channel_log import Entry, ErasedNotice, SeenNotice, parse_live
+from shared.redis.inquiries import GATEWAYS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from receiver.connections.connection import Connection
-    from receiver.feeds.feed import Feed
     from receiver.feeds.history import History
     from shared.channels import Channel
     from shared.cursors import Place
@@ -64,6 +65,8 @@ class Keeper:
         self._catch_up = CatchUp(self.sources)
         self._rounds = Rounds(self._hub, self.sources, self._catch_up, self._hears, self._pace)
         self.when_erased: Callable[[Feed], None] = _nobody_is_ended
+        self._questions = Feed(GATEWAYS)  # nobody enters it; what senders ask is heard there
+        self._when_asked: Callable[[bytes], None] | None = None
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -72,6 +75,21 @@ class Keeper:
 
     def _hears(self) -> bool:
         return self.subscription.hears
+
+    # What support asks for.
+
+    def hear_questions(self, asked: Callable[[bytes], None]) -> None:
+        """Call `asked` with each question that a sender asks all gateways."""
+        self._when_asked = asked
+        self.subscription.subscribe(self._questions)
+
+    @property
+    def channel_count(self) -> int:
+        return len(self._hub)
+
+    def feed(self, channel: Channel) -> Feed | None:
+        """The channel's feed, if this gateway has one."""
+        return self._hub.find(channel)
 
     # A connection's way through its feeds.
 
@@ -141,6 +159,10 @@ class Keeper:
 
     def hear(self, feed: Feed, message: bytes) -> None:
         """A live message that is not just the next event of that feed."""
+        if feed is self._questions:
+            if self._when_asked is not None:
+                self._when_asked(message)
+            return
         live = parse_live(message)
         if isinstance(live, Entry):
             if not feed.hear(live):
@@ -155,6 +177,8 @@ class Keeper:
 
     def confirmed(self, feed: Feed) -> None:
         """Redis has subscribed us: what was published before is in the log, what comes now is heard."""
+        if feed is self._questions:
+            return
         feed.forget_seen()  # what other devices reported meanwhile was missed
         self._catch_up.request(feed, "subscribed")
 

@@ -18,6 +18,7 @@ from receiver.access.tickets import Tickets
 from receiver.access.verifier import create_verifier
 from receiver.feeds.history import History
 from receiver.gateway import Gateway
+from receiver.inquiries import Inquiries
 from receiver.pages.development import Development
 from receiver.serving.app import create_app
 from receiver.serving.readiness import Readiness
@@ -29,6 +30,7 @@ from shared.process.garbage import spare_what_lives
 from shared.process.logs import configure_logs
 from shared.process.server import Server, Service, raise_file_limit
 from shared.redis.connect import connect, pipelines_to
+from shared.redis.inquiries import Answerer
 from shared.redis.keys import Names
 
 if TYPE_CHECKING:
@@ -95,11 +97,8 @@ async def serve(
         sender_client as sender,
         create_verifier(settings) as verifier,
     ):
-        tickets = Tickets(
-            pipelines,
-            Names.of(settings.redis_url, settings.key_prefix),
-            per_minute=settings.tickets_per_minute,
-        )
+        names = Names.of(settings.redis_url, settings.key_prefix)
+        tickets = Tickets(pipelines, names, per_minute=settings.tickets_per_minute)
         authentication = Authentication(verifier, tickets, cookie=settings.jwt_cookie)
         gateway = Gateway(redis, pipelines, History(sender), authentication, settings, name=name)
         development = Development(settings, authentication, sender) if settings.development else None
@@ -112,6 +111,7 @@ async def serve(
             hears=lambda: gateway.hears and not gateway.keeper.sources.behind,
             unable=lambda: verifier.unable,
         )
+        inquiries = Inquiries(gateway, Answerer(pipelines, names), lambda: readiness.reasons.values())
         app = create_app(gateway, readiness, authentication, tickets, origins, development, registry, spring)
 
         def close() -> None:
@@ -144,7 +144,8 @@ async def serve(
         # A task that dies takes the process with it, loudly: otherwise it would look alive and hear nothing.
         async with asyncio.TaskGroup() as tasks:
             running = [
-                tasks.create_task(part.run()) for part in (gateway, readiness, *((spring,) if spring else ()))
+                tasks.create_task(part.run())
+                for part in (gateway, readiness, inquiries, *((spring,) if spring else ()))
             ]
             await Server(service).serve(sockets=[listening])
             for task in running:

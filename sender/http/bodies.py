@@ -10,10 +10,12 @@ from sender.history import DEFAULT_LIMIT, MAX_LIMIT
 from sender.http.binding import media_type
 from sender.orders import Order
 from sender.tombstones import Fault
+from sender.trace import Life
 from shared.channels import NAME
 from shared.cursors import MAX_NUMBER
 from shared.json import parse_json
 from shared.problems import Problem
+from shared.redis.inquiries import GatewayReport
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -154,6 +156,26 @@ class ErasedCustomer(msgspec.Struct):
 
 class SeenBody(msgspec.Struct):
     seen: list[CursorText]
+
+
+class TracedAlert(msgspec.Struct):
+    """One event, what became of it, and why, in sentences."""
+
+    event: Life | None  # null where there is none
+    verdict: str
+    findings: list[str]
+
+
+class TraceBody(msgspec.Struct):
+    asked: str
+    channel: str | None
+    alerts: list[TracedAlert]  # the newest first
+    gateways: list[GatewayReport] | None  # null where they could not be asked
+
+
+class ConnectionsBody(msgspec.Struct):
+    connections: int
+    gateways: list[GatewayReport] | None  # null where they could not be asked
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:

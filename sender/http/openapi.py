@@ -37,6 +37,8 @@ _BODIES = (
     bodies.SeenBody,
     bodies.DeadLettersBody,
     bodies.ErasedCustomer,
+    bodies.TraceBody,
+    bodies.ConnectionsBody,
 )
 _REASONS = {
     400: "The request is malformed; `detail` names the part.",

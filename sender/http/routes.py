@@ -16,6 +16,7 @@ from sender.http import bodies
 from sender.http.api.histories import EventsQuery
 from sender.http.api.operations import DeadLettersQuery
 from sender.http.api.orders import OrdersQuery
+from sender.http.api.support import ConnectionsQuery, TraceQuery
 from sender.http.openapi import (
     ALWAYS,
     CHANNEL,
@@ -169,6 +170,26 @@ CALLS = (
         {200: answer("The dead letters found.", schema("DeadLettersBody"))},
         ALWAYS,
         parameters=query(DeadLettersQuery),
+    ),
+    Call(
+        "GET",
+        "/trace",
+        "trace",
+        lambda api: api.support.trace,
+        "What became of an order's alert, of an event, or of a customer's newest events, and why",
+        {200: answer("What is known, from the database and from the gateways.", schema("TraceBody"))},
+        ALWAYS,
+        parameters=query(TraceQuery),
+    ),
+    Call(
+        "GET",
+        "/connections",
+        "listConnections",
+        lambda api: api.support.connections,
+        "Who is connected, as the gateways report it now",
+        {200: answer("A report of each gateway that hears Redis.", schema("ConnectionsBody"))},
+        ALWAYS,
+        parameters=query(ConnectionsQuery),
     ),
     _open(
         "/livez",

@@ -112,6 +112,62 @@ def watch(customer: str, gateway: str, topics: tuple[str, ...], after: str, data
 
 
 @main.command()
+@click.argument("asked", metavar="ORDER|EVENT|CUSTOMER", required=False)
+@click.option("--order", "order_id", metavar="ID", help="The order, where the argument could be both.")
+@click.option("--event", "event_id", metavar="ID", help="An event, by its CloudEvents id.")
+@click.option("--source", metavar="URI", help="The event's source, if it is not an order's.")
+@click.option(
+    "--customer", "customer_id", metavar="ID", help="The customer: their newest events, or this one for them."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the sender's answer as it is.")
+@click.option("--sender", metavar="URL", help="[default: ORDERBELL_SENDER_URL]")
+@DATA
+def trace(
+    asked: str | None,
+    order_id: str | None,
+    event_id: str | None,
+    source: str | None,
+    customer_id: str | None,
+    as_json: bool,
+    sender: str | None,
+    data: Path,
+) -> None:
+    """Explain what became of an alert.
+
+    The argument is looked up as an order's id, then as an event's, then as a customer's, whose newest
+    events are shown; the options say which it is. For each event: whether it was recorded, published,
+    handed to a device and shown, and if not, why.
+
+    Exit code 0 if something was found, 1 if not, 3 if the sender does not answer.
+    """
+    from shared.commands.support import trace as run
+
+    named = {"order_id": order_id, "event_id": event_id, "source": source, "customer_id": customer_id}
+    given = {name: value for name, value in named.items() if value is not None}
+    if asked is None and not given:
+        raise click.UsageError("name an order, an event or a customer")
+    if asked is not None and (order_id is not None or event_id is not None):
+        raise click.UsageError("give the argument or --order or --event, not both")
+    sys.exit(run(LocalDirectory(data), asked, given, sender, as_json=as_json))
+
+
+@main.command()
+@click.argument("customer", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print the sender's answer as it is.")
+@click.option("--sender", metavar="URL", help="[default: ORDERBELL_SENDER_URL]")
+@DATA
+def who(customer: str | None, as_json: bool, sender: str | None, data: Path) -> None:
+    """Show who is connected, gateway by gateway.
+
+    With CUSTOMER, their connections alone, also those that have ended. Exit code 0 if somebody is
+    connected, 1 if not, 3 if the sender does not answer.
+    """
+    from shared.commands.support import who as run
+
+    sys.exit(run(LocalDirectory(data), customer, sender, as_json=as_json))
+
+
+@main.command()
 @click.argument("customer")
 @click.option("--sender", metavar="URL", help="[default: ORDERBELL_SENDER_URL]")
 @click.option("--yes", is_flag=True, help="Don't ask.")

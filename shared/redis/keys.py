@@ -55,6 +55,9 @@ class Names:
     def ticket(self, digest: str) -> str:
         return f"{self.prefix}:ticket:{digest}"
 
+    def answers(self, question: str) -> str:
+        return f"{self.prefix}:answers:{question}"
+
     # Pub/Sub.
 
     def live(self, channel: Channel) -> str:

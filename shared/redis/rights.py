@@ -79,6 +79,7 @@ class _Trial:
                 ("read heads", ("HMGET", names.head(channel), "epoch", "seq")),
                 ("forget a channel", ("DEL", names.log(channel), names.head(channel))),
                 ("forget a channel", ("DEL", names.seen(channel))),
+                ("ask gateways", ("LRANGE", names.answers(str(channel)), 0, 0)),
             ]
         )
 
@@ -93,6 +94,8 @@ class _Trial:
                 ("read logs", ("XRANGE", names.log(channel), "1-0", "+", "COUNT", 1)),
                 ("issue tickets", ("SET", ticket, b"{}", "EX", _SECONDS, "NX")),
                 ("redeem tickets", ("GETDEL", ticket)),
+                ("answer support's questions", ("RPUSH", names.answers(str(channel)), b"")),
+                ("answer support's questions", ("EXPIRE", names.answers(str(channel)), 0)),
                 ("publish probes", (self._pipelines.publish_command, names.probe(str(channel)), b"")),
             ]
         )

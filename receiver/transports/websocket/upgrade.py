@@ -75,6 +75,7 @@ class UpgradeEndpoint(abc.ABC):
             _refuse(edge, Problem(400, "unknown-subprotocol", str(error)))
             return True
         except Problem as problem:
+            self._life.note_refusal(problem.kind, problem.detail)
             _refuse(edge, problem)
             return True
         connection = handshake.accept(edge, head, subprotocol, self.connection(request))

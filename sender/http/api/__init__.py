@@ -14,6 +14,7 @@ from sender.http.api.histories import Histories
 from sender.http.api.operations import Operations
 from sender.http.api.orders import Orders
 from sender.http.api.spring import Spring
+from sender.http.api.support import Support
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from sender.publishing.forgetting import Forgetting
     from sender.publishing.relay import Relay
     from sender.seen import SeenTeller
+    from shared.redis.inquiries import Inquirer
 
 
 class Api:
@@ -35,10 +37,12 @@ class Api:
         metrics: Metrics,
         clock: Callable[[], datetime],
         forgetting: Forgetting,
+        inquirer: Inquirer,
     ) -> None:
         self.orders = Orders(database, relay, metrics, clock)
         self.events = Events(database, relay, metrics, clock)
         self.spring = Spring(self.events, clock)
         self.histories = Histories(database, relay, teller, clock)
         self.customers = Customers(database, teller, forgetting, clock)
+        self.support = Support(database, relay, inquirer)
         self.operations = Operations(database, relay, metrics, clock)

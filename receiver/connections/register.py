@@ -1,0 +1,64 @@
+"""What is remembered of connections that have ended, in bounded memory.
+
+Support asks for it, see receiver/inquiries.py.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from shared.channels import customer_channel
+
+if TYPE_CHECKING:
+    from receiver.connections.connection import Connection
+    from shared.channels import Channel
+
+ENDED = 5_000  # connections; about a megabyte
+REFUSED = 500
+
+
+class Ended(NamedTuple):
+    """A connection or a handshake that has ended. Times are seconds since 1970."""
+
+    channel: Channel | None  # its customer's own; None where nobody proved to be a customer
+    transport: str
+    opened_at: float
+    ended_at: float
+    code: str
+    reason: str
+
+
+class Register:
+    """The newest endings. Flooding it with refused handshakes costs the memory of refusals alone."""
+
+    def __init__(self, now: float, *, ended: int = ENDED, refused: int = REFUSED) -> None:
+        self._ended: deque[Ended] = deque(maxlen=ended)
+        self._refused: deque[Ended] = deque(maxlen=refused)
+        self._started_at = now
+
+    def note_ending(self, connection: Connection, *, lasted: float, now: float) -> None:
+        code, reason = connection.ending
+        identity = connection.identity
+        channel = customer_channel(identity.customer) if identity is not None and identity.customer else None
+        kept = self._refused if identity is None else self._ended
+        kept.append(Ended(channel, connection.transport, now - lasted, now, str(code), reason))
+
+    def note_refusal(self, transport: str, kind: str, reason: str, *, now: float) -> None:
+        """A handshake that was refused before it was accepted."""
+        self._refused.append(Ended(None, transport, now, now, kind, reason))
+
+    def ended_of(self, channel: Channel) -> list[Ended]:
+        """The oldest first."""
+        return [one for one in self._ended if one.channel == channel]
+
+    @property
+    def refused(self) -> list[Ended]:
+        """The oldest first."""
+        return list(self._refused)
+
+    @property
+    def remembers_since(self) -> float:
+        """What has ended before may be forgotten; seconds since 1970."""
+        full = [kept[0].ended_at for kept in (self._ended, self._refused) if len(kept) == kept.maxlen]
+        return max(full, default=self._started_at)

@@ -1,0 +1,87 @@
+"""For support and operators: what became of an alert, and who is connected."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+from redis.exceptions import RedisError
+
+from sender import trace
+from sender.http import bodies
+from sender.http.requests import json_response
+from shared.channels import customer_channel
+from shared.events import SOURCE
+from shared.problems import Problem
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from sender.database.protocol import Database
+    from sender.publishing.relay import Relay
+    from shared.channels import Channel
+    from shared.redis.inquiries import GatewayReport, Inquirer
+
+_Id = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
+
+
+class TraceQuery(msgspec.Struct, forbid_unknown_fields=True):
+    """One order, one event, or a customer's newest events. With a customer: whether they had it."""
+
+    order_id: bodies.OrderId | None = None
+    event_id: _Id | None = None
+    source: _Id | None = None  # of the event; by default our own orders'
+    customer_id: bodies.Name | None = None
+
+
+class ConnectionsQuery(msgspec.Struct, forbid_unknown_fields=True):
+    customer_id: bodies.Name | None = None
+
+
+class Support:
+    def __init__(self, database: Database, relay: Relay, inquirer: Inquirer) -> None:
+        self._database = database
+        self._relay = relay
+        self._inquirer = inquirer
+
+    async def trace(self, request: Request) -> Response:
+        query = bodies.parse_query(request, TraceQuery)
+        subject = await self._database.read(_work(query))
+        gateways = await self._ask(subject.channel) if subject.channel is not None else None
+        if subject.missing is not None:
+            explained = [bodies.TracedAlert(None, subject.missing.verdict.value, subject.missing.findings)]
+        else:
+            relaying = trace.Relaying(self._relay.redis_up, self._relay.contested)
+            explained = [
+                bodies.TracedAlert(life, given.verdict.value, given.findings)
+                for life in subject.lives
+                for given in [trace.explain(life, relaying, gateways, customer_id=query.customer_id)]
+            ]
+        return json_response(bodies.TraceBody(subject.asked, subject.channel, explained, gateways))
+
+    async def connections(self, request: Request) -> Response:
+        query = bodies.parse_query(request, ConnectionsQuery)
+        channel = customer_channel(query.customer_id) if query.customer_id is not None else None
+        gateways = await self._ask(channel)
+        return json_response(
+            bodies.ConnectionsBody(sum(one.listening_count for one in gateways or ()), gateways)
+        )
+
+    async def _ask(self, channel: Channel | None) -> list[GatewayReport] | None:
+        try:
+            return await self._inquirer.ask(channel)
+        except (RedisError, OSError, TimeoutError):
+            return None
+
+
+def _work(query: TraceQuery) -> partial[trace.Subject]:
+    """What to read. Raises `Problem` where it is not one thing that is asked for."""
+    if query.order_id is not None and query.event_id is None:
+        return partial(trace.of_order, order_id=query.order_id)
+    if query.event_id is not None and query.order_id is None:
+        return partial(trace.of_event, source=query.source or SOURCE, event_id=query.event_id)
+    if query.customer_id is not None and query.order_id is None:
+        return partial(trace.of_customer, customer_id=query.customer_id)
+    raise Problem(400, "invalid-query", "give one of order_id, event_id and customer_id")

@@ -1,0 +1,323 @@
+"""What became of an alert, as support is asked: from the database, this sender's relay, and the gateways.
+
+The database knows what is durable: whether there is such an order or event, whether it still waits, was given
+up or deleted, and what the customer's devices have shown. Gateways know the rest (receiver/inquiries.py), in
+bounded memory. `explain` puts them together: one verdict, and the findings it rests on, as sentences.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+from sqlalchemy import bindparam, select
+
+from sender import erasure, history, outbox
+from sender.database.tables import channels, dead_letters, events, orders
+from sender.digest import identity_of
+from shared.channels import Channel, customer_channel, is_private, name_in
+from shared.cursors import Cursor, Place, parse_cursor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Connection
+
+    from shared.redis.inquiries import GatewayReport
+
+NEWEST = 5  # events of a customer
+
+
+class Verdict(Enum):
+    """What became of an alert, in the order in which it may go wrong."""
+
+    NOT_PLACED = "not-placed"  # there is no such order
+    NOT_COMPLETED = "not-completed"
+    NOT_SENT = "not-sent"  # there is no such event, or none at all for this customer
+    ERASED = "erased"
+    DELETED = "deleted"  # older than the history is kept
+    GIVEN_UP = "given-up"  # it could not be published
+    WAITING = "waiting"  # recorded and not published yet
+    SHOWN = "shown"
+    DELIVERED = "delivered"  # handed to a device that is connected; not reported as shown
+    NO_ANSWER = "no-answer"  # no gateway answers
+    LATE = "late"  # the gateway of a connected device has not had it yet
+    NOBODY = "nobody-connected"
+
+
+class Relaying(NamedTuple):
+    """How this sender's relay is doing."""
+
+    redis_up: bool | None
+    contested: bool
+
+
+class Life(msgspec.Struct, frozen=True):
+    """An event's life, as far as the database knows it."""
+
+    cursor: str
+    recorded_at: str
+    type: str = ""
+    source: str = ""
+    id: str = ""
+    subject: str | None = None
+    waiting: bool = False
+    given_up: str | None = None  # why
+    given_up_at: str | None = None
+    deleted: bool = False
+    shown: bool = False  # by a device of the customer; of topics that is not known
+
+
+class Explained(msgspec.Struct, frozen=True):
+    verdict: Verdict
+    findings: list[str]
+
+
+class Subject(NamedTuple):
+    """What was asked for and what the database has of it, from one snapshot."""
+
+    asked: str  # in words
+    channel: Channel | None
+    lives: list[Life]  # the newest first
+    missing: Explained | None = None  # why there is none
+
+
+def of_order(connection: Connection, order_id: str) -> Subject:
+    row = connection.execute(_ORDER, {"order_id": order_id}).one_or_none()
+    asked = f"order {order_id}"
+    if row is None:
+        why = "No order with this id was ever placed here, or it was erased together with its customer."
+        return Subject(asked, None, [], Explained(Verdict.NOT_PLACED, [why]))
+    channel = customer_channel(row.customer_id)
+    if row.seq is None:
+        why = f"{row.customer_id}'s order was placed at {row.created_at} and is still open: nothing was sent."
+        return Subject(asked, channel, [], Explained(Verdict.NOT_COMPLETED, [why]))
+    return Subject(asked, channel, [_life(connection, channel, row.seq, recorded_at=row.completed_at)])
+
+
+def of_event(connection: Connection, source: str, event_id: str) -> Subject:
+    asked = f"event {event_id} of {source}"
+    row = connection.execute(_EVENT, {"identity": identity_of(source, event_id)}).one_or_none()
+    if row is None:
+        why = (
+            "No event with this source and id is kept: it was never accepted here, is older than the history,"
+            " or its customer was erased."
+        )
+        return Subject(asked, None, [], Explained(Verdict.NOT_SENT, [why]))
+    channel = Channel(row.channel)
+    return Subject(asked, channel, [_life(connection, channel, row.seq, recorded_at=row.recorded_at)])
+
+
+def of_customer(connection: Connection, customer_id: str) -> Subject:
+    """The newest events of the customer's own channel."""
+    channel = customer_channel(customer_id)
+    asked = f"customer {customer_id}"
+    head = history.head(connection, channel).place
+    if connection.execute(_CHANNEL, {"channel": channel}).one_or_none() is None:
+        if erasure.last_seqs(connection, [channel]):
+            return Subject(asked, channel, [], Explained(Verdict.ERASED, ["This customer was erased."]))
+        why = "No order of this customer was ever completed and no event was sent to them. Is the id right?"
+        return Subject(asked, channel, [], Explained(Verdict.NOT_SENT, [why]))
+    seqs = range(head.seq, max(0, head.seq - NEWEST), -1)
+    lives = [_life(connection, channel, seq, recorded_at="") for seq in seqs]
+    kept = [life for life in lives if life.recorded_at]
+    return Subject(asked, channel, kept or lives[:1])
+
+
+def _life(connection: Connection, channel: Channel, seq: int, *, recorded_at: str) -> Life:
+    state = history.states(connection, [channel])[channel]
+    shown = is_private(channel) and state.seen.epoch == state.head.epoch and seq <= state.seen.seq
+    row = connection.execute(_ROW, {"channel": channel, "seq": seq}).one_or_none()
+    if row is None:
+        cursor = str(Cursor(channel, Place(state.head.epoch, seq)))
+        return Life(cursor, recorded_at, deleted=True, shown=shown)
+    dead = connection.execute(_DEAD, {"position": row.position}).one_or_none()
+    entry = history.find(connection, channel, seq)
+    attributes = _attributes(entry.text if entry is not None else b"")
+    return Life(
+        str(Cursor(channel, Place(row.epoch, seq))),
+        row.recorded_at,
+        type=attributes.type,
+        source=attributes.source,
+        id=attributes.id,
+        subject=attributes.subject,
+        waiting=outbox.waits(connection, row.position),
+        given_up=f"{dead.reason} {dead.detail}".strip() if dead is not None else None,
+        given_up_at=dead.given_up_at if dead is not None else None,
+        deleted=seq <= state.pruned_seq,
+        shown=shown,
+    )
+
+
+class _Attributes(msgspec.Struct):
+    type: str = ""
+    source: str = ""
+    id: str = ""
+    subject: str | None = None
+
+
+def _attributes(text: bytes) -> _Attributes:
+    try:
+        return _decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _Attributes()
+
+
+def explain(
+    life: Life,
+    relaying: Relaying,
+    gateways: Sequence[GatewayReport] | None,
+    *,
+    customer_id: str | None = None,
+) -> Explained:
+    """Why the event was or was not shown. `gateways` is None where they could not be asked.
+
+    `customer_id` is who should have had it; by default the one whose channel it is.
+    """
+    cursor = parse_cursor(life.cursor)
+    findings = [_recorded(life)]
+    if life.given_up is not None:
+        findings.append(f"It could not be published and was given up at {life.given_up_at}: {life.given_up}.")
+        return Explained(Verdict.GIVEN_UP, findings)
+    if life.waiting and not any(_has_reached(report, cursor.place) for report in gateways or ()):
+        return Explained(Verdict.WAITING, [*findings, _why_it_waits(relaying)])
+    if life.shown:
+        findings.append("One of the customer's devices has shown it; others then show no pop-up for it.")
+        return Explained(Verdict.SHOWN, findings)
+    if life.deleted:
+        findings.append(
+            "It is no longer kept: it is older than the history (ORDERBELL_HISTORY_DAYS), or the database was"
+            " restored since."
+        )
+        return Explained(Verdict.DELETED, findings)
+    if gateways is None:
+        findings.append("The gateways could not be asked: this sender does not reach Redis.")
+        return Explained(Verdict.NO_ANSWER, findings)
+    if not gateways:
+        findings.append("No gateway answers: none is running, or none hears Redis.")
+        return Explained(Verdict.NO_ANSWER, findings)
+    return _at_gateways(cursor, findings, gateways, customer_id)
+
+
+def _recorded(life: Life) -> str:
+    what = life.type or "An event"
+    about = f" for {life.subject}" if life.subject else ""
+    return (
+        f"{what}{about} was recorded{f' at {life.recorded_at}' if life.recorded_at else ''} as {life.cursor}."
+    )
+
+
+def _why_it_waits(relaying: Relaying) -> str:
+    if relaying.contested:
+        return "It waits to be published: another installation uses the same names in Redis (see /readyz)."
+    if relaying.redis_up is False:
+        return (
+            "It waits to be published: Redis is away or takes no events. Gateways meanwhile pull it from the"
+            " sender, about a second late."
+        )
+    return "It waits to be published; usually that takes milliseconds. If it lasts, see the sender's log."
+
+
+def _at_gateways(
+    cursor: Cursor, findings: list[str], gateways: Sequence[GatewayReport], customer_id: str | None
+) -> Explained:
+    channel, place = cursor
+    for report in gateways:
+        findings += _of_gateway(report, place)
+    listening = [
+        (report, one)
+        for report in gateways
+        for one in report.listening
+        if customer_id is None or one.customer == customer_id
+    ]
+    if not listening:
+        findings += _nobody(channel, gateways, customer_id)
+        return Explained(Verdict.NOBODY, findings)
+    verdict = Verdict.LATE
+    for report, one in listening:
+        reached = _has_reached(report, place)
+        state = "has been handed it" if reached and one.live else "has not been handed it yet"
+        if reached and one.live:
+            verdict = Verdict.DELIVERED
+        waits = f"; {one.waiting_bytes:,} bytes wait for it to read" if one.waiting_bytes else ""
+        spoke = f"its page last spoke at {one.spoke_at}" if one.spoke_at else "its page has said nothing yet"
+        findings.append(
+            f"{one.customer} is connected to {report.gateway} by {one.transport} since {one.since};"
+            f" {spoke}. It {state}{waits}."
+        )
+    if verdict is Verdict.DELIVERED:
+        findings.append(
+            "It was not reported as shown: the page is hidden, shows other pop-ups first, or does not report."
+        )
+    return Explained(verdict, findings)
+
+
+def _has_reached(report: GatewayReport, place: Place) -> bool:
+    return report.place is not None and parse_cursor(report.place).place >= place
+
+
+def _of_gateway(report: GatewayReport, place: Place) -> list[str]:
+    findings = []
+    if not report.redis:
+        findings.append(
+            f"{report.gateway} does not hear Redis and pulls events from the sender, about a second late."
+        )
+    findings += [f"{report.gateway} is not ready: {why}." for why in report.not_ready]
+    if report.place is not None and parse_cursor(report.place).place < place:
+        findings.append(f"{report.gateway} has this channel's events only up to {report.place}.")
+    return findings
+
+
+def _nobody(channel: Channel, gateways: Sequence[GatewayReport], customer_id: str | None) -> list[str]:
+    findings = []
+    if not is_private(channel):
+        others = sum(report.listening_count for report in gateways)
+        who = customer_id or "anybody"
+        findings.append(
+            f"No connection of {who} may read {channel}: the topic must be among the topics of the token"
+            f" ({others} other connections read it)."
+        )
+        return findings
+    name = customer_id or name_in(channel)
+    findings.append(f"Nobody is connected as {name}. It is kept, and comes when they return.")
+    ended = sorted((one.ended_at, one, report) for report in gateways for one in report.ended)
+    for _, one, report in ended[-3:]:
+        findings.append(
+            f"A connection to {report.gateway} by {one.transport} ended at {one.ended_at} with {one.code}:"
+            f" {one.reason or 'no reason given'} (it had begun at {one.since})."
+        )
+    if not ended:
+        since = max(report.remembers_since for report in gateways)
+        findings.append(f"The gateways remember no connection of theirs since {since}.")
+    similar = sorted({other for report in gateways for other in report.similar})
+    if similar:
+        findings.append(f"Connected are, called alike but for case: {', '.join(similar)}.")
+    refused = sorted((one.ended_at, one, report) for report in gateways for one in report.refused)
+    if refused:
+        _, one, report = refused[-1]
+        findings.append(
+            f"{len(refused)} connections were refused lately, of nobody knows whom; the last one by"
+            f" {report.gateway} at {one.ended_at} with {one.code}: {one.reason}."
+        )
+    if any(report.connections for report in gateways):
+        findings.append(
+            "If their page is open, its token names somebody else, or it connects to another installation."
+        )
+    return findings
+
+
+_decode = msgspec.json.Decoder(_Attributes).decode
+_ORDER = select(
+    orders.c.customer_id, orders.c.status, orders.c.created_at, orders.c.completed_at, orders.c.seq
+).where(orders.c.order_id == bindparam("order_id"))
+_EVENT = select(events.c.channel, events.c.seq, events.c.recorded_at).where(
+    events.c.identity == bindparam("identity")
+)
+_ROW = select(events.c.position, events.c.epoch, events.c.recorded_at).where(
+    events.c.channel == bindparam("channel"), events.c.seq == bindparam("seq")
+)
+_CHANNEL = select(channels.c.channel).where(channels.c.channel == bindparam("channel"))
+_DEAD = select(dead_letters.c.reason, dead_letters.c.detail, dead_letters.c.given_up_at).where(
+    dead_letters.c.position == bindparam("position")
+)

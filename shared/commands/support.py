@@ -1,0 +1,173 @@
+"""`orderbell trace` and `orderbell who`: ask the sender what became of an alert, and who is connected."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+import httpx2
+import msgspec
+
+from shared.commands.erase import CallerSettings
+from shared.errors import NeighbourError
+from shared.redis.inquiries import GatewayReport
+from shared.settings import load
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from shared.commands.local import LocalDirectory
+
+TIMEOUT_SECONDS = 15.0
+FOUND, NOT_FOUND, NO_ANSWER = 0, 1, 3
+_SHOWN = 50  # connections
+_UNKNOWN = ("not-placed", "not-sent")
+
+T = TypeVar("T")
+
+
+class _Event(msgspec.Struct):
+    cursor: str
+
+
+class _Alert(msgspec.Struct):
+    event: _Event | None
+    verdict: str
+    findings: list[str]
+
+
+class _Trace(msgspec.Struct):
+    asked: str
+    alerts: list[_Alert]
+
+
+class _Connections(msgspec.Struct):
+    connections: int
+    gateways: list[GatewayReport] | None
+
+
+class _Problem(msgspec.Struct):
+    detail: str = ""
+
+
+class NoAnswer(NeighbourError):
+    """The sender does not answer, or refuses."""
+
+
+def trace(
+    local: LocalDirectory,
+    asked: str | None,
+    given: Mapping[str, str],
+    sender: str | None,
+    *,
+    as_json: bool,
+) -> int:
+    """The exit code: 0 where something was found, 1 where there is nothing, 3 where nobody answers.
+
+    `asked` may be an order, an event or a customer; `given` are parameters of the sender's call.
+    """
+    guesses = ("order_id", "event_id", "customer_id") if asked is not None else ()
+    questions = [{**given, guess: asked} for guess in guesses if guess not in given and asked] or [
+        dict(given)
+    ]
+    answers: list[bytes] = []
+    found: list[_Trace] = []
+    try:
+        for question in questions:
+            answers.append(_get(local, "/trace", question, sender))
+            found.append(_decoded(answers[-1], _Trace))
+            if not _is_unknown(found[-1]):
+                answers, found = answers[-1:], found[-1:]
+                break
+    except NoAnswer as error:
+        return _fail(str(error))
+    for content, one in zip(answers, found, strict=True):
+        if as_json:
+            click.echo(content)
+        else:
+            _print_alerts(one)
+    return FOUND if any(alert.event is not None for one in found for alert in one.alerts) else NOT_FOUND
+
+
+def _is_unknown(found: _Trace) -> bool:
+    """It may be another thing that was asked for."""
+    return all(alert.verdict in _UNKNOWN for alert in found.alerts)
+
+
+def _print_alerts(found: _Trace) -> None:
+    for alert in found.alerts:
+        where = f", {alert.event.cursor}" if alert.event is not None else ""
+        click.echo(f"{found.asked}{where}: {alert.verdict.replace('-', ' ')}")
+        for finding in alert.findings:
+            click.echo(f"  - {finding}")
+
+
+def who(local: LocalDirectory, customer: str | None, sender: str | None, *, as_json: bool) -> int:
+    """The exit code: 0 where somebody is connected, 1 where nobody is, 3 where nobody answers."""
+    asked = {"customer_id": customer} if customer is not None else {}
+    try:
+        content = _get(local, "/connections", asked, sender)
+        if as_json:
+            click.echo(content)
+        found = _decoded(content, _Connections)
+    except NoAnswer as error:
+        return _fail(str(error))
+    if found.gateways is None:
+        return _fail("the gateways can't be asked: the sender does not reach Redis")
+    if not as_json:
+        _print_connections(found.gateways, found.connections, customer)
+    return FOUND if found.connections else NOT_FOUND
+
+
+def _print_connections(gateways: Sequence[GatewayReport], connections: int, customer: str | None) -> None:
+    for report in gateways:
+        transports = ", ".join(f"{count:,} {name}" for name, count in sorted(report.connections.items()))
+        state = "hears Redis" if report.redis else "pulls from the sender"
+        faults = f"; not ready: {'; '.join(report.not_ready)}" if report.not_ready else ""
+        click.echo(f"{report.gateway}: {transports or 'no connections'}; {state}{faults}")
+        for one in report.listening[:_SHOWN]:
+            waits = f", {one.waiting_bytes:,} bytes wait" if one.waiting_bytes else ""
+            spoke = f", spoke {one.spoke_at}" if one.spoke_at else ""
+            catching = "" if one.live else ", catching up"
+            click.echo(f"  {one.customer} by {one.transport} since {one.since}{spoke}{waits}{catching}")
+        if report.listening_count > _SHOWN:
+            click.echo(f"  and {report.listening_count - _SHOWN:,} more")
+        for ended in report.ended:
+            click.echo(f"  ended {ended.ended_at}: {ended.transport}, {ended.code} {ended.reason}".rstrip())
+    if not gateways:
+        click.echo("no gateway answers: none is running, or none hears Redis")
+    elif not connections:
+        click.echo(f"{customer} is not connected" if customer is not None else "nobody is connected")
+
+
+def _get(local: LocalDirectory, path: str, asked: Mapping[str, str], sender: str | None) -> bytes:
+    """The answer's body. Raises `NoAnswer`."""
+    local.adopt(os.environ)
+    settings = load(CallerSettings)
+    url = (sender or str(settings.sender_url)).rstrip("/")
+    headers = {"Authorization": f"Bearer {settings.api_keys[0].get_secret_value()}"}
+    try:
+        with httpx2.Client(trust_env=False, timeout=TIMEOUT_SECONDS) as client:
+            answer = client.get(f"{url}{path}", params=dict(asked), headers=headers)
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        raise NoAnswer(f"{url} does not answer: {error}") from None
+    if answer.status_code != 200:
+        try:
+            detail = msgspec.json.decode(answer.content, type=_Problem).detail[:200]
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            detail = "what answers is not an Orderbell sender"
+        raise NoAnswer(f"{url} refuses with {answer.status_code}: {detail}")
+    return answer.content
+
+
+def _decoded(content: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise NoAnswer("what answers is not an Orderbell sender") from None
+
+
+def _fail(reason: str) -> int:
+    click.echo(f"orderbell: {reason}", err=True)
+    return NO_ANSWER

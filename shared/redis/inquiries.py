@@ -1,0 +1,153 @@
+"""Questions that senders ask all gateways, and their answers: who is connected, and what became of an event.
+
+A gateway writes nothing for each delivery; it keeps what it knows in bounded memory and answers when asked.
+
+* `ob:live:{gateways}`   Pub/Sub: the question, as JSON. Every gateway hears it all the time
+* `ob:answers:<id>`      list: an answer of each gateway, as JSON; gone after some seconds
+
+A gateway that does not hear Redis does not answer, which is an answer, too: the number of gateways is not
+known to anybody, so a question is answered once nothing has come for a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from shared.channels import Channel
+
+if TYPE_CHECKING:
+    from shared.redis.connect import AnyPipelines
+    from shared.redis.keys import Names
+
+GATEWAYS = Channel("gateways")  # like no customer's and no topic's, which have a colon
+MAX_CONNECTIONS = 100  # of one answer
+MAX_ANSWER_BYTES = 256 * 1024
+_MAX_GATEWAYS = 1_000
+_KEEP_SECONDS = 10
+
+
+class Question(msgspec.Struct, frozen=True):
+    """About one channel, or, where it is None, about all connections."""
+
+    id: str
+    channel: str | None = None
+
+
+class ConnectionReport(msgspec.Struct, frozen=True):
+    """A connection that is open."""
+
+    customer: str
+    transport: str
+    since: str
+    topics: list[str]
+    live: bool  # in the channel asked for, or in all of its own; else it is being caught up
+    waiting_bytes: int  # for its client to read
+    spoke_at: str | None  # when its page last sent a message; pongs don't count
+    token_expires_at: str
+
+
+class EndingReport(msgspec.Struct, frozen=True):
+    """A connection that was open."""
+
+    transport: str
+    since: str
+    ended_at: str
+    code: str
+    reason: str
+
+
+class GatewayReport(msgspec.Struct, frozen=True):
+    """What one gateway knows."""
+
+    gateway: str
+    started_at: str
+    redis: bool  # it hears Redis; else it pulls events from the sender
+    not_ready: list[str]  # why; empty where it is ready
+    connections: dict[str, int]  # how many, by transport
+    channels: int  # that it is subscribed to
+    listening: list[ConnectionReport] = []  # `MAX_CONNECTIONS` at most
+    listening_count: int = 0
+    place: str | None = None  # of the channel: every live connection has been handed events up to here
+    expected: str | None = None  # up to where the gateway knows that there are events
+    ended: list[EndingReport] = []  # of the customer, the newest last
+    refused: list[EndingReport] = []  # of nobody knows whom, the newest last
+    remembers_since: str = ""  # endings and refusals before are forgotten
+    similar: list[str] = []  # customers who are connected, and are called alike but for case
+
+
+def encode_question(question: Question) -> bytes:
+    return msgspec.json.encode(question)
+
+
+def parse_question(message: bytes) -> Question | None:
+    """None for what no sender of ours has asked."""
+    try:
+        return _decode_question(message)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+class Inquirer:
+    """Asks all gateways."""
+
+    def __init__(self, pipelines: AnyPipelines, names: Names) -> None:
+        self._pipelines = pipelines
+        self._names = names
+
+    async def ask(
+        self,
+        channel: Channel | None = None,
+        *,
+        wait_seconds: float = 1.0,
+        quiet_seconds: float = 0.3,
+        look_seconds: float = 0.05,
+    ) -> list[GatewayReport]:
+        """What the gateways report, in order of their names.
+
+        Returns once there are answers and none has come for `quiet_seconds`, or after `wait_seconds`. Raises
+        redis-py's errors and `TimeoutError`.
+        """
+        question = Question(secrets.token_hex(8), channel)
+        key = self._names.answers(question.id)
+        live = self._names.live(GATEWAYS)
+        await self._pipelines.execute([(self._pipelines.publish_command, live, encode_question(question))])
+        loop = asyncio.get_running_loop()
+        ends_at, answers, newest_at = loop.time() + wait_seconds, 0, loop.time()
+        replies: list[bytes] = []
+        while (now := loop.time()) < ends_at and not (answers and now - newest_at >= quiet_seconds):
+            await asyncio.sleep(look_seconds)
+            [replies] = await self._pipelines.execute([("LRANGE", key, 0, _MAX_GATEWAYS - 1)])
+            if len(replies) > answers:
+                answers, newest_at = len(replies), loop.time()
+        return sorted(filter(None, map(_report, replies)), key=lambda report: report.gateway)
+
+
+class Answerer:
+    """Hands one gateway's answers in."""
+
+    def __init__(self, pipelines: AnyPipelines, names: Names) -> None:
+        self._pipelines = pipelines
+        self._names = names
+
+    async def answer(self, question: Question, report: GatewayReport) -> None:
+        """Raises redis-py's errors and `TimeoutError`."""
+        key = self._names.answers(question.id)
+        text = msgspec.json.encode(report)
+        if len(text) > MAX_ANSWER_BYTES:
+            text = msgspec.json.encode(msgspec.structs.replace(report, listening=[], ended=[], refused=[]))
+        await self._pipelines.execute([("RPUSH", key, text), ("EXPIRE", key, _KEEP_SECONDS)])
+
+
+def _report(answer: bytes) -> GatewayReport | None:
+    try:
+        return _decode_report(answer)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+_decode_question = msgspec.json.Decoder(Question).decode
+_decode_report = msgspec.json.Decoder(GatewayReport).decode

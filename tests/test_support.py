@@ -1,0 +1,87 @@
+"""`orderbell trace` and `orderbell who`, against real processes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.end_to_end.test_main_path import api, complete
+from tests.processes import REPOSITORY, clean_environment
+from tests.websocket_client import connected
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.processes import Processes
+
+pytestmark = pytest.mark.anyio
+
+
+def orderbell(directory: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    environment = {**clean_environment(), "PYTHONPATH": str(REPOSITORY)}
+    environment |= {f"ORDERBELL_{name.upper()}": value for name, value in settings.items()}
+    command = [sys.executable, "-m", "shared.commands.cli", *arguments]
+    return subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=60)
+
+
+async def test_support_sees_who_is_connected_and_what_became_of_an_alert(
+    processes: Processes, tmp_path: Path
+) -> None:
+    sender, gateway, other = processes.start_sender(), processes.start_receiver(), processes.start_receiver()
+    settings = {"api_key": processes.api_key, "sender_url": sender.url}
+    async with (
+        api(processes, sender) as client,
+        connected(gateway, processes.token("alice")) as phone,
+        connected(other, processes.token("alice")),
+        connected(other, processes.token("bob")),
+    ):
+        event = await complete(client, "1042", "alice")
+        await phone.receive_events(1)
+
+        who = orderbell(tmp_path, "who", **settings)
+        assert (who.returncode, who.stderr) == (0, "")
+        assert (who.stdout.count("hears Redis"), who.stdout.count("alice by websocket")) == (2, 2)
+        assert who.stdout.count("bob by websocket") == 1
+        assert "bob" not in orderbell(tmp_path, "who", "alice", **settings).stdout
+
+        for asked in (["1042"], ["--order", "1042"], [event["id"]], ["--event", event["id"]], ["alice"]):
+            traced = orderbell(tmp_path, "trace", *asked, **settings)
+            assert (traced.returncode, traced.stderr) == (0, ""), asked
+            assert "customer:alice=1.1: delivered\n" in traced.stdout, asked
+            assert "order.completed for 1042 was recorded at" in traced.stdout
+        as_json = json.loads(orderbell(tmp_path, "trace", "1042", "--json", **settings).stdout)
+        assert as_json["alerts"][0]["verdict"] == "delivered"
+
+        nothing = orderbell(tmp_path, "trace", "carol", **settings)
+        assert nothing.returncode == 1
+        assert [line for line in nothing.stdout.splitlines() if not line.startswith(" ")] == [
+            "order carol: not placed",
+            "event carol of /orderbell/sender: not sent",
+            "customer carol: not sent",
+        ]
+        nobody = orderbell(tmp_path, "who", "carol", **settings)
+        assert (nobody.returncode, nobody.stdout.splitlines()[-1]) == (1, "carol is not connected")
+
+
+@pytest.mark.parametrize("command", [["trace", "1042"], ["who"]])
+def test_one_line_says_that_the_sender_does_not_answer_or_refuses(
+    processes: Processes, tmp_path: Path, command: list[str]
+) -> None:
+    nowhere = orderbell(tmp_path, *command, api_key="any-key-for-tests-only", sender_url="http://127.0.0.1:9")
+    assert (nowhere.returncode, nowhere.stderr.count("\n")) == (3, 1)
+    assert nowhere.stderr.startswith("orderbell: http://127.0.0.1:9 does not answer: ")
+    sender = processes.start_sender()
+    refused = orderbell(tmp_path, *command, api_key="another-key-for-tests", sender_url=sender.url)
+    assert (refused.returncode, refused.stderr.count("\n")) == (3, 1)
+    assert "refuses with 401" in refused.stderr
+
+
+@pytest.mark.parametrize("arguments", [[], ["1042", "--order", "1042"]])
+def test_a_question_about_nothing_or_two_things_is_one_line(tmp_path: Path, arguments: list[str]) -> None:
+    refused = orderbell(tmp_path, "trace", *arguments)
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[-1].startswith("Error: ")

@@ -1,0 +1,264 @@
+"""Ten questions that support is asked, each set up for real: `trace` names the cause."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sqlalchemy import update
+
+from receiver.connections.connection import End
+from sender import retention
+from sender.database.tables import events
+from shared.channels import customer_channel
+from tests.gateways import RunningGateway, run_gateway
+from tests.senders import RunningSender, run_sender
+from tests.waiting import await_until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from shared.commands.embedded import EmbeddedServer
+
+pytestmark = pytest.mark.anyio
+
+ALICE = customer_channel("alice")
+
+
+@pytest.fixture
+async def sender(
+    tmp_path: Path, redis_url: str, key_prefix: str, anyio_backend: object
+) -> AsyncIterator[RunningSender]:
+    async with run_sender(f"sqlite:///{tmp_path / 'o'}.db", redis_url, key_prefix) as running:
+        yield running
+
+
+@pytest.fixture
+async def gateway(sender: RunningSender, redis_url: str, key_prefix: str) -> AsyncIterator[RunningGateway]:
+    async with run_gateway(sender.client, redis_url, key_prefix) as running:
+        yield running
+
+
+async def trace(sender: RunningSender, **asked: str) -> dict[str, Any]:
+    """The newest alert found, with its findings as one text."""
+    answer = await sender.client.get("/trace", params=asked)
+    assert answer.status_code == 200, answer.text
+    alert: dict[str, Any] = answer.json()["alerts"][0]
+    return alert | {"said": "\n".join(alert["findings"])}
+
+
+async def complete(sender: RunningSender, order_id: str, customer_id: str = "alice") -> None:
+    assert (await sender.place(order_id, customer_id)).status_code == 201
+    assert (await sender.complete(order_id)).status_code == 200
+
+
+async def test_an_order_that_was_never_placed(sender: RunningSender) -> None:
+    alert = await trace(sender, order_id="1042")
+    assert (alert["event"], alert["verdict"]) == (None, "not-placed")
+
+
+async def test_an_order_that_is_still_open(sender: RunningSender) -> None:
+    await sender.place("1042", "alice")
+    alert = await trace(sender, order_id="1042")
+    assert alert["verdict"] == "not-completed"
+    assert "alice's order was placed at" in alert["said"]
+    assert "nothing was sent" in alert["said"]
+
+
+async def test_nobody_is_connected(sender: RunningSender, gateway: RunningGateway) -> None:
+    await complete(sender, "1042")
+    await await_relayed(sender)
+    alert = await trace(sender, order_id="1042")
+    assert alert["verdict"] == "nobody-connected"
+    assert "Nobody is connected as alice" in alert["said"]
+    assert "remember no connection of theirs since" in alert["said"]
+
+
+async def test_a_connection_that_has_ended_is_remembered(
+    sender: RunningSender, gateway: RunningGateway
+) -> None:
+    async with gateway.connected("alice"):
+        pass
+    await complete(sender, "1042")
+    await await_relayed(sender)
+    alert = await trace(sender, order_id="1042")
+    assert alert["verdict"] == "nobody-connected"
+    assert "A connection to in-process by websocket ended at" in alert["said"]
+    assert "the test is over" in alert["said"]
+
+
+async def test_a_slow_reader_that_was_ended(sender: RunningSender, gateway: RunningGateway) -> None:
+    async with gateway.connected("alice") as browser:
+        browser.connection.end(End.SLOW, "too slow")
+        await browser.wait_close()
+    await complete(sender, "1042")
+    await await_relayed(sender)
+    assert "with 4408: too slow" in (await trace(sender, order_id="1042"))["said"]
+
+
+async def test_a_token_that_names_another_customer(sender: RunningSender, gateway: RunningGateway) -> None:
+    async with gateway.connected("Alice"):
+        await complete(sender, "1042")
+        await await_relayed(sender)
+        alert = await trace(sender, order_id="1042")
+    assert alert["verdict"] == "nobody-connected"
+    assert "called alike but for case: Alice" in alert["said"]
+    assert "its token names somebody else" in alert["said"]
+
+
+async def test_a_token_that_was_refused(sender: RunningSender, gateway: RunningGateway) -> None:
+    async with gateway.connected("alice", greeted=False) as browser:
+        browser.connection.identity = None  # as before it has proved to be anybody
+        browser.connection.end(End.UNAUTHENTICATED, "the token has expired")
+        await browser.wait_close()
+    await complete(sender, "1042")
+    await await_relayed(sender)
+    said = (await trace(sender, order_id="1042"))["said"]
+    assert "1 connections were refused lately, of nobody knows whom" in said
+    assert "with 4401: the token has expired" in said
+
+
+async def test_it_was_handed_over_but_not_shown(sender: RunningSender, gateway: RunningGateway) -> None:
+    async with gateway.connected("alice") as browser:
+        await complete(sender, "1042")
+        await browser.wait_seqs([1])
+        alert = await trace(sender, order_id="1042")
+    assert alert["verdict"] == "delivered"
+    assert "alice is connected to in-process by websocket since" in alert["said"]
+    assert "It has been handed it" in alert["said"]
+    assert "not reported as shown" in alert["said"]
+
+
+async def test_it_was_shown_on_another_device(sender: RunningSender, gateway: RunningGateway) -> None:
+    await complete(sender, "1042")
+    await sender.client.post("/seen", json={"cursors": [f"{ALICE}=1.1"]})
+    async with gateway.connected("alice"):
+        alert = await trace(sender, order_id="1042")
+    assert alert["verdict"] == "shown"
+    assert "others then show no pop-up for it" in alert["said"]
+
+
+async def test_it_is_older_than_the_history(sender: RunningSender, gateway: RunningGateway) -> None:
+    await complete(sender, "1042")
+    sender.clock.advance(days=8)
+    await complete(sender, "1043")
+    await await_relayed(sender)
+    week = partial(retention.prune_events, before=sender.clock() - timedelta(days=7))
+    await await_until(lambda: sender.database.write(week))
+    alert = await trace(sender, order_id="1042")
+    assert alert["verdict"] == "deleted"
+    assert "older than the history" in alert["said"]
+
+
+async def test_it_could_not_be_published(
+    tmp_path: Path, redis_url: str, key_prefix: str, anyio_backend: object
+) -> None:
+    database = f"sqlite:///{tmp_path / 'o'}.db"
+    async with run_sender(database, redis_url, key_prefix, relaying=False) as sender:
+        await complete(sender, "1042")
+        spoiled = update(events).values(text="lunch")
+        await sender.database.write(lambda connection: connection.execute(spoiled))
+    async with run_sender(database, redis_url, key_prefix) as sender:
+        await await_relayed(sender)
+        alert = await trace(sender, order_id="1042")
+    assert alert["verdict"] == "given-up"
+    assert "was given up at" in alert["said"]
+    assert "not-an-event" in alert["said"]
+
+
+async def test_it_waits_because_redis_is_away(
+    tmp_path: Path, redis_server: EmbeddedServer, key_prefix: str, anyio_backend: object
+) -> None:
+    async with run_sender(f"sqlite:///{tmp_path / 'o'}.db", redis_server.url, key_prefix) as sender:
+        await await_until(lambda: sender.relay.redis_up is True)
+        redis_server.kill()
+        await complete(sender, "1042")
+        await await_until(lambda: sender.relay.redis_up is False)
+        alert = await trace(sender, order_id="1042")
+        assert alert["verdict"] == "waiting"
+        assert "Redis is away or takes no events" in alert["said"]
+        assert (await sender.client.get("/connections")).json() == {"connections": 0, "gateways": None}
+
+
+async def test_a_topic_that_the_token_does_not_name(sender: RunningSender, gateway: RunningGateway) -> None:
+    event = {
+        "specversion": "1.0",
+        "id": "soup",
+        "source": "/kitchen",
+        "type": "menu",
+        "channel": "topic:menu",
+    }
+    answer = await sender.client.post(
+        "/events", json=event, headers={"Content-Type": "application/cloudevents+json"}
+    )
+    assert answer.status_code == 202
+    await await_relayed(sender)
+    async with gateway.connected("alice"):
+        alert = await trace(sender, source="/kitchen", event_id="soup", customer_id="alice")
+    assert alert["verdict"] == "nobody-connected"
+    assert "No connection of alice may read topic:menu" in alert["said"]
+
+
+async def test_no_gateway_answers(sender: RunningSender) -> None:
+    await complete(sender, "1042")
+    await await_relayed(sender)
+    alert = await trace(sender, order_id="1042")
+    assert alert["verdict"] == "no-answer"
+
+
+async def test_a_gateway_that_is_not_ready_says_why(
+    sender: RunningSender, redis_url: str, key_prefix: str
+) -> None:
+    async with run_gateway(
+        sender.client, redis_url, key_prefix, not_ready=["the sender refuses our key"]
+    ) as gateway:
+        async with gateway.connected("alice"):
+            await complete(sender, "1042")
+            await await_relayed(sender)
+            said = (await trace(sender, order_id="1042"))["said"]
+    assert "in-process is not ready: the sender refuses our key" in said
+
+
+async def test_a_customers_newest_alerts(sender: RunningSender, gateway: RunningGateway) -> None:
+    for number in range(7):
+        await complete(sender, f"10{number}")
+    answer = (await sender.client.get("/trace", params={"customer_id": "alice"})).json()
+    assert [alert["event"]["subject"] for alert in answer["alerts"]] == ["106", "105", "104", "103", "102"]
+    nobody = await trace(sender, customer_id="nobody")
+    assert (nobody["event"], nobody["verdict"]) == (None, "not-sent")
+
+
+@pytest.mark.parametrize(
+    "asked", [{}, {"order_id": "1", "event_id": "1"}, {"order_id": ""}, {"source": "/s"}, {"unknown": "1"}]
+)
+async def test_a_question_about_nothing_or_two_things_is_refused(
+    sender: RunningSender, asked: dict[str, str]
+) -> None:
+    assert (await sender.client.get("/trace", params=asked)).status_code == 400
+
+
+async def test_all_connections_are_counted_and_the_one_that_lags_comes_first(
+    sender: RunningSender, gateway: RunningGateway
+) -> None:
+    async with gateway.connected("alice"), gateway.connected("bob"), gateway.connected("alice"):
+        everybody = (await sender.client.get("/connections")).json()
+        alices = (await sender.client.get("/connections", params={"customer_id": "alice"})).json()
+    assert everybody["connections"] == 3
+    [report] = everybody["gateways"]
+    assert (report["gateway"], report["connections"]) == ("in-process", {"websocket": 3})
+    assert (alices["connections"], alices["gateways"][0]["listening"][0]["customer"]) == (2, "alice")
+    assert all(one["live"] for one in alices["gateways"][0]["listening"])
+
+
+async def await_relayed(sender: RunningSender) -> None:
+    """Until nothing waits in the outbox."""
+
+    async def waits() -> bool:
+        answer = (await sender.client.get("/metrics")).text
+        return "orderbell_outbox_events 0.0" not in answer
+
+    while await waits():
+        pass
