@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -17,7 +18,7 @@ def in_ci() -> bool:
     return os.environ.get("CI", "").lower() in ("1", "true")
 
 
-def not_run(reason: str) -> None:
+def not_run(reason: str) -> NoReturn:
     """Ends the test: as not run, with its reason in the summary; in CI as failed."""
     if in_ci():
         pytest.fail(reason, pytrace=False)
@@ -29,5 +30,4 @@ def program(name: str, package: str) -> Path:
     path = shutil.which(name, path=_PATH)
     if path is None:
         not_run(f"no {name} (Debian: {package})")
-    assert path is not None
     return Path(path)

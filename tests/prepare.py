@@ -36,11 +36,16 @@ def get_chromium() -> None:
     if run([*playwright, "install", "chromium"], DOWNLOAD_SECONDS):
         if may_install():
             run([*playwright, "install-deps", "chromium"], APT_SECONDS)
-        chromium.choose.cache_clear()
+        forget()
         if chromium.choose():
             return
     install("chromium", "fonts-dejavu-core")
+    forget()
+
+
+def forget() -> None:
     chromium.choose.cache_clear()
+    chromium.choose_with_windows.cache_clear()
 
 
 def install(*packages: str) -> None:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import sync_playwright
 
-from tests import chromium
+from tests import chromium, machine
 from tests.browser import services
 
 if TYPE_CHECKING:
@@ -42,6 +42,14 @@ def browser(playwright: Playwright, chromium_path: Path) -> Iterator[Browser]:
     browser = playwright.chromium.launch(executable_path=chromium_path, args=chromium.arguments())
     yield browser
     browser.close()
+
+
+@pytest.fixture(scope="package")
+def chromium_with_windows() -> Path:
+    path = chromium.choose_with_windows()
+    if path is None:
+        machine.not_run(chromium.NO_WINDOWS)
+    return path
 
 
 @pytest.fixture

@@ -244,10 +244,10 @@ def test_a_network_that_passes_nothing_on_is_noticed(
 
 
 def test_a_page_that_comes_back_from_the_back_forward_cache_goes_on(
-    playwright: Playwright, chromium_path: Path, orderbell: Services
+    playwright: Playwright, chromium_with_windows: Path, orderbell: Services
 ) -> None:
     browser = playwright.chromium.launch(
-        executable_path=chromium_path,
+        executable_path=chromium_with_windows,
         args=chromium.arguments(),
         ignore_default_args=["--disable-back-forward-cache"],
     )

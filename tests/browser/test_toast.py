@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import ORIGIN, evaluate, open_client, sideways
+from tests.browser.conftest import evaluate, open_client, sideways
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Locator, Page
@@ -24,21 +24,20 @@ MAKE = """
 
 @pytest.fixture
 def page(client_context: BrowserContext) -> Page:
-    """One for each test: their clocks are stopped."""
-    return open_client(client_context)
+    """One for each test, whose clock stands still."""
+    client_context.clock.install(time=0)
+    page = open_client(client_context)
+    page.clock.pause_at(60_000)
+    return page
 
 
 @pytest.fixture
 def toasts(page: Page) -> Locator:
-    """The pop-ups of a page whose clock stands still, with a button that has the focus."""
-    page.clock.install(time=0)
-    page.goto(f"{ORIGIN}/")
-    page.clock.pause_at(60_000)
-    evaluate(page, MAKE)
-    evaluate(
-        page,
-        "document.body.prepend(document.createElement('button')); document.querySelector('button').focus()",
+    """Its pop-ups, beside a button that has the focus."""
+    button = (
+        "document.body.prepend(document.createElement('button')); document.querySelector('button').focus()"
     )
+    evaluate(page, MAKE + button)
     return page.locator(".orderbell-toast")
 
 
