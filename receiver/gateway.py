@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from receiver.connections.clock import Clock
 from receiver.connections.life import Life, Terms
+from receiver.feeds.alerts import ReadReports
 from receiver.feeds.keeper import Keeper
 from receiver.feeds.seen import SeenReports
 from receiver.subscription.belonging import Belonging
@@ -53,17 +54,19 @@ class Gateway:
                 redis, pipelines, names, keeper, gateway=name, pace=hearing_pace, belonging=belonging
             )
 
-        self.keeper = Keeper(subscribing, log, history, pace)
+        self.keeper = Keeper(subscribing, log, history, pace, ring_again_seconds=settings.ring_again_seconds)
         self.clock = Clock(settings.heartbeat_seconds)
         self.seen = SeenReports(history)
         terms = Terms(name, settings.heartbeat_seconds, settings.max_connections_per_customer)
-        self.life = Life(self.keeper, self.clock, self.seen, authentication, terms)
+        self.reads = ReadReports(history)
+        self.history = history
+        self.life = Life(self.keeper, self.clock, self.seen, self.reads, authentication, terms)
         self.keeper.when_erased = self.life.end_erased
 
     async def run(self) -> None:
         """Everything that runs beside the connections; only cancellation or a defect ends it."""
         async with asyncio.TaskGroup() as tasks:
-            for part in (self.keeper, self.seen, self.clock, self.life):
+            for part in (self.keeper, self.seen, self.reads, self.clock, self.life):
                 tasks.create_task(part.run(), name=type(part).__name__)
 
     @property

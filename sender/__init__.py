@@ -6,8 +6,11 @@ Its exceptions, by whose fault they are (shared/errors.py); `python -m tests.tes
         InvalidKey
         InvalidOrder
         KeyReused
+        NoAlerts
         NotSeeable
+        OrderCancelled
         OrderConflict
+        UnknownAlert
         UnknownOrder
     OperatorError
         DatabaseUnusable

@@ -15,12 +15,14 @@ from uvicorn.loops.auto import auto_loop_factory
 import orderbell_start  # noqa: F401 - before our other imports: it checks that they are ours
 from sender.database.errors import DatabaseError, DatabaseUnusable
 from sender.database.open import open_database
+from sender.expiry import Expiry
 from sender.http.api import Api
 from sender.http.api_keys import ApiKeys, ApiKeysOfFile
 from sender.http.app import create_app
 from sender.http.bodies import MAX_BATCH_BYTES
 from sender.http.leaving import Leaving
 from sender.http.pages import OfficePage
+from sender.lifetimes import Lifetimes
 from sender.metrics import Metrics
 from sender.publishing.forgetting import Forgetting
 from sender.publishing.relay import Relay
@@ -103,7 +105,9 @@ async def serve(settings: SenderSettings, listener: socket.socket, metrics: Metr
             database, metrics, _now, history_days=settings.history_days, floor=lambda: relay.floor.now
         )
         pages = OfficePage(PAGE, settings.api_keys[0] if settings.development else None)
-        api = Api(database, relay, teller, metrics, _now, forgetting, Inquirer(pipelines, names))
+        expiry, inquirer = Expiry(database, relay.wake, _now), Inquirer(pipelines, names)
+        lifetimes = Lifetimes.of(settings)
+        api = Api(database, relay, teller, metrics, _now, forgetting, inquirer, lifetimes)
         app = Leaving(create_app(api, pages, _api_keys(settings), metrics, spring=settings.spring_compat))
         service = Service(
             app,
@@ -125,7 +129,9 @@ async def serve(settings: SenderSettings, listener: socket.socket, metrics: Metr
         # A task that dies takes the process with it, loudly: its supervisor starts a whole one.
         async with asyncio.TaskGroup() as tasks:
             relaying = tasks.create_task(relay.run())
-            others = [tasks.create_task(part.run()) for part in (sweep, teller, retention, forgetting)]
+            others = [
+                tasks.create_task(part.run()) for part in (sweep, teller, retention, forgetting, expiry)
+            ]
             await Server(service).serve(sockets=[listener])
             relay.stop()
             await asyncio.wait({relaying}, timeout=RELAY_END_SECONDS)

@@ -23,6 +23,7 @@ from sqlalchemy import bindparam, delete, func, or_, select, update
 from sender.database.rows import is_among
 from sender.database.tables import (
     DIALECTS,
+    alert_states,
     channels,
     dead_letters,
     events,
@@ -64,6 +65,7 @@ def erase(connection: Connection, customer_id: str) -> Erased:
     connection.execute(_LEAVE_OUTBOX, given)
     emptied = connection.execute(_EMPTY_EVENTS, given).rowcount
     buried = connection.execute(_DELETE_DEAD_LETTERS, {"erased": channel}).rowcount
+    connection.execute(_DELETE_STATES, {"erased": channel})
     if seq is not None:
         connection.execute(_DELETE_CHANNEL, {"erased": channel})
         connection.execute(_KEEP_SEQ[connection.dialect.name], {"name": _name(channel), "last": seq})
@@ -129,6 +131,7 @@ _LEAVE_OUTBOX = delete(outbox).where(
     outbox.c.position.in_(select(events.c.position).where(events.c.channel == bindparam("erased")))
 )
 _DELETE_DEAD_LETTERS = delete(dead_letters).where(dead_letters.c.channel == bindparam("erased"))
+_DELETE_STATES = delete(alert_states).where(alert_states.c.channel == bindparam("erased"))
 _DELETE_CHANNEL = delete(channels).where(channels.c.channel == bindparam("erased"))
 _KEEP_SEQ = {dialect: _keep_seq(dialect) for dialect in DIALECTS}
 _LAST = {

@@ -160,6 +160,11 @@ def find(connection: Connection, channel: Channel, seq: int) -> Entry | None:
     return next((entry for _, entry in found), None)
 
 
+def between(connection: Connection, channel: Channel, after: int, last: int) -> list[Entry]:
+    """The kept events after one seq up to another, oldest first; for a few hundred at most."""
+    return [entry for _, entry in _read_round(connection, [Wanted(0, channel, range(after, last))])]
+
+
 def _start(request: Request, state: State) -> Place:
     if request.after is not None:
         return request.after

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import msgspec
 from sqlalchemy import bindparam, select, update
 
-from sender import history, outbox
+from sender import alerts, history, outbox, retractions
 from sender.database.rows import is_among
 from sender.database.tables import DIALECTS, insert_into, orders
 from shared.channels import customer_channel
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from shared.cursors import Cursor
     from shared.events import Draft
 
-OrderStatus = Literal["open", "completed"]
+OrderStatus = Literal["open", "completed", "cancelled"]
 
 
 class UnknownOrder(CallerError):
@@ -37,17 +37,22 @@ class OrderConflict(CallerError):
     """An order id that is taken by an order with other content."""
 
 
+class OrderCancelled(CallerError):
+    """An order that can't be completed any more."""
+
+
 class InvalidOrder(CallerError):
     """Data that a pop-up cannot show."""
 
 
-class Order(msgspec.Struct, frozen=True):
+class Order(msgspec.Struct, frozen=True, omit_defaults=True):
     order_id: str
     customer_id: str
     status: OrderStatus
     created_at: str
     completed_at: str | None
     data: msgspec.Raw
+    cancelled_at: str | None = None
 
 
 class Placing(NamedTuple):
@@ -71,12 +76,20 @@ class Completion(NamedTuple):
     data: dict[str, Any]
     now: datetime
     traceparent: str | None
+    attributes: Mapping[str, str] | None = None  # of its event: when it expires
 
 
 class Completed(NamedTuple):
     order: Order
     event: bytes | None  # its JSON; None if the history no longer has it
     new: bool
+
+
+class Cancelled(NamedTuple):
+    """`event` is its alert's retraction; None where there was no alert, or the history no longer has it."""
+
+    order: Order
+    event: bytes | None
 
 
 class Listed(NamedTuple):
@@ -147,9 +160,13 @@ def find(
     statement = select(orders).order_by(orders.c.position.desc()).limit(limit + 1)
     if customer_id is not None:
         statement = statement.where(orders.c.customer_id == customer_id)
-    if status is not None:
+    if status == "cancelled":
+        statement = statement.where(orders.c.cancelled_at.is_not(None))
+    elif status is not None:
         # As a literal, so that the partial index of open orders is used.
         statement = statement.where(orders.c.status == bindparam("status", status, literal_execute=True))
+        if status == "completed":
+            statement = statement.where(orders.c.cancelled_at.is_(None))
     if before is not None:
         statement = statement.where(orders.c.position < _position(connection, before))
     rows = connection.execute(statement).all()
@@ -158,6 +175,30 @@ def find(
         rows[limit - 1].order_id if len(rows) > limit else None,
         history.head(connection, customer_channel(customer_id)) if customer_id is not None else None,
     )
+
+
+def cancel(
+    connection: Connection, order_id: str, *, reason: str, now: datetime, traceparent: str | None
+) -> Cancelled:
+    """Cancel an order, and retract its alert if it has one. Repeating is harmless. Raises `UnknownOrder`."""
+    row = connection.execute(_FIND_LOCKED[connection.dialect.name], {"order_ids": [order_id]}).one_or_none()
+    if row is None:
+        raise UnknownOrder(f"no order {order_id}")
+    if row.cancelled_at is None:
+        # No longer open, for the indexes of open orders; the API never says `completed` of it.
+        change = {"completed_order": order_id, "status": "completed", "cancelled_at": format_time(now)}
+        connection.execute(_CANCEL, change)
+    order = _order(row, "cancelled", row.completed_at, row.cancelled_at or format_time(now))
+    if row.seq is None:
+        return Cancelled(order, None)
+    channel = customer_channel(row.customer_id)
+    try:
+        retraction = retractions.at(
+            connection, channel, row.seq, reason=reason, now=now, traceparent=traceparent
+        )
+    except retractions.UnknownAlert:  # its alert is older than the history
+        return Cancelled(order, None)
+    return Cancelled(order, retraction.event)
 
 
 def _fault(placing: Placing) -> CallerError | None:
@@ -201,19 +242,34 @@ def _placed(placing: Placing, row: Row[Any], *, new: bool) -> Placed | OrderConf
 
 
 def _draft(
-    order_id: str, customer_id: str, data: dict[str, Any], *, now: datetime, traceparent: str | None
+    order_id: str,
+    customer_id: str,
+    data: dict[str, Any],
+    *,
+    now: datetime,
+    traceparent: str | None,
+    attributes: Mapping[str, str] | None = None,
 ) -> Draft:
     if not isinstance(data.get("message", ""), str):
         raise InvalidOrder("data.message must be a text: the customer reads it")
     whose = {"order_id": order_id, "customer_id": customer_id}
     content = {**whose, "message": f"Order {order_id} is complete", **data, **whose}
-    return order_completed(order_id, customer_channel(customer_id), content, now=now, traceparent=traceparent)
+    channel = customer_channel(customer_id)
+    return order_completed(
+        order_id, channel, content, now=now, traceparent=traceparent, attributes=attributes
+    )
 
 
 def _completion_draft(row: Row[Any], completion: Completion) -> Draft:
     data = msgspec.json.decode(row.data) | completion.data
-    now, traceparent = completion.now, completion.traceparent
-    return _draft(row.order_id, row.customer_id, data, now=now, traceparent=traceparent)
+    return _draft(
+        row.order_id,
+        row.customer_id,
+        data,
+        now=completion.now,
+        traceparent=completion.traceparent,
+        attributes=completion.attributes,
+    )
 
 
 def _record_completions(
@@ -221,6 +277,9 @@ def _record_completions(
 ) -> dict[str, Completed]:
     completed_at = format_time(now)
     recorded = dict(zip(drafts, outbox.record(connection, list(drafts.values()), now=now), strict=True))
+    alerts.note(
+        connection, [(draft, recorded[order_id].place) for order_id, draft in drafts.items() if draft.expires]
+    )
     changes = [
         {"completed_order": order_id, "status": "completed", "completed_at": completed_at, "seq": place.seq}
         for order_id, (place, _) in recorded.items()
@@ -235,18 +294,25 @@ def _record_completions(
 
 def _outcome(
     connection: Connection, order_id: str, rows: Mapping[str, Row[Any]], done: dict[str, Completed]
-) -> Completed | UnknownOrder:
+) -> Completed | UnknownOrder | OrderCancelled:
     if completed := done.get(order_id):
         done[order_id] = completed._replace(new=False)  # for repetitions in the same batch
         return completed
     if row := rows.get(order_id):
+        if row.seq is None:
+            return OrderCancelled(f"order {order_id} was cancelled")
         return Completed(_order(row, row.status, row.completed_at), _event(connection, row), new=False)
     return UnknownOrder(f"no order {order_id}")
 
 
-def _order(row: Row[Any], status: OrderStatus, completed_at: str | None) -> Order:
+def _order(
+    row: Row[Any], status: OrderStatus, completed_at: str | None, cancelled_at: str | None = None
+) -> Order:
     data = msgspec.Raw(row.data.encode())
-    return Order(row.order_id, row.customer_id, status, row.created_at, completed_at, data)
+    cancelled_at = cancelled_at or row.cancelled_at
+    if cancelled_at is not None:
+        status = "cancelled"
+    return Order(row.order_id, row.customer_id, status, row.created_at, completed_at, data, cancelled_at)
 
 
 def _event(connection: Connection, row: Row[Any]) -> bytes | None:
@@ -279,4 +345,9 @@ _FIND = {
 _FIND_LOCKED = {
     dialect: find.order_by(orders.c.order_id).with_for_update() for dialect, find in _FIND.items()
 }
+_CANCEL = (
+    update(orders)
+    .where(orders.c.order_id == bindparam("completed_order"))
+    .values(status=bindparam("status"), cancelled_at=bindparam("cancelled_at"))
+)
 _COMPLETE = update(orders).where(orders.c.order_id == bindparam("completed_order"))

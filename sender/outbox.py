@@ -121,6 +121,12 @@ def arrival(draft: Draft, content: str) -> Arrival:
     return Arrival(draft, identity_of(draft.source, draft.id), content)
 
 
+def find(connection: Connection, source: str, event_id: str) -> Cursor | None:
+    """Where an event is recorded; None if it never was, or is no longer kept."""
+    known = list(_known(connection, [identity_of(source, event_id)]).values())
+    return known[0][1] if known else None
+
+
 def record(connection: Connection, drafts: Sequence[Draft], *, now: datetime) -> list[Recorded]:
     """Record events whose identities are new because we have just created them."""
     return _record(connection, [arrival(draft, content="") for draft in drafts], now=now)

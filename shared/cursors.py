@@ -81,13 +81,13 @@ def format_cursors(places: Mapping[Channel, Place] | Iterable[Cursor]) -> str:
     return ",".join(f"{channel}={place}" for channel, place in pairs)
 
 
-def parse_after(query: str) -> dict[Channel, Place]:
-    """The places in `after` of a URL's query that is not decoded yet; none where it is absent or empty.
+def parse_after(query: str, *, name: str = "after") -> dict[Channel, Place]:
+    """The places in `after`, or another parameter, of a URL's query that is not decoded yet.
 
-    Raises `InvalidCursor`.
+    None where it is absent or empty. Raises `InvalidCursor`.
     """
     pairs = (part.partition("=") for part in query.split("&"))
-    after = {name: value for name, _, value in pairs}.get("after", "")
+    after = {key: value for key, _, value in pairs}.get(name, "")
     try:
         return parse_cursors(as_in_a_channel(after))
     except InvalidCursor:

@@ -19,15 +19,19 @@ import uuid_utils
 from shared.channels import Channel, InvalidChannel, parse_channel
 from shared.cursors import MAX_NUMBER, Place
 from shared.errors import CallerError
-from shared.times import format_time, is_time
+from shared.times import format_time, is_time, parse_time
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
 MAX_EVENT_BYTES = 64 * 1024  # CloudEvents: intermediaries must forward events of 64 KiB
 SOURCE = "/orderbell/sender"
 ORDER_COMPLETED = "order.completed"
 TOMBSTONE = "orderbell.tombstone"
+RETRACTED = "orderbell.retracted"
+READ = "orderbell.read"
+EXPIRED = "orderbell.expired"
 SYSTEM = "orderbell."  # prefix of the types that gateways and clients interpret
 
 _ATTRIBUTE_NAME = re.compile(r"[a-z0-9]+")  # at most 20 are only recommended
@@ -40,6 +44,7 @@ _encode = msgspec.json.Encoder().encode
 # Attributes that may be any text without control characters.
 _PLAIN = frozenset({*_ORDER, "channel", "traceparent"} - {"time"})
 _REQUIRED = dict.fromkeys(("id", "source", "type", "channel")).keys()  # a set that keeps its order
+_TIMES = frozenset({"time", "expirytime", "popuntil"})
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -60,6 +65,9 @@ class Draft(msgspec.Struct, frozen=True):
     channel: Channel
     attributes: bytes  # JSON, from the opening brace to before the place
     data: bytes  # JSON, from after the place to the closing brace
+    subject: str = ""
+    replaces: str | bool = False  # an id, of the same source; True: what came before of the same subject
+    expires: str = ""  # as `format_time` has it; empty: never
 
     def text(self, place: Place) -> bytes:
         """The event's final JSON."""
@@ -108,8 +116,9 @@ def order_completed(
     *,
     now: datetime,
     traceparent: str | None,
+    attributes: Mapping[str, str] | None = None,
 ) -> Draft:
-    """The event of an order's completion. Raises `EventTooLarge`."""
+    """The event of an order's completion. `attributes`: extensions. Raises `EventTooLarge`."""
     event: dict[str, Any] = {
         "specversion": "1.0",
         "id": str(uuid_utils.uuid7()),
@@ -119,6 +128,33 @@ def order_completed(
         "time": format_time(now),
         "datacontenttype": "application/json",
     }
+    if traceparent:
+        event["traceparent"] = traceparent
+    if attributes:
+        event |= attributes
+    return _draft(event, {"data": data}, channel)
+
+
+def system_event(
+    event_type: str,
+    channel: Channel,
+    data: dict[str, Any],
+    *,
+    now: datetime,
+    subject: str = "",
+    traceparent: str | None = None,
+) -> Draft:
+    """A change in the life of other events of the channel."""
+    event: dict[str, Any] = {
+        "specversion": "1.0",
+        "id": str(uuid_utils.uuid7()),
+        "source": SOURCE,
+        "type": event_type,
+        "time": format_time(now),
+        "datacontenttype": "application/json",
+    }
+    if subject:
+        event["subject"] = subject
     if traceparent:
         event["traceparent"] = traceparent
     return _draft(event, {"data": data}, channel)
@@ -174,8 +210,10 @@ def _check_attribute(name: str, value: object) -> None:
         raise InvalidEvent(f"attribute {name} has control characters")
     if name in _ORDER and not (isinstance(value, str) and value):
         raise InvalidEvent(f"attribute {name} must be a text that is not empty")
-    if name == "time" and not is_time(str(value)):
-        raise InvalidEvent(f"time must be an RFC 3339 timestamp with its offset, not {_quote(value)}")
+    if name in _TIMES and not (isinstance(value, str) and is_time(value)):
+        raise InvalidEvent(f"{name} must be an RFC 3339 timestamp with its offset, not {_quote(value)}")
+    if name == "replaces" and not (isinstance(value, str | bool) and value):
+        raise InvalidEvent(f"replaces must be the id of an event, or true, not {_quote(value)}")
 
 
 def _check_base64(content: dict[str, Any]) -> None:
@@ -199,7 +237,18 @@ def _draft(attributes: dict[str, Any], content: dict[str, Any], channel: Channel
     size = len(encoded) + _LONGEST_PLACE + len(data)
     if size > MAX_EVENT_BYTES:
         raise EventTooLarge(f"an event has at most {MAX_EVENT_BYTES} bytes; this would have up to {size}")
-    return Draft(attributes["id"], attributes["source"], attributes["type"], channel, encoded, data)
+    replaces, expiry = attributes.get("replaces", False), attributes.get("expirytime")
+    return Draft(
+        attributes["id"],
+        attributes["source"],
+        attributes["type"],
+        channel,
+        encoded,
+        data,
+        attributes.get("subject", ""),
+        replaces in (True, "true") or replaces,
+        format_time(parse_time(expiry)) if expiry else "",
+    )
 
 
 def _quote(value: object) -> str:

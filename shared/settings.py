@@ -32,6 +32,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from shared.database_url import SqliteUrl, is_schema_name, parse_database_url
+from shared.durations import parse_durations
 from shared.errors import OperatorError
 from shared.loopback import is_loopback
 from shared.origins import parse_pattern
@@ -197,10 +198,21 @@ class DatabaseSettings(_OfEnvironment):
 
 class SenderSettings(DatabaseSettings, Settings):
     history_days: float = Field(7, gt=0, le=3650)
+    # By type of event, where its caller says nothing: order.completed=3d,menu.changed=2h
+    expire_after: str = ""
+    pop_up_for: str = ""
+
+    @field_validator("expire_after", "pop_up_for")
+    @classmethod
+    def _check_durations(cls, text: str) -> str:
+        parse_durations(text)
+        return text
 
 
 class ReceiverSettings(Settings):
     sender_url: HttpUrl = AnyUrl("http://127.0.0.1:8090")
+    # After so long, alerts that no device has shown are offered again; 0: they wait until a page is seen.
+    ring_again_seconds: float = Field(0, ge=0, le=86_400)
     jwt_secret: SecretStr | None = None  # HS256
     jwt_secrets: Annotated[tuple[SecretStr, ...], NoDecode] = ()  # several, while one replaces another
     jwks_url: HttpUrl | None = None  # RS256, ES256, EdDSA

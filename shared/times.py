@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import re
 from calendar import monthrange
-from datetime import UTC
+from datetime import UTC, datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from datetime import datetime
 
 # RFC 3339 5.6, which is narrower than ISO 8601.
 _TIME = re.compile(
@@ -25,6 +21,17 @@ _YEAR_ZERO = 2000  # `calendar` has no year 0, whose months are the same
 def format_time(moment: datetime) -> str:
     """RFC 3339 in UTC with milliseconds."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+def parse_time(text: str) -> datetime:
+    """A text for which `is_time` holds, as a moment; a leap second is the one before it."""
+    day, clock = text[:10], text[11:].upper()
+    if clock[6:8] == "60":
+        clock = clock[:6] + "59" + clock[8:]
+    try:
+        return datetime.fromisoformat(f"{day}T{clock}").astimezone(UTC)
+    except (ValueError, OverflowError):  # year 0, which RFC 3339 has and `datetime` lacks; or the very ends
+        return (datetime.min if day < "5" else datetime.max).replace(tzinfo=UTC)
 
 
 def is_time(text: str) -> bool:

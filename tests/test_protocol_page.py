@@ -13,6 +13,7 @@ from receiver.transports.polling import endpoint as polling
 from receiver.transports.polling.poll import LIMITS as POLLS
 from receiver.transports.websocket.close_codes import CODES, Close
 from receiver.transports.websocket.connection import LIMITS
+from shared import events
 from shared.channels import customer_channel
 from shared.cursors import MAX_CHANNELS
 from shared.events import MAX_EVENT_BYTES
@@ -50,6 +51,17 @@ def test_every_message_to_the_gateway_is_listed() -> None:
     listed = {row[0].strip("`") for row in rows("Messages to the gateway")}
     source = Path(messages.__file__).read_text(encoding="utf-8")
     assert listed == set(re.findall(r'"(orderbell\.\w+)"', source))
+
+
+def test_every_event_of_the_system_is_listed_and_refused_from_callers() -> None:
+    text = PROTOCOL.split("What becomes of an alert later", 1)[1].split("\n## ", 1)[0]
+    listed = set(re.findall(r"^\| `(orderbell\.\w+)`", text, re.MULTILINE)) | {events.TOMBSTONE}
+    assert listed == {value for value in vars(events).values() if _is_event_type(value)}
+    assert all(kind.startswith(events.SYSTEM) for kind in listed)
+
+
+def _is_event_type(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"orderbell\.\w+", value) is not None
 
 
 def test_every_name_in_redis_is_listed() -> None:

@@ -18,7 +18,7 @@ import structlog
 from receiver import metrics
 from receiver.access.identity import ForbiddenToken, InvalidToken, KeysUnavailable
 from receiver.connections.connection import End
-from receiver.connections.messages import BadMessage, Credentials, Ping, parse_message
+from receiver.connections.messages import BadMessage, Credentials, Ping, ReadReport, parse_message
 from receiver.connections.notices import Bye, Hello, Pong
 from receiver.connections.register import Register
 from shared.channels import is_private
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from receiver.access.identity import Identity
     from receiver.connections.clock import Clock
     from receiver.connections.connection import Connection
+    from receiver.feeds.alerts import ReadReports
     from receiver.feeds.feed import Feed
     from receiver.feeds.keeper import Keeper
     from receiver.feeds.seen import SeenReports
@@ -55,11 +56,18 @@ class Terms:
 
 class Life:
     def __init__(
-        self, keeper: Keeper, clock: Clock, seen: SeenReports, authentication: Authentication, terms: Terms
+        self,
+        keeper: Keeper,
+        clock: Clock,
+        seen: SeenReports,
+        reads: ReadReports,
+        authentication: Authentication,
+        terms: Terms,
     ) -> None:
         self._keeper = keeper
         self.clock = clock
         self._seen = seen
+        self._reads = reads
         self._authentication = authentication
         self.terms = terms
         self.register = Register(time.time())
@@ -126,12 +134,13 @@ class Life:
             return
         starts = await self._keeper.starts(connection, cursors)
         if starts is not None:
-            connection.notify(self.hello(starts))
+            connection.notify(self._hello(connection, starts))
             await self._keeper.bring_in(connection, starts)
 
-    def hello(self, starts: Mapping[Channel, Place]) -> Hello:
+    def _hello(self, connection: Connection, starts: Mapping[Channel, Place]) -> Hello:
         terms = self.terms
-        return Hello.at(starts, heartbeat_seconds=terms.heartbeat_seconds, gateway=terms.gateway)
+        heads = {feed.channel: feed.place or starts[feed.channel] for feed in connection.feeds}
+        return Hello.at(starts, heads, heartbeat_seconds=terms.heartbeat_seconds, gateway=terms.gateway)
 
     # What its transport reports.
 
@@ -146,6 +155,8 @@ class Life:
                 connection.end(End.UNAUTHENTICATED, "authenticate first")
             elif isinstance(message, Ping):
                 connection.notify(Pong())
+            elif isinstance(message, ReadReport):
+                self.report_read(connection, message)
             else:
                 self.report_seen(connection, message.cursor)
         except BadMessage as error:
@@ -162,6 +173,18 @@ class Life:
             raise BadMessage(str(error)) from None
         for channel, place in places.items():
             self.note_seen(connection, channel, place)
+
+    def report_read(self, connection: Connection, report: ReadReport) -> None:
+        """Only of the customer's own channel, and up to its feed's place. Raises `BadMessage`."""
+        try:
+            places = parse_cursors(report.cursor)
+        except InvalidCursor as error:
+            raise BadMessage(str(error)) from None
+        for feed in connection.feeds:
+            if is_private(feed.channel) and feed.place is not None:
+                up_to = feed.place if report.all else places.get(feed.channel)
+                if report.ids or (up_to is not None and up_to <= feed.place):
+                    self._reads.report(feed.channel, up_to, report.ids)
 
     def note_seen(self, connection: Connection, channel: Channel, place: Place) -> None:
         """As `report_seen`, of one channel."""

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+
+MAX_IDS = 100  # in one message
 
 
 class BadMessage(ValueError):
@@ -13,6 +17,14 @@ class SeenReport(msgspec.Struct):
     """`orderbell.seen`: everything up to this cursor was shown."""
 
     cursor: str = ""
+
+
+class ReadReport(msgspec.Struct):
+    """`orderbell.read`: everything up to this cursor was read, or the alerts with these ids, or all."""
+
+    cursor: str = ""
+    ids: Annotated[list[str], msgspec.Meta(max_length=MAX_IDS)] = []
+    all: bool = False
 
 
 class Credentials(msgspec.Struct):
@@ -36,15 +48,20 @@ class _CloudEvent(msgspec.Struct):
 
 _decode = msgspec.json.Decoder(_CloudEvent).decode
 _DECODERS: dict[
-    str, msgspec.json.Decoder[SeenReport] | msgspec.json.Decoder[Credentials] | msgspec.json.Decoder[Ping]
+    str,
+    msgspec.json.Decoder[SeenReport]
+    | msgspec.json.Decoder[Credentials]
+    | msgspec.json.Decoder[Ping]
+    | msgspec.json.Decoder[ReadReport],
 ] = {
     "orderbell.seen": msgspec.json.Decoder(SeenReport),
     "orderbell.auth": msgspec.json.Decoder(Credentials),
     "orderbell.ping": msgspec.json.Decoder(Ping),
+    "orderbell.read": msgspec.json.Decoder(ReadReport),
 }
 
 
-def parse_message(text: bytes) -> SeenReport | Credentials | Ping:
+def parse_message(text: bytes) -> SeenReport | Credentials | Ping | ReadReport:
     """Raises `BadMessage`."""
     try:
         message = _decode(text)

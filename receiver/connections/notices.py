@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 SOURCE = "/orderbell/receiver"
-ACCEPTED = ("orderbell.seen", "orderbell.auth", "orderbell.ping")
+ACCEPTED = ("orderbell.seen", "orderbell.auth", "orderbell.ping", "orderbell.read")
 
 _encoder = msgspec.json.Encoder()
 
@@ -60,10 +60,21 @@ class Hello(Notice, frozen=True):
     heartbeat_seconds: float
     gateway: str
     accepts: tuple[str, ...]  # the types of messages that a client may send; older gateways don't send it
+    as_of: str = ""  # where the channels are now: all that comes up to there was missed
 
     @classmethod
-    def at(cls, places: Mapping[Channel, Place], *, heartbeat_seconds: float, gateway: str) -> Hello:
-        return cls(format_cursors(places), tuple(places), heartbeat_seconds, gateway, ACCEPTED)
+    def at(
+        cls,
+        places: Mapping[Channel, Place],
+        heads: Mapping[Channel, Place],
+        *,
+        heartbeat_seconds: float,
+        gateway: str,
+    ) -> Hello:
+        channels = tuple(places)
+        return cls(
+            format_cursors(places), channels, heartbeat_seconds, gateway, ACCEPTED, format_cursors(heads)
+        )
 
 
 class Heartbeat(Notice, frozen=True):
@@ -104,6 +115,23 @@ class SeenElsewhere(Notice, frozen=True):
     @classmethod
     def up_to(cls, channel: Channel, place: Place) -> SeenElsewhere:
         return cls(str(Cursor(channel, place)))
+
+
+class Unread(Notice, frozen=True):
+    """How many of the customer's alerts are unread, and the place where that is true: a later place wins."""
+
+    type = "orderbell.unread"
+
+    unread: int
+    as_of: str
+
+
+class Ring(Notice, frozen=True):
+    """An alert up to `cursor` was not shown for long, on any device: a page that can show it should do so."""
+
+    type = "orderbell.ring"
+
+    cursor: str
 
 
 class Bye(Notice, frozen=True):

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from receiver.connections.connection import Connection
-    from receiver.connections.notices import Notice
+    from receiver.connections.notices import Notice, Ring, Unread
     from receiver.feeds.burst import Burst
     from shared.channels import Channel
     from shared.redis.channel_log import Entry
@@ -44,6 +44,7 @@ class Feed:
 
     __slots__ = (
         "_claimed",
+        "_counted",
         "_epoch",
         "_expected",
         "_following",
@@ -56,6 +57,8 @@ class Feed:
         "channel",
         "headless",
         "member_count",
+        "unread",
+        "unseen_since",
     )
 
     def __init__(self, channel: Channel) -> None:
@@ -74,6 +77,9 @@ class Feed:
         self._waiting: dict[Connection, asyncio.Future[None]] | None = None  # most never have one
         self.headless = False  # Redis knows no head of it, and the history was asked since
         self.member_count = 0
+        self._counted = -1  # the seq at which its unread alerts were counted last
+        self.unread: Unread | None = None
+        self.unseen_since = 0.0  # loop time; 0: nothing is, as far as was looked
 
     # Where it is.
 
@@ -247,6 +253,24 @@ class Feed:
         if place is not None and not self.see(place):
             self._claimed = None
             metrics.foreign.inc()
+
+    # Its customer's unread alerts.
+
+    @property
+    def is_uncounted(self) -> bool:
+        """Whether it has moved since its alerts were counted."""
+        return self._counted != self._seq and self._epoch > 0
+
+    def counted(self, place: Place | None) -> None:
+        """The count that was asked for while it was at this place has come."""
+        self._counted = place.seq if place is not None and place.epoch == self._epoch else -1
+
+    def note_unread(self, unread: Unread) -> None:
+        self.unread = unread
+        self._notify(unread)
+
+    def ring(self, ring: Ring) -> None:
+        self._notify(ring)
 
     def _notify(self, notice: Notice) -> None:
         for connection in self.live:

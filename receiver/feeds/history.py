@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import quote, urlencode
 
 import httpx2
 import msgspec
@@ -71,8 +72,20 @@ class _Body(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Body).decode
 
 
+class _Count(msgspec.Struct):
+    unread: int
+    as_of: str
+
+
+class _Counts(msgspec.Struct):
+    counts: list[_Count]
+
+
+_decode_counts = msgspec.json.Decoder(_Counts).decode
+
+
 class History:
-    """A client of `POST /history` and `POST /seen`."""
+    """A client of the sender, as far as gateways need it."""
 
     def __init__(self, client: httpx2.AsyncClient) -> None:
         self._client = client
@@ -113,16 +126,44 @@ class History:
         """Raises `HistoryUnavailable`; repeating is harmless."""
         await self._post("/seen", {"cursors": [str(cursor) for cursor in cursors]})
 
+    async def list_alerts(self, channel: Channel, before: Cursor | None, limit: int) -> bytes:
+        """A page of a channel's alerts, as the sender has it. Raises `HistoryUnavailable`."""
+        # Quoted once more: a `%` of the channel's own would be undone on the way.
+        query = {"limit": str(limit), **({"before": str(before)} if before is not None else {})}
+        path = f"/channels/{quote(channel, safe='')}/alerts?{urlencode(query)}"
+        return await self._ask("GET", path)
+
+    async def count_unread(self, channels: Sequence[Channel]) -> list[tuple[int, str]]:
+        """The unread alerts of each channel, and the cursor where that is true.
+
+        Raises `HistoryUnavailable`.
+        """
+        counts = _counts(await self._post("/unread", {"channels": channels}))
+        if len(counts) != len(channels):
+            raise HistoryUnavailable(f"asked for {len(channels)} counts, got {len(counts)}")
+        return counts
+
+    async def mark_read(
+        self, cursors: Sequence[Cursor], ids: Sequence[str], *, customer: str
+    ) -> list[tuple[int, str]]:
+        """As `count_unread`, afterwards: one count for each cursor, and one for the ids."""
+        body: dict[str, object] = {"cursors": [str(cursor) for cursor in cursors]}
+        if ids:
+            body |= {"ids": ids, "customer_id": customer}
+        return _counts(await self._post("/read", body))
+
     def _decode(self, answer: bytes) -> _Body:
         decoded = _decode(answer)
         self.installation = decoded.installation or self.installation
         return decoded
 
     async def _post(self, path: str, body: object) -> bytes:
+        return await self._ask("POST", path, msgspec.json.encode(body))
+
+    async def _ask(self, method: str, path: str, content: bytes | None = None) -> bytes:
+        headers = {"content-type": "application/json"} if content is not None else {}
         try:
-            response = await self._client.post(
-                path, content=msgspec.json.encode(body), headers={"content-type": "application/json"}
-            )
+            response = await self._client.request(method, path, content=content, headers=headers)
         # AttributeError is anyio's, where a connection is reset in the moment it is made: it asks the
         # transport, which has no socket any more, for its addresses.
         except (httpx2.HTTPError, AttributeError) as error:
@@ -132,6 +173,13 @@ class History:
         if response.status_code != 200:
             raise HistoryUnavailable(f"{path}: the sender answered {response.status_code}")
         return response.content
+
+
+def _counts(answer: bytes) -> list[tuple[int, str]]:
+    try:
+        return [(one.unread, one.as_of) for one in _decode_counts(answer).counts]
+    except (ValueError, RecursionError) as error:
+        raise HistoryUnavailable(f"unexpected answer from the sender: {error}") from error
 
 
 def _continuation(channel: _Channel) -> Continuation:

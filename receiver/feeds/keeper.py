@@ -13,6 +13,7 @@ import structlog
 from receiver import metrics
 from receiver.connections.connection import End
 from receiver.connections.notices import SeenElsewhere
+from receiver.feeds.alerts import Counts
 from receiver.feeds.catch_up import CatchUp
 from receiver.feeds.feed import Feed
 from receiver.feeds.hub import Hub
@@ -52,6 +53,8 @@ class Keeper:
         log: LogReader,
         history: History,
         pace: Pace | None = None,
+        *,
+        ring_again_seconds: float = 0,
     ) -> None:
         """`subscription_to` makes the subscription, which reports to its argument."""
         self._pace = pace or Pace()
@@ -64,13 +67,14 @@ class Keeper:
         self.sources = Sources(log, history, self._hears, self._pace)
         self._catch_up = CatchUp(self.sources)
         self._rounds = Rounds(self._hub, self.sources, self._catch_up, self._hears, self._pace)
+        self._counts = Counts(self._hub, history, ring_again_seconds=ring_again_seconds)
         self.when_erased: Callable[[Feed], None] = _nobody_is_ended
         self._questions = Feed(GATEWAYS)  # nobody enters it; what senders ask is heard there
         self._when_asked: Callable[[bytes], None] | None = None
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
-            for part in (self.subscription, self.sources, self._catch_up, self._rounds):
+            for part in (self.subscription, self.sources, self._catch_up, self._rounds, self._counts):
                 tasks.create_task(part.run(), name=type(part).__name__)
 
     def _hears(self) -> bool:
@@ -136,6 +140,8 @@ class Keeper:
             if feed.seen is not None and feed.seen > start:
                 # Another device has already shown what this one is about to get: no pop-up for that.
                 connection.notify(SeenElsewhere.up_to(feed.channel, feed.seen))
+            if feed.unread is not None:
+                connection.notify(feed.unread)
             if start == feed.place and not connection.closed:
                 feed.join(connection)
             else:

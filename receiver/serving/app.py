@@ -16,6 +16,7 @@ from starlette.routing import BaseRoute, Route
 from receiver.access import tickets as ticket_module
 from receiver.access.doorkeeper import Doorkeeper
 from receiver.pages.routes import page_routes
+from receiver.serving.alerts import AlertsOverHttp
 from receiver.transports.polling.endpoint import PollingTransport
 from receiver.transports.seen import SeenOverHttp
 from receiver.transports.sse.endpoint import EventStreamTransport
@@ -56,10 +57,13 @@ def create_app(
     seen = SeenOverHttp(gateway.seen, doorkeeper)
     polling = PollingTransport(gateway, doorkeeper)
     events = Events([EventStreamTransport(gateway, doorkeeper), polling])
+    alerts = AlertsOverHttp(gateway.history, doorkeeper)
     routes: list[BaseRoute] = [
         Route("/events", events.endpoint, methods=["GET", "OPTIONS"], middleware=[_cors(origins)]),
         Route("/events", polling.end_session, methods=["DELETE"], middleware=[_cors(origins)]),
         Route("/seen", seen.endpoint, methods=["POST", "OPTIONS"], middleware=[_cors(origins)]),
+        Route("/alerts", alerts.list_some, methods=["GET", "OPTIONS"], middleware=[_cors(origins)]),
+        Route("/read", alerts.mark_read, methods=["POST", "OPTIONS"], middleware=[_cors(origins)]),
         Route("/tickets", http.issue_ticket, methods=["POST", "OPTIONS"], middleware=[_cors(origins)]),
         *(
             Route(f"{prefix}/info", sockjs_info, methods=["GET", "OPTIONS"], middleware=[_cors(origins)])

@@ -23,6 +23,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    and_,
     literal_column,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -55,6 +56,7 @@ channels = Table(
     Column("epoch", BigInteger, nullable=False, server_default="1"),
     Column("seen_epoch", BigInteger, nullable=False, server_default="0"),  # 0: never reported
     Column("seen_seq", BigInteger, nullable=False, server_default="0"),
+    Column("read_seq", BigInteger, nullable=False, server_default="0"),  # all up to here was read
 )
 
 events = Table(
@@ -98,6 +100,24 @@ dead_letters = Table(
 )
 Index("dead_letters_given_up_at_index", dead_letters.c.given_up_at)
 
+# What became of single alerts, where their channel's row does not say it: see sender/alerts.py.
+alert_states = Table(
+    "alert_states",
+    metadata,
+    Column("channel", _Channel, primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("state", String(12)),  # a sender.alerts.Mark; null while it only waits for its expiry
+    Column("by_seq", BigInteger),  # of the event that changed it
+    Column("expires_at", _Time),
+)
+_EXPIRES = (alert_states.c.state.is_(None), alert_states.c.expires_at.is_not(None))
+Index(
+    "alert_states_expires_at_index",
+    alert_states.c.expires_at,
+    sqlite_where=and_(*_EXPIRES),
+    postgresql_where=and_(*_EXPIRES),
+)
+
 orders = Table(
     "orders",
     metadata,
@@ -107,6 +127,7 @@ orders = Table(
     Column("status", String(16), nullable=False),
     Column("created_at", _Time, nullable=False),
     Column("completed_at", _Time),
+    Column("cancelled_at", _Time),  # whatever its status; a cancelled order is no longer open
     Column("seq", BigInteger),  # of its event, in its customer's channel
     Column("data", Text, nullable=False),  # JSON as the caller gave it
     CheckConstraint("status IN ('open', 'completed')", name="status"),

@@ -10,7 +10,7 @@ from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.routing import Mount, Route
 
-from sender import idempotency, orders, seen
+from sender import alerts, idempotency, orders, retractions, seen
 from sender.database import errors as database
 from sender.http.paths import RawPaths
 from sender.http.routes import CALLS, SPRING_CALLS
@@ -138,6 +138,9 @@ _PROBLEMS: dict[type, tuple[int, str, dict[str, str] | None]] = {
     seen.NotSeeable: (400, "not-seeable", None),
     orders.InvalidOrder: (400, "invalid-order", None),
     orders.UnknownOrder: (404, "unknown-order", None),
+    orders.OrderCancelled: (409, "order-cancelled", None),
+    retractions.UnknownAlert: (404, "unknown-alert", None),
+    alerts.NoAlerts: (400, "no-alerts", None),
     orders.OrderConflict: (409, "order-conflict", None),
     idempotency.InvalidKey: (400, "invalid-idempotency-key", None),
     idempotency.KeyReused: (422, "idempotency-key-reused", None),

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 
+from sender.alerts import MAX_IDS, State
 from sender.history import DEFAULT_LIMIT, MAX_LIMIT
 from sender.http.binding import media_type
 from sender.orders import Order
+from sender.retractions import MAX_REASON
 from sender.tombstones import Fault
 from sender.trace import Life
 from shared.channels import NAME
@@ -16,6 +18,7 @@ from shared.cursors import MAX_NUMBER
 from shared.json import parse_json
 from shared.problems import Problem
 from shared.redis.inquiries import GatewayReport
+from shared.times import is_time
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -51,8 +54,25 @@ class PlaceOrder(msgspec.Struct, forbid_unknown_fields=True):
     data: Data = {}
 
 
+Moment = Annotated[
+    str,
+    msgspec.Meta(max_length=64, extra_json_schema={"format": "date-time"}, examples=["2026-11-23T18:00:00Z"]),
+]
+
+
 class CompleteOrder(msgspec.Struct, forbid_unknown_fields=True):
     data: Data = {}
+    expirytime: Moment | None = None  # after it the alert is nothing any more
+    popuntil: Moment | None = None  # after it the alert is only listed
+
+    def attributes(self) -> dict[str, str]:
+        """Raises `Problem`."""
+        given = {"expirytime": self.expirytime, "popuntil": self.popuntil}
+        found = {name: moment for name, moment in given.items() if moment is not None}
+        for name, moment in found.items():
+            if not is_time(moment):
+                raise Problem(400, "invalid-body", f"{name} must be an RFC 3339 timestamp with its offset")
+        return found
 
 
 class HistoryRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -69,6 +89,72 @@ class HistoryRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 class SeenRequest(msgspec.Struct, forbid_unknown_fields=True):
     cursors: Annotated[list[CursorText], msgspec.Meta(max_length=MAX_CHANNELS)]
+
+
+Reason = Annotated[str, msgspec.Meta(max_length=MAX_REASON)]
+
+
+class CancelOrder(msgspec.Struct, forbid_unknown_fields=True):
+    reason: Reason = ""
+
+
+class RetractionRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Names an order, or an event by its source and id."""
+
+    order_id: Name | None = None
+    source: Annotated[str, msgspec.Meta(min_length=1)] | None = None
+    id: Annotated[str, msgspec.Meta(min_length=1)] | None = None
+    reason: Reason = ""
+
+
+class ReadRequest(msgspec.Struct, forbid_unknown_fields=True):
+    cursors: Annotated[
+        list[CursorText],
+        msgspec.Meta(max_length=MAX_CHANNELS, description="Everything up to each of them was read."),
+    ] = []
+    ids: Annotated[
+        list[str], msgspec.Meta(max_length=MAX_IDS, description="Of events that alone were read.")
+    ] = []
+    customer_id: Annotated[
+        Name | None, msgspec.Meta(description="Whose events `ids` are; required with them.")
+    ] = None
+
+
+class UnreadRequest(msgspec.Struct, forbid_unknown_fields=True):
+    channels: Annotated[list[str], msgspec.Meta(max_length=MAX_CHANNELS, examples=[["customer:alice"]])]
+
+
+class UnreadCount(msgspec.Struct):
+    channel: str
+    unread: int
+    as_of: CursorText  # the place where the count is true
+
+
+class UnreadBody(msgspec.Struct):
+    counts: list[UnreadCount]
+
+
+class RetractionBody(msgspec.Struct):
+    alert: CursorText  # what was retracted
+    event: Event
+
+
+class CancelledOrder(msgspec.Struct):
+    order: Order
+    event: Event | None  # the retraction of its alert, if it had one
+
+
+class AlertBody(msgspec.Struct):
+    cursor: CursorText
+    state: State
+    event: Event
+
+
+class AlertsBody(msgspec.Struct):
+    alerts: list[AlertBody]
+    unread: int
+    as_of: CursorText
+    before: CursorText | None  # for the next page; null after the oldest
 
 
 class CompletedOrder(msgspec.Struct):

@@ -13,6 +13,7 @@ import msgspec
 from starlette.responses import Response
 
 from sender.http import bodies
+from sender.http.api.alerts import AlertsQuery
 from sender.http.api.histories import EventsQuery
 from sender.http.api.operations import DeadLettersQuery
 from sender.http.api.orders import OrdersQuery
@@ -109,6 +110,57 @@ CALLS = (
         (*WRITING, 404),
         parameters=(in_path("order_id", _NAME),),
         body=json_body(bodies.CompleteOrder) | {"required": False},
+    ),
+    Call(
+        "POST",
+        "/orders/{order_id}/cancel",
+        "cancelOrder",
+        lambda api: api.alerts.cancel,
+        "Cancel an order, and take its alert back if it has one; a repetition returns the same",
+        {200: answer("The order is cancelled, and that is on disk.", schema("CancelledOrder"))},
+        (*WRITING, 404),
+        parameters=(in_path("order_id", _NAME),),
+        body=json_body(bodies.CancelOrder) | {"required": False},
+    ),
+    Call(
+        "POST",
+        "/retractions",
+        "retract",
+        lambda api: api.alerts.retract,
+        "Take an alert back, by its order or by its source and id; a repetition returns the same event",
+        {200: answer("It is retracted, and that is on disk.", schema("RetractionBody"))},
+        (*WRITING, 404),
+        body=json_body(bodies.RetractionRequest),
+    ),
+    Call(
+        "POST",
+        "/read",
+        "markRead",
+        lambda api: api.alerts.mark_read,
+        "Mark alerts as read: all up to a cursor, or single ones",
+        {200: answer("The unread alerts of each channel now.", schema("UnreadBody"))},
+        WRITING,
+        body=json_body(bodies.ReadRequest),
+    ),
+    Call(
+        "POST",
+        "/unread",
+        "countUnread",
+        lambda api: api.alerts.unread,
+        "Count the unread alerts of many channels, all from one snapshot",
+        {200: answer("One count for each channel, in the order requested.", schema("UnreadBody"))},
+        WRITING,
+        body=json_body(bodies.UnreadRequest),
+    ),
+    Call(
+        "GET",
+        "/channels/{channel}/alerts",
+        "listAlerts",
+        lambda api: api.alerts.list_some,
+        "A channel's alerts and their states, newest first, and the unread ones counted in the same snapshot",
+        {200: answer("The alerts found.", schema("AlertsBody"))},
+        ALWAYS,
+        parameters=(in_path("channel", CHANNEL), *query(AlertsQuery)),
     ),
     Call(
         "POST",

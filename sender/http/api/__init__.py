@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sender.http.api.alerts import Alerts
 from sender.http.api.customers import Customers
 from sender.http.api.events import Events
 from sender.http.api.histories import Histories
@@ -15,6 +16,7 @@ from sender.http.api.operations import Operations
 from sender.http.api.orders import Orders
 from sender.http.api.spring import Spring
 from sender.http.api.support import Support
+from sender.lifetimes import Lifetimes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,9 +40,12 @@ class Api:
         clock: Callable[[], datetime],
         forgetting: Forgetting,
         inquirer: Inquirer,
+        lifetimes: Lifetimes | None = None,
     ) -> None:
-        self.orders = Orders(database, relay, metrics, clock)
-        self.events = Events(database, relay, metrics, clock)
+        lifetimes = lifetimes or Lifetimes()
+        self.orders = Orders(database, relay, metrics, clock, lifetimes)
+        self.alerts = Alerts(database, relay, clock)
+        self.events = Events(database, relay, metrics, clock, lifetimes)
         self.spring = Spring(self.events, clock)
         self.histories = Histories(database, relay, teller, clock)
         self.customers = Customers(database, teller, forgetting, clock)

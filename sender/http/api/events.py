@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from sender import idempotency, outbox
+from sender import alerts, idempotency, outbox
 from sender.digest import digest
 from sender.http import binding, bodies
 from sender.http.bodies import JsonBody
@@ -26,14 +26,22 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from sender.database.protocol import Database
+    from sender.lifetimes import Lifetimes
     from sender.metrics import Metrics
     from sender.publishing.relay import Relay
+    from shared.cursors import Place
 
 
 class Events:
     def __init__(
-        self, database: Database, relay: Relay, metrics: Metrics, clock: Callable[[], datetime]
+        self,
+        database: Database,
+        relay: Relay,
+        metrics: Metrics,
+        clock: Callable[[], datetime],
+        lifetimes: Lifetimes,
     ) -> None:
+        self._lifetimes = lifetimes
         self._database = database
         self._relay = relay
         self._metrics = metrics
@@ -62,7 +70,7 @@ class Events:
 
     async def _post_event(self, request: Request, body: JsonBody) -> Response:
         now = self._clock()
-        arrival = _arrival(body.value, traceparent_of(request), now)
+        arrival = self._arrival(body.value, traceparent_of(request), now)
         return await self.record(request, body, Recording([arrival], now, alone=True))
 
     async def _post_batch(self, request: Request, body: JsonBody) -> Response:
@@ -72,8 +80,25 @@ class Events:
         if len(events) > bodies.MAX_BATCH:
             raise Problem(413, "content-too-large", f"a batch has at most {bodies.MAX_BATCH} events")
         now, traceparent = self._clock(), traceparent_of(request)
-        arrivals = [_arrival_or_result(event, traceparent, now) for event in events]
+        arrivals = [self._arrival_or_result(event, traceparent, now) for event in events]
         return await self.record(request, body, Recording(arrivals, now))
+
+    def _arrival(self, event: object, traceparent: str, now: datetime) -> outbox.Arrival:
+        """Raises `InvalidEvent`."""
+        if not isinstance(event, dict):
+            raise InvalidEvent("a CloudEvent is a JSON object")
+        # Before defaults are added: a repetition may come in another trace, and a default times would differ.
+        content = digest(canonical_json(event))
+        defaults = {"traceparent": traceparent, **self._lifetimes.attributes(event.get("type"), now)}
+        return outbox.arrival(parse_event(defaults | event, now=now), content)
+
+    def _arrival_or_result(
+        self, event: object, traceparent: str, now: datetime
+    ) -> outbox.Arrival | bodies.EventResult:
+        try:
+            return self._arrival(event, traceparent, now)
+        except InvalidEvent as error:
+            return bodies.EventResult("refused", *_identity(event), error=str(error))
 
     async def record(self, request: Request, body: JsonBody, recording: Recording) -> Response:
         waiting = asked(request, body, recording, recording.now)
@@ -104,8 +129,20 @@ def _record_all(
     connection: Connection, recordings: Sequence[Recording]
 ) -> list[list[bodies.EventResult] | Problem]:
     good = [one for recording in recordings for one in recording.arrivals if isinstance(one, outbox.Arrival)]
-    results = map(_result, good, outbox.record_once(connection, good, now=recordings[0].now))
+    receipts = outbox.record_once(connection, good, now=recordings[0].now)
+    alerts.note(connection, [(one.draft, place) for one, place in _living(good, receipts)])
+    results = map(_result, good, receipts)
     return [_told(recording, results) for recording in recordings]
+
+
+def _living(
+    arrivals: Sequence[outbox.Arrival], receipts: Sequence[outbox.Receipt]
+) -> Iterator[tuple[outbox.Arrival, Place]]:
+    """The new events that say something of alerts' lives."""
+    for arrival, (status, cursor) in zip(arrivals, receipts, strict=True):
+        draft = arrival.draft
+        if (draft.replaces or draft.expires) and status is outbox.Status.ACCEPTED and cursor is not None:
+            yield arrival, cursor.place
 
 
 def _told(recording: Recording, results: Iterator[bodies.EventResult]) -> list[bodies.EventResult] | Problem:
@@ -117,22 +154,6 @@ def _told(recording: Recording, results: Iterator[bodies.EventResult]) -> list[b
 
 def _recorded(results: list[bodies.EventResult]) -> Answer:
     return Answer(202, msgspec.json.encode(bodies.EventResults(results)))
-
-
-def _arrival(event: object, traceparent: str, now: datetime) -> outbox.Arrival:
-    """Raises `InvalidEvent`."""
-    if not isinstance(event, dict):
-        raise InvalidEvent("a CloudEvent is a JSON object")
-    # Before defaults are added: a repetition may come in another trace, and a default `time` would differ.
-    content = digest(canonical_json(event))
-    return outbox.arrival(parse_event({"traceparent": traceparent} | event, now=now), content)
-
-
-def _arrival_or_result(event: object, traceparent: str, now: datetime) -> outbox.Arrival | bodies.EventResult:
-    try:
-        return _arrival(event, traceparent, now)
-    except InvalidEvent as error:
-        return bodies.EventResult("refused", *_identity(event), error=str(error))
 
 
 def _identity(event: object) -> tuple[str | None, str | None]:

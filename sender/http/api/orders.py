@@ -14,6 +14,7 @@ from sender.http.requests import answered, asked, json_response, traceparent_of
 from sender.idempotency import Answer, Answered, Asked
 from sender.orders import OrderStatus
 from shared.channels import is_name
+from shared.events import ORDER_COMPLETED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from sender.database.protocol import Database
+    from sender.lifetimes import Lifetimes
     from sender.metrics import Metrics
     from sender.publishing.relay import Relay
 
@@ -37,8 +39,14 @@ class OrdersQuery(msgspec.Struct, forbid_unknown_fields=True):
 
 class Orders:
     def __init__(
-        self, database: Database, relay: Relay, metrics: Metrics, clock: Callable[[], datetime]
+        self,
+        database: Database,
+        relay: Relay,
+        metrics: Metrics,
+        clock: Callable[[], datetime],
+        lifetimes: Lifetimes,
     ) -> None:
+        self._lifetimes = lifetimes
         self._database = database
         self._relay = relay
         self._metrics = metrics
@@ -57,7 +65,9 @@ class Orders:
             raise orders.UnknownOrder(f"no order {request.path_params['order_id'][:128]!r}")
         body = await bodies.read_json(request, bodies.MAX_BODY_BYTES, absent={})
         given = body.to(bodies.CompleteOrder)
-        completion = orders.Completion(order_id, given.data, self._clock(), traceparent_of(request))
+        now, own = self._clock(), given.attributes()
+        attributes = self._lifetimes.attributes(ORDER_COMPLETED, now) | own
+        completion = orders.Completion(order_id, given.data, now, traceparent_of(request), attributes)
         done = await self._database.write_together(
             _complete_all, asked(request, body, completion, completion.now)
         )

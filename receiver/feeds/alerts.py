@@ -1,0 +1,135 @@
+"""Alerts beyond showing them: which are unread, and what was read. The database decides, at the sender.
+
+A count is true at a place, and every change of it is an event of the channel. So a feed that has moved since
+its last count is counted again, within half a second, and all that are live in it are notified. Feeds are
+asked for together and no more than `COUNTS_AT_ONCE` a round: a burst of events costs the sender no burst of
+questions, counts then come later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, NamedTuple
+
+import structlog
+
+from receiver.connections.notices import Ring, Unread
+from receiver.feeds.history import HistoryUnavailable
+from shared.channels import is_private, name_in
+from shared.cursors import Cursor, Place
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from receiver.feeds.feed import Feed
+    from receiver.feeds.history import History
+    from receiver.feeds.hub import Hub
+    from shared.channels import Channel
+
+COUNTS_AT_ONCE = 500  # channels
+MAX_IDS = 1_000  # of one channel that wait to be passed on
+_IDS_PER_REPORT = 100
+_ROUND_SECONDS = 0.5
+_RETRY_SECONDS = 1.0
+
+logger = structlog.get_logger(__name__)
+
+
+class Counts:
+    """Keeps the unread counts of the feeds that somebody hears."""
+
+    def __init__(self, hub: Hub, history: History, *, ring_again_seconds: float = 0) -> None:
+        """`ring_again_seconds`: after so long unseen, alerts are offered again; 0: never."""
+        self._hub = hub
+        self._history = history
+        self._ring_again_seconds = ring_again_seconds
+        self._first = 0  # the feed with which a round begins, so that none waits for ever
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(_ROUND_SECONDS)
+            if due := self._due():
+                try:
+                    await self._count(due)
+                except HistoryUnavailable as error:
+                    logger.debug("unread alerts can't be counted now", reason=str(error))
+                    await asyncio.sleep(_RETRY_SECONDS)
+            if self._ring_again_seconds:
+                self._ring_again()
+
+    def _due(self) -> list[Feed]:
+        feeds = self._hub.feeds
+        due: list[Feed] = []
+        for n in range(len(feeds)):
+            feed = feeds[(self._first + n) % len(feeds)]
+            if feed.is_uncounted and is_private(feed.channel) and feed.live:
+                due.append(feed)
+                if len(due) == COUNTS_AT_ONCE:
+                    self._first += n + 1
+                    break
+        return due
+
+    async def _count(self, feeds: Sequence[Feed]) -> None:
+        places = [feed.place for feed in feeds]
+        counts = await self._history.count_unread([feed.channel for feed in feeds])
+        for feed, place, (unread, as_of) in zip(feeds, places, counts, strict=True):
+            feed.counted(place)
+            if feed.unread is None or feed.unread.as_of != as_of or feed.unread.unread != unread:
+                feed.note_unread(Unread(unread, as_of))
+
+    def _ring_again(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for feed in self._hub.feeds:
+            if not is_private(feed.channel) or not feed.live or feed.place is None:
+                continue
+            if feed.seen is not None and feed.seen >= feed.place:
+                feed.unseen_since = 0.0
+            elif not feed.unseen_since:
+                feed.unseen_since = now
+            elif now - feed.unseen_since > self._ring_again_seconds:
+                feed.unseen_since = now
+                feed.ring(Ring(str(Cursor(feed.channel, feed.place))))
+
+
+class _Report(NamedTuple):
+    """What of one channel was read and is not passed on yet."""
+
+    up_to: Place | None
+    ids: dict[str, None]  # in order
+
+
+class ReadReports:
+    """What customers have read, passed on to the sender. Losing it to a crash costs a second click."""
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+        self._waiting: dict[Channel, _Report] = {}
+        self._reported = asyncio.Event()
+
+    def report(self, channel: Channel, up_to: Place | None = None, ids: Sequence[str] = ()) -> None:
+        before = self._waiting.get(channel) or _Report(None, {})
+        places = [place for place in (before.up_to, up_to) if place is not None]
+        all_ids = dict(list({**before.ids, **dict.fromkeys(ids)}.items())[:MAX_IDS])
+        self._waiting[channel] = _Report(max(places, default=None), all_ids)
+        self._reported.set()
+
+    async def run(self) -> None:
+        while True:
+            await self._reported.wait()
+            self._reported.clear()
+            while self._waiting:
+                await self._send_one()
+
+    async def _send_one(self) -> None:
+        channel = next(iter(self._waiting))
+        up_to, ids = self._waiting.pop(channel)
+        some = list(ids)[:_IDS_PER_REPORT]
+        cursors = [Cursor(channel, up_to)] if up_to is not None else []
+        try:
+            await self._history.mark_read(cursors, some, customer=name_in(channel))
+        except HistoryUnavailable as error:
+            logger.debug("what was read could not be passed on yet", reason=str(error))
+            self.report(channel, up_to, some)
+            await asyncio.sleep(_RETRY_SECONDS)
+        if rest := list(ids)[_IDS_PER_REPORT:]:
+            self.report(channel, None, rest)

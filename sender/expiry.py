@@ -1,0 +1,72 @@
+"""Records the expiry of alerts when their time comes, and deletes what is left of alerts that are gone.
+
+Whether an alert counts is decided by its `expirytime` alone, at any moment. The event that this records is
+what devices learn it from, with the new count; it may come some seconds late.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import structlog
+
+from sender import alerts
+from sender.database.errors import DatabaseError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from sender.database.protocol import Database
+
+logger = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Pace:
+    every_seconds: float = 2.0
+    prune_every: int = 300  # rounds
+
+
+USUAL = Pace()
+
+
+class Expiry:
+    def __init__(
+        self,
+        database: Database,
+        wake: Callable[[], None],
+        clock: Callable[[], datetime],
+        pace: Pace = USUAL,
+    ) -> None:
+        """`wake`: the relay, when something was recorded."""
+        self._database = database
+        self._wake = wake
+        self._clock = clock
+        self._pace = pace
+        self._rounds = 0
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            try:
+                await self.sweep()
+                if self._rounds % self._pace.prune_every == 0:
+                    await self._prune()
+            except DatabaseError as error:
+                logger.warning("the expiry of alerts cannot be recorded now", reason=str(error))
+            self._rounds += 1
+            await asyncio.sleep(self._pace.every_seconds)
+
+    async def sweep(self) -> None:
+        """Record all that is due. Looking needs no write, so a quiet database stays quiet."""
+        while await self._database.read(partial(alerts.is_any_due, now=self._clock())):
+            if await self._database.write(partial(alerts.expire, now=self._clock())):
+                self._wake()
+
+    async def _prune(self) -> None:
+        while await self._database.read(alerts.is_any_gone):
+            await self._database.write(alerts.prune)
