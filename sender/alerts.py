@@ -288,7 +288,7 @@ def _read_between(
         head = _head(entry)
         if head is None or head.type.startswith(SYSTEM):
             continue
-        seen = entry.place <= state.seen
+        seen = entry.place in state.seen
         kind = _state(marks.get(entry.place.seq), head, now, read=entry.place.seq <= read_seq, seen=seen)
         found.append(Alert(entry.place, kind, entry.text))
     return found

@@ -19,6 +19,7 @@ from sender.database.tables import DIALECTS, channels
 from sender.generation import current_epoch
 from shared.channels import Channel, is_private
 from shared.cursors import Cursor, Place
+from shared.extents import Extent, parse_ranges
 from shared.redis.channel_log import Entry
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class State:
 
     head: Place
     pruned_seq: int
-    seen: Place
+    seen: Extent
 
     def check(self, place: Place) -> Reset | None:
         """Why reading cannot continue after the place; None if it can."""
@@ -81,7 +82,7 @@ class ChannelHistory:
     channel: Channel
     after: Place
     as_of: Place
-    seen: Place | None  # None for topics
+    seen: Extent | None  # None for topics
     reset: Reset | None
     entries: tuple[Entry, ...]
 
@@ -99,7 +100,9 @@ def states(connection: Connection, names: Sequence[Channel]) -> dict[Channel, St
         Channel(row.channel): State(
             Place(epoch, row.seq),
             row.pruned_seq if row.epoch == epoch else row.seq,  # events of a past epoch count as deleted
-            Place(row.seen_epoch, row.seen_seq) if row.seen_epoch else Place(epoch, 0),
+            _seen(row.seen_epoch, row.seen_seq, row.seen_beyond)
+            if row.seen_epoch
+            else Extent(Place(epoch, 0)),
         )
         for row in rows
     }
@@ -107,8 +110,12 @@ def states(connection: Connection, names: Sequence[Channel]) -> dict[Channel, St
         erased = erasure.last_seqs(connection, unknown)
         for channel in unknown:
             head = Place(epoch, erased.get(channel, 0))
-            found[channel] = State(head, head.seq, head)
+            found[channel] = State(head, head.seq, Extent(head))
     return {channel: found[channel] for channel in names}
+
+
+def _seen(epoch: int, seq: int, beyond: str) -> Extent:
+    return Extent(Place(epoch, seq), parse_ranges(beyond) if beyond else ())
 
 
 def oldest(connection: Connection, channel: Channel) -> Place:
@@ -168,7 +175,7 @@ def between(connection: Connection, channel: Channel, after: int, last: int) -> 
 def _start(request: Request, state: State) -> Place:
     if request.after is not None:
         return request.after
-    return state.seen if is_private(request.channel) else state.head
+    return state.seen.place if is_private(request.channel) else state.head
 
 
 def _answer(channel: Channel, start: Place, state: State, entries: Sequence[Entry]) -> ChannelHistory:

@@ -1,4 +1,4 @@
-"""Seen cursors: how far a customer has seen. The database keeps them; Redis passes them to gateways."""
+"""What customers have seen. The database keeps it; Redis passes it to gateways."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from redis.exceptions import RedisError
 from sqlalchemy import bindparam, select, update
 
 from sender import history
-from sender.database.tables import channels, generation
-from shared.channels import Channel, is_private
-from shared.cursors import Cursor, Place
+from sender.database.rows import is_among
+from sender.database.tables import channels
+from shared.channels import is_private
 from shared.errors import CallerError
+from shared.extents import Seen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from sqlalchemy import Connection
 
+    from shared.channels import Channel
+    from shared.extents import Extent
     from shared.redis.channel_log import LogWriter
 
 logger = structlog.get_logger(__name__)
@@ -34,43 +37,53 @@ class NotSeeable(CallerError):
     """Raised for topics: only a customer's own channel has a seen cursor."""
 
 
-def see(connection: Connection, cursors: Sequence[Cursor]) -> list[Cursor]:
-    """Move seen cursors forward; returns where each is now, in the order given.
+def see(connection: Connection, reports: Sequence[Seen]) -> list[Seen]:
+    """Add reports to what was seen; returns what that is now, in the order given.
 
-    A cursor that is behind, beyond the head or of another epoch moves nothing. Raises `NotSeeable`.
+    One that reaches beyond the head or is of another epoch adds nothing. Raises `NotSeeable`.
     """
-    for cursor in cursors:
-        if not is_private(cursor.channel):
-            raise NotSeeable(f"{cursor.channel} has no seen cursor; only a customer's own channel has one")
-    moves = [
-        {"seen_channel": channel, "to_epoch": place.epoch, "to_seq": place.seq}
-        for channel, place in sorted(
-            cursors
-        )  # by name, so that two callers wait for each other instead of deadlocking
+    for channel, _ in reports:
+        if not is_private(channel):
+            raise NotSeeable(f"{channel} has no seen cursor; only a customer's own channel has one")
+    names = sorted({channel for channel, _ in reports})
+    if names and connection.dialect.name != "sqlite":  # which has one writer at a time
+        connection.execute(_LOCK, {"channels": names})
+    states = history.states(connection, names)
+    now_seen = {channel: state.seen for channel, state in states.items()}
+    for channel, extent in reports:
+        head = states[channel].head
+        if extent.place.epoch == head.epoch and extent.last <= head:
+            now_seen[channel] = extent.union(now_seen[channel])
+    changed = [
+        _row(channel, now_seen[channel]) for channel in names if now_seen[channel] != states[channel].seen
     ]
-    if moves:
-        connection.execute(_SEE, moves)
-    states = history.states(connection, [cursor.channel for cursor in cursors])
-    return [Cursor(cursor.channel, states[cursor.channel].seen) for cursor in cursors]
+    if changed:
+        connection.execute(_SEE, changed)
+    return [Seen(channel, now_seen[channel]) for channel, _ in reports]
+
+
+def _row(channel: Channel, seen: Extent) -> dict[str, object]:
+    row = {"seen_channel": channel, "to_epoch": seen.place.epoch, "to_seq": seen.place.seq}
+    return {**row, "to_beyond": seen.ranges_text()}
 
 
 class SeenTeller:
-    """Passes seen cursors on to Redis: best effort, and no answer waits for it.
+    """Passes on to Redis what was seen: best effort, and no answer waits for it.
 
-    Only the newest place of a channel is passed on, so a burst of reports costs one.
+    Of a channel, all that is new is passed on together, so a burst of reports costs one.
     """
 
     def __init__(self, log: LogWriter) -> None:
         self._log = log
-        self._untold: dict[bool, dict[Channel, Place]] = {True: {}, False: {}}
+        self._untold: dict[bool, dict[Channel, Extent]] = {True: {}, False: {}}
         self._changed = asyncio.Event()
 
-    def tell_nowait(self, cursors: Iterable[Cursor], *, devices: bool) -> None:
+    def tell_nowait(self, seen: Iterable[Seen], *, devices: bool) -> None:
         """`devices`: whether to notify the customer's other devices as well."""
         untold = self._untold[devices]
-        for channel, place in cursors:
+        for channel, extent in seen:
             if channel in untold or len(untold) < _MAX_UNTOLD:
-                untold[channel] = max(place, untold.get(channel, place))
+                untold[channel] = extent.union(untold.get(channel, extent))
         self._changed.set()
 
     async def run(self) -> None:
@@ -84,20 +97,24 @@ class SeenTeller:
 
     async def _tell_some(self, *, devices: bool) -> None:
         untold = self._untold[devices]
-        some = [untold.popitem() for _ in range(min(_TOLD_AT_ONCE, len(untold)))]
+        some = [Seen(*untold.popitem()) for _ in range(min(_TOLD_AT_ONCE, len(untold)))]
         try:
             await self._log.see(some, tell=devices)
         except (RedisError, OSError) as error:
-            logger.debug("seen cursors not passed on", count=len(some), reason=str(error))
+            logger.debug("what was seen is not passed on", count=len(some), reason=str(error))
 
 
 _SEE = (
     update(channels)
-    .where(
-        channels.c.channel == bindparam("seen_channel"),
-        channels.c.seq >= bindparam("to_seq"),
-        select(generation.c.epoch).scalar_subquery() == bindparam("to_epoch"),
-        (channels.c.seen_epoch < bindparam("to_epoch")) | (channels.c.seen_seq < bindparam("to_seq")),
+    .where(channels.c.channel == bindparam("seen_channel"))
+    .values(
+        seen_epoch=bindparam("to_epoch"), seen_seq=bindparam("to_seq"), seen_beyond=bindparam("to_beyond")
     )
-    .values(seen_epoch=bindparam("to_epoch"), seen_seq=bindparam("to_seq"))
+)
+# In the order of their names, so that two callers wait for each other instead of deadlocking.
+_LOCK = (
+    select(channels.c.channel)
+    .where(is_among("postgresql", channels.c.channel, "channels"))
+    .order_by(channels.c.channel)
+    .with_for_update(key_share=True)
 )

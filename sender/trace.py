@@ -127,7 +127,7 @@ def of_customer(connection: Connection, customer_id: str) -> Subject:
 
 def _life(connection: Connection, channel: Channel, seq: int, *, recorded_at: str) -> Life:
     state = history.states(connection, [channel])[channel]
-    shown = is_private(channel) and state.seen.epoch == state.head.epoch and seq <= state.seen.seq
+    shown = is_private(channel) and Place(state.head.epoch, seq) in state.seen
     row = connection.execute(_ROW, {"channel": channel, "seq": seq}).one_or_none()
     if row is None:
         cursor = str(Cursor(channel, Place(state.head.epoch, seq)))

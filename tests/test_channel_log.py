@@ -11,6 +11,7 @@ import pytest
 
 from shared.channels import Channel, customer_channel, topic_channel
 from shared.cursors import MAX_NUMBER, Place
+from shared.extents import Extent, Seen
 from shared.redis.channel_log import (
     HEAD_SECONDS,
     LOG_LENGTH,
@@ -415,11 +416,11 @@ async def test_nothing_asked_is_nothing_answered(writer: LogWriter, reader: LogR
 
 async def test_seen_moves_forward_only(writer: LogWriter, reader: LogReader) -> None:
     for place in (Place(1, 5), Place(1, 3), Place(1, 5)):
-        await writer.see([(ALICE, place)])
-    assert await reader.seen([ALICE, BOB]) == [Place(1, 5), None]
-    await writer.see([(ALICE, Place(2, 0)), (BOB, Place(1, 1))])
-    await writer.see([(ALICE, Place(1, 9))])
-    assert await reader.seen([ALICE, BOB]) == [Place(2, 0), Place(1, 1)]
+        await writer.see([Seen(ALICE, Extent(place))])
+    assert await reader.seen([ALICE, BOB]) == [Extent(Place(1, 5)), None]
+    await writer.see([Seen(ALICE, Extent(Place(2, 0))), Seen(BOB, Extent(Place(1, 1)))])
+    await writer.see([Seen(ALICE, Extent(Place(1, 9)))])
+    assert await reader.seen([ALICE, BOB]) == [Extent(Place(2, 0)), Extent(Place(1, 1))]
 
 
 @pytest.mark.parametrize("known", ["x", "1.x", "1", "", "1.9007199254740992", "9007199254740992.1"])
@@ -427,24 +428,26 @@ async def test_seen_place_that_is_none_is_replaced(
     redis: Redis, names: Names, writer: LogWriter, reader: LogReader, known: str
 ) -> None:
     await redis.set(names.seen(ALICE), known)
-    await writer.see([(ALICE, Place(1, 5))])
-    assert await reader.seen([ALICE]) == [Place(1, 5)]
+    await writer.see([Seen(ALICE, Extent(Place(1, 5)))])
+    assert await reader.seen([ALICE]) == [Extent(Place(1, 5))]
 
 
 async def test_other_devices_hear_of_seen_once_and_only_if_told(writer: LogWriter, live: Live) -> None:
-    await writer.see([(ALICE, Place(1, 2))], tell=False)
-    await writer.see([(ALICE, Place(1, 5))])
-    await writer.see([(ALICE, Place(1, 5))])
-    await writer.see([(ALICE, Place(1, 4))])
-    assert [parse_live(message) for message in await live.wait_messages(1)] == [SeenNotice(Place(1, 5))]
+    await writer.see([Seen(ALICE, Extent(Place(1, 2)))], tell=False)
+    await writer.see([Seen(ALICE, Extent(Place(1, 5)))])
+    await writer.see([Seen(ALICE, Extent(Place(1, 5)))])
+    await writer.see([Seen(ALICE, Extent(Place(1, 4)))])
+    assert [parse_live(message) for message in await live.wait_messages(1)] == [
+        SeenNotice(Extent(Place(1, 5)))
+    ]
     assert await live.nothing_more()
 
 
 async def test_large_seen_places_are_exact(writer: LogWriter, reader: LogReader, live: Live) -> None:
     last = 2**53 - 1
-    await writer.see([(ALICE, Place(last, last))])
-    assert await reader.seen([ALICE]) == [Place(last, last)]
-    assert parse_live((await live.wait_messages(1))[0]) == SeenNotice(Place(last, last))
+    await writer.see([Seen(ALICE, Extent(Place(last, last)))])
+    assert await reader.seen([ALICE]) == [Extent(Place(last, last))]
+    assert parse_live((await live.wait_messages(1))[0]) == SeenNotice(Extent(Place(last, last)))
 
 
 # --- live messages
@@ -464,7 +467,7 @@ async def test_what_nobody_of_us_published_is_none(message: bytes) -> None:
 async def test_numbers_of_events_end_where_those_of_cursors_do() -> None:
     last = Place(MAX_NUMBER, MAX_NUMBER)
     assert parse_live(b"%d %d {}" % last) == Entry(last, b"{}")
-    assert parse_live(b"seen %d %d" % last) == SeenNotice(last)
+    assert parse_live(b"seen %d %d" % last) == SeenNotice(Extent(last))
 
 
 async def test_channels_do_not_share_keys_and_keep_theirs_in_one_slot() -> None:
@@ -557,7 +560,7 @@ async def test_writer_that_is_barred_writes_nothing(
     writer.barred = "they are another's"
     for writing in (
         publish(writer, entries(2, 2)),
-        writer.see([(ALICE, Place(1, 1))]),
+        writer.see([Seen(ALICE, Extent(Place(1, 1)))]),
         writer.forget(ALICE),
         writer.erase(ALICE, end=True),
         writer.rehearse(),

@@ -14,6 +14,7 @@ from receiver.feeds.feed import Feed, TopicFeed
 from receiver.feeds.hub import Hub
 from shared.channels import customer_channel, topic_channel
 from shared.cursors import Place
+from shared.extents import Extent, Range
 from shared.redis.channel_log import Entry
 from tests.connections import Handed, Shared
 
@@ -80,8 +81,8 @@ async def test_subscriber_that_leaves_while_it_is_handed_an_event_costs_nobody_e
     assert feed.live == tuple(others)
     assert all(other.seqs == [42] for other in others)
     feed.join(Slow(hub, feed))
-    assert feed.see(Place(1, 42))
-    assert all(other.notices == [SeenElsewhere.up_to(channel, Place(1, 42))] for other in others)
+    assert feed.see(Extent(Place(1, 42)))
+    assert all(other.notices == [SeenElsewhere.of(channel, Extent(Place(1, 42)))] for other in others)
 
 
 @pytest.mark.parametrize("channel", [ALICE, MENU])
@@ -136,16 +137,51 @@ async def test_event_of_an_older_epoch_is_dropped() -> None:
 async def test_seen_of_an_event_that_was_handed_over_is_told() -> None:
     subscriber = Shared()
     feed = feed_at(41, subscriber)
-    assert feed.see(Place(1, 41))
-    assert (feed.seen, subscriber.notices) == (Place(1, 41), [SeenElsewhere("customer:alice=1.41")])
+    assert feed.see(Extent(Place(1, 41)))
+    assert (feed.seen, subscriber.notices) == (Extent(Place(1, 41)), [SeenElsewhere("customer:alice=1.41")])
 
 
 async def test_seen_of_what_was_not_handed_over_waits_for_proof() -> None:
     subscriber = Shared()
     feed = feed_at(41, subscriber)
-    assert not feed.see(Place(1, 43))
-    assert not feed.see(Place(1, 42))
-    assert (feed.seen, feed.claimed, subscriber.notices) == (None, Place(1, 43), [])
+    assert not feed.see(Extent(Place(1, 43)))
+    assert not feed.see(Extent(Place(1, 42)))
+    assert (feed.seen, feed.claimed, subscriber.notices) == (None, Extent(Place(1, 43)), [])
+
+
+async def test_seen_of_a_later_event_leaves_the_earlier_one_unseen() -> None:
+    subscriber = Shared()
+    feed = feed_at(43, subscriber)
+    assert feed.see(Extent.of(Place(1, 40), [Range(43, 43)]))
+    assert feed.see(Extent.of(Place(1, 0), [Range(42, 42)]))
+    assert str(feed.seen) == "1.40+42-43"
+    assert subscriber.notices == [
+        SeenElsewhere("customer:alice=1.40", "customer:alice=1.40+43"),
+        SeenElsewhere("customer:alice=1.40", "customer:alice=1.40+42-43"),
+    ]
+    assert feed.see(Extent(Place(1, 41)))
+    assert feed.seen == Extent(Place(1, 43))
+
+
+async def test_seen_beyond_what_was_handed_over_waits_for_proof() -> None:
+    subscriber = Shared()
+    feed = feed_at(41, subscriber)
+    assert not feed.see(Extent.of(Place(1, 40), [Range(43, 43)]))
+    assert (feed.seen, str(feed.claimed), subscriber.notices) == (None, "1.40+43", [])
+    assert feed.is_short_of(Place(1, 42))
+    feed.settle_claim()
+    assert (feed.seen, feed.claimed) == (None, None)
+
+
+async def test_what_was_seen_stays_true_when_more_may_have_been_missed_and_is_told_once() -> None:
+    subscriber = Shared()
+    feed = feed_at(43, subscriber)
+    feed.see(Extent.of(Place(1, 40), [Range(42, 42)]))
+    feed.forget_seen()
+    assert feed.seen is None
+    feed.note_seen(Extent(Place(1, 40)))
+    assert str(feed.seen) == "1.40+42"
+    assert len(subscriber.notices) == 1
 
 
 async def test_what_was_heard_before_the_head_was_read_counts() -> None:

@@ -14,6 +14,7 @@ from sender.outbox import arrival
 from shared.channels import Channel
 from shared.cursors import Place
 from shared.events import parse_event
+from shared.extents import Extent
 from shared.redis.channel_log import NewestEvent
 from tests.senders import run_sender
 
@@ -83,7 +84,7 @@ def seqs(answer: dict[str, Any]) -> list[int]:
     ],
 )
 def test_state_tells_which_places_can_be_honoured(place: Place, reset: Reset | None) -> None:
-    assert State(Place(2, 9), pruned_seq=5, seen=Place(2, 0)).check(place) is reset
+    assert State(Place(2, 9), pruned_seq=5, seen=Extent(Place(2, 0))).check(place) is reset
 
 
 async def test_events_follow_the_cursor_without_a_hole(sender: RunningSender) -> None:

@@ -8,7 +8,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from sender.seen import SeenTeller
 from shared.channels import Channel
-from shared.cursors import Cursor, Place
+from shared.cursors import Place
+from shared.extents import Extent, Seen
 from shared.redis.channel_log import LogWriter
 from shared.redis.keys import Names
 from shared.redis.wire import Pipelines
@@ -58,6 +59,55 @@ async def test_what_was_never_there_cannot_be_seen(sender: RunningSender, cursor
 
 async def test_customer_without_events_has_seen_nothing(sender: RunningSender) -> None:
     assert await see(sender, "customer:bob=1.1") == ["customer:bob=1.0"]
+
+
+async def test_later_event_seen_before_an_earlier_one_is_kept_beside_it(sender: RunningSender) -> None:
+    assert await see(sender, "customer:alice=1.0+2") == ["customer:alice=1.0+2"]
+    assert await see(sender, "customer:alice=1.0+3") == ["customer:alice=1.0+2-3"]
+    (alice,) = (await sender.client.post("/history", json={"after": ["customer:alice"]})).json()["channels"]
+    assert (alice["after"], alice["seen"], len(alice["events"])) == (
+        "customer:alice=1.0",
+        "customer:alice=1.0+2-3",
+        3,
+    )
+    assert await see(sender, "customer:alice=1.1") == ["customer:alice=1.3"]
+
+
+@pytest.mark.parametrize("report", ["1.0+4", "1.0+2+9", "1.1+3-4", "2.0+2"])
+async def test_report_that_names_what_was_never_there_adds_nothing(
+    sender: RunningSender, report: str
+) -> None:
+    assert await see(sender, f"customer:alice={report}") == ["customer:alice=1.0"]
+
+
+async def test_racing_reports_of_devices_end_in_their_union(sender: RunningSender) -> None:
+    reports = ["1.0+3", "1.1", "1.0+3", "1.0"]
+    await asyncio.gather(*(see(sender, f"customer:alice={report}") for report in reports))
+    assert await see(sender, "customer:alice=1.0") == ["customer:alice=1.1+3"]
+    assert await see(sender, "customer:alice=1.0+2") == ["customer:alice=1.3"]
+
+
+async def test_erased_customer_has_seen_all_that_was_and_nothing_beyond(sender: RunningSender) -> None:
+    await see(sender, "customer:alice=1.0+2")
+    await await_until(lambda: sender.redis.get(sender.names.seen(ALICE)))
+    assert (await sender.client.delete("/customers/alice")).status_code == 200
+    assert await see(sender, "customer:alice=1.0+3") == ["customer:alice=1.3"]
+    await sender.place("after")
+    await sender.complete("after")
+    assert await see(sender, "customer:alice=1.0") == ["customer:alice=1.3"]
+
+
+async def test_seen_set_reaches_redis_and_the_other_devices(sender: RunningSender) -> None:
+    subscriber = sender.redis.pubsub()
+    await subscriber.subscribe(sender.names.live(ALICE))
+    await see(sender, "customer:alice=1.0+2")
+    heard: list[bytes] = []
+    while b"seen 1 0+2" not in heard:
+        message = await subscriber.get_message(timeout=5)
+        assert message is not None
+        heard += [message["data"]] if message["type"] == "message" else []
+    assert await sender.redis.get(sender.names.seen(ALICE)) == b"1.0+2"
+    await subscriber.aclose()  # type: ignore[no-untyped-call]
 
 
 async def test_several_are_answered_in_order(sender: RunningSender) -> None:
@@ -113,12 +163,12 @@ class SlowLog(LogWriter):
 
     def __init__(self, redis: Redis) -> None:
         super().__init__(Pipelines(redis), Names("ob-unused"))
-        self.told: list[tuple[dict[Channel, Place], bool]] = []
+        self.told: list[tuple[dict[Channel, Extent], bool]] = []
         self.go = asyncio.Event()
 
-    async def see(self, places: Sequence[tuple[Channel, Place]], *, tell: bool = True) -> None:
+    async def see(self, seen: Sequence[Seen], *, tell: bool = True) -> None:
         await self.go.wait()
-        self.told.append((dict(places), tell))
+        self.told.append((dict(seen), tell))
         if len(self.told) == 2:
             raise RedisConnectionError
 
@@ -127,16 +177,16 @@ async def test_a_burst_of_reports_is_told_once_and_a_failure_ends_nothing(redis:
     log = SlowLog(redis)
     teller = SeenTeller(log)
     running = asyncio.create_task(teller.run())
-    teller.tell_nowait([Cursor(ALICE, Place(1, 1))], devices=True)
+    teller.tell_nowait([Seen(ALICE, Extent(Place(1, 1)))], devices=True)
     await asyncio.sleep(0)  # the first is on its way
     for seq in (2, 4, 3):
-        teller.tell_nowait([Cursor(ALICE, Place(1, seq))], devices=True)
-    teller.tell_nowait([Cursor(ALICE, Place(1, 4))], devices=False)
+        teller.tell_nowait([Seen(ALICE, Extent(Place(1, seq)))], devices=True)
+    teller.tell_nowait([Seen(ALICE, Extent(Place(1, 4)))], devices=False)
     log.go.set()
     await await_until(lambda: len(log.told) == 3)
     assert log.told == [
-        ({ALICE: Place(1, 1)}, True),
-        ({ALICE: Place(1, 4)}, True),
-        ({ALICE: Place(1, 4)}, False),
+        ({ALICE: Extent(Place(1, 1))}, True),
+        ({ALICE: Extent(Place(1, 4))}, True),
+        ({ALICE: Extent(Place(1, 4))}, False),
     ]
     running.cancel()

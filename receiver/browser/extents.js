@@ -4,6 +4,8 @@
  * A later alert may be on the screen while an earlier one waits elsewhere. So what was shown is a place, up to which
  * all was, and a few ranges beyond it; when the hole before a range is filled, the place moves on to the range's end.
  *
+ * The text continues the cursor's: `customer:alice=1.40+42+45-47` is everything up to 1.40, and 42, 45, 46, 47.
+ *
  * @typedef {import("./cursors.js").Place} Place
  * @typedef {[first: number, last: number]} Range  of seqs, both included
  *
@@ -12,7 +14,9 @@
  * @property {Range[]} beyond  in the epoch of `upTo`, ascending, with at least one seq between them
  */
 
-import { reaches } from "./cursors.js";
+import { formatCursor, parseCursors, reaches } from "./cursors.js";
+
+const RANGES = 64; // in one text: what servers take
 
 /** @param {Place} upTo @returns {Extent} */
 export function extentUpTo(upTo) {
@@ -48,6 +52,52 @@ export function includeUpTo(extent, place) {
   if (place.epoch > extent.upTo.epoch) extent.beyond = [];
   extent.upTo = place;
   settle(extent);
+}
+
+/** Adds all of another one. @param {Extent} extent @param {Extent} other */
+export function unite(extent, { upTo, beyond }) {
+  includeUpTo(extent, upTo);
+  for (const [first, last] of beyond) include(extent, upTo.epoch, first, last);
+}
+
+/** Whether all of the other one is in it. @param {Extent | undefined} extent @param {Extent} other */
+export function covers(extent, { upTo, beyond }) {
+  if (!extent || !reaches(extent.upTo, upTo)) return false;
+  if (extent.upTo.epoch > upTo.epoch) return true;
+  const { seq } = extent.upTo;
+  return beyond.every(([first, last]) => last <= seq || extent.beyond.some(([from, to]) => from <= first && last <= to));
+}
+
+/**
+ * @param {string} text  of several channels, joined by commas
+ * @returns {Map<string, Extent>} by channel
+ * @throws {SyntaxError}
+ */
+export function parseExtents(text) {
+  /** @type {Map<string, Extent>} */
+  const extents = new Map();
+  for (const part of text === "" ? [] : text.split(",")) {
+    const [cursor, ...ranges] = part.split("+");
+    for (const [channel, upTo] of parseCursors(cursor)) extents.set(channel, extentOf(upTo, ranges));
+  }
+  return extents;
+}
+
+/** @param {Place} upTo @param {string[]} ranges */
+function extentOf(upTo, ranges) {
+  const extent = extentUpTo(upTo);
+  for (const range of ranges) {
+    const match = /^([1-9]\d{0,15})(?:-([1-9]\d{0,15}))?$/.exec(range);
+    if (!match) throw new SyntaxError(`not a range of events: ${range.slice(0, 40)}`);
+    include(extent, upTo.epoch, Number(match[1]), Number(match[2] ?? match[1]));
+  }
+  return extent;
+}
+
+/** Of too many ranges the newest: what is left out may pop up again. @param {string} channel @param {Extent} extent */
+export function formatExtent(channel, { upTo, beyond }) {
+  const ranges = beyond.slice(-RANGES).map(([first, last]) => (first === last ? `+${first}` : `+${first}-${last}`));
+  return formatCursor(channel, upTo) + ranges.join("");
 }
 
 /** Moves the place over the ranges that it touches. @param {Extent} extent */

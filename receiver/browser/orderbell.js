@@ -59,7 +59,7 @@
  * @property {EventTarget} window  fires pagehide, pageshow, online, offline, focus
  * @property {Document} document
  *
- * @typedef {{ channel: string, place: Place, cursor: string, by: "tab" | "device" }} ShownDetail
+ * @typedef {{ channel: string, first: Place, place: Place, cursor: string, by: "tab" | "device" }} ShownDetail
  * @typedef {{ channel: string, reason: string, cursor: string, refetch: string | null }} ResetDetail
  * @typedef {{ attempt: number, delay: number, code: number, reason: string }} ReconnectingDetail
  *
@@ -76,7 +76,7 @@
 
 import { AlertEvent, dispatchAlert } from "./alert.js";
 import { advance, formatCursor, formatCursors, parseCursors, reaches } from "./cursors.js";
-import { extentUpTo, include, includeUpTo, includes } from "./extents.js";
+import { covers, extentUpTo, formatExtent, include, includes, parseExtents } from "./extents.js";
 import { Faults, diagnose, isOurViolation } from "./faults.js";
 import { Offers } from "./offers.js";
 import { Backoff, answerTo } from "./returning.js";
@@ -121,7 +121,7 @@ const HIDDEN_MS = 250;
  * @fires message  MessageEvent, in every tab: `data` the CloudEvent, `lastEventId` its cursor; and the same under its
  *   own type, where that is none of these
  * @fires alert  AlertEvent, in one tab: `detail` the CloudEvent, `shown(promise)` to say when it was on the screen
- * @fires shown  CustomEvent `{channel, place, cursor, by}`: another tab has shown this one, or another device all up to it
+ * @fires shown  CustomEvent `{channel, first, place, cursor, by}`: another tab or device has shown those from `first` to `place`
  * @fires reset  CustomEvent `{channel, reason, cursor, refetch}`: events are missing, reload what depends on them
  * @fires reconnecting  CustomEvent `{attempt, delay, code, reason}`
  * @fires error  CustomEvent `{kind, message}`: something that a person has to change; the source goes on trying
@@ -160,7 +160,7 @@ export class AlertSource extends EventTarget {
 
   /** The last event that this tab received, by channel: where it resumes. @type {Places} */
   #had = new Map();
-  /** The last that this tab reported on this connection. @type {Places} */
+  /** What this tab reported last on this connection, by channel. @type {Map<string, string>} */
   #reported = new Map();
   /** The channels of which this tab has shown something since its last report. @type {Set<string>} */
   #news = new Set();
@@ -237,7 +237,7 @@ export class AlertSource extends EventTarget {
       shows: () => this.shows,
       offer: (event, held) => this.#offer(event, held),
       seen: (channel) => this.#report(channel),
-      elsewhere: ({ channel, place }) => this.#tell(channel, place, "tab"),
+      elsewhere: ({ channel, place }) => this.#tell(channel, place.epoch, place.seq, place.seq, "tab"),
       now: this.#environment.now,
       setTimeout: this.#environment.setTimeout,
       clearTimeout: this.#environment.clearTimeout,
@@ -658,13 +658,15 @@ export class AlertSource extends EventTarget {
 
   // --- what others have shown ------------------------------------------------------------------------------
 
-  /** @param {{ cursor: string }} seen  by another device: everything up to there */
-  #seenElsewhere({ cursor }) {
-    for (const [channel, place] of parseCursors(cursor)) {
-      if (this.#shown.knows(channel, place)) continue; // by us: reports of our own come back, too
-      this.#wait(() => this.#shown.seen(channel, place));
-      this.#offers.drop((alert) => alert.channel === channel && reaches(place, alert.place));
-      this.#tell(channel, place, "device");
+  /** @param {{ cursor: string, seen?: string }} seen  by another device: all up to there, and what is beyond it */
+  #seenElsewhere({ cursor, seen }) {
+    for (const [channel, extent] of parseExtents(seen || cursor)) {
+      if (covers(this.#shown.extentOf(channel), extent)) continue; // by us: reports of our own come back, too
+      this.#wait(() => this.#shown.seen(channel, extent));
+      this.#offers.drop((alert) => alert.channel === channel && includes(extent, alert.place));
+      const { epoch, seq } = extent.upTo;
+      this.#tell(channel, epoch, 1, seq, "device");
+      for (const [first, last] of extent.beyond) this.#tell(channel, epoch, first, last, "device");
     }
   }
 
@@ -672,17 +674,17 @@ export class AlertSource extends EventTarget {
   #shownElsewhere({ channel, place }) {
     const cursor = formatCursor(channel, place);
     this.#offers.drop((alert) => alert.cursor === cursor);
-    this.#tell(channel, place, "tab");
+    this.#tell(channel, place.epoch, place.seq, place.seq, "tab");
   }
 
-  /** @param {string} channel @param {Place} place @param {"tab" | "device"} by  a device: all up to there */
-  #tell(channel, place, by) {
-    const told = this.#told.get(channel) ?? extentUpTo({ epoch: place.epoch, seq: 0 });
-    if (includes(told, place)) return;
-    if (by === "device") includeUpTo(told, place);
-    else include(told, place.epoch, place.seq);
+  /** @param {string} channel @param {number} epoch @param {number} first @param {number} last @param {"tab" | "device"} by */
+  #tell(channel, epoch, first, last, by) {
+    const told = this.#told.get(channel) ?? extentUpTo({ epoch, seq: 0 });
+    if (last < first || covers(told, { upTo: { epoch, seq: 0 }, beyond: [[first, last]] })) return;
+    include(told, epoch, first, last);
     this.#told.set(channel, told);
-    this.#fire("shown", { channel, place, cursor: formatCursor(channel, place), by });
+    const place = { epoch, seq: last };
+    this.#fire("shown", { channel, place, first: { epoch, seq: first }, cursor: formatCursor(channel, place), by });
   }
 
   // --- showing -------------------------------------------------------------------------------------------
@@ -708,7 +710,7 @@ export class AlertSource extends EventTarget {
   }
 
   /**
-   * Tells the server what was shown, up to where all was: at once, but then not again within `REPORT_MS`.
+   * Reports to the server what was shown: at once, but then not again within `REPORT_MS`.
    *
    * @param {string} [channel]  of which this tab has shown something
    */
@@ -727,14 +729,20 @@ export class AlertSource extends EventTarget {
   #flush() {
     if (this.readyState !== AlertSource.OPEN) return false;
     /** @type {Places} */
-    const news = new Map();
+    const places = new Map();
+    const beyond = [];
     for (const channel of this.#news) {
-      const place = this.#shown.upTo(channel);
-      if (place && !reaches(this.#reported.get(channel), place)) news.set(channel, place);
+      const extent = this.#shown.extentOf(channel);
+      const text = extent && formatExtent(channel, extent);
+      if (!extent || !text || this.#reported.get(channel) === text) continue;
+      this.#reported.set(channel, text);
+      places.set(channel, extent.upTo);
+      if (extent.beyond.length > 0) beyond.push(text);
     }
-    if (news.size === 0) return false;
-    for (const [channel, place] of news) this.#reported.set(channel, place);
-    this.#send("orderbell.seen", { cursor: formatCursors(news) });
+    if (places.size === 0) return false;
+    // Gateways of before take the cursor alone.
+    const report = { cursor: formatCursors(places) };
+    this.#send("orderbell.seen", beyond.length > 0 ? { ...report, seen: beyond.join(",") } : report);
     return true;
   }
 

@@ -52,7 +52,7 @@
  */
 
 import { formatCursor, formatCursors, parseCursors, reaches } from "./cursors.js";
-import { extentUpTo, include, includeUpTo, includes, parseRanges } from "./extents.js";
+import { covers, extentUpTo, include, includes, parseRanges, unite } from "./extents.js";
 
 const NAME = "orderbell"; // of the database and of the BroadcastChannel
 const STORE = "shown";
@@ -241,15 +241,15 @@ export class Shown {
     await this.#update((state) => add(state, item));
   }
 
-  /** Another device has shown everything up to there. @param {string} channel @param {Place} place */
-  async seen(channel, place) {
-    addUpTo(this.#known, channel, place);
-    await this.#update((state) => addUpTo(state, channel, place));
+  /** Other devices have shown these. @param {string} channel @param {Extent} extent */
+  async seen(channel, extent) {
+    addAll(this.#known, channel, extent);
+    await this.#update((state) => addAll(state, channel, extent));
   }
 
-  /** Up to where everything is known to be shown. @param {string} channel @returns {Place | undefined} */
-  upTo(channel) {
-    return this.#known.extents.get(channel)?.upTo;
+  /** What is known to be shown. @param {string} channel @returns {Readonly<Extent> | undefined} */
+  extentOf(channel) {
+    return this.#known.extents.get(channel);
   }
 
   /** Whether it is known here that the event was shown. @param {string} channel @param {Place} place */
@@ -373,7 +373,7 @@ export class Shown {
       rest.onsuccess = () => {
         const state = parseState(places.result, rest.result);
         const changed = change(state);
-        for (const [channel, extent] of state.extents) learn(this.#known, channel, extent);
+        for (const [channel, extent] of state.extents) addAll(this.#known, channel, extent);
         if (!changed) return;
         store.put(formatCursors(placesOf(state)), this.#key);
         store.put(formatRest(state, this.#now()), [this.#key]);
@@ -423,20 +423,13 @@ function add({ extents }, { channel, place }) {
   return true;
 }
 
-/** @param {State} state @param {string} channel @param {Place} place @returns {boolean} whether it is news */
-function addUpTo({ extents }, channel, place) {
+/** @param {State} state @param {string} channel @param {Extent} other @returns {boolean} whether it is news */
+function addAll({ extents }, channel, other) {
   const extent = extents.get(channel);
-  if (extent && reaches(extent.upTo, place)) return false;
-  if (extent) includeUpTo(extent, place);
-  else extents.set(channel, extentUpTo(place));
+  if (covers(extent, other)) return false;
+  if (extent) unite(extent, other);
+  else extents.set(channel, structuredClone(other));
   return true;
-}
-
-/** @param {State} known @param {string} channel @param {Extent} stored */
-function learn(known, channel, { upTo, beyond }) {
-  addUpTo(known, channel, upTo);
-  const extent = /** @type {Extent} */ (known.extents.get(channel));
-  for (const [first, last] of beyond) include(extent, upTo.epoch, first, last);
 }
 
 /** @param {State} state @param {string} channel */
@@ -455,7 +448,7 @@ function formatRest({ extents, claims }, now) {
   const beyond = [...extents].filter(([, extent]) => extent.beyond.length > 0);
   return {
     beyond: Object.fromEntries(
-      beyond.map(([channel, extent]) => [channel, { epoch: extent.upTo.epoch, ranges: extent.beyond.slice(0, RANGES) }]),
+      beyond.map(([channel, extent]) => [channel, { epoch: extent.upTo.epoch, ranges: extent.beyond.slice(-RANGES) }]),
     ),
     claims: Object.fromEntries([...claims].filter(([, { until }]) => until > now)),
   };

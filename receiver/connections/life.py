@@ -32,12 +32,14 @@ if TYPE_CHECKING:
     from receiver.access.identity import Identity
     from receiver.connections.clock import Clock
     from receiver.connections.connection import Connection
+    from receiver.connections.messages import SeenReport
     from receiver.feeds.alerts import ReadReports
     from receiver.feeds.feed import Feed
     from receiver.feeds.keeper import Keeper
     from receiver.feeds.seen import SeenReports
     from shared.channels import Channel
     from shared.cursors import Place
+    from shared.extents import Extent
 
 _MAX_RETRY_MS = 2_000  # over which clients sent away spread their return
 
@@ -158,21 +160,21 @@ class Life:
             elif isinstance(message, ReadReport):
                 self.report_read(connection, message)
             else:
-                self.report_seen(connection, message.cursor)
+                self.report_seen(connection, message)
         except BadMessage as error:
             connection.end(End.BAD_MESSAGE, str(error))
 
-    def report_seen(self, connection: Connection, cursors: str) -> None:
+    def report_seen(self, connection: Connection, report: SeenReport) -> None:
         """Only places up to its feeds' own count: what was not handed over can't have been seen.
 
         Raises `BadMessage`.
         """
         try:
-            places = parse_cursors(cursors)
+            seen = report.parse()
         except InvalidCursor as error:
             raise BadMessage(str(error)) from None
-        for channel, place in places.items():
-            self.note_seen(connection, channel, place)
+        for channel, extent in seen:
+            self.note_seen(connection, channel, extent)
 
     def report_read(self, connection: Connection, report: ReadReport) -> None:
         """Only of the customer's own channel, and up to its feed's place. Raises `BadMessage`."""
@@ -186,11 +188,11 @@ class Life:
                 if report.ids or (up_to is not None and up_to <= feed.place):
                     self._reads.report(feed.channel, up_to, report.ids)
 
-    def note_seen(self, connection: Connection, channel: Channel, place: Place) -> None:
+    def note_seen(self, connection: Connection, channel: Channel, extent: Extent) -> None:
         """As `report_seen`, of one channel."""
         feed = next((feed for feed in connection.feeds if feed.channel == channel), None)
-        if feed is not None and is_private(channel) and feed.place is not None and place <= feed.place:
-            self._seen.report(channel, place)
+        if feed is not None and is_private(channel) and feed.place is not None and extent.last <= feed.place:
+            self._seen.report(channel, extent)
 
     def leave(self, connection: Connection) -> None:
         """Nothing is sent to it any more: it leaves its feeds now, not when its client is gone."""

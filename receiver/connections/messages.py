@@ -6,6 +6,8 @@ from typing import Annotated
 
 import msgspec
 
+from shared.extents import Seen, parse_all_seen
+
 MAX_IDS = 100  # in one message
 
 
@@ -14,9 +16,17 @@ class BadMessage(ValueError):
 
 
 class SeenReport(msgspec.Struct):
-    """`orderbell.seen`: everything up to this cursor was shown."""
+    """`orderbell.seen`: everything up to `cursor` was shown, and what `seen` has beyond it.
+
+    The text of `seen` may also stand in `cursor`.
+    """
 
     cursor: str = ""
+    seen: str = ""
+
+    def parse(self) -> list[Seen]:
+        """Raises `InvalidCursor`."""
+        return [*parse_all_seen(self.cursor), *parse_all_seen(self.seen)]
 
 
 class ReadReport(msgspec.Struct):

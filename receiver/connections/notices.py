@@ -15,6 +15,7 @@ import uuid_utils
 
 from shared.channels import Channel, is_private
 from shared.cursors import Cursor, Place, format_cursors
+from shared.extents import Extent, Seen
 from shared.times import format_time
 
 if TYPE_CHECKING:
@@ -106,15 +107,17 @@ class Reset(Notice, frozen=True):
 
 
 class SeenElsewhere(Notice, frozen=True):
-    """Another device has shown everything up to `cursor`."""
+    """What the customer's devices have shown: everything up to `cursor`, and what `seen` has beyond it."""
 
     type = "orderbell.seen"
 
     cursor: str
+    seen: str = ""  # where there is something beyond
 
     @classmethod
-    def up_to(cls, channel: Channel, place: Place) -> SeenElsewhere:
-        return cls(str(Cursor(channel, place)))
+    def of(cls, channel: Channel, extent: Extent) -> SeenElsewhere:
+        beyond = str(Seen(channel, extent)) if extent.beyond else ""
+        return cls(str(Cursor(channel, extent.place)), beyond)
 
 
 class Unread(Notice, frozen=True):

@@ -82,7 +82,7 @@ class Counts:
         for feed in self._hub.feeds:
             if not is_private(feed.channel) or not feed.live or feed.place is None:
                 continue
-            if feed.seen is not None and feed.seen >= feed.place:
+            if feed.seen is not None and feed.seen.place >= feed.place:
                 feed.unseen_since = 0.0
             elif not feed.unseen_since:
                 feed.unseen_since = now

@@ -28,6 +28,7 @@ from receiver.feeds.history import HistoryRefused
 from receiver.feeds.sources import Unavailable
 from shared.channels import is_private
 from shared.cursors import Place
+from shared.extents import Extent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -66,10 +67,14 @@ class CatchUp:
         """Where a connection starts in a feed that is established; None where that must be asked for."""
         if cursor is not None or not is_private(feed.channel):
             return cursor or feed.place
-        return feed.seen
+        return feed.seen.place if feed.seen is not None else None
 
     async def start(self, feed: Feed) -> Place:
-        """How far the customer has seen. Raises `Unavailable`."""
+        """How far the customer has seen all. Raises `Unavailable`."""
+        return (await self.recall_seen(feed)).place
+
+    async def recall_seen(self, feed: Feed) -> Extent:
+        """What the customer has seen, where that may have been missed. Raises `Unavailable`."""
         assert feed.place is not None
         return feed.note_seen(await self._sources.seen(feed.channel, feed.place))
 
@@ -153,7 +158,7 @@ class CatchUp:
         unknown = list(feeds[len(known) :])
         for feed, (head, seen) in zip(feeds, known, strict=False):
             feed.headless = head is None
-            if head is None or head.epoch < self._sources.epoch or (seen is not None and seen > head):
+            if head is None or head.epoch < self._sources.epoch or (seen is not None and seen.last > head):
                 unknown.append(feed)
             else:
                 feed.establish(head, seen)
@@ -167,7 +172,7 @@ class CatchUp:
             if isinstance(answer, HistoryRefused):
                 refusal = answer
             else:
-                feed.establish(answer.head, answer.after)
+                feed.establish(answer.head, answer.seen or Extent(answer.after))
         if refusal is not None:
             raise Unavailable(str(refusal))
 
@@ -180,6 +185,8 @@ class CatchUp:
                 await self.repair(feed)
                 again = self._repairing[feed]
             feed.settle_claim()
+            if feed.seen is None and feed.live and is_private(feed.channel):
+                await self.recall_seen(feed)  # what waits on a screen here may have been shown elsewhere
         except Unavailable as error:
             logger.debug("a feed can't be repaired yet", channel=feed.channel, reason=str(error))
             feed.headless = False  # it will be asked for again
@@ -204,6 +211,8 @@ class CatchUp:
             for entry in found.entries:
                 if feed.place == Place(entry.place.epoch, entry.place.seq - 1):
                     feed.deliver(entry)
+            if found.seen is not None:
+                feed.see(found.seen)  # in pull mode, nothing else says what other devices have shown
             if found.complete:
                 self._forget_what_never_was(feed, found)
                 return

@@ -23,6 +23,7 @@ from receiver.connections.connection import SharingConnection
 from receiver.connections.notices import Reset, SeenElsewhere
 from receiver.feeds.burst import TOGETHER_BYTES, hand_over, write_all
 from shared.cursors import Place
+from shared.extents import Extent
 from shared.redis.channel_log import LIVE_BEGINNING
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from receiver.connections.notices import Notice, Ring, Unread
     from receiver.feeds.burst import Burst
     from shared.channels import Channel
+    from shared.extents import Range
     from shared.redis.channel_log import Entry
 
 _NOTHING = ()  # what no message begins with
@@ -43,6 +45,7 @@ class Feed:
     """`member_count` connections have entered it; the live ones among them are in place."""
 
     __slots__ = (
+        "_beyond",
         "_claimed",
         "_counted",
         "_epoch",
@@ -51,6 +54,7 @@ class Feed:
         "_others",
         "_place",
         "_seen",
+        "_seen_may_lack",
         "_seq",
         "_sharing",
         "_waiting",
@@ -69,8 +73,13 @@ class Feed:
         self._place: Place | None = None
         self._following: bytes | tuple[()] = _NOTHING  # how the live message of the next event begins
         self._expected: Place | None = None  # the newest at which an event is known, handed over or not
-        self._seen: Place | None = None  # how far the customer has seen; unknown after a loss of Redis
-        self._claimed: Place | None = None  # reported as seen, though nothing was handed over up to there yet
+        # What the customer has seen, as `Extent` has it; in most feeds there is nothing beyond.
+        self._seen: Place | None = None
+        self._beyond: tuple[Range, ...] = ()
+        self._seen_may_lack = False  # more may have been reported, while Redis was not heard
+        self._claimed: Extent | None = (
+            None  # reported as seen, though nothing was handed over up to there yet
+        )
         # Both are replaced whole, so a connection may leave while they are iterated.
         self._sharing: tuple[SharingConnection, ...] = ()
         self._others: tuple[Connection, ...] = ()
@@ -94,11 +103,12 @@ class Feed:
         return self._expected
 
     @property
-    def seen(self) -> Place | None:
-        return self._seen
+    def seen(self) -> Extent | None:
+        """None where it is not known, or not all of it."""
+        return None if self._seen is None or self._seen_may_lack else Extent(self._seen, self._beyond)
 
     @property
-    def claimed(self) -> Place | None:
+    def claimed(self) -> Extent | None:
         return self._claimed
 
     def _go_to(self, place: Place) -> None:
@@ -106,13 +116,13 @@ class Feed:
         self._epoch, self._seq = place
         self._following = LIVE_BEGINNING % (place.epoch, place.seq + 1)
 
-    def establish(self, head: Place, seen: Place | None = None) -> None:
+    def establish(self, head: Place, seen: Extent | None = None) -> None:
         """Set the first place: no connection is live yet, so each that joins reads what comes before it."""
         if self.place is None:
             self._go_to(max(head, self._expected or head))
             if seen is not None:
                 # One object for both where they are equal: most customers have seen all there is.
-                self.note_seen(head if seen == head else seen)
+                self.note_seen(Extent(head) if seen == Extent(head) else seen)
         waiting, self._waiting = self._waiting, None
         for future in (waiting or {}).values():
             if not future.done():
@@ -136,7 +146,8 @@ class Feed:
     def is_short_of(self, head: Place) -> bool:
         """Whether more is expected than is there up to that head. A feed moves on while it is read for."""
         reached = max(head, self.place or head)
-        return any(more is not None and more > reached for more in (self._expected, self._claimed))
+        claimed = self._claimed.last if self._claimed is not None else None
+        return any(more is not None and more > reached for more in (self._expected, claimed))
 
     # The connections that hear it.
 
@@ -224,33 +235,36 @@ class Feed:
         self._go_to(place)
         self._notify(Reset.to(self.channel, place, reason))
 
-    def see(self, place: Place) -> bool:
-        """A device has shown everything up to this place; False where the feed has not reached it yet.
+    def see(self, extent: Extent) -> bool:
+        """A device has shown these; False where the feed has not reached them all yet.
 
         Then it is only claimed, until a repair has shown whether there are such events: a browser that took
         a false place for seen would show none of the events to come.
         """
         at = self.place
-        if at is None or place > at:
-            self._claimed = max(place, self._claimed or place)
+        if at is None or extent.last > at:
+            self._claimed = extent.union(self._claimed or extent)
             return False
-        self.note_seen(place)
-        self._notify(SeenElsewhere.up_to(self.channel, place))
+        self.note_seen(extent)
         return True
 
-    def note_seen(self, place: Place) -> Place:
-        """Where that is now. It never goes back: another device may have seen more meanwhile."""
-        self._seen = max(place, self._seen or place)
-        return self._seen
+    def note_seen(self, extent: Extent) -> Extent:
+        """What that is now. Nothing is taken away: another device may have seen more meanwhile."""
+        known = Extent(self._seen, self._beyond) if self._seen is not None else None
+        union = extent.union(known) if known is not None else extent
+        self._seen, self._beyond, self._seen_may_lack = union.place, union.beyond, False
+        if union != known and union.last.seq:
+            self._notify(SeenElsewhere.of(self.channel, union))
+        return union
 
     def forget_seen(self) -> None:
-        """Other devices' reports may have been missed."""
-        self._seen = None
+        """Other devices' reports may have been missed. What is known stays true."""
+        self._seen_may_lack = True
 
     def settle_claim(self) -> None:
         """Everything was handed over: a place claimed as seen exists, or no sender of ours reported it."""
-        place, self._claimed = self._claimed, None
-        if place is not None and not self.see(place):
+        claimed, self._claimed = self._claimed, None
+        if claimed is not None and not self.see(claimed):
             self._claimed = None
             metrics.foreign.inc()
 

@@ -11,12 +11,14 @@ import httpx2
 import msgspec
 
 from shared.cursors import Cursor, Place, parse_cursor
+from shared.extents import parse_seen
 from shared.redis.channel_log import Entry, NewestEvent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from shared.channels import Channel
+    from shared.extents import Extent, Seen
 
 MAX_CHANNELS = 500  # of one request
 _EVENTS = 200  # of one channel in one answer
@@ -42,6 +44,7 @@ class Continuation:
     entries: tuple[Entry, ...]
     head: Place
     reset: str | None = None
+    seen: Extent | None = None  # what the customer has seen; None for topics
 
     @property
     def complete(self) -> bool:
@@ -61,6 +64,7 @@ class _Channel(msgspec.Struct):
     as_of: str
     events: list[msgspec.Raw]
     reset: str | None = None
+    seen: str | None = None
 
 
 class _Body(msgspec.Struct):
@@ -122,9 +126,9 @@ class History:
         with contextlib.suppress(HistoryUnavailable):
             await self.newest()
 
-    async def report_seen(self, cursors: Sequence[Cursor]) -> None:
-        """Raises `HistoryUnavailable`; repeating is harmless."""
-        await self._post("/seen", {"cursors": [str(cursor) for cursor in cursors]})
+    async def report_seen(self, seen: Sequence[Seen]) -> None:
+        """Raises `HistoryUnavailable`, also as `HistoryRefused`; repeating is harmless."""
+        await self._post("/seen", {"cursors": [str(one) for one in seen]})
 
     async def list_alerts(self, channel: Channel, before: Cursor | None, limit: int) -> bytes:
         """A page of a channel's alerts, as the sender has it. Raises `HistoryUnavailable`."""
@@ -188,4 +192,5 @@ def _continuation(channel: _Channel) -> Continuation:
     entries = tuple(
         Entry(Place(after.epoch, after.seq + n), bytes(text)) for n, text in enumerate(channel.events, 1)
     )
-    return Continuation(after, entries, head, channel.reset)
+    seen = parse_seen(channel.seen).extent if channel.seen else None
+    return Continuation(after, entries, head, channel.reset, seen)

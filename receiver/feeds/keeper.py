@@ -20,6 +20,7 @@ from receiver.feeds.hub import Hub
 from receiver.feeds.pace import Pace
 from receiver.feeds.rounds import Rounds
 from receiver.feeds.sources import Sources, Unavailable
+from shared.channels import is_private
 from shared.redis.channel_log import Entry, ErasedNotice, SeenNotice, parse_live
 from shared.redis.inquiries import GATEWAYS
 
@@ -123,7 +124,11 @@ class Keeper:
         for feed in feeds:
             if connection.closed:
                 return None
-            start = self._catch_up.start_now(feed, cursors.get(feed.channel))
+            cursor = cursors.get(feed.channel)
+            if feed.seen is None and cursor is not None and cursor != feed.place and is_private(feed.channel):
+                # What it is about to get may have been shown by another device.
+                await self._catch_up.recall_seen(feed)
+            start = self._catch_up.start_now(feed, cursor)
             starts[feed.channel] = start or await self._catch_up.start(feed)
         return starts
 
@@ -137,9 +142,9 @@ class Keeper:
     async def _bring_in(self, connection: Connection, starts: Mapping[Channel, Place]) -> None:
         for feed in connection.feeds:
             start = starts[feed.channel]
-            if feed.seen is not None and feed.seen > start:
+            if feed.seen is not None and feed.seen.last > start:
                 # Another device has already shown what this one is about to get: no pop-up for that.
-                connection.notify(SeenElsewhere.up_to(feed.channel, feed.seen))
+                connection.notify(SeenElsewhere.of(feed.channel, feed.seen))
             if feed.unread is not None:
                 connection.notify(feed.unread)
             if start == feed.place and not connection.closed:
@@ -174,7 +179,7 @@ class Keeper:
             if not feed.hear(live):
                 self._catch_up.request(feed, "gap")
         elif isinstance(live, SeenNotice):
-            if not feed.see(live.place):
+            if not feed.see(live.extent):
                 self._catch_up.request(feed, "seen")
         elif isinstance(live, ErasedNotice):
             self.when_erased(feed)

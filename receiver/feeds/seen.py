@@ -1,8 +1,11 @@
 """What browsers have shown, passed on to the sender.
 
 The sender writes it to the database and then notifies the customer's other devices, this gateway's among
-them. Reports of one moment travel together, and only the highest of each channel counts, so repeating
-or losing one to a crash costs at most a repeated pop-up on a device that had shown nothing yet.
+them. Reports of one moment travel together, merged as sets; repeating one is harmless, and losing one to a
+crash costs at most a repeated pop-up on a device that had shown nothing yet.
+
+What the sender refuses is tried once more without what lies beyond the cursors, which a sender of before
+does not know, and then given up: nothing else may wait behind it.
 """
 
 from __future__ import annotations
@@ -13,8 +16,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from receiver import metrics
-from receiver.feeds.history import HistoryUnavailable
-from shared.cursors import Cursor, Place
+from receiver.feeds.history import HistoryRefused, HistoryUnavailable
+from shared.extents import Extent, Seen
 
 if TYPE_CHECKING:
     from receiver.feeds.history import History
@@ -29,14 +32,13 @@ logger = structlog.get_logger(__name__)
 class SeenReports:
     def __init__(self, history: History) -> None:
         self._history = history
-        self._waiting: dict[Channel, Place] = {}
+        self._waiting: dict[Channel, Extent] = {}
         self._reported = asyncio.Event()
 
-    def report(self, channel: Channel, place: Place) -> None:
+    def report(self, channel: Channel, extent: Extent) -> None:
         waiting = self._waiting.get(channel)
-        if waiting is None or place > waiting:
-            self._waiting[channel] = place
-            self._reported.set()
+        self._waiting[channel] = extent.union(waiting) if waiting is not None else extent
+        self._reported.set()
 
     async def run(self) -> None:
         while True:
@@ -46,15 +48,25 @@ class SeenReports:
                 await self._send_some()
 
     async def _send_some(self) -> None:
-        cursors = [Cursor(*item) for item in list(self._waiting.items())[:_CURSORS_PER_REPORT]]
-        for cursor in cursors:
-            del self._waiting[cursor.channel]
+        seen = [Seen(*item) for item in list(self._waiting.items())[:_CURSORS_PER_REPORT]]
+        for one in seen:
+            del self._waiting[one.channel]
         try:
-            await self._history.report_seen(cursors)
+            await self._pass_on(seen)
         except HistoryUnavailable as error:
             logger.debug("seen reports could not be passed on yet", reason=str(error))
-            for cursor in cursors:
-                self.report(*cursor)
+            for one in seen:
+                self.report(*one)
             await asyncio.sleep(_RETRY_SECONDS)
         else:
-            metrics.seen_reports.inc(len(cursors))
+            metrics.seen_reports.inc(len(seen))
+
+    async def _pass_on(self, seen: list[Seen]) -> None:
+        """Raises `HistoryUnavailable`."""
+        try:
+            await self._history.report_seen(seen)
+        except HistoryRefused as refusal:
+            if not any(one.extent.beyond for one in seen):
+                logger.warning("the sender refuses seen reports; they are dropped", reason=str(refusal))
+                return
+            await self._pass_on([Seen(channel, Extent(extent.place)) for channel, extent in seen])

@@ -18,6 +18,7 @@ from receiver import metrics
 from receiver.feeds.batch import Batch
 from receiver.feeds.history import MAX_CHANNELS, Continuation, HistoryRefused, HistoryUnavailable
 from shared.cursors import Cursor
+from shared.extents import Extent
 from shared.redis.channel_log import NewestEvent
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Sources:
         self.behind = False  # Redis lacks what was published
         of_redis = partial(Batch, limit=_LOG_CHANNELS, gather_seconds=pace.gather_seconds)
         self._log_reads: Batch[Cursor, LogRead | None] = of_redis(self._read_log)
-        self._seen_reads: Batch[Channel, Place | None] = of_redis(log.seen)
+        self._seen_reads: Batch[Channel, Extent | None] = of_redis(log.seen)
         self._history_reads: Batch[Channel | Cursor, Continuation | HistoryRefused] = Batch(
             self._read_history, limit=MAX_CHANNELS, gather_seconds=pace.gather_history_seconds
         )
@@ -116,11 +117,12 @@ class Sources:
         except HistoryUnavailable as error:
             raise Unavailable(str(error)) from error
 
-    async def seen(self, channel: Channel, head: Place) -> Place:
-        """How far a customer has seen, of a channel that is at `head`. Raises `Unavailable`."""
+    async def seen(self, channel: Channel, head: Place) -> Extent:
+        """What a customer has seen, of a channel that is at `head`. Raises `Unavailable`."""
         seen = await self._ask_redis(self._seen_reads, channel)
-        if seen is None or seen > head:  # what does not exist can't have been seen: one of them is wrong
-            seen = (await self._ask_history(channel)).after
+        if seen is None or seen.last > head:  # what does not exist can't have been seen: one of them is wrong
+            answer = await self._ask_history(channel)
+            seen = answer.seen or Extent(answer.after)
         return seen
 
     async def heads(self, channels: Sequence[Channel]) -> list[Place | None]:

@@ -1,6 +1,7 @@
 """`POST /seen`: what was shown, reported by clients whose transport is one-way.
 
     {"cursor": "customer:alice=1.42"}
+    {"cursor": "customer:alice=1.40+42+45-47"}
 
 As `orderbell.seen` over a WebSocket. The sender judges it: a place beyond the newest event moves nothing.
 """
@@ -14,7 +15,7 @@ from starlette.responses import Response
 
 from receiver.connections.messages import SeenReport
 from shared.channels import customer_channel
-from shared.cursors import InvalidCursor, parse_cursors
+from shared.cursors import InvalidCursor
 from shared.problems import Problem
 
 if TYPE_CHECKING:
@@ -35,12 +36,13 @@ class SeenOverHttp:
         """Answers 202: the report is on its way. Raises `Problem`."""
         identity = await self._doorkeeper.identify(request)
         try:
-            places = parse_cursors(_decode(await request.body()).cursor)
+            seen = _decode(await request.body()).parse()
         except (msgspec.DecodeError, UnicodeDecodeError, InvalidCursor) as error:
             raise Problem(400, "bad-message", f'expected {{"cursor": …}}: {error}') from None
         channel = customer_channel(identity.customer)
-        if others := places.keys() - {channel, *identity.channels}:
+        if others := {one.channel for one in seen} - {channel, *identity.channels}:
             raise Problem(403, "forbidden", f"the token does not name {min(others)}")
-        if place := places.get(channel):
-            self._seen.report(channel, place)
+        for one in seen:
+            if one.channel == channel:
+                self._seen.report(channel, one.extent)
         return Response(status_code=202)

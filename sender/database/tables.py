@@ -29,6 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 from shared.channels import MAX_CHANNEL, MAX_NAME
+from shared.extents import MAX_RANGES_TEXT
 
 metadata = MetaData(
     naming_convention={
@@ -56,6 +57,8 @@ channels = Table(
     Column("epoch", BigInteger, nullable=False, server_default="1"),
     Column("seen_epoch", BigInteger, nullable=False, server_default="0"),  # 0: never reported
     Column("seen_seq", BigInteger, nullable=False, server_default="0"),
+    # What was seen beyond, as `+42+45-47` (shared/extents.py); of a few alerts that waited elsewhere.
+    Column("seen_beyond", String(MAX_RANGES_TEXT), nullable=False, server_default=""),
     Column("read_seq", BigInteger, nullable=False, server_default="0"),  # all up to here was read
 )
 

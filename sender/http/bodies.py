@@ -15,6 +15,7 @@ from sender.tombstones import Fault
 from sender.trace import Life
 from shared.channels import NAME
 from shared.cursors import MAX_NUMBER
+from shared.extents import MAX_RANGES
 from shared.json import parse_json
 from shared.problems import Problem
 from shared.redis.inquiries import GatewayReport
@@ -36,6 +37,13 @@ Name = Annotated[str, msgspec.Meta(pattern=rf"^{NAME}(?!\n)$", examples=["auth0|
 # Clients remove `.` and `..` from a path before they send it, so such an order could not be completed.
 OrderId = Annotated[str, msgspec.Meta(pattern=rf"^(?!\.{{1,2}}$){NAME}(?!\n)$", examples=["1042"])]
 CursorText = Annotated[str, msgspec.Meta(examples=["customer:alice=1.42"])]
+SeenText = Annotated[
+    str,
+    msgspec.Meta(
+        description=f"A cursor, up to which all was seen, and at most {MAX_RANGES} ranges of seqs beyond it.",
+        examples=["customer:alice=1.40+42+45-47"],
+    ),
+]
 Limit = Annotated[int, msgspec.Meta(ge=1, le=MAX_LIMIT)]
 Position = Annotated[int, msgspec.Meta(ge=1, le=MAX_NUMBER)]
 Data = Annotated[
@@ -88,7 +96,7 @@ class HistoryRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class SeenRequest(msgspec.Struct, forbid_unknown_fields=True):
-    cursors: Annotated[list[CursorText], msgspec.Meta(max_length=MAX_CHANNELS)]
+    cursors: Annotated[list[SeenText], msgspec.Meta(max_length=MAX_CHANNELS)]
 
 
 Reason = Annotated[str, msgspec.Meta(max_length=MAX_REASON)]
@@ -190,7 +198,7 @@ class ChannelHistoryBody(msgspec.Struct):
     channel: str
     after: CursorText
     as_of: CursorText
-    seen: CursorText | None
+    seen: SeenText | None
     reset: Literal["pruned", "epoch", "future"] | None
     events: list[Event]
 
@@ -241,7 +249,7 @@ class ErasedCustomer(msgspec.Struct):
 
 
 class SeenBody(msgspec.Struct):
-    seen: list[CursorText]
+    seen: list[SeenText]
 
 
 class TracedAlert(msgspec.Struct):

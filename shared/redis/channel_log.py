@@ -4,8 +4,9 @@ Redis only carries what the database holds, so everything here may be deleted at
 
 * `ob:log:{<channel>}`   stream, ids `<seq>-0`, field `e`: the event's JSON
 * `ob:head:{<channel>}`  hash `epoch`, `seq`: the newest event published
-* `ob:live:{<channel>}`  Pub/Sub, sharded in a cluster: `<epoch> <seq> <JSON>`, `seen <epoch> <seq>`, `erased`
-* `ob:seen:{<channel>}`  text `<epoch>.<seq>`: how far the customer has seen
+* `ob:live:{<channel>}`  Pub/Sub, sharded in a cluster: `<epoch> <seq> <JSON>`, `seen <epoch> <seq>`,
+  `seen <epoch> <seq>+<ranges>`, `erased`
+* `ob:seen:{<channel>}`  text `<epoch>.<seq>+<ranges>`: what the customer has seen (shared/extents.py)
 * `ob:generation`        hash `epoch`, `position`, `identity`: of the newest event that any sender has
   published; it shows which of Redis and the database went back. And `installation`: whose events these are
 * `ob:owner:{ob:generation}`  text, for some seconds: the installation whose senders publish now
@@ -28,12 +29,14 @@ from redis.exceptions import RedisError
 from shared.channels import Channel
 from shared.cursors import MAX_NUMBER, Place
 from shared.errors import OperatorError
+from shared.extents import RANGES, Extent, parse_ranges
 from shared.redis.scripts import Script
 from shared.redis.wire import CommandRefused, accepted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from shared.extents import Seen
     from shared.redis.connect import AnyPipelines
     from shared.redis.keys import Names
     from shared.redis.wire import Command
@@ -60,7 +63,8 @@ _NUMBER = re.compile(rb"0|[1-9][0-9]{0,15}")
 # what `parse_live` would, in a fraction of the time, where one event is expected.
 LIVE_BEGINNING = b"%d %d {"
 _LIVE = re.compile(rb"([1-9][0-9]{0,15}) ([1-9][0-9]{0,15}) (?=\{)")
-_SEEN = re.compile(rb"seen ([1-9][0-9]{0,15}) (0|[1-9][0-9]{0,15})")
+# Gateways of before ranges take the first alone; the script publishes both.
+_SEEN = re.compile(rb"seen ([1-9][0-9]{0,15}) (0|[1-9][0-9]{0,15})(\+[0-9+-]+)?")
 ERASED = b"erased"
 
 
@@ -108,9 +112,9 @@ class Entry(NamedTuple):
 
 
 class SeenNotice(NamedTuple):
-    """The customer has seen everything up to this place."""
+    """What the customer has seen."""
 
-    place: Place
+    extent: Extent
 
 
 class ErasedNotice(NamedTuple):
@@ -121,7 +125,7 @@ class Known(NamedTuple):
     """What Redis knows of a channel; either may be None."""
 
     head: Place | None
-    seen: Place | None
+    seen: Extent | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,12 +183,12 @@ class LogWriter:
         replies = await self._run(PUBLISH, calls)
         return [Published(PublishAnswer(r[0].decode()), Place(int(r[1]), int(r[2]))) for r in replies]
 
-    async def see(self, places: Sequence[tuple[Channel, Place]], *, tell: bool = True) -> None:
-        """Move seen places forward; with `tell`, the customer's other devices are notified."""
+    async def see(self, seen: Sequence[Seen], *, tell: bool = True) -> None:
+        """Add to what was seen; with `tell`, the customer's other devices are notified."""
         calls: list[Command] = []
-        for channel, place in places:
+        for channel, extent in seen:
             live = self._names.live(channel) if tell else ""
-            calls.append((1, self._names.seen(channel), str(place), HEAD_SECONDS, live))
+            calls.append((1, self._names.seen(channel), str(extent), HEAD_SECONDS, live))
         await self._run(SEE, calls)
 
     async def advance(self, newest: NewestEvent) -> NewestEvent:
@@ -272,7 +276,7 @@ class LogReader:
         return [_head(reply) for reply in await self._ask(commands)]
 
     async def known(self, channels: Sequence[Channel]) -> list[Known]:
-        """Head and seen place of each, where Redis knows them."""
+        """Head of each and what was seen of it, where Redis knows them."""
         commands: list[Command] = []
         for channel in channels:
             commands.append(("HMGET", self._names.head(channel), "epoch", "seq"))
@@ -293,8 +297,8 @@ class LogReader:
         installation, epoch = reply or (None, None)
         return (installation or b"").decode(errors="replace"), _number(epoch) or 0
 
-    async def seen(self, channels: Sequence[Channel]) -> list[Place | None]:
-        """How far each customer has seen; None where Redis does not know."""
+    async def seen(self, channels: Sequence[Channel]) -> list[Extent | None]:
+        """What each customer has seen; None where Redis does not know."""
         replies = await self._ask([("GET", self._names.seen(channel)) for channel in channels])
         return [_seen(reply) for reply in replies]
 
@@ -327,9 +331,21 @@ def _head(reply: list[bytes | None] | None) -> Place | None:
     return _place(*reply) if reply else None
 
 
-def _seen(reply: bytes | None) -> Place | None:
-    epoch, _, seq = (reply or b"").partition(b".")
-    return _place(epoch, seq)
+def _seen(reply: bytes | None) -> Extent | None:
+    epoch, _, rest = (reply or b"").partition(b".")
+    seq, plus, ranges = rest.partition(b"+")
+    return _extent(epoch, seq, plus + ranges)
+
+
+def _extent(epoch: bytes, seq: bytes, ranges: bytes) -> Extent | None:
+    place = _place(epoch, seq)
+    if place is None or not ranges:
+        return Extent(place) if place else None
+    try:
+        text = ranges.decode("ascii")
+        return Extent.of(place, parse_ranges(text)) if RANGES.fullmatch(text) else None
+    except ValueError:
+        return None
 
 
 def _place(epoch: bytes | None, seq: bytes | None) -> Place | None:
@@ -364,6 +380,6 @@ def parse_live(message: bytes) -> Entry | SeenNotice | ErasedNotice | None:
         place = _place(match[1], match[2])
         return Entry(place, message[match.end() :]) if place else None
     if match := _SEEN.fullmatch(message):
-        place = _place(match[1], match[2])
-        return SeenNotice(place) if place else None
+        extent = _extent(match[1], match[2], match[3] or b"")
+        return SeenNotice(extent) if extent else None
     return ErasedNotice() if message == ERASED else None

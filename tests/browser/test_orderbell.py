@@ -437,6 +437,51 @@ def test_what_another_device_has_shown_does_not_pop_up_here(page: Page) -> None:
     assert seen == [cursors, cursors[2:], [f"{cursors[1]} device"], cursors[2]]
 
 
+def test_a_later_one_that_another_device_has_shown_does_not_pop_up_and_the_earlier_one_does(
+    page: Page,
+) -> None:
+    seen = evaluate(
+        page,
+        """
+        const shown = [];
+        const world = new World();
+        const note = ({ detail: { first, place, by } }) => shown.push([first.seq, place.seq, by]);
+        world.source.addEventListener("shown", note);
+        const socket = (await world.socket()).hello("customer:alice=1.1");
+        socket.say("orderbell.seen", { cursor: "customer:alice=1.1", seen: "customer:alice=1.1+3-4+6" });
+        for (const seq of [2, 3, 4, 5, 6]) socket.event(seq);
+        await world.wait("alert", 2);
+        await world.settle();
+        world.pass(1_000);
+        socket.say("orderbell.seen", { cursor: "customer:alice=1.4", seen: "customer:alice=1.4+6" });
+        const { data } = socket.sent.at(-1);
+        return [world.of("message").length, world.of("alert"), shown, await stored(), data];
+        """,
+    )
+    alerts = [f"{ALICE}=1.2", f"{ALICE}=1.5"]
+    shown = [[1, 1, "device"], [3, 4, "device"], [6, 6, "device"]]
+    assert seen == [5, alerts, shown, f"{ALICE}=1.6", {"cursor": f"{ALICE}=1.6"}]
+
+
+def test_set_that_comes_while_alerts_wait_here_takes_those_away_that_are_in_it(page: Page) -> None:
+    alerts = evaluate(
+        page,
+        """
+        const world = new World();
+        world.document.become("hidden");
+        const socket = (await world.socket()).hello().event(1).event(2).event(3);
+        await world.settle();
+        socket.say("orderbell.seen", { cursor: "customer:alice=1.0", seen: "customer:alice=1.0+2" });
+        world.document.become("visible");
+        world.pass(1_000);
+        await world.wait("alert", 2);
+        await world.settle();
+        return world.of("alert");
+        """,
+    )
+    assert alerts == [f"{ALICE}=1.1", f"{ALICE}=1.3"]
+
+
 def test_reports_of_our_own_that_come_back_are_no_news(page: Page) -> None:
     shown = evaluate(
         page,

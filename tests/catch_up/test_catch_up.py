@@ -14,6 +14,7 @@ from receiver.feeds.history import Continuation, HistoryRefused
 from receiver.feeds.sources import Unavailable
 from shared.channels import Channel, customer_channel
 from shared.cursors import Cursor, Place
+from shared.extents import Extent
 from tests.catch_up.world import ALICE, BOB, Browser, World, WorldHistory, WorldLog, entries, start
 from tests.waiting import await_until
 
@@ -191,7 +192,7 @@ async def test_seen_place_beyond_the_head_is_left_to_the_history_to_judge(
 ) -> None:
     """A new device would start there, and show nothing of what is unseen."""
     world = World(0)
-    world.database, world.log, world.head, world.seen = 5, [1, 2, 3, 4, 5], 5, Place(1, 900)
+    world.database, world.log, world.head, world.seen = 5, [1, 2, 3, 4, 5], 5, Extent(Place(1, 900))
     world.run(running)
     feed = world.hub.enter(ALICE)
     if established:
@@ -208,9 +209,9 @@ async def test_seen_that_is_heard_while_redis_is_asked_counts(running: list[asyn
     world.database, world.log, world.head = 5, [1, 2, 3, 4, 5], 5
 
     class SeenMeanwhile(WorldLog):
-        async def seen(self, channels: Sequence[Channel]) -> list[Place | None]:
-            feed.see(Place(1, 5))
-            return [Place(1, 3)]
+        async def seen(self, channels: Sequence[Channel]) -> list[Extent | None]:
+            feed.see(Extent(Place(1, 5)))
+            return [Extent(Place(1, 3))]
 
     world.build(SeenMeanwhile(world), WorldHistory(world))
     feed = await start(world, running)

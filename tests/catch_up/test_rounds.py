@@ -15,6 +15,7 @@ import pytest
 
 from receiver.connections.notices import Reset, SeenElsewhere
 from shared.cursors import Cursor, Place
+from shared.extents import Extent
 from shared.redis.wire import CommandRefused
 from tests.catch_up.world import ALICE, BOB, STILL, Browser, World, WorldHistory, WorldLog, entries, start
 from tests.claims import claim
@@ -276,10 +277,10 @@ async def test_seen_of_an_event_that_was_missed_is_told_once_that_is_handed_over
     browser = Browser(Place(1, 5))
     await world.catch_up.join(browser, feed, browser.start)
     world.database, world.log, world.head = 7, [1, 2, 3, 4, 5, 6, 7], 7
-    assert not feed.see(Place(1, 7))
+    assert not feed.see(Extent(Place(1, 7)))
     world.catch_up.request(feed, "seen")
     await await_until(lambda: not world.catch_up.is_repairing(feed))
-    assert (browser.seqs, feed.seen, feed.claimed) == ([6, 7], Place(1, 7), None)
+    assert (browser.seqs, feed.seen, feed.claimed) == ([6, 7], Extent(Place(1, 7)), None)
     assert browser.notices == [SeenElsewhere("customer:alice=1.7")]
 
 
@@ -293,10 +294,10 @@ async def test_seen_of_an_event_that_never_was_is_told_to_nobody_and_counted(
     browser = Browser(Place(1, 5))
     await world.catch_up.join(browser, feed, browser.start)
     foreign = count("orderbell_messages_foreign_total")
-    assert not feed.see(Place(1, 900))
+    assert not feed.see(Extent(Place(1, 900)))
     world.catch_up.request(feed, "seen")
     await await_until(lambda: not world.catch_up.is_repairing(feed))
-    assert (browser.notices, feed.seen, feed.claimed) == ([], None, None)
+    assert (browser.notices, feed.seen, feed.claimed) == ([], Extent(Place(1, 0)), None)
     assert count("orderbell_messages_foreign_total") == foreign + 1
 
 

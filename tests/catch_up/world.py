@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from receiver.connections.notices import Notice
     from receiver.feeds.feed import Feed
+    from shared.extents import Extent
 
 ALICE, BOB = customer_channel("alice"), customer_channel("bob")
 
@@ -48,7 +49,7 @@ class World:
         self.pruned = 0
         self.log: list[int] = []
         self.head = 0  # 0: Redis knows none
-        self.seen: Place | None = None  # by Redis; by the database, nothing is
+        self.seen: Extent | None = None  # by Redis; by the database, nothing is
         self.log_epoch: int | None = None  # where it is not the database's
         self.published = self.noted = 0  # what the sender says of its Redis, and what ours does
         self.looks = 0
@@ -122,7 +123,7 @@ class WorldLog(LogReader):
     async def known(self, channels: Sequence[Channel]) -> list[Known]:
         return [Known(head, self._world.seen) for head in await self.heads(channels)]
 
-    async def seen(self, channels: Sequence[Channel]) -> list[Place | None]:
+    async def seen(self, channels: Sequence[Channel]) -> list[Extent | None]:
         return [self._world.seen for _ in channels]
 
     async def newest(self) -> NewestEvent:

@@ -39,6 +39,11 @@ class Client(abc.ABC):
     @abc.abstractmethod
     async def report_seen(self, cursor: str) -> None: ...
 
+    async def report_seen_alone(self, cursor: str) -> None:
+        """That event, and none before it."""
+        place, _, seq = cursor.rpartition(".")
+        await self.report_seen(f"{place}.0+{seq}")
+
     @abc.abstractmethod
     def end(self) -> End | None:
         """Why the gateway said that it ended the connection; None where it said nothing."""

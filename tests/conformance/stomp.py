@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import json
@@ -12,7 +13,7 @@ from websockets.exceptions import ConnectionClosed
 
 from receiver.connections.connection import End
 from receiver.transports.websocket.close_codes import CODES, Close
-from tests.conformance.client import Client, Driver, Ended
+from tests.conformance.client import TIMEOUT_SECONDS, Client, Driver, Ended
 from tests.stomp_client import ORDERS, StompClient, stomp
 
 if TYPE_CHECKING:
@@ -60,6 +61,17 @@ class StompConformanceClient(Client):
         place = cursor.partition("=")[2]
         [frame] = [frame for frame in self._client.messages if _is_of(frame, place)]
         await self._client.send("ACK", {"id": frame.headers["ack"]})
+
+    async def report_seen_alone(self, cursor: str) -> None:
+        place, _, seq = cursor.rpartition(".")
+        headers = {"id": "each", "destination": ORDERS, "ack": "client-individual"}
+        await self._client.send("SUBSCRIBE", headers | {"after": f"{place}.{int(seq) - 1}"})
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            while not (
+                found := [one for one in self._client.messages if one.headers["subscription"] == "each"]
+            ):
+                await self.receive()
+        await self._client.send("ACK", {"id": found[0].headers["ack"]})
 
     def end(self) -> End | None:
         return _ENDS.get(self._client.websocket.close_code or 0)  # type: ignore[call-overload, no-any-return]

@@ -162,6 +162,37 @@ async def test_what_one_device_has_shown_the_other_learns_and_a_new_one_does_not
         assert new.seqs == [3]
 
 
+async def test_later_event_seen_before_an_earlier_one_is_told_alone_and_the_earlier_still_comes(
+    driver: Driver,
+    gateway: ReceiverProcess,
+    other_gateway: ReceiverProcess,
+    shop: Shop,
+    customer: str,
+    module_processes: Processes,
+) -> None:
+    token, channel = module_processes.token(customer), f"customer:{customer}"
+    async with driver.connected(gateway, token) as one, driver.connected(other_gateway, token) as other:
+        await shop.complete(customer, 3)
+        await one.receive_events(3)
+        await one.report_seen_alone(f"{channel}=1.2")
+        notice = await other.receive_notice("seen")
+        while not (notice := other.noticed("seen")[-1]).get("seen"):
+            await other.receive()
+        assert notice == {"cursor": f"{channel}=1.0", "seen": f"{channel}=1.0+2"}
+    async with driver.connected(other_gateway, token) as new:
+        # Before the events: nothing pops up meanwhile.
+        await new.receive_events(3)
+        assert new.noticed("hello")[0]["cursor"] == f"{channel}=1.0"
+        assert new.noticed("seen") == [{"cursor": f"{channel}=1.0", "seen": f"{channel}=1.0+2"}]
+        assert new.seqs == [1, 2, 3]
+        await new.report_seen(f"{channel}=1.1")
+        while new.noticed("seen")[-1] != {"cursor": f"{channel}=1.2"}:
+            await new.receive()
+    async with driver.connected(gateway, token) as last:
+        await last.receive_events(1)
+        assert last.seqs == [3]  # 1 and 2 make one piece, in whatever order they were reported
+
+
 async def test_cursor_that_no_event_ever_had_is_a_bad_message(
     driver: Driver, gateway: ReceiverProcess, token: str
 ) -> None:

@@ -54,13 +54,13 @@ export class Alerts {
     this.#keepSoon();
   }
 
-  /** @param {string} cursor @param {By} by  a device: that one, and all of its channel before it */
-  shown(cursor, by) {
+  /** @param {string} cursor @param {By} by @param {{ epoch: number, seq: number }} [first]  of several, which end with that one */
+  shown(cursor, by, first) {
     const [channel, place] = parts(cursor);
     for (const alert of this.#alerts) {
       const [ofChannel, ofPlace] = parts(alert.cursor);
-      const before = by === "device" && ofChannel === channel && ofPlace < place && alert.by === "";
-      if ((alert.cursor !== cursor && !before) || alert.by === by) continue;
+      const among = first && ofChannel === channel && ofPlace < place && ofPlace >= first.epoch * 2 ** 40 + first.seq && alert.by === "";
+      if ((alert.cursor !== cursor && !among) || alert.by === by) continue;
       alert.by = by;
       const whose = this.#rows.get(alert.cursor)?.querySelector(".whose");
       if (whose) whose.textContent = SHOWN[by];

@@ -34,7 +34,7 @@ function open({ customer, getToken }) {
     desktop.show(title, { body: textOf(event), tag: event.id, icon: "static/bell.svg" }).then(here);
     if (document.hidden) badge.count += 1;
   });
-  source.addEventListener("shown", ({ detail: { cursor, by } }) => alerts.shown(cursor, by));
+  source.addEventListener("shown", ({ detail: { cursor, first, by } }) => alerts.shown(cursor, by, first));
   source.addEventListener("reset", () => orders.load().catch(showFailure));
   source.addEventListener("reconnecting", ({ detail: { attempt } }) => {
     connection("connecting", attempt > 2 ? "No connection; still trying" : "Reconnecting …");

@@ -46,6 +46,7 @@ from shared.channels import (
     topic_channel,
 )
 from shared.cursors import Place, parse_cursor
+from shared.extents import Extent, Range
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -333,9 +334,13 @@ class _Subscribed(Connection):
             self.acknowledge(place)
 
     def acknowledge(self, place: Place) -> None:
-        """Only a customer's own channel has a seen cursor."""
-        if self.channel is not None and is_private(self.channel):
-            self._parent.life.note_seen(self, self.channel, place)
+        """Of this event, or of all up to it. Only of a customer's own channel it is kept what was seen."""
+        if self.channel is None or not is_private(self.channel):
+            return
+        alone = self.subscription.acknowledge is stomp.Acknowledge.EACH
+        before = Place(place.epoch, 0)
+        extent = Extent.of(before, [Range(place.seq, place.seq)]) if alone else Extent(place)
+        self._parent.life.note_seen(self, self.channel, extent)
 
     def notify(self, notice: Notice) -> None:
         if self.closed:

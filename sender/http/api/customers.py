@@ -1,4 +1,4 @@
-"""Customers: moving their seen cursors, and erasing them."""
+"""Customers: what they have seen, and erasing them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sender.http.paths import name_in_path
 from sender.http.requests import json_response, write_once
 from sender.idempotency import Answer
 from shared.channels import customer_channel, is_name
-from shared.cursors import Cursor, parse_cursor
+from shared.extents import Seen, parse_seen
 from shared.problems import Problem
 
 if TYPE_CHECKING:
@@ -46,16 +46,16 @@ class Customers:
     async def move_seen(self, request: Request) -> Response:
         body = await bodies.read_json(request, bodies.MAX_CURSORS_BYTES)
         given = body.to(bodies.SeenRequest)
-        cursors = [parse_cursor(text) for text in given.cursors]
-        now_seen: list[Cursor] = []
+        reports = [parse_seen(text) for text in given.cursors]
+        now_seen: list[Seen] = []
 
         def work(connection: Connection) -> Answer:
             nonlocal now_seen
-            now_seen = seen.see(connection, cursors)
-            return Answer(200, msgspec.json.encode(bodies.SeenBody([str(cursor) for cursor in now_seen])))
+            now_seen = seen.see(connection, reports)
+            return Answer(200, msgspec.json.encode(bodies.SeenBody([str(one) for one in now_seen])))
 
         response = await write_once(self._database, request, body, work, now=self._clock())
-        self._teller.tell_nowait((cursor for cursor in now_seen if cursor.place.seq), devices=True)
+        self._teller.tell_nowait((one for one in now_seen if one.extent.last.seq), devices=True)
         return response
 
     async def erase(self, request: Request) -> Response:

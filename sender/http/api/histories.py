@@ -14,6 +14,7 @@ from sender.http.requests import response as response_to
 from sender.idempotency import Answer
 from shared.channels import parse_channel
 from shared.cursors import Cursor, parse_after, parse_cursor
+from shared.extents import Seen
 from shared.problems import Problem
 
 if TYPE_CHECKING:
@@ -72,14 +73,14 @@ class Histories:
         asked = await bodies.read_json(request, bodies.MAX_CURSORS_BYTES)
         given = asked.to(bodies.HistoryRequest)
         requests = [_history_request(text) for text in given.after]
-        unseen: list[Cursor] = []
+        unseen: list[Seen] = []
         installation = await self._relay.installation()
 
         def work(connection: Connection) -> Answer:
             nonlocal unseen
             found = history.read(connection, requests, limit=given.limit)
             unseen = [
-                Cursor(answer.channel, answer.seen)
+                Seen(answer.channel, answer.seen)
                 for one, answer in zip(requests, found, strict=True)
                 if one.after is None and answer.seen is not None
             ]
@@ -111,7 +112,7 @@ def _history_body(found: history.ChannelHistory) -> bodies.ChannelHistoryBody:
         channel=channel,
         after=str(Cursor(channel, found.after)),
         as_of=str(Cursor(channel, found.as_of)),
-        seen=str(Cursor(channel, found.seen)) if found.seen is not None else None,
+        seen=str(Seen(channel, found.seen)) if found.seen is not None else None,
         reset=found.reset.value if found.reset is not None else None,
         events=_raw(found),
     )

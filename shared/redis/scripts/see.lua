@@ -1,22 +1,84 @@
--- Moves a customer's seen place forward, never back, and notifies the customer's other devices if it moved.
+-- Adds to what a customer has seen, never takes away, and notifies the customer's other devices of what is new.
+--
+-- Seen is a place and ranges of seqs beyond it, `<epoch>.<seq>+<first>-<last>+…` (shared/extents.py). The same
+-- sum comes of any order of reports.
 --
 -- KEYS  1 seen
--- ARGV  1 place, as `<epoch>.<seq>`  2 seconds to keep it  3 live channel; empty to notify nobody
--- Returns 1 where it moved, else 0.
+-- ARGV  1 what was seen  2 seconds to keep it  3 live channel; empty to notify nobody
+-- Returns 1 where it was news, else 0.
 
 local MAX_NUMBER = 9007199254740991
+local MAX_RANGES = 64
 
-local function parts(text)
-  local epoch, seq = string.match(text or '', '^(%d+)%.(%d+)$')
-  epoch, seq = tonumber(epoch or 0), tonumber(seq or 0)
-  if epoch > MAX_NUMBER or seq > MAX_NUMBER then return 0, 0 end
-  return epoch, seq
+-- The ranges of `+42+45-47`; nil where it is none.
+local function parse_ranges(text)
+  local ranges = {}
+  while text ~= '' do
+    local first, rest = string.match(text, '^%+(%d+)(.*)$')
+    if not first then return nil end
+    local last, after = string.match(rest, '^%-(%d+)(.*)$')
+    first, last, text = tonumber(first), tonumber(last or first), after or rest
+    if first > last or last > MAX_NUMBER or #ranges >= MAX_RANGES then return nil end
+    table.insert(ranges, {first, last})
+  end
+  return ranges
 end
 
-local epoch, seq = parts(redis.call('GET', KEYS[1]) or nil)
-local new_epoch, new_seq = parts(ARGV[1])
-local moved = new_epoch > epoch or (new_epoch == epoch and new_seq > seq)
-if moved then redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2]) end
--- The text given, not the numbers: Lua writes those above 1e14 with an exponent.
-if moved and ARGV[3] ~= '' then redis.call('PUBLISH', ARGV[3], 'seen ' .. string.gsub(ARGV[1], '%.', ' ')) end
-return moved and 1 or 0
+-- Epoch, seq and ranges; epoch 0 where it is none.
+local function parse(text)
+  local epoch, seq, rest = string.match(text or '', '^(%d+)%.(%d+)([%d+-]*)$')
+  epoch, seq = tonumber(epoch or 0), tonumber(seq or 0)
+  local ranges = parse_ranges(rest or '')
+  if epoch > MAX_NUMBER or seq > MAX_NUMBER or not ranges then return 0, 0, {} end
+  return epoch, seq, ranges
+end
+
+local function union(seq, ranges)
+  table.sort(ranges, function(one, other) return one[1] < other[1] end)
+  local kept = {}
+  for _, range in ipairs(ranges) do
+    local newest = kept[#kept]
+    if range[1] <= seq + 1 then
+      seq = math.max(seq, range[2])
+    elseif newest and range[1] <= newest[2] + 1 then
+      newest[2] = math.max(newest[2], range[2])
+    else
+      table.insert(kept, {range[1], range[2]})
+    end
+  end
+  while #kept > MAX_RANGES do table.remove(kept, 1) end
+  return seq, kept
+end
+
+-- Written as they are: Lua's own way has an exponent above 1e14.
+local function number(value) return string.format('%.0f', value) end
+
+local function format_ranges(ranges)
+  local parts = {}
+  for _, range in ipairs(ranges) do
+    local last = range[1] == range[2] and '' or '-' .. number(range[2])
+    table.insert(parts, '+' .. number(range[1]) .. last)
+  end
+  return table.concat(parts)
+end
+
+local known = redis.call('GET', KEYS[1]) or ''
+local epoch, seq, ranges = parse(known)
+local new_epoch, new_seq, new_ranges = parse(ARGV[1])
+if new_epoch < epoch then return 0 end
+if new_epoch > epoch then epoch, seq, ranges = new_epoch, -1, {} end
+
+local before = seq
+for _, range in ipairs(new_ranges) do table.insert(ranges, range) end
+seq, ranges = union(math.max(seq, new_seq), ranges)
+local place, beyond = number(epoch) .. '.' .. number(seq), format_ranges(ranges)
+if epoch == 0 or place .. beyond == known then return 0 end
+
+redis.call('SET', KEYS[1], place .. beyond, 'EX', ARGV[2])
+if ARGV[3] ~= '' then
+  local words = 'seen ' .. number(epoch) .. ' ' .. number(seq)
+  -- Gateways of before ranges understand the place alone.
+  if seq > before or beyond == '' then redis.call('PUBLISH', ARGV[3], words) end
+  if beyond ~= '' then redis.call('PUBLISH', ARGV[3], words .. beyond) end
+end
+return 1
