@@ -102,7 +102,12 @@ async def serve(settings: SenderSettings, listener: socket.socket, metrics: Metr
         )
         teller, forgetting = SeenTeller(log), Forgetting(log)
         retention = Retention(
-            database, metrics, _now, history_days=settings.history_days, floor=lambda: relay.floor.now
+            database,
+            metrics,
+            _now,
+            history_days=settings.history_days,
+            orders_days=settings.orders_days,
+            floor=lambda: relay.floor.now,
         )
         pages = OfficePage(PAGE, settings.api_keys[0] if settings.development else None)
         expiry, inquirer = Expiry(database, relay.wake, _now), Inquirer(pipelines, names)

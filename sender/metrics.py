@@ -82,6 +82,16 @@ class Metrics:
             "Events deleted because they were older than the history's time.",
             registry=self.registry,
         )
+        self.pruned_orders = Counter(
+            "orderbell_orders_pruned",
+            "Completed orders deleted because they were older than ORDERBELL_ORDERS_DAYS.",
+            registry=self.registry,
+        )
+        self.retention_doubts = Gauge(
+            "orderbell_retention_doubts_clock",
+            "1 while nothing is deleted because the clock is far ahead of the newest event.",
+            registry=self.registry,
+        )
         self.requests_refused = Counter(
             "orderbell_requests_refused",
             "Requests refused before routing: malformed, too large or too slow.",

@@ -9,8 +9,14 @@ are looked at, in order, up to the first that are young. A row whose time lies i
 wrong) is skipped; it goes with the next old one of its channel. Positions below the oldest waiting event are
 all published, so channels need not be checked one by one.
 
-After each window we rest for longer than it took: callers must not notice. Windows shrink if the database is
+After each step we rest for longer than it took: callers must not notice. Windows shrink if the database is
 slow.
+
+Orders are kept unless a setting says for how long; then completed ones go that long after their completion,
+and open ones stay. Rows of channels stay for ever: they hold the last seq. Without it, a channel that begins
+again would use places a second time, and a cursor from before would be accepted as soon as there are as many
+new events, which would be missed in silence. A mark for all removed channels together (the highest seq that
+any had) would be safe, but let every new customer's channel begin there instead of at 1, with a reset.
 
 A clock that jumps ahead would make everything old at once. So if the time since the newest event or our last
 round is longer than a day, nothing is deleted for an hour, and the log has an error: this costs an idle shop,
@@ -20,14 +26,15 @@ or a sender that was off, an hour's delay, and gives time to correct a wrong clo
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import structlog
-from sqlalchemy import bindparam, delete, select, text
+from sqlalchemy import bindparam, delete, select, text, update
 
 from sender import dead_letters, outbox
 from sender.database.errors import DatabaseError
@@ -47,6 +54,10 @@ if TYPE_CHECKING:
 
 logger = structlog.get_logger(__name__)
 
+T = TypeVar("T")
+
+_AHEAD = timedelta(hours=1)  # clocks of callers' senders differ by less
+
 
 @dataclass(frozen=True)
 class Pace:
@@ -54,9 +65,7 @@ class Pace:
     batch: int = 500  # rows looked at in one transaction, so that no caller waits long behind it
     batch_seconds: float = 0.02  # target for one batch; a slower one shrinks the next
     rest: float = 3.0  # times the duration of a batch
-    again_seconds: float = (
-        3_600.0  # between scans from the first row; the others start where young rows began
-    )
+    again_seconds: float = 3_600.0  # between scans from the first row
     doubt_after: timedelta = timedelta(days=1)  # since the newest event or round
     doubt_seconds: float = 3_600.0
 
@@ -73,6 +82,13 @@ class Window(NamedTuple):
     young: bool  # some are neither old nor from the future
 
 
+class Step(NamedTuple):
+    """What to look at next."""
+
+    after: int  # position
+    limit: int  # rows
+
+
 class Retention:
     def __init__(
         self,
@@ -81,18 +97,19 @@ class Retention:
         clock: Callable[[], datetime],
         *,
         history_days: float,
+        orders_days: float | None = None,
         pace: Pace = USUAL,
         floor: Callable[[], Floor] = lambda: NO_FLOOR,
     ) -> None:
+        """Without `orders_days`, orders are kept for ever."""
         self._database = database
         self._metrics = metrics
         self._clock = clock
         self._pace = pace
         self._floor = floor
         self._kept = timedelta(days=history_days)
-        self._batch = pace.batch
-        self._after = 0  # all before this position is young, or was when we looked
-        self._from_first = 0.0  # when we last scanned from the first row; loop time
+        self._orders_kept = timedelta(days=orders_days) if orders_days is not None else None
+        self._events, self._orders = _Scan(pace), _Scan(pace)
         self._last: datetime | None = None  # time of our last round
         self._doubted: float | None = None  # since when we doubt the clock; loop time
 
@@ -111,10 +128,30 @@ class Retention:
         if not await self._trusts(now):
             return
         limit = self._pace.batch
-        await self._drain(partial(prune_keys, before=now - timedelta(hours=KEPT_HOURS), limit=limit))
+        keys_before = now - timedelta(hours=KEPT_HOURS)
+        await self._drain(partial(prune_keys, before=keys_before, limit=limit))
+        await self._drain(partial(restamp_keys, now=now, limit=limit))
         await self._drain(partial(dead_letters.prune, before=now - self._kept, limit=limit))
-        if count := await self._prune_history(now):
+        before = now - self._kept
+        if count := await self._scan(
+            self._events,
+            lambda step, connection: prune_window(
+                connection, **step._asdict(), before=before, now=now, floor=self._floor()
+            ),
+            self._metrics.pruned.inc,
+        ):
             logger.info("history pruned", events=count)
+        if self._orders_kept is not None:
+            before_orders = now - self._orders_kept
+            if count := await self._scan(
+                self._orders,
+                lambda step, connection: prune_orders(
+                    connection, **step._asdict(), before=before_orders, now=now
+                ),
+                self._metrics.pruned_orders.inc,
+            ):
+                logger.info("orders pruned", orders=count)
+        await self._return_space()
 
     async def _trusts(self, now: datetime) -> bool:
         """Whether this time is plausible."""
@@ -132,59 +169,87 @@ class Retention:
         if self._doubted is not None:
             ahead = bool(heard) and now - max(heard) > self._pace.doubt_after
             if ahead and loop_time - self._doubted < self._pace.doubt_seconds:
+                self._metrics.retention_doubts.set(1)
                 return False
             self._doubted = None
+        self._metrics.retention_doubts.set(0)
         self._last = now
         return True
 
-    async def _prune_history(self, now: datetime) -> int:
-        loop_time = asyncio.get_running_loop().time()
-        if loop_time - self._from_first > self._pace.again_seconds:
-            self._after, self._from_first = 0, loop_time
-        total, after = 0, self._after
-        young_after: int | None = None  # the next sweep begins where the first young rows are
-        while True:
-            window = await self._prune_window(now, after)
-            total += window.deleted
-            self._metrics.pruned.inc(window.deleted)
-            if window.young and young_after is None:
-                young_after = after
-            if not window.looked or (window.young and not window.deleted):
-                self._after = after if young_after is None else young_after
-                return total
-            after = window.last
-
-    async def _prune_window(self, now: datetime, after: int) -> Window:
-        taken = 0.0
-
-        def work(connection: Connection) -> Window:
-            nonlocal taken
-            began = perf_counter()
-            window = prune_window(
-                connection,
-                after=after,
-                before=now - self._kept,
-                now=now,
-                limit=self._batch,
-                floor=self._floor(),
-            )
-            taken = perf_counter() - began
-            return window
-
-        window = await self._database.write(work)
-        if taken > 2 * self._pace.batch_seconds:
-            self._batch = max(self._batch // 2, self._pace.batch // 20, 1)
-        elif taken < self._pace.batch_seconds:
-            self._batch = min(self._batch * 2, self._pace.batch)
-        if window.deleted:
-            await asyncio.sleep(taken * self._pace.rest)
-        return window
-
-    async def _drain(self, prune: Callable[[Connection], int]) -> int:
+    async def _scan(
+        self, scan: _Scan, prune: Callable[[Step, Connection], Window], note: Callable[[int], object]
+    ) -> int:
+        """Prune windows until young rows come; returns how many rows were deleted."""
         total = 0
-        while count := await self._database.write(prune):
-            total += count
+        scan.begin(asyncio.get_running_loop().time())
+        while (step := scan.next_step()) is not None:
+            taken, window = await self._timed(partial(prune, step))
+            scan.note(window, taken)
+            total += window.deleted
+            note(window.deleted)
+            if window.deleted:
+                await asyncio.sleep(taken * self._pace.rest)
         return total
+
+    async def _drain(self, prune: Callable[[Connection], int]) -> None:
+        while True:
+            taken, count = await self._timed(prune)
+            if not count:
+                return
+            await asyncio.sleep(taken * self._pace.rest)
+
+    async def _return_space(self) -> None:
+        """To the file system, where the database itself does not care for that."""
+        while (taken := await self._database.return_space()) is not None:  # noqa: ASYNC110 - a pace, no event
+            await asyncio.sleep(taken * self._pace.rest)
+
+    async def _timed(self, work: Callable[[Connection], T]) -> tuple[float, T]:
+        """Seconds that it took in its transaction, and its result."""
+
+        def timed(connection: Connection) -> tuple[float, T]:
+            began = perf_counter()
+            result = work(connection)
+            return perf_counter() - began, result
+
+        return await self._database.write(timed)
+
+
+class _Scan:
+    """A table's rows in order of position, a window at a time, up to the first that are young.
+
+    The next scan begins where young rows began; now and then one begins with the first row, for rows that
+    were passed over.
+    """
+
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+        self._limit = pace.batch
+        self._after: int | None = None  # in this scan; None when it is over
+        self._from_first = -math.inf  # when we last began with the first row; loop time
+        self.began_after = 0  # all before this position is young, or was when we looked
+        self._young_after: int | None = None
+
+    def begin(self, loop_time: float) -> None:
+        if loop_time - self._from_first > self._pace.again_seconds:
+            self.began_after, self._from_first = 0, loop_time
+        self._after, self._young_after = self.began_after, None
+
+    def next_step(self) -> Step | None:
+        return Step(self._after, self._limit) if self._after is not None else None
+
+    def note(self, window: Window, taken: float) -> None:
+        assert self._after is not None
+        if taken > 2 * self._pace.batch_seconds:
+            self._limit = max(self._limit // 2, self._pace.batch // 20, 1)
+        elif taken < self._pace.batch_seconds:
+            self._limit = min(self._limit * 2, self._pace.batch)
+        if window.young and self._young_after is None:
+            self._young_after = self._after
+        if window.looked and (window.deleted or not window.young):
+            self._after = window.last
+            return
+        self.began_after = self._after if self._young_after is None else self._young_after
+        self._after = None
 
 
 def newest_time(connection: Connection) -> datetime | None:
@@ -226,6 +291,22 @@ def prune_window(
 def prune_keys(connection: Connection, *, before: datetime, limit: int = USUAL.batch) -> int:
     """Delete some idempotency keys stored before that moment; the number deleted."""
     return connection.execute(_PRUNE_KEYS, {"before": format_time(before), "limit": limit}).rowcount
+
+
+def restamp_keys(connection: Connection, *, now: datetime, limit: int = USUAL.batch) -> int:
+    """Keys stored by a clock that was ahead would stay until then: they count from now on."""
+    given = {"now": format_time(now), "ahead": format_time(now + _AHEAD), "limit": limit}
+    return connection.execute(_RESTAMP_KEYS, given).rowcount
+
+
+def prune_orders(
+    connection: Connection, *, after: int, before: datetime, now: datetime, limit: int
+) -> Window:
+    """Look at some orders after a position; delete those completed before that moment."""
+    given = {"after": after, "before": format_time(before), "now": format_time(now), "limit": limit}
+    looked = connection.execute(_LOOK_AT_ORDERS, given).one()
+    deleted = connection.execute(_PRUNE_ORDERS[connection.dialect.name], given).rowcount if looked.old else 0
+    return Window(deleted, looked.amount, looked.last or after, bool(looked.young))
 
 
 def _delete(connection: Connection, old: str) -> int:
@@ -297,3 +378,42 @@ _OLD_KEYS = (
     .limit(bindparam("limit"))
 )
 _PRUNE_KEYS = delete(idempotency).where(idempotency.c.scope.in_(_OLD_KEYS))
+_RESTAMP_KEYS = (
+    update(idempotency)
+    .where(
+        idempotency.c.scope.in_(
+            select(idempotency.c.scope)
+            .where(idempotency.c.created_at > bindparam("ahead"))
+            .limit(bindparam("limit"))
+        )
+    )
+    .values(created_at=bindparam("now"))
+)
+_ORDERS_WINDOW = """
+    SELECT position, status, created_at, completed_at FROM orders
+    WHERE position > :after ORDER BY position LIMIT :limit
+"""
+_OLD_ORDERS = "status = 'completed' AND completed_at < :before"
+_LOOK_AT_ORDERS = text(
+    f"""
+    SELECT count(*) AS amount, max(position) AS last,
+        coalesce(sum(CASE WHEN {_OLD_ORDERS} THEN 1 ELSE 0 END), 0) AS old,
+        coalesce(sum(CASE WHEN created_at >= :before AND created_at <= :now THEN 1 ELSE 0 END), 0) AS young
+    FROM ({_ORDERS_WINDOW}) AS looked
+    """
+)
+_PRUNE_ORDERS = {
+    "sqlite": text(
+        f"DELETE FROM orders WHERE position IN (SELECT position FROM ({_ORDERS_WINDOW}) WHERE {_OLD_ORDERS})"
+    ),
+    # Locked ones are being repeated by a caller; they go the next time.
+    "postgresql": text(
+        f"""
+        DELETE FROM orders WHERE position IN (
+            SELECT position FROM orders
+            WHERE position > :after AND {_OLD_ORDERS} AND position <= (
+                SELECT max(position) FROM ({_ORDERS_WINDOW}) AS looked)
+            FOR UPDATE SKIP LOCKED)
+        """
+    ),
+}

@@ -198,6 +198,7 @@ class DatabaseSettings(_OfEnvironment):
 
 class SenderSettings(DatabaseSettings, Settings):
     history_days: float = Field(7, gt=0, le=3650)
+    orders_days: float | None = Field(None, gt=0, le=3650)  # after their completion; None: for ever
     # By type of event, where its caller says nothing: order.completed=3d,menu.changed=2h
     expire_after: str = ""
     pop_up_for: str = ""

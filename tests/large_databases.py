@@ -63,11 +63,13 @@ def fill_postgres(url: str, *, channels: int, events: int, at: str = LONG_AGO) -
     execute(url, ["SET search_path = orderbell", "SET synchronous_commit = off", *made, "ANALYZE"])
 
 
-def fill_sqlite(path: Path, *, channels: int, events: int, at: str = LONG_AGO) -> None:
+def fill_sqlite(path: Path, *, channels: int, events: int, at: str = LONG_AGO, orders: bool = True) -> None:
     series = (
         "(WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < {count}) SELECT n FROM s)"
     )
-    made = statements(channels, events, f"'{at}'", digest="printf('%032x', n * 2654435761)", series=series)
+    made = statements(
+        channels, events, f"'{at}'", digest="printf('%032x', n * 2654435761)", series=series, orders=orders
+    )
     with closing(sqlite3.connect(path)) as connection:
         for statement in made:
             connection.execute(statement)

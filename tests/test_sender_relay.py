@@ -91,7 +91,7 @@ class Away:
         self._database = database
         self.back = False
         self.write, self.write_together = database.write, database.write_together
-        self.check = database.check
+        self.check, self.return_space = database.check, database.return_space
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         if not self.back:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -8,15 +10,17 @@ import pytest
 from sqlalchemy import func, select, update
 from structlog.testing import capture_logs
 
-from sender.database.tables import events
+from sender.database.tables import events, idempotency
 from sender.retention import Pace, Retention
 from shared.times import format_time
+from tests.large_databases import fill_sqlite
 from tests.senders import run_sender
 from tests.waiting import await_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from datetime import datetime
+    from pathlib import Path
 
     from tests.senders import RunningSender
 
@@ -180,12 +184,12 @@ async def test_sweep_goes_on_where_young_rows_began(sender: RunningSender) -> No
     sender.clock.advance(days=2)
     retention = retention_of(sender, Pace(batch=2, doubt_seconds=0))
     await retention.sweep()
-    began = retention._after
+    began = retention._events.began_after
     assert began > 0
     sender.clock.advance(days=6)
     await retention.sweep()
     assert await kept(sender) == 1
-    assert retention._after >= began
+    assert retention._events.began_after >= began
 
 
 async def test_sweeps_are_repeated(sender: RunningSender) -> None:
@@ -194,3 +198,133 @@ async def test_sweeps_are_repeated(sender: RunningSender) -> None:
     sender.clock.advance(days=8)
     await await_until(lambda: sender.metrics.registry.get_sample_value("orderbell_events_pruned_total"))
     running.cancel()
+
+
+async def test_orders_stay_unless_a_setting_says_for_how_long(sender: RunningSender) -> None:
+    await complete_new(sender, "1")
+    await sender.place("open")
+    sender.clock.advance(days=400)
+    await retention_of(sender).sweep()
+    assert await order_ids(sender) == ["open", "bobs-1", "1"]
+    await complete_new(sender, "2")
+    sender.clock.advance(days=9)
+    await complete_new(sender, "3")
+    await pruning_orders(sender, days=10).sweep()
+    assert await order_ids(sender) == ["bobs-3", "3", "bobs-2", "2", "open"]
+    await pruning_orders(sender, days=8).sweep()
+    assert await order_ids(sender) == ["bobs-3", "3", "open"]
+    assert sender.metrics.registry.get_sample_value("orderbell_orders_pruned_total") == 4
+
+
+async def test_orders_are_found_behind_open_ones_and_behind_those_from_the_future(
+    sender: RunningSender,
+) -> None:
+    for number in range(7):
+        await sender.place(f"open-{number}")
+    sender.clock.advance(days=400)
+    await complete_new(sender, "future-1", "future-2", "future-3")
+    sender.clock.advance(days=-400)
+    await complete_new(sender, "old")
+    sender.clock.advance(days=20)
+    await complete_new(sender, "young")
+    await pruning_orders(sender, days=10, batch=2).sweep()
+    assert await order_ids(sender) == [
+        "bobs-young",
+        "young",
+        "bobs-future-3",
+        "future-3",
+        "future-2",
+        "future-1",
+        *(f"open-{number}" for number in reversed(range(7))),
+    ]
+
+
+async def test_pruned_order_is_unknown_and_its_event_stays_in_the_history(sender: RunningSender) -> None:
+    await complete_new(sender, "1")
+    sender.clock.advance(days=2)
+    await complete_new(sender, "2")
+    await pruning_orders(sender, days=1).sweep()
+    assert (await sender.complete("1")).status_code == 404
+    answer = (await sender.client.get("/channels/customer:alice/events")).json()
+    assert [event["seq"] for event in answer["events"]] == [1, 2]
+
+
+async def test_key_stored_by_a_clock_that_was_ahead_goes_with_those_of_today(sender: RunningSender) -> None:
+    sender.clock.advance(days=400)
+    await sender.client.post("/orders", json=ORDER, headers={"Idempotency-Key": "k"})
+    sender.clock.advance(days=-400)
+    retention = retention_of(sender, Pace(batch=1, doubt_seconds=0))
+    await retention.sweep()
+    again = await sender.client.post("/orders", json=ORDER, headers={"Idempotency-Key": "k"})
+    assert again.headers["Idempotency-Replayed"] == "true"
+    sender.clock.advance(hours=49)
+    await retention.sweep()
+    count = select(func.count()).select_from(idempotency)
+    assert await sender.database.read(lambda connection: connection.execute(count).scalar_one()) == 0
+
+
+async def test_doubt_about_the_clock_is_a_metric(sender: RunningSender) -> None:
+    await complete_new(sender, "1")
+    retention = retention_of(sender, Pace())
+    await retention.sweep()
+    assert sender.metrics.registry.get_sample_value("orderbell_retention_doubts_clock") == 0
+    sender.clock.advance(days=8)
+    await retention.sweep()
+    assert sender.metrics.registry.get_sample_value("orderbell_retention_doubts_clock") == 1
+    sender.clock.advance(days=-8)
+    await retention.sweep()
+    assert sender.metrics.registry.get_sample_value("orderbell_retention_doubts_clock") == 0
+
+
+ORDER = {"order_id": "1", "customer_id": "alice"}
+
+
+def pruning_orders(sender: RunningSender, *, days: float, batch: int = 500) -> Retention:
+    return Retention(
+        sender.database,
+        sender.metrics,
+        sender.clock,
+        history_days=1_000,
+        orders_days=days,
+        pace=Pace(batch=batch, doubt_seconds=0),
+    )
+
+
+async def order_ids(sender: RunningSender) -> list[str]:
+    orders = (await sender.client.get("/orders")).json()["orders"]
+    return [order["order_id"] for order in orders]
+
+
+async def test_file_of_sqlite_shrinks_when_its_history_is_pruned(
+    tmp_path: Path, redis_url: str, key_prefix: str
+) -> None:
+    path = tmp_path / "orderbell.db"
+    async with run_sender(f"sqlite:///{path}", redis_url, key_prefix, relaying=False) as sender:
+        fill_sqlite(path, channels=100, events=30_000, orders=False)
+        full = pages(path)
+        await retention_of(sender).sweep()
+        assert await kept(sender) == 1
+        left = pages(path)
+    assert left < full / 3
+
+
+async def test_file_that_earlier_versions_made_shrinks_too(
+    tmp_path: Path, redis_url: str, key_prefix: str
+) -> None:
+    path = tmp_path / "orderbell.db"
+    async with run_sender(f"sqlite:///{path}", redis_url, key_prefix, relaying=False):
+        fill_sqlite(path, channels=10, events=100)
+    with closing(sqlite3.connect(path)) as before:
+        before.execute("PRAGMA auto_vacuum = 0")
+        before.execute("VACUUM")
+        assert before.execute("PRAGMA auto_vacuum").fetchone() == (0,)
+    async with run_sender(f"sqlite:///{path}", redis_url, key_prefix, relaying=False):
+        with closing(sqlite3.connect(path)) as after:
+            assert after.execute("PRAGMA auto_vacuum").fetchone() == (2,)
+            assert after.execute("SELECT count(*) FROM events").fetchone() == (100,)
+            assert after.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def pages(path: Path) -> int:
+    with closing(sqlite3.connect(path)) as connection:
+        return int(connection.execute("PRAGMA page_count").fetchone()[0])

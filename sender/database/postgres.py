@@ -153,6 +153,10 @@ class PostgresDatabase:
         """In a transaction like every write's, locking a row, which a standby refuses."""
         await self._write(lambda connection: connection.execute(_CHECK).all(), self._limits.patience_seconds)
 
+    async def return_space(self) -> float | None:
+        """Autovacuum makes the space usable again."""
+        return None
+
     async def close(self) -> None:
         """Jobs that were queued before are finished first."""
         await self._group.close()

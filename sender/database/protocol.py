@@ -45,6 +45,10 @@ class Database(Protocol):
         """Run the work on one snapshot of the database. Raises what the work raises, and `DatabaseError`."""
         ...
 
+    async def return_space(self) -> float | None:
+        """Return some free pages to the file system: the seconds it took, or None if there are few left."""
+        ...
+
     async def check(self) -> None:
         """Try what a request needs. Raises `DatabaseError` if requests would fail now."""
         ...

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
@@ -52,6 +54,14 @@ USUAL = Limits()
 
 # While one turn writes to disk, the next waits for the thread: no trip through the loop between commits.
 _TURNS = 2
+
+_FREE_SHARE = 0.1  # of the file: free pages for new rows
+_FREE_PAGES = 1_000  # at least: 4 MB
+_RETURNED_PAGES = 100  # at a time
+_SPARE_BYTES = 2**26
+_TOLD_BYTES = 2**26
+_REWRITTEN_BYTES = 2**31  # at a start: larger ones would take minutes
+_INCREMENTAL = 2  # the mode of auto_vacuum in which we return pages when it suits us
 
 _PRAGMAS = {
     "journal_mode": "wal",
@@ -102,6 +112,10 @@ class SqliteDatabase:
     async def check(self) -> None:
         self._files.check()
         await self.read(lambda connection: connection.exec_driver_sql("SELECT epoch FROM generation").all())
+
+    async def return_space(self) -> float | None:
+        """A small part at a time: pages are moved, and callers wait for it."""
+        return await self.write(_return_space)
 
     async def close(self) -> None:
         """Jobs that were queued before are finished first."""
@@ -235,6 +249,20 @@ def _run_group(connection: Connection, work: Callable[..., Any], items: Sequence
     return outcomes
 
 
+def _return_space(connection: Connection) -> float | None:
+    driver = _driver(connection)
+    began = perf_counter()
+    free, pages = _pragma(driver, "freelist_count"), _pragma(driver, "page_count")
+    if free <= max(_FREE_PAGES, pages * _FREE_SHARE) or _pragma(driver, "auto_vacuum") != _INCREMENTAL:
+        return None
+    driver.execute(f"PRAGMA incremental_vacuum({_RETURNED_PAGES})").fetchall()
+    return perf_counter() - began if _pragma(driver, "freelist_count") < free else None
+
+
+def _pragma(driver: sqlite3.Connection, name: str) -> int:
+    return int(driver.execute(f"PRAGMA {name}").fetchone()[0])
+
+
 def _prepare(path: str, limits: Limits) -> None:
     """Create the file and the schema, and check that SQLite can keep what we promise."""
     engine = _engine(path, limits, begin="BEGIN IMMEDIATE")
@@ -243,10 +271,39 @@ def _prepare(path: str, limits: Limits) -> None:
             _check_pragmas(connection)
             with connection.begin():
                 _bring_up_to_date(connection, path)
+            _let_it_shrink(connection, path)
     except (DBAPIError, sqlite3.Error) as error:
         raise _explain_start(error, path) from error
     finally:
         engine.dispose()
+
+
+def _let_it_shrink(connection: Connection, path: str) -> None:
+    """Files of before, and those that others made: their mode changes only with all their pages rewritten."""
+    driver = _driver(connection)
+    if _pragma(driver, "auto_vacuum") == _INCREMENTAL:
+        return
+    size, began = os.stat(path).st_size, perf_counter()
+    if size > _REWRITTEN_BYTES:
+        logger.warning(
+            "the database file cannot shrink; to let it, stop the sender and run in sqlite3:"
+            " PRAGMA auto_vacuum = 2; VACUUM;",
+            bytes=size,
+        )
+        return
+    if shutil.disk_usage(Path(path).absolute().parent).free < 2 * size + _SPARE_BYTES:
+        logger.warning("too little disk space to rewrite the database file: it cannot shrink", bytes=size)
+        return
+    if size > _TOLD_BYTES:
+        logger.info("the database file is rewritten once, so that it can shrink", bytes=size)
+    driver.execute(f"PRAGMA auto_vacuum = {_INCREMENTAL}")
+    try:
+        driver.execute("VACUUM")
+    except sqlite3.OperationalError as error:  # for example a backup reads it; the next start tries again
+        logger.warning("the database file could not be rewritten: it cannot shrink", reason=str(error))
+        return
+    if size > _TOLD_BYTES:
+        logger.info("the database file was rewritten", seconds=round(perf_counter() - began, 1))
 
 
 def _bring_up_to_date(connection: Connection, path: str) -> None:
