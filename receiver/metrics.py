@@ -6,9 +6,16 @@ that have died; each gauge declares how to combine those of the living. See rece
 
 from __future__ import annotations
 
+import platform
 from functools import cache
+from typing import TYPE_CHECKING
 
 from prometheus_client import Counter, Gauge, Histogram
+
+from shared import __version__
+
+if TYPE_CHECKING:
+    from shared.settings import ReceiverSettings
 
 connections = Gauge(
     "orderbell_connections", "Connections that are open", ["transport"], multiprocess_mode="livesum"
@@ -44,8 +51,31 @@ not_ready = Gauge(
     multiprocess_mode="livemax",
 )
 seen_reports = Counter("orderbell_seen_reports", "Seen cursors passed on to the sender")
+order_to_frame = Histogram(
+    "orderbell_order_to_frame_seconds",
+    "Age of an event as it leaves for browsers, by its sender's clock; of completed orders, one a second",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
+)
+limits = Gauge("orderbell_limit", "Limits in force, by setting", ["setting"], multiprocess_mode="livemax")
+build = Gauge(
+    "orderbell_build_info",
+    "1; the labels name the release",
+    ["version", "python"],
+    multiprocess_mode="livemax",
+)
 loop_lag = Histogram(
     "orderbell_loop_lag_seconds",
     "How late the event loop ran what was due, sampled every second",
     buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
+
+
+def describe(settings: ReceiverSettings) -> None:
+    """What never changes while it runs: the release and the limits. All reasons exist from the start."""
+    build.labels(__version__, platform.python_version()).set(1)
+    limits.labels("max_connections").set(settings.max_connections)
+    limits.labels("max_connections_per_customer").set(settings.max_connections_per_customer)
+    for reason in ("pruned", "epoch", "future"):
+        resets.labels(reason)
+    for cause in ("subscribed", "gap", "check", "pull", "epoch", "seen", "again"):
+        repairs.labels(cause)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import platform
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from shared import __version__
+from shared.redis.channel_log import PublishAnswer
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sender.outbox import Backlog
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -33,6 +39,22 @@ class Metrics:
             ["answer"],
             registry=self.registry,
         )
+        self.order_to_published = Histogram(
+            "orderbell_order_to_published_seconds",
+            "Time from an event's record to Redis, by this sender's clock.",
+            registry=self.registry,
+            buckets=(*_SECONDS, 30, 60, 300, 3600),
+        )
+        self.build = Gauge(
+            "orderbell_build_info",
+            "1; the labels name the release.",
+            ["version", "python"],
+            registry=self.registry,
+        )
+        self.build.labels(__version__, platform.python_version()).set(1)
+        ProcessCollector(registry=self.registry)
+        for answer in PublishAnswer:  # each series exists from the start
+            self.published.labels(answer.value)
         self.refilled = Counter(
             "orderbell_relay_refilled",
             "Events published again because Redis had lost them.",
@@ -110,6 +132,14 @@ class Metrics:
             registry=self.registry,
             buckets=_SECONDS,
         )
+
+    def note_published(self, recorded_at: Iterable[str], *, now: datetime) -> None:
+        """How long each of them took from its record to Redis; what has no time is left out."""
+        for text in recorded_at:
+            if text:
+                self.order_to_published.observe(
+                    max(0.0, (now - datetime.fromisoformat(text)).total_seconds())
+                )
 
     def note_backlog(self, backlog: Backlog, *, now: datetime) -> None:
         oldest = datetime.fromisoformat(backlog.oldest) if backlog.oldest else now

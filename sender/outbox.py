@@ -85,6 +85,7 @@ class Waiting(NamedTuple):
     entry: Entry
     identity: str
     fault: Fault | None = None  # if any, it must not be published
+    recorded_at: str = ""
 
 
 class Backlog(NamedTuple):
@@ -277,7 +278,9 @@ def _is_postgres(connection: Connection) -> bool:
 
 
 def _waiting(position: int, row: Row) -> Waiting:
-    return Waiting(position, row.channel, Entry(row.place, row.text), row.identity, row.fault())
+    return Waiting(
+        position, row.channel, Entry(row.place, row.text), row.identity, row.fault(), row.recorded_at
+    )
 
 
 def _known(connection: Connection, identities: Sequence[str]) -> dict[str, tuple[str, Cursor]]:

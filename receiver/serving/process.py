@@ -140,6 +140,7 @@ async def serve(
         )
         if spring is not None:
             logger.warning("ORDERBELL_SPRING_COMPAT: anybody may read every topic and send to /app/hello")
+        metrics.describe(settings)
         spare_what_lives()
         # A task that dies takes the process with it, loudly: otherwise it would look alive and hear nothing.
         async with asyncio.TaskGroup() as tasks:

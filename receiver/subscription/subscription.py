@@ -29,6 +29,7 @@ from redis.exceptions import RedisError
 from receiver import metrics
 from receiver.feeds.batch import CROWD_SECONDS
 from receiver.feeds.burst import Burst
+from receiver.subscription.age import Ages
 from shared.redis.channel_log import AnotherInstallation
 from shared.redis.wire import Command, NotPrimary, Wire
 
@@ -99,6 +100,7 @@ class Subscription:
         self._heard_at = 0.0  # loop time of the last probe
         self._hears = False
         self._burst = Burst()
+        self._ages = Ages()
         self._logged: set[str] = set()  # kinds of reasons, since it was last heard
         self._logger = logger
 
@@ -229,6 +231,9 @@ class Subscription:
             self._take_each(replies)
         finally:  # their feeds have already moved past them, so they must leave whatever failed after them
             self._burst.write()
+        last = replies[-1]
+        if type(last) is list and len(last) == 3 and type(last[2]) is bytes:
+            self._ages.look(last[2], asyncio.get_running_loop().time())
 
     def _take_each(self, replies: list[Any]) -> None:
         """Leaves in the burst what is to be written. One loop: a call more for each would be costly."""

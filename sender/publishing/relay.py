@@ -222,6 +222,7 @@ class Relay:
         if published and not self._unmarked:
             self._mark_at = self._loop.time() + self._pace.mark_seconds
         self._unmarked |= {event.position: _generation(event) for event in published}
+        self._metrics.note_published([event.recorded_at for event in published], now=self._clock())
 
     async def _mark_in_time(self) -> None:
         if self._stopping or len(self._unmarked) >= self._pace.batch or self._loop.time() >= self._mark_at:
