@@ -244,12 +244,16 @@ def test_each_service_runs_with_as_little_as_it_needs(service: str) -> None:
     assert SERVICES[service]["cap_drop"] == ["ALL"]
     assert SERVICES[service]["security_opt"] == ["no-new-privileges:true"]
     if service != "balancer":
-        assert SERVICES[service]["user"] in ("999:999", "valkey", "postgres")
+        assert SERVICES[service]["user"] in ("999:999", "valkey", "postgres", "65534:65534", "472:0")
         assert "cap_add" not in SERVICES[service]
 
 
 def test_only_the_balancer_is_published_and_to_this_machine_alone() -> None:
-    assert [name for name, service in SERVICES.items() if "ports" in service] == ["balancer"]
+    usual = {name: service for name, service in SERVICES.items() if "profiles" not in service}
+    assert [name for name, service in usual.items() if "ports" in service] == ["balancer"]
+    monitoring = [port for name in SERVICES.keys() - usual.keys() for port in SERVICES[name].get("ports", [])]
+    assert len(monitoring) == 2
+    assert all(port.startswith("127.0.0.1:") for port in monitoring)
     ports = [interpolate(port, {}) for port in SERVICES["balancer"]["ports"]]
     assert ports == ["127.0.0.1:8091:8091", "127.0.0.1:8090:8090"]
 
