@@ -17,6 +17,7 @@ from shared.commands.embedded import EmbeddedServer
 from shared.process.guard import Guard
 from shared.redis.server import connect_server
 from tests import chromium, machine, postgres_servers, redis_servers
+from tests.postgres_servers import EmptiedDatabase
 from tests.processes import Processes
 from tests.relays import Bench, open_bench
 
@@ -127,9 +128,25 @@ def postgres_url(process_group: int) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def emptied_postgres(postgres_url: str) -> Iterator[EmptiedDatabase]:
+    with EmptiedDatabase(postgres_url) as database:
+        yield database
+
+
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A fresh database of each kind."""
+    """A database of each kind with nothing in it; it may have the tables."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'orderbell.db'}"
+        return
+    with request.getfixturevalue("emptied_postgres").use() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def new_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database of each kind that no sender has opened yet."""
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'orderbell.db'}"
         return

@@ -32,8 +32,8 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def database(database_url: str, anyio_backend: object) -> AsyncIterator[Database]:
-    async with open_database(database_url) as database:
+async def database(new_database_url: str, anyio_backend: object) -> AsyncIterator[Database]:
+    async with open_database(new_database_url) as database:
         yield database
 
 
@@ -92,13 +92,13 @@ async def test_failed_write_stores_nothing_and_raises_what_the_work_raised(datab
     assert await database.read(names) == []
 
 
-async def test_reads_see_one_snapshot(database_url: str, database: Database) -> None:
+async def test_reads_see_one_snapshot(new_database_url: str, database: Database) -> None:
     await database.write(partial(put, name="a"))
     loop, reading, written = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
 
     def read_twice(connection: Connection) -> tuple[list[str], list[str]]:
         first = names(connection)
-        if database_url.startswith("sqlite"):  # it reads in a thread, PostgreSQL in the loop
+        if new_database_url.startswith("sqlite"):  # it reads in a thread, PostgreSQL in the loop
             loop.call_soon_threadsafe(reading.set)
             assert written.wait(5)
         else:
@@ -107,7 +107,7 @@ async def test_reads_see_one_snapshot(database_url: str, database: Database) -> 
         return first, names(connection)
 
     reader = asyncio.create_task(database.read(read_twice))
-    if database_url.startswith("sqlite"):
+    if new_database_url.startswith("sqlite"):
         await reading.wait()
         await database.write(partial(put, name="b"))
         written.set()
@@ -150,13 +150,13 @@ async def test_migrated_schema_is_what_the_code_says(database: Database) -> None
     assert await database.read(differences) == []
 
 
-async def test_several_senders_start_at_once_on_an_empty_database(database_url: str) -> None:
+async def test_several_senders_start_at_once_on_an_empty_database(new_database_url: str) -> None:
     async def start(number: int) -> None:
-        async with open_database(database_url) as database:
+        async with open_database(new_database_url) as database:
             await database.write(partial(put, name=str(number)))
 
     await asyncio.gather(*map(start, range(4)))
-    async with open_database(database_url) as database:
+    async with open_database(new_database_url) as database:
         assert await database.read(names) == ["0", "1", "2", "3"]
 
 
