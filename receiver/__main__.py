@@ -8,7 +8,7 @@ import click
 
 import orderbell_start  # noqa: F401 - first of ours: it makes sure that they are
 from shared.process.listening import listening_on
-from shared.settings import ReceiverSettings, load
+from shared.settings import PREFIX, ReceiverSettings, load
 
 
 @click.command()
@@ -29,6 +29,7 @@ def main(host: str, port: int, uds: str | None, workers: int) -> None:
     SIGHUP or Ctrl-C drains; a second Ctrl-C skips the drain.
     """
     settings = load(ReceiverSettings, host=None if uds else host)
+    _check_hook(settings)
     # Imported where needed: the supervisor needs nothing of a gateway and stays small without it.
     if workers == 1:
         from receiver.serving.process import name_of, run
@@ -45,6 +46,18 @@ def main(host: str, port: int, uds: str | None, workers: int) -> None:
         sys.exit(supervise(settings, host, port, workers))
     else:
         raise click.UsageError("--workers needs Linux, which spreads connections over a port's sockets")
+
+
+def _check_hook(settings: ReceiverSettings) -> None:
+    """Before anything listens, and once for all workers: a wrong hook ends the process with 2."""
+    if settings.admit is not None:
+        from receiver.access.admission import InvalidHook, load_hook
+
+        try:
+            load_hook(settings.admit)
+        except InvalidHook as error:
+            print(f"orderbell: {PREFIX}ADMIT: {error}", file=sys.stderr)
+            raise SystemExit(2) from None
 
 
 if __name__ == "__main__":

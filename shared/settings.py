@@ -228,6 +228,8 @@ class ReceiverSettings(Settings):
     heartbeat_seconds: float = Field(20, ge=1, le=300)  # below the 60 s after which common proxies cut
     max_connections: int = Field(10_000, ge=1)  # of one gateway; of each worker where there are several
     max_connections_per_customer: int = Field(50, ge=1)  # the same
+    admit: str | None = None  # module:function, asked about each handshake: receiver/access/admission.py
+    admit_seconds: float = Field(1, gt=0, le=30)  # for its answer; then the handshake is refused
     tickets_per_minute: int = Field(60, ge=1)  # of one customer at one gateway, and as many at once
 
     @property
@@ -258,6 +260,14 @@ class ReceiverSettings(Settings):
     def _check_cookie(cls, name: str) -> str:
         if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):  # RFC 6265 4.1.1
             raise ValueError("a cookie's name has no spaces, semicolons or other separators")
+        return name
+
+    @field_validator("admit")
+    @classmethod
+    def _check_admit(cls, name: str | None) -> str | None:
+        word = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
+        if name is not None and not re.fullmatch(f"{word}:{word}", name):
+            raise ValueError(f"expected module:function, such as shop.gate:admit, not {name[:80]!r}")
         return name
 
     @field_validator("jwt_audience")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from starlette.requests import Request
 
+    from receiver.access.admission import Admission
     from receiver.access.authentication import Authentication
     from receiver.access.origins import Origins
     from receiver.access.tickets import Tickets
@@ -46,6 +47,7 @@ def create_app(
     origins: Origins,
     development: Development | None,
     registry: CollectorRegistry,
+    admission: Admission | None = None,
     spring: Spring | None = None,
 ) -> Starlette:
     """`development` is given in development mode alone, `spring` with ORDERBELL_SPRING_COMPAT.
@@ -56,7 +58,7 @@ def create_app(
     http = Http(readiness, doorkeeper, tickets, registry)
     seen = SeenOverHttp(gateway.seen, doorkeeper)
     polling = PollingTransport(gateway, doorkeeper)
-    events = Events([EventStreamTransport(gateway, doorkeeper), polling])
+    events = Events([EventStreamTransport(gateway, doorkeeper), polling], admission)
     alerts = AlertsOverHttp(gateway.history, doorkeeper)
     routes: list[BaseRoute] = [
         Route("/events", events.endpoint, methods=["GET", "OPTIONS"], middleware=[_cors(origins)]),
@@ -98,6 +100,8 @@ def _cors(origins: Origins) -> Middleware:
 class HttpTransport(Protocol):
     """A way to listen at `/events` without an upgrade."""
 
+    name: str
+
     def wants(self, request: Request) -> bool:
         """Whether the request asks for this one."""
 
@@ -107,12 +111,15 @@ class HttpTransport(Protocol):
 class Events:
     """`GET /events` without an upgrade: the first transport that the request asks for."""
 
-    def __init__(self, transports: Sequence[HttpTransport]) -> None:
+    def __init__(self, transports: Sequence[HttpTransport], admission: Admission | None = None) -> None:
         self._transports = transports
+        self._admission = admission
 
     async def endpoint(self, request: Request) -> Response:
         for transport in self._transports:
             if transport.wants(request):
+                if self._admission is not None:
+                    await self._admission.check(request, transport.name)
                 return await transport.endpoint(request)
         raise Problem(
             426,

@@ -12,6 +12,7 @@ from prometheus_client import REGISTRY
 from uvicorn.loops.auto import auto_loop_factory
 
 from receiver import metrics
+from receiver.access.admission import Admission, load_hook
 from receiver.access.authentication import Authentication
 from receiver.access.origins import Origins
 from receiver.access.tickets import Tickets
@@ -103,16 +104,19 @@ async def serve(
         gateway = Gateway(redis, pipelines, History(sender), authentication, settings, name=name)
         development = Development(settings, authentication, sender) if settings.development else None
         origins = Origins(settings.allowed_origins)
-        websocket = WebSocketTransport(gateway, authentication, origins)
+        admission = Admission(load_hook(settings.admit), settings.admit_seconds) if settings.admit else None
+        websocket = WebSocketTransport(gateway, authentication, origins, admission)
         spring = Spring(sender, origins) if settings.spring_compat else None
-        stomp = StompTransport(gateway, authentication, origins, spring)
+        stomp = StompTransport(gateway, authentication, origins, admission, spring)
         readiness = Readiness(
             sender,
             hears=lambda: gateway.hears and not gateway.keeper.sources.behind,
             unable=lambda: verifier.unable,
         )
         inquiries = Inquiries(gateway, Answerer(pipelines, names), lambda: readiness.reasons.values())
-        app = create_app(gateway, readiness, authentication, tickets, origins, development, registry, spring)
+        app = create_app(
+            gateway, readiness, authentication, tickets, origins, development, registry, admission, spring
+        )
 
         def close() -> None:
             gateway.draining = True

@@ -188,6 +188,7 @@ class Edge(asyncio.Protocol):
         "_door",
         "_ends_after_answer",
         "_head_bytes",
+        "_held",
         "_inner",
         "_loop",
         "_paused",
@@ -219,6 +220,7 @@ class Edge(asyncio.Protocol):
         self._body_bytes = 0
         self._since = self._loop.time()  # of the state: of the head's or body's first byte, of being idle
         self._paused = False  # uvicorn accepts no more for now
+        self._held = False  # its owner will answer or take over later; nothing is read until then
         self._pipelined = False  # a request was read before the one before it was answered
         self._unanswered = False  # nothing was written since the last request was passed on
         self._closing = False  # nothing more is passed on, either way
@@ -293,6 +295,8 @@ class Edge(asyncio.Protocol):
         elif self._stalls(now):
             self._door.refused("stalled-answer")
             self._transport.abort()
+        elif self._held:
+            self._since = now  # its owner has a time-out of its own
         elif self._body is not None:
             if self._paused:
                 self._since += limits.tick_seconds  # the client waits for us
@@ -417,6 +421,11 @@ class Edge(asyncio.Protocol):
             self._inner.data_received(piece)
 
     # Answering.
+
+    def hold(self) -> None:
+        """Read nothing until `answer` or `take_over`: the one who took the request needs time to decide."""
+        self._held = True
+        self.pause()
 
     def answer(self, status: int, headers: Iterable[Header], body: bytes = b"") -> None:
         """Answer in the app's place, and end the connection."""

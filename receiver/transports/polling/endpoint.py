@@ -50,6 +50,8 @@ logger = logging.getLogger(__name__)
 
 
 class PollingTransport:
+    name = Poll.transport
+
     def __init__(self, gateway: Gateway, doorkeeper: Doorkeeper, limits: Limits = LIMITS) -> None:
         self._gateway = gateway
         self._life = gateway.life

@@ -32,6 +32,8 @@ MEDIA_TYPE = "text/event-stream"
 
 
 class EventStreamTransport:
+    name = EventStream.transport
+
     def __init__(self, gateway: Gateway, doorkeeper: Doorkeeper) -> None:
         self._gateway = gateway
         self._life = gateway.life

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from starlette.requests import HTTPConnection, Request
     from starlette.responses import Response
 
+    from receiver.access.admission import Admission
     from receiver.access.authentication import Authentication
     from receiver.access.identity import Identity
     from receiver.access.origins import Origins
@@ -49,9 +50,10 @@ class StompTransport(UpgradeEndpoint):
         gateway: Gateway,
         authentication: Authentication,
         origins: Origins,
+        admission: Admission | None = None,
         spring: Spring | None = None,
     ) -> None:
-        super().__init__(gateway, authentication, origins)
+        super().__init__(gateway, authentication, origins, admission)
         self._spring = spring
 
     def serves(self, path: bytes) -> bool:
@@ -61,6 +63,9 @@ class StompTransport(UpgradeEndpoint):
         """Spring's Java client and SockJS offer none, so that is not a fault."""
         offered = head.tokens(b"sec-websocket-protocol")
         return next((name for name in SUBPROTOCOLS if name.encode() in offered), None)
+
+    def name(self, head: Head) -> str:
+        return (SockJsConnection if _SOCKJS.fullmatch(head.path) else StompConnection).transport
 
     def connection(self, request: HTTPConnection) -> StompConnection:
         async def identify(token: str) -> Identity:

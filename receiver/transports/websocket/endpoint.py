@@ -35,6 +35,9 @@ class WebSocketTransport(UpgradeEndpoint):
             raise UnknownSubprotocol(f"Offer the subprotocol {SUBPROTOCOL}.")
         return SUBPROTOCOL
 
+    def name(self, head: Head) -> str:
+        return WebSocketConnection.transport
+
     def connection(self, request: HTTPConnection) -> WebSocketConnection:
         return WebSocketConnection(self._life)
 

@@ -24,6 +24,7 @@ from receiver.transports.websocket import handshake
 from shared.problems import MEDIA_TYPE, Problem
 
 if TYPE_CHECKING:
+    from receiver.access.admission import Admission
     from receiver.access.authentication import Authentication
     from receiver.access.origins import Origins
     from receiver.gateway import Gateway
@@ -38,7 +39,14 @@ class UnknownSubprotocol(Exception):
 
 
 class UpgradeEndpoint(abc.ABC):
-    def __init__(self, gateway: Gateway, authentication: Authentication, origins: Origins) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        authentication: Authentication,
+        origins: Origins,
+        admission: Admission | None = None,
+    ) -> None:
+        self._admission = admission
         self._gateway = gateway
         self._life = gateway.life
         self._authentication = authentication
@@ -50,6 +58,10 @@ class UpgradeEndpoint(abc.ABC):
     @abc.abstractmethod
     def subprotocol(self, head: Head) -> str | None:
         """The one to answer with, of those that the client offers. Raises `UnknownSubprotocol`."""
+
+    @abc.abstractmethod
+    def name(self, head: Head) -> str:
+        """The transport that the client asks for."""
 
     @abc.abstractmethod
     def connection(self, request: HTTPConnection) -> WebSocketConnection:
@@ -78,10 +90,39 @@ class UpgradeEndpoint(abc.ABC):
             self._life.note_refusal(problem.kind, problem.detail)
             _refuse(edge, problem)
             return True
+        if self._admission is None:
+            self._accept(head, edge, request, subprotocol)
+        else:
+            edge.hold()
+            edge.start(self._admit(self._admission, head, edge, request, subprotocol))
+        return True
+
+    def _accept(self, head: Head, edge: Edge, request: HTTPConnection, subprotocol: str | None) -> None:
+        """Raises as `Edge.take_over`."""
         connection = handshake.accept(edge, head, subprotocol, self.connection(request))
         self._life.open(connection)
         edge.start(self._run(request, connection))
-        return True
+
+    async def _admit(
+        self,
+        admission: Admission,
+        head: Head,
+        edge: Edge,
+        request: HTTPConnection,
+        subprotocol: str | None,
+    ) -> None:
+        try:
+            await admission.check(request, self.name(head))
+            if refusal := self._refusal(request, edge):  # meanwhile a drain may have begun
+                raise refusal
+        except Problem as problem:
+            if not edge.ended:
+                _refuse(edge, problem)
+            return
+        try:
+            self._accept(head, edge, request, subprotocol)
+        except OSError:
+            pass  # the client has left meanwhile
 
     async def _run(self, request: HTTPConnection, connection: WebSocketConnection) -> None:
         try:

@@ -1,0 +1,67 @@
+"""Functions for ORDERBELL_ADMIT; a gateway of tests/test_admission.py imports them."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from receiver.access.admission import Handshake
+
+NOT_CALLABLE = 7
+
+
+def by_header(handshake: Handshake) -> Any:
+    """As the client's `X-How` says."""
+    return _answer(handshake)
+
+
+async def by_header_async(handshake: Handshake) -> Any:
+    await asyncio.sleep(0)
+    if handshake.headers.get("x-how") == "hang":
+        await asyncio.sleep(3600)
+    return _answer(handshake)
+
+
+def two(handshake: Handshake, more: int) -> bool:
+    return True
+
+
+class Gate:
+    async def __call__(self, handshake: Handshake) -> bool:
+        return handshake.headers.get("x-how") == "yes"
+
+
+gate = Gate()
+
+
+def _answer(handshake: Handshake) -> Any:
+    match handshake.headers.get("x-how", "yes"):
+        case "yes":
+            return True
+        case "no":
+            return False
+        case "reason":
+            return "come\nback on Monday"
+        case "pair":
+            return False, "closed"
+        case "none":
+            return None
+        case "raise":
+            raise ValueError(handshake.headers["authorization"])
+        case "exit":
+            sys.exit(3)
+        case "stop":
+            raise StopIteration
+        case "hang":
+            time.sleep(4)  # its thread is of use again afterwards
+        case "change":
+            handshake.path = "/other"  # type: ignore[misc] # it can't be
+        case "see":
+            return (
+                f"{handshake.transport} {handshake.method} {handshake.path} {handshake.query} "
+                f"{handshake.client} {handshake.scheme} {type(handshake.headers).__name__}"
+            )
+    return True
