@@ -155,6 +155,13 @@ def page(
     return Page(found, rest, unread)
 
 
+def state_of(connection: Connection, channel: Channel, seq: int, *, now: datetime) -> State | None:
+    """What became of the alert; None where the event is no alert, or is no longer kept."""
+    state = history.states(connection, [channel])[channel]
+    found = _read_between(connection, channel, seq - 1, seq, now, state)
+    return found[0].state if found else None
+
+
 def read(
     connection: Connection,
     channel: Channel,

@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 from sqlalchemy import bindparam, select
 
-from sender import erasure, history, outbox
+from sender import alerts, erasure, history, outbox
 from sender.database.tables import channels, dead_letters, events, orders
-from sender.digest import identity_of
 from shared.channels import Channel, customer_channel, is_private, name_in
 from shared.cursors import Cursor, Place, parse_cursor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from sqlalchemy import Connection
 
     from shared.redis.inquiries import GatewayReport
 
-NEWEST = 5  # events of a customer
+NEWEST = 5  # alerts of a customer
 
 
 class Verdict(Enum):
@@ -39,7 +39,11 @@ class Verdict(Enum):
     DELETED = "deleted"  # older than the history is kept
     GIVEN_UP = "given-up"  # it could not be published
     WAITING = "waiting"  # recorded and not published yet
+    RETRACTED = "retracted"
+    REPLACED = "replaced"
+    READ = "read"
     SHOWN = "shown"
+    EXPIRED = "expired"
     DELIVERED = "delivered"  # handed to a device that is connected; not reported as shown
     NO_ANSWER = "no-answer"  # no gateway answers
     LATE = "late"  # the gateway of a connected device has not had it yet
@@ -67,6 +71,7 @@ class Life(msgspec.Struct, frozen=True):
     given_up_at: str | None = None
     deleted: bool = False
     shown: bool = False  # by a device of the customer; of topics that is not known
+    state: str | None = None  # of the alert in its customer's list: unseen, seen, read, retracted …
 
 
 class Explained(msgspec.Struct, frozen=True):
@@ -83,7 +88,7 @@ class Subject(NamedTuple):
     missing: Explained | None = None  # why there is none
 
 
-def of_order(connection: Connection, order_id: str) -> Subject:
+def of_order(connection: Connection, order_id: str, *, now: datetime) -> Subject:
     row = connection.execute(_ORDER, {"order_id": order_id}).one_or_none()
     asked = f"order {order_id}"
     if row is None:
@@ -91,41 +96,41 @@ def of_order(connection: Connection, order_id: str) -> Subject:
         return Subject(asked, None, [], Explained(Verdict.NOT_PLACED, [why]))
     channel = customer_channel(row.customer_id)
     if row.seq is None:
-        why = f"{row.customer_id}'s order was placed at {row.created_at} and is still open: nothing was sent."
+        state = f"was cancelled at {row.cancelled_at}" if row.cancelled_at else "is still open"
+        why = f"{row.customer_id}'s order was placed at {row.created_at} and {state}: nothing was sent."
         return Subject(asked, channel, [], Explained(Verdict.NOT_COMPLETED, [why]))
-    return Subject(asked, channel, [_life(connection, channel, row.seq, recorded_at=row.completed_at)])
+    return Subject(asked, channel, [_life(connection, channel, row.seq, now, recorded_at=row.completed_at)])
 
 
-def of_event(connection: Connection, source: str, event_id: str) -> Subject:
+def of_event(connection: Connection, source: str, event_id: str, *, now: datetime) -> Subject:
     asked = f"event {event_id} of {source}"
-    row = connection.execute(_EVENT, {"identity": identity_of(source, event_id)}).one_or_none()
-    if row is None:
+    found = outbox.find(connection, source, event_id)
+    if found is None:
         why = (
             "No event with this source and id is kept: it was never accepted here, is older than the history,"
             " or its customer was erased."
         )
         return Subject(asked, None, [], Explained(Verdict.NOT_SENT, [why]))
-    channel = Channel(row.channel)
-    return Subject(asked, channel, [_life(connection, channel, row.seq, recorded_at=row.recorded_at)])
+    return Subject(asked, found.channel, [_life(connection, found.channel, found.place.seq, now)])
 
 
-def of_customer(connection: Connection, customer_id: str) -> Subject:
-    """The newest events of the customer's own channel."""
+def of_customer(connection: Connection, customer_id: str, *, now: datetime) -> Subject:
+    """The newest alerts of the customer's own channel."""
     channel = customer_channel(customer_id)
     asked = f"customer {customer_id}"
-    head = history.head(connection, channel).place
     if connection.execute(_CHANNEL, {"channel": channel}).one_or_none() is None:
         if erasure.last_seqs(connection, [channel]):
             return Subject(asked, channel, [], Explained(Verdict.ERASED, ["This customer was erased."]))
         why = "No order of this customer was ever completed and no event was sent to them. Is the id right?"
         return Subject(asked, channel, [], Explained(Verdict.NOT_SENT, [why]))
-    seqs = range(head.seq, max(0, head.seq - NEWEST), -1)
-    lives = [_life(connection, channel, seq, recorded_at="") for seq in seqs]
-    kept = [life for life in lives if life.recorded_at]
-    return Subject(asked, channel, kept or lives[:1])
+    newest = alerts.page(connection, channel, before=None, limit=NEWEST, now=now).alerts
+    seqs = [alert.place.seq for alert in newest] or [history.head(connection, channel).place.seq]
+    return Subject(asked, channel, [_life(connection, channel, seq, now) for seq in seqs])
 
 
-def _life(connection: Connection, channel: Channel, seq: int, *, recorded_at: str) -> Life:
+def _life(
+    connection: Connection, channel: Channel, seq: int, now: datetime, *, recorded_at: str = ""
+) -> Life:
     state = history.states(connection, [channel])[channel]
     shown = is_private(channel) and Place(state.head.epoch, seq) in state.seen
     row = connection.execute(_ROW, {"channel": channel, "seq": seq}).one_or_none()
@@ -135,6 +140,7 @@ def _life(connection: Connection, channel: Channel, seq: int, *, recorded_at: st
     dead = connection.execute(_DEAD, {"position": row.position}).one_or_none()
     entry = history.find(connection, channel, seq)
     attributes = _attributes(entry.text if entry is not None else b"")
+    became = alerts.state_of(connection, channel, seq, now=now) if is_private(channel) else None
     return Life(
         str(Cursor(channel, Place(row.epoch, seq))),
         row.recorded_at,
@@ -147,6 +153,7 @@ def _life(connection: Connection, channel: Channel, seq: int, *, recorded_at: st
         given_up_at=dead.given_up_at if dead is not None else None,
         deleted=seq <= state.pruned_seq,
         shown=shown,
+        state=became.value if became is not None else None,
     )
 
 
@@ -180,11 +187,14 @@ def explain(
     if life.given_up is not None:
         findings.append(f"It could not be published and was given up at {life.given_up_at}: {life.given_up}.")
         return Explained(Verdict.GIVEN_UP, findings)
-    if life.waiting and not any(_has_reached(report, cursor.place) for report in gateways or ()):
-        return Explained(Verdict.WAITING, [*findings, _why_it_waits(relaying)])
+    if life.state in _BECAME:
+        verdict, says = _BECAME[life.state]
+        return Explained(verdict, [*findings, says])
     if life.shown:
         findings.append("One of the customer's devices has shown it; others then show no pop-up for it.")
         return Explained(Verdict.SHOWN, findings)
+    if life.waiting and not any(_has_reached(report, cursor.place) for report in gateways or ()):
+        return Explained(Verdict.WAITING, [*findings, _why_it_waits(relaying)])
     if life.deleted:
         findings.append(
             "It is no longer kept: it is older than the history (ORDERBELL_HISTORY_DAYS), or the database was"
@@ -307,13 +317,24 @@ def _nobody(channel: Channel, gateways: Sequence[GatewayReport], customer_id: st
     return findings
 
 
+_BECAME = {
+    alerts.State.RETRACTED.value: (
+        Verdict.RETRACTED,
+        "It was taken back: it pops up no more, and is gone where it did.",
+    ),
+    alerts.State.REPLACED.value: (Verdict.REPLACED, "A newer alert has replaced it, and is shown instead."),
+    alerts.State.READ.value: (Verdict.READ, "The customer has read it."),
+    alerts.State.EXPIRED.value: (Verdict.EXPIRED, "It has expired: nothing pops up after its `expirytime`."),
+}
 _decode = msgspec.json.Decoder(_Attributes).decode
 _ORDER = select(
-    orders.c.customer_id, orders.c.status, orders.c.created_at, orders.c.completed_at, orders.c.seq
+    orders.c.customer_id,
+    orders.c.status,
+    orders.c.created_at,
+    orders.c.completed_at,
+    orders.c.cancelled_at,
+    orders.c.seq,
 ).where(orders.c.order_id == bindparam("order_id"))
-_EVENT = select(events.c.channel, events.c.seq, events.c.recorded_at).where(
-    events.c.identity == bindparam("identity")
-)
 _ROW = select(events.c.position, events.c.epoch, events.c.recorded_at).where(
     events.c.channel == bindparam("channel"), events.c.seq == bindparam("seq")
 )

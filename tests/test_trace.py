@@ -141,6 +141,32 @@ async def test_it_was_shown_on_another_device(sender: RunningSender, gateway: Ru
     assert "others then show no pop-up for it" in alert["said"]
 
 
+async def test_it_was_taken_back(sender: RunningSender, gateway: RunningGateway) -> None:
+    await complete(sender, "1042")
+    assert (await sender.client.post("/retractions", json={"order_id": "1042"})).status_code == 200
+    alert = await trace(sender, order_id="1042")
+    assert alert["verdict"] == "retracted"
+    assert "It was taken back" in alert["said"]
+    [listed] = (await sender.client.get("/trace", params={"customer_id": "alice"})).json()["alerts"]
+    assert listed["event"]["subject"] == "1042"  # not the retraction, which is the system's
+
+
+async def test_it_was_read(sender: RunningSender, gateway: RunningGateway) -> None:
+    await complete(sender, "1042")
+    await sender.client.post("/read", json={"cursors": [f"{ALICE}=1.1"]})
+    assert (await trace(sender, order_id="1042"))["verdict"] == "read"
+
+
+async def test_a_later_one_shown_elsewhere_leaves_the_earlier_unshown(
+    sender: RunningSender, gateway: RunningGateway
+) -> None:
+    await complete(sender, "1042")
+    await complete(sender, "1043")
+    await sender.client.post("/seen", json={"cursors": [f"{ALICE}=1.0+2"]})
+    assert (await trace(sender, order_id="1043"))["verdict"] == "shown"
+    assert (await trace(sender, order_id="1042"))["verdict"] != "shown"
+
+
 async def test_it_is_older_than_the_history(sender: RunningSender, gateway: RunningGateway) -> None:
     await complete(sender, "1042")
     sender.clock.advance(days=8)

@@ -49,5 +49,5 @@ class Api:
         self.spring = Spring(self.events, clock)
         self.histories = Histories(database, relay, teller, clock)
         self.customers = Customers(database, teller, forgetting, clock)
-        self.support = Support(database, relay, inquirer)
+        self.support = Support(database, relay, inquirer, clock)
         self.operations = Operations(database, relay, metrics, clock)

@@ -16,6 +16,9 @@ from shared.events import SOURCE
 from shared.problems import Problem
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
     from starlette.requests import Request
     from starlette.responses import Response
 
@@ -41,14 +44,17 @@ class ConnectionsQuery(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Support:
-    def __init__(self, database: Database, relay: Relay, inquirer: Inquirer) -> None:
+    def __init__(
+        self, database: Database, relay: Relay, inquirer: Inquirer, clock: Callable[[], datetime]
+    ) -> None:
         self._database = database
         self._relay = relay
         self._inquirer = inquirer
+        self._clock = clock
 
     async def trace(self, request: Request) -> Response:
         query = bodies.parse_query(request, TraceQuery)
-        subject = await self._database.read(_work(query))
+        subject = await self._database.read(_work(query, self._clock()))
         gateways = await self._ask(subject.channel) if subject.channel is not None else None
         if subject.missing is not None:
             explained = [bodies.TracedAlert(None, subject.missing.verdict.value, subject.missing.findings)]
@@ -76,12 +82,12 @@ class Support:
             return None
 
 
-def _work(query: TraceQuery) -> partial[trace.Subject]:
+def _work(query: TraceQuery, now: datetime) -> partial[trace.Subject]:
     """What to read. Raises `Problem` where it is not one thing that is asked for."""
     if query.order_id is not None and query.event_id is None:
-        return partial(trace.of_order, order_id=query.order_id)
+        return partial(trace.of_order, order_id=query.order_id, now=now)
     if query.event_id is not None and query.order_id is None:
-        return partial(trace.of_event, source=query.source or SOURCE, event_id=query.event_id)
+        return partial(trace.of_event, source=query.source or SOURCE, event_id=query.event_id, now=now)
     if query.customer_id is not None and query.order_id is None:
-        return partial(trace.of_customer, customer_id=query.customer_id)
+        return partial(trace.of_customer, customer_id=query.customer_id, now=now)
     raise Problem(400, "invalid-query", "give one of order_id, event_id and customer_id")
