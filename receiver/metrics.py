@@ -56,6 +56,12 @@ order_to_frame = Histogram(
     "Age of an event as it leaves for browsers, by its sender's clock; of completed orders, one a second",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
 )
+canary = Histogram(
+    "orderbell_canary_seconds",
+    "From the POST of the gateway's own event to its arrival where browsers' events arrive",
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+canary_failures = Counter("orderbell_canary_failures", "Own events that did not arrive in time")
 limits = Gauge("orderbell_limit", "Limits in force, by setting", ["setting"], multiprocess_mode="livemax")
 build = Gauge(
     "orderbell_build_info",

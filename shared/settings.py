@@ -225,6 +225,7 @@ class ReceiverSettings(Settings):
     jwt_cookie: str = "orderbell_token"  # the cookie that may carry the token
     allowed_origins: CommaSeparated = ()  # beside our own; also `https://*.shop.example`
     drain_seconds: float = Field(10, ge=0, le=600)
+    canary_seconds: float = Field(0, ge=0, le=3600)  # between two of a gateway's own events; 0: none
     heartbeat_seconds: float = Field(20, ge=1, le=300)  # below the 60 s after which common proxies cut
     max_connections: int = Field(10_000, ge=1)  # of one gateway; of each worker where there are several
     max_connections_per_customer: int = Field(50, ge=1)  # the same

@@ -17,6 +17,7 @@ from receiver.access.authentication import Authentication
 from receiver.access.origins import Origins
 from receiver.access.tickets import Tickets
 from receiver.access.verifier import create_verifier
+from receiver.canary import Canary, Pace
 from receiver.feeds.history import History
 from receiver.gateway import Gateway
 from receiver.inquiries import Inquiries
@@ -113,6 +114,9 @@ async def serve(
             hears=lambda: gateway.hears and not gateway.keeper.sources.behind,
             unable=lambda: verifier.unable,
         )
+        canaries = []
+        if settings.canary_seconds:
+            canaries.append(Canary(gateway.keeper, sender, name, Pace(settings.canary_seconds)))
         inquiries = Inquiries(gateway, Answerer(pipelines, names), lambda: readiness.reasons.values())
         app = create_app(
             gateway, readiness, authentication, tickets, origins, development, registry, admission, spring
@@ -150,7 +154,7 @@ async def serve(
         async with asyncio.TaskGroup() as tasks:
             running = [
                 tasks.create_task(part.run())
-                for part in (gateway, readiness, inquiries, *((spring,) if spring else ()))
+                for part in (gateway, readiness, inquiries, *((spring,) if spring else ()), *canaries)
             ]
             await Server(service).serve(sockets=[listening])
             for task in running:
