@@ -152,6 +152,51 @@ def trace(
 
 
 @main.command()
+@click.option("--customers", type=click.IntRange(min=1), default=10_000, show_default=True, help="How many.")
+@click.option(
+    "--events-a-day",
+    type=click.FloatRange(0, min_open=True),
+    default=1,
+    show_default=True,
+    help="Of one customer, on average.",
+)
+@click.option(
+    "--connected",
+    type=click.FloatRange(0, 1),
+    default=0.05,
+    show_default=True,
+    help="Share of the customers that have a page open at the busiest moment.",
+)
+@click.option(
+    "--peak",
+    type=click.FloatRange(1),
+    default=5,
+    show_default=True,
+    help="Events in the busiest second, over those of an average one.",
+)
+@click.option("--history-days", type=click.FloatRange(0, min_open=True), default=7, show_default=True)
+@click.option(
+    "--max-connections", type=click.IntRange(min=1), default=10_000, show_default=True, help="Of a gateway."
+)
+def size(
+    customers: int,
+    events_a_day: float,
+    connected: float,
+    peak: float,
+    history_days: float,
+    max_connections: int,
+) -> None:
+    """Estimate what an installation needs.
+
+    Gateways, senders, Redis' memory, and the database's rows and writes, from figures that were measured on a
+    small shared machine (README, docs/redis.md, docs/postgresql.md).
+    """
+    from shared.commands.size import Load, show
+
+    show(Load(customers, events_a_day, connected, peak, history_days, max_connections))
+
+
+@main.command()
 @click.argument("customer", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print the sender's answer as it is.")
 @click.option("--sender", metavar="URL", help="[default: ORDERBELL_SENDER_URL]")
