@@ -29,6 +29,10 @@ def two(handshake: Handshake, more: int) -> bool:
     return True
 
 
+def nobody(handshake: Handshake) -> str:
+    return "nobody is admitted"
+
+
 class Gate:
     async def __call__(self, handshake: Handshake) -> bool:
         return handshake.headers.get("x-how") == "yes"

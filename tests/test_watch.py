@@ -157,6 +157,86 @@ def test_events_are_printed_once_each_though_the_gateway_is_killed(
     assert "closed with 4401" in stranger.says
 
 
+@pytest.mark.parametrize("way", ["sse", "stomp", "poll"])
+def test_every_way_prints_each_event_once_though_the_gateway_is_killed(
+    processes: Processes, watch: Watch, way: str
+) -> None:
+    sender = processes.start_sender()
+    gateway = processes.start_receiver()
+    complete(processes, sender, "1")
+    watching = watch(gateway, "--transport", way, "--topic", "menu")
+    wait_until(lambda: watching.orders == ["1"])
+    complete(processes, sender, "2")
+    wait_until(lambda: watching.orders == ["1", "2"])
+    gateway.kill()
+    complete(processes, sender, "3")
+    gateway.start()
+    wait_until(lambda: watching.orders == ["1", "2", "3"])
+    gateway.terminate()
+    complete(processes, sender, "4")
+    gateway.start()
+    wait_until(lambda: watching.orders == ["1", "2", "3", "4"])
+    watching.process.send_signal(signal.SIGINT)
+    assert watching.process.wait(5) == 0
+    assert "Traceback" not in watching.says
+    assert "> " not in watching.says  # that is for --handshake
+
+    stranger = watch(gateway, "--transport", way, jwt_secret="x" * 32)
+    assert stranger.process.wait(20) == 1
+    assert "401" in stranger.says
+
+
+@pytest.mark.parametrize(
+    ("way", "shown"),
+    [
+        (
+            "websocket",
+            ["> GET /events", "> Sec-WebSocket-Protocol: cloudevents.json", "< HTTP/1.1 101", "< TEXT {"],
+        ),
+        (
+            "sse",
+            ["> GET /events", "> accept: text/event-stream", "< HTTP/1.1 200 OK", "< id: customer:alice="],
+        ),
+        ("stomp", ["> STOMP CONNECT", "< STOMP CONNECTED", "> STOMP SUBSCRIBE", "< STOMP MESSAGE"]),
+        ("poll", ["> GET /events?wait=25&session=", "< HTTP/1.1 200 OK", '< {"events":[']),
+    ],
+)
+def test_handshake_is_shown_and_the_token_never(
+    processes: Processes, watch: Watch, way: str, shown: list[str]
+) -> None:
+    sender = processes.start_sender()
+    gateway = processes.start_receiver()
+    watching = watch(gateway, "--transport", way, "--handshake")
+    watching.wait_connected()
+    complete(processes, sender, "1")
+    wait_until(lambda: watching.orders == ["1"])
+    gateway.terminate()
+    ends = {"websocket": "< CLOSE 1012", "stomp": "< CLOSE 1012", "sse": "orderbell.bye", "poll": "bye"}
+    wait_until(lambda: ends[way] in watching.says)
+    says = watching.says.lower()
+    for line in shown:
+        assert line.lower() in says, says
+    assert "bearer …" in says
+    assert "eyj" not in says  # how each JWT begins, whole or cut
+
+
+def test_refusal_is_shown_with_its_answer(processes: Processes, watch: Watch) -> None:
+    processes.start_sender()
+    gateway = processes.start_receiver(admit="tests.admission_hooks:nobody")
+    for way in ("websocket", "sse", "stomp", "poll"):
+        watching = watch(gateway, "--transport", way, "--handshake")
+        assert watching.process.wait(20) == 1
+        assert "< HTTP/1.1 403" in watching.says
+        assert "nobody is admitted" in watching.says
+
+
+def test_unknown_way_is_one_line_and_exit_code_2(processes: Processes, watch: Watch) -> None:
+    processes.start_sender()
+    watching = watch(processes.start_receiver(), "--transport", "carrier-pigeon")
+    assert watching.process.wait(20) == 2
+    assert "'websocket', 'sse', 'stomp', 'poll'" in watching.says
+
+
 def test_gateway_that_is_not_there_yet_is_waited_for(processes: Processes, watch: Watch) -> None:
     processes.start_sender()
     gateway = processes.start_receiver()

@@ -98,17 +98,47 @@ def token(customer: str, topics: tuple[str, ...], minutes: float, data: Path) ->
     metavar="CURSOR",
     help="Where to begin; by default after what the customer has seen.",
 )
+@click.option(
+    "--transport",
+    type=click.Choice(["websocket", "sse", "stomp", "poll"]),
+    default="websocket",
+    show_default=True,
+    help="The way to listen; poll: long polls.",
+)
+@click.option(
+    "--handshake",
+    is_flag=True,
+    help="Show requests, answers, headers, frames and close codes, without the token.",
+)
 @DATA
-def watch(customer: str, gateway: str, topics: tuple[str, ...], after: str, data: Path) -> None:
+def watch(
+    customer: str,
+    gateway: str,
+    topics: tuple[str, ...],
+    after: str,
+    transport: str,
+    handshake: bool,
+    data: Path,
+) -> None:
     """Print a customer's events as they come.
 
-    As CUSTOMER's browser would get them, over WebSocket: one event a line on standard output, everything
-    else on standard error. Reconnects after every interruption and resumes where it was. Nothing is
-    reported as seen. Ctrl-C ends it.
+    As CUSTOMER's browser would get them: one event a line on standard output, everything else on standard
+    error. Reconnects after every interruption and resumes where it was. Nothing is reported as seen. Ctrl-C
+    ends it.
     """
     from shared.commands.watch import watch as run
 
-    sys.exit(run(LocalDirectory(data), customer, topics, gateway, after))
+    sys.exit(
+        run(
+            LocalDirectory(data),
+            customer,
+            topics,
+            gateway,
+            after,
+            way=transport,
+            shows_handshake=handshake,
+        )
+    )
 
 
 @main.command()

@@ -1,21 +1,20 @@
-"""A customer's events as a browser gets them, one a line: over WebSocket, by cursor after interruptions."""
+"""A customer's events as a browser gets them, one a line, in any of the ways; by cursor after a cut."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import signal
 from typing import TYPE_CHECKING, NoReturn
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
 import click
 import msgspec
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
-from websockets.typing import Subprotocol
 
 from shared.channels import Channel
 from shared.commands.token import minter
+from shared.commands.ways import WAYS, Asked, CannotConnect, Ended
 from shared.cursors import InvalidCursor, Place, format_cursors, parse_cursors
 from shared.errors import NeighbourError
 
@@ -24,12 +23,9 @@ if TYPE_CHECKING:
 
     from shared.commands.local import LocalDirectory
 
-SUBPROTOCOL = Subprotocol("cloudevents.json")
 TOKEN_SECONDS = 3600
 MIN_WAIT_SECONDS = 0.25
 MAX_WAIT_SECONDS = 10.0
-# The codes that mean "stop" in the contract; all others mean "come back".
-_FINAL = frozenset({1002, 1003, 1008, 1009, 4400, 4403})
 
 
 class Refused(NeighbourError):
@@ -55,12 +51,23 @@ class Control(msgspec.Struct):
     retry_after_ms: int = 0
 
 
-def watch(local: LocalDirectory, customer: str, topics: Sequence[str], gateway: str, after: str) -> int:
+def watch(
+    local: LocalDirectory,
+    customer: str,
+    topics: Sequence[str],
+    gateway: str,
+    after: str,
+    *,
+    way: str = "websocket",
+    shows_handshake: bool = False,
+) -> int:
     """The exit code: 0 when asked to end, 1 when refused."""
     if not is_http_url(gateway):
         raise click.BadParameter(f"{gateway!r} is not a gateway's URL; expected http://127.0.0.1:8091")
     try:
-        watcher = Watcher(gateway, parse_cursors(after))
+        watcher = Watcher(
+            gateway, parse_cursors(after), way=way, topics=topics, shows_handshake=shows_handshake
+        )
     except InvalidCursor as error:
         raise click.BadParameter(str(error)) from None
     new_token = minter(local, customer, topics, TOKEN_SECONDS)  # before anything runs: it may end the process
@@ -105,9 +112,20 @@ def say(text: str) -> None:
 class Watcher:
     """One customer's connection, over and over."""
 
-    def __init__(self, gateway: str, places: dict[Channel, Place]) -> None:
+    def __init__(
+        self,
+        gateway: str,
+        places: dict[Channel, Place],
+        *,
+        way: str = "websocket",
+        topics: Sequence[str] = (),
+        shows_handshake: bool = False,
+    ) -> None:
         self.places = places
         self._gateway = gateway
+        self._way = WAYS[way]
+        self._topics = topics
+        self._shows_handshake = shows_handshake
         self._wait_seconds = 0.0
         self._welcome = False  # whether this connection was greeted
 
@@ -116,50 +134,30 @@ class Watcher:
         while True:
             self._welcome = False
             try:
-                async with self._connect(new_token()) as connection:
-                    await self._read(connection)
-            except InvalidStatus as error:
-                if error.response.status_code in (400, 401, 403, 404):
-                    raise Refused(f"{self._gateway} refuses: {error}") from None
-                say(f"cannot connect: {error}")
-            except (OSError, InvalidHandshake) as error:
+                await self._listen(new_token())
+            except CannotConnect as error:
                 say(f"cannot connect to {self._gateway}: {error}")
+            except Ended as end:
+                # A token that has expired is followed by a new one; but not if it was never valid.
+                if end.final or (end.unauthenticated and not self._welcome):
+                    raise Refused(f"{self._gateway} {end}") from None
+                say(str(end))
             # Twice as long each time, and not in step with others that lost the same gateway.
             await asyncio.sleep(self._wait_seconds * random.uniform(0.5, 1))
             self._wait_seconds = min(MAX_WAIT_SECONDS, max(MIN_WAIT_SECONDS, self._wait_seconds * 2))
 
-    def _connect(self, token: str) -> connect:
-        parts = urlsplit(self._gateway)
-        query = urlencode({"after": format_cursors(self.places)}) if self.places else ""
-        url = parts._replace(
-            scheme=parts.scheme.replace("http", "ws", 1), path=parts.path.rstrip("/") + "/events", query=query
-        )
-        return connect(
-            url.geturl(),
-            subprotocols=[SUBPROTOCOL],
-            additional_headers={"Authorization": f"Bearer {token}"},
-            proxy=None,  # as all ways within Orderbell: shared/outbound.py
-            max_size=2**20,
-        )
-
-    async def _read(self, connection: ClientConnection) -> None:
-        """Until the connection ends. Raises `Refused`."""
-        try:
-            async for text in connection:
+    async def _listen(self, token: str) -> None:
+        """Until it ends, by `Ended` or `CannotConnect`."""
+        asked = Asked(self._gateway, token, self.places, self._topics, say if self._shows_handshake else None)
+        async with contextlib.aclosing(self._way(asked)) as texts:
+            async for text in texts:
                 if self.take(text):
                     click.echo(text)
-        except ConnectionClosed:
-            pass  # how it ended is reported below
-        code, reason = connection.close_code, connection.close_reason
-        # 4401 is for a token that has expired, so we come back with a new one; but not if it was never valid.
-        if code in _FINAL or (code == 4401 and not self._welcome):
-            raise Refused(f"{self._gateway} closed with {code} {reason}")
-        say(f"closed with {code} {reason}")
 
     def take(self, text: str | bytes) -> bool:
         """Whether it is an event that was not printed before."""
         message = msgspec.json.decode(text, type=Message)
-        if message.type.startswith("orderbell."):
+        if message.type.startswith("orderbell.") and not message.seq:
             self._obey(message)
             return False
         channel, place = Channel(message.channel), Place(message.epoch, message.seq)
@@ -174,7 +172,7 @@ class Watcher:
         match message.type:
             case "orderbell.hello":
                 self._welcome, self._wait_seconds = True, 0.0
-                self.places = {**parse_cursors(control.cursor), **self.places}
+                self.places.update({**parse_cursors(control.cursor), **self.places})
                 say(f"connected to {self._gateway}, after {format_cursors(self.places)}")
             case "orderbell.reset":
                 self.places.update(parse_cursors(control.cursor))
