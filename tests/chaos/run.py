@@ -19,10 +19,11 @@ from tests.processes import REPOSITORY
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from tests.chaos.checker import Verdict
+    from tests.chaos.ledger import Stored
     from tests.chaos.nemesis import Planned
     from tests.chaos.system import OpenFront, System
 
@@ -101,22 +102,27 @@ class Run:
         wait_until(lambda: self.swarm.status().connected >= len(self.devices), CONNECT_SECONDS)
 
     def finish(self, *, allowed: frozenset[str] = frozenset()) -> Verdict:
-        """No more orders; wait until all is shown, and judge. Resets for these reasons are allowed."""
+        """No more orders; wait until all is shown, and judge. Resets for these reasons are allowed.
+
+        Senders go on with requests whose callers have given up. What such a request records after the heads
+        were read is not judged: nobody waited for it to be shown. Whatever was answered was recorded before.
+        """
         self.answers = Counter(self.callers.stop(seconds=SETTLE_SECONDS).asked_again)
-        self.settle()
+        heads = self.system.heads(self.customers)
+        self.settle(heads=heads)
         self.swarm.stop()
         with LedgerWriter(self.directory / "faults.jsonl") as writer:
             for fault in self.faults:
                 writer.write(fault)
-            for event in self.system.stored(self.customers):
+            for event in recorded_by(heads, self.system.stored(self.customers)):
                 writer.write(event)
         entries = ledger.read(sorted(self.directory.glob("*.jsonl")))
         return checker.check(entries, self.devices, allowed=allowed)
 
-    def settle(self, seconds: float = SETTLE_SECONDS) -> float:
-        """Wait until every device is at its channel's head; how long that took."""
+    def settle(self, seconds: float = SETTLE_SECONDS, *, heads: dict[str, str] | None = None) -> float:
+        """Wait until every device is at its channel's head, as it is now or was; how long that took."""
         began = now()
-        heads = self.system.heads(self.customers)
+        heads = heads or self.system.heads(self.customers)
         while now() - began < seconds and self.behind(heads):
             self.sleep(0.1)
         return now() - began
@@ -130,6 +136,13 @@ class Run:
             if _numbers(places[device].get(f"customer:{customer}", "0.0"))
             < _numbers(heads[f"customer:{customer}"])
         ]
+
+
+def recorded_by(heads: dict[str, str], stored: Iterable[Stored]) -> Iterator[Stored]:
+    """The events up to these heads."""
+    for event in stored:
+        if (event.epoch, event.seq) <= _numbers(heads[event.channel]):
+            yield event
 
 
 def _numbers(place: str) -> tuple[int, int]:
