@@ -25,6 +25,7 @@ from shared.errors import OperatorError
 _SCHEMES = ("postgresql", "postgres", "postgresql+asyncpg")
 _SQLITE = ("sqlite:///", "sqlite+aiosqlite:///", "sqlite+pysqlite:///")
 _TLS_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+_TLS_VERSIONS = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 _ATTRIBUTES = ("any", "read-write", "primary")
 _TLS = (
     "sslcert",
@@ -253,6 +254,7 @@ def _parse_options(query: str) -> dict[str, str]:
         options[name] = _decode(value, f"the option {name}")  # a + is a plus, as for libpq
     if options.get("client_encoding", "utf8").lower().replace("-", "") not in ("utf8", "auto"):
         raise InvalidDatabaseUrl("client_encoding: only UTF8")
+    _check_tls_options(options)
     attribute = options.get("target_session_attrs", "any")
     if attribute not in _ATTRIBUTES:
         raise InvalidDatabaseUrl(
@@ -269,6 +271,16 @@ def _tls_mode(options: dict[str, str]) -> str | None:
     if mode not in _TLS_MODES:
         raise InvalidDatabaseUrl(f"sslmode={given[:32]}: expected one of {', '.join(_TLS_MODES)}")
     return mode
+
+
+def _check_tls_options(options: dict[str, str]) -> None:
+    for name in ("ssl_min_protocol_version", "ssl_max_protocol_version"):
+        if options.get(name, _TLS_VERSIONS[0]) not in _TLS_VERSIONS:
+            raise InvalidDatabaseUrl(
+                f"{name}={options[name][:32]}: expected one of {', '.join(_TLS_VERSIONS)}"
+            )
+    if options.get("sslnegotiation", "postgres") not in ("postgres", "direct"):
+        raise InvalidDatabaseUrl("sslnegotiation: expected postgres or direct")
 
 
 def _split_options(options: str | None) -> tuple[str | None, str | None]:

@@ -188,6 +188,14 @@ class ClusterServer:
         path.write_text("\n".join((*lines, path.read_text())))
         self.execute("SELECT pg_reload_conf()")
 
+    def put_file(self, name: str, content: bytes) -> None:
+        """Into its data directory, its own and unreadable for others, as a key must be."""
+        path = self._directory / "data" / name
+        path.touch(0o600)
+        path.write_bytes(content)
+        if self._as_user:
+            shutil.chown(path, self._as_user["user"], self._as_user["group"])
+
     def _initdb(self) -> None:
         command: list[str | Path] = [self._binaries / "initdb", "-D", self._directory / "data"]
         command += ["-U", "orderbell", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]

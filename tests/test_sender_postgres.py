@@ -155,6 +155,11 @@ async def test_several_hosts_lead_to_the_one_that_takes_writes_and_a_silent_one_
             await database.check()
             found = await database.read(lambda c: c.execute(text("SELECT inet_server_port()")).scalar_one())
             assert found == server.port
+        for attribute in ("any", "primary", "read-write"):  # whatever is asked for, we write
+            hosts = f"127.0.0.1:{standby.port},127.0.0.1:{server.port}"
+            url = f"postgresql://orderbell@{hosts}/postgres?target_session_attrs={attribute}"
+            async with opened(url) as database:
+                await database.check()
         with pytest.raises(DatabaseUnavailable, match="standby"):
             async with opened(f"postgresql://orderbell@127.0.0.1:{standby.port}/postgres"):
                 pass

@@ -28,6 +28,8 @@ from sender.database.errors import DatabaseUnavailable, DatabaseUnusable
 from sender.database.postgres_errors import ERRORS, line_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from shared.database_url import PostgresUrl
 
 # How long the transaction that begins next waits for a lock; seconds.
@@ -85,6 +87,7 @@ class Connector:
         """`idle_seconds` end an idle transaction: a client that was cut off must not hold locks for long."""
         for name in _FILES:
             _check_readable(name, url.driver_options.get(name))
+        _check_tls_files(url.driver_options)
         self._hosts = url.hosts
         self._first = 0  # index of the host to begin with
         self._seconds = url.connect_seconds or connect_seconds
@@ -140,6 +143,8 @@ class Connector:
             ) from error
         except asyncpg.TargetServerAttributeNotMatched as error:
             raise DatabaseUnavailable(f"{name}: takes no writes; it is a standby, or read-only") from error
+        except ssl.SSLError as error:
+            raise DatabaseUnavailable(f"{name}: TLS: {line_of(error)}") from error
         except OSError as error:
             raise DatabaseUnavailable(f"PostgreSQL does not answer: {name}: {line_of(error)}") from error
         except (*ERRORS, asyncpg.InternalClientError, ValueError) as error:  # ValueError: of the environment
@@ -157,6 +162,37 @@ def _check_readable(name: str, path: str | None) -> None:
         Path(path).open("rb").close()
     except OSError as error:
         raise DatabaseUnusable(f"{name}={path}: {error.strerror}") from error
+
+
+def _check_tls_files(options: Mapping[str, str]) -> None:
+    """OpenSSL's own errors name no file, and an encrypted key would make it ask at the terminal."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    for name in ("sslrootcert", "sslcrl"):
+        path = options.get(name)
+        if path is not None and (name, path) != ("sslrootcert", "system"):
+            try:
+                context.load_verify_locations(cafile=path)
+            except ssl.SSLError:
+                raise DatabaseUnusable(f"{name}={path}: not a file of PEM that belongs here") from None
+    if not (options.keys() >= {"sslcert", "sslkey"}):
+        return
+    asked = False
+
+    def password() -> str:
+        nonlocal asked
+        asked = True
+        return options.get("sslpassword", "")
+
+    try:
+        context.load_cert_chain(options["sslcert"], options["sslkey"], password)
+    except (ssl.SSLError, ValueError) as error:
+        if asked:
+            why = "is encrypted, and sslpassword is missing or wrong"
+        elif "KEY_VALUES_MISMATCH" in str(error):
+            why = f"is not the key of sslcert={options['sslcert']}"
+        else:
+            why = f"or sslcert={options['sslcert']}: not in PEM"
+        raise DatabaseUnusable(f"sslkey={options['sslkey']} {why}") from None
 
 
 def _driver_options(url: PostgresUrl) -> dict[str, str]:
