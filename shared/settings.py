@@ -2,11 +2,12 @@
 
 A secret may also be given as a file: `ORDERBELL_API_KEYS_FILE=/run/secrets/api_keys`. What surrounds a value
 (spaces, line ends, the byte order mark that Windows' editors write) never counts, in a file or in a variable.
+Quotation marks around it are a fault: Docker's `--env-file` keeps them, and a key with them opens nothing.
 `load` reports every fault at once and ends the process with 2.
 
-What Kubernetes sets in every pod for a Service whose name begins with `orderbell` (`ORDERBELL_PORT=tcp://…`)
-is ignored; any other name with our prefix that is not a setting is a fault, or a typing error would be
-a silent default.
+What Kubernetes and Docker's links set for a service whose name begins with `orderbell`
+(`ORDERBELL_PORT=tcp://…`) is ignored; any other name with our prefix that is not a setting is a fault, or a
+typing error would be a silent default.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ import os
 import re
 import sys
 from dataclasses import dataclass
-from ipaddress import ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import (
     AnyUrl,
@@ -26,6 +28,7 @@ from pydantic import (
     SecretStr,
     UrlConstraints,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -41,12 +44,18 @@ from shared.redis.url import check_redis_url
 PREFIX = "ORDERBELL_"
 _FOR_TESTS = PREFIX + "TEST_"  # read by our tests alone
 _TRUE = frozenset({"1", "true", "t", "yes", "y", "on"})  # what pydantic accepts for true
-# https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
-# `_PORT` alone only with an address as its value.
+# https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables and
+# https://docs.docker.com/engine/network/links/#environment-variables
 _SERVICE_LINK = re.compile(
-    r"ORDERBELL(_[A-Z0-9]+)*_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+    r"ORDERBELL(_[A-Z0-9_]+)?_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?"
+    r"|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|ADDR|START|END|PORT|PORT_START|PORT_END))?)"
 )
-_SERVICE_PORT = re.compile(r"ORDERBELL(_[A-Z0-9]+)*_PORT")
+# These only with such a value.
+_LINK_VALUES = (
+    (re.compile(r"ORDERBELL(_[A-Z0-9_]+)?_PORT"), re.compile(r"[a-z]+://.*")),
+    (re.compile(r"ORDERBELL(_[A-Z0-9_]+)?_NAME"), re.compile(r"/.+/.+")),
+    (re.compile(r"ORDERBELL(_[A-Z0-9_]+)?_ENV_.+"), re.compile(r".*", re.DOTALL)),
+)
 _MIN_KEY_CHARACTERS = 16
 _MIN_SECRET_BYTES = 32  # RFC 7518 3.2: a key for HS256 has at least 256 bits
 
@@ -73,7 +82,7 @@ class _OfEnvironment(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _trim(cls, values: Any) -> Any:
-        return {name: _trimmed(v) for name, v in values.items()} if isinstance(values, dict) else values
+        return _cleaned(values) if isinstance(values, dict) else values
 
 
 class Settings(_OfEnvironment):
@@ -114,10 +123,10 @@ class Settings(_OfEnvironment):
     def _prepare(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        values = {name: _trimmed(value) for name, value in values.items()}  # `_trim` may come after this
-        if (key := values.get("api_key")) and not isinstance(key, _Unreadable):
+        values = _cleaned(values)  # `_trim` may come after this
+        if (key := values.get("api_key")) and not isinstance(key, _Unusable):
             keys = values.get("api_keys", ())
-            if not isinstance(keys, _Unreadable):
+            if not isinstance(keys, _Unusable):
                 values["api_keys"] = (key, *(_parts(keys) if isinstance(keys, str) else keys))
         return values
 
@@ -153,11 +162,19 @@ class Settings(_OfEnvironment):
                 raise ValueError(f"expected addresses and networks, as 10.0.0.0/8, not {address!r}") from None
         return addresses
 
+    @field_validator("log_level", "log_format", mode="before")
+    @classmethod
+    def _ignore_case(cls, value: object, info: ValidationInfo) -> object:
+        if not isinstance(value, str):
+            return value
+        return value.upper() if info.field_name == "log_level" else value.lower()
+
     @field_validator("root_path")
     @classmethod
     def _check_root_path(cls, path: str) -> str:
         path = path.rstrip("/")
-        if path and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", path):
+        segments = path.split("/")
+        if path and (not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", path) or {".", ".."} & set(segments)):
             raise ValueError("expected a path such as /alerts, made of letters, digits and ._~-")
         return path
 
@@ -197,8 +214,8 @@ class DatabaseSettings(_OfEnvironment):
 
 
 class SenderSettings(DatabaseSettings, Settings):
-    history_days: float = Field(7, gt=0, le=3650)
-    orders_days: float | None = Field(None, gt=0, le=3650)  # after their completion; None: for ever
+    history_days: float = Field(7, ge=0.001, le=3650)  # at least a minute and a half
+    orders_days: float | None = Field(None, ge=0.001, le=3650)  # after their completion; None: for ever
     # By type of event, where its caller says nothing: order.completed=3d,menu.changed=2h
     expire_after: str = ""
     pop_up_for: str = ""
@@ -227,11 +244,13 @@ class ReceiverSettings(Settings):
     drain_seconds: float = Field(10, ge=0, le=600)
     canary_seconds: float = Field(0, ge=0, le=3600)  # between two of a gateway's own events; 0: none
     heartbeat_seconds: float = Field(20, ge=1, le=300)  # below the 60 s after which common proxies cut
-    max_connections: int = Field(10_000, ge=1)  # of one gateway; of each worker where there are several
-    max_connections_per_customer: int = Field(50, ge=1)  # the same
+    # These two: of one gateway; of each worker where there are several.
+    max_connections: int = Field(10_000, ge=1, le=10_000_000)
+    max_connections_per_customer: int = Field(50, ge=1, le=10_000_000)
     admit: str | None = None  # module:function, asked about each handshake: receiver/access/admission.py
     admit_seconds: float = Field(1, gt=0, le=30)  # for its answer; then the handshake is refused
-    tickets_per_minute: int = Field(60, ge=1)  # of one customer at one gateway, and as many at once
+    # Of one customer at one gateway, and as many at once.
+    tickets_per_minute: int = Field(60, ge=1, le=1_000_000)
 
     @property
     def secrets(self) -> tuple[SecretStr, ...]:
@@ -241,6 +260,20 @@ class ReceiverSettings(Settings):
     @property
     def jwt_audiences(self) -> tuple[str, ...]:
         return tuple(name.strip() for name in self.jwt_audience.split(",") if name.strip())
+
+    @field_validator("sender_url", "jwks_url", mode="before")
+    @classmethod
+    def _check_url(cls, url: object, info: ValidationInfo) -> object:
+        if isinstance(url, str):
+            _check_http_url(url, query=info.field_name == "jwks_url")  # raises ValueError
+        return url
+
+    @field_validator("jwt_issuer")
+    @classmethod
+    def _check_issuer(cls, issuer: str | None) -> str | None:
+        if issuer is not None and not issuer.isprintable():
+            raise ValueError("expected what your issuer's tokens have in their claim `iss`")
+        return issuer
 
     @field_validator("jwt_secret")
     @classmethod
@@ -283,7 +316,7 @@ class ReceiverSettings(Settings):
     @field_validator("jwt_audience_claim", "jwt_customer_claim", "jwt_topics_claim")
     @classmethod
     def _check_claim(cls, name: str) -> str:
-        if not name.isprintable() or not name.strip("."):
+        if not name.isprintable() or "" in name.split("."):
             raise ValueError("expected the name of a claim, such as sub, https://shop.example/id or user.id")
         return name
 
@@ -312,6 +345,35 @@ def faults_together(given: set[str]) -> list[str]:
     return []
 
 
+def _check_http_url(text: str, *, query: bool) -> None:
+    """Stricter than browsers, which take `http:8090` and `http://80/` for addresses. Raises `ValueError`."""
+    expected = "expected http://host:port or https://host:port"
+    if not re.fullmatch(r"https?://[^\s\\]+", text, re.IGNORECASE) or not text.isprintable():
+        raise ValueError(expected)
+    parts = urlsplit(text)  # raises ValueError
+    if "@" in parts.netloc:
+        raise ValueError(f"{expected}, without a name and password")
+    if "#" in text or ("?" in text and not query):
+        raise ValueError(f"{expected}, without what follows a ? or #")
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    if port == 0 or parts.netloc.endswith(":"):
+        raise ValueError(f"{expected}; a port is a number from 1 to 65535")
+    if not _is_host(parts.hostname or ""):
+        raise ValueError(f"{expected}; this is not the name of a host or an address")
+
+
+def _is_host(host: str) -> bool:
+    if ":" in host:  # in brackets
+        return bool(IPv6Address(host.partition("%")[0]))
+    if re.fullmatch(r"[0-9.]*|0[xX].*", host):
+        return bool(IPv4Address(host))
+    labels = host.removesuffix(".").split(".")
+    return len(host) <= 253 and all(re.fullmatch(r"[\w]([\w-]{0,61}\w)?", label) for label in labels)
+
+
 def _check_jwt_secret(secret: SecretStr) -> None:
     """Raises `ValueError`."""
     if len(secret.get_secret_value().encode()) < _MIN_SECRET_BYTES:
@@ -335,21 +397,33 @@ class _FileSource(PydanticBaseSettingsSource):
 
 
 @dataclass(frozen=True)
-class _Unreadable:
-    """Stands for the value of an unreadable file. No field accepts it, so it is reported among all faults."""
+class _Unusable:
+    """Stands for a value that can't be had. No field accepts it, so it is reported among all faults."""
 
     why: str
+    file: bool = False
 
 
-def _read(path: str) -> str | _Unreadable:
+def _read(path: str) -> str | _Unusable:
     try:
         return Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        return _Unreadable(f"cannot read {path}: it is not UTF-8 text")
+        why = f"cannot read {path}: it is not UTF-8 text"
     except OSError as error:
-        return _Unreadable(f"cannot read {path}: {error.strerror}")
+        why = f"cannot read {path}: {error.strerror}"
     except ValueError as error:  # a NUL in the path
-        return _Unreadable(f"cannot read it: {error}")
+        why = f"cannot read it: {error}"
+    return _Unusable(why, file=True)
+
+
+def _cleaned(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: _without_quotes(_trimmed(value)) for name, value in values.items()}
+
+
+def _without_quotes(value: Any) -> Any:
+    if isinstance(value, str) and len(value) > 1 and value[0] == value[-1] and value[0] in "\"'`":
+        return _Unusable("remove the quotation marks around it: here they would belong to the value")
+    return value
 
 
 def _parts(text: str) -> list[str]:
@@ -435,7 +509,9 @@ def _unknown_names(environment: os._Environ[str]) -> list[str]:
 
 
 def _is_service_link(name: str, value: str) -> bool:
-    return bool(_SERVICE_LINK.fullmatch(name) or (_SERVICE_PORT.fullmatch(name) and "://" in value))
+    return bool(_SERVICE_LINK.fullmatch(name)) or any(
+        names.fullmatch(name) and values.fullmatch(value) for names, values in _LINK_VALUES
+    )
 
 
 def _unknown_line(name: str, known: frozenset[str]) -> str:
@@ -454,6 +530,7 @@ def _fault_line(fault: Any) -> str:
     if field == "api_keys" and _is_given("api_key") and not _is_given(field):
         field = "api_key"
     name = PREFIX + field.upper()
-    if isinstance(fault["input"], _Unreadable):
-        return f"{name}_FILE: {fault['input'].why}"
+    if isinstance(fault["input"], _Unusable):
+        unusable = fault["input"]
+        return f"{name}{'_FILE' if unusable.file else ''}: {unusable.why}"
     return f"{name}: missing" if fault["type"] == "missing" else f"{name}: {message}"

@@ -248,6 +248,121 @@ def test_development_mode_listens_on_loopback(set: Set, host: str) -> None:
     assert load(SenderSettings, host=host).development
 
 
+LONG = "x" * 5000
+NUMBERS = ("", "nan", "inf", "-inf", "1e999", "0x10", "1,5", "1_", "ten", "-1", "1e-300", "9" * 400)
+
+# Values that can't work, for each setting that can't have any value. Empty means unset, so it is in none.
+ODD: dict[str, tuple[str, ...]] = {
+    "redis_url": (
+        "redis", "redis:", "redis://", "redis:///", "redis://h:0/x", "redis://h/-1", "redis://h/1.5",
+        "redis://h/0?db=x", "redis://h?ssl=true", "redis://h:6379:1", "http://h", "REDIS", "redis://h h",
+    ),
+    "key_prefix": ("a b", "ob:", "{ob}", "é", LONG, "a/b", "*"),
+    "api_keys": (",", "short", "k" * 15, "k k" * 9, "k" * 16 + ",short"),
+    "api_key": ("short", "k" * 8 + " " + "k" * 8, "ключ" * 8),
+    "log_format": ("text", "jsonl", "1"),
+    "log_level": ("LOUD", "10", "TRACE"),
+    "development": ("maybe", "2", "-1"),
+    "forwarded_allow_ips": ("*", "proxy", "10.0.0.1/8", "::1/200", "10.0.0.0/8;::1", "1.2.3"),
+    "keep_alive_seconds": (*NUMBERS[1:], "0", "0.5", "3601"),
+    "ready_delay_seconds": (*NUMBERS[1:10], "301"),
+    "root_path": ("alerts", "/a b", "/a//b", "/é", "/a?b", "/a#b", "http://h/a", "/../a", "/.", "/%2e"),
+    "database_url": ("x", "mysql://h/d", "postgres:h", "sqlite://", "sqlite:///", "postgresql+psycopg2://h/d"),
+    "database_schema": ("a b", "pg_x", "1x", "a.b", 'a"b', LONG, "é"),
+    "database_prepared_statements": ("maybe", "2"),
+    "history_days": (*NUMBERS[1:], "0", "0.0001", "3651"),
+    "sender_url": (
+        "sender", "sender:8090", "8090", "http:", "http://", "http:///x", "http:sender", "http:8090",
+        "http://8090", "http://0x7f.1", "http://127.1", "http://1.2.3.4.5", "http://256.1.1.1",
+        "http://sender:0", "http://sender:99999", "http://sender:", "http://sender:port", "http://sen der",
+        "http://sen\tder", "http:\\\\sender", "http://..", "http://.sender", "http://-", "http://sender-",
+        "http://a..b", "http://%73ender", "http://u:p@sender", "http://sender?x=1", "http://sender/#x",
+        "http://[::1", "http://[1]", "http://[::1]x", "ftp://sender", "redis://sender", "https//sender",
+        f"http://{LONG}", "http://sender,http://other", "http://*",
+    ),
+    "jwt_secret": ("short", "s" * 31, "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2Vw\n-----END PUBLIC KEY-----"),
+    "jwt_secrets": ("short", "s" * 32 + ",short"),
+    "jwks_url": ("keys", "file:///keys", "https://", "https://i:0/keys", "https://u:p@i/keys", "https://i/k#x"),
+    "jwt_audience": (",", " , "),
+    "jwt_audience_claim": ("a..b", ".", "a."),
+    "jwt_customer_claim": ("a..b", ".", "..", ".a", "a.", "\x07"),
+    "jwt_topics_claim": ("a..b", "."),
+    "jwt_issuer": ("https://i\x00"[:9] + "\x07i", "a\nb"),
+    "jwt_cookie": ("a b", "a;b", "a=b", "é", "a,b"),
+    "allowed_origins": (
+        "*", "null", "shop.example", "https://", "https://*", "https://*.com", "https://a*.example.com",
+        "https://shop.example/", "https://shop.example:0", "https://u@shop.example", "ftp://shop.example",
+    ),
+    "drain_seconds": (*NUMBERS[1:10], "601"),
+    "heartbeat_seconds": (*NUMBERS[1:], "0", "301"),
+    "max_connections": (*NUMBERS[1:], "0", "1.5", "10000001"),
+    "max_connections_per_customer": (*NUMBERS[1:], "0", "1.5"),
+    "tickets_per_minute": (*NUMBERS[1:], "0", "1.5"),
+}  # fmt: skip
+
+
+def test_every_setting_has_its_odd_values() -> None:
+    fields = {*SenderSettings.model_fields, *ReceiverSettings.model_fields}
+    assert fields - ODD.keys() == set()
+    assert ODD.keys() - fields == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in ODD.items() for value in values]
+)
+def test_odd_value_is_one_line_that_names_its_setting(
+    set: Set, faults: Faults, name: str, value: str
+) -> None:
+    needed = {"api_keys": KEY} | ({} if name in ("jwks_url", "jwt_secrets") else {"jwt_secret": SECRET})
+    set(**(needed | {name: value}))
+    lines = faults(SenderSettings if name in SenderSettings.model_fields else ReceiverSettings)
+    # Without a valid way to verify tokens that is missing, too.
+    lines = [line for line in lines if "set exactly one of" not in line]
+    assert len(lines) == 1, lines
+    assert lines[0].startswith(f"orderbell: ORDERBELL_{name.upper()}: "), lines
+    assert len(lines[0]) < 300
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("sender_url", "http://sender:8090"),
+        ("sender_url", "HTTPS://Sender.Shop.example/base/"),
+        ("sender_url", "http://orderbell_sender-1.shop.svc.cluster.local.:80"),
+        ("sender_url", "http://[::1]:8090"),
+        ("sender_url", "http://10.0.0.7"),
+        ("sender_url", "http://bücher.example"),
+        ("jwks_url", "https://issuer.example/keys?p=policy"),
+        ("jwt_customer_claim", "https://shop.example/id"),
+        ("jwt_customer_claim", "realm access.user-id"),
+        ("log_level", "info"),
+        ("log_format", "Console"),
+        ("history_days", "0.01"),
+        ("root_path", "/alerts.v1/~shop/"),
+    ],
+)
+def test_unusual_value_that_works_is_taken(set: Set, name: str, value: str) -> None:
+    needed = {"api_keys": KEY} | ({} if name == "jwks_url" else {"jwt_secret": SECRET})
+    set(**(needed | {name: value}))
+    load(SenderSettings if name in SenderSettings.model_fields else ReceiverSettings)
+
+
+@pytest.mark.parametrize("quotes", ['"{}"', "'{}'", "`{}`", ' "{}"\n'])
+def test_quotation_marks_around_a_value_are_a_fault(
+    set: Set, faults: Faults, tmp_path: Path, quotes: str
+) -> None:
+    """As Docker's --env-file keeps them."""
+    set(api_keys=quotes.format(KEY), redis_url=quotes.format("redis://h"), history_days=quotes.format("7"))
+    lines = faults(SenderSettings)
+    assert len(lines) == 3
+    assert all("remove the quotation marks" in line for line in lines)
+    assert KEY not in "".join(lines)
+    (tmp_path / "key").write_text(quotes.format(KEY))
+    set(api_keys="", api_keys_file=str(tmp_path / "key"), redis_url="", history_days="")
+    (line,) = faults(SenderSettings)
+    assert line.startswith("orderbell: ORDERBELL_API_KEYS: remove")
+
+
 def test_every_field_of_both_services_is_a_known_name() -> None:
     assert {"ORDERBELL_DATABASE_URL", "ORDERBELL_JWKS_URL", "ORDERBELL_API_KEYS_FILE"} <= known_names()
 
@@ -292,6 +407,20 @@ SERVICE_LINKS = {
     "ORDERBELL_SENDER_PORT": "tcp://10.0.0.8:8090",
     "ORDERBELL_GATEWAY_2_PORT_8091_TCP_ADDR": "10.0.0.9",
     "ORDERBELL_REDIS_PORT": "tcp://10.0.0.9:6379",
+    "ORDERBELL__BLUE_SERVICE_HOST": "10.0.0.9",  # of orderbell--blue
+    "ORDERBELL_PORT_SERVICE_PORT_WEB_1": "80",  # of orderbell-port
+    "ORDERBELL_DATABASE_URL_SERVICE_HOST": "10.0.0.9",
+    "ORDERBELL_SENDER_PORT_8090_SCTP_ADDR": "10.0.0.8",
+    # Docker's links, https://docs.docker.com/engine/network/links/
+    "ORDERBELL_NAME": "/web/orderbell",
+    "ORDERBELL_SENDER_NAME": "/web_1/orderbell-sender",
+    "ORDERBELL_ENV_PATH": "/usr/bin",
+    "ORDERBELL_SENDER_ENV_ORDERBELL_API_KEYS": "the-key-of-a-neighbour",
+    "ORDERBELL_ENV_lower": "",
+    "ORDERBELL_PORT_8091_TCP_START": "tcp://172.17.0.2:8091",
+    "ORDERBELL_PORT_8091_TCP_END": "tcp://172.17.0.2:8092",
+    "ORDERBELL_PORT_8091_TCP_PORT_START": "8091",
+    "ORDERBELL_PORT_8091_TCP_PORT_END": "8092",
 }
 
 
@@ -317,6 +446,9 @@ def test_variables_that_kubernetes_sets_for_a_service_are_passed_over(
         ("SERVICE", "x"),
         ("REDIS_HOST", "10.0.0.7"),
         ("SERVICE_HOSTS", "10.0.0.7"),
+        ("NAME", "orderbell"),
+        ("ENVIRONMENT", "production"),
+        ("PORT_8091_QUIC", "quic://h:1"),
     ],
 )
 def test_names_that_only_look_like_them_are_faults(set: Set, faults: Faults, name: str, value: str) -> None:
