@@ -49,7 +49,7 @@ async def test_erased_customers_devices_are_ended_and_nothing_of_them_is_left(
         assert (unasked.returncode, len((await client.get("/orders")).json()["orders"])) == (1, 1)
         done = erase(tmp_path, customer, "--yes", **settings)
         assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout == "erased: 1 orders, 1 events, 0 dead letters, 0 kept answers\n"
+        assert done.stdout == "erased: 1 order, 1 event, 0 dead letters, 0 kept answers\n"
         assert customer not in done.stdout
         for device in (phone, desktop):
             assert await device.receive_close() == (4401, "the customer was erased")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -243,8 +244,13 @@ def test_gateway_that_is_not_there_yet_is_waited_for(processes: Processes, watch
     gateway.kill()
     watching = watch(gateway)
     wait_until(lambda: "cannot connect" in watching.says)
+    with socket.create_server(("127.0.0.1", gateway.port)) as listening:
+        for _ in range(4):
+            listening.accept()[0].close()
     gateway.start()
     watching.wait_connected()
+    # Of five tries or more: once that nobody listens, once that nobody answers.
+    assert watching.says.count("cannot connect") == 2, watching.says
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,7 @@ class Pace:
     answer: float = 3.0  # for its answer
     start: float = 3.0  # for Redis to be heard at first; then we pull
     grace: float = 30.0  # without the sender, while Redis is heard
+    quiet: float = 5.0  # after the start nothing is logged of a sender that starts beside us
 
 
 class Readiness:
@@ -152,9 +153,8 @@ class Readiness:
     def _note(self) -> None:
         """Log what has changed, and count."""
         reasons = self.reasons
-        lasting: dict[Reason, str] = {
-            reason: why for reason, why in reasons.items() if reason is not Reason.STARTING
-        }
+        quiet = {Reason.STARTING, *({Reason.SENDER} if self._starts_beside_us() else ())}
+        lasting: dict[Reason, str] = {reason: why for reason, why in reasons.items() if reason not in quiet}
         for reason, why in lasting.items():
             if reason not in self._logged and reason is not Reason.DRAINING:
                 logger.warning("not ready", reason=str(reason), why=why)
@@ -163,6 +163,10 @@ class Readiness:
         self._logged = lasting
         for known in Reason:
             metrics.not_ready.labels(str(known)).set(known in reasons)
+
+    def _starts_beside_us(self) -> bool:
+        age = asyncio.get_running_loop().time() - self._started_at
+        return not self._reached and age < self._pace.quiet
 
 
 def _is_history(answer: httpx2.Response) -> bool:

@@ -58,10 +58,13 @@ def erase(local: LocalDirectory, customer: str, sender: str | None) -> int:
     if answer.status_code != 200:
         return _fail(f"{url} refuses with {answer.status_code}: {_detail(answer.content)}")
     report = msgspec.json.decode(answer.content, type=_Report)
-    click.echo(
-        f"erased: {report.orders} orders, {report.events} events, {report.dead_letters} dead letters, "
-        f"{report.answers} kept answers"
+    counts = (
+        (report.orders, "order"),
+        (report.events, "event"),
+        (report.dead_letters, "dead letter"),
+        (report.answers, "kept answer"),
     )
+    click.echo("erased: " + ", ".join(f"{count} {what}{'' if count == 1 else 's'}" for count, what in counts))
     if report.redis != "erased":
         click.echo("Redis does not answer; the sender keeps trying to erase there", err=True)
     return 0

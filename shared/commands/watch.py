@@ -128,6 +128,7 @@ class Watcher:
         self._shows_handshake = shows_handshake
         self._wait_seconds = 0.0
         self._welcome = False  # whether this connection was greeted
+        self._said = ""  # why we can't connect, until we can
 
     async def run(self, new_token: Callable[[], str]) -> NoReturn:
         """Until cancelled. Raises `Refused`."""
@@ -136,7 +137,7 @@ class Watcher:
             try:
                 await self._listen(new_token())
             except CannotConnect as error:
-                say(f"cannot connect to {self._gateway}: {error}")
+                self._say_once(f"cannot connect to {self._gateway}: {error}")
             except Ended as end:
                 # A token that has expired is followed by a new one; but not if it was never valid.
                 if end.final or (end.unauthenticated and not self._welcome):
@@ -145,6 +146,12 @@ class Watcher:
             # Twice as long each time, and not in step with others that lost the same gateway.
             await asyncio.sleep(self._wait_seconds * random.uniform(0.5, 1))
             self._wait_seconds = min(MAX_WAIT_SECONDS, max(MIN_WAIT_SECONDS, self._wait_seconds * 2))
+
+    def _say_once(self, fault: str) -> None:
+        """Not with every try: they go on until Ctrl-C."""
+        if fault != self._said:
+            self._said = fault
+            say(f"{fault}; it is tried again and again")
 
     async def _listen(self, token: str) -> None:
         """Until it ends, by `Ended` or `CannotConnect`."""
@@ -171,7 +178,7 @@ class Watcher:
         control = msgspec.json.decode(message.data, type=Control)
         match message.type:
             case "orderbell.hello":
-                self._welcome, self._wait_seconds = True, 0.0
+                self._welcome, self._wait_seconds, self._said = True, 0.0, ""
                 self.places.update({**parse_cursors(control.cursor), **self.places})
                 say(f"connected to {self._gateway}, after {format_cursors(self.places)}")
             case "orderbell.reset":
