@@ -486,6 +486,42 @@ async def test_who_waits_to_be_accepted_when_the_server_leaves_is_served() -> No
                 assert (await asyncio.wait_for(loop.sock_recv(client, 15), 5)).startswith(b"HTTP/1.1 200 OK")
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nx",
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost:",
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET / HTT",
+    ],
+)
+async def test_half_sent_request_does_not_hold_up_the_end(
+    sent: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(Limits(leave_seconds=0.3)) as running, running.raw() as client:
+        client.send(sent)
+        await await_until(lambda: [edge for edge in running.server._door.edges if edge.half_sent])
+        began = time.monotonic()
+        running.server.stop()
+        await await_until(lambda: not running.server.server_state.connections)
+        assert time.monotonic() - began < 3
+        said = await client.reader.read()
+        assert b"HTTP/1.1 503 " in said
+        assert b"send the request again" in said
+    assert not [record for record in caplog.records if record.levelname == "ERROR"], caplog.text
+
+
+async def test_request_that_is_whole_in_time_is_answered_while_the_server_leaves() -> None:
+    async with serving(Limits(leave_seconds=5)) as running, running.raw() as client:
+        client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n1234")
+        await await_until(lambda: [edge for edge in running.server._door.edges if edge.half_sent])
+        running.server.stop()
+        await await_until(lambda: not running.server.servers[0].is_serving())
+        client.send(b"56789")
+        assert (await client.asked())["body"] == "123456789"
+
+
 async def test_caller_who_hangs_up_in_mid_body_ends_its_request() -> None:
     async with serving() as running:
         async with running.raw() as client:

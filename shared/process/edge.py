@@ -65,6 +65,7 @@ class Limits:
     body_bytes_per_second: float = 500.0
     idle_seconds: float = 130.0  # above what proxies keep: nginx and ALB 60, Traefik 90, Caddy 120
     linger_seconds: float = 2.0  # for a client to stop sending and read its answer
+    leave_seconds: float = 1.0  # for a client to send the rest of its request when the server leaves
     stall_seconds: float = 30.0  # for a client to read anything of an answer
     connections: int = 10_000  # at a time; those that were taken over don't count
     tick_seconds: float = 1.0  # how late any of these may be
@@ -274,6 +275,16 @@ class Edge(asyncio.Protocol):
         """Nothing was answered yet to the request read last, and no earlier one waits for its answer."""
         return self.idle or (self._unanswered and not self._pipelined)
 
+    @property
+    def half_sent(self) -> bool:
+        """A request has begun and is not whole."""
+        return not self._closing and (self._body is not None or (bool(self._pending) and not self._paused))
+
+    def give_up(self) -> None:
+        """Refuse a request that is still not whole; the server can't wait for it."""
+        if self.half_sent:
+            self._refuse(503, "leaving", "This server is ending; send the request again.")
+
     def leave(self) -> None:
         """Answer what was asked, then end. An idle connection stays open until `shutdown`."""
         if self._inner is not None and not self.idle:
@@ -281,7 +292,9 @@ class Edge(asyncio.Protocol):
 
     def shutdown(self) -> None:
         """As `leave`, but an idle connection ends now. uvicorn calls it on all connections when it ends."""
-        if self.idle and not self._pending and self._body is None:
+        if self._closing:  # it lingers, and has had its time
+            self._transport.abort()
+        elif self.idle and not self._pending and self._body is None:
             self._close()
         else:
             self.leave()

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from shared.process.edge import Edge, Head
 
 IDLE_SECONDS = 0.5  # that idle connections stay open when we leave: the next answer closes them
+POLL_SECONDS = 0.05
 _FILES_BESIDE = 100  # listening sockets, Redis, the database, logs
 
 logger = structlog.get_logger(__name__)
@@ -156,6 +157,7 @@ class Server(uvicorn.Server):
             edge.leave()
         await self._unless_hurried(self._service.drain())
         await self._unless_hurried(self._wait_idle())
+        await self._unless_hurried(self._wait_whole())
         await super().shutdown(None)
 
     async def _unless_hurried(self, work: Awaitable[None]) -> None:
@@ -173,6 +175,22 @@ class Server(uvicorn.Server):
         """A moment in which busy connections end by themselves, with an answer that closes them."""
         if self._door.edges:
             await asyncio.sleep(IDLE_SECONDS)
+
+    async def _wait_whole(self) -> None:
+        """Let clients finish what they are sending; refuse what is half sent after that: no fault of ours."""
+        deadline = asyncio.get_running_loop().time() + self._service.limits.leave_seconds
+        while self._half_sent() and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 - no event
+            await asyncio.sleep(POLL_SECONDS)
+        if half_sent := self._half_sent():
+            logger.info("requests that were never sent whole are given up", count=len(half_sent))
+            for edge in half_sent:
+                edge.give_up()
+            await asyncio.sleep(
+                IDLE_SECONDS
+            )  # to close at once would reset them, and their answers with them
+
+    def _half_sent(self) -> list[Edge]:
+        return [edge for edge in self._door.edges if edge.half_sent]
 
     async def _close_listeners(self, sockets: Sequence[socket.socket]) -> None:
         """Accept what is queued, and nothing after it: closing a queue resets every connection in it."""
