@@ -52,7 +52,7 @@ class Pace:
     answer: float = 3.0  # for its answer
     start: float = 3.0  # for Redis to be heard at first; then we pull
     grace: float = 30.0  # without the sender, while Redis is heard
-    quiet: float = 5.0  # after the start nothing is logged of a sender that starts beside us
+    quiet: float = 3.0  # after the start nothing is logged of a sender that starts beside us
 
 
 class Readiness:
