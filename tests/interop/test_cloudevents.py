@@ -48,6 +48,27 @@ def go(tmp_path_factory: pytest.TempPathFactory) -> Command:
 
 
 @pytest.fixture(scope="module")
+def java(tmp_path_factory: pytest.TempPathFactory) -> Command:
+    program("javac", "openjdk-17-jdk-headless")
+    directory = tmp_path_factory.mktemp("java")
+    maven = program("mvn", "maven")
+    copying: Command = [maven, "-q", "-B", "-f", HERE / "pom.xml", "dependency:copy-dependencies"]
+    copied = subprocess.run(
+        [*copying, f"-DoutputDirectory={directory}"], capture_output=True, text=True, timeout=INSTALL_SECONDS
+    )
+    if copied.returncode != 0:
+        not_run(f"Maven gets no CloudEvents SDK here: {copied.stdout[-300:]}")
+    encoding: Command = ["-Dfile.encoding=UTF-8"]  # of the source, whatever the locale is
+    return [
+        program("java", "openjdk-17-jdk-headless"),
+        *encoding,
+        "-cp",
+        f"{directory}/*",
+        HERE / "PostEvent.java",
+    ]
+
+
+@pytest.fixture(scope="module")
 def sender(module_processes: Processes) -> SenderProcess:
     return module_processes.start_sender()
 
@@ -58,7 +79,7 @@ def gateway(module_processes: Processes, sender: SenderProcess) -> ReceiverProce
 
 
 @pytest.mark.parametrize("mode", ["binary", "structured"])
-@pytest.mark.parametrize("sdk", ["node", "go"])
+@pytest.mark.parametrize("sdk", ["node", "go", "java"])
 async def test_event_of_an_sdk_arrives_whole(
     sdk: str,
     mode: str,
