@@ -50,6 +50,7 @@ class State:
     head: Place
     pruned_seq: int
     seen: Extent
+    erased: bool = False  # its customer was erased, and nothing has begun since
 
     def check(self, place: Place) -> Reset | None:
         """Why reading cannot continue after the place; None if it can."""
@@ -85,6 +86,7 @@ class ChannelHistory:
     seen: Extent | None  # None for topics
     reset: Reset | None
     entries: tuple[Entry, ...]
+    erased: bool
 
 
 def head(connection: Connection, channel: Channel) -> Cursor:
@@ -110,7 +112,7 @@ def states(connection: Connection, names: Sequence[Channel]) -> dict[Channel, St
         erased = erasure.last_seqs(connection, unknown)
         for channel in unknown:
             head = Place(epoch, erased.get(channel, 0))
-            found[channel] = State(head, head.seq, Extent(head))
+            found[channel] = State(head, head.seq, Extent(head), erased=channel in erased)
     return {channel: found[channel] for channel in names}
 
 
@@ -180,7 +182,7 @@ def _start(request: Request, state: State) -> Place:
 
 def _answer(channel: Channel, start: Place, state: State, entries: Sequence[Entry]) -> ChannelHistory:
     seen = state.seen if is_private(channel) else None
-    return ChannelHistory(channel, start, state.head, seen, state.check(start), tuple(entries))
+    return ChannelHistory(channel, start, state.head, seen, state.check(start), tuple(entries), state.erased)
 
 
 def _read_wanted(connection: Connection, wanted: Sequence[Wanted]) -> dict[int, list[Entry]]:

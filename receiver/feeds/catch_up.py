@@ -31,7 +31,7 @@ from shared.cursors import Place
 from shared.extents import Extent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from receiver.connections.connection import Connection
     from receiver.feeds.feed import Feed
@@ -47,8 +47,16 @@ logger = structlog.get_logger(__name__)
 class CatchUp:
     """`run` must be running for feeds to be repaired."""
 
-    def __init__(self, sources: Sources, *, piece_bytes: int = _PIECE_BYTES) -> None:
+    def __init__(
+        self,
+        sources: Sources,
+        *,
+        erased: Callable[[Feed], None] = lambda _: None,
+        piece_bytes: int = _PIECE_BYTES,
+    ) -> None:
+        """`erased` is called where the history says that a feed's customer was erased since."""
         self._sources = sources
+        self._erased = erased
         self._piece_bytes = piece_bytes
         self._repairing: dict[Feed, bool] = {}  # and whether it was requested again since the read
         self._unplaced: list[Feed] = []  # those that wait for their first place
@@ -161,6 +169,7 @@ class CatchUp:
             if head is None or head.epoch < self._sources.epoch or (seen is not None and seen.last > head):
                 unknown.append(feed)
             else:
+                feed.erased = False
                 feed.establish(head, seen)
         if unknown:
             await self._establish_from_history(unknown)
@@ -172,6 +181,7 @@ class CatchUp:
             if isinstance(answer, HistoryRefused):
                 refusal = answer
             else:
+                feed.erased = answer.erased
                 feed.establish(answer.head, answer.seen or Extent(answer.after))
         if refusal is not None:
             raise Unavailable(str(refusal))
@@ -205,6 +215,7 @@ class CatchUp:
             if found.complete and feed.is_short_of(found.head):
                 # The log ends before what is expected, so Redis has lost its tail. The history hasn't.
                 found = await self._sources.read_history(feed.channel, place)
+            self._note_erased(feed, found)
             if found.reset and feed.place == place:
                 metrics.resets.labels(found.reset).inc()
                 feed.reset(found.head, found.reset)
@@ -216,6 +227,14 @@ class CatchUp:
             if found.complete:
                 self._forget_what_never_was(feed, found)
                 return
+
+    def _note_erased(self, feed: Feed, found: Continuation) -> None:
+        """While Redis is away, and where its notice was missed, the history is all that knows."""
+        if found.erased is None:
+            return
+        before, feed.erased = feed.erased, found.erased
+        if found.erased and before is False:
+            self._erased(feed)
 
     def _forget_what_never_was(self, feed: Feed, found: Continuation) -> None:
         if feed.is_short_of(found.head):

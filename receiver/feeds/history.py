@@ -45,6 +45,7 @@ class Continuation:
     head: Place
     reset: str | None = None
     seen: Extent | None = None  # what the customer has seen; None for topics
+    erased: bool | None = None  # whether the customer was erased; Redis' log does not say
 
     @property
     def complete(self) -> bool:
@@ -65,6 +66,7 @@ class _Channel(msgspec.Struct):
     events: list[msgspec.Raw]
     reset: str | None = None
     seen: str | None = None
+    erased: bool | None = None  # earlier senders do not say
 
 
 class _Body(msgspec.Struct):
@@ -193,4 +195,4 @@ def _continuation(channel: _Channel) -> Continuation:
         Entry(Place(after.epoch, after.seq + n), bytes(text)) for n, text in enumerate(channel.events, 1)
     )
     seen = parse_seen(channel.seen).extent if channel.seen else None
-    return Continuation(after, entries, head, channel.reset, seen)
+    return Continuation(after, entries, head, channel.reset, seen, channel.erased)

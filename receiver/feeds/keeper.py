@@ -66,7 +66,7 @@ class Keeper:
             linger_seconds=self._pace.linger_seconds,
         )
         self.sources = Sources(log, history, self._hears, self._pace)
-        self._catch_up = CatchUp(self.sources)
+        self._catch_up = CatchUp(self.sources, erased=self._end_erased)
         self._rounds = Rounds(self._hub, self.sources, self._catch_up, self._hears, self._pace)
         self._counts = Counts(self._hub, history, ring_again_seconds=ring_again_seconds)
         self.when_erased: Callable[[Feed], None] = _nobody_is_ended
@@ -182,9 +182,13 @@ class Keeper:
             if not feed.see(live.extent):
                 self._catch_up.request(feed, "seen")
         elif isinstance(live, ErasedNotice):
-            self.when_erased(feed)
+            self._end_erased(feed)
         else:
             metrics.foreign.inc()
+
+    def _end_erased(self, feed: Feed) -> None:
+        feed.erased = True
+        self.when_erased(feed)
 
     def confirmed(self, feed: Feed) -> None:
         """Redis has subscribed us: what was published before is in the log, what comes now is heard."""

@@ -201,6 +201,7 @@ class ChannelHistoryBody(msgspec.Struct):
     seen: SeenText | None
     reset: Literal["pruned", "epoch", "future"] | None
     events: list[Event]
+    erased: bool  # its customer was erased, and nothing has begun since
 
 
 class HistoryBody(msgspec.Struct):

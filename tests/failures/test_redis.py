@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
 from receiver import metrics
 from receiver.feeds.rounds import Rounds
+from sender.erasure import erase
 from sender.publishing.sweep import Pace, Sweep
 from shared.commands.embedded import EmbeddedServer, free_port
 from shared.cursors import Place
@@ -30,9 +32,12 @@ if TYPE_CHECKING:
 
     from prometheus_client import Counter
 
+    from receiver.feeds.feed import Feed
+    from shared.channels import Channel
     from tests.chaos.proxy import Proxy
     from tests.failures.conftest import World
     from tests.failures.pair import Pair
+    from tests.gateways import RunningGateway
 
 pytestmark = pytest.mark.anyio
 
@@ -489,3 +494,42 @@ async def test_36_what_somebody_else_publishes_is_dropped_and_counted(world: Wor
         await browser.wait_seqs([1, 2])
         assert count(metrics.foreign) == foreign + len(garbage)
         assert browser.close is None
+
+
+async def test_customer_who_is_erased_while_redis_is_away_is_ended_once(world: World) -> None:
+    gateway = await world.gateway()
+    async with gateway.connected() as browser, gateway.connected("bob") as other:
+        await world.complete("alice", "bob")
+        await browser.wait_seqs([1])
+        await other.wait_seqs([1])
+        world.redis_server.stop()
+        try:
+            await await_until(lambda: not gateway.gateway.hears)
+            erasing = asyncio.create_task(world.sender.client.delete("/customers/alice"))
+            with claim("the history reports it"):
+                assert await browser.wait_close() == 4401
+            async with gateway.connected() as later:  # with a token that is still good
+                await world.complete("alice", "bob")
+                await later.wait_seqs([2])
+                await other.wait_seqs([1, 2])
+                assert later.close is None
+        finally:
+            world.redis_server.resume()
+        assert (await erasing).status_code == 200
+    assert other.close in (None, 1000)
+
+
+def feed_of(gateway: RunningGateway, channel: Channel) -> Feed:
+    return next(feed for feed in gateway.gateway.keeper._hub.feeds if feed.channel == channel)
+
+
+async def test_erasure_that_no_redis_reported_is_found_by_the_next_check(world: World) -> None:
+    gateway = await world.gateway()
+    async with gateway.connected() as browser:
+        await world.complete("alice")
+        await browser.wait_seqs([1])
+        await await_until(lambda: not feed_of(gateway, ALICE).headless)
+        # As one whose notice went to another Redis, or to nobody.
+        await world.sender.database.write(partial(erase, customer_id="alice"))
+        command(world.redis_server, "DEL", world.sender.names.head(ALICE), world.sender.names.log(ALICE))
+        assert await browser.wait_close() == 4401

@@ -115,6 +115,7 @@ def _history_body(found: history.ChannelHistory) -> bodies.ChannelHistoryBody:
         seen=str(Seen(channel, found.seen)) if found.seen is not None else None,
         reset=found.reset.value if found.reset is not None else None,
         events=_raw(found),
+        erased=found.erased,
     )
 
 
