@@ -302,7 +302,7 @@ def restamp_keys(connection: Connection, *, now: datetime, limit: int = USUAL.ba
 def prune_orders(
     connection: Connection, *, after: int, before: datetime, now: datetime, limit: int
 ) -> Window:
-    """Look at some orders after a position; delete those completed before that moment."""
+    """Look at some orders after a position; delete those completed or cancelled before that moment."""
     given = {"after": after, "before": format_time(before), "now": format_time(now), "limit": limit}
     looked = connection.execute(_LOOK_AT_ORDERS, given).one()
     deleted = connection.execute(_PRUNE_ORDERS[connection.dialect.name], given).rowcount if looked.old else 0
@@ -390,10 +390,10 @@ _RESTAMP_KEYS = (
     .values(created_at=bindparam("now"))
 )
 _ORDERS_WINDOW = """
-    SELECT position, status, created_at, completed_at FROM orders
+    SELECT position, status, created_at, completed_at, cancelled_at FROM orders
     WHERE position > :after ORDER BY position LIMIT :limit
 """
-_OLD_ORDERS = "status = 'completed' AND completed_at < :before"
+_OLD_ORDERS = "status = 'completed' AND coalesce(cancelled_at, completed_at) < :before"
 _LOOK_AT_ORDERS = text(
     f"""
     SELECT count(*) AS amount, max(position) AS last,
