@@ -14,7 +14,18 @@ from typing import TYPE_CHECKING
 import click
 from uvicorn.loops.auto import auto_loop_factory
 
-from bench import completions, connecting, fan_out, growth, latency, machine, pictures, post_to_frame, storm
+from bench import (
+    completions,
+    connecting,
+    fan_out,
+    growth,
+    large_databases,
+    latency,
+    machine,
+    pictures,
+    post_to_frame,
+    storm,
+)
 from bench.contenders import OURS
 from bench.load import compile_native
 from bench.peers.gateways import found
@@ -36,6 +47,8 @@ PARTS: dict[str, Callable[[Run], Awaitable[Table]]] = {
     "latency": latency.run,
     "storm": storm.run,
     "growth": growth.run,
+    "large-statements": large_databases.statements,
+    "large-completions": large_databases.completions,
 }
 FILES = 16_000  # of one process: growth has 15,000 connections
 RESULTS = Path(__file__).parent / "results"

@@ -31,8 +31,8 @@ def find_binaries() -> Path | None:
 
 
 @contextlib.contextmanager
-def running_postgres(binaries: Path, directory: Path, group: int) -> Iterator[str]:
-    """The URL of an empty database."""
+def running_postgres(binaries: Path, directory: Path, group: int, *more: str) -> Iterator[str]:
+    """The URL of an empty database. `more` settings; what it logs is in the file `log` in that directory."""
     user = _unprivileged_user() or {}
     directory.mkdir(parents=True)
     # PostgreSQL refuses to run as root, so its directory and the way to it must be another user's.
@@ -55,6 +55,7 @@ def running_postgres(binaries: Path, directory: Path, group: int) -> Iterator[st
         "listen_addresses=127.0.0.1",
         "unix_socket_directories=",
         "max_connections=100",
+        *more,
     ]
     with (directory / "log").open("wb") as log:
         server = subprocess.Popen(

@@ -387,7 +387,9 @@ _KNOWN = {
     ).bindparams(bindparam("identities", type_=JSON)),
     "postgresql": text(
         f"SELECT {_PARTS} FROM events"
-        f" WHERE {IDENTITY_AS_UUID} = ANY(CAST(CAST(:identities AS text[]) AS uuid[]))"
+        # Twice: while the second index is being built, only the first is there, and only the second after.
+        " WHERE identity = ANY(CAST(:identities AS text[]))"
+        f" AND {IDENTITY_AS_UUID} = ANY(CAST(CAST(:identities AS text[]) AS uuid[]))"
     ).bindparams(bindparam("identities", type_=ARRAY(String))),
 }
 # In the order of the lists, so that a channel's positions rise with its seqs.

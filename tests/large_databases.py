@@ -10,56 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
+from bench.large import LONG_AGO, as_of_postgres, statements
 from sender.database.open import open_database
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-MESSAGE = "m" * 150  # texts of events are then about 400 bytes long
-LONG_AGO = "2026-01-01T00:00:00.000Z"
-
-# `{series}` has a column n from 1 on, `{digest}` makes a digest of n.
-_EVENT = (
-    """'{{"specversion":"1.0","id":"' || n || '","source":"/filled","type":"order.completed","time":"'"""
-    """ || {at}"""
-    """ || '","datacontenttype":"application/json","channel":"customer:filled-' || {channel}"""
-    """ || '","epoch":1,"seq":' || {seq} || ',"data":{{"message":"{message}"}}}}'"""
-)
-_CHANNELS = """
-    INSERT INTO channels (channel, seq, pruned_seq, epoch)
-    SELECT 'customer:filled-' || n, {each}, 0, 1 FROM {series}
-"""
-_EVENTS = """
-    INSERT INTO events (channel, seq, epoch, identity, content_digest, recorded_at, text)
-    SELECT 'customer:filled-' || {channel}, {seq}, 1, {digest}, '', {at}, {event} FROM {series}
-"""
-_ORDERS = """
-    INSERT INTO orders (order_id, customer_id, status, created_at, completed_at, seq, data)
-    SELECT 'filled-' || n, 'filled-' || {channel}, 'completed', {at}, {at}, {seq}, '{{}}' FROM {series}
-"""
-
-
-def statements(
-    channels: int, events: int, at: str, *, digest: str, series: str, orders: bool = True
-) -> list[str]:
-    """`events` in all, evenly over the channels, in rounds; recorded at that moment, an SQL expression."""
-    channel, seq = f"((n - 1) % {channels} + 1)", f"((n - 1) / {channels} + 1)"
-    text = _EVENT.format(at=at, channel=channel, seq=seq, message=MESSAGE)
-    own = {"channel": channel, "seq": seq, "at": at, "digest": digest, "event": text}
-    rows = {"series": series.format(count=events), **own}
-    return [
-        _CHANNELS.format(series=series.format(count=channels), each=events // channels),
-        _EVENTS.format(**rows),
-        *([_ORDERS.format(**rows)] if orders else []),
-    ]
-
 
 def fill_postgres(url: str, *, channels: int, events: int, at: str = LONG_AGO) -> None:
     """A database that a sender has, or will have, in its schema."""
-    made = statements(
-        channels, events, f"'{at}'", digest="md5(CAST(n AS text))", series="generate_series(1, {count}) AS n"
-    )
+    made = as_of_postgres(channels, events, f"'{at}'")
     execute(url, ["SET search_path = orderbell", "SET synchronous_commit = off", *made, "ANALYZE"])
 
 

@@ -173,8 +173,22 @@ class ClusterServer:
     def follow(self, primary: ClusterServer) -> None:
         """Become its standby, with a copy of what it has; to be started afterwards."""
         shutil.rmtree(self._directory / "data", ignore_errors=True)
-        command: list[str | Path] = [self._binaries / "pg_basebackup", "-D", self._directory / "data", "-R"]
-        command += ["-h", "127.0.0.1", "-p", str(primary.port), "-U", "orderbell", "-c", "fast", "--no-sync"]
+        self._copy(primary, self._directory / "data", "-R")
+
+    def back_up(self) -> None:
+        """While others go on writing."""
+        self._copy(self, self._directory / "backup")
+
+    def restore(self) -> None:
+        """What was not backed up is gone. Returns when it answers."""
+        self.crash()
+        shutil.rmtree(self._directory / "data")
+        (self._directory / "backup").rename(self._directory / "data")
+        self.start()
+
+    def _copy(self, source: ClusterServer, to: Path, *options: str) -> None:
+        command: list[str | Path] = [self._binaries / "pg_basebackup", "-D", to, *options]
+        command += ["-h", "127.0.0.1", "-p", str(source.port), "-U", "orderbell", "-c", "fast", "--no-sync"]
         made = subprocess.run(command, capture_output=True, text=True, cwd=self._directory, **self._as_user)
         assert made.returncode == 0, made.stderr
 

@@ -45,13 +45,14 @@ def main(sql: bool, role: str | None) -> None:
 
 
 async def _migrate_postgres(url: PostgresUrl, schema: str, *, sql: bool, role: str | None) -> None:
-    from sender.database import postgres, postgres_schema
+    from sender.database import postgres, postgres_indexes, postgres_schema
 
     async with postgres.maintenance(url, schema) as engine:
         if sql:
             click.echo(postgres_schema.sql(await postgres_schema.version(engine, schema), schema, role))
             return
         await postgres_schema.bring_up_to_date(engine, schema)
+        await postgres_indexes.build_in_time(engine, schema)
         if role is not None:
             async with engine.begin() as connection:
                 for grant in postgres_schema.grants(schema, role):

@@ -34,6 +34,7 @@ from sender.database.errors import (
 from sender.database.group_commit import GroupCommit
 from sender.database.postgres_connect import Connector, lock_seconds
 from sender.database.postgres_errors import ERRORS, Meaning, line_of, meaning
+from sender.database.postgres_indexes import build_in_time
 from sender.database.postgres_schema import bring_up_to_date
 
 if TYPE_CHECKING:
@@ -85,11 +86,16 @@ async def open_postgres(
     async with maintenance(url, schema, limits) as engine:
         async with _explained():
             await bring_up_to_date(engine, schema)
-    database = PostgresDatabase(connector, limits, prepared=prepared_statements)
-    try:
-        yield database
-    finally:
-        await database.close()
+        database = PostgresDatabase(connector, limits, prepared=prepared_statements)
+        building = asyncio.create_task(build_in_time(engine, schema))
+        try:
+            yield database
+        finally:
+            building.cancel()
+            await asyncio.wait([building])
+            if not building.cancelled() and (error := building.exception()):
+                logger.error("building indexes failed", exc_info=error)
+            await database.close()
 
 
 @asynccontextmanager

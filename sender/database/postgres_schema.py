@@ -33,7 +33,6 @@ _AGAIN_SECONDS = 0.3
 # A change of the catalogue that waits for a lock lets nobody else pass: it gives up, and comes again later.
 _LOCK_SECONDS = 0.5
 _PAUSE_SECONDS = 1.0
-_REPORT_SECONDS = 10.0
 _DUPLICATE_TABLE = "42P07"
 _TAKE_LOCK = text("SELECT pg_try_advisory_xact_lock(:lock)")
 _FIRST_TABLES = ("alembic_version", "channels", "events", "orders", "idempotency", "generation")
@@ -154,14 +153,11 @@ async def _migrate_alone(engine: AsyncEngine, schema: str) -> None:
     if before is not None:
         logger.info("the database is being migrated", before=before, after=migrations.newest_version())
     token = lock_seconds.set(_LOCK_SECONDS)
-    reporting = asyncio.create_task(_report(engine))
     try:
         while not await _migrate_unless_held(engine, schema):  # noqa: ASYNC110 - nobody would set an event
             await asyncio.sleep(_PAUSE_SECONDS)
     finally:
         lock_seconds.reset(token)
-        reporting.cancel()
-        await asyncio.wait([reporting])
     if before is not None:
         logger.info("database migrated", before=before, now=migrations.newest_version())
 
@@ -179,18 +175,6 @@ async def _migrate_unless_held(engine: AsyncEngine, schema: str) -> bool:
         logger.info("the migration waits for another transaction to end", reason=line_of(error))
         return False
     return True
-
-
-async def _report(engine: AsyncEngine) -> None:
-    """Log how far an index is, until cancelled."""
-    while True:
-        await asyncio.sleep(_REPORT_SECONDS)
-        try:
-            async with engine.connect() as connection:
-                for row in await connection.execute(text(_PROGRESS)):
-                    logger.info("an index is being built", phase=row.phase, done=row.done, of=row.total)
-        except ERRORS as error:
-            logger.debug("no report now", reason=line_of(error))
 
 
 def _explain(error: BaseException, schema: str) -> DatabaseUnusable | None:
@@ -233,10 +217,6 @@ _OLD_VERSION = f"""
     SELECT CASE WHEN EXISTS (SELECT FROM pg_class c WHERE c.relname = 'dead_letters'
                              AND c.relnamespace = o.nspname::regnamespace) THEN '0002' ELSE '0001' END
     FROM ({_OLD_SCHEMAS.format(schema=":schema", tables=_TABLES, count=len(_FIRST_TABLES))}) AS o LIMIT 1
-"""
-_PROGRESS = """
-    SELECT phase, greatest(blocks_done, tuples_done) AS done, greatest(blocks_total, tuples_total) AS total
-    FROM pg_stat_progress_create_index WHERE datname = current_database()
 """
 _MAY_USE = "SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = :schema"
 _MISSING = """

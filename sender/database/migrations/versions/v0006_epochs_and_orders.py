@@ -1,7 +1,7 @@
 """A channel's own epoch, so that a new one rewrites nothing; and the indexes that lists of orders need.
 
-The column's default is the current epoch: no row is touched. Indexes of PostgreSQL are built concurrently;
-one that was not finished is built again.
+The column's default is the current epoch: no row is touched. Where there are orders, PostgreSQL's indexes are
+built afterwards, beside the senders' work (sender/database/postgres_indexes.py); as SQL, here.
 """
 
 import sqlalchemy as sa
@@ -39,7 +39,9 @@ def upgrade() -> None:
         END $orderbell$
         """
     )
-    if not context.is_offline_mode() and op.get_bind().execute(sa.text(_IS_EMPTY)).scalar_one():
+    if not context.is_offline_mode():
+        if not op.get_bind().execute(sa.text(_IS_EMPTY)).scalar_one():
+            return
         for name, what in _INDEXES.items():
             op.execute(f"CREATE INDEX {name} ON orders {what}")
         for name in _REPLACED:

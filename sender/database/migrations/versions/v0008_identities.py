@@ -1,7 +1,8 @@
 """PostgreSQL's index of identities has 16 bytes for each, half of their text.
 
-Built concurrently beside the old one, which goes afterwards: an identity is unique at every moment. One that
-was interrupted is built again.
+Where there are events, it is built afterwards, beside the senders' work
+(sender/database/postgres_indexes.py); as SQL, here. The old one goes when it is there: an identity is unique
+at every moment.
 """
 
 import sqlalchemy as sa
@@ -19,7 +20,9 @@ def upgrade() -> None:
     if op.get_context().dialect.name == "sqlite":
         return
     schema = context.config.attributes["schema"]
-    if not context.is_offline_mode() and op.get_bind().execute(sa.text(_IS_EMPTY)).scalar_one():
+    if not context.is_offline_mode():
+        if not op.get_bind().execute(sa.text(_IS_EMPTY)).scalar_one():
+            return
         op.execute(f"CREATE UNIQUE INDEX {_NAME} ON events (({_ON}))")
     else:
         with op.get_context().autocommit_block():  # the search path is not ours there

@@ -1,0 +1,162 @@
+"""PostgreSQL's indexes on tables that may be large: built while senders work, those they replace dropped.
+
+A migration changes only the catalogue, in a moment; building an index over millions of rows takes minutes,
+and callers would wait for a sender that long. So on a database with rows, indexes are built afterwards,
+beside the work of all senders, one after the other. Until then the ones of before serve: each statement can
+use either.
+
+Building is resumable: an index that was left unfinished is invalid, and is built again. One process builds,
+the others look again until all is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+from typing import TYPE_CHECKING, NamedTuple
+
+import structlog
+from sqlalchemy import text
+
+from sender.database.postgres_connect import lock_seconds
+from sender.database.postgres_errors import ERRORS, Meaning, line_of, meaning
+from sender.database.tables import IDENTITY_AS_UUID
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+logger = structlog.get_logger(__name__)
+
+_LOCK = 0x6F7264657262656D  # "orderbem": the migration's lock is its neighbour
+_AGAIN_SECONDS = 5.0
+_REPORT_SECONDS = 10.0
+_LOCK_SECONDS = 0.5  # longer than this, nobody may wait behind us
+
+
+class Index(NamedTuple):
+    name: str
+    on: str  # SQL: the table, and what follows
+    unique: bool = False
+    replaces: tuple[str, ...] = ()
+
+
+INDEXES = (
+    Index("orders_customer_id_position_index", "orders (customer_id, position)"),
+    Index("orders_open_index", "orders (position) WHERE status = 'open'", replaces=("orders_status_index",)),
+    Index(
+        "orders_customer_id_open_index",
+        "orders (customer_id, position) WHERE status = 'open'",
+        replaces=("orders_customer_id_status_index",),
+    ),
+    Index(
+        "events_identity_uuid_index",
+        f"events (({IDENTITY_AS_UUID}))",
+        unique=True,
+        replaces=("events_identity_key",),
+    ),
+)
+
+
+async def build_in_time(engine: AsyncEngine, schema: str) -> None:
+    """Until all indexes are there, or this role may not build them."""
+    while True:
+        try:
+            if await build(engine, schema):
+                return
+        except ERRORS as error:
+            if meaning(error) is Meaning.REFUSED:
+                logger.warning(
+                    "indexes are missing, and this role may not build them: run `orderbell migrate`",
+                    reason=line_of(error),
+                )
+                return
+            logger.info("indexes cannot be built now", reason=line_of(error))
+        await asyncio.sleep(_AGAIN_SECONDS)
+
+
+async def build(engine: AsyncEngine, schema: str) -> bool:
+    """False if another process is building."""
+    async with engine.connect() as connection:
+        if not await _work(connection, schema):
+            return True
+    async with engine.connect() as locking, locking.begin():
+        if not (await locking.execute(_TAKE_LOCK, {"lock": _LOCK})).scalar_one():
+            return False
+        # The last statement would keep its snapshot, and building an index waits for that.
+        driver = (await locking.get_raw_connection()).driver_connection
+        assert driver is not None
+        await driver.execute("SELECT 1")
+        async with engine.connect() as connection:
+            work = await _work(connection, schema)
+        reporting = asyncio.create_task(_report(engine))
+        try:
+            for statement in work:
+                await _run(engine, statement)
+        finally:
+            reporting.cancel()
+            await asyncio.wait([reporting])
+    return True
+
+
+async def _work(connection: AsyncConnection, schema: str) -> list[str]:
+    """The statements that are left to run."""
+    rows = await connection.execute(_FOUND, {"schema": schema})
+    valid = {str(row.name): bool(row.valid) for row in rows}
+    await connection.rollback()
+    work = []
+    for index in INDEXES:
+        if valid.get(index.name) is False:
+            work.append(f'DROP INDEX CONCURRENTLY IF EXISTS "{schema}".{index.name}')
+        if not valid.get(index.name):
+            unique = "UNIQUE " if index.unique else ""
+            work.append(f'CREATE {unique}INDEX CONCURRENTLY {index.name} ON "{schema}".{index.on}')
+        for old in index.replaces:
+            if old not in valid:
+                continue
+            if old.endswith("_key"):  # a constraint's; it has no CONCURRENTLY, and takes a moment
+                work.append(f'ALTER TABLE "{schema}".{index.on.split()[0]} DROP CONSTRAINT IF EXISTS {old}')
+            else:
+                work.append(f'DROP INDEX CONCURRENTLY IF EXISTS "{schema}".{old}')
+    return work
+
+
+async def _run(engine: AsyncEngine, statement: str) -> None:
+    began = monotonic()
+    async with engine.connect() as connection:
+        if "CONCURRENTLY" in statement:
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+        token = lock_seconds.set(_LOCK_SECONDS)
+        try:
+            await connection.execute(text(statement))
+            await connection.commit()
+        finally:
+            lock_seconds.reset(token)
+    logger.info("indexes were changed", statement=statement, seconds=round(monotonic() - began, 1))
+
+
+async def _report(engine: AsyncEngine) -> None:
+    """Log how far an index is, until cancelled."""
+    while True:
+        await asyncio.sleep(_REPORT_SECONDS)
+        try:
+            async with engine.connect() as connection:
+                for row in await connection.execute(_PROGRESS):
+                    logger.info("an index is being built", phase=row.phase, done=row.done, of=row.total)
+        except ERRORS as error:
+            logger.debug("no report now", reason=line_of(error))
+
+
+_TAKE_LOCK = text("SELECT pg_try_advisory_xact_lock(:lock)")
+_FOUND = text(
+    """
+    SELECT c.relname AS name, i.indisvalid AS valid FROM pg_index i
+    JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = :schema
+    """
+)
+_PROGRESS = text(
+    """
+    SELECT phase, greatest(blocks_done, tuples_done) AS done, greatest(blocks_total, tuples_total) AS total
+    FROM pg_stat_progress_create_index WHERE datname = current_database()
+    """
+)
