@@ -78,13 +78,6 @@ events = Table(
 )
 # An identity is unique: on SQLite its column is, on PostgreSQL this, in half the bytes (migration 0008).
 IDENTITY_AS_UUID = "CAST(lpad(identity, 32, '0') AS uuid)"
-IDENTITY_IS = {
-    "sqlite": "identity = :identity",
-    # Twice: while an index is being built in place of another, one of them is there.
-    "postgresql": (
-        f"identity = CAST(:identity AS text) AND {IDENTITY_AS_UUID} = CAST(CAST(:identity AS text) AS uuid)"
-    ),
-}
 
 # In both, an event moves into a new epoch as long as it waits.
 outbox = Table(
