@@ -16,7 +16,7 @@ from shared.commands import embedded
 from shared.commands.embedded import EmbeddedServer
 from shared.process.guard import Guard
 from shared.redis.server import connect_server
-from tests import chromium, machine, postgres_servers, redis_servers
+from tests import chromium, firefox, machine, postgres_servers, redis_servers
 from tests.postgres_servers import EmptiedDatabase
 from tests.processes import Processes
 from tests.relays import Bench, open_bench
@@ -49,6 +49,7 @@ def pytest_report_header() -> list[str]:
         f"redis: {redis_servers.choose() or redis_servers.NONE}",
         f"postgres: {postgres_servers.choose() or postgres_servers.NONE}",
         f"chromium: {chromium.choose() or chromium.NONE}",
+        f"firefox: {firefox.choose() or firefox.NONE}",
     ]
 
 
@@ -57,6 +58,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker, choice, none in (
         ("postgres", postgres_servers.choose, postgres_servers.NONE),
         ("browser", chromium.choose, chromium.NONE),
+        ("firefox", firefox.choose, firefox.NONE),
     ):
         if item.get_closest_marker(marker) and choice() is None:
             machine.not_run(none)

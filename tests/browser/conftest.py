@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import sync_playwright
 
-from tests import chromium, machine
+from tests import chromium, firefox, machine
 from tests.browser import services
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page, Playwright, Route
 
     from tests.browser.services import Services
+    from tests.firefox import Firefox
     from tests.processes import Processes
 
 CLIENT = Path(__file__).parents[2] / "receiver" / "browser"
@@ -50,6 +51,16 @@ def chromium_with_windows() -> Path:
     if path is None:
         machine.not_run(chromium.NO_WINDOWS)
     return path
+
+
+@pytest.fixture(scope="package")
+def package_firefox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Firefox]:
+    """For tests marked `firefox`."""
+    path = firefox.choose()
+    if path is None:
+        pytest.fail(firefox.NONE, pytrace=False)
+    with firefox.running(path, tmp_path_factory.mktemp("firefox")) as running:
+        yield running
 
 
 @pytest.fixture
