@@ -42,6 +42,7 @@
  *   authenticate
  * @property {{ readonly state: string }} [desktop]  a DesktopAlerts that the listener of "alert" shows them with: while
  *   it is "granted", alerts are also offered to this tab while it is hidden
+ * @property {readonly import("./ways.js").Way[]} [transports]  those to use, the best first; all of them unless given
  * @property {AbortSignal} [signal]  closes it
  * @property {boolean} [debug]  logs to the console what happens, never a payload or a token
  * @property {(text: string, detail?: unknown) => void} [log]  the same, to your own log
@@ -84,7 +85,7 @@ import { Shown } from "./shown.js";
 import { Silence } from "./silence.js";
 import { lifeOf } from "./token.js";
 import { InView } from "./visible.js";
-import { webSocketTransport } from "./websocket.js";
+import { WAYS, Ways } from "./ways.js";
 
 export { AlertEvent } from "./alert.js";
 export { DesktopAlerts } from "./desktop.js";
@@ -144,7 +145,7 @@ export class AlertSource extends EventTarget {
   #url;
   #getToken;
   #environment;
-  #transport;
+  #ways;
   #shown;
   #offers;
   #backoff;
@@ -211,7 +212,7 @@ export class AlertSource extends EventTarget {
    * @param {string | URL} [url]  of the gateway, or of the balancer in front of several
    * @param {Options} [options]
    */
-  constructor(url = "/", { key = "", getToken, desktop, signal, debug = false, log, environment } = {}) {
+  constructor(url = "/", { key = "", getToken, desktop, transports = WAYS, signal, debug = false, log, environment } = {}) {
     super();
     this.#environment = { ...browser(), ...environment };
     this.#log = log ?? (debug ? (/** @type {unknown[]} */ ...words) => console.debug("orderbell:", ...words) : () => {});
@@ -222,7 +223,7 @@ export class AlertSource extends EventTarget {
     this.#url = new URL("events", addressOf(url, this.#environment.document));
     this.#getToken = getToken;
     this.#desktop = desktop;
-    this.#transport = webSocketTransport(this.#environment.WebSocket);
+    this.#ways = new Ways(transports, this.#environment);
     this.#backoff = new Backoff(this.#environment.random);
     this.#shown = new Shown(key, {
       tab: this.#name,
@@ -255,6 +256,11 @@ export class AlertSource extends EventTarget {
 
   get url() {
     return this.#url.href;
+  }
+
+  /** How it is connected, or tries to be: "websocket", "sse" or "long-polling". */
+  get transport() {
+    return this.#ways.name;
   }
 
   /** The cursor of the last events that this tab received. */
@@ -358,6 +364,7 @@ export class AlertSource extends EventTarget {
     const { signal } = attempt;
     const timer = this.#environment.setTimeout(() => {
       if (this.#attempt === attempt && this.readyState === AlertSource.CONNECTING) {
+        if (this.#connection) this.#ways.failed(true);
         this.#leave();
         this.#closed(1006, "no hello", false);
       }
@@ -380,10 +387,24 @@ export class AlertSource extends EventTarget {
 
     const url = new URL(this.#url);
     if (this.#resumes && this.#had.size > 0) url.searchParams.set("after", formatCursors(this.#had));
-    this.#log("connecting", url.href);
-    this.#connection = this.#transport(url, {
+    this.#log(`connecting, ${this.transport}`, url.href);
+    let transport = this.#ways.transport;
+    if (transport instanceof Promise) {
+      try {
+        transport = await transport;
+      } catch (error) {
+        if (signal.aborted) return;
+        this.#ways.failed(false);
+        return this.#closed(1006, `not loaded: ${error}`, false);
+      }
+      if (signal.aborted) return;
+    }
+    this.#connection = transport(url, {
+      credential,
+      authenticate: () => this.#askForToken(signal),
       // In band, not in the URL: URLs are written into logs and histories.
       opened: () => credential && this.#send("orderbell.auth", credential),
+      alive: () => this.#silence.heard(this.#environment.now()),
       received: (text) => this.#receive(text),
       closed: (code, reason, wasClean) => this.#closed(code, reason, wasClean),
     });
@@ -431,6 +452,7 @@ export class AlertSource extends EventTarget {
     }
     this.#returning = this.#reporting = this.#asking = this.#renewing = undefined;
     this.#attempt.abort();
+    this.#ways.stop();
     this.#connection?.leave();
     this.#connection = null;
     this.#backoff.lived(this.#lived());
@@ -445,6 +467,8 @@ export class AlertSource extends EventTarget {
   /** @param {number} code @param {string} reason @param {boolean} wasClean */
   #closed(code, reason, wasClean) {
     const greeted = this.#helloAt > 0;
+    if (code === 1006 && greeted) this.#ways.broke(this.#lived());
+    else if (code === 1006 && this.#connection) this.#ways.failed(false);
     this.#connection = null;
     this.#leave();
     this.#log("closed", `${code} ${reason}`);
@@ -459,7 +483,7 @@ export class AlertSource extends EventTarget {
       this.#resumes = false;
     }
     this.#unwelcome = greeted || code !== 1006 ? 0 : this.#unwelcome + 1;
-    if (this.#unwelcome === UNWELCOME) void this.#diagnose();
+    if (this.#unwelcome === UNWELCOME * this.#ways.count) void this.#diagnose();
     const slower = this.#refusals >= REFUSALS ? SLOWER_MS : 0;
     const delay = this.#byeMs ?? this.#backoff.next({ ...answer, leastMs: Math.max(answer.leastMs ?? 0, slower) });
     this.#byeMs = null;
@@ -493,7 +517,7 @@ export class AlertSource extends EventTarget {
   async #diagnose() {
     const { origin } = globalThis.location ?? {};
     const { kind, message } = await diagnose(this.#url, this.#environment.fetch, origin);
-    if (this.readyState === AlertSource.CONNECTING && this.#unwelcome >= UNWELCOME) this.#faults.say(kind, message);
+    if (this.readyState === AlertSource.CONNECTING && this.#unwelcome > 0) this.#faults.say(kind, message);
   }
 
   /** @param {number} delay @param {number} [code] @param {string} [reason] */
@@ -568,6 +592,7 @@ export class AlertSource extends EventTarget {
     this.#faults.over("refused", "token", "unreachable", "origin", "policy");
     this.#accepts = new Set(accepts);
     this.#silence.begin(this.#environment.now(), this.#accepts.has(PING) ? heartbeat_seconds : 0);
+    this.#ways.works(this.#url, () => this.#return(0, 1000, "the WebSocket works again"));
     this.#isCustomer(customer);
     this.gateway = gateway;
     this.channels = channels;
@@ -575,7 +600,7 @@ export class AlertSource extends EventTarget {
     // What the last connection reported may have been lost with it.
     this.#reported.clear();
     this.#report();
-    this.#log("open", gateway);
+    this.#log(`open, ${this.transport}`, gateway);
     this.dispatchEvent(new Event("open"));
   }
 
@@ -782,7 +807,7 @@ export class AlertSource extends EventTarget {
     // "offline" alone ends nothing: a gateway on this machine or in this house can be reached without a network.
     // But after it, no close may ever come for a connection that went through the old network.
     window.addEventListener("offline", () => (this.#wasOffline = true), { signal });
-    window.addEventListener("online", () => this.#wasOffline && this.#renew(), { signal });
+    window.addEventListener("online", () => this.#wasOffline && (this.#ways.renew(), this.#renew()), { signal });
     window.addEventListener("focus", () => this.#ask(), { signal });
     document.addEventListener("visibilitychange", () => this.#look(), { signal });
     document.addEventListener("prerenderingchange", () => this.#look(), { signal });
@@ -858,12 +883,14 @@ export class AlertSource extends EventTarget {
   #checkSilence() {
     if (this.readyState !== AlertSource.OPEN || !this.#silence.isTooLong(this.#environment.now())) return;
     this.#log("silent");
+    this.#ways.broke(0);
     this.#return(this.#environment.random() * JITTER_MS, 1006, "nothing was heard");
   }
 
   /** Is anybody there? Without an answer the connection is left. */
   #ask() {
     const { document } = this.#environment;
+    if (this.transport !== "websocket") return; // the others can't ask; their silence shows
     if (this.readyState !== AlertSource.OPEN || !this.#silence.asks(this.#environment.now())) return;
     this.#send(PING, { visible: document.visibilityState === "visible", shows: this.shows });
     this.#asking = this.#environment.setTimeout(() => this.#checkSilence(), Silence.ANSWER_MS);

@@ -1,7 +1,7 @@
 /**
  * The WebSocket transport: one connection, from open to close, and nothing about what is said over it.
  *
- * A transport is a function of this shape; Server-Sent Events and polling will be two more.
+ * A transport is a function of this shape; Server-Sent Events and long polling are two more, in transports/.
  *
  * @callback Transport
  * @param {URL} url  of the gateway's /events, with `after`
@@ -11,6 +11,9 @@
  * @typedef {object} Listener
  * @property {() => void} opened  what is sent from now on arrives
  * @property {(text: string) => void} received  one CloudEvent in JSON
+ * @property {() => void} alive  something came, if only a comment
+ * @property {import("./orderbell.js").Credential | null} credential  for transports that send it with a request
+ * @property {() => Promise<import("./orderbell.js").Credential | null>} authenticate  gives another one
  * @property {(code: number, reason: string, wasClean: boolean) => void} closed  once, and nothing after it
  *
  * @typedef {object} Connection

@@ -103,6 +103,7 @@ export class World {
     this.source = new AlertSource("https://gateway.example/", {
       key,
       getToken,
+      transports: ["websocket"],
       ...options,
       environment: {
         WebSocket: class extends Socket {
