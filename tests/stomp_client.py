@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from tests.processes import ReceiverProcess
+    from tests.sockjs_client import XhrSocket
 
 TIMEOUT_SECONDS = 10.0
 ORDERS = "/user/queue/orders"
@@ -27,7 +28,7 @@ class StompClient:
     envelope.
     """
 
-    def __init__(self, websocket: ClientConnection, *, sockjs: bool) -> None:
+    def __init__(self, websocket: ClientConnection | XhrSocket, *, sockjs: bool) -> None:
         self.websocket = websocket
         self.frames: list[Frame] = []
         self.beats = 0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import httpx2
 import pytest
+from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import InvalidStatus
 
 from tests.stomp_client import ORDERS, StompClient, stomp
@@ -94,6 +95,7 @@ async def test_best_subprotocol_is_chosen_and_none_is_no_fault(
     gateway: ReceiverProcess, token: str, offered: list[str], chosen: str | None
 ) -> None:
     async with stomp(gateway, token, subprotocols=offered) as client:
+        assert isinstance(client.websocket, ClientConnection)
         assert client.websocket.subprotocol == chosen
 
 

@@ -387,7 +387,7 @@ export class AlertSource extends EventTarget {
 
     const url = new URL(this.#url);
     if (this.#resumes && this.#had.size > 0) url.searchParams.set("after", formatCursors(this.#had));
-    this.#log(`connecting, ${this.transport}`, url.href);
+    this.#log("connecting", url.href);
     let transport = this.#ways.transport;
     if (transport instanceof Promise) {
       try {
@@ -600,7 +600,7 @@ export class AlertSource extends EventTarget {
     // What the last connection reported may have been lost with it.
     this.#reported.clear();
     this.#report();
-    this.#log(`open, ${this.transport}`, gateway);
+    this.#log("open", gateway);
     this.dispatchEvent(new Event("open"));
   }
 

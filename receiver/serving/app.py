@@ -19,6 +19,7 @@ from receiver.pages.routes import page_routes
 from receiver.serving.alerts import AlertsOverHttp
 from receiver.transports.polling.endpoint import PollingTransport
 from receiver.transports.seen import SeenOverHttp
+from receiver.transports.sockjs.endpoint import XhrTransport
 from receiver.transports.sse.endpoint import EventStreamTransport
 from receiver.transports.stomp.endpoint import SOCKJS_PREFIXES, sockjs_info
 from shared.problems import HANDLERS, Problem
@@ -60,6 +61,7 @@ def create_app(
     polling = PollingTransport(gateway, doorkeeper)
     events = Events([EventStreamTransport(gateway, doorkeeper), polling], admission)
     alerts = AlertsOverHttp(gateway.history, doorkeeper)
+    xhr = XhrTransport(gateway, authentication, origins, spring)
     routes: list[BaseRoute] = [
         Route("/events", events.endpoint, methods=["GET", "OPTIONS"], middleware=[_cors(origins)]),
         Route("/events", polling.end_session, methods=["DELETE"], middleware=[_cors(origins)]),
@@ -70,6 +72,16 @@ def create_app(
         *(
             Route(f"{prefix}/info", sockjs_info, methods=["GET", "OPTIONS"], middleware=[_cors(origins)])
             for prefix in SOCKJS_PREFIXES
+        ),
+        *(
+            Route(
+                f"{prefix}/{{server}}/{{session}}/{name}",
+                endpoint,
+                methods=["POST", "OPTIONS"],
+                middleware=[_cors(origins)],
+            )
+            for prefix in SOCKJS_PREFIXES
+            for name, endpoint in xhr.endpoints.items()
         ),
         Route("/livez", http.livez),
         Route("/readyz", http.readyz),

@@ -11,7 +11,7 @@ import pytest
 
 from tests.conformance.polling import LongPollingDriver, PollingDriver
 from tests.conformance.sse import EventStreamDriver
-from tests.conformance.stomp import SockJsDriver, StompDriver
+from tests.conformance.stomp import SockJsDriver, StompDriver, XhrDriver
 from tests.conformance.websocket import WebSocketDriver
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ DRIVERS: list[Driver] = [
     PollingDriver(),
     StompDriver(),
     SockJsDriver(),
+    XhrDriver(),
 ]
 
 

@@ -14,6 +14,7 @@ from websockets.exceptions import ConnectionClosed
 from receiver.connections.connection import End
 from receiver.transports.websocket.close_codes import CODES, Close
 from tests.conformance.client import TIMEOUT_SECONDS, Client, Driver, Ended
+from tests.sockjs_client import xhr_socket
 from tests.stomp_client import ORDERS, StompClient, stomp
 
 if TYPE_CHECKING:
@@ -95,15 +96,11 @@ class StompDriver(Driver):
         greeted: bool = True,
         buffered: bool = True,
     ) -> AsyncIterator[Client]:
-        sock = socket.socket()
-        if not buffered:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        sock.connect(("127.0.0.1", gateway.port))
-        async with stomp(gateway, path=self.path, sock=sock) as client:
+        async with self._client(gateway, buffered=buffered) as client:
             destinations = [ORDERS, *(f"/topic/{topic}" for topic in _topics(token or ""))]
             conforming = StompConformanceClient(client, len(destinations))
-            await client.send("CONNECT", {"accept-version": "1.2", "passcode": token or ""})
             with contextlib.suppress(ConnectionClosed):
+                await client.send("CONNECT", {"accept-version": "1.2", "passcode": token or ""})
                 await client.send("SUBSCRIBE", {"id": "notices", "destination": NOTICES})
                 for destination in destinations:
                     headers = {"id": destination, "destination": destination, "ack": "client"}
@@ -112,6 +109,15 @@ class StompDriver(Driver):
                 await conforming.receive_notice("hello")
             yield conforming
 
+    @contextlib.asynccontextmanager
+    async def _client(self, gateway: ReceiverProcess, *, buffered: bool) -> AsyncIterator[StompClient]:
+        sock = socket.socket()
+        if not buffered:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect(("127.0.0.1", gateway.port))
+        async with stomp(gateway, path=self.path, sock=sock) as client:
+            yield client
+
     def code(self, end: End) -> str:
         return str(int(CODES[end]))
 
@@ -119,6 +125,17 @@ class StompDriver(Driver):
 class SockJsDriver(StompDriver):
     name = "sockjs"
     path = "/websocket/000/session/websocket"
+
+
+class XhrDriver(StompDriver):
+    """SockJS where no WebSocket passes: its first choice then is `xhr_streaming`."""
+
+    name = "sockjs-xhr"
+
+    @contextlib.asynccontextmanager
+    async def _client(self, gateway: ReceiverProcess, *, buffered: bool) -> AsyncIterator[StompClient]:
+        async with xhr_socket(gateway, buffered=buffered) as socket:
+            yield StompClient(socket, sockjs=True)
 
 
 def _topics(token: str) -> list[str]:

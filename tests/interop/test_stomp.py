@@ -29,7 +29,14 @@ HERE = Path(__file__).parent / "stomp"
 INSTALL_SECONDS = 300  # Maven downloads its own plugins, too
 CLIENT_SECONDS = 60.0  # Java compiles first
 ORDERS = "/user/queue/orders"
-NODE_CLIENTS = ("stompjs-7", "stompjs-5", "stomp-websocket", "sockjs")
+NODE_CLIENTS = (
+    "stompjs-7",
+    "stompjs-5",
+    "stomp-websocket",
+    "sockjs",
+    "sockjs-xhr-streaming",
+    "sockjs-xhr-polling",
+)
 JAVA_CLIENTS = ("spring", "spring-sockjs")
 
 Command = list[Path | str]
@@ -66,8 +73,8 @@ def java(tmp_path_factory: pytest.TempPathFactory) -> Command:
 
 
 def command_of(client: str, request: pytest.FixtureRequest, gateway: ReceiverProcess) -> Command:
-    path = "/websocket" if client.endswith("sockjs") else "/gs-guide-websocket"
-    scheme = "http" if client.endswith("sockjs") else "ws"
+    path = "/websocket" if "sockjs" in client else "/gs-guide-websocket"
+    scheme = "http" if "sockjs" in client else "ws"
     url = f"{scheme}://127.0.0.1:{gateway.port}{path}"
     if client in NODE_CLIENTS:
         return [request.getfixturevalue("node"), HERE / "listen.cjs", client, url]

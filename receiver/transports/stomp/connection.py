@@ -32,7 +32,7 @@ from receiver.connections.connection import Connection, End, Ending
 from receiver.connections.notices import Reset
 from receiver.transports.stomp import session as stomp
 from receiver.transports.stomp import spring as of_spring
-from receiver.transports.stomp.frames import Frame, InvalidFrame, Parser
+from receiver.transports.stomp.frames import HEARTBEAT, Frame, InvalidFrame, Parser
 from receiver.transports.websocket.close_codes import CODES, Close
 from receiver.transports.websocket.connection import Limits, WebSocketConnection
 from receiver.transports.websocket.frames import text_frame
@@ -114,6 +114,11 @@ class StompConnection(WebSocketConnection):
         self._writable = asyncio.Lock()
         self._connected = asyncio.Event()
 
+    @staticmethod
+    def framed(message: bytes) -> bytes:
+        """As it is written."""
+        return text_frame(message)
+
     # The gateway's side.
 
     def notify(self, notice: Notice) -> None:
@@ -124,8 +129,14 @@ class StompConnection(WebSocketConnection):
 
     def beat(self, now: float) -> None:
         super().beat(now)
-        if self._wants_beats or self.envelope.beats:
-            self.write(text_frame(self.envelope.beat))
+        self._show_alive()
+
+    def _show_alive(self) -> None:
+        # A SockJS client keeps its own heartbeats from the STOMP client above it, which waits for STOMP's.
+        if self._wants_beats:
+            self.write(self.framed(self.envelope.wrap(HEARTBEAT)))
+        elif self.envelope.beat:
+            self.write(self.framed(self.envelope.beat))
 
     def end(self, end: End, reason: str) -> None:
         # An ERROR would confuse a client that comes back at once, and never reach one that does not read.
@@ -135,13 +146,13 @@ class StompConnection(WebSocketConnection):
 
     def close(self, code: Close, reason: str) -> None:
         if not self.closed and (farewell := self.envelope.farewell(code, reason)):
-            self.writer.write(text_frame(farewell))
+            self.writer.write(self.framed(farewell))
         super().close(code, reason)
 
     def _send_last(self, frame: Frame) -> None:
         """However much waits: a check here would end a connection that is already being ended."""
         if not self.closed:
-            self.writer.write(text_frame(self.envelope.wrap(frame.encode(self._session.version))))
+            self.writer.write(self.framed(self.envelope.wrap(frame.encode(self._session.version))))
 
     async def wait_connected(self) -> None:
         """Until the client has authenticated, for which it has some seconds, or has ended."""
@@ -158,7 +169,7 @@ class StompConnection(WebSocketConnection):
 
     def send(self, *frames: Frame) -> None:
         encoded = [self.envelope.wrap(frame.encode(self._session.version)) for frame in frames]
-        self.write(b"".join(map(text_frame, encoded)))
+        self.write(b"".join(map(self.framed, encoded)))
 
     # The client's side.
 

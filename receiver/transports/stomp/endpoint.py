@@ -2,8 +2,8 @@
 
 They are the names in Spring's guide and in its article on several applications, so that a page which was
 written for them only needs another host and a token; the guide's older page used SockJS. The token comes in
-CONNECT, or with the handshake as for every WebSocket. SockJS clients ask `…/info` first; of its transports
-there is WebSocket alone, because the others would need every request of a session on one gateway.
+CONNECT, or with the handshake as for every WebSocket. SockJS clients ask `…/info` first; what they use where
+WebSockets do not pass is receiver/transports/sockjs.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from receiver.transports.websocket.frames import text_frame
 from receiver.transports.websocket.upgrade import UpgradeEndpoint
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from starlette.requests import HTTPConnection, Request
     from starlette.responses import Response
 
@@ -68,19 +70,7 @@ class StompTransport(UpgradeEndpoint):
         return (SockJsConnection if _SOCKJS.fullmatch(head.path) else StompConnection).transport
 
     def connection(self, request: HTTPConnection) -> StompConnection:
-        async def identify(token: str) -> Identity:
-            if token and not (self._spring and _is_password(token)):
-                return await self._authentication.verify(token=token)
-            try:
-                identity = await self._authentication.identify(request)
-            except TokenInUrl as error:
-                raise InvalidToken(str(error)) from None
-            if identity is None and self._spring:
-                return ANYBODY
-            if identity is None:
-                raise InvalidToken("a token is required, as Authorization or passcode in CONNECT")
-            return identity
-
+        identify = identifying(self._authentication, request, self._spring)
         if _SOCKJS.fullmatch(request.scope["raw_path"]):
             return SockJsConnection(self._life, SockJs(), identify, spring=self._spring)
         return StompConnection(self._life, Plain(), identify, spring=self._spring)
@@ -90,6 +80,27 @@ class StompTransport(UpgradeEndpoint):
         opening = connection.envelope.opening
         connection.writer.write(text_frame(opening) if opening else b"")
         await connection.wait_connected()
+
+
+def identifying(
+    authentication: Authentication, request: HTTPConnection, spring: Spring | None
+) -> Callable[[str], Awaitable[Identity]]:
+    """Whose a connection is, by the token of its CONNECT, else by the request with which it came."""
+
+    async def identify(token: str) -> Identity:
+        if token and not (spring and _is_password(token)):
+            return await authentication.verify(token=token)
+        try:
+            identity = await authentication.identify(request)
+        except TokenInUrl as error:
+            raise InvalidToken(str(error)) from None
+        if identity is None and spring:
+            return ANYBODY
+        if identity is None:
+            raise InvalidToken("a token is required, as Authorization or passcode in CONNECT")
+        return identity
+
+    return identify
 
 
 def _is_password(passcode: str) -> bool:

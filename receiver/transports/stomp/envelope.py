@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from receiver.transports.stomp.frames import HEARTBEAT, InvalidFrame
+from receiver.transports.stomp.frames import InvalidFrame
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,8 +22,7 @@ _encode = msgspec.json.Encoder().encode
 
 class Envelope(Protocol):
     opening: bytes  # sent when the connection is accepted; may be empty
-    beat: bytes
-    beats: bool  # also where the client did not ask for it
+    beat: bytes  # sent where the client asked for no heartbeats of STOMP's; may be empty
 
     def wrap(self, frame: bytes) -> bytes: ...
     def unwrap(self, text: bytes) -> Sequence[bytes]:
@@ -37,8 +36,7 @@ class Envelope(Protocol):
 
 class Plain:
     opening = b""
-    beat = HEARTBEAT
-    beats = False
+    beat = b""
 
     def wrap(self, frame: bytes) -> bytes:
         return frame
@@ -53,7 +51,6 @@ class Plain:
 class SockJs:
     opening = b"o"
     beat = b"h"
-    beats = True
 
     def wrap(self, frame: bytes) -> bytes:
         """Raises `UnicodeDecodeError` for what is not text; all that is sent is."""

@@ -3,7 +3,7 @@
  * JSON each, until its standard input ends.
  *
  * CLIENT: stompjs-7, stompjs-5 (WebSocket), stomp-websocket (WebSocket), sockjs (stomp-websocket 2.3.3 over SockJS,
- * as the article's page has it).
+ * as the article's page has it), sockjs-xhr-streaming, sockjs-xhr-polling (the same where no WebSocket passes).
  */
 "use strict";
 
@@ -43,8 +43,10 @@ if (client === "stompjs-7" || client === "stompjs-5") {
   const SockJS = require("sockjs-client");
   const { WebSocket } = require("ws");
   const open = () => {
-    const socket = client === "sockjs" ? new SockJS(url) : new WebSocket(url, ["v10.stomp", "v11.stomp"]);
-    if (client !== "sockjs") {
+    const overSockJs = client.startsWith("sockjs");
+    const transports = client === "sockjs" ? undefined : [client.slice("sockjs-".length)];
+    const socket = overSockJs ? new SockJS(url, null, { transports }) : new WebSocket(url, ["v10.stomp", "v11.stomp"]);
+    if (!overSockJs) {
       socket.on("error", () => {}); // Node's, which browsers don't have; "close" follows
       // The library was written for browsers, where `onmessage` gets text.
       const { set } = Object.getOwnPropertyDescriptor(WebSocket.prototype, "onmessage");

@@ -1,0 +1,127 @@
+"""`/websocket/<server>/<session>/xhr`, `xhr_streaming` and `xhr_send`, as SockJS has them.
+
+A session lives in one gateway's memory. At another, its client gets a new one (`o`), takes that for the loss
+of the old one, and connects anew: with several gateways, a balancer has to send all requests of a client to
+one of them, or clients come back more often. Events are not lost either way.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from receiver.transports.http import cors_of
+from receiver.transports.sockjs.receivers import HEADERS, StreamReceiver, XhrReceiver
+from receiver.transports.sockjs.session import SECOND_RECEIVER, XhrSession
+from receiver.transports.stomp.connection import LIMITS
+from receiver.transports.stomp.endpoint import identifying
+from receiver.transports.stomp.envelope import SockJs
+from receiver.transports.stomp.frames import InvalidFrame
+from shared.problems import Problem
+from shared.process.edge import NotAlone
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from starlette.requests import Request
+
+    from receiver.access.authentication import Authentication
+    from receiver.access.origins import Origins
+    from receiver.gateway import Gateway
+    from receiver.transports.stomp.spring import Spring
+    from shared.process.edge import Edge
+
+_NAME = re.compile(r"[^/.]{1,64}")
+
+
+class XhrTransport:
+    """`spring` is given with ORDERBELL_SPRING_COMPAT alone."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        authentication: Authentication,
+        origins: Origins,
+        spring: Spring | None = None,
+    ) -> None:
+        self._gateway = gateway
+        self._life = gateway.life
+        self._authentication = authentication
+        self._origins = origins
+        self._spring = spring
+        self._sessions: dict[str, XhrSession] = {}
+
+    @property
+    def endpoints(self) -> dict[str, Callable[[Request], Awaitable[Response]]]:
+        """By the last part of their paths."""
+        return {"xhr": self.xhr, "xhr_streaming": self.streaming, "xhr_send": self.send}
+
+    async def xhr(self, request: Request) -> Response:
+        return self._receive(request, streams=False)
+
+    async def streaming(self, request: Request) -> Response:
+        return self._receive(request, streams=True)
+
+    async def send(self, request: Request) -> Response:
+        """204, or what the protocol says of a payload that is none."""
+        session = self._sessions.get(self._name_of(request))
+        if session is None or session.closed:
+            raise HTTPException(404)
+        body = await request.body()
+        if len(body) > LIMITS.message_bytes:
+            raise Problem(413, "content-too-large", f"At most {LIMITS.message_bytes} bytes.")
+        if not body:
+            return Response("Payload expected.", 500, media_type="text/plain")
+        try:
+            SockJs().unwrap(body)
+        except InvalidFrame:
+            return Response("Broken JSON encoding.", 500, media_type="text/plain")
+        session.received(body)
+        return Response(status_code=204, media_type="text/plain")
+
+    def _name_of(self, request: Request) -> str:
+        """Raises `Problem` and `HTTPException`."""
+        if not self._origins.accept(request):
+            raise Problem(403, "foreign-origin", "This origin is not in ORDERBELL_ALLOWED_ORIGINS.")
+        server, name = request.path_params["server"], request.path_params["session"]
+        if not (_NAME.fullmatch(server) and _NAME.fullmatch(name)):
+            raise HTTPException(404)
+        return str(name)
+
+    def _receive(self, request: Request, *, streams: bool) -> Response:
+        name = self._name_of(request)
+        session = self._sessions.get(name) or self._begin(name, request)
+        if session.carriage.has_receiver:
+            return Response(SECOND_RECEIVER, headers={n.decode(): v.decode() for n, v in HEADERS})
+        edge: Edge = request.scope["state"]["edge"]
+        headers = cors_of(request)
+        receiver = StreamReceiver(session, headers) if streams else XhrReceiver(session, edge, headers)
+        try:
+            edge.take_over(receiver)
+        except NotAlone:
+            raise Problem(400, "not-alone", "Wait for an answer before the next request.") from None
+        except OSError:
+            raise Problem(503, "gone", "The client has left.") from None
+        session.carriage.attach(receiver)
+        return Response()  # it is never sent: the socket is the receiver's
+
+    def _begin(self, name: str, request: Request) -> XhrSession:
+        if self._gateway.draining or self._gateway.full:
+            kind = "draining" if self._gateway.draining else "overloaded"
+            raise Problem(503, kind, "Try again in a moment.", {"retry-after": "2"})
+        session = self._sessions[name] = XhrSession(
+            self._life,
+            identifying(self._authentication, request, self._spring),
+            lambda: self._forget(name),
+            spring=self._spring,
+        )
+        self._life.open(session)
+        session.carriage.write(session.framed(session.envelope.opening))
+        self._life.start(session.wait_connected())
+        return session
+
+    def _forget(self, name: str) -> None:
+        self._sessions.pop(name, None)

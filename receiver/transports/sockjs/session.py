@@ -1,0 +1,193 @@
+"""One SockJS session without a WebSocket: what is sent waits for the client's requests, `receivers`.
+
+https://github.com/sockjs/sockjs-protocol, 0.3.3. A session begins with its first receiver. One receiver at a
+time gets what is there and what comes; a second one is refused. The session ends where its receiver was
+aborted, or where no other came for some seconds; once it was closed, each receiver gets the same farewell.
+
+To the STOMP connection this is a transport with a buffer: what waits is bounded in bytes and in time there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol, cast
+
+from receiver.transports.stomp.connection import LIMITS, SockJsConnection
+from receiver.transports.stomp.envelope import SockJs
+from receiver.transports.websocket.close_codes import Close
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from receiver.access.identity import Identity
+    from receiver.connections.life import Life
+    from receiver.transports.stomp.spring import Spring
+    from receiver.transports.websocket.connection import Limits
+
+# Between two receivers, and while one answer is made of all that was heard together, more waits than a socket
+# would leave waiting.
+XHR_LIMITS = replace(LIMITS, buffer_bytes=1024 * 1024)
+AWAY_SECONDS = 5.0  # that a session lives without a receiver
+SECOND_RECEIVER = b'c[2010,"Another connection still open"]\n'
+
+
+class Receiver(Protocol):
+    """A request of the client, to be answered with messages."""
+
+    @property
+    def may_take(self) -> bool:
+        """Its client reads what it was sent."""
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait in its socket."""
+
+    def take(self, messages: bytes) -> bool:
+        """Send them; returns whether it takes more."""
+
+    def end(self) -> None:
+        """Nothing more comes."""
+
+
+class Carriage:
+    """Stands where a connection has its transport."""
+
+    def __init__(self, session: XhrSession, away_seconds: float) -> None:
+        self._session = session
+        self._away_seconds = away_seconds
+        self._waiting: list[bytes] = []
+        self._size = 0
+        self._due = False
+        self._receiver: Receiver | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._lost = False
+        self.farewell = b""  # the last message, for each receiver that still comes
+
+    # What the connection calls.
+
+    def write(self, data: bytes) -> None:
+        if data:
+            self._waiting.append(data)
+            self._size += len(data)
+            self._note_what_waits()
+            self._flush_soon()
+
+    def get_write_buffer_size(self) -> int:
+        return self._size + (self._receiver.unsent if self._receiver is not None else 0)
+
+    def is_closing(self) -> bool:
+        return self._lost
+
+    def pause_reading(self) -> None:
+        """Requests are judged one by one."""
+
+    def close(self) -> None:
+        self.abort()
+
+    def abort(self) -> None:
+        if not self._lost:
+            self._lost = True
+            self._set_timer(None)
+            if self._receiver is not None:
+                self._receiver.end()
+                self._receiver = None
+            asyncio.get_running_loop().call_soon(self._session.connection_lost, None)
+
+    # What receivers call.
+
+    @property
+    def has_receiver(self) -> bool:
+        return self._receiver is not None
+
+    def attach(self, receiver: Receiver) -> None:
+        self._set_timer(None)
+        self._receiver = receiver
+        if not self._waiting and self.farewell:
+            self.write(self.farewell)
+        self.flush()
+
+    def detach(self, receiver: Receiver) -> None:
+        """It takes no more; another one should come."""
+        if self._receiver is receiver:
+            self._receiver = None
+            self._set_timer(self._away_seconds)
+            self._note_what_waits()
+
+    def flush(self) -> None:
+        """Hand over what waits."""
+        self._due = False
+        receiver = self._receiver
+        if self._waiting and receiver is not None and receiver.may_take:
+            messages, self._waiting, self._size = b"".join(self._waiting), [], 0
+            if not receiver.take(messages):
+                self.detach(receiver)
+        self._note_what_waits()
+
+    def _flush_soon(self) -> None:
+        """In the next turn of the loop: what was heard together leaves in one answer."""
+        if not self._due:
+            self._due = True
+            asyncio.get_running_loop().call_soon(self.flush)
+
+    def _note_what_waits(self) -> None:
+        waits = bool(self._waiting) or (self._receiver is not None and not self._receiver.may_take)
+        if waits and not self._session.paused:
+            self._session.pause_writing()
+        elif not waits and self._session.paused:
+            self._session.resume_writing()
+
+    def _set_timer(self, seconds: float | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(seconds, self._session.vanish, "no receiver") if seconds else None
+
+
+class XhrSession(SockJsConnection):
+    __slots__ = ("_forget", "carriage")
+
+    transport = "sockjs-xhr"
+
+    def __init__(
+        self,
+        life: Life,
+        identify: Callable[[str], Awaitable[Identity]],
+        forget: Callable[[], None],
+        *,
+        limits: Limits = XHR_LIMITS,
+        spring: Spring | None = None,
+        away_seconds: float = AWAY_SECONDS,
+    ) -> None:
+        """`forget` is called at its end."""
+        super().__init__(life, SockJs(), identify, limits, spring=spring)
+        self.carriage = Carriage(self, away_seconds)
+        self.writer = cast("asyncio.Transport", self.carriage)  # what of one a connection uses
+        self._forget = forget
+
+    @staticmethod
+    def framed(message: bytes) -> bytes:
+        return message + b"\n"
+
+    def beat(self, now: float) -> None:
+        """A client is alive as long as its receivers come."""
+        if not self.closed and self.carriage.has_receiver:
+            self._show_alive()
+
+    def close(self, code: Close, reason: str) -> None:
+        if not self.closed:
+            self.carriage.farewell = self.framed(self.envelope.farewell(code, reason))
+            self.carriage.write(self.carriage.farewell)
+            self._end(code, reason)
+
+    def vanish(self, reason: str) -> None:
+        """Its client is gone."""
+        self._end(Close.VANISHED, reason)
+        self.carriage.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        self._forget()
+        self._wake()
+        self.life.lost(self)
+        self._leave_all()

@@ -1,0 +1,199 @@
+"""SockJS's HTTP transports, as https://github.com/sockjs/sockjs-protocol has them."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from typing import TYPE_CHECKING
+
+import httpx2
+import pytest
+
+from tests.sockjs_client import xhr_socket
+from tests.stomp_client import StompClient
+from tests.waiting import await_until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from tests.processes import Processes, ReceiverProcess, SenderProcess
+
+pytestmark = pytest.mark.anyio
+
+SHOP = "https://shop.example"
+
+
+@pytest.fixture(scope="module")
+def sender(module_processes: Processes) -> SenderProcess:
+    return module_processes.start_sender()
+
+
+@pytest.fixture(scope="module")
+def gateway(module_processes: Processes, sender: SenderProcess) -> ReceiverProcess:
+    return module_processes.start_receiver(sender=sender, allowed_origins=SHOP, heartbeat_seconds="1")
+
+
+@pytest.fixture
+async def http(gateway: ReceiverProcess) -> AsyncIterator[httpx2.AsyncClient]:
+    async with httpx2.AsyncClient(base_url=gateway.url, trust_env=False, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture
+def session() -> str:
+    return f"/websocket/000/{uuid.uuid4().hex}"
+
+
+async def test_session_opens_with_o_and_then_waits(http: httpx2.AsyncClient, session: str) -> None:
+    first = await http.post(f"{session}/xhr")
+    assert (first.status_code, first.text) == (200, "o\n")
+    assert first.headers["content-type"] == "application/javascript; charset=UTF-8"
+    assert first.headers["cache-control"] == ("no-store, no-cache, no-transform, must-revalidate, max-age=0")
+    assert (await http.post(f"{session}/xhr")).text == "h\n"
+
+
+async def test_message_is_answered_with_204_and_its_effect_comes_to_the_receiver(
+    http: httpx2.AsyncClient, session: str, module_processes: Processes
+) -> None:
+    await http.post(f"{session}/xhr")
+    token = module_processes.token("xenia")
+    connect = f'["CONNECT\\naccept-version:1.1\\nheart-beat:0,0\\npasscode:{token}\\n\\n\\u0000"]'
+    sent = await http.post(f"{session}/xhr_send", content=connect)
+    assert (sent.status_code, sent.content) == (204, b"")
+    assert sent.headers["content-type"].startswith("text/plain")
+    answer = await http.post(f"{session}/xhr")
+    assert answer.text.startswith('a["CONNECTED\\n')
+
+
+@pytest.mark.parametrize(
+    ("payload", "status", "text"),
+    [
+        ("", 500, "Payload expected."),
+        ('["x', 500, "Broken JSON encoding."),
+        ("[]", 204, ""),
+    ],
+)
+async def test_payload_that_is_none_is_named(
+    http: httpx2.AsyncClient, session: str, payload: str, status: int, text: str
+) -> None:
+    await http.post(f"{session}/xhr")
+    answer = await http.post(f"{session}/xhr_send", content=payload)
+    assert (answer.status_code, answer.text) == (status, text)
+    assert (await http.post(f"{session}/xhr")).text == "h\n"  # the session lives on
+
+
+async def test_message_to_a_session_that_is_not_there_is_404(http: httpx2.AsyncClient, session: str) -> None:
+    assert (await http.post(f"{session}/xhr_send", content='["x"]')).status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/websocket/0.0/abc/xhr", "/websocket/000/a.c/xhr", "/websocket/000/xhr"])
+async def test_path_with_a_dot_or_without_a_session_is_404(http: httpx2.AsyncClient, path: str) -> None:
+    assert (await http.post(path)).status_code == 404
+
+
+async def test_second_receiver_is_refused_and_the_first_goes_on(
+    http: httpx2.AsyncClient, session: str
+) -> None:
+    async with http.stream("POST", f"{session}/xhr_streaming") as stream:
+        lines = stream.aiter_lines()
+        assert [await anext(lines), await anext(lines)] == ["h" * 2048, "o"]
+        second = await http.post(f"{session}/xhr")
+        assert second.text == 'c[2010,"Another connection still open"]\n'
+        assert await anext(lines) == "h"
+
+
+async def test_closed_session_says_so_to_each_receiver(http: httpx2.AsyncClient, session: str) -> None:
+    await http.post(f"{session}/xhr")
+    assert (
+        await http.post(f"{session}/xhr_send", content='["SEND\\n\\nnot connected\\u0000"]')
+    ).status_code == 204
+    texts = [(await http.post(f"{session}/xhr")).text for _ in range(2)]
+    assert texts[0].startswith('a["ERROR')
+    assert texts[0].splitlines()[-1].startswith("c[1002,")
+    assert texts[1].startswith("c[1002,")
+
+
+async def test_receiver_that_is_aborted_ends_its_session(
+    http: httpx2.AsyncClient, gateway: ReceiverProcess, session: str
+) -> None:
+    async with http.stream("POST", f"{session}/xhr_streaming") as stream:
+        await anext(stream.aiter_lines())
+
+    async def is_gone() -> bool:
+        return (await http.post(f"{session}/xhr_send", content='["\\n"]')).status_code == 404
+
+    await await_until(is_gone, 4)
+
+
+async def test_session_without_a_receiver_ends_after_five_seconds(
+    http: httpx2.AsyncClient, session: str
+) -> None:
+    await http.post(f"{session}/xhr")
+    began = asyncio.get_running_loop().time()
+
+    async def is_gone() -> bool:
+        return (await http.post(f"{session}/xhr_send", content="[]")).status_code == 404
+
+    await await_until(is_gone, 15)
+    assert asyncio.get_running_loop().time() - began > 4
+
+
+async def test_stream_ends_when_a_browser_has_enough_of_it_and_the_next_one_goes_on(
+    gateway: ReceiverProcess, sender: SenderProcess, module_processes: Processes
+) -> None:
+    async with xhr_socket(gateway) as socket:
+        client = StompClient(socket, sockjs=True)
+        await client.connect(module_processes.token("strea"))
+        await client.subscribe()
+        event = {"specversion": "1.0", "source": "/tests", "type": "n", "channel": "customer:strea"}
+        events = [event | {"id": uuid.uuid4().hex, "data": "x" * 50_000} for _ in range(8)]
+        kind = {"content-type": "application/cloudevents-batch+json"}
+        async with httpx2.AsyncClient(
+            base_url=sender.url, headers=module_processes.api_headers | kind, trust_env=False
+        ) as api:
+            for one in events:
+                assert (await api.post("/events", json=[one])).status_code == 202
+        await client.receive_events(8)
+        assert client.seqs == list(range(1, 9))
+        assert socket.answers >= 3
+
+
+async def test_polling_loses_nothing_and_repeats_nothing(
+    gateway: ReceiverProcess, sender: SenderProcess, module_processes: Processes
+) -> None:
+    async with xhr_socket(gateway, streams=False) as socket:
+        client = StompClient(socket, sockjs=True)
+        await client.connect(module_processes.token("polly"))
+        await client.subscribe()
+        async with httpx2.AsyncClient(
+            base_url=sender.url, headers=module_processes.api_headers, trust_env=False
+        ) as api:
+            for n in range(20):
+                order = {"order_id": f"polly-{n}", "customer_id": "polly"}
+                assert (await api.post("/orders", json=order)).status_code == 201
+                assert (await api.post(f"/orders/polly-{n}/complete")).status_code == 200
+        await client.receive_events(20)
+        assert client.seqs == list(range(1, 21))
+
+
+async def test_stomp_heartbeats_reach_the_client_above_sockjs(
+    gateway: ReceiverProcess, module_processes: Processes
+) -> None:
+    """SockJS clients keep `h` to themselves."""
+    async with xhr_socket(gateway) as socket:
+        client = StompClient(socket, sockjs=True)
+        await client.connect(module_processes.token("hea"), **{"heart-beat": "0,1000"})
+        message = ""
+        async with asyncio.timeout(10):
+            while message != 'a["\\n"]':
+                message = await socket.recv()
+
+
+async def test_page_of_a_foreign_origin_is_refused_and_one_of_ours_may_read(
+    http: httpx2.AsyncClient, session: str
+) -> None:
+    evil = await http.post(f"{session}/xhr", headers={"Origin": "https://evil.example"})
+    assert evil.status_code == 403
+    ours = await http.post(f"{session}/xhr", headers={"Origin": SHOP})
+    assert ours.headers["access-control-allow-origin"] == SHOP
+    assert ours.headers["access-control-allow-credentials"] == "true"
