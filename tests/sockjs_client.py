@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import httpx2
 from websockets.exceptions import ConnectionClosed
 
+from tests.waiting import await_until
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
@@ -59,6 +61,9 @@ class XhrSocket:
         else:
             await self._messages.put(line)
 
+    async def is_forgotten(self) -> bool:
+        return (await self._http.post(f"{self.url}/xhr_send", content="[]")).status_code == 404
+
     async def recv(self) -> str:
         message = await self._messages.get()
         if not message:
@@ -87,3 +92,5 @@ async def xhr_socket(
             asking.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await asking
+            with contextlib.suppress(httpx2.TransportError):  # of a gateway that has gone
+                await await_until(socket.is_forgotten)

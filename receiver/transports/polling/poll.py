@@ -73,6 +73,7 @@ class Poll(Connection):
         "_room",
         "_sessions",
         "_timer",
+        "_told",
         "_waiting",
         "cursor",
         "final",
@@ -98,6 +99,7 @@ class Poll(Connection):
         self._waiting: Request | None = None
         self._pages: list[Page] = []
         self._catching_up = True
+        self._told = False  # something has come that a waiting request is answered for
         self._lost = False  # the gateway has forgotten it
         self._ready: asyncio.Event | None = None  # of requests that wait for the first answer
         self._room: asyncio.Future[None] | None = None  # of the task that catches up
@@ -143,7 +145,9 @@ class Poll(Connection):
         page.notices.append(notice)
         if isinstance(notice, (Hello, Reset)):
             page.places |= parse_cursors(notice.cursor)
-        if not isinstance(notice, Hello):  # it is no news, and what was missed follows
+        # While it catches up notices say how things are, which is no news; and a client without a session
+        # would be given them again with its next request.
+        if isinstance(notice, Reset) or (self.session and not self._catching_up):
             self._tell()
 
     def beat(self, now: float) -> None:
@@ -178,11 +182,8 @@ class Poll(Connection):
         """Anything that a waiting request is answered for."""
         if not self._pages:
             return False
-        first = self._pages[0]
-        if first.events or any(not isinstance(notice, Hello) for notice in first.notices):
-            return True
         # A session is greeted once, and then at once; without one every answer has a hello.
-        return bool(self.session) and not self._catching_up
+        return bool(self._told or self._pages[0].events or (self.session and not self._catching_up))
 
     @property
     def is_empty(self) -> bool:
@@ -201,6 +202,7 @@ class Poll(Connection):
     def take(self) -> Page:
         """The next answer, and from then on the cursor is behind it."""
         page = self._pages.pop(0) if self._pages else Page()
+        self._told = bool(self._pages)
         if page.places:
             places = parse_cursors(self.cursor) | page.places
             self.cursor = format_cursors(Cursor(*item) for item in places.items())
@@ -274,6 +276,7 @@ class Poll(Connection):
 
     def _tell(self) -> None:
         """In the next turn of the loop: what was heard together leaves in one answer."""
+        self._told = True
         self._make_ready()
         if self._waiting is not None:
             asyncio.get_running_loop().call_soon(self._answer_waiting)
