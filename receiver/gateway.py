@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from receiver.subscription.shards import Shards
     from receiver.subscription.subscription import Pace as HearingPace
     from receiver.subscription.subscription import Subscription
+    from shared.process.tracing import Tracing
     from shared.redis.cluster import Cluster
     from shared.redis.connect import AnyPipelines
     from shared.settings import ReceiverSettings
@@ -41,6 +42,7 @@ class Gateway:
         name: str,
         pace: Pace | None = None,
         hearing_pace: HearingPace | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         names = Names.of(settings.redis_url, settings.key_prefix)
         self.name = name
@@ -51,7 +53,14 @@ class Gateway:
         def subscribing(keeper: Keeper) -> Subscription | Shards:
             belonging = Belonging(log, history, keeper.learn_epoch)
             return subscription_to(
-                redis, pipelines, names, keeper, gateway=name, pace=hearing_pace, belonging=belonging
+                redis,
+                pipelines,
+                names,
+                keeper,
+                gateway=name,
+                pace=hearing_pace,
+                belonging=belonging,
+                delivered=tracing.delivered if tracing is not None else None,
             )
 
         self.keeper = Keeper(subscribing, log, history, pace, ring_again_seconds=settings.ring_again_seconds)

@@ -29,11 +29,13 @@ from sender.publishing.relay import Relay
 from sender.publishing.sweep import Sweep
 from sender.retention import Retention
 from sender.seen import SeenTeller
+from sender.traced import TracedDatabase, TracedLogWriter, TracedRequests
 from shared.process.edge import Limits
 from shared.process.garbage import spare_what_lives
 from shared.process.listening import listening_on
 from shared.process.logs import configure_logs
 from shared.process.server import Server, Service, raise_file_limit
+from shared.process.tracing import tracing
 from shared.redis.channel_log import LogReader, LogWriter
 from shared.redis.connect import connect, pipelines_to
 from shared.redis.inquiries import Inquirer
@@ -42,6 +44,8 @@ from shared.settings import SenderSettings, file_of, load, read
 
 if TYPE_CHECKING:
     import socket
+
+    from sender.database.protocol import Database
 
 logger = structlog.get_logger(__name__)
 
@@ -81,6 +85,7 @@ def _run(settings: SenderSettings, listener: socket.socket, metrics: Metrics) ->
 async def serve(settings: SenderSettings, listener: socket.socket, metrics: Metrics) -> None:
     """Build everything, and end everything on return."""
     async with (
+        tracing("sender", enabled=settings.traces) as traces,
         open_database(
             settings.database_url,
             schema=settings.database_schema,
@@ -90,7 +95,7 @@ async def serve(settings: SenderSettings, listener: socket.socket, metrics: Metr
         pipelines_to(redis) as pipelines,
     ):
         names = Names.of(settings.redis_url, settings.key_prefix)
-        log = LogWriter(pipelines, names)
+        log = LogWriter(pipelines, names) if traces is None else TracedLogWriter(pipelines, names, traces)
         relay = Relay(database, log, metrics, _now)
         sweep = Sweep(
             database,
@@ -112,8 +117,10 @@ async def serve(settings: SenderSettings, listener: socket.socket, metrics: Metr
         pages = OfficePage(PAGE, settings.api_keys[0] if settings.development else None)
         expiry, inquirer = Expiry(database, relay.wake, _now), Inquirer(pipelines, names)
         lifetimes = Lifetimes.of(settings)
-        api = Api(database, relay, teller, metrics, _now, forgetting, inquirer, lifetimes)
-        app = Leaving(create_app(api, pages, _api_keys(settings), metrics, spring=settings.spring_compat))
+        stored: Database = database if traces is None else TracedDatabase(database, traces)
+        api = Api(stored, relay, teller, metrics, _now, forgetting, inquirer, lifetimes)
+        inner = create_app(api, pages, _api_keys(settings), metrics, spring=settings.spring_compat)
+        app = Leaving(inner if traces is None else TracedRequests(inner, traces))
         service = Service(
             app,
             settings.forwarded_allow_ips,

@@ -13,6 +13,7 @@ typing error would be a silent default.
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import os
 import re
 import sys
@@ -63,6 +64,16 @@ HttpUrl = Annotated[AnyUrl, UrlConstraints(allowed_schemes=["http", "https"], ho
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 
 
+_OTLP = "opentelemetry.exporter.otlp.proto.http"
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # not even its package
+        return False
+
+
 class _OfEnvironment(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True, env_ignore_empty=True
@@ -96,6 +107,7 @@ class Settings(_OfEnvironment):
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     development: bool = False  # sign-in by name alone; refuses to listen beyond loopback
+    traces: bool = False  # by OpenTelemetry, see shared/process/tracing.py
     spring_compat: bool = False  # stand in for two Spring applications, open to anybody; docs/from-spring.md
     forwarded_allow_ips: CommaSeparated = ("127.0.0.1", "::1")  # proxies whose X-Forwarded-For counts
     keep_alive_seconds: float = Field(130, ge=1, le=3600)  # above nginx 60, ALB 60, Traefik 90, Caddy 120
@@ -143,6 +155,14 @@ class Settings(_OfEnvironment):
                     "a key may have only visible ASCII characters; `openssl rand -hex 32` makes one"
                 )
         return tuple({key.get_secret_value(): key for key in keys}.values())  # each once
+
+    @field_validator("traces")
+    @classmethod
+    def _check_traces(cls, traces: bool) -> bool:
+        exporter = () if os.environ.get("OTEL_TRACES_EXPORTER") == "console" else (_OTLP,)
+        if traces and any(not _is_installed(name) for name in ("opentelemetry.sdk", *exporter)):
+            raise ValueError("OpenTelemetry is not installed here: pip install 'orderbell[traces]'")
+        return traces
 
     @field_validator("redis_url")
     @classmethod

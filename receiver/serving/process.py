@@ -31,6 +31,7 @@ from shared.process.edge import Limits
 from shared.process.garbage import spare_what_lives
 from shared.process.logs import configure_logs
 from shared.process.server import Server, Service, raise_file_limit
+from shared.process.tracing import tracing
 from shared.redis.connect import connect, pipelines_to
 from shared.redis.inquiries import Answerer
 from shared.redis.keys import Names
@@ -98,11 +99,14 @@ async def serve(
         pipelines_to(redis) as pipelines,
         sender_client as sender,
         create_verifier(settings) as verifier,
+        tracing("receiver", enabled=settings.traces) as traces,
     ):
         names = Names.of(settings.redis_url, settings.key_prefix)
         tickets = Tickets(pipelines, names, per_minute=settings.tickets_per_minute)
         authentication = Authentication(verifier, tickets, cookie=settings.jwt_cookie)
-        gateway = Gateway(redis, pipelines, History(sender), authentication, settings, name=name)
+        gateway = Gateway(
+            redis, pipelines, History(sender), authentication, settings, name=name, tracing=traces
+        )
         development = Development(settings, authentication, sender) if settings.development else None
         origins = Origins(settings.allowed_origins)
         admission = Admission(load_hook(settings.admit), settings.admit_seconds) if settings.admit else None

@@ -24,7 +24,7 @@ from shared.redis.cluster import Cluster, ClusterPipelines, Redirection, slot_of
 from shared.redis.wire import Pipelines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from redis.asyncio import Redis
 
@@ -50,12 +50,31 @@ def subscription_to(
     gateway: str,
     pace: Pace | None = None,
     belonging: Belonging | None = None,
+    delivered: Callable[[Iterable[bytes]], None] | None = None,
 ) -> Subscription | Shards:
     if isinstance(redis, Cluster):
         assert isinstance(pipelines, ClusterPipelines)
-        return Shards(redis, pipelines, names, hearer, gateway=gateway, pace=pace, belonging=belonging)
+        return Shards(
+            redis,
+            pipelines,
+            names,
+            hearer,
+            gateway=gateway,
+            pace=pace,
+            belonging=belonging,
+            delivered=delivered,
+        )
     assert isinstance(pipelines, Pipelines)
-    return Subscription(redis, pipelines, names, hearer, gateway=gateway, pace=pace, belonging=belonging)
+    return Subscription(
+        redis,
+        pipelines,
+        names,
+        hearer,
+        gateway=gateway,
+        pace=pace,
+        belonging=belonging,
+        delivered=delivered,
+    )
 
 
 class Shards:
@@ -71,9 +90,11 @@ class Shards:
         gateway: str,
         pace: Pace | None = None,
         belonging: Belonging | None = None,
+        delivered: Callable[[Iterable[bytes]], None] | None = None,
     ) -> None:
         self.pace = pace
         self.belonging = belonging
+        self.delivered = delivered
         self._cluster = cluster
         self.pipelines = pipelines
         self.names = names
@@ -206,6 +227,7 @@ class Shard(Subscription):
             gateway=gateway,
             pace=shards.pace,
             belonging=shards.belonging,
+            delivered=shards.delivered,
         )
         self._shards = shards
         self._cluster = cluster

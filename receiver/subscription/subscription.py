@@ -34,7 +34,7 @@ from shared.redis.channel_log import AnotherInstallation
 from shared.redis.wire import Command, NotPrimary, Wire
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from redis.asyncio import Redis
 
@@ -82,7 +82,9 @@ class Subscription:
         gateway: str,
         pace: Pace | None = None,
         belonging: Belonging | None = None,
+        delivered: Callable[[Iterable[bytes]], None] | None = None,
     ) -> None:
+        """`delivered` is called with live messages once they have left; they are traced where it is given."""
         self._belonging = belonging
         self._redis = redis
         self._pace = pace or Pace()
@@ -101,6 +103,7 @@ class Subscription:
         self._hears = False
         self._burst = Burst()
         self._ages = Ages()
+        self._delivered = delivered
         self._logged: set[str] = set()  # kinds of reasons, since it was last heard
         self._logger = logger
 
@@ -234,6 +237,8 @@ class Subscription:
         last = replies[-1]
         if type(last) is list and len(last) == 3 and type(last[2]) is bytes:
             self._ages.look(last[2], asyncio.get_running_loop().time())
+        if self._delivered is not None:
+            self._delivered([reply[2] for reply in replies if _is_message(reply)])
 
     def _take_each(self, replies: list[Any]) -> None:
         """Leaves in the burst what is to be written. One loop: a call more for each would be costly."""
@@ -282,3 +287,7 @@ class Subscription:
             self._confirmed.set()
         elif name in self._feeds:
             self._hearer.confirmed(self._feeds[name])
+
+
+def _is_message(reply: Any) -> bool:
+    return isinstance(reply, list) and len(reply) == 3 and reply[0] in (b"message", b"smessage")

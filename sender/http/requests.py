@@ -73,7 +73,12 @@ def json_response(body: object) -> Response:
 
 
 def traceparent_of(request: Request) -> str:
-    """The caller's trace, or the start of a new one, so that every event can be followed."""
+    """The caller's trace, or the start of a new one, so that every event can be followed.
+
+    Where requests are traced, the request's own span.
+    """
+    if own := getattr(request.state, "traceparent", ""):
+        return str(own)
     given = request.headers.get("traceparent", "")
     if is_traceparent(given):
         return given
