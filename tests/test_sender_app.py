@@ -89,22 +89,13 @@ async def test_every_route_has_a_key_or_is_known_to_need_none(sender: RunningSen
     app = sender.client._transport.app  # type: ignore[attr-defined]
     assert isinstance(app, Starlette)
     free = {"/livez", "/readyz", "/metrics", "/openapi.json", "/", "/development/api-key", "/static"}
-    routes = [route for route in app.routes if isinstance(route, Route | Mount)]
-    assert {route.path for route in routes} - free == {
-        "/orders",
-        "/orders/{order_id}/complete",
-        "/events",
-        "/channels/{channel}/events",
-        "/history",
-        "/seen",
-        "/customers/{customer_id}",
-        "/dead-letters",
-    }
+    routes = [route for route in app.routes if isinstance(route, Route | Mount) and route.path not in free]
+    assert len(routes) > 10
     for route in routes:
-        if route.path not in free:
-            for method in ("GET", "POST"):
-                response = await sender.client.request(method, route.path, headers={"Authorization": ""})
-                assert response.status_code in (401, 405)
+        assert isinstance(route, Route)
+        for method in route.methods or ():
+            answer = await sender.client.request(method, route.path, headers={"Authorization": ""})
+            assert answer.status_code == 401, (method, route.path)
 
 
 async def test_second_key_opens_too_so_that_keys_can_be_replaced() -> None:
