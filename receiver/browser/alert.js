@@ -16,15 +16,18 @@
 export class AlertEvent extends CustomEvent {
   /** Aborts when the alert is no longer this tab's to show: take it off the screen. @type {AbortSignal} */
   signal;
+  /** Aborts when the alert was taken back, replaced, read elsewhere or has expired, even after it was seen. @type {AbortSignal} */
+  ended;
   /** @type {Promise<unknown>[]} */
   #promises = [];
   /** @type {Room | null} */
   #room = null;
 
-  /** @param {CloudEvent} event @param {AbortSignal} signal */
-  constructor(event, signal) {
+  /** @param {CloudEvent} event @param {AbortSignal} signal @param {AbortSignal} [ended] */
+  constructor(event, signal, ended = new AbortController().signal) {
     super("alert", { detail: event });
     this.signal = signal;
+    this.ended = ended;
   }
 
   /**

@@ -55,13 +55,14 @@ export class DesktopAlerts extends EventTarget {
    * @returns {Promise<boolean>} whether it was shown, as far as this can be known
    */
   show(title, options) {
-    const shown = this.#show(title, options);
-    alertAtHand()?.shown(shown);
+    const alert = alertAtHand();
+    const shown = this.#show(title, options, alert?.ended);
+    alert?.shown(shown);
     return shown;
   }
 
-  /** @param {string} title @param {NotificationOptions} options @returns {Promise<boolean>} */
-  async #show(title, options) {
+  /** @param {string} title @param {NotificationOptions} options @param {AbortSignal} [ended] @returns {Promise<boolean>} */
+  async #show(title, options, ended) {
     if (this.state !== "granted" || document.visibilityState === "visible") return false;
     let notification;
     try {
@@ -70,6 +71,7 @@ export class DesktopAlerts extends EventTarget {
       return false; // Chrome on Android has them from a service worker only
     }
     const raised = notification;
+    ended?.addEventListener("abort", () => raised.close());
     raised.addEventListener("click", () => {
       window.focus();
       raised.close();

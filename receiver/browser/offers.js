@@ -26,6 +26,7 @@
  * @typedef {object} Tab  what an Offers asks of its AlertSource, and what it reports to it
  * @property {() => boolean} shows  whether an alert could be shown at this moment
  * @property {(event: CloudEvent, signal: AbortSignal) => { showing: Promise<void> | null, failed: boolean, room: Room | null }} offer
+ * @property {(event: CloudEvent) => boolean} isOver  its time to pop up is over
  * @property {(channel: string) => void} seen  this tab has shown something of the channel
  * @property {(alert: { channel: string, place: Place }) => void} elsewhere  another tab has
  * @property {() => number} now
@@ -136,6 +137,9 @@ export class Offers {
   /** @returns {Promise<boolean>} whether there may be more to claim at once */
   async #claimDue() {
     const now = this.#tab.now();
+    for (const alert of this.#waiting.values()) {
+      if (this.#tab.isOver(alert.event) && this.#waiting.delete(alert.cursor)) void this.#shown.pass(alert);
+    }
     const due = [...this.#waiting.values()].filter((alert) => alert.due <= now).slice(0, BATCH);
     if (due.length === 0) return false;
     const outcomes = await this.#shown.claim(due.map((alert) => ({ ...alert, show: () => this.#offer(alert) })));

@@ -31,6 +31,9 @@
  * @property {string} [channel]
  * @property {number} [epoch]
  * @property {number} [seq]
+ * @property {string} [expirytime]  after it, it is nothing any more
+ * @property {string} [popuntil]  after it, it does not pop up any more
+ * @property {string | boolean} [replaces]  the id of another event of its source; true: all before it of its subject
  * @property {any} [data]
  *
  * @typedef {{ token: string } | { ticket: string }} Credential
@@ -43,6 +46,7 @@
  * @property {{ readonly state: string }} [desktop]  a DesktopAlerts that the listener of "alert" shows them with: while
  *   it is "granted", alerts are also offered to this tab while it is hidden
  * @property {readonly import("./ways.js").Way[]} [transports]  those to use, the best first; all of them unless given
+ * @property {number} [popUpFor]  milliseconds: what was missed longer ago is only counted ("older"); 10 minutes
  * @property {AbortSignal} [signal]  closes it
  * @property {boolean} [debug]  logs to the console what happens, never a payload or a token
  * @property {(text: string, detail?: unknown) => void} [log]  the same, to your own log
@@ -62,6 +66,12 @@
  *
  * @typedef {{ channel: string, first: Place, place: Place, cursor: string, by: "tab" | "device" }} ShownDetail
  * @typedef {{ channel: string, reason: string, cursor: string, refetch: string | null }} ResetDetail
+ * @typedef {{ channel: string, cursor: string, reason: string }} RetractedDetail
+ * @typedef {{ cursors: string[] }} ExpiredDetail
+ * @typedef {{ upTo: string | null, alone: string[] }} ReadDetail
+ * @typedef {{ count: number }} OlderDetail
+ * @typedef {import("./alerts.js").Count} Count
+ * @typedef {import("./alerts.js").AlertList} AlertList
  * @typedef {{ attempt: number, delay: number, code: number, reason: string }} ReconnectingDetail
  *
  * @typedef {object} AlertSourceEventMap
@@ -70,12 +80,18 @@
  * @property {AlertEvent} alert
  * @property {CustomEvent<ShownDetail>} shown
  * @property {CustomEvent<ResetDetail>} reset
+ * @property {CustomEvent<RetractedDetail>} retracted
+ * @property {CustomEvent<ExpiredDetail>} expired
+ * @property {CustomEvent<ReadDetail>} read
+ * @property {CustomEvent<Count>} unread
+ * @property {CustomEvent<OlderDetail>} older
  * @property {CustomEvent<ReconnectingDetail>} reconnecting
  * @property {CustomEvent<Fault>} error
  * @property {CloseEvent} close
  */
 
 import { AlertEvent, dispatchAlert } from "./alert.js";
+import { Inbox, Offered, SYSTEM, Unread, isOver, isReplaced, placeOf } from "./alerts.js";
 import { advance, formatCursor, formatCursors, parseCursors, reaches } from "./cursors.js";
 import { covers, extentUpTo, formatExtent, include, includes, parseExtents } from "./extents.js";
 import { Faults, diagnose, isOurViolation } from "./faults.js";
@@ -104,10 +120,19 @@ const SLOWER_MS = 5_000; // after a refusal of a new token: the clock of a gatew
 const SAME_HOLE = 3; // connections that couldn't fill a hole, then it is passed over with a reset
 const UNWELCOME = 2; // connections that never said hello, then it is asked why
 const TOMBSTONE = "orderbell.tombstone"; // in the place of an event that could not be published
+const RETRACTED = "orderbell.retracted";
+const READ = "orderbell.read";
+const EXPIRED = "orderbell.expired";
 const PING = "orderbell.ping"; // a gateway that takes it also sends heartbeats as messages
 const CUSTOMERS = "orderbell/customers"; // BroadcastChannel: who is signed in, by cookie
 
-const OWN_EVENTS = new Set(["open", "message", "alert", "shown", "reset", "reconnecting", "error", "close"]);
+const POP_UP_MS = 10 * 60_000; // what was missed for longer is a line in a list, not a row of old toasts
+const CATCH_UP_MS = 10_000; // then pop-ups are no longer held back, whatever is still missing
+
+const OWN_EVENTS = new Set([
+  ...["open", "message", "alert", "shown", "reset", "reconnecting", "error", "close"],
+  ...["retracted", "expired", "read", "unread", "older"],
+]);
 const FORGETFUL =
   "this browser keeps nothing for this page (are cookies or site data blocked?). Alerts still pop up; but after a" +
   " reload, or in a second tab, one may be shown again.";
@@ -123,6 +148,11 @@ const HIDDEN_MS = 250;
  *   own type, where that is none of these
  * @fires alert  AlertEvent, in one tab: `detail` the CloudEvent, `shown(promise)` to say when it was on the screen
  * @fires shown  CustomEvent `{channel, first, place, cursor, by}`: another tab or device has shown those from `first` to `place`
+ * @fires retracted  CustomEvent `{channel, cursor, reason}`: an alert was taken back; take it off your list
+ * @fires expired  CustomEvent `{cursors}`: the time of these alerts is over
+ * @fires read  CustomEvent `{upTo, alone}`: the customer has read all up to a cursor, or single alerts, on any device
+ * @fires unread  CustomEvent `{unread, asOf}`: how many alerts are unread has changed
+ * @fires older  CustomEvent `{count}`: so many were missed too long ago to pop up; "and 12 older"
  * @fires reset  CustomEvent `{channel, reason, cursor, refetch}`: events are missing, reload what depends on them
  * @fires reconnecting  CustomEvent `{attempt, delay, code, reason}`
  * @fires error  CustomEvent `{kind, message}`: something that a person has to change; the source goes on trying
@@ -154,6 +184,18 @@ export class AlertSource extends EventTarget {
   #desktop;
   #inView;
   #customers;
+  #popUpFor;
+  #inbox;
+  #offered = new Offered();
+  #unread = new Unread((count) => this.#fire("unread", count));
+  /** The server's clock, as far as it is ahead of ours. */
+  #ahead = 0;
+  /** Where the channels were at the last hello: what comes up to there was missed. @type {Places} */
+  #heads = new Map();
+  /** What was missed and may be taken back by what still comes. @type {import("./offers.js").Waiting[]} */
+  #missed = [];
+  /** @type {number | undefined} */
+  #catchingUp;
   #silence = new Silence();
   #listening = new AbortController();
   /** Those of "alert": without one, this tab shows nothing. @type {Set<unknown>} */
@@ -212,7 +254,10 @@ export class AlertSource extends EventTarget {
    * @param {string | URL} [url]  of the gateway, or of the balancer in front of several
    * @param {Options} [options]
    */
-  constructor(url = "/", { key = "", getToken, desktop, transports = WAYS, signal, debug = false, log, environment } = {}) {
+  constructor(
+    url = "/",
+    { key = "", getToken, desktop, popUpFor = POP_UP_MS, transports = WAYS, signal, debug = false, log, environment } = {},
+  ) {
     super();
     this.#environment = { ...browser(), ...environment };
     this.#log = log ?? (debug ? (/** @type {unknown[]} */ ...words) => console.debug("orderbell:", ...words) : () => {});
@@ -224,6 +269,8 @@ export class AlertSource extends EventTarget {
     this.#getToken = getToken;
     this.#desktop = desktop;
     this.#ways = new Ways(transports, this.#environment);
+    this.#popUpFor = popUpFor;
+    this.#inbox = new Inbox(this.#url, this.#environment.fetch, (until) => this.#askForToken(until));
     this.#backoff = new Backoff(this.#environment.random);
     this.#shown = new Shown(key, {
       tab: this.#name,
@@ -237,6 +284,7 @@ export class AlertSource extends EventTarget {
     this.#offers = new Offers(this.#shown, {
       shows: () => this.shows,
       offer: (event, held) => this.#offer(event, held),
+      isOver: (event) => isOver(event, this.#serverNow),
       seen: (channel) => this.#report(channel),
       elsewhere: ({ channel, place }) => this.#tell(channel, place.epoch, place.seq, place.seq, "tab"),
       now: this.#environment.now,
@@ -276,6 +324,41 @@ export class AlertSource extends EventTarget {
     const root = document.documentElement;
     if (document.visibilityState !== "visible") return this.#desktop?.state === "granted";
     return !root || this.#inView.has(root);
+  }
+
+  /** How many alerts are unread; null as long as nothing is known. */
+  get unread() {
+    return this.#unread.count?.unread ?? null;
+  }
+
+  /**
+   * The customer's alerts, newest first, with the state of each, as the server has them.
+   *
+   * @param {{ before?: string | null, limit?: number, signal?: AbortSignal }} [options]  `before`: the last list's
+   * @returns {Promise<AlertList>}
+   */
+  async list(options) {
+    const { alerts, unread, as_of, before } = await this.#inbox.list(options);
+    this.#unread.take({ unread, as_of });
+    return { alerts, unread, asOf: as_of, before };
+  }
+
+  /**
+   * Marks alerts as read, for all devices: those with these ids, all up to a cursor, or without either all that were
+   * counted here; what has come since stays unread.
+   *
+   * @param {string | readonly string[]} [what]  a cursor, or ids
+   * @returns {Promise<Count>}
+   */
+  async markRead(what = this.#unread.count?.asOf ?? "") {
+    if (typeof what === "string" ? what === "" : what.length === 0) return this.#unread.count ?? { unread: 0, asOf: "" };
+    const told = await this.#inbox.read(typeof what === "string" ? { cursor: what } : { ids: [...what] });
+    this.#unread.take(told);
+    return { unread: told.unread, asOf: told.as_of };
+  }
+
+  get #serverNow() {
+    return this.#environment.now() + this.#ahead;
   }
 
   /** Leaves the present connection, and makes another at once. */
@@ -535,6 +618,8 @@ export class AlertSource extends EventTarget {
     this.readyState = AlertSource.CLOSED;
     this.#leave();
     this.#listening.abort();
+    this.#environment.clearTimeout(this.#catchingUp);
+    this.#missed = [];
     this.#offers.close();
     this.#inView.close();
     this.#shown.close();
@@ -558,7 +643,12 @@ export class AlertSource extends EventTarget {
     if (event.seq !== undefined) return this.#deliver(event);
     switch (event.type) {
       case "orderbell.hello":
+        this.#ahead = (Date.parse(event.time ?? "") || this.#environment.now()) - this.#environment.now();
         return this.#greeted(event.data);
+      case "orderbell.unread":
+        return this.#unread.take(event.data);
+      case "orderbell.ring":
+        return this.#offers.free();
       case "orderbell.reset":
         return this.#reset(event.data);
       case "orderbell.seen":
@@ -568,8 +658,8 @@ export class AlertSource extends EventTarget {
     }
   }
 
-  /** @param {{ cursor: string, channels: string[], gateway: string, heartbeat_seconds?: number, accepts?: string[] }} hello */
-  #greeted({ cursor, channels, gateway, heartbeat_seconds = 0, accepts = [] }) {
+  /** @param {{ cursor: string, channels: string[], gateway: string, heartbeat_seconds?: number, accepts?: string[], as_of?: string }} hello */
+  #greeted({ cursor, channels, gateway, heartbeat_seconds = 0, accepts = [], as_of = "" }) {
     const customer = customerOf(channels);
     if (this.#customer !== null && this.#customer !== customer) {
       // Signed in as somebody else, in another tab or meanwhile: nothing of theirs belongs on this page.
@@ -591,6 +681,7 @@ export class AlertSource extends EventTarget {
     this.#refused = "";
     this.#faults.over("refused", "token", "unreachable", "origin", "policy");
     this.#accepts = new Set(accepts);
+    this.#catchUp(parseCursors(as_of));
     this.#silence.begin(this.#environment.now(), this.#accepts.has(PING) ? heartbeat_seconds : 0);
     this.#ways.works(this.#url, () => this.#return(0, 1000, "the WebSocket works again"));
     this.#isCustomer(customer);
@@ -633,18 +724,112 @@ export class AlertSource extends EventTarget {
     if (reaches(had, place)) return; // received before: the resumed range and the live one overlap
     if (had && !(epoch === had.epoch && seq === had.seq + 1)) return this.#missing(channel, had, place);
     this.#had.set(channel, place);
-    if (event.type === TOMBSTONE) return this.#wait(() => this.#shown.pass({ channel, place }));
+    if (event.type.startsWith(SYSTEM)) {
+      this.#wait(() => this.#shown.pass({ channel, place }));
+      if (event.type !== TOMBSTONE) this.#change(event);
+      return this.#checkCaughtUp();
+    }
 
     const cursor = formatCursor(channel, place);
     this.#log("message", cursor);
     const init = { data: event, lastEventId: cursor };
     this.dispatchEvent(new MessageEvent("message", init));
     if (!OWN_EVENTS.has(event.type)) this.dispatchEvent(new MessageEvent(event.type, init));
+    if (event.replaces) this.#retire(({ event: other }) => isReplaced(other, event), (other) => isReplaced(other, event));
+    if (isOver(event, this.#serverNow)) {
+      this.#wait(() => this.#shown.pass({ channel, place }));
+      return this.#checkCaughtUp();
+    }
     // Another one has shown it, and told before it came here.
     if (this.#shown.knows(channel, place)) return this.#shownElsewhere({ channel, place });
     // The wait begins now and not behind earlier changes: a hundred events at once wait together.
     const due = this.#environment.now() + this.#turn();
+    if (this.#isMissed(channel, place)) {
+      this.#missed.push({ cursor, channel, place, event, due });
+      return this.#checkCaughtUp();
+    }
     this.#wait(async () => this.#offers.add({ cursor, channel, place, event, due }));
+  }
+
+  // --- what was missed, and what becomes of alerts -----------------------------------------------------------
+
+  /** @param {Places} heads */
+  #catchUp(heads) {
+    this.#heads = heads;
+    this.#environment.clearTimeout(this.#catchingUp);
+    this.#catchingUp = this.#environment.setTimeout(() => {
+      this.#heads.clear();
+      this.#checkCaughtUp();
+    }, CATCH_UP_MS);
+    this.#checkCaughtUp();
+  }
+
+  /** @param {string} channel @param {Place} place */
+  #isMissed(channel, place) {
+    const head = this.#heads.get(channel);
+    return head !== undefined && reaches(head, place);
+  }
+
+  /** What was missed pops up once all of it is here: a retraction may be among it. */
+  #checkCaughtUp() {
+    for (const [channel, head] of this.#heads) {
+      if (reaches(this.#had.get(channel), head)) this.#heads.delete(channel);
+    }
+    if (this.#missed.length === 0) return;
+    const ready = this.#missed.filter(({ channel }) => !this.#heads.has(channel));
+    this.#missed = this.#missed.filter(({ channel }) => this.#heads.has(channel));
+    const old = ready.filter(({ event }) => this.#serverNow - Date.parse(event.time ?? "") > this.#popUpFor);
+    this.#wait(async () => {
+      for (const alert of ready) if (!old.includes(alert)) this.#offers.add(alert);
+      const news = old.filter(({ channel, place }) => !this.#shown.knows(channel, place));
+      for (const alert of news) await this.#shown.pass(alert);
+      for (const channel of new Set(news.map((alert) => alert.channel))) this.#report(channel);
+      if (news.length > 0) this.#fire("older", { count: news.length });
+    });
+  }
+
+  /** An event of the system: what became of alerts. @param {CloudEvent} event */
+  #change({ type, channel = "", data }) {
+    const { cursor, alone, reason } = Object(data);
+    const cursors = new Set(Array.isArray(alone) ? alone : []);
+    if (type === RETRACTED && typeof cursor === "string") cursors.add(cursor);
+    const upTo = type === READ && typeof cursor === "string" ? placeOf(cursor) : null;
+    const isIt = (/** @type {string} */ one, /** @type {Place} */ place, /** @type {string} */ of) =>
+      cursors.has(one) || (upTo !== null && of === upTo[0] && reaches(upTo[1], place));
+    // No tab shows it any more; not even where the alert itself is not known here.
+    for (const one of cursors) {
+      const at = placeOf(one);
+      if (!at) continue;
+      this.#wait(async () => {
+        await this.#shown.pass({ channel: at[0], place: at[1] });
+        this.#report(at[0]);
+      });
+    }
+    if (upTo) this.#wait(() => this.#shown.seen(upTo[0], extentUpTo(upTo[1])));
+    this.#retire(
+      (alert) => isIt(alert.cursor, alert.place, alert.channel),
+      (of, one) => isIt(one, { epoch: of.epoch ?? 0, seq: of.seq ?? 0 }, of.channel ?? ""),
+    );
+    this.#unread.take(Object(data));
+    if (type === RETRACTED) this.#fire("retracted", { channel, cursor, reason: reason ?? "" });
+    if (type === EXPIRED) this.#fire("expired", { cursors: [...cursors] });
+    if (type === READ) this.#fire("read", { upTo: cursor ?? null, alone: [...cursors] });
+  }
+
+  /**
+   * These are no alerts any more: they don't pop up, and go from the screen.
+   *
+   * @param {(alert: import("./offers.js").Waiting) => boolean} waits
+   * @param {(event: CloudEvent, cursor: string) => boolean} offered
+   */
+  #retire(waits, offered) {
+    const gone = this.#missed.filter(waits);
+    this.#missed = this.#missed.filter((alert) => !gone.includes(alert));
+    for (const alert of gone) this.#wait(() => this.#shown.pass(alert));
+    // Behind what is still on its way to the offers.
+    this.#wait(async () => this.#offers.drop(waits));
+    this.#offers.drop(waits);
+    this.#offered.end(offered);
   }
 
   /**
@@ -716,7 +901,7 @@ export class AlertSource extends EventTarget {
 
   /** @param {CloudEvent} event @param {AbortSignal} signal */
   #offer(event, signal) {
-    const alert = new AlertEvent(event, signal);
+    const alert = new AlertEvent(event, signal, this.#offered.add(event));
     const thrown = dispatchAlert(this, alert);
     this.#log("alert", formatCursor(event.channel ?? "", { epoch: event.epoch ?? 0, seq: event.seq ?? 0 }));
     return { showing: alert.showing, failed: thrown >= Math.max(1, this.#listeners.size), room: alert.room };

@@ -139,6 +139,7 @@ export class Toasts {
     alert?.into(this);
     alert?.shown(seen);
     for (const ending of [signal, alert?.signal]) ending?.addEventListener("abort", () => this.#withdraw(entry));
+    alert?.ended.addEventListener("abort", () => this.#withdraw(entry, { seen: true }));
     if (!signal?.aborted) this.#put(entry);
     return seen;
   }
@@ -289,13 +290,17 @@ export class Toasts {
     toast.stale = false;
   }
 
-  /** Its alert is no longer this page's to show. @param {Entry} entry */
-  #withdraw(entry) {
+  /**
+   * Its alert is no longer this page's to show; or no alert any more, and then it goes though it was seen.
+   *
+   * @param {Entry} entry @param {{ seen?: boolean }} [options]
+   */
+  #withdraw(entry, { seen = false } = {}) {
     this.#settle([entry], false);
     this.#waiting = this.#waiting.filter((other) => other !== entry);
     this.#unannounced = this.#unannounced.filter((other) => other !== entry);
     const toast = this.#visible.find(({ entries }) => entries.includes(entry));
-    if (!toast || toast.seen) return; // what was seen stays until it has been read
+    if (!toast || (toast.seen && !seen)) return; // what was seen stays until it has been read
     const others = toast.entries.filter((other) => other !== entry);
     if (others.length > 0) this.#fill(toast, others);
     else this.#close(toast);

@@ -347,8 +347,8 @@ def test_a_reset_is_told_and_gone_on_from(page: Page, reason: str, cursor: str) 
     assert kept == after == f"{ALICE}={cursor}"
 
 
-def test_an_event_of_a_channel_may_have_any_type(page: Page) -> None:
-    """Whoever may publish can't speak for the gateway."""
+def test_an_event_of_the_system_that_is_not_known_here_is_passed_over(page: Page) -> None:
+    """A newer server's; and it is no word of the gateway's own."""
     seen = evaluate(
         page,
         """
@@ -356,11 +356,12 @@ def test_an_event_of_a_channel_may_have_any_type(page: Page) -> None:
         const socket = (await world.socket()).hello();
         const place = { channel: "customer:alice", epoch: 1, seq: 1 };
         socket.say("orderbell.reset", { channel: "customer:alice", cursor: "customer:alice=9.9" }, place);
+        socket.event(2);
         await world.wait("alert", 1);
         return [world.of("message"), world.of("reset")];
         """,
     )
-    assert seen == [[f"{ALICE}=1.1"], []]
+    assert seen == [[f"{ALICE}=1.2"], []]
 
 
 def test_what_is_no_json_is_ignored_and_what_it_was_is_asked_for_again(page: Page) -> None:

@@ -1,0 +1,138 @@
+/**
+ * An alert's life beyond its pop-up: what has ended, how many are unread, the customer's list.
+ *
+ * The gateway's database decides all of it. A count comes with the place where it is true, and a count of an earlier
+ * place never takes the place of a later one, whichever way it came: so no two devices differ for longer than a moment.
+ *
+ * @typedef {import("./orderbell.js").CloudEvent} CloudEvent
+ * @typedef {import("./orderbell.js").Credential} Credential
+ * @typedef {import("./cursors.js").Place} Place
+ *
+ * @typedef {{ unread: number, asOf: string }} Count
+ * @typedef {"unseen" | "seen" | "read" | "retracted" | "expired"} AlertState
+ * @typedef {{ cursor: string, state: AlertState, event: CloudEvent }} ListedAlert
+ * @typedef {{ alerts: ListedAlert[], unread: number, asOf: string, before: string | null }} AlertList
+ */
+
+import { formatCursor, parseCursors, reaches } from "./cursors.js";
+
+export const SYSTEM = "orderbell."; // types of events that are no alerts
+const MOST = 500; // alerts of which it is known where they are on the screen
+
+/** The place that one cursor names. @param {unknown} cursor @returns {[channel: string, place: Place] | null} */
+export function placeOf(cursor) {
+  try {
+    return [...parseCursors(typeof cursor === "string" ? cursor : "")][0] ?? null;
+  } catch {
+    return null; // a newer gateway may say more than we know
+  }
+}
+
+/**
+ * Whether its time is over, for pop-ups or altogether. @param {CloudEvent} event @param {number} now  the server's clock
+ */
+export function isOver({ expirytime, popuntil }, now) {
+  return [expirytime, popuntil].some((moment) => typeof moment === "string" && Date.parse(moment) <= now);
+}
+
+/**
+ * Whether the second event takes the place of the first.
+ *
+ * @param {CloudEvent} event @param {CloudEvent} other
+ */
+export function isReplaced(event, { replaces, source, subject, channel }) {
+  if (!replaces || event.source !== source || event.channel !== channel) return false;
+  return replaces === true || replaces === "true" ? !!subject && event.subject === subject : event.id === replaces;
+}
+
+/** The alerts that this page has on its screen, or had: they can be taken off it again. */
+export class Offered {
+  /** By cursor. @type {Map<string, { event: CloudEvent, controller: AbortController }>} */
+  #offered = new Map();
+
+  /** @param {CloudEvent} event @returns {AbortSignal}  aborts when the alert is none any more */
+  add(event) {
+    const controller = new AbortController();
+    const place = { epoch: event.epoch ?? 0, seq: event.seq ?? 0 };
+    this.#offered.set(formatCursor(event.channel ?? "", place), { event, controller });
+    if (this.#offered.size > MOST) this.#offered.delete(/** @type {string} */ (this.#offered.keys().next().value));
+    return controller.signal;
+  }
+
+  /** @param {(event: CloudEvent, cursor: string) => boolean} which */
+  end(which) {
+    for (const [cursor, { event, controller }] of this.#offered) {
+      if (!which(event, cursor)) continue;
+      this.#offered.delete(cursor);
+      controller.abort();
+    }
+  }
+}
+
+/** The newest count that is known. */
+export class Unread {
+  /** @type {Count | null} */
+  count = null;
+  #onchange;
+
+  /** @param {(count: Count) => void} onchange */
+  constructor(onchange) {
+    this.#onchange = onchange;
+  }
+
+  /** @param {{ unread?: unknown, as_of?: unknown }} told  whatever may hold a count */
+  take({ unread, as_of: asOf }) {
+    const place = placeOf(asOf);
+    if (typeof unread !== "number" || typeof asOf !== "string" || !place) return;
+    const before = this.count && placeOf(this.count.asOf);
+    if (before && before[0] === place[0] && !reaches(place[1], before[1])) return; // late
+    const changed = this.count?.unread !== unread;
+    this.count = { unread, asOf };
+    if (changed) this.#onchange(this.count);
+  }
+}
+
+/** `GET /alerts` and `POST /read`. */
+export class Inbox {
+  #base;
+  #fetch;
+  #ask;
+
+  /**
+   * @param {URL} base  of the gateway
+   * @param {typeof globalThis.fetch} send
+   * @param {(signal: AbortSignal) => Promise<Credential | null>} ask  for a credential
+   */
+  constructor(base, send, ask) {
+    this.#base = base;
+    this.#fetch = send;
+    this.#ask = ask;
+  }
+
+  /** @param {{ before?: string | null, limit?: number, signal?: AbortSignal }} [options] @returns {Promise<any>} */
+  list({ before, limit, signal } = {}) {
+    const query = new URLSearchParams();
+    if (before) query.set("before", before);
+    if (limit) query.set("limit", String(limit));
+    return this.#request("alerts", query, { method: "GET", signal });
+  }
+
+  /** @param {{ cursor: string } | { ids: string[] }} what @returns {Promise<any>} */
+  read(what) {
+    return this.#request("read", new URLSearchParams(), { method: "POST", body: JSON.stringify(what) });
+  }
+
+  /** @param {string} path @param {URLSearchParams} query @param {RequestInit} init */
+  async #request(path, query, init) {
+    const credential = await this.#ask(init.signal ?? new AbortController().signal);
+    const headers = new Headers(init.body ? { "content-type": "application/json" } : {});
+    if (credential && "token" in credential) headers.set("authorization", `Bearer ${credential.token}`);
+    if (credential && "ticket" in credential) query.set("ticket", credential.ticket);
+    const url = new URL(path, this.#base);
+    url.search = query.toString();
+    const answer = await this.#fetch(url, { ...init, headers, credentials: "include", cache: "no-store" });
+    if (answer.ok) return answer.json();
+    const problem = await answer.json().catch(() => ({}));
+    throw new Error(`${path}: ${answer.status} ${problem.detail ?? ""}`.trim());
+  }
+}
