@@ -50,7 +50,7 @@
  * @property {AbortSignal} [signal]  closes it
  * @property {boolean} [debug]  logs to the console what happens, never a payload or a token
  * @property {(text: string, detail?: unknown) => void} [log]  the same, to your own log
- * @property {Partial<Environment>} [environment]  for tests
+ * @property {Partial<Environment>} [environment]  for tests; and `{ WebSocket }` where there is none, as in Node 20
  *
  * @typedef {object} Environment  what the browser gives
  * @property {typeof WebSocket} WebSocket
@@ -295,7 +295,8 @@ export class AlertSource extends EventTarget {
     this.#inView = new InView(() => this.#offers.pump());
     if (this.#environment.document.documentElement) this.#inView.watch(this.#environment.document.documentElement);
     this.#customers = this.#hearOfCustomers();
-    if (!this.#environment.indexedDB) this.#faults.say("storage", FORGETFUL);
+    // Node shows nothing, so it has nothing to remember.
+    if (!this.#environment.indexedDB && "origin" in globalThis) this.#faults.say("storage", FORGETFUL);
     this.#listen();
     if (signal?.aborted) this.close();
     else signal?.addEventListener("abort", () => this.close(), { signal: this.#listening.signal });
@@ -624,7 +625,7 @@ export class AlertSource extends EventTarget {
     this.#inView.close();
     this.#shown.close();
     this.#customers?.close();
-    this.dispatchEvent(new CloseEvent("close", { code, reason, wasClean }));
+    this.dispatchEvent(closeEvent(code, reason, wasClean));
   }
 
   // --- what the gateway says ---------------------------------------------------------------------------
@@ -986,6 +987,7 @@ export class AlertSource extends EventTarget {
   #listen() {
     const { window, document } = this.#environment;
     const { signal } = this.#listening;
+    const looking = AbortSignal.any?.([signal]) ?? signal; // Node warns of more than ten listeners to one signal
     // A page in the back/forward cache may have no open connection; one that is left needs none.
     window.addEventListener("pagehide", () => this.#hide(), { signal });
     window.addEventListener("pageshow", (event) => this.#unhide(/** @type {PageTransitionEvent} */ (event)), { signal });
@@ -994,10 +996,10 @@ export class AlertSource extends EventTarget {
     window.addEventListener("offline", () => (this.#wasOffline = true), { signal });
     window.addEventListener("online", () => this.#wasOffline && (this.#ways.renew(), this.#renew()), { signal });
     window.addEventListener("focus", () => this.#ask(), { signal });
-    document.addEventListener("visibilitychange", () => this.#look(), { signal });
-    document.addEventListener("prerenderingchange", () => this.#look(), { signal });
-    document.addEventListener("freeze", () => this.#freeze(), { signal });
-    document.addEventListener("resume", () => this.#thaw(), { signal });
+    document.addEventListener("visibilitychange", () => this.#look(), { signal: looking });
+    document.addEventListener("prerenderingchange", () => this.#look(), { signal: looking });
+    document.addEventListener("freeze", () => this.#freeze(), { signal: looking });
+    document.addEventListener("resume", () => this.#thaw(), { signal: looking });
     document.addEventListener(
       "securitypolicyviolation",
       (event) => {
@@ -1100,6 +1102,12 @@ export class AlertSource extends EventTarget {
   }
 }
 
+/** Node has no CloseEvent before 23. @param {number} code @param {string} reason @param {boolean} wasClean */
+function closeEvent(code, reason, wasClean) {
+  if (typeof CloseEvent !== "undefined") return new CloseEvent("close", { code, reason, wasClean });
+  return Object.assign(new Event("close"), { code, reason, wasClean });
+}
+
 /** @param {readonly string[]} channels */
 function customerOf(channels) {
   return channels.find((channel) => channel.startsWith("customer:")) ?? null;
@@ -1117,7 +1125,7 @@ function origins({ origin }) {
  */
 function addressOf(url, document) {
   const page = document.location?.href ?? "";
-  const address = new URL(url, /^https?:/.test(page) ? page : document.baseURI);
+  const address = new URL(url, (/^https?:/.test(page) ? page : document.baseURI) || undefined);
   if (!address.pathname.endsWith("/")) address.pathname += "/";
   return address;
 }
@@ -1133,7 +1141,8 @@ function browser() {
     clearTimeout: (timer) => globalThis.clearTimeout(timer),
     now: () => Date.now(),
     random: () => Math.random(),
-    window: globalThis.window ?? globalThis,
+    // Node's global object is no EventTarget.
+    window: "addEventListener" in globalThis ? globalThis : new EventTarget(),
     document: globalThis.document ?? outside(),
   };
 }

@@ -34,6 +34,8 @@ export function webSocketTransport(WebSocketClass) {
     const socket = new WebSocketClass(address.href, SUBPROTOCOL);
     const listening = new AbortController();
     const { signal } = listening;
+    // A "close" follows each error. In Node, one that nobody listens to would end the process.
+    socket.addEventListener("error", () => {});
     socket.addEventListener("open", () => listener.opened(), { signal });
     socket.addEventListener("message", ({ data }) => listener.received(String(data)), { signal });
     socket.addEventListener(

@@ -1,0 +1,75 @@
+"""docs/client.md: its policy is enough, and its table has all events."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.conftest import evaluate, violations, watch
+
+if TYPE_CHECKING:
+    from playwright.sync_api import BrowserContext
+
+    from tests.browser.services import Services
+    from tests.processes import Processes
+
+pytestmark = pytest.mark.browser
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "client.md").read_text(encoding="utf-8")
+CLIENT = (ROOT / "receiver" / "browser" / "orderbell.js").read_text(encoding="utf-8")
+
+
+def test_policy_that_it_prints_is_enough_and_no_part_of_it_too_much(
+    context: BrowserContext, orderbell: Services, module_processes: Processes
+) -> None:
+    (policy,) = re.findall(r"^script-src .*$", PAGE, re.MULTILINE)
+    gateway = orderbell.gateways[1].url
+    policy = policy.replace("https://alerts.example", gateway)
+    policy = policy.replace("wss://alerts.example", gateway.replace("http", "ws"))
+    watch(context)
+    page = context.new_page()
+    page.goto(f"{orderbell.shop}metrics")
+    meta = f'<meta http-equiv="content-security-policy" content="default-src \'none\'; {policy}">'
+    style = f'<link rel="stylesheet" href="{gateway}/client/v1/toast.css">'
+    page.evaluate("(html) => document.head.insertAdjacentHTML('beforeend', html)", meta + style)
+    evaluate(
+        page,
+        """
+        const { AlertSource, Toasts } = await import(given.gateway + "/client/v1/orderbell.js");
+        const toasts = new Toasts();
+        const getToken = () => ({ token: given.token });
+        const alerts = new AlertSource(given.gateway, { key: given.customer, getToken });
+        alerts.addEventListener("alert", ({ detail }) => toasts.show(detail));
+        await new Promise((resolve) => alerts.addEventListener("open", resolve, { once: true }));
+        """,
+        {
+            "gateway": gateway,
+            "customer": orderbell.customer,
+            "token": module_processes.token(orderbell.customer),
+        },
+    )
+    orderbell.place_and_complete("1")
+    expect(page.locator(".orderbell-toast")).to_contain_text("Order 1 is complete")
+    assert (
+        page.locator(".orderbell-toasts").evaluate("(region) => getComputedStyle(region).position") == "fixed"
+    )
+    assert violations(page) == []
+    refused = "return fetch('/livez').then(() => 'allowed', () => 'refused')"
+    assert evaluate(page, refused) == "refused"  # it is a policy
+
+
+def test_table_has_every_event_that_the_client_fires() -> None:
+    section = PAGE.partition("## Events")[2].partition("##")[0]
+    rows = set(re.findall(r"^\| `(\w+)`", section, re.MULTILINE))
+    assert rows == set(re.findall(r"^ \* @fires (\w+)", CLIENT, re.MULTILINE))
+
+
+def test_time_after_which_a_toast_counts_as_seen_is_the_clients() -> None:
+    toast = (ROOT / "receiver" / "browser" / "toast.js").read_text(encoding="utf-8")
+    (milliseconds,) = re.findall(r"^const SEEN_MS = (\d+);", toast, re.MULTILINE)
+    assert f"visible screen for {int(milliseconds) / 1000:g} s" in PAGE

@@ -1,0 +1,14 @@
+// Node, from 20 on: receives, and shows nothing. Prints each message's seq; ends after as many as it is given.
+import { AlertSource } from "@orderbell/client";
+import WebSocket from "ws";
+
+const [url, token, count] = process.argv.slice(2);
+let had = 0;
+const alerts = new AlertSource(url, { key: "node", getToken: () => ({ token }), environment: { WebSocket } });
+alerts.addEventListener("open", () => console.log("open"));
+alerts.addEventListener("message", ({ data }) => {
+  console.log(data.seq);
+  had += 1;
+  if (had === Number(count)) alerts.close();
+});
+alerts.addEventListener("close", ({ code }) => console.log("closed", code));
