@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
+from mimetypes import guess_type
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from starlette.datastructures import Headers
+from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Mapping
-    from pathlib import Path
 
+    from starlette.staticfiles import PathLike as StrPath
     from starlette.types import Message, Receive, Scope, Send
 
+_TEXTS = (".js", ".css", ".svg")
 CONNECT = "connect-src 'self'"
 _POLICY = (
     f"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; {CONNECT};"
@@ -31,11 +39,36 @@ def in_development(page: str) -> str:
 
 
 class PageFiles(StaticFiles):
-    """A directory's files, with `HEADERS` and others."""
+    """A directory's files, with `HEADERS` and others; texts are compressed, each once."""
 
     def __init__(self, directory: Path, others: Mapping[str, str] | None = None) -> None:
         super().__init__(directory=directory)
         self._headers = [(n.encode(), v.encode()) for n, v in {**HEADERS, **(others or {})}.items()]
+        self._compressed: dict[tuple[str, float], bytes] = {}  # by path and time of the last change
+
+    def file_response(
+        self, full_path: StrPath, stat_result: os.stat_result, scope: Scope, status_code: int = 200
+    ) -> Response:
+        plain = super().file_response(full_path, stat_result, scope, status_code)
+        if not str(full_path).endswith(_TEXTS):
+            return plain
+        plain.headers["vary"] = "accept-encoding"
+        given = Headers(scope=scope)
+        if "gzip" not in given.get("accept-encoding", ""):
+            return plain
+        text = self._compress(str(full_path), stat_result.st_mtime)
+        etag = f'"{hashlib.sha256(text).hexdigest()[:32]}"'
+        headers = {"content-encoding": "gzip", "vary": "accept-encoding", "etag": etag}
+        if etag in given.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        return Response(text, status_code, headers, guess_type(full_path)[0])
+
+    def _compress(self, path: str, changed: float) -> bytes:
+        text = self._compressed.get((path, changed))
+        if text is None:
+            # No time within: every gateway gives the same bytes.
+            text = self._compressed[path, changed] = gzip.compress(Path(path).read_bytes(), 9, mtime=0)
+        return text
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import httpx2
@@ -96,6 +97,34 @@ def test_pages_may_load_nothing_from_elsewhere(client: httpx2.Client) -> None:
     assert script.headers["content-type"].startswith(("text/javascript", "application/javascript"))
     assert script.headers["access-control-allow-origin"] == "*"  # for modules on other sites' pages
     assert client.get("/client/v1/../../settings.py").status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/client/v1/orderbell.js", "/client/v1/toast.css", "/static/shop/shop.js"])
+def test_client_comes_compressed_once_and_not_again_while_it_is_the_same(
+    client: httpx2.Client, path: str
+) -> None:
+    packed = client.get(path, headers={"accept-encoding": "gzip"})
+    plain = client.get(path, headers={"accept-encoding": "identity"})
+    assert packed.headers["content-encoding"] == "gzip"
+    assert "content-encoding" not in plain.headers
+    assert packed.content == plain.content
+    assert int(packed.headers["content-length"]) < len(plain.content) / 1.8
+    assert packed.headers["vary"] == plain.headers["vary"] == "accept-encoding"
+    assert packed.headers["cross-origin-resource-policy"] == "cross-origin"
+    for answer, encoding in ((packed, "gzip"), (plain, "identity")):
+        same = {"accept-encoding": encoding, "if-none-match": answer.headers["etag"]}
+        again = client.get(path, headers=same)
+        assert (again.status_code, again.content) == (304, b"")
+    assert packed.headers["etag"] != plain.headers["etag"]
+
+
+def test_page_asks_for_all_modules_of_the_client_at_once(client: httpx2.Client) -> None:
+    names = re.findall(r'<link rel="modulepreload" href="static/([^"]+)">', client.get("/").text)
+    assert names[0] == "orderbell.js"
+    assert len(names) == len(set(names)) > 10
+    for name in names:
+        text = client.get(f"/static/{name}").raise_for_status().text
+        assert set(re.findall(r'^(?:import|export) .*from "\./(.+)";$', text, re.MULTILINE)) <= set(names)
 
 
 def test_tickets_wait_for_redis_and_say_so(module_processes: Processes, redis_server: EmbeddedServer) -> None:
