@@ -46,6 +46,7 @@ class Gateway:
     ) -> None:
         names = Names.of(settings.redis_url, settings.key_prefix)
         self.name = name
+        self.names = names
         self.draining = False
         self._max_connections = settings.max_connections
         log = LogReader(pipelines, names)

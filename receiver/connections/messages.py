@@ -57,18 +57,13 @@ class _CloudEvent(msgspec.Struct):
 
 
 _decode = msgspec.json.Decoder(_CloudEvent).decode
-_DECODERS: dict[
-    str,
-    msgspec.json.Decoder[SeenReport]
-    | msgspec.json.Decoder[Credentials]
-    | msgspec.json.Decoder[Ping]
-    | msgspec.json.Decoder[ReadReport],
-] = {
-    "orderbell.seen": msgspec.json.Decoder(SeenReport),
-    "orderbell.auth": msgspec.json.Decoder(Credentials),
-    "orderbell.ping": msgspec.json.Decoder(Ping),
-    "orderbell.read": msgspec.json.Decoder(ReadReport),
+MESSAGES: dict[str, type[SeenReport] | type[Credentials] | type[Ping] | type[ReadReport]] = {
+    "orderbell.seen": SeenReport,
+    "orderbell.auth": Credentials,
+    "orderbell.ping": Ping,
+    "orderbell.read": ReadReport,
 }
+_DECODERS = {name: msgspec.json.Decoder(body) for name, body in MESSAGES.items()}
 
 
 def parse_message(text: bytes) -> SeenReport | Credentials | Ping | ReadReport:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+import msgspec
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from redis.exceptions import RedisError
 from starlette.applications import Starlette
@@ -16,6 +17,7 @@ from starlette.routing import BaseRoute, Route
 from receiver.access import tickets as ticket_module
 from receiver.access.doorkeeper import Doorkeeper
 from receiver.pages.routes import page_routes
+from receiver.serving import asyncapi, openapi
 from receiver.serving.alerts import AlertsOverHttp
 from receiver.transports.polling.endpoint import PollingTransport
 from receiver.transports.seen import SeenOverHttp
@@ -25,7 +27,7 @@ from receiver.transports.stomp.endpoint import SOCKJS_PREFIXES, sockjs_info
 from shared.problems import HANDLERS, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from prometheus_client import CollectorRegistry
     from starlette.requests import Request
@@ -83,6 +85,8 @@ def create_app(
             for prefix in SOCKJS_PREFIXES
             for name, endpoint in xhr.endpoints.items()
         ),
+        Route("/openapi.json", _document(openapi.document())),
+        Route("/asyncapi.json", _document(asyncapi.document(gateway.names))),
         Route("/livez", http.livez),
         Route("/readyz", http.readyz),
         Route("/metrics", http.metrics),
@@ -94,6 +98,15 @@ def create_app(
     # A redirect would repeat whatever host the request named.
     app.router.redirect_slashes = False
     return app
+
+
+def _document(document: dict[str, Any]) -> Callable[[Request], Awaitable[Response]]:
+    text = msgspec.json.encode(document)
+
+    async def endpoint(request: Request) -> Response:
+        return Response(text, media_type="application/json")
+
+    return endpoint
 
 
 def _cors(origins: Origins) -> Middleware:
