@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from typing import TYPE_CHECKING, NamedTuple
 
 import httpx2
@@ -27,6 +28,8 @@ WEBSOCKETS = {
 STREAMS = {
     "sse": ("/events", {"accept": "text/event-stream"}),
     "polling": ("/events?wait=0", {}),
+    "xhr": ("/websocket/123/{session}/xhr", {}),
+    "xhr_streaming": ("/gs-guide-websocket/123/{session}/xhr_streaming", {}),
 }
 TRANSPORTS = [*WEBSOCKETS, *STREAMS]
 HOOKS = ["by_header", "by_header_async"]
@@ -70,7 +73,11 @@ async def ask(gateway: ReceiverProcess, transport: str, how: str, token: str) ->
     path, more = STREAMS[transport]
     async with (
         httpx2.AsyncClient(trust_env=False) as client,
-        client.stream("GET", gateway.url + path, headers={**headers, **more}) as answer,
+        client.stream(
+            "POST" if "xhr" in path else "GET",
+            gateway.url + path.format(session=uuid.uuid4().hex),
+            headers={**headers, **more},
+        ) as answer,
     ):
         return Answer(answer.status_code, "" if answer.is_success else (await answer.aread()).decode())
 

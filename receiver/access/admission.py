@@ -44,7 +44,7 @@ logger = structlog.get_logger(__name__)
 class Handshake:
     """What a client asks for. Nothing of it can be changed. It may hold a token or a ticket: don't log it."""
 
-    transport: str  # websocket, sse, polling, stomp, sockjs
+    transport: str  # websocket, sse, polling, stomp, sockjs, sockjs-xhr
     method: str  # GET, or POST for some of SockJS's ways
     path: str  # as it was sent, without ORDERBELL_ROOT_PATH
     query: str  # what stands behind the question mark, as it was sent

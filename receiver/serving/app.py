@@ -63,7 +63,7 @@ def create_app(
     polling = PollingTransport(gateway, doorkeeper)
     events = Events([EventStreamTransport(gateway, doorkeeper), polling], admission)
     alerts = AlertsOverHttp(gateway.history, doorkeeper)
-    xhr = XhrTransport(gateway, authentication, origins, spring)
+    xhr = XhrTransport(gateway, authentication, origins, spring, admission)
     routes: list[BaseRoute] = [
         Route("/events", events.endpoint, methods=["GET", "OPTIONS"], middleware=[_cors(origins)]),
         Route("/events", polling.end_session, methods=["DELETE"], middleware=[_cors(origins)]),

@@ -22,17 +22,9 @@ INSTALL_SECONDS = 300
 
 @pytest.fixture(scope="module")
 def schema() -> dict[str, Any]:
-    installing = [
-        program("npm", "npm"),
-        "ci",
-        "--prefer-offline",
-        "--no-audit",
-        "--no-fund",
-        "--ignore-scripts",
-    ]
-    done = subprocess.run(
-        [*installing, "--prefix", HERE], capture_output=True, text=True, timeout=INSTALL_SECONDS
-    )
+    installing: list[Path | str] = [program("npm", "npm"), "ci", "--prefer-offline", "--ignore-scripts"]
+    installing += ["--no-audit", "--no-fund", "--prefix", HERE]
+    done = subprocess.run(installing, capture_output=True, text=True, timeout=INSTALL_SECONDS)
     if done.returncode != 0:
         not_run(f"npm gets no AsyncAPI schemas here: {done.stderr[-300:]}")
     file = HERE / "node_modules/@asyncapi/specs/schemas/3.0.0.json"

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
+    from receiver.access.admission import Admission
     from receiver.access.authentication import Authentication
     from receiver.access.origins import Origins
     from receiver.gateway import Gateway
@@ -46,7 +47,9 @@ class XhrTransport:
         authentication: Authentication,
         origins: Origins,
         spring: Spring | None = None,
+        admission: Admission | None = None,
     ) -> None:
+        self._admission = admission
         self._gateway = gateway
         self._life = gateway.life
         self._authentication = authentication
@@ -60,9 +63,11 @@ class XhrTransport:
         return {"xhr": self.xhr, "xhr_streaming": self.streaming, "xhr_send": self.send}
 
     async def xhr(self, request: Request) -> Response:
+        await self._admit(request)
         return self._receive(request, streams=False)
 
     async def streaming(self, request: Request) -> Response:
+        await self._admit(request)
         return self._receive(request, streams=True)
 
     async def send(self, request: Request) -> Response:
@@ -81,6 +86,11 @@ class XhrTransport:
             return Response("Broken JSON encoding.", 500, media_type="text/plain")
         session.received(body)
         return Response(status_code=204, media_type="text/plain")
+
+    async def _admit(self, request: Request) -> None:
+        """A request that would begin a session. Raises as `_name_of`."""
+        if self._admission is not None and self._name_of(request) not in self._sessions:
+            await self._admission.check(request, XhrSession.transport)
 
     def _name_of(self, request: Request) -> str:
         """Raises `Problem` and `HTTPException`."""
