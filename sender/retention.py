@@ -9,8 +9,8 @@ are looked at, in order, up to the first that are young. A row whose time lies i
 wrong) is skipped; it goes with the next old one of its channel. Positions below the oldest waiting event are
 all published, so channels need not be checked one by one.
 
-After each step we rest for longer than it took: callers must not notice. Windows shrink if the database is
-slow.
+Callers must not notice: a step takes few rows and milliseconds, and we rest after it, for longer than it took
+and as long as the rate says, which is a multiple of what comes. Windows shrink if the database is slow.
 
 Orders are kept unless a setting says for how long; then completed ones go that long after their completion,
 and open ones stay. Rows of channels stay for ever: they hold the last seq. Without it, a channel that begins
@@ -62,9 +62,11 @@ _AHEAD = timedelta(hours=1)  # clocks of callers' senders differ by less
 @dataclass(frozen=True)
 class Pace:
     every_seconds: float = 60.0
-    batch: int = 500  # rows looked at in one transaction, so that no caller waits long behind it
-    batch_seconds: float = 0.02  # target for one batch; a slower one shrinks the next
-    rest: float = 3.0  # times the duration of a batch
+    batch: int = 100  # rows looked at in one transaction, so that no caller waits long behind it
+    batch_seconds: float = 0.01  # target for one batch; a slower one shrinks the next
+    rest: float = 3.0  # times the duration of a batch, at least
+    rate: float = 2_000.0  # rows a second at most, unless more come:
+    times: float = 12.0  # then so many times what comes
     again_seconds: float = 3_600.0  # between scans from the first row
     doubt_after: timedelta = timedelta(days=1)  # since the newest event or round
     doubt_seconds: float = 3_600.0
@@ -112,6 +114,8 @@ class Retention:
         self._events, self._orders = _Scan(pace), _Scan(pace)
         self._last: datetime | None = None  # time of our last round
         self._doubted: float | None = None  # since when we doubt the clock; loop time
+        self._rate = pace.rate
+        self._counted: tuple[float, int] | None = None  # loop time, and the newest position then
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -127,6 +131,7 @@ class Retention:
         now = self._clock()
         if not await self._trusts(now):
             return
+        await self._set_rate()
         limit = self._pace.batch
         keys_before = now - timedelta(hours=KEPT_HOURS)
         await self._drain(partial(prune_keys, before=keys_before, limit=limit))
@@ -187,16 +192,27 @@ class Retention:
             scan.note(window, taken)
             total += window.deleted
             note(window.deleted)
-            if window.deleted:
-                await asyncio.sleep(taken * self._pace.rest)
+            await self._rest(taken, window.deleted)
         return total
+
+    async def _set_rate(self) -> None:
+        """By what has come since the last round."""
+        now, newest = asyncio.get_running_loop().time(), await self._database.read(outbox.extent)
+        if self._counted is not None and now > self._counted[0]:
+            arriving = (newest.position - self._counted[1]) / (now - self._counted[0])
+            self._rate = max(self._pace.rate, self._pace.times * arriving)
+        self._counted = now, newest.position
+
+    async def _rest(self, taken: float, rows: int) -> None:
+        if rows:
+            await asyncio.sleep(max(taken * self._pace.rest, rows / self._rate - taken))
 
     async def _drain(self, prune: Callable[[Connection], int]) -> None:
         while True:
             taken, count = await self._timed(prune)
             if not count:
                 return
-            await asyncio.sleep(taken * self._pace.rest)
+            await self._rest(taken, count)
 
     async def _return_space(self) -> None:
         """To the file system, where the database itself does not care for that."""

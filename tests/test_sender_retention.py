@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sqlite3
 from contextlib import closing
 from datetime import timedelta
@@ -302,7 +303,7 @@ async def test_file_of_sqlite_shrinks_when_its_history_is_pruned(
     async with run_sender(f"sqlite:///{path}", redis_url, key_prefix, relaying=False) as sender:
         fill_sqlite(path, channels=100, events=30_000, orders=False)
         full = pages(path)
-        await retention_of(sender).sweep()
+        await retention_of(sender, Pace(batch=5_000, rate=math.inf, rest=0, doubt_seconds=0)).sweep()
         assert await kept(sender) == 1
         left = pages(path)
     assert left < full / 3

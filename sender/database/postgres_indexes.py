@@ -30,7 +30,7 @@ logger = structlog.get_logger(__name__)
 _LOCK = 0x6F7264657262656D  # "orderbem": the migration's lock is its neighbour
 _AGAIN_SECONDS = 5.0
 _REPORT_SECONDS = 10.0
-_LOCK_SECONDS = 0.5  # longer than this, nobody may wait behind us
+_LOCK_SECONDS = 1.1  # an autovacuum gives way after PostgreSQL's deadlock_timeout of a second
 
 
 class Index(NamedTuple):

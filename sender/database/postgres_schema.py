@@ -10,6 +10,7 @@ poolers too, and index builds do not wait for it.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import TYPE_CHECKING
 
 import structlog
@@ -32,6 +33,9 @@ _MIGRATION_LOCK = 0x6F7264657262656C  # "orderbel": a number that no other progr
 _AGAIN_SECONDS = 0.3
 # A change of the catalogue that waits for a lock lets nobody else pass: it gives up, and comes again later.
 _LOCK_SECONDS = 0.5
+# Now and then a little longer: an autovacuum gives way only after PostgreSQL's deadlock_timeout of a second.
+_LONGER_SECONDS = 1.1
+_EVERY_TIMES = 3
 _PAUSE_SECONDS = 1.0
 _DUPLICATE_TABLE = "42P07"
 _TAKE_LOCK = text("SELECT pg_try_advisory_xact_lock(:lock)")
@@ -152,12 +156,14 @@ async def _migrate_alone(engine: AsyncEngine, schema: str) -> None:
     before = await version(engine, schema)
     if before is not None:
         logger.info("the database is being migrated", before=before, after=migrations.newest_version())
-    token = lock_seconds.set(_LOCK_SECONDS)
-    try:
-        while not await _migrate_unless_held(engine, schema):  # noqa: ASYNC110 - nobody would set an event
-            await asyncio.sleep(_PAUSE_SECONDS)
-    finally:
-        lock_seconds.reset(token)
+    for attempt in itertools.count(1):
+        token = lock_seconds.set(_LOCK_SECONDS if attempt % _EVERY_TIMES else _LONGER_SECONDS)
+        try:
+            if await _migrate_unless_held(engine, schema):
+                break
+        finally:
+            lock_seconds.reset(token)
+        await asyncio.sleep(_PAUSE_SECONDS)
     if before is not None:
         logger.info("database migrated", before=before, now=migrations.newest_version())
 
