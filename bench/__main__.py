@@ -60,8 +60,17 @@ RESULTS = Path(__file__).parent / "results"
 @click.option("--seconds", default=5.0, show_default=True, help="Of one measurement, about.")
 @click.option("--peers/--no-peers", default=True, show_default=True, help="Measure those installed, too.")
 @click.option("--only", default="", help="Contenders whose name has this text, beside the floor.")
+@click.option("--largest", default=1_000_000, show_default=True, help="Events, where databases are filled.")
 @click.option("--results", default=RESULTS, show_default="bench/results", type=click.Path(path_type=Path))
-def main(parts: Sequence[str], rounds: int, seconds: float, peers: bool, only: str, results: Path) -> None:
+def main(
+    parts: Sequence[str],
+    rounds: int,
+    seconds: float,
+    peers: bool,
+    only: str,
+    largest: int,
+    results: Path,
+) -> None:
     """Measure Orderbell on this machine. Everything runs on loopback and ends with this.
 
     Without PART, all of them. Tables are printed, and written as text and JSON.
@@ -85,6 +94,7 @@ def main(parts: Sequence[str], rounds: int, seconds: float, peers: bool, only: s
             rounds,
             seconds,
             _contenders(only, peers=peers),
+            largest,
         )
         try:
             for name in parts or PARTS:
