@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -117,6 +118,21 @@ async def test_lost_tail_of_a_quiet_channel_is_published_again(bench: Bench) -> 
     assert await bench.seqs(ALICE) == [1, 2, 3, 4, 5]
     assert await bench.log.heads([ALICE, BOB]) == [Place(1, 5), Place(1, 1)]
     assert await bench.sweep.sweep() == 0
+
+
+async def test_what_another_sender_returned_and_did_not_publish_is_found_below_the_floor(
+    bench: Bench,
+) -> None:
+    """It died between returning and publishing; our relay does not look there."""
+    await bench.complete(*["alice"] * 3)
+    await await_until(lambda: bench.sender.relay.floor.now.position > 3)
+    await bench.lose_tail(ALICE, Place(1, 1))
+    tail = outbox.Tail(ALICE, 1, Place(1, 3))
+    returning = partial(outbox.return_tails, tails=[tail])
+    assert await bench.sender.database.write(returning) == 2
+    assert await bench.sweep.sweep() == 0  # they are in the outbox already
+    await bench.all_published()
+    assert await bench.seqs(ALICE) == [1, 2, 3]
 
 
 async def test_redis_that_has_everything_is_left_alone(bench: Bench) -> None:
