@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import httpx2
+import pytest
 from pydantic import SecretStr
 from sqlalchemy import Connection, event
 from sqlalchemy.engine import Engine
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
 
 API_KEY = "a-key-for-tests-only"
 PAGE = Path(sender.__file__).parent / "http" / "page"
+
+# For what is refused, or read, before any database is asked.
+one_database = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 @dataclass

@@ -30,7 +30,7 @@ def erase(directory: Path, *arguments: str, **settings: str) -> subprocess.Compl
     )
 
 
-@pytest.mark.parametrize("customer", ["auth0|5f7c", ".."])
+@pytest.mark.parametrize("customer", ["auth0|5f7c", pytest.param("..", marks=pytest.mark.long)])
 async def test_erased_customers_devices_are_ended_and_nothing_of_them_is_left(
     processes: Processes, tmp_path: Path, customer: str
 ) -> None:

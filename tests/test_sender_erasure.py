@@ -13,7 +13,7 @@ from sender import dead_letters, generation, outbox
 from sender.database.tables import metadata
 from shared.channels import customer_channel
 from shared.redis.channel_log import ERASED
-from tests.senders import run_sender
+from tests.senders import one_database, run_sender
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -225,6 +225,7 @@ async def test_without_redis_it_is_pending_and_says_so(database_url: str, key_pr
         assert (await erase(sender, "alice"))["redis"] == "pending"
 
 
+@one_database
 @pytest.mark.parametrize("path", ["%00", "a%0Ab", "%C3", "x" * 129])
 async def test_what_is_no_customer_id_is_refused(sender: RunningSender, path: str) -> None:
     answer = await sender.client.delete(f"/customers/{path}")

@@ -17,7 +17,7 @@ from starlette.datastructures import Headers
 from sender import outbox
 from sender.http import binding
 from shared.events import InvalidEvent
-from tests.senders import counted_transactions, run_sender
+from tests.senders import counted_transactions, one_database, run_sender
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -175,6 +175,7 @@ async def test_empty_batch_is_nothing_to_do(sender: RunningSender) -> None:
     assert (response.status_code, response.json()) == (202, {"results": []})
 
 
+@one_database
 @pytest.mark.parametrize(
     "change",
     [
@@ -206,6 +207,7 @@ async def test_event_against_the_rules_is_refused_and_not_stored(
     assert await recorded(sender) == []
 
 
+@one_database
 @pytest.mark.parametrize(
     ("body", "status"),
     [
@@ -243,6 +245,7 @@ async def test_35_event_of_64_kib_is_taken_and_one_byte_more_is_not(sender: Runn
     assert 65_536 - 40 <= longest <= 65_536  # the place may still become longer
 
 
+@one_database
 async def test_body_is_read_no_further_than_its_limit(sender: RunningSender) -> None:
     sent = 0
 
@@ -257,6 +260,7 @@ async def test_body_is_read_no_further_than_its_limit(sender: RunningSender) -> 
     assert sent <= 12
 
 
+@one_database
 @pytest.mark.parametrize(
     "content_type",
     ["", "text/plain", "application/json", "multipart/form-data", STRUCTURED + "; charset=latin-1"],
@@ -359,6 +363,7 @@ async def test_binary_data_becomes_what_it_is(
     assert event.get("datacontenttype") == (content_type or None)
 
 
+@one_database
 @pytest.mark.parametrize(
     ("content_type", "body", "status"),
     [
@@ -382,6 +387,7 @@ async def test_content_type_decides_before_ce_headers(sender: RunningSender) -> 
     assert response.json()["results"][0]["id"] == "1"
 
 
+@one_database
 async def test_types_of_the_system_are_refused_at_the_door(sender: RunningSender) -> None:
     alone = await post(sender, EVENT | {"type": "orderbell.reset"})
     assert (alone.status_code, alone.json()["type"]) == (400, "urn:orderbell:problem:invalid-event")
@@ -392,6 +398,7 @@ async def test_types_of_the_system_are_refused_at_the_door(sender: RunningSender
     assert [event["type"] for event in await recorded(sender)] == ["menu.changed"]
 
 
+@one_database
 @pytest.mark.parametrize(
     "event",
     [
@@ -422,6 +429,7 @@ async def test_events_of_the_reference_sdk_arrive_whole(sender: RunningSender, e
     assert (event["id"], event["subject"], event["data"]) == ("7", "Käse €", {"a": [1, None]})
 
 
+@one_database
 @pytest.mark.parametrize("charset", ["utf-8", "latin-1"])  # httpx's, or that of Python's own http.client
 @pytest.mark.parametrize("data", [{"a": [1, None]}, "text", [1], "🔔 Käse"])
 @pytest.mark.parametrize("types", [{}, {"datacontenttype": "application/json"}])

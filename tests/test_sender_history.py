@@ -16,7 +16,7 @@ from shared.cursors import Place
 from shared.events import parse_event
 from shared.extents import Extent
 from shared.redis.channel_log import NewestEvent
-from tests.senders import run_sender
+from tests.senders import one_database, run_sender
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -168,6 +168,7 @@ async def test_more_channels_are_refused(sender: RunningSender) -> None:
     assert response.status_code == 400
 
 
+@one_database
 @pytest.mark.parametrize(
     "cursor", ["", "alice", "customer:", "customer:alice=1", "customer:alice=0.1", "topic:a b"]
 )
@@ -218,6 +219,7 @@ class TestOneChannel:
             "urn:orderbell:problem:invalid-cursor",
         )
 
+    @one_database
     @pytest.mark.parametrize(
         "channel", ["alice", "customer:", "customer:a%0Ab", "user:alice", "customer:%C3", "customer%3Aa%7Cb"]
     )

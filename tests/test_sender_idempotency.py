@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from sender import idempotency, outbox, retention
 from tests.claims import claim
-from tests.senders import API_KEY, counted_transactions, run_sender
+from tests.senders import API_KEY, counted_transactions, one_database, run_sender
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -79,6 +79,7 @@ async def test_02_same_key_with_another_body_is_refused(
     assert (await post(sender, path, body, **headers)).status_code < 300
 
 
+@one_database
 @pytest.mark.parametrize(
     ("path", "first", "again", "content_type"),
     [
@@ -250,6 +251,7 @@ async def test_requests_with_keys_that_wait_are_done_together(sender: RunningSen
     assert (await sender.database.read(outbox.backlog)).size == 20
 
 
+@one_database
 @pytest.mark.parametrize("key", ["", "x" * 256, "tab\there"])
 async def test_unusable_key_is_refused(sender: RunningSender, key: str) -> None:
     response = await post(sender, "/orders", ORDER, key)

@@ -92,6 +92,7 @@ def test_what_was_answered_before_kill_9_is_published_once_after_the_restart(
     wait_until(lambda: log(processes.redis_url, processes.key_prefix) == [event, other])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(2))
 def test_kill_9_in_the_middle_of_many_callers_loses_and_doubles_nothing(
     processes: Processes, seed: int

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sender import orders, outbox
-from tests.senders import run_sender
+from tests.senders import one_database, run_sender
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -259,6 +259,7 @@ async def test_page_before_an_unknown_order_is_not_found(sender: RunningSender) 
     assert (response.status_code, problem(response)) == (404, "unknown-order")
 
 
+@one_database
 @pytest.mark.parametrize(
     "query",
     [

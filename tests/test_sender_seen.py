@@ -13,7 +13,7 @@ from shared.extents import Extent, Seen
 from shared.redis.channel_log import LogWriter
 from shared.redis.keys import Names
 from shared.redis.wire import Pipelines
-from tests.senders import run_sender
+from tests.senders import one_database, run_sender
 from tests.waiting import await_until
 
 if TYPE_CHECKING:
@@ -121,6 +121,7 @@ async def test_racing_reports_end_at_the_highest(sender: RunningSender) -> None:
     assert await see(sender, "customer:alice=1.0") == ["customer:alice=1.3"]
 
 
+@one_database
 @pytest.mark.parametrize("cursor", ["topic:menu=1.1", "customer:alice", "alice=1.1", "customer:alice=1.-1"])
 async def test_what_has_no_seen_cursor_is_refused(sender: RunningSender, cursor: str) -> None:
     response = await sender.client.post("/seen", json={"cursors": ["customer:alice=1.1", cursor]})

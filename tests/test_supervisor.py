@@ -233,6 +233,7 @@ async def test_sigterm_drains_all_workers_exits_with_0_and_leaves_nothing(
     assert not await asyncio.to_thread(directory.exists)
 
 
+@pytest.mark.long
 async def test_second_interrupt_skips_the_rest_of_the_drain(
     sender: SenderProcess, module_processes: Processes
 ) -> None:
@@ -244,6 +245,7 @@ async def test_second_interrupt_skips_the_rest_of_the_drain(
         assert await asyncio.to_thread(pool.gateway.process.wait, START_SECONDS) == 0
 
 
+@pytest.mark.long
 def test_no_worker_outlives_a_supervisor_that_was_killed(
     sender: SenderProcess, module_processes: Processes
 ) -> None:
@@ -285,6 +287,7 @@ async def end_when_third_is_spawned(supervisor: Unlucky) -> int:
     return await asyncio.wait_for(running, 10)
 
 
+@pytest.mark.long
 def test_worker_that_cannot_start_is_tried_again_until_it_can(process_group: int, tmp_path: Path) -> None:
     sockets = listen_together("127.0.0.1", 0, 1)
     supervisor = Unlucky(sockets, process_group=process_group, directory=str(tmp_path), drain_seconds=0)

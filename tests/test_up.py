@@ -197,11 +197,13 @@ def test_signal_ends_everything_and_orders_and_secrets_outlive_it(up: Up) -> Non
     end_by(up, signal.SIGHUP)
 
 
+@pytest.mark.long
 def test_signal_ends_everything_in_time_though_a_child_is_frozen(up: Up) -> None:
     os.kill(up.pid_of(up.port + 1), signal.SIGSTOP)
     end_by(up, signal.SIGINT)
 
 
+@pytest.mark.long
 def test_children_end_when_it_is_killed(up: Up) -> None:
     up.process.kill()
     up.process.wait()
@@ -216,6 +218,7 @@ def test_child_that_dies_is_reported_and_ends_the_rest(up: Up) -> None:
     up.wait_nothing_left()
 
 
+@pytest.mark.long
 def test_redis_that_dies_is_reported_too(up: Up) -> None:
     server = next(pid for pid, command in up.pids.items() if re.search(r"(valkey|redis)-server", command))
     os.kill(server, signal.SIGKILL)
@@ -363,6 +366,7 @@ def test_no_server_for_this_platform(tmp_path: Path) -> None:
 # --- with what is there already
 
 
+@pytest.mark.long
 def test_given_redis_is_taken(tmp_path: Path, redis_url: str, key_prefix: str) -> None:
     up = Up(tmp_path, "--gateways", "1", redis_url=redis_url, key_prefix=key_prefix)
     try:
@@ -375,6 +379,7 @@ def test_given_redis_is_taken(tmp_path: Path, redis_url: str, key_prefix: str) -
         up.end()
 
 
+@pytest.mark.long
 def test_given_origins_are_allowed_beside_its_own(tmp_path: Path) -> None:
     up = Up(tmp_path, "--gateways", "1", allowed_origins="https://shop.example")
     try:
@@ -387,6 +392,7 @@ def test_given_origins_are_allowed_beside_its_own(tmp_path: Path) -> None:
         up.end()
 
 
+@pytest.mark.long
 def test_directory_with_a_shared_of_its_own_changes_nothing(tmp_path: Path) -> None:
     for name in ("shared", "sender", "receiver"):
         (tmp_path / name).mkdir()

@@ -126,6 +126,7 @@ def complete(processes: Processes, sender: SenderProcess, *order_ids: str) -> No
             assert client.post(f"/orders/{order_id}/complete").status_code == 200
 
 
+@pytest.mark.long
 def test_events_are_printed_once_each_though_the_gateway_is_killed(
     processes: Processes, watch: Watch
 ) -> None:

@@ -178,6 +178,7 @@ def test_the_pop_up_is_closed_by_keyboard_and_the_focus_returns(orderbell: Servi
     expect(shop.locator("#alerts li")).to_contain_text("Order 1042 is complete")
 
 
+@pytest.mark.long
 def test_gateways_that_are_killed_or_drained_cost_nothing_but_time(
     context: BrowserContext, own_orderbell: Services
 ) -> None:
@@ -215,6 +216,7 @@ def test_gateways_that_are_killed_or_drained_cost_nothing_but_time(
         assert named() == ["1", "2", "3", "4", "5"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("looked_at", [True, False], ids=["looked at again", "by itself"])
 def test_a_network_that_passes_nothing_on_is_noticed(
     context: BrowserContext, own_orderbell: Services, looked_at: bool
@@ -315,6 +317,7 @@ def test_fifty_events_in_two_tabs_however_they_are_looked_at_pop_up_once_each(
     assert other
 
 
+@pytest.mark.long
 def test_reloading_in_the_middle_neither_loses_nor_repeats(
     context: BrowserContext, orderbell: Services
 ) -> None:
@@ -416,6 +419,7 @@ def test_odd_data_pops_up_too_and_the_list_has_it(orderbell: Services, shop: Pag
     assert errors == []
 
 
+@pytest.mark.long
 def test_a_thousand_alerts_stall_nothing_and_signing_out_leaves_nothing(
     orderbell: Services, shop: Page
 ) -> None:

@@ -120,6 +120,7 @@ def look_alikes() -> list[str]:
     return sorted(drawn | by_hand)
 
 
+@pytest.mark.long
 async def test_customers_who_look_alike_stay_apart(
     database_url: str, redis_url: str, key_prefix: str
 ) -> None:

@@ -107,7 +107,10 @@ def flood(sock: socket.socket, first: bytes, pieces: Iterator[bytes]) -> int:
     return sent
 
 
-@pytest.mark.parametrize("known", [False, True], ids=["stranger", "customer"])
+@pytest.mark.parametrize(
+    "known",
+    [pytest.param(False, id="stranger"), pytest.param(True, id="customer", marks=pytest.mark.long)],
+)
 @pytest.mark.parametrize("kind", FLOODS)
 async def test_flood_costs_a_gateway_little_and_its_customers_nothing(
     gateway: ReceiverProcess, module_processes: Processes, kind: str, *, known: bool
