@@ -294,7 +294,7 @@ class EmptiedDatabase:
     async def _migrate(self) -> None:
         async with open_database(self._url):
             pass
-        async with _connected(self._url) as connection:
+        async with connected_to(self._url) as connection:
             self._shape = await connection.fetchval(_SHAPE)
             for (table,) in await connection.fetch(_TABLES):
                 rows = f"SELECT coalesce(json_agg(t), '[]')::text FROM orderbell.{table} t"
@@ -302,7 +302,7 @@ class EmptiedDatabase:
 
     async def _empty(self) -> bool:
         """Whether it could be emptied."""
-        async with _connected(self._url) as connection:
+        async with connected_to(self._url) as connection:
             await connection.execute(_END_OTHERS)
             if await connection.fetchval(_SHAPE) != self._shape:
                 return False
@@ -372,14 +372,14 @@ def _answers(url: str) -> bool:
 
 def _execute(url: str, statement: str) -> None:
     async def run() -> None:
-        async with _connected(url) as connection:
+        async with connected_to(url) as connection:
             await connection.execute(statement)
 
     _in_thread(run)
 
 
 @contextlib.asynccontextmanager
-async def _connected(url: str) -> AsyncIterator[Any]:
+async def connected_to(url: str) -> AsyncIterator[Any]:
     connection = await asyncpg.connect(url.replace("+asyncpg", "", 1), timeout=5)
     try:
         yield connection

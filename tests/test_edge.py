@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from shared.process.edge import Edge, Head, Limits, NotAlone
+from shared.process.edge import Edge, NotAlone
+from shared.process.limits import Limits
 from shared.process.listening import listen
 from shared.process.server import Server, Service
 from tests.waiting import await_until
@@ -19,6 +20,7 @@ from tests.waiting import await_until
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from shared.process.head import Head
     from tests.processes import Processes, ServiceProcess
 
 pytestmark = pytest.mark.anyio
@@ -257,7 +259,8 @@ async def test_half_head_at_the_end_of_the_idle_time_has_its_own_time() -> None:
 
 
 async def test_client_that_reads_nothing_of_its_answer_is_given_up() -> None:
-    async with serving(LIMITS) as running:
+    limits = Limits(stall_seconds=0.5, tick_seconds=0.05)  # the others wait as long as they usually do
+    async with serving(limits) as running:
         with socket.create_connection(running.address) as client:
             client.sendall(b"GET /?huge HTTP/1.1\r\nHost: x\r\n\r\n")
             await await_until(lambda: running.refused == ["stalled-answer"])

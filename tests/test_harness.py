@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from shared.commands.embedded import free_port
 from shared.redis.server import connect_server
 from tests.commands import Command, fork, spawn
+from tests.postgres_servers import EmptiedDatabase, connected_to
 from tests.processes import REPOSITORY, clean_environment
 from tests.waiting import await_until, wait_until
 
@@ -56,20 +57,65 @@ async def test_stopped_server_is_silent_until_it_resumes(redis_server: EmbeddedS
         assert await client.ping()
 
 
-async def test_databases_are_fresh(database_url: str) -> None:
+async def test_new_databases_have_no_tables(new_database_url: str) -> None:
     creating = text("CREATE TABLE orders (id integer)")
-    if database_url.startswith("sqlite:"):
-        engine = create_engine(database_url)
+    if new_database_url.startswith("sqlite:"):
+        engine = create_engine(new_database_url)
         with engine.begin() as connection:
             connection.execute(creating)
         engine.dispose()
         return
-    pool = create_async_engine(database_url)
+    pool = create_async_engine(new_database_url)
     try:
         async with pool.begin() as waiting:
             await waiting.execute(creating)
     finally:
         await pool.dispose()
+
+
+@pytest.mark.postgres
+async def test_emptied_database_has_what_a_migration_leaves_and_nothing_else(postgres_url: str) -> None:
+    with EmptiedDatabase(postgres_url) as database:
+        with database.use() as first:
+            before = await contents(first)
+            async with connected_to(first) as connection:
+                await connection.execute(
+                    "INSERT INTO orderbell.channels (channel, seq) VALUES ('topic:a', 1)"
+                )
+                await connection.execute("UPDATE orderbell.generation SET epoch = 7")
+        with database.use() as second:
+            assert second == first
+            assert await contents(second) == before
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TABLE orderbell.orders ADD COLUMN more text",
+        "CREATE TABLE public.theirs (id integer)",
+        "DROP INDEX orderbell.orders_open_index",
+        "ALTER DATABASE {name} SET default_transaction_read_only = on",
+    ],
+)
+async def test_database_that_a_test_has_changed_is_not_used_again(postgres_url: str, change: str) -> None:
+    with EmptiedDatabase(postgres_url) as database:
+        with database.use() as first:
+            async with connected_to(first) as connection:
+                await connection.execute(change.format(name=first.rpartition("/")[2]))
+        with database.use() as second:
+            assert second != first
+
+
+async def contents(url: str) -> list[tuple[str, int]]:
+    """Each table with its number of rows, and the epoch."""
+    async with connected_to(url) as connection:
+        tables = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'orderbell'")
+        counts = [
+            (name, await connection.fetchval(f"SELECT count(*) FROM orderbell.{name}")) for (name,) in tables
+        ]
+        epoch = await connection.fetchval("SELECT epoch FROM orderbell.generation")
+        return [*sorted(counts), ("epoch", epoch)]
 
 
 def test_waiting_ends_with_the_first_true_value() -> None:
@@ -97,13 +143,13 @@ def test_command_has_its_own_environment_log_group_and_end(
     )
     bad = replace(good, environment={**good.environment, "ORDERBELL_API_KEYS": ""}, log=tmp_path / "bad.log")
     running, refused = begin(good), begin(bad)
-    assert refused.wait(20) == 2
+    assert refused.wait(60) == 2
     assert "ORDERBELL_API_KEYS" in bad.log.read_text()
-    wait_until(lambda: "listening" in good.log.read_text())
+    wait_until(lambda: "listening" in good.log.read_text(), timeout=60)
     assert running.poll() is None
     assert os.getpgid(running.pid) == process_group
     with pytest.raises(subprocess.TimeoutExpired):
         running.wait(0.1)
     running.kill()
-    assert running.wait(20) == -signal.SIGKILL
+    assert running.wait(60) == -signal.SIGKILL
     running.kill()  # nothing is there to be killed

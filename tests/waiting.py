@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-TIMEOUT_SECONDS = 20.0  # of a machine that runs several tests side by side
+TIMEOUT_SECONDS = 30.0  # of a machine that runs several tests side by side
 _POLL_SECONDS = 0.01
 
 
