@@ -155,7 +155,7 @@ async def _measure(
         for request in requests:
             answer = await caller.call(request)
             if answer.status != expected:
-                raise orders.Refused(f"{answer.status} {answer.body.decode(errors='replace')}")
+                raise orders.OrderRefused(f"{answer.status} {answer.body.decode(errors='replace')}")
             done += 1
             if time.monotonic() > deadline:
                 return
@@ -182,7 +182,7 @@ async def _wait_relayed(stack: Stack, events: int) -> float:
             if info.get("cmdstat_xadd", {}).get("calls", 0) >= events:
                 return time.monotonic() - started
             if time.monotonic() - started > _RELAYED_SECONDS:
-                raise orders.Refused(f"{events} events are not in Redis after {_RELAYED_SECONDS:.0f} s")
+                raise orders.OrderRefused(f"{events} events are not in Redis after {_RELAYED_SECONDS:.0f} s")
             await asyncio.sleep(0.02)
 
 

@@ -100,7 +100,7 @@ class Orderbell:
     async def publish(self, events: Sequence[Event]) -> None:
         answer = await self._caller.call(orders.batch(self.stack, map(_cloud_event, events)))
         if answer.status != 202 or b'"refused"' in answer.body:
-            raise orders.Refused(f"{answer.status} {answer.body[:500].decode(errors='replace')}")
+            raise orders.OrderRefused(f"{answer.status} {answer.body[:500].decode(errors='replace')}")
 
     async def publish_to_redis(self, events: Sequence[Event]) -> None:
         """As the relay does, with its script, but without what the relay costs."""
@@ -177,7 +177,7 @@ class RedisPublisher:
             (self._script,) = self.call([("SCRIPT", "LOAD", log.PUBLISH.text)])
         replies = self.call([self._publish_command(event, live(event)) for event in events])
         if any(isinstance(reply, list) and reply[0] != b"OK" for reply in replies):
-            raise orders.Refused(f"Redis answered {replies}")
+            raise orders.OrderRefused(f"Redis answered {replies}")
 
     def _publish_command(self, event: Event, live: str) -> tuple[str | bytes | int, ...]:
         assert isinstance(self._script, bytes)

@@ -166,7 +166,9 @@ class Filled:
                     for name in names:
                         answer = await caller.call(orders.completion(self.stack, name))
                         if answer.status != 200:
-                            raise orders.Refused(f"{answer.status} {answer.body.decode(errors='replace')}")
+                            raise orders.OrderRefused(
+                                f"{answer.status} {answer.body.decode(errors='replace')}"
+                            )
                         done += 1
                         if time.monotonic() - began > run.seconds:
                             return
@@ -200,7 +202,7 @@ class Filled:
             await asyncio.sleep(max(0.0, began + n / RATE - time.monotonic()))
             answer = await caller.call(orders.completion(self.stack, name))
             if answer.status != 200:
-                raise orders.Refused(f"{answer.status} {answer.body.decode(errors='replace')}")
+                raise orders.OrderRefused(f"{answer.status} {answer.body.decode(errors='replace')}")
 
     @contextlib.contextmanager
     def _sender(self) -> Iterator[None]:
@@ -216,7 +218,7 @@ class Filled:
 async def _filled(run: Run, size: int, *settings: str) -> AsyncIterator[Filled]:
     binaries = find_binaries()
     if binaries is None:
-        raise orders.Refused("no PostgreSQL here that can be started")
+        raise orders.OrderRefused("no PostgreSQL here that can be started")
     directory = run.new_directory("postgres")
     with (
         running_postgres(binaries, directory, run.group, *_SETTINGS, *settings) as url,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _PLACERS = 32
 
 
-class Refused(Exception):
+class OrderRefused(Exception):
     """The sender answered what no measurement can go on with."""
 
 
@@ -31,7 +31,7 @@ async def place(stack: Stack, orders: Sequence[tuple[str, str]]) -> None:
                 body = json.dumps({"order_id": order, "customer_id": customer}).encode()
                 answer = await placers[n].call(post("/orders", body, stack.api_key))
                 if answer.status != 201:
-                    raise Refused(f"{answer.status} {answer.body.decode(errors='replace')}")
+                    raise OrderRefused(f"{answer.status} {answer.body.decode(errors='replace')}")
 
         async with asyncio.TaskGroup() as tasks:
             for n in range(_PLACERS):

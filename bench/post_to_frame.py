@@ -175,7 +175,7 @@ async def _complete_one(stack: Stack, order: str, free: asyncio.Queue[Caller], w
     watch.answered[order.encode()] = time.monotonic()
     free.put_nowait(caller)
     if answer.status != 200:
-        raise orders.Refused(f"{answer.status} {answer.body.decode(errors='replace')}")
+        raise orders.OrderRefused(f"{answer.status} {answer.body.decode(errors='replace')}")
 
 
 async def _measure(stack: Stack, order_ids: list[str], rate: int, watch: Watch) -> Round:

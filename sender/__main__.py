@@ -30,8 +30,8 @@ from sender.publishing.sweep import Sweep
 from sender.retention import Retention
 from sender.seen import SeenTeller
 from sender.traced import TracedDatabase, TracedLogWriter, TracedRequests
-from shared.process.edge import Limits
 from shared.process.garbage import spare_what_lives
+from shared.process.limits import Limits
 from shared.process.listening import listening_on
 from shared.process.logs import configure_logs
 from shared.process.server import Server, Service, raise_file_limit

@@ -13,7 +13,7 @@ Its exceptions, by whose fault they are (shared/errors.py); `python -m tests.tes
         InvalidJson
             NotJson
         NotAlone
-        Refused
+        RequestRefused
     OperatorError
         AnotherInstallation
         CannotStart
@@ -25,11 +25,13 @@ Its exceptions, by whose fault they are (shared/errors.py); `python -m tests.tes
         NotStarted
         UnusableProxy
     NeighbourError
+        CannotConnect
         ChildEnded
         CommandRefused
+        Ended
         NoAnswer
         NotPrimary
-        Refused
+        WatchRefused
     OrderbellError
         Problem
 """

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import receiver
 import sender
 import shared
 from shared.errors import CallerError, NeighbourError, OperatorError, OrderbellError
@@ -32,7 +33,7 @@ def exceptions_of(package: ModuleType) -> list[type[BaseException]]:
     ]
 
 
-@pytest.mark.parametrize("package", [shared, sender])
+@pytest.mark.parametrize("package", [shared, sender, receiver])
 def test_every_exception_says_whose_fault_it_is(package: ModuleType) -> None:
     found = exceptions_of(package)
     assert found
@@ -42,7 +43,7 @@ def test_every_exception_says_whose_fault_it_is(package: ModuleType) -> None:
     assert undecided - OF_NOBODY <= {OrderbellError.__name__}
 
 
-@pytest.mark.parametrize("package", [shared, sender])
+@pytest.mark.parametrize("package", [shared, sender, receiver])
 def test_the_packages_head_prints_its_tree(package: ModuleType) -> None:
     assert package.__doc__ is not None
     printed = [line for line in package.__doc__.splitlines() if line.startswith("    ")]
@@ -70,5 +71,5 @@ def parent_of(exception: type[BaseException], found: set[type[BaseException]]) -
 
 
 if __name__ == "__main__":  # what to print
-    for package in (shared, sender):
+    for package in (shared, sender, receiver):
         print(package.__name__, *tree(package), sep="\n")

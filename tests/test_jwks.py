@@ -416,7 +416,7 @@ async def test_failure_is_logged_once_and_its_end_too(issuer: Issuer) -> None:
         "the issuer's keys cannot be fetched",
         "the issuer's keys were fetched",
     ]
-    assert logs[0]["why"] == "it answers 503"
+    assert logs[0]["reason"] == "it answers 503"
 
 
 async def test_nothing_is_left_running_when_it_is_left(silent: str) -> None:

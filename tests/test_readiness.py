@@ -58,7 +58,7 @@ async def test_gateway_that_serves_nobody_is_not_ready_and_says_why(
     assert body["ready"] is False
     assert words in body["reasons"][reason]
     record = wait_until(lambda: gateway.records("not ready"))[0]
-    assert (record["reason"], record["why"]) == (reason, body["reasons"][reason])
+    assert (record["reason"], record["detail"]) == (reason, body["reasons"][reason])
     metrics = httpx2.get(f"{gateway.url}/metrics", trust_env=False).text
     assert f'orderbell_not_ready{{reason="{reason}"}} 1.0' in metrics
     assert module_processes.api_key not in gateway.text()

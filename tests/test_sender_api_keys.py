@@ -61,7 +61,7 @@ def test_file_of_keys_is_read_again_when_it_changes(tmp_path: Path, monkeypatch:
             assert keys.accept("the-second-key-of-ours")
             assert keys.accept("the-second-key-of-ours")
         assert len(logs) == 1
-        assert "ORDERBELL_API_KEYS" in logs[0]["why"][0]
+        assert "ORDERBELL_API_KEYS" in logs[0]["reason"][0]
     with capture_logs() as logs:
         file.unlink()
         assert keys.accept("the-second-key-of-ours")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import httpx2
 import pytest
 
-from shared.process.edge import Limits
+from shared.process.limits import Limits
 from tests.waiting import await_until
 from tests.websocket_client import connected
 

@@ -12,8 +12,8 @@ from receiver.transports.stomp.session import (
     Acknowledge,
     Acknowledged,
     Disconnected,
+    FrameRefused,
     Login,
-    Refused,
     Sent,
     Session,
     Subscribed,
@@ -63,20 +63,20 @@ def test_newest_common_version_is_chosen(offered: dict[str, str], chosen: str) -
 
 
 def test_no_common_version_is_refused_with_those_we_speak() -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(FrameRefused) as refused:
         Session().take(Frame("CONNECT", {"accept-version": "2.0"}))
     assert error(refused.value).headers["version"] == "1.0,1.1,1.2"
 
 
 @pytest.mark.parametrize("command", sorted(CLIENT_COMMANDS - {"CONNECT", "STOMP"}))
 def test_nothing_comes_before_connect(command: str) -> None:
-    with pytest.raises(Refused, match="CONNECT first"):
+    with pytest.raises(FrameRefused, match="CONNECT first"):
         Session().take(Frame(command, {"id": "a", "destination": "/topic/a"}))
 
 
 @pytest.mark.parametrize("command", ["CONNECT", "STOMP", "BEGIN", "COMMIT", "ABORT"])
 def test_second_greeting_and_transactions_are_refused(command: str) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(FrameRefused):
         open_session().take(Frame(command, {"transaction": "t"}))
 
 
@@ -95,14 +95,14 @@ def test_subscription_has_its_mode_and_place() -> None:
     ],
 )
 def test_subscription_that_lacks_something_is_refused(headers: dict[str, str]) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(FrameRefused):
         open_session().take(Frame("SUBSCRIBE", headers))
 
 
 def test_id_names_one_subscription_at_a_time() -> None:
     session = open_session()
     subscribe(session)
-    with pytest.raises(Refused, match="already"):
+    with pytest.raises(FrameRefused, match="already"):
         subscribe(session)
 
 
@@ -126,7 +126,7 @@ def test_subscriptions_are_bounded() -> None:
     session = open_session()
     for n in range(MAX_SUBSCRIPTIONS):
         subscribe(session, id=str(n))
-    with pytest.raises(Refused, match="at most"):
+    with pytest.raises(FrameRefused, match="at most"):
         subscribe(session, id="one more")
 
 
@@ -147,7 +147,7 @@ def test_nack_asks_for_nothing_but_must_name_a_message() -> None:
     subscription = subscribe(session, ack="client")
     name = message(subscription, Place(1, 1), b"{}").headers["ack"]
     assert session.take(Frame("NACK", {"id": name})) is None
-    with pytest.raises(Refused):
+    with pytest.raises(FrameRefused):
         session.take(Frame("NACK", {"id": "9-1.1"}))
 
 
@@ -155,14 +155,14 @@ def test_nack_asks_for_nothing_but_must_name_a_message() -> None:
 def test_ack_of_what_was_never_sent_is_refused(text: str) -> None:
     session = open_session()
     subscribe(session, ack="client")
-    with pytest.raises(Refused):
+    with pytest.raises(FrameRefused):
         session.take(Frame("ACK", {"id": text}))
 
 
 def test_ack_in_a_subscription_that_acknowledges_by_itself_is_refused() -> None:
     session = open_session()
     subscription = subscribe(session)
-    with pytest.raises(Refused, match="takes no ACK"):
+    with pytest.raises(FrameRefused, match="takes no ACK"):
         session.take(Frame("ACK", {"id": f"{subscription.number}-1.1"}))
 
 
@@ -176,7 +176,7 @@ def test_nothing_is_taken_after_disconnect_or_refusal() -> None:
     assert session.take(Frame("DISCONNECT")) == Disconnected()
     assert session.take(ORDERS) is None
     session = open_session()
-    with pytest.raises(Refused):
+    with pytest.raises(FrameRefused):
         session.take(CONNECT)
     assert session.take(ORDERS) is None
 
@@ -186,7 +186,7 @@ def test_receipt_names_what_was_asked_for_and_error_does_too() -> None:
     assert receipt(asked) == Frame("RECEIPT", {"receipt-id": "close-1"})
     assert receipt(Frame("DISCONNECT")) is None
     begin = Frame("BEGIN", {"receipt": "r-1"})
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(FrameRefused) as refused:
         open_session().take(begin)
     assert error(refused.value, of=begin).headers["receipt-id"] == "r-1"
 

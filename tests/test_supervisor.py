@@ -160,7 +160,7 @@ async def test_killed_worker_is_replaced_and_its_clients_go_on_where_they_were(
         pass
     async with connected(pool.gateway, token, query=f"after={had['channel']}=1.{had['seq']}") as back:
         assert [event["seq"] for event in await back.receive_events(1)] == [2]
-    assert pool.deaths[-1]["why"] == f"worker {number} was ended by SIGKILL"
+    assert pool.deaths[-1]["reason"] == f"worker {number} was ended by SIGKILL"
 
 
 def test_connections_in_the_queue_of_a_worker_that_dies_are_served_by_its_successor(pool: Pool) -> None:
@@ -293,7 +293,7 @@ def test_worker_that_cannot_start_is_tried_again_until_it_can(process_group: int
     supervisor = Unlucky(sockets, process_group=process_group, directory=str(tmp_path), drain_seconds=0)
     with structlog.testing.capture_logs() as logs:
         assert asyncio.run(end_when_third_is_spawned(supervisor)) == 0
-    told = [(log["event"], log["why"], log["restart_in_seconds"]) for log in logs]
+    told = [(log["event"], log["reason"], log["restart_in_seconds"]) for log in logs]
     assert told == [
         ("a worker died", "it can't be started: no process to be had", 0),
         ("a worker died", "worker 1 ended with exit code 1", 1),
@@ -338,7 +338,7 @@ def test_worker_that_hangs_is_replaced_and_one_that_does_not_is_not(
     with structlog.testing.capture_logs() as logs:
         assert asyncio.run(end_when_second_has_lived(supervisor, 3)) == 0
     assert supervisor.spawned == 2
-    assert [log["why"] for log in logs] == ["worker 1 was ended by SIGKILL after it hung"]
+    assert [log["reason"] for log in logs] == ["worker 1 was ended by SIGKILL after it hung"]
 
 
 @pytest.mark.long
@@ -347,7 +347,7 @@ async def test_stopped_worker_is_replaced(pool: Pool) -> None:
     os.kill(pid, signal.SIGSTOP)
     await await_until(lambda: pool.heard > heard, HANG_SECONDS + START_SECONDS)
     assert not running(pid)
-    assert pool.deaths[-1]["why"].endswith("was ended by SIGKILL after it hung")
+    assert pool.deaths[-1]["reason"].endswith("was ended by SIGKILL after it hung")
 
 
 @pytest.mark.parametrize("workers", ["0", "-1", "two", ""])

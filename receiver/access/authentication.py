@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from redis.exceptions import RedisError
 
 from receiver.access.identity import Identity, InvalidToken, KeysUnavailable
+from shared.errors import CallerError
 
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 _REFUSED_PARAMETERS = frozenset({"token", "access_token", "jwt", "authorization"})
 
 
-class TokenInUrl(Exception):
+class TokenInUrl(CallerError):
     """A request that carries what looks like a token in its URL."""
 
 

@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass
 
 from shared.channels import Channel, customer_channel, topic_channel
+from shared.errors import CallerError, NeighbourError
 
 
-class InvalidToken(Exception):
+class InvalidToken(CallerError):
     """A token that proves nothing now; a new one may. The message is the reason and quotes no part of it."""
 
 
@@ -23,7 +24,7 @@ class ForbiddenToken(InvalidToken):
         self.detail = detail
 
 
-class KeysUnavailable(Exception):
+class KeysUnavailable(NeighbourError):
     """The issuer's keys could not be fetched; the token may be valid."""
 
 

@@ -28,6 +28,7 @@ from receiver.access.claims import check_length, header_of, verified_payload
 from receiver.access.identity import ForbiddenToken, InvalidToken, KeysUnavailable
 from receiver.access.reports import Reports
 from shared import __version__
+from shared.errors import NeighbourError
 from shared.outbound import UnusableProxy, proxy_for
 from shared.reasons import reason_of
 from shared.redis.url import shown
@@ -64,7 +65,7 @@ class Key(NamedTuple):
     algorithms: tuple[str, ...]  # that it may verify
 
 
-class IssuerFailed(Exception):
+class IssuerFailed(NeighbourError):
     """The issuer gave no keys; the message gives the reason."""
 
 
@@ -121,7 +122,7 @@ class KeySet:
         try:
             return proxy_for(self._url)
         except UnusableProxy as error:
-            logger.warning("the issuer is asked without a proxy", why=str(error))
+            logger.warning("the issuer is asked without a proxy", reason=str(error))
             return None
 
     @property
@@ -218,7 +219,10 @@ class KeySet:
     def _fail(self, why: str) -> None:
         if self._failure is None or not self._keys:
             self._reports.warn(
-                "the issuer's keys cannot be fetched", url=shown(self._url), why=why, keys=sorted(self._keys)
+                "the issuer's keys cannot be fetched",
+                url=shown(self._url),
+                reason=why,
+                keys=sorted(self._keys),
             )
         self._failure = f"{shown(self._url)}: {why}"
 

@@ -15,6 +15,7 @@ import msgspec
 
 from receiver.access.identity import Identity, InvalidToken
 from receiver.access.quota import Quota
+from shared.errors import CallerError
 
 if TYPE_CHECKING:
     from shared.redis.connect import AnyPipelines
@@ -24,7 +25,7 @@ LIFETIME_SECONDS = 60
 _TICKET = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
-class TooManyTickets(Exception):
+class TooManyTickets(CallerError):
     """A customer has asked for too many; `seconds` until there may be one more."""
 
     def __init__(self, seconds: float) -> None:

@@ -6,12 +6,13 @@ from typing import Annotated
 
 import msgspec
 
+from shared.errors import CallerError
 from shared.extents import Seen, parse_all_seen
 
 MAX_IDS = 100  # in one message
 
 
-class BadMessage(ValueError):
+class BadMessage(CallerError, ValueError):
     """A client sent what no client of ours sends."""
 
 

@@ -154,7 +154,7 @@ class CatchUp:
         for feed in feeds:
             again = self._repairing.pop(feed, False)
             if feed.place is None:
-                feed.headless = False  # it will be asked for again
+                feed.ask_history_again()
             elif again:
                 self.request(feed, "again")
             else:
@@ -165,7 +165,7 @@ class CatchUp:
         known = await self._sources.known([feed.channel for feed in feeds])
         unknown = list(feeds[len(known) :])
         for feed, (head, seen) in zip(feeds, known, strict=False):
-            feed.headless = head is None
+            feed.note_head(head)
             if head is None or head.epoch < self._sources.epoch or (seen is not None and seen.last > head):
                 unknown.append(feed)
             else:
@@ -199,7 +199,7 @@ class CatchUp:
                 await self.recall_seen(feed)  # what waits on a screen here may have been shown elsewhere
         except Unavailable as error:
             logger.debug("a feed can't be repaired yet", channel=feed.channel, reason=str(error))
-            feed.headless = False  # it will be asked for again
+            feed.ask_history_again()
         except Exception:  # of one feed: all others, and all connections, share the same tasks
             logger.exception("a feed could not be repaired", channel=feed.channel)
         finally:

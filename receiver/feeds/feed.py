@@ -51,6 +51,7 @@ class Feed:
         "_epoch",
         "_expected",
         "_following",
+        "_headless",
         "_others",
         "_place",
         "_seen",
@@ -60,7 +61,6 @@ class Feed:
         "_waiting",
         "channel",
         "erased",
-        "headless",
         "member_count",
         "unread",
         "unseen_since",
@@ -85,7 +85,7 @@ class Feed:
         self._sharing: tuple[SharingConnection, ...] = ()
         self._others: tuple[Connection, ...] = ()
         self._waiting: dict[Connection, asyncio.Future[None]] | None = None  # most never have one
-        self.headless = False  # Redis knows no head of it, and the history was asked since
+        self._headless = False  # Redis knows no head of it, and the history was asked since
         # Whether its customer was erased, as the history last said. A change to True ends who is connected;
         # those who come later are legitimate.
         self.erased: bool | None = None
@@ -114,6 +114,18 @@ class Feed:
     @property
     def claimed(self) -> Extent | None:
         return self._claimed
+
+    @property
+    def headless(self) -> bool:
+        return self._headless
+
+    def note_head(self, head: Place | None) -> None:
+        """What Redis has as its head; for None the history is asked, once."""
+        self._headless = head is None
+
+    def ask_history_again(self) -> None:
+        """It could not be asked: a head that Redis does not know is a reason to ask it once more."""
+        self._headless = False
 
     def _go_to(self, place: Place) -> None:
         self._place = place

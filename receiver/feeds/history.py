@@ -11,6 +11,7 @@ import httpx2
 import msgspec
 
 from shared.cursors import Cursor, Place, parse_cursor
+from shared.errors import NeighbourError
 from shared.extents import parse_seen
 from shared.redis.channel_log import Entry, NewestEvent
 
@@ -24,7 +25,7 @@ MAX_CHANNELS = 500  # of one request
 _EVENTS = 200  # of one channel in one answer
 
 
-class HistoryUnavailable(Exception):
+class HistoryUnavailable(NeighbourError):
     """The sender gave no usable answer; it may give one later."""
 
 

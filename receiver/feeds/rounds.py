@@ -138,7 +138,7 @@ class Rounds:
             # A quiet channel's head still shows the old epoch, so the head alone cannot reveal a new one.
             old = place is not None and place.epoch < self._sources.epoch
             out_of_place = _is_out_of_place(feed, place, head)
-            feed.headless = head is None
+            feed.note_head(head)
             if old or out_of_place:
                 self._catch_up.request(feed, "check")
 

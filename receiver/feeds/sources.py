@@ -18,6 +18,7 @@ from receiver import metrics
 from receiver.feeds.batch import Batch
 from receiver.feeds.history import MAX_CHANNELS, Continuation, HistoryRefused, HistoryUnavailable
 from shared.cursors import Cursor
+from shared.errors import NeighbourError
 from shared.extents import Extent
 from shared.redis.channel_log import NewestEvent
 
@@ -39,7 +40,7 @@ Q = TypeVar("Q")
 A = TypeVar("A")
 
 
-class Unavailable(Exception):
+class Unavailable(NeighbourError):
     """Neither the log nor the history could give what follows; either may soon."""
 
 

@@ -27,8 +27,8 @@ from receiver.serving.readiness import Readiness
 from receiver.transports.stomp.endpoint import StompTransport
 from receiver.transports.stomp.spring import Spring
 from receiver.transports.websocket.endpoint import WebSocketTransport
-from shared.process.edge import Limits
 from shared.process.garbage import spare_what_lives
+from shared.process.limits import Limits
 from shared.process.logs import configure_logs
 from shared.process.server import Server, Service, raise_file_limit
 from shared.process.tracing import tracing

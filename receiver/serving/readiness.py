@@ -157,7 +157,7 @@ class Readiness:
         lasting: dict[Reason, str] = {reason: why for reason, why in reasons.items() if reason not in quiet}
         for reason, why in lasting.items():
             if reason not in self._logged and reason is not Reason.DRAINING:
-                logger.warning("not ready", reason=str(reason), why=why)
+                logger.warning("not ready", reason=str(reason), detail=why)
         if self._logged and not lasting:
             logger.info("ready again")
         self._logged = lasting

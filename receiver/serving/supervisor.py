@@ -197,7 +197,7 @@ class Supervisor:
             if why and not self._ending.is_set():
                 lived = loop.time() - started_at
                 delay = seat.vacate(lived)
-                logger.warning("a worker died", why=why, seconds=round(lived, 1), restart_in_seconds=delay)
+                logger.warning("a worker died", reason=why, seconds=round(lived, 1), restart_in_seconds=delay)
                 await self._wait_ending(delay)
 
     async def _run_worker(self, seat: Seat) -> str | None:
@@ -255,7 +255,7 @@ class Supervisor:
         self._workers.discard(worker)
         if self._ending.is_set() and code not in (0, -signal.SIGTERM):  # by SIGTERM: it had not begun yet
             self._failed = True
-            logger.warning("a worker did not drain", why=worker.outcome)
+            logger.warning("a worker did not drain", reason=worker.outcome)
 
     async def _wait_ending(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

@@ -170,7 +170,7 @@ class Shards:
         try:
             await self._cluster.look()
         except RedisError as error:
-            logger.debug("the slots can't be looked up", why=str(error))
+            logger.debug("the slots can't be looked up", reason=str(error))
 
     def _attend_primaries(self, tasks: asyncio.TaskGroup) -> None:
         for address in self._shards.keys() - self._cluster.primaries:

@@ -189,7 +189,7 @@ class Subscription:
             metrics.subscription_losses.inc()
         kind = why.partition(":")[0]
         if kind not in self._logged:
-            self._logger.warning("redis is not heard", why=why)
+            self._logger.warning("redis is not heard", reason=why)
         self._logged.add(kind)
         self._note_hearing(hears=False)
 

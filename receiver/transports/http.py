@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from shared.channels import Channel
     from shared.cursors import Place
-    from shared.process.edge import Header
+    from shared.process.head import Header
 
 STATUSES = {
     End.INTERNAL_ERROR: 500,

@@ -4,8 +4,8 @@ What is sent goes straight to the kernel, past the transport, while the kernel t
 waits in the transport's buffer, and `paused` shows that something does; so everything leaves in the order in
 which it was written.
 
-Backpressure is that buffer. It is bounded in bytes and in time (`Limits`); beyond either the connection is
-ended as slow. Dropping one event instead would leave a gap; ending makes the client come back with its
+Backpressure is that buffer. It is bounded in bytes and in time (`StreamLimits`); beyond either the connection
+is ended as slow. Dropping one event instead would leave a gap; ending makes the client come back with its
 cursor.
 """
 
@@ -13,22 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from receiver.connections.connection import Connection, End, Ending
 
 if TYPE_CHECKING:
     from receiver.connections.life import Life
-
-
-@dataclass(frozen=True)
-class Limits:
-    buffer_bytes: int = 256 * 1024  # that wait for one client
-    kernel_bytes: int = 128 * 1024  # and as many in the kernel, which would keep megabytes; it doubles this
-    stall_bytes: int = 64 * 1024  # from here on the stall clock runs
-    stall_seconds: float = 5.0
-    linger_seconds: float = 2.0  # for the client to read our last bytes and end its side
+    from receiver.transports.limits import StreamLimits
 
 
 class StreamConnection(Connection, asyncio.Protocol):
@@ -36,7 +27,7 @@ class StreamConnection(Connection, asyncio.Protocol):
 
     __slots__ = ("_limits", "_waiter", "life", "paused", "socket", "waiting_since", "writer")
 
-    def __init__(self, life: Life, limits: Limits) -> None:
+    def __init__(self, life: Life, limits: StreamLimits) -> None:
         super().__init__()
         self.life = life
         self._limits = limits

@@ -70,7 +70,9 @@ class ApiKeysOfFile(ApiKeys):
         try:
             keys = list(self._read())
         except InvalidSettings as error:
-            logger.error("the API keys could not be reread; the previous ones stay valid", why=error.faults)
+            logger.error(
+                "the API keys could not be reread; the previous ones stay valid", reason=error.faults
+            )
         else:
             self._take(keys)
             logger.info("the API keys were reread", keys=len(keys))

@@ -1,4 +1,4 @@
-"""The sender's HTTP app: calls and pages, the check of API keys, and the answer to each error."""
+"""The sender's HTTP app: calls and pages, and the check of API keys."""
 
 from __future__ import annotations
 
@@ -10,22 +10,14 @@ from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.routing import Mount, Route
 
-from sender import alerts, idempotency, orders, retractions, seen
-from sender.database import errors as database
 from sender.http.paths import RawPaths
+from sender.http.problems import HANDLERS
 from sender.http.routes import CALLS, SPRING_CALLS
-from shared import problems
-from shared.channels import InvalidChannel
-from shared.cursors import InvalidCursor
-from shared.events import EventTooLarge, InvalidEvent
-from shared.json import InvalidJson
-from shared.problems import Problem, unauthenticated
+from shared.problems import unauthenticated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from starlette.requests import Request
-    from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from sender.http.api import Api
@@ -33,8 +25,6 @@ if TYPE_CHECKING:
     from sender.http.pages import OfficePage
     from sender.http.routes import Call
     from sender.metrics import Metrics
-
-RETRY_AFTER_SECONDS = 2
 
 
 def create_app(
@@ -52,7 +42,7 @@ def create_app(
     app = Starlette(
         routes=routes,
         middleware=[Middleware(MeasureRequests, metrics), Middleware(RawPaths)],
-        exception_handlers={**problems.HANDLERS, **dict.fromkeys(_PROBLEMS, _tell), 405: _tell_methods},
+        exception_handlers=HANDLERS,
     )
     app.state.calls = calls  # as `/openapi.json` describes them
     # A redirect would repeat whatever host the request named.
@@ -110,40 +100,4 @@ class MeasureRequests:
             self._metrics.requests.labels(method, route, status).observe(taken)
 
 
-async def _tell(request: Request, error: Exception) -> Response:
-    kind = next(kind for kind in type(error).__mro__ if kind in _PROBLEMS)
-    status, name, headers = _PROBLEMS[kind]
-    return Problem(status, name, str(error), headers).response()
-
-
-async def _tell_methods(request: Request, error: Exception) -> Response:
-    """405 with all methods of the path; the router knows only its first route's."""
-    routes = [route for route in request.app.routes if isinstance(route, Route)]
-    paths = [route for route in routes if route.path_regex.match(request.url.path)]
-    allowed = sorted({method for route in paths for method in route.methods or ()})
-    detail = f"this path does not support {request.method}"
-    return Problem(405, "method-not-allowed", detail, {"Allow": ", ".join(allowed)}).response()
-
-
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_LATER = {"Retry-After": str(RETRY_AFTER_SECONDS)}
-
-# 4xx: the caller's fault; 5xx: ours.
-_PROBLEMS: dict[type, tuple[int, str, dict[str, str] | None]] = {
-    InvalidJson: (400, "invalid-body", None),
-    InvalidEvent: (400, "invalid-event", None),
-    EventTooLarge: (413, "event-too-large", None),
-    InvalidChannel: (400, "invalid-channel", None),
-    InvalidCursor: (400, "invalid-cursor", None),
-    seen.NotSeeable: (400, "not-seeable", None),
-    orders.InvalidOrder: (400, "invalid-order", None),
-    orders.UnknownOrder: (404, "unknown-order", None),
-    orders.OrderCancelled: (409, "order-cancelled", None),
-    retractions.UnknownAlert: (404, "unknown-alert", None),
-    alerts.NoAlerts: (400, "no-alerts", None),
-    orders.OrderConflict: (409, "order-conflict", None),
-    idempotency.InvalidKey: (400, "invalid-idempotency-key", None),
-    idempotency.KeyReused: (422, "idempotency-key-reused", None),
-    database.DatabaseUnavailable: (503, "database-unavailable", _LATER),
-    database.DatabaseFull: (507, "database-full", _LATER),
-}

@@ -28,7 +28,7 @@ MIN_WAIT_SECONDS = 0.25
 MAX_WAIT_SECONDS = 10.0
 
 
-class Refused(NeighbourError):
+class WatchRefused(NeighbourError):
     """The gateway refuses us for good; the message gives the reason."""
 
 
@@ -73,14 +73,14 @@ def watch(
     new_token = minter(local, customer, topics, TOKEN_SECONDS)  # before anything runs: it may end the process
     try:
         asyncio.run(_run_until_interrupted(watcher, new_token))
-    except Refused as error:
+    except WatchRefused as error:
         say(str(error))
         return 1
     return 0
 
 
 async def _run_until_interrupted(watcher: Watcher, new_token: Callable[[], str]) -> None:
-    """Until Ctrl-C or SIGTERM. Raises `Refused`."""
+    """Until Ctrl-C or SIGTERM. Raises `WatchRefused`."""
     interrupted = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, interrupted.set)
@@ -131,7 +131,7 @@ class Watcher:
         self._said = ""  # why we can't connect, until we can
 
     async def run(self, new_token: Callable[[], str]) -> NoReturn:
-        """Until cancelled. Raises `Refused`."""
+        """Until cancelled. Raises `WatchRefused`."""
         while True:
             self._welcome = False
             try:
@@ -141,7 +141,7 @@ class Watcher:
             except Ended as end:
                 # A token that has expired is followed by a new one; but not if it was never valid.
                 if end.final or (end.unauthenticated and not self._welcome):
-                    raise Refused(f"{self._gateway} {end}") from None
+                    raise WatchRefused(f"{self._gateway} {end}") from None
                 say(str(end))
             # Twice as long each time, and not in step with others that lost the same gateway.
             await asyncio.sleep(self._wait_seconds * random.uniform(0.5, 1))

@@ -20,6 +20,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.typing import Subprotocol
 
 from shared.cursors import format_cursors
+from shared.errors import NeighbourError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
@@ -38,7 +39,7 @@ _FINAL_ENDS = frozenset({"bad-message", "forbidden"})
 _FRAMES = ("TEXT", "BINARY", "CONT")
 
 
-class Ended(Exception):
+class Ended(NeighbourError):
     """How a way has ended."""
 
     def __init__(self, how: str, *, final: bool = False, unauthenticated: bool = False) -> None:
@@ -47,7 +48,7 @@ class Ended(Exception):
         self.unauthenticated = unauthenticated  # a new token may help
 
 
-class CannotConnect(Exception):
+class CannotConnect(NeighbourError):
     """The gateway can't be reached, or it asks us to come back later."""
 
 

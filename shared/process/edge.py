@@ -23,18 +23,15 @@ from __future__ import annotations
 
 import asyncio
 import re
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol, cast
-from urllib.parse import unquote
 
-import httptools
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from shared.errors import CallerError
-from shared.process.forwarded import Peer, Proxies
 from shared.process.framing import Body, Chunked, InvalidBody, Sized
+from shared.process.head import Head, Header, RequestRefused, check_host, lower, normalise, parse_head
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
@@ -42,89 +39,13 @@ if TYPE_CHECKING:
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
+    from shared.process.forwarded import Peer, Proxies
+    from shared.process.limits import Limits
+
 _LOCAL = ("127.0.0.1", 0)  # what a peer on a Unix socket counts as; the file's mode decides who may connect
 
 _END = re.compile(rb"\n\r?\n")
-_AUTHORITY = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+;=-]*)(?::[0-9]{0,5})?")
-_ABSOLUTE = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?#]*)(.*)")
 _HOP = frozenset({b"upgrade", b"http2-settings"})
-
-Header = tuple[bytes, bytes]
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Of one connection to the edge; a connection that was taken over has those of its transport."""
-
-    head_bytes: int = 32 * 1024  # room for a large cookie and a token
-    head_lines: int = 256
-    head_seconds: float = 5.0
-    body_bytes: int = 256 * 1024
-    body_seconds: float = 120.0
-    body_grace_seconds: float = 10.0  # after which the rate applies
-    body_bytes_per_second: float = 500.0
-    idle_seconds: float = 130.0  # above what proxies keep: nginx and ALB 60, Traefik 90, Caddy 120
-    linger_seconds: float = 2.0  # for a client to stop sending and read its answer
-    leave_seconds: float = 1.0  # for a client to send the rest of its request when the server leaves
-    stall_seconds: float = 30.0  # for a client to read anything of an answer
-    connections: int = 10_000  # at a time; those that were taken over don't count
-    tick_seconds: float = 1.0  # how late any of these may be
-
-
-class Head:
-    """A request's head. `headers` have lower-case names, in the order and number in which they came."""
-
-    __slots__ = ("headers", "method", "path", "peer", "query", "target", "upgrade", "version")
-
-    def __init__(self) -> None:
-        self.method = ""
-        self.version = ""
-        self.target = b""  # as an origin-form: path and query, whatever form it had
-        self.path = b""
-        self.query = b""
-        self.headers: list[Header] = []
-        self.upgrade: frozenset[bytes] = frozenset()  # what the client would rather speak, in lower case
-        self.peer = Peer("", 0, "http")
-
-    # What httptools calls while it parses.
-
-    def on_url(self, url: bytes) -> None:
-        self.target += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
-
-    def values(self, name: bytes) -> list[bytes]:
-        return [value for other, value in self.headers if other == name]
-
-    def tokens(self, name: bytes) -> list[bytes]:
-        """The members of a header that is a list, as they came."""
-        return [token for value in self.values(name) for token in _split(value)]
-
-    def scope(self) -> dict[str, Any]:
-        """An ASGI HTTP scope, for code that reads headers, cookies and queries from one."""
-        return {
-            "type": "http",
-            "http_version": self.version,
-            "method": self.method,
-            "scheme": self.peer.scheme,
-            "path": unquote(self.path.decode("latin-1")),
-            "raw_path": self.path,
-            "query_string": self.query,
-            "root_path": "",
-            "headers": self.headers,
-            "client": (self.peer.host, self.peer.port),
-            "server": None,
-        }
-
-
-class Refused(CallerError):
-    """A request that is answered by the edge; `kind` is counted, and ends the problem's type."""
-
-    def __init__(self, status: int, kind: str, detail: str) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.kind = kind
 
 
 class NotAlone(CallerError):
@@ -346,13 +267,13 @@ class Edge(asyncio.Protocol):
                     self._pass_body(self._body)
                 elif not self._pass_head():
                     break
-        except Refused as refused:
+        except RequestRefused as refused:
             self._refuse(refused.status, refused.kind, str(refused))
         except InvalidBody as error:
             self._refuse(400, "bad-body", str(error))
 
     def _pass_head(self) -> bool:
-        """False while it is not whole. Raises `Refused`."""
+        """False while it is not whole. Raises `RequestRefused`."""
         if self._pending[0] in b"\r\n":  # RFC 9112 2.2: empty lines before a request are ignored
             stripped = self._pending.lstrip(b"\r\n")
             self._head_bytes += len(self._pending) - len(stripped)
@@ -364,10 +285,10 @@ class Edge(asyncio.Protocol):
         limits = self._door.limits
         lines = self._pending.count(b"\n", 0, end)
         if self._head_bytes + end > limits.head_bytes or lines > limits.head_lines:
-            raise Refused(431, "head-too-large", f"A head has at most {limits.head_bytes} bytes.")
+            raise RequestRefused(431, "head-too-large", f"A head has at most {limits.head_bytes} bytes.")
         if match is None:
             if self._pending and not self._pending[:1].isalpha():
-                raise Refused(400, "bad-request", "This is not HTTP.")
+                raise RequestRefused(400, "bad-request", "This is not HTTP.")
             self._head_bytes = max(1, self._head_bytes)
             return False
         raw, self._pending = self._pending[:end], self._pending[end:]
@@ -376,10 +297,10 @@ class Edge(asyncio.Protocol):
         return True
 
     def _begin(self, raw: bytes) -> None:
-        head = _parse(raw)
+        head = parse_head(raw)
         body = _body_of(head, self._door.limits.body_bytes)
-        _check_host(head)
-        rewritten = _normalise(head, self._door.root_path)
+        check_host(head)
+        rewritten = normalise(head, self._door.root_path)
         if not head.path:
             return self._redirect(self._door.root_path + b"/" + head.target)
         if head.upgrade:
@@ -421,7 +342,7 @@ class Edge(asyncio.Protocol):
         self._inner.data_received(raw)
 
     def _pass_body(self, body: Body) -> None:
-        """Raises `Refused` and `InvalidBody`."""
+        """Raises `RequestRefused` and `InvalidBody`."""
         taken = body.take(self._pending)
         piece, self._pending = self._pending[:taken], self._pending[taken:]
         self._body_bytes += taken
@@ -603,28 +524,6 @@ def format_answer(status: int, headers: Iterable[Header], body: bytes = b"") -> 
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
-def _parse(raw: bytes) -> Head:
-    """Raises `Refused`."""
-    head = Head()
-    parser = httptools.HttpRequestParser(head)
-    try:
-        parser.feed_data(raw)
-    except httptools.HttpParserUpgrade:
-        pass
-    except httptools.HttpParserError:
-        raise Refused(400, "bad-request", "The request's head does not conform to RFC 9112.") from None
-    head.method = parser.get_method().decode()
-    head.version = parser.get_http_version()
-    if head.version not in ("1.0", "1.1"):
-        raise Refused(505, "http-version", "Use HTTP/1.1.")
-    if head.method == "CONNECT":
-        raise Refused(501, "no-proxy", "This is not a proxy.")
-    if any(name == b"upgrade" for name, _ in head.headers):
-        if b"upgrade" in _lower(head.tokens(b"connection")):
-            head.upgrade = _lower(head.tokens(b"upgrade")) or frozenset({b""})
-    return head
-
-
 def _body_of(head: Head, max_bytes: int) -> Body | None:
     """The body that follows. httptools has already refused repeated lengths, and a length beside chunks."""
     length = 0
@@ -638,42 +537,15 @@ def _body_of(head: Head, max_bytes: int) -> Body | None:
     return Sized(length) if length else None
 
 
-def _too_large(max_bytes: int) -> Refused:
-    return Refused(413, "content-too-large", f"A request has at most {max_bytes} bytes.")
-
-
-def _check_host(head: Head) -> None:
-    """RFC 9112 3.2."""
-    hosts = head.values(b"host")
-    if len(hosts) > 1 or (not hosts and head.version == "1.1"):
-        raise Refused(400, "bad-host", "A request must have exactly one Host.")
-    if hosts and not _AUTHORITY.fullmatch(hosts[0]):
-        raise Refused(400, "bad-host", "Host is not a name and a port.")
-
-
-def _normalise(head: Head, root_path: bytes) -> bool:
-    """Bring the target into origin-form, without the root path; whether anything was changed."""
-    given = head.target
-    if not given.startswith((b"/", b"*")):
-        match = _ABSOLUTE.fullmatch(given)
-        if match is None or not _AUTHORITY.fullmatch(match[1]) or not match[1]:
-            raise Refused(400, "bad-request", "The request's target does not conform to RFC 9112 3.2.")
-        rest = match[2].partition(b"#")[0]
-        head.target = rest if rest.startswith(b"/") else b"/" + rest
-        # RFC 9112 3.2.2: the target's host counts, whatever Host is.
-        head.headers = [(b"host", match[1]), *((n, v) for n, v in head.headers if n != b"host")]
-    head.path, _, head.query = head.target.partition(b"?")
-    if root_path and (head.path == root_path or head.path.startswith(root_path + b"/")):
-        head.path = head.path[len(root_path) :]
-        head.target = head.target[len(root_path) :]
-    return head.target != given
+def _too_large(max_bytes: int) -> RequestRefused:
+    return RequestRefused(413, "content-too-large", f"A request has at most {max_bytes} bytes.")
 
 
 def _is_last(head: Head | None) -> bool:
     """Whether its connection ends with the answer."""
     if head is None or head.version == "1.0":
         return True
-    return b"close" in _lower(head.tokens(b"connection"))
+    return b"close" in lower(head.tokens(b"connection"))
 
 
 def _strip_upgrade(head: Head) -> None:
@@ -692,14 +564,6 @@ def _format(head: Head) -> bytes:
     lines = [b"%b %b HTTP/%b" % (head.method.encode(), head.target, head.version.encode())]
     lines += [name + b": " + value for name, value in head.headers]
     return b"\r\n".join(lines) + b"\r\n\r\n"
-
-
-def _lower(tokens: Iterable[bytes]) -> frozenset[bytes]:
-    return frozenset(token.lower() for token in tokens)
-
-
-def _split(value: bytes) -> list[bytes]:
-    return [token for token in (part.strip(b" \t") for part in value.split(b",")) if token]
 
 
 def _address(name: Any) -> tuple[str, int]:

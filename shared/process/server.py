@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Any, cast
 import structlog
 import uvicorn
 
-from shared.process.edge import Door, Limits
+from shared.process.edge import Door
 from shared.process.forwarded import Proxies
+from shared.process.limits import Limits
 from shared.process.listening import BACKLOG, url_of
 from shared.process.sampled import Sampled
 
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp
 
-    from shared.process.edge import Edge, Head
+    from shared.process.edge import Edge
+    from shared.process.head import Head
 
 IDLE_SECONDS = 0.5  # that idle connections stay open when we leave: the next answer closes them
 POLL_SECONDS = 0.05
@@ -213,7 +215,7 @@ class Server(uvicorn.Server):
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
-                logger.warning("the connections still queued could not be accepted", why=str(error))
+                logger.warning("the connections still queued could not be accepted", reason=str(error))
                 return
             with contextlib.suppress(OSError):  # gone already
                 await loop.connect_accepted_socket(self._new_protocol, accepted)

@@ -160,7 +160,7 @@ class LogWriter:
         except CommandRefused as refusal:
             if not blames_what_was_sent(refusal):
                 raise
-            logger.warning("redis' record of the owner is malformed; it is written anew", why=str(refusal))
+            logger.warning("redis' record of the owner is malformed; it is written anew", reason=str(refusal))
             await self._pipelines.execute([("DEL", self._names.newest()), ("DEL", self._names.owner())])
             [(owner, left, noted)] = await self._evaluate(CLAIM, [call])
         return Claim(owner.decode(errors="replace"), left / 1000, noted.decode(errors="replace"))
@@ -203,7 +203,7 @@ class LogWriter:
             if not blames_what_was_sent(refusal):
                 raise
             logger.warning(
-                "redis' record of the newest event is malformed; it is written anew", why=str(refusal)
+                "redis' record of the newest event is malformed; it is written anew", reason=str(refusal)
             )
         await self._pipelines.execute([("DEL", self._names.newest())])
         return await self._advance(newest)

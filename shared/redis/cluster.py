@@ -233,7 +233,7 @@ class ClusterPipelines:
             try:
                 await self._cluster.look(looked)
             except RedisError as error:
-                logger.debug("the slots can't be looked up", why=str(error))
+                logger.debug("the slots can't be looked up", reason=str(error))
         redirections = filter(None, map(Redirection.of, failures))
         self._cluster.move({found.slot: found.address for found in redirections if found.moved})
         if any(str(failure).startswith("TRYAGAIN") for failure in failures):

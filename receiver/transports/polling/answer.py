@@ -20,7 +20,7 @@ from shared.problems import MEDIA_TYPE
 if TYPE_CHECKING:
     from receiver.transports.polling.poll import Poll
     from shared.problems import Problem
-    from shared.process.edge import Header
+    from shared.process.head import Header
 
 
 class Answer(NamedTuple):

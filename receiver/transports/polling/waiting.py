@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from receiver.transports.polling.answer import Answer
     from receiver.transports.polling.poll import Poll
-    from shared.process.edge import Edge, Header
+    from shared.process.edge import Edge
+    from shared.process.head import Header
 
 _MAX_AHEAD = 16 * 1024  # bytes that a client sends before it is answered
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from receiver.transports.sockjs.session import XhrSession
-    from shared.process.edge import Edge, Header
+    from shared.process.edge import Edge
+    from shared.process.head import Header
 
 STREAM_BYTES = 128 * 1024  # of one streaming answer
 _PRELUDE = b"h" * 2048 + b"\n"  # some browsers show a stream only from here on

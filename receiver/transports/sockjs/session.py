@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from receiver.access.identity import Identity
     from receiver.connections.life import Life
+    from receiver.transports.limits import WebSocketLimits
     from receiver.transports.stomp.spring import Spring
-    from receiver.transports.websocket.connection import Limits
 
 # Between two receivers, and while one answer is made of all that was heard together, more waits than a socket
 # would leave waiting.
@@ -155,7 +155,7 @@ class XhrSession(SockJsConnection):
         identify: Callable[[str], Awaitable[Identity]],
         forget: Callable[[], None],
         *,
-        limits: Limits = XHR_LIMITS,
+        limits: WebSocketLimits = XHR_LIMITS,
         spring: Spring | None = None,
         away_seconds: float = AWAY_SECONDS,
     ) -> None:

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 from receiver.connections.connection import End, Ending
 from receiver.connections.notices import Bye, Ended, Hello, Reset
 from receiver.transports.http import format_refusal
+from receiver.transports.limits import StreamLimits
 from receiver.transports.sse import fields
-from receiver.transports.stream import Limits, StreamConnection
+from receiver.transports.stream import StreamConnection
 
 if TYPE_CHECKING:
     import asyncio
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from receiver.connections.notices import Notice
     from shared.channels import Channel
     from shared.cursors import Place
-    from shared.process.edge import Header
+    from shared.process.head import Header
     from shared.redis.channel_log import Entry
 
 RETRY_MS = 2_000  # until a client that lost its connection comes back; it spreads with the network
@@ -41,7 +42,7 @@ _HEADERS: list[Header] = [
     (b"connection", b"close"),  # the stream ends with its connection
 ]
 
-LIMITS = Limits()
+LIMITS = StreamLimits()
 
 
 class EventStream(StreamConnection):
@@ -49,7 +50,7 @@ class EventStream(StreamConnection):
 
     transport = "sse"
 
-    def __init__(self, life: Life, headers: Sequence[Header], limits: Limits = LIMITS) -> None:
+    def __init__(self, life: Life, headers: Sequence[Header], limits: StreamLimits = LIMITS) -> None:
         """`headers` go with the answer, whatever it is."""
         super().__init__(life, limits)
         self.ending = Ending("vanished", "")

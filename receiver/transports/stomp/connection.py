@@ -30,11 +30,12 @@ import structlog
 from receiver.access.identity import ForbiddenToken, InvalidToken, KeysUnavailable
 from receiver.connections.connection import Connection, End, Ending
 from receiver.connections.notices import Reset
+from receiver.transports.limits import WebSocketLimits
 from receiver.transports.stomp import session as stomp
 from receiver.transports.stomp import spring as of_spring
 from receiver.transports.stomp.frames import HEARTBEAT, Frame, InvalidFrame, Parser
 from receiver.transports.websocket.close_codes import CODES, Close
-from receiver.transports.websocket.connection import Limits, WebSocketConnection
+from receiver.transports.websocket.connection import WebSocketConnection
 from receiver.transports.websocket.frames import text_frame
 from receiver.transports.websocket.traffic import Allowance
 from shared.channels import (
@@ -64,7 +65,9 @@ TOPICS = "/topic/"
 MAX_WAITING = 200  # frames that a client sends before the first of them is done
 
 # A client may acknowledge each event with a frame of its own.
-LIMITS = Limits(message_bytes=64 * 1024, customers=Allowance(500, 10_000, 256 * 1024, 2 * 1024 * 1024))
+LIMITS = WebSocketLimits(
+    message_bytes=64 * 1024, customers=Allowance(500, 10_000, 256 * 1024, 2 * 1024 * 1024)
+)
 
 logger = structlog.get_logger(__name__)
 
@@ -93,7 +96,7 @@ class StompConnection(WebSocketConnection):
         life: Life,
         envelope: Envelope,
         identify: Callable[[str], Awaitable[Identity]],
-        limits: Limits = LIMITS,
+        limits: WebSocketLimits = LIMITS,
         *,
         spring: Spring | None = None,
     ) -> None:
@@ -141,7 +144,7 @@ class StompConnection(WebSocketConnection):
     def end(self, end: End, reason: str) -> None:
         # An ERROR would confuse a client that comes back at once, and never reach one that does not read.
         if end not in (End.RESTART, End.SLOW):
-            self._send_last(stomp.error(stomp.Refused(reason)))
+            self._send_last(stomp.error(stomp.FrameRefused(reason)))
         self.close(CODES[end], reason)
 
     def close(self, code: Close, reason: str) -> None:
@@ -194,7 +197,7 @@ class StompConnection(WebSocketConnection):
             while self._waiting and not self.closed:
                 frame = self._waiting.popleft()
                 await self._do(frame)
-        except stomp.Refused as refusal:
+        except stomp.FrameRefused as refusal:
             self._refuse(refusal, of=frame)
         except ForbiddenToken as error:
             self.end(End.FORBIDDEN, str(error))
@@ -209,7 +212,7 @@ class StompConnection(WebSocketConnection):
             self._working = False
 
     async def _do(self, frame: Frame) -> None:
-        """Raises `Refused`, `InvalidToken`, `KeysUnavailable` and `SenderAway`."""
+        """Raises `FrameRefused`, `InvalidToken`, `KeysUnavailable` and `SenderAway`."""
         match self._session.take(frame):
             case stomp.Login(token, _, wants_beats_ms):
                 await self._log_in(token, wants_beats=wants_beats_ms > 0)
@@ -265,9 +268,9 @@ class StompConnection(WebSocketConnection):
             self._confirm(frame)
 
     async def _pass_on(self, sent: stomp.Sent) -> None:
-        """Raises `Refused` and `SenderAway`."""
+        """Raises `FrameRefused` and `SenderAway`."""
         if self._spring is None or sent.destination != of_spring.HELLO:
-            raise stomp.Refused(f"no messages can be sent to {sent.destination[:80]}")
+            raise stomp.FrameRefused(f"no messages can be sent to {sent.destination[:80]}")
         listening = {one.channel for one in self._subscribed.values() if one.channel is not None}
         await self._spring.take(sent, listening)
 
@@ -280,7 +283,7 @@ class StompConnection(WebSocketConnection):
         if (answer := stomp.receipt(frame)) is not None:
             self.send(answer)
 
-    def _refuse(self, fault: stomp.Refused | InvalidFrame, *, of: Frame | None = None) -> None:
+    def _refuse(self, fault: stomp.FrameRefused | InvalidFrame, *, of: Frame | None = None) -> None:
         self._send_last(stomp.error(fault, of=of))
         self.close(Close.PROTOCOL_ERROR, str(fault))
 
@@ -391,7 +394,7 @@ def _cursors(
 
 
 def _channel_of(destination: str, identity: Identity, *, open: bool) -> Channel | None:
-    """None for the gateway's notices. Raises `Refused` for what is not there or not allowed.
+    """None for the gateway's notices. Raises `FrameRefused` for what is not there or not allowed.
 
     `open`: anybody may read every topic.
     """
@@ -399,14 +402,14 @@ def _channel_of(destination: str, identity: Identity, *, open: bool) -> Channel 
         return None
     if destination == ORDERS:
         if not identity.customer:
-            raise stomp.Refused(f"a token is required for {ORDERS}")
+            raise stomp.FrameRefused(f"a token is required for {ORDERS}")
         return customer_channel(identity.customer)
     if not destination.startswith(TOPICS):
-        raise stomp.Refused(f"no such destination: {destination[:80]}")
+        raise stomp.FrameRefused(f"no such destination: {destination[:80]}")
     for channel in _spellings(destination.removeprefix(TOPICS)):
         if open or channel in identity.channels:
             return channel
-    raise stomp.Refused(f"the token does not name {destination[:80]}")
+    raise stomp.FrameRefused(f"the token does not name {destination[:80]}")
 
 
 def _spellings(name: str) -> Iterator[Channel]:

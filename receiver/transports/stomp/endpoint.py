@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from receiver.gateway import Gateway
     from receiver.transports.stomp.spring import Spring
     from receiver.transports.websocket.connection import WebSocketConnection
-    from shared.process.edge import Head
+    from shared.process.head import Head
 
 SUBPROTOCOLS = ("v12.stomp", "v11.stomp", "v10.stomp")  # the best first
 SOCKJS_PREFIXES = ("/websocket", "/gs-guide-websocket")

@@ -21,6 +21,8 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from shared.errors import CallerError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -64,7 +66,7 @@ _ESCAPE = re.compile(r"\\(.?)", re.DOTALL)
 _LENGTH = re.compile(r"[0-9]{1,9}")
 
 
-class InvalidFrame(ValueError):
+class InvalidFrame(CallerError, ValueError):
     """Bytes that are not a STOMP frame of a client; the message names the rule they break."""
 
 

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from receiver.transports.stomp.frames import Frame, InvalidFrame, Version
 from shared import __version__
 from shared.cursors import InvalidCursor, Place, parse_cursors
+from shared.errors import CallerError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,7 +49,7 @@ class Acknowledge(enum.Enum):
     EACH = "client-individual"  # with an ACK of its own
 
 
-class Refused(Exception):
+class FrameRefused(CallerError):
     """What a client may not do; it gets an ERROR with this message, and the connection ends."""
 
     def __init__(self, message: str, *, headers: Mapping[str, str] | None = None) -> None:
@@ -121,28 +122,28 @@ class Session:
         self._count = 0
 
     def take(self, frame: Frame) -> Request | None:
-        """What the frame asks for; None where there is nothing to do. Raises `Refused`."""
+        """What the frame asks for; None where there is nothing to do. Raises `FrameRefused`."""
         try:
             if self._state is _State.OVER:
                 return None
             if self._state is _State.GREETING:
                 return self._greet(frame)
             return self._take(frame)
-        except Refused:
+        except FrameRefused:
             self._state = _State.OVER
             raise
 
     def _greet(self, frame: Frame) -> Login:
         if frame.command not in ("CONNECT", "STOMP"):
-            raise Refused(f"CONNECT first, not {frame.command}")
+            raise FrameRefused(f"CONNECT first, not {frame.command}")
         offered = frame.headers.get("accept-version", "1.0").split(",")
         common = [version for version in Version if version.value in (text.strip() for text in offered)]
         if not common:
             supported = ",".join(version.value for version in Version)
-            raise Refused("no version in common", headers={"version": supported})
+            raise FrameRefused("no version in common", headers={"version": supported})
         beats = _HEARTBEAT.fullmatch(frame.headers.get("heart-beat", "0,0").replace(" ", ""))
         if beats is None:
-            raise Refused("not a heart-beat: expected two numbers of milliseconds, joined by a comma")
+            raise FrameRefused("not a heart-beat: expected two numbers of milliseconds, joined by a comma")
         self.version = common[-1]
         self._state = _State.CONNECTED
         return Login(_token(frame.headers), int(beats[1]), int(beats[2]))
@@ -165,22 +166,22 @@ class Session:
                 self._state = _State.OVER
                 return Disconnected()
             case "CONNECT" | "STOMP":
-                raise Refused("already connected")
+                raise FrameRefused("already connected")
             case _:
-                raise Refused(f"{frame.command} is not supported")
+                raise FrameRefused(f"{frame.command} is not supported")
 
     def _subscribe(self, headers: Mapping[str, str]) -> Subscription:
         destination = _required(headers, "destination")
         # 1.0 lets a client subscribe without an id; its destination names it then.
         name = headers.get("id") or (destination if self.version is Version.V10 else _required(headers, "id"))
         if name in self.subscriptions:
-            raise Refused(f"subscription {name[:40]!r} already exists")
+            raise FrameRefused(f"subscription {name[:40]!r} already exists")
         if len(self.subscriptions) >= MAX_SUBSCRIPTIONS:
-            raise Refused(f"at most {MAX_SUBSCRIPTIONS} subscriptions")
+            raise FrameRefused(f"at most {MAX_SUBSCRIPTIONS} subscriptions")
         try:
             acknowledge = Acknowledge(headers.get("ack", "auto"))
         except ValueError:
-            raise Refused(f"not an ack mode: {headers['ack'][:40]!r}") from None
+            raise FrameRefused(f"not an ack mode: {headers['ack'][:40]!r}") from None
         after = _after(headers.get("after", ""))
         self._count += 1
         subscription = Subscription(self._count, name, destination, acknowledge, after)
@@ -192,7 +193,7 @@ class Session:
         if name is None and self.version is Version.V10:
             name = headers.get("destination")
         if name is None or name not in self.subscriptions:
-            raise Refused(f"no subscription {(name or '')[:40]!r}")
+            raise FrameRefused(f"no subscription {(name or '')[:40]!r}")
         return self.subscriptions[name]
 
     def _acknowledge(self, headers: Mapping[str, str]) -> Acknowledged:
@@ -201,9 +202,9 @@ class Session:
         match = _ID.fullmatch(text)
         subscription = self._numbered(int(match[1])) if match else None
         if match is None or subscription is None:
-            raise Refused(f"no message with this id awaits an ACK: {text[:40]!r}")
+            raise FrameRefused(f"no message with this id awaits an ACK: {text[:40]!r}")
         if subscription.acknowledge is Acknowledge.AUTO:
-            raise Refused(f"subscription {subscription.id[:40]!r} takes no ACK: its ack mode is auto")
+            raise FrameRefused(f"subscription {subscription.id[:40]!r} takes no ACK: its ack mode is auto")
         return Acknowledged(subscription, Place(int(match[2]), int(match[3])))
 
     def _numbered(self, number: int) -> Subscription | None:
@@ -259,10 +260,10 @@ def receipt(of: Frame) -> Frame | None:
     return Frame("RECEIPT", {"receipt-id": name}) if name is not None else None
 
 
-def error(fault: Refused | InvalidFrame, *, of: Frame | None = None) -> Frame:
+def error(fault: FrameRefused | InvalidFrame, *, of: Frame | None = None) -> Frame:
     """`of`: the frame at fault, if there is one; the ERROR then names its receipt."""
     headers = {"message": _plain(str(fault)), "content-type": "text/plain"}
-    if isinstance(fault, Refused):
+    if isinstance(fault, FrameRefused):
         headers |= fault.headers
     if of is not None and "receipt" in of.headers:
         headers["receipt-id"] = of.headers["receipt"]
@@ -278,7 +279,7 @@ def _token(headers: Mapping[str, str]) -> str:
 
 def _required(headers: Mapping[str, str], name: str) -> str:
     if not headers.get(name):
-        raise Refused(f"the header {name} is required")
+        raise FrameRefused(f"the header {name} is required")
     return headers[name]
 
 
@@ -288,7 +289,7 @@ def _after(text: str) -> Place | dict[Channel, Place]:
     try:
         return parse_cursors(text)
     except InvalidCursor as error:
-        raise Refused(str(error)) from None
+        raise FrameRefused(str(error)) from None
 
 
 def _plain(text: str) -> str:

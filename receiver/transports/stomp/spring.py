@@ -22,6 +22,7 @@ import msgspec
 import structlog
 from starlette.responses import Response
 
+from shared.errors import CallerError, NeighbourError
 from shared.events import TOMBSTONE
 from shared.problems import Problem
 from shared.process.sampled import Sampled
@@ -55,11 +56,11 @@ _ENTITIES = {code: f"&{name};" for code, name in html.entities.codepoint2name.it
 logger = structlog.get_logger(__name__)
 
 
-class Unreadable(ValueError):
+class Unreadable(CallerError, ValueError):
     """A message that the applications could not read either."""
 
 
-class SenderAway(Exception):
+class SenderAway(NeighbourError):
     """The sender did not take a message; it may later."""
 
 

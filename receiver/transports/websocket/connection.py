@@ -11,7 +11,6 @@ What is sent, and what waits to be sent, is receiver/transports/stream.py's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -21,11 +20,11 @@ from websockets.protocol import Protocol as Parser
 
 from receiver.connections.connection import End, Ending, SharingConnection
 from receiver.connections.notices import Heartbeat
-from receiver.transports import stream
+from receiver.transports.limits import WebSocketLimits
 from receiver.transports.stream import StreamConnection
 from receiver.transports.websocket.close_codes import CODES, Close
 from receiver.transports.websocket.frames import PING, close_frame, frame_size, text_frame, text_header
-from receiver.transports.websocket.traffic import CUSTOMERS, STRANGERS, Allowance, Traffic
+from receiver.transports.websocket.traffic import Traffic
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,15 +40,7 @@ _EMPTY_PONG_BYTES = 6
 _USUAL = frozenset({Close.NORMAL, Close.GOING_AWAY, Close.NO_CODE})  # of a client's close frame
 
 
-@dataclass(frozen=True)
-class Limits(stream.Limits):
-    message_bytes: int = 16 * 1024  # of one message from a client: room for a token
-    message_fragments: int = 128
-    customers: Allowance = CUSTOMERS
-    strangers: Allowance = STRANGERS
-
-
-LIMITS = Limits()
+LIMITS = WebSocketLimits()
 
 
 class WebSocketConnection(StreamConnection, SharingConnection):
@@ -67,9 +58,9 @@ class WebSocketConnection(StreamConnection, SharingConnection):
     transport = "websocket"
     header = staticmethod(text_header)
 
-    def __init__(self, life: Life, limits: Limits = LIMITS) -> None:
+    def __init__(self, life: Life, limits: WebSocketLimits = LIMITS) -> None:
         super().__init__(life, limits)
-        self._limits: Limits = limits
+        self._limits: WebSocketLimits = limits
         self.ending = Ending(Close.VANISHED, "")
         self._close_sent = False
         self._head = b""  # of a frame whose header is not whole yet

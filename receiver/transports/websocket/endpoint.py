@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from receiver.access.identity import Identity
     from shared.channels import Channel
     from shared.cursors import Place
-    from shared.process.edge import Head
+    from shared.process.head import Head
 
 PATH = b"/events"
 SUBPROTOCOL = "cloudevents.json"

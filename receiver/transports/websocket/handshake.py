@@ -14,7 +14,8 @@ import hashlib
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar, cast
 
 if TYPE_CHECKING:
-    from shared.process.edge import Edge, Head, Header
+    from shared.process.edge import Edge
+    from shared.process.head import Head, Header
 
 HOLD_SECONDS = 0.1  # for the answer to wait for the first message, which may need a server that is away
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"

@@ -21,6 +21,7 @@ from starlette.requests import HTTPConnection
 from receiver import metrics
 from receiver.connections.connection import End
 from receiver.transports.websocket import handshake
+from shared.errors import CallerError
 from shared.problems import MEDIA_TYPE, Problem
 
 if TYPE_CHECKING:
@@ -29,12 +30,13 @@ if TYPE_CHECKING:
     from receiver.access.origins import Origins
     from receiver.gateway import Gateway
     from receiver.transports.websocket.connection import WebSocketConnection
-    from shared.process.edge import Edge, Head
+    from shared.process.edge import Edge
+    from shared.process.head import Head
 
 logger = logging.getLogger(__name__)
 
 
-class UnknownSubprotocol(Exception):
+class UnknownSubprotocol(CallerError):
     """The client offers none that the transport speaks."""
 
 

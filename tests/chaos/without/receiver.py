@@ -19,11 +19,12 @@ def heartbeat(patch: Patch) -> None:
 
 def frame_limit(patch: Patch) -> None:
     """A browser may send as many frames as it likes, in as many fragments."""
-    from receiver.transports.websocket.connection import Limits, WebSocketConnection
+    from receiver.transports.limits import WebSocketLimits
+    from receiver.transports.websocket.connection import WebSocketConnection
     from receiver.transports.websocket.traffic import Traffic
 
     patch(Traffic, "exceeds", lambda self, allowance: False)
-    patch(WebSocketConnection.__init__, "__defaults__", (Limits(message_fragments=10**9),))
+    patch(WebSocketConnection.__init__, "__defaults__", (WebSocketLimits(message_fragments=10**9),))
 
 
 def gap_repair(patch: Patch) -> None:

@@ -1,0 +1,133 @@
+"""A request's head: parsed, checked, and brought into the one form that the rest of the edge reads."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+import httptools
+
+from shared.errors import CallerError
+from shared.process.forwarded import Peer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_AUTHORITY = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+;=-]*)(?::[0-9]{0,5})?")
+_ABSOLUTE = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?#]*)(.*)")
+
+Header = tuple[bytes, bytes]
+
+
+class Head:
+    """A request's head. `headers` have lower-case names, in the order and number in which they came."""
+
+    __slots__ = ("headers", "method", "path", "peer", "query", "target", "upgrade", "version")
+
+    def __init__(self) -> None:
+        self.method = ""
+        self.version = ""
+        self.target = b""  # as an origin-form: path and query, whatever form it had
+        self.path = b""
+        self.query = b""
+        self.headers: list[Header] = []
+        self.upgrade: frozenset[bytes] = frozenset()  # what the client would rather speak, in lower case
+        self.peer = Peer("", 0, "http")
+
+    # What httptools calls while it parses.
+
+    def on_url(self, url: bytes) -> None:
+        self.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
+
+    def values(self, name: bytes) -> list[bytes]:
+        return [value for other, value in self.headers if other == name]
+
+    def tokens(self, name: bytes) -> list[bytes]:
+        """The members of a header that is a list, as they came."""
+        return [token for value in self.values(name) for token in _split(value)]
+
+    def scope(self) -> dict[str, Any]:
+        """An ASGI HTTP scope, for code that reads headers, cookies and queries from one."""
+        return {
+            "type": "http",
+            "http_version": self.version,
+            "method": self.method,
+            "scheme": self.peer.scheme,
+            "path": unquote(self.path.decode("latin-1")),
+            "raw_path": self.path,
+            "query_string": self.query,
+            "root_path": "",
+            "headers": self.headers,
+            "client": (self.peer.host, self.peer.port),
+            "server": None,
+        }
+
+
+class RequestRefused(CallerError):
+    """A request that is answered by the edge; `kind` is counted, and ends the problem's type."""
+
+    def __init__(self, status: int, kind: str, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.kind = kind
+
+
+def parse_head(raw: bytes) -> Head:
+    """Raises `RequestRefused`."""
+    head = Head()
+    parser = httptools.HttpRequestParser(head)
+    try:
+        parser.feed_data(raw)
+    except httptools.HttpParserUpgrade:
+        pass
+    except httptools.HttpParserError:
+        raise RequestRefused(400, "bad-request", "The request's head does not conform to RFC 9112.") from None
+    head.method = parser.get_method().decode()
+    head.version = parser.get_http_version()
+    if head.version not in ("1.0", "1.1"):
+        raise RequestRefused(505, "http-version", "Use HTTP/1.1.")
+    if head.method == "CONNECT":
+        raise RequestRefused(501, "no-proxy", "This is not a proxy.")
+    if any(name == b"upgrade" for name, _ in head.headers):
+        if b"upgrade" in lower(head.tokens(b"connection")):
+            head.upgrade = lower(head.tokens(b"upgrade")) or frozenset({b""})
+    return head
+
+
+def check_host(head: Head) -> None:
+    """RFC 9112 3.2."""
+    hosts = head.values(b"host")
+    if len(hosts) > 1 or (not hosts and head.version == "1.1"):
+        raise RequestRefused(400, "bad-host", "A request must have exactly one Host.")
+    if hosts and not _AUTHORITY.fullmatch(hosts[0]):
+        raise RequestRefused(400, "bad-host", "Host is not a name and a port.")
+
+
+def normalise(head: Head, root_path: bytes) -> bool:
+    """Bring the target into origin-form, without the root path; whether anything was changed."""
+    given = head.target
+    if not given.startswith((b"/", b"*")):
+        match = _ABSOLUTE.fullmatch(given)
+        if match is None or not _AUTHORITY.fullmatch(match[1]) or not match[1]:
+            raise RequestRefused(400, "bad-request", "The request's target does not conform to RFC 9112 3.2.")
+        rest = match[2].partition(b"#")[0]
+        head.target = rest if rest.startswith(b"/") else b"/" + rest
+        # RFC 9112 3.2.2: the target's host counts, whatever Host is.
+        head.headers = [(b"host", match[1]), *((n, v) for n, v in head.headers if n != b"host")]
+    head.path, _, head.query = head.target.partition(b"?")
+    if root_path and (head.path == root_path or head.path.startswith(root_path + b"/")):
+        head.path = head.path[len(root_path) :]
+        head.target = head.target[len(root_path) :]
+    return head.target != given
+
+
+def _split(value: bytes) -> list[bytes]:
+    return [token for token in (part.strip(b" \t") for part in value.split(b",")) if token]
+
+
+def lower(tokens: Iterable[bytes]) -> frozenset[bytes]:
+    return frozenset(token.lower() for token in tokens)

@@ -1,0 +1,24 @@
+"""What a request and its connection may cost, at the edge of both services."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of one connection to the edge; a connection that was taken over has those of its transport."""
+
+    head_bytes: int = 32 * 1024  # room for a large cookie and a token
+    head_lines: int = 256
+    head_seconds: float = 5.0
+    body_bytes: int = 256 * 1024
+    body_seconds: float = 120.0
+    body_grace_seconds: float = 10.0  # after which the rate applies
+    body_bytes_per_second: float = 500.0
+    idle_seconds: float = 130.0  # above what proxies keep: nginx and ALB 60, Traefik 90, Caddy 120
+    linger_seconds: float = 2.0  # for a client to stop sending and read its answer
+    leave_seconds: float = 1.0  # for a client to send the rest of its request when the server leaves
+    stall_seconds: float = 30.0  # for a client to read anything of an answer
+    connections: int = 10_000  # at a time; those that were taken over don't count
+    tick_seconds: float = 1.0  # how late any of these may be
