@@ -40,7 +40,7 @@ async def server() -> AsyncIterator[Server]:
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_who_comes_alone_is_asked_for_at_once(server: Server) -> None:
+async def test_lone_question_is_sent_at_once(server: Server) -> None:
     started = asyncio.get_running_loop().time()
     assert await server.batch.ask(1) == 2
     assert asyncio.get_running_loop().time() - started < GATHER_SECONDS
@@ -66,7 +66,7 @@ async def test_more_than_the_limit_are_asked_in_turn(server: Server) -> None:
     assert [len(numbers) for numbers in server.asked] == [10, 10, 5]
 
 
-async def test_failure_is_told_to_all_who_asked_and_the_next_fare_better(server: Server) -> None:
+async def test_failure_reaches_all_waiting_questions_and_later_ones_succeed(server: Server) -> None:
     answers = await asyncio.gather(*map(server.batch.ask, (12, 13)), return_exceptions=True)
     assert [type(answer) for answer in answers] == [OSError, OSError]
     assert await server.batch.ask(14) == 28

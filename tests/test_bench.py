@@ -70,7 +70,7 @@ def load(tmp_path: Path) -> Iterator[Load]:
 
 @needs_compiler
 @pytest.mark.anyio
-async def test_load_counts_each_delivery_of_the_floor_and_tells_what_is_out_of_order(
+async def test_load_counts_each_delivery_of_the_floor_and_reports_what_is_out_of_order(
     load: Load, redis_server: EmbeddedServer, tmp_path: Path
 ) -> None:
     port = free_port()
@@ -94,6 +94,6 @@ async def test_load_counts_each_delivery_of_the_floor_and_tells_what_is_out_of_o
 
 @needs_compiler
 @pytest.mark.anyio
-async def test_load_tells_of_connections_that_are_refused(load: Load) -> None:
+async def test_load_reports_refused_connections(load: Load) -> None:
     with pytest.raises(LoadFailed, match="0 of 1 connections are ready"):
         await load.connect([line(free_port(), "/")])

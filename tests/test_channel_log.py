@@ -158,7 +158,7 @@ async def test_overlapping_batch_publishes_what_is_new(
     assert [parse_live(message) for message in await live.wait_messages(5)] == entries(1, 5)
 
 
-async def test_gap_is_refused_and_the_head_told(writer: LogWriter, reader: LogReader, live: Live) -> None:
+async def test_gap_is_refused_and_the_head_returned(writer: LogWriter, reader: LogReader, live: Live) -> None:
     await publish(writer, entries(1, 2))
     assert await publish(writer, entries(4, 5)) == (PublishAnswer.GAP, Place(1, 2))
     assert (await read(reader)).entries == tuple(entries(1, 2))
@@ -187,7 +187,7 @@ async def test_restart_begins_the_log_anew_behind_the_gap(
     ]
 
 
-async def test_old_epoch_is_refused_and_the_new_one_told(writer: LogWriter, reader: LogReader) -> None:
+async def test_old_epoch_is_refused_and_the_new_one_returned(writer: LogWriter, reader: LogReader) -> None:
     await publish(writer, entries(1, 2, epoch=2))
     assert await publish(writer, entries(3, 4, epoch=1)) == (PublishAnswer.STALE, Place(2, 2))
     assert await read(reader) == LogRead(Place(2, 2), tuple(entries(1, 2, epoch=2)))
@@ -368,7 +368,7 @@ async def test_identity_that_is_no_text_is_not_ours(redis: Redis, names: Names, 
     assert (await writer.advance(NewestEvent(1, 7, "a"))).identity != "a"
 
 
-async def test_redis_that_refuses_to_be_read_is_told(
+async def test_redis_that_refuses_reads_is_reported(
     redis_server: EmbeddedServer, names: Names, anyio_backend: object
 ) -> None:
     """Not allowed to read is another thing than nothing there."""
@@ -432,7 +432,9 @@ async def test_seen_place_that_is_none_is_replaced(
     assert await reader.seen([ALICE]) == [Extent(Place(1, 5))]
 
 
-async def test_other_devices_hear_of_seen_once_and_only_if_told(writer: LogWriter, live: Live) -> None:
+async def test_other_devices_hear_of_seen_once_and_only_if_it_was_reported(
+    writer: LogWriter, live: Live
+) -> None:
     await writer.see([Seen(ALICE, Extent(Place(1, 2)))], tell=False)
     await writer.see([Seen(ALICE, Extent(Place(1, 5)))])
     await writer.see([Seen(ALICE, Extent(Place(1, 5)))])
@@ -460,7 +462,7 @@ async def test_large_seen_places_are_exact(writer: LogWriter, reader: LogReader,
      b"1 9007199254740992 {}", b"9999999999999999 1 {}", b"seen 1 9007199254740992",
      b"seen 9999999999999999 0"],
 )  # fmt: skip
-async def test_what_nobody_of_us_published_is_none(message: bytes) -> None:
+async def test_message_that_no_sender_published_is_none(message: bytes) -> None:
     assert parse_live(message) is None
 
 

@@ -60,7 +60,7 @@ def test_version() -> None:
     ],
     ids=" ".join,
 )
-def test_wrong_arguments_are_told_and_end_with_2(
+def test_wrong_arguments_are_reported_and_end_with_2(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ORDERBELL_JWT_SECRET", "s" * 32)

@@ -60,7 +60,7 @@ async def test_replies_come_in_the_order_of_their_commands(
     assert len({cluster.owner(slot_of_key(key.encode())) for key in keys}) == 3
 
 
-async def test_slot_that_moved_is_followed_by_all_who_ask_for_the_price_of_one_look(
+async def test_moved_slot_is_looked_up_once_for_all_waiting_commands(
     servers: ClusterServers, cluster: Cluster, pipelines: ClusterPipelines, key_prefix: str
 ) -> None:
     key = f"{key_prefix}:{{moves}}"
@@ -109,7 +109,7 @@ async def test_channels_of_all_nodes_are_published_and_read_in_one_call(
     assert {read.entries for read in found} == {(first, second)}
 
 
-async def test_spoilt_head_hides_no_other(pipelines: ClusterPipelines, key_prefix: str) -> None:
+async def test_malformed_head_hides_no_other(pipelines: ClusterPipelines, key_prefix: str) -> None:
     names = Names(key_prefix)
     channels = [customer_channel(str(n)) for n in range(50)]
     await LogWriter(pipelines, names).publish(
@@ -120,7 +120,7 @@ async def test_spoilt_head_hides_no_other(pipelines: ClusterPipelines, key_prefi
     assert [n for n, head in enumerate(heads) if head is None] == [7]
 
 
-async def test_command_that_is_refused_for_itself_is_told_and_not_repeated(
+async def test_command_that_redis_refuses_is_reported_and_not_repeated(
     pipelines: ClusterPipelines, key_prefix: str
 ) -> None:
     await pipelines.execute([("SET", key_prefix, "text")])
@@ -129,7 +129,7 @@ async def test_command_that_is_refused_for_itself_is_told_and_not_repeated(
     assert await pipelines.execute([("GET", key_prefix)]) == [b"text!"]
 
 
-async def test_server_that_is_no_cluster_is_told_as_such(redis_server: EmbeddedServer) -> None:
+async def test_server_that_is_no_cluster_is_reported_as_such(redis_server: EmbeddedServer) -> None:
     redis = connect(f"redis+cluster://127.0.0.1:{redis_server.port}")
     assert isinstance(redis, Cluster)
     async with redis, ClusterPipelines(redis) as pipelines:

@@ -160,7 +160,7 @@ def test_a_secret_in_the_env_file_goes_before_the_one_that_was_made(
 
 
 @pytest.mark.parametrize("service", OURS)
-def test_the_whole_env_file_reaches_the_settings_so_that_a_misspelt_name_is_told(service: str) -> None:
+def test_the_whole_env_file_reaches_the_settings_so_a_misspelt_name_is_reported(service: str) -> None:
     assert SERVICES[service]["env_file"] == [{"path": ".env", "required": False}]
 
 
@@ -201,7 +201,7 @@ def test_each_service_waits_for_what_it_needs(service: str) -> None:
         assert how["condition"] == ("service_completed_successfully" if ends else "service_healthy")
 
 
-def test_who_reads_the_secrets_starts_after_they_are_made() -> None:
+def test_services_that_read_the_secrets_start_after_they_are_made() -> None:
     readers = {
         name
         for name, service in SERVICES.items()
@@ -385,7 +385,7 @@ def server() -> Iterator[str]:
 @pytest.mark.parametrize(
     ("paths", "code"), [(["/livez"], 0), (["/readyz"], 1), (["/readyz", "/livez"], 0), ([], 1)]
 )
-def test_health_is_told_by_the_exit_code(server: str, paths: list[str], code: int) -> None:
+def test_exit_code_says_whether_it_is_healthy(server: str, paths: list[str], code: int) -> None:
     command = [sys.executable, "-I", str(DEPLOY / "health.py"), *(server + path for path in paths)]
     # An engine may set a proxy in every container; it is not asked about ourselves.
     environment = {**os.environ, "http_proxy": "http://127.0.0.1:9"}

@@ -205,7 +205,7 @@ async def test_valkey_may_be_away_while_an_order_completes(installation: Install
             assert await receive(those[0], "order.completed") == event
 
 
-async def test_who_loses_a_gateway_goes_on_at_the_other(installation: Installation) -> None:
+async def test_client_that_loses_a_gateway_goes_on_at_the_other(installation: Installation) -> None:
     async with installation.connect("dora") as before:
         hello = await receive(before, "orderbell.hello")
         cursor = hello["data"]["cursor"]

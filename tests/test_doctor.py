@@ -384,7 +384,7 @@ def test_address_that_is_none_is_one_line(tmp_path: Path, option: str) -> None:
     assert "'nonsense' is not a URL" in done.stderr
 
 
-def test_settings_are_told_fault_by_fault(tmp_path: Path) -> None:
+def test_each_fault_of_the_settings_is_a_line(tmp_path: Path) -> None:
     code, output = examine(tmp_path, redis_url="nonsense", log_level="LOUD")
     assert code == 1
     lines = output.splitlines()
@@ -419,7 +419,7 @@ def test_users_of_redis_need_no_more_than_services_do(redis_server: EmbeddedServ
     assert "redis use" in found("gateway")  # it may not publish, and a sender's settings want to
 
 
-def test_frozen_redis_is_told_in_a_few_seconds(redis_server: EmbeddedServer, faults: Faults) -> None:
+def test_frozen_redis_is_reported_in_a_few_seconds(redis_server: EmbeddedServer, faults: Faults) -> None:
     redis_server.stop()
     started = time.monotonic()
     assert "redis" in faults(redis_url=redis_server.url)

@@ -267,7 +267,7 @@ async def test_client_that_reads_nothing_of_its_answer_is_given_up() -> None:
             await await_until(lambda: not running.server.server_state.connections)
 
 
-async def test_connection_too_many_is_told_to_come_back() -> None:
+async def test_connection_beyond_the_limit_is_asked_to_come_back() -> None:
     limits = Limits(connections=2, tick_seconds=0.05)
     async with serving(limits) as running, running.raw() as one, running.raw() as two:
         for client in (one, two):
@@ -377,7 +377,7 @@ async def test_root_path_is_cut_off_where_a_proxy_left_it() -> None:
         assert (status, headers["location"]) == (308, "/alerts/?b")
 
 
-async def test_ipv6_socket_takes_ipv4_and_says_who_came() -> None:
+async def test_ipv6_socket_takes_ipv4_and_has_the_clients_address() -> None:
     async with serving(host="::") as running:
         running.address = ("127.0.0.1", running.address[1])
         async with running.raw() as client:
@@ -460,7 +460,7 @@ async def test_socket_is_not_taken_over_while_another_request_is_unanswered() ->
 # The end.
 
 
-async def test_what_is_asked_while_the_server_leaves_is_answered_and_told_to_close() -> None:
+async def test_requests_during_shutdown_are_answered_with_connection_close() -> None:
     async with serving() as running, running.raw() as kept, running.raw() as busy:
         kept.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         await kept.asked()
@@ -475,7 +475,7 @@ async def test_what_is_asked_while_the_server_leaves_is_answered_and_told_to_clo
             assert await client.ends()
 
 
-async def test_who_waits_to_be_accepted_when_the_server_leaves_is_served() -> None:
+async def test_connections_queued_during_shutdown_are_served() -> None:
     """The loop is kept busy while they connect and the signal comes: nobody can be accepted before."""
     async with serving() as running:
         clients = [socket.create_connection(running.address) for _ in range(50)]

@@ -87,7 +87,7 @@ def test_free_port_is_free_and_taken_port_is_not() -> None:
         assert port_in_use("127.0.0.1", port)
 
 
-def test_free_port_is_not_told_twice_though_its_server_has_not_begun() -> None:
+def test_free_port_is_not_given_twice_though_its_server_has_not_begun() -> None:
     ports = [free_port() for _ in range(2_000)]
     assert len(set(ports)) == len(ports)
 
@@ -135,7 +135,7 @@ def test_child_that_ignores_sigterm_goes_after_the_grace() -> None:
     wait_until(lambda: not running(child), timeout=GRACE_SECONDS - 0.5)
 
 
-def test_leaving_the_guard_ends_whoever_is_left() -> None:
+def test_leaving_the_guard_ends_the_processes_that_are_left() -> None:
     with Guard() as guard:
         child = subprocess.Popen(["sleep", "600"], process_group=guard.group)
     assert child.wait(5) == -signal.SIGKILL

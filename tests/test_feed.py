@@ -86,7 +86,7 @@ async def test_subscriber_that_leaves_while_it_is_handed_an_event_costs_nobody_e
 
 
 @pytest.mark.parametrize("channel", [ALICE, MENU])
-async def test_feed_keeps_nobody_who_has_left(channel: Channel) -> None:
+async def test_feed_keeps_no_connection_that_has_left(channel: Channel) -> None:
     """A topic may be quiet for days after thousands have gone."""
     hub = Hub(lambda channel: None, lambda channels: None)
     one, other = Shared(), Shared()
@@ -134,7 +134,7 @@ async def test_event_of_an_older_epoch_is_dropped() -> None:
     assert subscriber.seqs == []
 
 
-async def test_seen_of_an_event_that_was_handed_over_is_told() -> None:
+async def test_seen_report_of_an_event_that_was_handed_over_is_passed_on() -> None:
     subscriber = Shared()
     feed = feed_at(41, subscriber)
     assert feed.see(Extent(Place(1, 41)))
@@ -173,7 +173,7 @@ async def test_seen_beyond_what_was_handed_over_waits_for_proof() -> None:
     assert (feed.seen, feed.claimed) == (None, None)
 
 
-async def test_what_was_seen_stays_true_when_more_may_have_been_missed_and_is_told_once() -> None:
+async def test_seen_place_stays_true_when_more_may_be_missing_and_is_reported_once() -> None:
     subscriber = Shared()
     feed = feed_at(43, subscriber)
     feed.see(Extent.of(Place(1, 40), [Range(42, 42)]))

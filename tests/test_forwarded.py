@@ -57,6 +57,6 @@ def test_peer_is_the_one_that_uvicorn_finds(host: str, chains: list[str], scheme
 
 
 @pytest.mark.parametrize("host", ["", "x" * 300, "192.0.2.1"])
-def test_strangers_are_who_they_are_whatever_they_say(host: str) -> None:
+def test_forwarded_headers_of_untrusted_peers_are_ignored(host: str) -> None:
     headers = [(b"x-forwarded-for", b"127.0.0.1"), (b"x-forwarded-proto", b"https")]
     assert Proxies(TRUSTED).peer(host, 5, headers) == Peer(host, 5, "http")

@@ -118,7 +118,7 @@ async def test_keys_that_verify_nothing_are_passed_over(issuer: Issuer, unusable
                 )
 
 
-async def test_two_keys_of_one_id_are_told_apart_by_their_use(issuer: Issuer) -> None:
+async def test_two_keys_of_one_id_are_distinguished_by_their_use(issuer: Issuer) -> None:
     issuer.publish(
         published("RS-enc", kid="1", use="enc"), published("RS256", kid="1"), published("ES256", kid="1")
     )
@@ -207,7 +207,7 @@ async def test_keys_are_fetched_once_for_a_crowd(issuer: Issuer) -> None:
     assert len(issuer.asked) == 1
 
 
-async def test_we_say_who_asks(issuer: Issuer) -> None:
+async def test_requests_to_the_issuer_carry_our_name(issuer: Issuer) -> None:
     """Some firewalls refuse every `Python-…`, and with it, in silence, all customers."""
     issuer.refuses = lambda headers: "python" in headers["user-agent"].lower()
     async with verifier_of(issuer) as verifier:

@@ -28,7 +28,7 @@ def test_secret_is_made_once_and_for_its_owner_alone(local: LocalDirectory) -> N
     assert stat.S_IMODE((local.path / "api-key").stat().st_mode) == 0o600
 
 
-def test_settings_are_told_while_they_hold(local: LocalDirectory) -> None:
+def test_other_commands_find_the_settings_while_up_runs(local: LocalDirectory) -> None:
     with local.tell({"ORDERBELL_REDIS_URL": 'redis://:it\'s a "secret"@h', "HOME": "/root"}):
         assert stat.S_IMODE((local.path / "environment").stat().st_mode) == 0o600
         environment = {"PATH": "/bin"}

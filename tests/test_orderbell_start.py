@@ -90,7 +90,7 @@ def test_another_shared_that_was_imported_before_is_one_line(project: Path) -> N
     assert line.startswith(f"orderbell: {project}/shared is another package's")
 
 
-def test_our_packages_say_whose_they_are() -> None:
+def test_our_packages_name_orderbell() -> None:
     for name in orderbell_start.PACKAGES:
         assert "Orderbell" in (REPOSITORY / name / "__init__.py").read_text(encoding="utf-8")
 

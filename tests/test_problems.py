@@ -66,7 +66,7 @@ async def test_router_refuses_with_problems_too(client: httpx2.AsyncClient) -> N
     assert "GET" in response.headers["allow"]
 
 
-async def test_failure_tells_its_caller_nothing(client: httpx2.AsyncClient) -> None:
+async def test_failure_shows_its_caller_no_details(client: httpx2.AsyncClient) -> None:
     response = await client.get("/?how=failure")
     assert problem(response)["status"] == 500
     assert "hush" not in response.text

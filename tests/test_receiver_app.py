@@ -49,7 +49,7 @@ async def test_metrics_count_connections_without_naming_anybody(
     assert samples["orderbell_feeds"] >= 0
 
 
-def test_plain_get_of_events_is_told_to_upgrade(client: httpx2.Client) -> None:
+def test_plain_get_of_events_is_asked_to_upgrade(client: httpx2.Client) -> None:
     answer = client.get("/events")
     assert (answer.status_code, answer.headers["upgrade"]) == (426, "websocket")
     assert answer.headers["content-type"] == "application/problem+json"

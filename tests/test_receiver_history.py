@@ -49,9 +49,7 @@ async def test_newest_that_is_none_is_no_answer(newest: str) -> None:
 
 
 @pytest.mark.parametrize(("status", "refused"), [(400, True), (401, False), (503, False)])
-async def test_what_is_wrong_with_a_question_is_told_from_what_is_wrong_with_us(
-    status: int, *, refused: bool
-) -> None:
+async def test_refused_questions_are_distinguished_from_failures(status: int, *, refused: bool) -> None:
     with pytest.raises(HistoryUnavailable) as unavailable:
         await history(b"{}", status).read([ALICE])
     assert isinstance(unavailable.value, HistoryRefused) is refused

@@ -28,7 +28,7 @@ async def test_commands_answer_bytes(redis: Redis, key_prefix: str) -> None:
     assert await redis.get(f"{key_prefix}:a") == "é".encode()
 
 
-async def test_nobody_listening_is_told_at_once() -> None:
+async def test_address_where_nothing_listens_is_reported_at_once() -> None:
     async with connect_server(f"redis://127.0.0.1:{free_port()}", retries=0) as client:
         with pytest.raises(RedisConnectionError):
             await client.ping()

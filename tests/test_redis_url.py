@@ -54,7 +54,7 @@ def test_sentinels_have_their_port_and_their_own_password() -> None:
     assert "db" not in sentinel
 
 
-def test_servers_password_is_not_told_to_sentinels() -> None:
+def test_servers_password_is_not_sent_to_sentinels() -> None:
     url = parse_redis_url("redis+sentinel://:secret@a/orders")
     assert "secret" in url.server(Address("b", 1))
     assert "secret" not in url.sentinel(url.addresses[0])
@@ -118,7 +118,7 @@ def test_cluster_is_some_of_its_nodes(end: str) -> None:
         ("redis+cluster://a?sentinel_password=p", ["a cluster has no sentinels"]),
     ],
 )
-def test_every_fault_of_a_url_is_told_at_once(url: str, faults: list[str]) -> None:
+def test_every_fault_of_a_url_is_reported_at_once(url: str, faults: list[str]) -> None:
     with pytest.raises(InvalidRedisUrl) as caught:
         parse_redis_url(url)
     assert [fault for fault in faults if fault not in str(caught.value)] == []

@@ -76,7 +76,7 @@ def kind(response: Any) -> str:
     "authorization",
     ["", "Bearer", "Bearer ", "Bearer wrong", f"Basic {API_KEY}", f"Bearer {API_KEY}x"],
 )
-async def test_without_a_right_key_nothing_is_told(
+async def test_without_a_right_key_nothing_is_revealed(
     sender: RunningSender, method: str, path: str, authorization: str
 ) -> None:
     headers = {"Authorization": authorization, "Content-Type": "application/json"}

@@ -211,7 +211,7 @@ async def test_when_the_commit_fails_all_of_its_jobs_fail(sqlite_database: sqlit
     assert await sqlite_database.read(names) == ["b"]
 
 
-async def test_items_of_one_work_run_together_and_one_that_spoils_it_fails_alone(
+async def test_items_of_one_work_run_together_and_a_bad_one_fails_alone(
     sqlite_database: sqlite.SqliteDatabase,
 ) -> None:
     together: list[int] = []
@@ -259,7 +259,7 @@ async def test_transaction_takes_no_more_together_than_the_first_can_wait_for(
     assert sizes == [12, 50, 10, 1]
 
 
-async def test_04_locked_database_is_waited_for_then_told(
+async def test_04_locked_database_is_waited_for_then_reported(
     sqlite_database: sqlite.SqliteDatabase, sqlite_path: Path
 ) -> None:
     await sqlite_database.write(lambda connection: connection.exec_driver_sql("PRAGMA busy_timeout = 200"))
@@ -275,7 +275,7 @@ async def test_04_locked_database_is_waited_for_then_told(
     assert await sqlite_database.read(names) == ["b"]
 
 
-async def test_05_full_disk_is_told_and_recovered_from(sqlite_database: sqlite.SqliteDatabase) -> None:
+async def test_05_full_disk_is_reported_and_recovered_from(sqlite_database: sqlite.SqliteDatabase) -> None:
     def limit_pages(connection: Connection, pages: int) -> int:
         used = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
         return int(connection.exec_driver_sql(f"PRAGMA max_page_count = {used + pages}").scalar_one())
@@ -434,7 +434,7 @@ def postgres_database_url(postgres_url: str) -> Iterator[str]:
 
 
 @pytest.mark.postgres
-async def test_items_that_wait_share_a_transaction_and_one_that_spoils_it_fails_alone(
+async def test_waiting_items_share_a_transaction_and_a_bad_one_fails_alone(
     postgres_database_url: str,
 ) -> None:
     together: list[int] = []
@@ -480,7 +480,7 @@ async def test_lost_connections_cost_nobody_an_answer(postgres_database_url: str
 
 
 @pytest.mark.postgres
-async def test_unreachable_server_is_told_as_unavailable() -> None:
+async def test_unreachable_server_is_reported_as_unavailable() -> None:
     with pytest.raises(DatabaseUnavailable):
         async with open_database("postgresql+asyncpg://nobody@127.0.0.1:1/orderbell"):
             pass

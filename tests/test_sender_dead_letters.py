@@ -205,7 +205,7 @@ async def test_history_gives_the_tombstone_before_anybody_has_given_up(sender: R
 
 
 @pytest.mark.parametrize("text", ["lunch", "{}", '{"a":'])
-async def test_text_that_is_no_json_spoils_nobodys_history(sender: RunningSender, text: str) -> None:
+async def test_text_that_is_no_json_breaks_no_history(sender: RunningSender, text: str) -> None:
     await record(sender, ALICE, BOB)
     await spoil(sender, 1, text=text)  # of both
     answer = await sender.client.post("/history", json={"after": ["customer:alice=1.0", "customer:bob=1.0"]})
@@ -213,7 +213,7 @@ async def test_text_that_is_no_json_spoils_nobodys_history(sender: RunningSender
     assert types == ["orderbell.tombstone"] * 2
 
 
-async def test_completed_order_whose_event_was_spoilt_answers_with_the_tombstone(
+async def test_completed_order_whose_event_is_malformed_answers_with_the_tombstone(
     sender: RunningSender,
 ) -> None:
     await sender.place("1")

@@ -208,7 +208,7 @@ async def test_keys_that_a_relay_was_writing_meanwhile_go_a_moment_later(sender:
             pass
 
 
-async def test_connections_are_told_to_end(sender: RunningSender) -> None:
+async def test_erasure_ends_live_connections_through_redis(sender: RunningSender) -> None:
     live = sender.names.live(customer_channel("alice"))
     async with sender.redis.pubsub() as pubsub:
         await pubsub.subscribe(live)

@@ -58,7 +58,7 @@ async def recorded(sender: RunningSender) -> list[Any]:
     return [json.loads(event.entry.text) for event in waiting]
 
 
-async def test_structured_event_is_accepted_and_told_its_cursor(sender: RunningSender) -> None:
+async def test_structured_event_is_accepted_and_answered_with_its_cursor(sender: RunningSender) -> None:
     response = await post(sender, EVENT)
     assert response.status_code == 202
     result = {"status": "accepted", "source": "/kitchen", "id": "1", "cursor": "topic:menu=1.1"}
@@ -81,7 +81,9 @@ async def test_repeated_event_is_one_even_in_another_trace_at_another_time(sende
     assert event["traceparent"] == trace
 
 
-async def test_single_events_that_wait_are_recorded_together_and_told_apart(sender: RunningSender) -> None:
+async def test_waiting_single_events_are_recorded_together_and_get_separate_answers(
+    sender: RunningSender,
+) -> None:
     events = [{**EVENT, "id": str(n), "channel": f"topic:{n % 3}"} for n in range(30)]
     repeated, other = events[0], {**events[1], "data": {"dish": "Funghi"}}
     with counted_transactions() as transactions:
@@ -96,7 +98,7 @@ async def test_single_events_that_wait_are_recorded_together_and_told_apart(send
     assert len(await recorded(sender)) == 30
 
 
-async def test_batches_that_wait_are_recorded_together_and_each_is_told_of_its_own(
+async def test_waiting_batches_are_recorded_together_and_each_gets_its_own_results(
     sender: RunningSender,
 ) -> None:
     batches = [[{**EVENT, "id": f"{b}-{n}", "channel": f"topic:{n}"} for n in range(5)] for b in range(20)]
@@ -127,7 +129,7 @@ async def test_other_content_under_the_same_identity_is_a_conflict(sender: Runni
     assert len(await recorded(sender)) == 1
 
 
-async def test_bad_events_of_a_batch_are_told_and_the_good_ones_taken(sender: RunningSender) -> None:
+async def test_bad_events_of_a_batch_are_reported_and_the_good_ones_taken(sender: RunningSender) -> None:
     batch = [
         EVENT,
         EVENT | {"id": "2", "specversion": "0.3"},

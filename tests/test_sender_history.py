@@ -83,7 +83,7 @@ def seqs(answer: dict[str, Any]) -> list[int]:
         (Place(3, 7), Reset.EPOCH),
     ],
 )
-def test_state_tells_which_places_can_be_honoured(place: Place, reset: Reset | None) -> None:
+def test_state_decides_which_places_can_be_honoured(place: Place, reset: Reset | None) -> None:
     assert State(Place(2, 9), pruned_seq=5, seen=Extent(Place(2, 0))).check(place) is reset
 
 

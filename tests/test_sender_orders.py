@@ -73,7 +73,7 @@ async def test_same_order_id_with_other_content_is_a_conflict(
     assert [(order["customer_id"], order["data"]) for order in listed] == [("alice", {"a": 1})]
 
 
-async def test_orders_placed_in_one_batch_are_told_apart(sender: RunningSender) -> None:
+async def test_orders_placed_in_one_batch_get_separate_answers(sender: RunningSender) -> None:
     def placing(order_id: str, customer_id: str = "alice", **data: object) -> orders.Placing:
         return orders.Placing(order_id, customer_id, data, sender.clock())
 
@@ -146,7 +146,7 @@ async def test_completion_records_the_event_it_answers_with(sender: RunningSende
     assert json.loads(waiting.entry.text) == event
 
 
-async def test_caller_words_the_message_and_cannot_say_whose_order_it_is(sender: RunningSender) -> None:
+async def test_caller_words_the_message_but_cannot_name_another_customer(sender: RunningSender) -> None:
     data = {"message": "Yours, Alice", "customer_id": "bob", "order_id": "7"}
     await sender.client.post("/orders", json={"order_id": "1042", "customer_id": "alice", "data": data})
     event = (await sender.complete("1042")).json()["event"]

@@ -146,7 +146,7 @@ async def test_a_long_outbox_is_measured_without_counting_it(database: Database)
 
 
 @pytest.mark.parametrize("parts", [((b"ab", b"c"), (b"a", b"bc")), ((b"a", b""), (b"a",))])
-def test_digests_tell_where_parts_end(parts: tuple[tuple[bytes, ...], tuple[bytes, ...]]) -> None:
+def test_digests_differ_where_parts_end_elsewhere(parts: tuple[tuple[bytes, ...], tuple[bytes, ...]]) -> None:
     assert digest(*parts[0]) != digest(*parts[1])
 
 

@@ -238,7 +238,7 @@ async def test_errors_that_are_no_databases_are_met_with_a_new_connection(url: s
         assert await database.read(names) == ["a"]
 
 
-async def test_row_that_somebody_holds_costs_only_those_who_need_it(url: str) -> None:
+async def test_locked_row_delays_only_requests_that_need_it(url: str) -> None:
     async with opened(url, Limits(lock_seconds=60.0)) as database, plain(url) as other:
         await database.write_together(put_all, "held")
         await asyncio.gather(*(database.write_together(put_all, f"free-{n}") for n in range(20)))
@@ -262,7 +262,7 @@ async def test_row_that_somebody_holds_costs_only_those_who_need_it(url: str) ->
         assert sorted(seconds)[95] < 2.0
 
 
-async def test_rows_that_stay_held_are_told_within_their_time(url: str) -> None:
+async def test_rows_that_stay_locked_are_reported_in_time(url: str) -> None:
     async with opened(url, QUICK) as database, plain(url) as other:
         await database.write(partial(put, name="held"))
         async with other.transaction():

@@ -194,7 +194,7 @@ async def test_sql_of_migrate_makes_what_the_service_needs(url: str, server: Clu
     assert "CREATE TABLE" not in again.stdout
 
 
-async def test_role_without_any_right_is_told_what_grants_it(url: str) -> None:
+async def test_role_without_rights_is_shown_the_grants_it_needs(url: str) -> None:
     async with open_database(url):
         pass
     assert "grants what is needed" in await refusal(as_role(url, "service"))

@@ -56,7 +56,7 @@ def retention_of(sender: RunningSender, pace: Pace = USUAL) -> Retention:
     return Retention(sender.database, sender.metrics, sender.clock, history_days=7, pace=pace)
 
 
-async def test_events_whose_time_is_over_are_gone_and_cursors_before_them_are_told_so(
+async def test_old_events_are_gone_and_so_are_cursors_before_them(
     sender: RunningSender,
 ) -> None:
     await complete_new(sender, "1", "2")
@@ -150,7 +150,7 @@ async def test_row_from_the_future_that_nothing_follows_stays(sender: RunningSen
     assert [event["seq"] for event in answer["events"]] == [1, 2]
 
 
-async def test_clock_that_jumps_a_week_ahead_wipes_nothing_and_is_told(sender: RunningSender) -> None:
+async def test_clock_that_jumps_a_week_ahead_deletes_nothing_and_is_reported(sender: RunningSender) -> None:
     await complete_new(sender, "1", "2")
     retention = retention_of(sender, Pace())
     await retention.sweep()

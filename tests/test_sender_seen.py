@@ -129,7 +129,7 @@ async def test_what_has_no_seen_cursor_is_refused(sender: RunningSender, cursor:
     assert await see(sender, "customer:alice=1.0") == ["customer:alice=1.0"]
 
 
-async def test_reports_are_told_to_the_other_devices_through_redis(sender: RunningSender) -> None:
+async def test_reports_reach_the_other_devices_through_redis(sender: RunningSender) -> None:
     subscriber = sender.redis.pubsub()
     await subscriber.subscribe(sender.names.live(ALICE))
     await see(sender, "customer:alice=1.2")
@@ -174,7 +174,7 @@ class SlowLog(LogWriter):
             raise RedisConnectionError
 
 
-async def test_a_burst_of_reports_is_told_once_and_a_failure_ends_nothing(redis: Redis) -> None:
+async def test_a_burst_of_reports_is_sent_once_and_a_failure_ends_nothing(redis: Redis) -> None:
     log = SlowLog(redis)
     teller = SeenTeller(log)
     running = asyncio.create_task(teller.run())

@@ -86,7 +86,7 @@ def test_event_that_claims_another_channel_can_not_be_published() -> None:
     assert row(draft(channel="customer:bob").text(PLACE)).fault() is Fault.NOT_AN_EVENT
 
 
-def test_tombstone_says_who_it_was_and_is_a_sound_event_in_the_same_place() -> None:
+def test_tombstone_names_the_event_it_replaces_and_is_valid_in_the_same_place() -> None:
     large = row(padded(100_000))
     tombstone = row(large.sound_text())
     assert tombstone.fault() is None

@@ -34,14 +34,14 @@ async def test_servers_and_sentinels_each_get_their_own_password(service: Servic
         assert await pipelines.execute([("ACL", "WHOAMI"), ("SET", "a", "1")]) == [b"orderbell", b"OK"]
 
 
-async def test_sentinels_that_refuse_us_are_told_by_what_they_say(service: Service) -> None:
+async def test_sentinels_that_refuse_us_are_reported_with_their_words(service: Service) -> None:
     url = service.url.partition("?")[0]
     async with connect_server(url, retries=0) as redis:
         with pytest.raises(RedisConnectionError, match="Authentication required"):
             await redis.ping()
 
 
-async def test_service_that_no_sentinel_knows_is_told(service: Service) -> None:
+async def test_service_that_no_sentinel_knows_is_reported(service: Service) -> None:
     async with connect_server(service.url.replace(f"/{SERVICE}", "/menu"), retries=0) as redis:
         with pytest.raises(RedisConnectionError, match="know no service 'menu'"):
             await redis.ping()
@@ -78,7 +78,7 @@ def test_no_older_primary_is_taken_while_the_newest_is_down() -> None:
         _newest(SERVICE, [state(1, 3), state(2, 4, down=True)])
 
 
-def test_sentinels_that_all_fail_are_told_each() -> None:
+def test_each_failing_sentinel_is_reported() -> None:
     with pytest.raises(MasterNotFoundError, match="no sentinel answers: away; no answer in time"):
         _newest(SERVICE, [ConnectionError("away"), TimeoutError()])
 

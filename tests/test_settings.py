@@ -65,7 +65,7 @@ def test_a_required_setting_is_missing(set: Set, faults: Faults) -> None:
     assert faults(SenderSettings) == ["orderbell: ORDERBELL_API_KEYS: missing"]
 
 
-def test_all_faults_are_told_at_once(set: Set, faults: Faults) -> None:
+def test_all_faults_are_reported_at_once(set: Set, faults: Faults) -> None:
     set(redis_url="http://localhost", api_keys="short", log_level="LOUD", history_days="-1", databse_url="x")
     lines = faults(SenderSettings)
     assert len(lines) == 5
@@ -73,7 +73,7 @@ def test_all_faults_are_told_at_once(set: Set, faults: Faults) -> None:
         assert sum(f"ORDERBELL_{name}" in line for line in lines) == 1, lines
 
 
-def test_unknown_name_is_refused_and_the_likely_one_told(set: Set, faults: Faults) -> None:
+def test_unknown_name_is_refused_and_the_likely_one_suggested(set: Set, faults: Faults) -> None:
     set(api_keys=KEY, databse_url="sqlite+aiosqlite:///x.db")
     assert faults(SenderSettings) == [
         "orderbell: ORDERBELL_DATABSE_URL: no such setting; did you mean ORDERBELL_DATABASE_URL?"
@@ -499,7 +499,7 @@ def test_key_that_no_header_can_carry_is_a_fault(set: Set, faults: Faults, key: 
 # --- all at once
 
 
-def test_faults_of_the_whole_are_told_beside_those_of_its_parts(
+def test_faults_between_settings_are_reported_beside_those_of_single_ones(
     set: Set, faults: Faults, tmp_path: Path
 ) -> None:
     set(redis_url="x", development="1", sender_url_file=str(tmp_path / "nothing"), log_lvel="INFO")
@@ -517,7 +517,7 @@ def test_faults_of_the_whole_are_told_beside_those_of_its_parts(
         assert sum(part in line for line in lines) == 1, (part, lines)
 
 
-def test_each_fault_is_told_once(set: Set, faults: Faults) -> None:
+def test_each_fault_is_reported_once(set: Set, faults: Faults) -> None:
     set(api_keys=KEY)
     assert faults(ReceiverSettings) == [
         "orderbell: set exactly one of ORDERBELL_JWT_SECRET and ORDERBELL_JWKS_URL"

@@ -24,7 +24,9 @@ from tests.catch_up.world import entries
         (Place(2, 44), [43, 44], False),  # another life of the database
     ],
 )
-def test_log_is_believed_only_where_it_can_tell(head: Place | None, seqs: list[int], believed: bool) -> None:
+def test_log_is_used_only_where_it_shows_that_nothing_is_missing(
+    head: Place | None, seqs: list[int], believed: bool
+) -> None:
     found = follows(Place(1, 42), LogRead(head, entries(seqs)))
     assert (found is not None) is believed
     if found:

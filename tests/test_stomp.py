@@ -217,7 +217,7 @@ async def test_cursor_that_cannot_be_honoured_gets_a_reset_on_its_subscription(
         assert message.headers["place"] == "1.2"
 
 
-async def test_notices_come_to_who_subscribes_to_them(
+async def test_notices_come_to_clients_that_subscribe_to_them(
     gateway: ReceiverProcess, token: str, customer: str, publish: Callable[..., None]
 ) -> None:
     publish(1)

@@ -172,7 +172,9 @@ async def test_redis_that_is_frozen_is_noticed_though_its_socket_stays_open(
     await await_until(lambda: world.hearer.changes > changes + 1 and world.subscription.hears)
 
 
-async def test_password_that_is_wrong_is_told_and_mended(world: World, redis_server: EmbeddedServer) -> None:
+async def test_gateway_recovers_when_a_changed_password_is_restored(
+    world: World, redis_server: EmbeddedServer
+) -> None:
     await world.redis.config_set("requirepass", "secret")
     await world.redis.client_kill_filter(_type="pubsub")
     await await_until(lambda: not world.subscription.hears)

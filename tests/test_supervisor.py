@@ -179,7 +179,7 @@ def test_connections_in_the_queue_of_a_worker_that_dies_are_served_by_its_succes
             assert client.recv(1000).startswith(b"HTTP/1.1 200 OK\r\n")
 
 
-async def test_worker_told_to_drain_alone_has_a_successor_meanwhile(
+async def test_worker_that_drains_alone_has_a_successor_meanwhile(
     pool: Pool, module_processes: Processes
 ) -> None:
     deaths = len(pool.deaths)
@@ -195,7 +195,7 @@ async def test_worker_told_to_drain_alone_has_a_successor_meanwhile(
     assert len(pool.deaths) == deaths
 
 
-async def test_any_worker_tells_the_figures_of_all(pool: Pool, module_processes: Processes) -> None:
+async def test_any_worker_returns_the_metrics_of_all(pool: Pool, module_processes: Processes) -> None:
     await await_until(lambda: pool.figure_is("orderbell_connections{", 0))
     opened = await pool.figure("orderbell_connections_opened_total")
     async with pool.clients_of_each(module_processes.token("dora"), 2) as clients:
@@ -357,14 +357,14 @@ def test_number_of_workers_is_at_least_1(workers: str) -> None:
     assert "Error: Invalid value for '--workers'" in done.output
 
 
-def test_port_in_use_is_told_once(pool: Pool, module_processes: Processes) -> None:
+def test_port_in_use_is_reported_once(pool: Pool, module_processes: Processes) -> None:
     port = pool.gateway.port
     other = module_processes.start_receiver(port=port, workers=WORKERS, wait_ready=False)
     assert other.process.wait(START_SECONDS) == 2
     assert other.text() == f"orderbell: cannot listen on 127.0.0.1 port {port}: the port is in use\n"
 
 
-def test_fault_of_the_settings_is_told_once(module_processes: Processes) -> None:
+def test_fault_of_the_settings_is_reported_once(module_processes: Processes) -> None:
     gateway = module_processes.start_receiver(workers=WORKERS, wait_ready=False, max_connections="0")
     assert gateway.process.wait(START_SECONDS) == 2
     (line,) = gateway.text().splitlines()

@@ -142,7 +142,7 @@ def place_and_complete(up: Up, order_id: str) -> int:
 # --- it runs
 
 
-def test_everything_runs_and_is_told(lasting_up: Up) -> None:
+def test_everything_runs_and_its_addresses_are_printed(lasting_up: Up) -> None:
     for url in (*lasting_up.gateways, lasting_up.sender):
         assert f"{url}/" in lasting_up.output
         assert httpx2.get(f"{url}/readyz", trust_env=False).status_code == 200
@@ -279,7 +279,7 @@ def test_port_in_use(tmp_path: Path, offset: int) -> None:
     assert not up.data.exists()
 
 
-def test_all_ports_in_use_are_told(tmp_path: Path) -> None:
+def test_all_ports_in_use_are_reported(tmp_path: Path) -> None:
     up = Up(tmp_path)
     with socket.create_server(("127.0.0.1", up.port)), socket.create_server(("127.0.0.1", up.port + 2)):
         assert f"ports {up.port} and {up.port + 2} are in use" in refused(up)
@@ -313,7 +313,7 @@ def test_wrong_setting(tmp_path: Path, name: str, value: str) -> None:
     assert f"ORDERBELL_{name.upper()}: " in refused(Up(tmp_path, **{name: value}))
 
 
-def test_several_wrong_settings_are_told_at_once(tmp_path: Path) -> None:
+def test_several_wrong_settings_are_reported_at_once(tmp_path: Path) -> None:
     done = Up(tmp_path, redis_url="x", database_url="y", jwt_secret="z").run()
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 3

@@ -47,7 +47,9 @@ async def test_command_that_is_refused_fails_alone(pipelines: Pipelines) -> None
     assert await other == [b"PONG"]
 
 
-async def test_loss_is_told_to_all_who_wait_and_the_next_opens_anew(redis_server: EmbeddedServer) -> None:
+async def test_loss_reaches_all_waiting_commands_and_the_next_one_reconnects(
+    redis_server: EmbeddedServer,
+) -> None:
     async with connect_server(redis_server.url, retries=0) as redis, Pipelines(redis) as pipelines:
         await pipelines.execute([("PING",)])
         redis_server.stop()

@@ -41,16 +41,16 @@ def test_the_state_is_what_the_person_said(secure_page: Page, permission: str) -
     assert evaluate(secure_page, f"{NOTE} return desktop.state", {"permission": permission}) == permission
 
 
-def test_a_browser_without_notifications_is_told_apart(secure_page: Page) -> None:
+def test_a_browser_without_notifications_has_a_state_of_its_own(secure_page: Page) -> None:
     assert evaluate(secure_page, f"{NOTE} return desktop.state", {}) == "unsupported"
 
 
-def test_an_insecure_page_is_told_apart(client_context: BrowserContext) -> None:
+def test_an_insecure_page_has_a_state_of_its_own(client_context: BrowserContext) -> None:
     page = open_client(client_context)
     assert evaluate(page, f"{NOTE} return desktop.state", {"permission": "default"}) == "insecure"
 
 
-def test_asking_changes_the_state_and_tells_it(secure_page: Page) -> None:
+def test_asking_changes_the_state_and_fires_an_event(secure_page: Page) -> None:
     script = """
         const states = [desktop.state];
         desktop.addEventListener("change", () => states.push(desktop.state));

@@ -325,7 +325,7 @@ def test_no_hello_within_ten_seconds_is_a_failed_connection(page: Page) -> None:
 @pytest.mark.parametrize(
     ("reason", "cursor"), [("pruned", "1.40"), ("epoch", "2.3"), ("future", "1.2"), ("unavailable", "1.9")]
 )
-def test_a_reset_is_told_and_gone_on_from(page: Page, reason: str, cursor: str) -> None:
+def test_a_reset_is_reported_and_alerts_go_on_from_it(page: Page, reason: str, cursor: str) -> None:
     told = {"channel": ALICE, "reason": reason, "cursor": f"{ALICE}={cursor}", "refetch": "/orders"}
     resets, kept, after = evaluate(
         page,
@@ -552,7 +552,7 @@ def test_waking_from_sleep_renews_the_connection(page: Page) -> None:
     assert seen == [False, True, 2]
 
 
-def test_somebody_who_looks_need_not_wait_for_a_long_delay(page: Page) -> None:
+def test_looking_at_the_page_cuts_a_long_delay_short(page: Page) -> None:
     sockets = evaluate(
         page,
         """
@@ -836,7 +836,7 @@ def test_a_page_never_goes_on_as_somebody_else(page: Page) -> None:
     assert seen == [[f"{ALICE}=1.1"], ["customer"], [4403], "another customer is signed in now", 3]
 
 
-def test_other_tabs_are_told_that_somebody_else_has_signed_in(client_context: BrowserContext) -> None:
+def test_other_tabs_hear_that_another_customer_has_signed_in(client_context: BrowserContext) -> None:
     """They find out at once, and not with the next loss of the connection."""
     first, second = open_client(client_context), open_client(client_context)
     evaluate(

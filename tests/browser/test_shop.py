@@ -494,7 +494,7 @@ def test_without_development_mode_a_token_is_pasted_and_kept_out_of_every_url(
         assert violations(page) == []
 
 
-def test_a_refused_token_is_told(context: BrowserContext, processes: Processes) -> None:
+def test_a_refused_token_is_reported(context: BrowserContext, processes: Processes) -> None:
     with running(processes, development=False, gateways=1) as orderbell:
         page = context.new_page()
         page.goto(orderbell.shop)

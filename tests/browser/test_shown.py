@@ -80,7 +80,7 @@ def test_without_its_transactions_tabs_that_do_not_hear_of_each_other_both_show(
     assert shown == sorted([*range(1, 101)] * 2)
 
 
-def test_the_tab_that_did_not_show_is_told(tabs: tuple[Page, Page]) -> None:
+def test_the_tab_that_did_not_show_is_notified(tabs: tuple[Page, Page]) -> None:
     one, other = tabs
     evaluate(other, "window.tab = open_()")
     assert evaluate(one, "return open_().one(CHANNEL, place(7), () => {})") is True

@@ -200,7 +200,7 @@ def test_it_lies_above_whatever_the_page_has(page: Page, toasts: Locator) -> Non
 
 
 @pytest.mark.parametrize("motion", ["reduce", "no-preference"])
-def test_nothing_moves_for_those_who_asked_for_that(page: Page, toasts: Locator, motion: str) -> None:
+def test_nothing_moves_if_reduced_motion_is_asked_for(page: Page, toasts: Locator, motion: str) -> None:
     page.emulate_media(reduced_motion=motion)  # type: ignore[arg-type] # a Literal, parametrised
     show(page, "Order 1042 is complete")
     animation = toasts.evaluate("(toast) => getComputedStyle(toast).animationName")

@@ -152,7 +152,7 @@ class RefusingBobs(WorldHistory):
         return await super().read(asked, limit=limit)
 
 
-async def test_question_that_the_sender_refuses_spoils_no_others_answer(
+async def test_question_that_the_sender_refuses_costs_no_other_its_answer(
     running: list[asyncio.Task[None]],
 ) -> None:
     world = World(0)

@@ -268,7 +268,7 @@ async def test_message_of_an_event_that_never_was_does_not_hold_a_feed_up(
     assert feed.hear(*entries([6]))
 
 
-async def test_seen_of_an_event_that_was_missed_is_told_once_that_is_handed_over(
+async def test_seen_report_of_a_missed_event_is_passed_on_once_it_is_handed_over(
     running: list[asyncio.Task[None]],
 ) -> None:
     world = World(0)
@@ -284,7 +284,7 @@ async def test_seen_of_an_event_that_was_missed_is_told_once_that_is_handed_over
     assert browser.notices == [SeenElsewhere("customer:alice=1.7")]
 
 
-async def test_seen_of_an_event_that_never_was_is_told_to_nobody_and_counted(
+async def test_seen_report_of_an_unknown_event_is_counted_and_passed_to_no_device(
     running: list[asyncio.Task[None]],
 ) -> None:
     """Browsers would take all that is to come for shown."""
@@ -331,7 +331,7 @@ async def test_history_is_asked_once_for_a_channel_that_redis_knows_nothing_of(
     await await_until(lambda: feed.place == Place(1, 6))
 
 
-async def test_channel_whose_place_is_told_while_redis_is_away_is_still_to_be_looked_for_there(
+async def test_channel_placed_by_the_history_while_redis_is_away_is_still_looked_up_in_redis(
     running: list[asyncio.Task[None]],
 ) -> None:
     world = World(0)

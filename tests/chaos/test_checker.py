@@ -113,7 +113,7 @@ def test_event_that_nobody_asked_for_is_never_posted() -> None:
     assert (found.never_posted, found.kept) == (1, False)
 
 
-def test_refused_order_is_told() -> None:
+def test_refused_order_is_reported() -> None:
     found = verdict(good(), Post(1, "3", "alice", "invoke"), Post(2, "3", "alice", "refused"))
     assert (found.refused, found.unanswered, found.kept) == (1, 0, False)
 
@@ -187,7 +187,7 @@ def test_what_is_on_time_needs_no_recovery() -> None:
     assert found.late_without_fault == 0
 
 
-def test_late_while_nothing_was_wrong_is_told_apart() -> None:
+def test_lateness_without_a_fault_is_counted_separately() -> None:
     found = verdict(Fault("redis killed", 100, 110), late("1", 1, answered=120, at=125))
     assert (found.recovered("redis killed"), found.late_without_fault) == ((0, 0), 2)
 

@@ -212,7 +212,7 @@ async def test_black_hole_takes_new_connections_and_says_nothing_on_them(edge: E
     near.writer.transport.abort()
 
 
-async def test_cut_by_fin_tells_both_ends_that_the_other_has_closed(edge: Edge) -> None:
+async def test_cut_by_fin_looks_to_both_ends_as_if_the_other_had_closed(edge: Edge) -> None:
     near, far = await edge.connect()
     assert edge.cut(How.FIN) == 1
     assert (await near.read(), await far.read()) == (b"", b"")
@@ -253,7 +253,7 @@ async def test_limit_of_bytes_resets_the_connection_that_reaches_it_and_lets_no_
     assert await other[0].read_exactly(10) == b"0123456789"
 
 
-async def test_refusing_edge_resets_who_comes_and_keeps_who_is_there(edge: Edge) -> None:
+async def test_refusing_edge_resets_new_connections_and_keeps_existing_ones(edge: Edge) -> None:
     near, far = await edge.connect()
     edge.change(refuse=True)
     await _come_and_be_reset(edge.port)

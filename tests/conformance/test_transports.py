@@ -162,7 +162,7 @@ async def test_what_one_device_has_shown_the_other_learns_and_a_new_one_does_not
         assert new.seqs == [3]
 
 
-async def test_later_event_seen_before_an_earlier_one_is_told_alone_and_the_earlier_still_comes(
+async def test_later_event_seen_first_is_reported_alone_and_the_earlier_still_comes(
     driver: Driver,
     gateway: ReceiverProcess,
     other_gateway: ReceiverProcess,

@@ -126,7 +126,7 @@ async def test_new_browser_starts_after_what_another_device_has_shown(processes:
             assert await new.receive() == third
 
 
-async def test_device_that_comes_back_is_told_first_what_another_has_shown(processes: Processes) -> None:
+async def test_returning_device_first_hears_what_another_has_shown(processes: Processes) -> None:
     sender, gateway = processes.start_sender(), processes.start_receiver()
     token = processes.token("alice")
     async with api(processes, sender) as client, connected(gateway, token) as phone:

@@ -277,7 +277,7 @@ async def test_without_following_its_slot_a_channel_is_heard_where_it_was(
     await fails(test, "a channel is heard where its slot went")
 
 
-async def test_doctor_tells_who_it_is_that_serves(cluster: ClusterServers) -> None:
+async def test_doctor_names_the_nodes_that_answer(cluster: ClusterServers) -> None:
     findings = await look(Where(cluster.url, "ob"), None, publishes=True)
     assert {finding.verdict for finding in findings} == {Verdict.OK}
     assert all(f"127.0.0.1:{node.port}" in findings[0].says for node in cluster.primaries)

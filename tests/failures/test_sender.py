@@ -187,7 +187,7 @@ def reasons(browser: Browser) -> list[str]:
     return [reset["reason"] for reset in browser.resets]
 
 
-async def test_07_restored_database_resets_everybody_and_leaves_nobody_silent(
+async def test_07_restored_database_resets_every_client_and_leaves_none_silent(
     redis_server: EmbeddedServer,
     proxy: Proxy,
     key_prefix: str,
