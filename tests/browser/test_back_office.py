@@ -103,6 +103,43 @@ def test_the_list_is_worked_through_by_keyboard(back_office: Page, orderbell: Se
     assert messages(orderbell) == ["One", "Order 2 is complete"]
 
 
+def test_an_order_without_an_item_has_its_number_once(back_office: Page, orderbell: Services) -> None:
+    number = orderbell.order_id("bare")
+    orderbell.place("bare")
+    expect(row(back_office, number)).to_be_visible()
+    assert row(back_office, number).inner_text().count(number) == 1
+    orderbell.complete("bare")
+    expect(completed(back_office, number)).to_be_visible()
+    assert completed(back_office, number).inner_text().count(number) == 1
+
+
+def test_nothing_to_do_is_said_when_the_last_row_has_gone_and_not_beside_it(
+    back_office: Page, orderbell: Services
+) -> None:
+    back_office.evaluate(
+        """() => {
+          window.both = false;
+          const look = () => {
+            const rows = document.querySelectorAll("#open li").length;
+            both ||= rows > 0 && document.querySelector("#open-empty").checkVisibility();
+            requestAnimationFrame(look);
+          };
+          look();
+        }"""
+    )
+    while rows(back_office).count():
+        rows(back_office).first.get_by_role("button").click()
+        back_office.wait_for_timeout(100)
+    if not any_open(orderbell):
+        expect(back_office.locator("#open-empty")).to_be_visible()
+    assert back_office.evaluate("both") is False
+
+
+def any_open(orderbell: Services) -> bool:
+    """Other tests' orders may be there."""
+    return bool(orderbell.api.get("/orders?status=open").json()["orders"])
+
+
 def test_a_double_click_completes_one_order(back_office: Page, orderbell: Services) -> None:
     back_office.get_by_role("button", name=f"Complete order {orderbell.order_id('1')}").dblclick()
     expect(completed(back_office, orderbell.order_id("1"))).to_be_visible()

@@ -72,10 +72,11 @@ export class Orders {
 
 /** @param {Order} order */
 function row({ order_id, status, created_at, data }) {
-  const item = typeof data?.item === "string" ? data.item : `Order ${order_id}`;
+  const number = `Order ${order_id}`;
+  const item = typeof data?.item === "string" ? data.item : number;
   const state = make("span", "state", status === "completed" ? "Complete" : "In the kitchen");
   state.dataset.status = status;
-  const about = make("span", "about", `Order ${order_id} · `, time(created_at));
+  const about = make("span", "about", item === number ? "" : `${number} · `, time(created_at));
   const shown = make("li", "", picture(pictureOf(item), 40), make("div", "", make("strong", "", item), about), state);
   shown.dataset.orderId = order_id;
   return shown;

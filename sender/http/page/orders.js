@@ -71,7 +71,7 @@ export class OpenOrders {
 
     const age = make("time", "");
     age.setAttribute("datetime", order.created_at);
-    const about = make("span", "about", `${id} · ${order.customer_id} · `, age);
+    const about = make("span", "about", numberOf(order), `${order.customer_id} · `, age);
     row.append(make("div", "", make("strong", "", nameOf(order)), about), message, button, failure, form);
     row.dataset.orderId = id;
     showAge(row);
@@ -160,7 +160,7 @@ function completedRow(order) {
     "li",
     "",
     make("span", "", nameOf(order)),
-    make("span", "about", `${order.order_id} · ${order.customer_id} · `, time),
+    make("span", "about", numberOf(order), `${order.customer_id} · `, time),
   );
   row.dataset.orderId = order.order_id;
   return row;
@@ -169,6 +169,11 @@ function completedRow(order) {
 /** @param {Order} order */
 function nameOf({ data, order_id }) {
   return typeof data?.item === "string" ? data.item : `Order ${order_id}`;
+}
+
+/** Where the name is not the number already. @param {Order} order */
+function numberOf({ data, order_id }) {
+  return typeof data?.item === "string" ? `${order_id} · ` : "";
 }
 
 /** @param {HTMLElement} row */
