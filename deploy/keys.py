@@ -21,6 +21,7 @@ def make_keys(directory: Path) -> None:
     _keep(directory / "database_url", f"postgresql+asyncpg://orderbell:{password}@postgres:5432/orderbell")
     _keep(directory / "api_keys", secrets.token_hex(32))
     _keep(directory / "jwt_secret", secrets.token_hex(32))
+    _keep(directory / "live_keys", f"1:{secrets.token_hex(32)}")
     digests = {}
     for user in USERS:
         url = f"redis://{user}:{secrets.token_hex(32)}@valkey:6379/0"

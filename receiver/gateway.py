@@ -14,6 +14,7 @@ from receiver.subscription.belonging import Belonging
 from receiver.subscription.shards import subscription_to
 from shared.redis.channel_log import LogReader
 from shared.redis.keys import Names
+from shared.redis.signatures import NO_SIGNATURES
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from shared.process.tracing import Tracing
     from shared.redis.cluster import Cluster
     from shared.redis.connect import AnyPipelines
+    from shared.redis.signatures import Signatures
     from shared.settings import ReceiverSettings
 
 
@@ -43,13 +45,14 @@ class Gateway:
         pace: Pace | None = None,
         hearing_pace: HearingPace | None = None,
         tracing: Tracing | None = None,
+        signatures: Signatures = NO_SIGNATURES,
     ) -> None:
         names = Names.of(settings.redis_url, settings.key_prefix)
         self.name = name
         self.names = names
         self.draining = False
         self._max_connections = settings.max_connections
-        log = LogReader(pipelines, names)
+        log = LogReader(pipelines, names, signatures)
 
         def subscribing(keeper: Keeper) -> Subscription | Shards:
             belonging = Belonging(log, history, keeper.learn_epoch)
@@ -62,6 +65,7 @@ class Gateway:
                 pace=hearing_pace,
                 belonging=belonging,
                 delivered=tracing.delivered if tracing is not None else None,
+                signatures=signatures,
             )
 
         self.keeper = Keeper(subscribing, log, history, pace, ring_again_seconds=settings.ring_again_seconds)

@@ -30,6 +30,11 @@ requests_refused = Counter(
     "orderbell_requests_refused", "Requests that the edge refused, malformed, too large or too slow", ["kind"]
 )
 foreign = Counter("orderbell_messages_foreign", "Live messages not published by an Orderbell sender")
+unauthentic = Counter(
+    "orderbell_unauthentic",
+    "Values in Redis that were rejected because their signature is missing or wrong",
+    ["kind"],
+)
 repeats = Counter("orderbell_repeats_dropped", "Live messages of events that were already handed over")
 resets = Counter("orderbell_resets", "Cursors that could not be honoured", ["reason"])
 repairs = Counter("orderbell_feed_repairs", "Repairs of feeds that missed events", ["cause"])

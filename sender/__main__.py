@@ -40,6 +40,7 @@ from shared.redis.channel_log import LogReader, LogWriter
 from shared.redis.connect import connect, pipelines_to
 from shared.redis.inquiries import Inquirer
 from shared.redis.keys import Names
+from shared.redis.signatures import Signatures
 from shared.settings import SenderSettings, file_of, load, read
 
 if TYPE_CHECKING:
@@ -95,7 +96,12 @@ async def serve(settings: SenderSettings, listener: socket.socket, metrics: Metr
         pipelines_to(redis) as pipelines,
     ):
         names = Names.of(settings.redis_url, settings.key_prefix)
-        log = LogWriter(pipelines, names) if traces is None else TracedLogWriter(pipelines, names, traces)
+        signatures = Signatures.of(settings.live_keys)
+        log = (
+            LogWriter(pipelines, names, signatures)
+            if traces is None
+            else TracedLogWriter(pipelines, names, traces, signatures)
+        )
         relay = Relay(database, log, metrics, _now)
         sweep = Sweep(
             database,

@@ -8,6 +8,7 @@ from starlette.datastructures import Headers
 
 from shared.events import is_traceparent
 from shared.redis.channel_log import LogWriter
+from shared.redis.signatures import NO_SIGNATURES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from shared.redis.channel_log import Entry, Published
     from shared.redis.connect import AnyPipelines
     from shared.redis.keys import Names
+    from shared.redis.signatures import Signatures
 
 T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741 - an item
@@ -87,8 +89,14 @@ class TracedDatabase:
 class TracedLogWriter(LogWriter):
     """A span for each batch, linked to its events."""
 
-    def __init__(self, pipelines: AnyPipelines, names: Names, tracing: Tracing) -> None:
-        super().__init__(pipelines, names)
+    def __init__(
+        self,
+        pipelines: AnyPipelines,
+        names: Names,
+        tracing: Tracing,
+        signatures: Signatures = NO_SIGNATURES,
+    ) -> None:
+        super().__init__(pipelines, names, signatures)
         self._tracing = tracing
 
     async def publish(

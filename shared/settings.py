@@ -40,6 +40,7 @@ from shared.durations import parse_durations
 from shared.errors import OperatorError
 from shared.loopback import is_loopback
 from shared.origins import parse_pattern
+from shared.redis.signatures import LiveKey
 from shared.redis.url import check_redis_url
 
 PREFIX = "ORDERBELL_"
@@ -104,6 +105,8 @@ class Settings(_OfEnvironment):
     # Several, so that one can be replaced without a pause. A caller uses `api_key`, which comes first.
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode]
     api_key: SecretStr | None = None
+    # `<id>:<secret>` each; what Redis carries is signed with the first, and must be signed with any of them.
+    live_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     development: bool = False  # sign-in by name alone; refuses to listen beyond loopback
@@ -118,6 +121,7 @@ class Settings(_OfEnvironment):
 
     @field_validator(
         "api_keys",
+        "live_keys",
         "jwt_secrets",
         "allowed_origins",
         "allowed_hosts",
@@ -163,6 +167,14 @@ class Settings(_OfEnvironment):
         if traces and any(not _is_installed(name) for name in ("opentelemetry.sdk", *exporter)):
             raise ValueError("OpenTelemetry is not installed here: pip install 'orderbell[traces]'")
         return traces
+
+    @field_validator("live_keys")
+    @classmethod
+    def _check_live_keys(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        ids = [LiveKey.parse(key.get_secret_value()).id for key in keys]
+        if twice := next((id for id in ids if ids.count(id) > 1), None):
+            raise ValueError(f"two keys have the id {twice}")
+        return keys
 
     @field_validator("redis_url")
     @classmethod

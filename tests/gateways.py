@@ -28,6 +28,7 @@ from shared.cursors import parse_cursors
 from shared.redis.connect import connect, pipelines_to
 from shared.redis.inquiries import Answerer
 from shared.redis.keys import Names
+from shared.redis.signatures import NO_SIGNATURES, Signatures
 from shared.settings import ReceiverSettings
 from tests.waiting import await_until
 
@@ -156,6 +157,7 @@ async def run_gateway(
     pace: Pace | None = None,
     hearing_pace: HearingPace | None = None,
     not_ready: Iterable[str] = (),
+    signatures: Signatures = NO_SIGNATURES,
 ) -> AsyncIterator[RunningGateway]:
     """With `hears`, it is ready when this begins."""
     settings = ReceiverSettings(
@@ -176,6 +178,7 @@ async def run_gateway(
             name="in-process",
             pace=pace,
             hearing_pace=hearing_pace,
+            signatures=signatures,
         )
         inquiries = Inquiries(
             gateway, Answerer(pipelines, Names.of(redis_url, key_prefix)), lambda: not_ready

@@ -31,6 +31,7 @@ from shared.redis.channel_log import LogWriter
 from shared.redis.connect import AnyPipelines, connect, pipelines_to
 from shared.redis.inquiries import Inquirer
 from shared.redis.keys import Names
+from shared.redis.signatures import NO_SIGNATURES, Signatures
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -80,7 +81,13 @@ class RunningSender:
 
 @asynccontextmanager
 async def run_sender(
-    database_url: str, redis_url: str, key_prefix: str, *, relaying: bool = True, pace: Pace = USUAL
+    database_url: str,
+    redis_url: str,
+    key_prefix: str,
+    *,
+    relaying: bool = True,
+    pace: Pace = USUAL,
+    signatures: Signatures = NO_SIGNATURES,
 ) -> AsyncIterator[RunningSender]:
     """Without `relaying` events stay in the outbox."""
     clock, metrics, names = Clock(), Metrics(), Names.of(redis_url, key_prefix)
@@ -89,7 +96,7 @@ async def run_sender(
         connect(redis_url, retries=0) as redis,
         pipelines_to(redis) as pipelines,
     ):
-        log = LogWriter(pipelines, names)
+        log = LogWriter(pipelines, names, signatures)
         relay, teller = Relay(database, log, metrics, clock, pace), SeenTeller(log)
         forgetting = Forgetting(log, ForgettingPace(again_seconds=0.3, retry_seconds=0.05))
         app = create_app(

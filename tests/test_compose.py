@@ -342,7 +342,7 @@ def test_the_image_is_built_once_and_never_fetched() -> None:
 
 def test_keys_are_made_once_and_differ_between_installations(keys: Path, tmp_path: Path) -> None:
     before = {path.name: path.read_text(encoding="utf-8") for path in keys.iterdir()}
-    secrets = {"api_keys", "database_url", "jwt_secret", "postgres_password"}
+    secrets = {"api_keys", "database_url", "jwt_secret", "live_keys", "postgres_password"}
     assert set(before) == secrets | {"sender_redis_url", "gateway_redis_url", "users.acl"}
     (keys / "jwt_secret").unlink()
     subprocess.run([sys.executable, "-I", DEPLOY / "keys.py", keys], check=True, timeout=30)

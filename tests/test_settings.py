@@ -537,6 +537,21 @@ def test_several_secrets_while_one_replaces_another(set: Set, faults: Faults) ->
     assert line.startswith("orderbell: ORDERBELL_JWT_SECRETS: needs at least 32 bytes")
 
 
+def test_live_keys_have_an_id_and_a_secret_each(set: Set, faults: Faults) -> None:
+    set(api_keys=KEY, jwt_secret=SECRET, live_keys=f"a:{SECRET}, b:{SECRET}")
+    assert len(load(SenderSettings).live_keys) == len(load(ReceiverSettings).live_keys) == 2
+    for wrong, why in (
+        (SECRET, "expected <id>:<secret>"),
+        ("a:short", "at least 32 bytes"),
+        (f"a:{SECRET},a:{SECRET}", "two keys have the id a"),
+    ):
+        set(live_keys=wrong)
+        (line,) = faults(ReceiverSettings)
+        assert line.startswith("orderbell: ORDERBELL_LIVE_KEYS: ")
+        assert why in line
+        assert SECRET not in line
+
+
 def test_audiences_may_be_several(set: Set, faults: Faults) -> None:
     set(api_keys=KEY, jwt_secret=SECRET, jwt_audience="shop-web, shop-app")
     assert load(ReceiverSettings).jwt_audiences == ("shop-web", "shop-app")

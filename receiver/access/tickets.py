@@ -1,6 +1,7 @@
 """Tickets: proof of a token for clients that can send neither header nor cookie. Single use, 60 seconds.
 
-Redis keeps a ticket's hash, never the ticket; reading Redis gives nobody a usable one.
+Redis keeps a ticket's hash, never the ticket; reading Redis gives nobody a usable one. With
+`ORDERBELL_LIVE_KEYS` its content is signed, so writing to Redis does not either.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ import msgspec
 from receiver.access.identity import Identity, InvalidToken
 from receiver.access.quota import Quota
 from shared.errors import CallerError
+from shared.redis.signatures import NO_SIGNATURES, Kind
 
 if TYPE_CHECKING:
     from shared.redis.connect import AnyPipelines
     from shared.redis.keys import Names
+    from shared.redis.signatures import Signatures
 
 LIFETIME_SECONDS = 60
 _TICKET = re.compile(r"[A-Za-z0-9_-]{43}")
@@ -36,10 +39,18 @@ class TooManyTickets(CallerError):
 class Tickets:
     """Methods raise redis-py's errors and `TimeoutError` where Redis is away."""
 
-    def __init__(self, pipelines: AnyPipelines, names: Names, *, per_minute: int = 60) -> None:
+    def __init__(
+        self,
+        pipelines: AnyPipelines,
+        names: Names,
+        signatures: Signatures = NO_SIGNATURES,
+        *,
+        per_minute: int = 60,
+    ) -> None:
         """`per_minute` of each customer, at one gateway."""
         self._pipelines = pipelines
         self._names = names
+        self._signatures = signatures
         self._quota = Quota(per_minute)
 
     async def issue(self, identity: Identity) -> str:
@@ -47,17 +58,22 @@ class Tickets:
         if seconds := self._quota.spend(identity.customer):
             raise TooManyTickets(seconds)
         ticket = secrets.token_urlsafe(32)
-        value = msgspec.json.encode(identity)
-        await self._pipelines.execute([("SET", self._key(ticket), value, "EX", LIFETIME_SECONDS, "NX")])
+        key = self._key(ticket)
+        value = self._signatures.seal(Kind.TICKET, key.encode(), msgspec.json.encode(identity))
+        await self._pipelines.execute([("SET", key, value, "EX", LIFETIME_SECONDS, "NX")])
         return ticket
 
     async def redeem(self, ticket: str) -> Identity:
         """Raises `InvalidToken` for a ticket that never existed, was used, or has expired."""
         if not _TICKET.fullmatch(ticket):
             raise InvalidToken("not a ticket")
-        [text] = await self._pipelines.execute([("GETDEL", self._key(ticket))])
-        if text is None:
+        key = self._key(ticket)
+        [value] = await self._pipelines.execute([("GETDEL", key)])
+        if value is None:
             raise InvalidToken("the ticket was already used or has expired")
+        text = self._signatures.open(Kind.TICKET, key.encode(), value)
+        if text is None:
+            raise InvalidToken("malformed ticket")
         try:
             return msgspec.json.decode(text, type=Identity)
         except (ValueError, RecursionError):

@@ -6,6 +6,7 @@ It owns the subscription and all that keeps feeds in place, and is what the subs
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from shared.cursors import Place
     from shared.redis.channel_log import LogReader
 
+
+_ERASED_SECONDS = 300.0  # for which a signed notice counts: a sender's clock may be wrong by as much
 
 logger = structlog.get_logger(__name__)
 
@@ -182,7 +185,11 @@ class Keeper:
             if not feed.see(live.extent):
                 self._catch_up.request(feed, "seen")
         elif isinstance(live, ErasedNotice):
-            self._end_erased(feed)
+            # An old one that somebody publishes again would end the connections of a customer that came back.
+            if live.at is None or abs(time.time() - live.at) < _ERASED_SECONDS:
+                self._end_erased(feed)
+            else:
+                metrics.foreign.inc()
         else:
             metrics.foreign.inc()
 

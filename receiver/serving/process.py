@@ -30,11 +30,13 @@ from receiver.transports.websocket.endpoint import WebSocketTransport
 from shared.process.garbage import spare_what_lives
 from shared.process.limits import Limits
 from shared.process.logs import configure_logs
+from shared.process.sampled import Sampled
 from shared.process.server import Server, Service, raise_file_limit
 from shared.process.tracing import tracing
 from shared.redis.connect import connect, pipelines_to
 from shared.redis.inquiries import Answerer
 from shared.redis.keys import Names
+from shared.redis.signatures import Signatures
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -59,6 +61,17 @@ class Watcher(Protocol):
 def name_of(listening: socket.socket) -> str:
     address = listening.getsockname()
     return f"{socket.gethostname()}:{address if isinstance(address, str) else address[1]}"
+
+
+def signatures_of(settings: ReceiverSettings) -> Signatures:
+    """Those by which this gateway knows what its own services put into Redis."""
+    sampled = Sampled(logger)
+
+    def reject(kind: str) -> None:
+        metrics.unauthentic.labels(kind).inc()
+        sampled.warning("values in redis are rejected, their signature is missing or wrong", kind=kind)
+
+    return Signatures.of(settings.live_keys, reject)
 
 
 def run(
@@ -102,10 +115,18 @@ async def serve(
         tracing("receiver", enabled=settings.traces) as traces,
     ):
         names = Names.of(settings.redis_url, settings.key_prefix)
-        tickets = Tickets(pipelines, names, per_minute=settings.tickets_per_minute)
+        signatures = signatures_of(settings)
+        tickets = Tickets(pipelines, names, signatures, per_minute=settings.tickets_per_minute)
         authentication = Authentication(verifier, tickets, cookie=settings.jwt_cookie)
         gateway = Gateway(
-            redis, pipelines, History(sender), authentication, settings, name=name, tracing=traces
+            redis,
+            pipelines,
+            History(sender),
+            authentication,
+            settings,
+            name=name,
+            signatures=signatures,
+            tracing=traces,
         )
         development = Development(settings, authentication, sender) if settings.development else None
         origins = Origins(settings.allowed_origins)

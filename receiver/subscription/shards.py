@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 
 from receiver.subscription.subscription import Hearer, Pace, Subscription
 from shared.redis.cluster import Cluster, ClusterPipelines, Redirection, slot_of_key
+from shared.redis.signatures import NO_SIGNATURES
 from shared.redis.wire import Pipelines
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from receiver.subscription.belonging import Belonging
     from shared.redis.connect import AnyPipelines
     from shared.redis.keys import Names
+    from shared.redis.signatures import Signatures
     from shared.redis.url import Address
 
 LOOK_SECONDS = 0.5  # between two looks for where the slots are, while a primary is not heard
@@ -51,6 +53,7 @@ def subscription_to(
     pace: Pace | None = None,
     belonging: Belonging | None = None,
     delivered: Callable[[Iterable[bytes]], None] | None = None,
+    signatures: Signatures = NO_SIGNATURES,
 ) -> Subscription | Shards:
     if isinstance(redis, Cluster):
         assert isinstance(pipelines, ClusterPipelines)
@@ -63,6 +66,7 @@ def subscription_to(
             pace=pace,
             belonging=belonging,
             delivered=delivered,
+            signatures=signatures,
         )
     assert isinstance(pipelines, Pipelines)
     return Subscription(
@@ -74,6 +78,7 @@ def subscription_to(
         pace=pace,
         belonging=belonging,
         delivered=delivered,
+        signatures=signatures,
     )
 
 
@@ -91,10 +96,12 @@ class Shards:
         pace: Pace | None = None,
         belonging: Belonging | None = None,
         delivered: Callable[[Iterable[bytes]], None] | None = None,
+        signatures: Signatures = NO_SIGNATURES,
     ) -> None:
         self.pace = pace
         self.belonging = belonging
         self.delivered = delivered
+        self.signatures = signatures
         self._cluster = cluster
         self.pipelines = pipelines
         self.names = names
@@ -228,6 +235,7 @@ class Shard(Subscription):
             pace=shards.pace,
             belonging=shards.belonging,
             delivered=shards.delivered,
+            signatures=shards.signatures,
         )
         self._shards = shards
         self._cluster = cluster

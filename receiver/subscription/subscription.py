@@ -18,8 +18,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+import secrets
 import uuid
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -31,6 +32,7 @@ from receiver.feeds.batch import CROWD_SECONDS
 from receiver.feeds.burst import Burst
 from receiver.subscription.age import Ages
 from shared.redis.channel_log import AnotherInstallation
+from shared.redis.signatures import NO_SIGNATURES, Kind
 from shared.redis.wire import Command, NotPrimary, Wire
 
 if TYPE_CHECKING:
@@ -42,9 +44,11 @@ if TYPE_CHECKING:
     from receiver.subscription.belonging import Belonging
     from shared.redis.connect import AnyPipelines
     from shared.redis.keys import Names
+    from shared.redis.signatures import Signatures
 
 _GATHER_SECONDS = 0.005  # for the commands of a crowd to leave in one write
 _MAX_BACKOFF_SECONDS = 2.0
+_PROBES = 8  # under way at a time
 
 logger = structlog.get_logger(__name__)
 
@@ -83,9 +87,11 @@ class Subscription:
         pace: Pace | None = None,
         belonging: Belonging | None = None,
         delivered: Callable[[Iterable[bytes]], None] | None = None,
+        signatures: Signatures = NO_SIGNATURES,
     ) -> None:
         """`delivered` is called with live messages once they have left; they are traced where it is given."""
         self._belonging = belonging
+        self._signatures = signatures
         self._redis = redis
         self._pace = pace or Pace()
         self._pipelines = pipelines
@@ -100,6 +106,8 @@ class Subscription:
         self._lost: asyncio.Future[str]
         self._confirmed = asyncio.Event()  # the probe's channel is subscribed
         self._heard_at = 0.0  # loop time of the last probe
+        # Probes published and not heard yet. Nobody else knows them before, so nobody can pretend for Redis.
+        self._sent_probes: deque[bytes] = deque(maxlen=_PROBES)
         self._hears = False
         self._burst = Burst()
         self._ages = Ages()
@@ -174,7 +182,8 @@ class Subscription:
         await self._confirmed.wait()
         while True:
             try:
-                await self._pipelines.probe(self._probe)
+                self._sent_probes.append(probe := secrets.token_hex(8).encode())
+                await self._pipelines.probe(self._probe, probe)
                 if self._belonging is not None:
                     await self._belonging.check()
             except (NotPrimary, AnotherInstallation) as error:
@@ -243,6 +252,7 @@ class Subscription:
     def _take_each(self, replies: list[Any]) -> None:
         """Leaves in the burst what is to be written. One loop: a call more for each would be costly."""
         feeds, burst = self._feeds, self._burst
+        open_signed = self._signatures.open if self._signatures else None
         for reply in replies:
             try:
                 kind, name, value = reply
@@ -253,7 +263,9 @@ class Subscription:
                 feed = feeds.get(name)
                 if feed is None:
                     if name == self._probe:
-                        self._take_probe()
+                        self._take_probe(value)
+                    continue
+                if open_signed is not None and (value := open_signed(Kind.LIVE, name, value)) is None:
                     continue
                 if not feed.take_next(value, burst):
                     burst.write()  # what follows may write at once and must not overtake the burst
@@ -269,7 +281,11 @@ class Subscription:
     def _take_end(self, name: bytes) -> None:
         """A sharded subscription has ended; a classic one ends only at our command."""
 
-    def _take_probe(self) -> None:
+    def _take_probe(self, message: bytes) -> None:
+        if message not in self._sent_probes:
+            metrics.foreign.inc()
+            return
+        self._sent_probes.remove(message)
         self._heard_at = asyncio.get_running_loop().time()
         if not self._hears:
             self._logger.info("redis is heard", channels=len(self._feeds))

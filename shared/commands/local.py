@@ -1,7 +1,7 @@
 """The local directory, `.orderbell/`: what `orderbell up` keeps from one run to the next.
 
-`api-key` and `jwt-secret` are made once; `environment` has all settings of the current run, so that
-`orderbell token`, `watch` and `doctor` know them, and so does a gateway that you start beside it:
+`api-key`, `jwt-secret` and `live-key` are made once; `environment` has all settings of the current run, so
+that `orderbell token`, `watch` and `doctor` know them, and so does a gateway that you start beside it:
 `set -a; . .orderbell/environment; python -m receiver --port 8093`. All are readable by their owner alone.
 """
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 DEFAULT = Path(".orderbell")
 API_KEY = "api-key"
 JWT_SECRET = "jwt-secret"
+LIVE_KEY = "live-key"
 
 
 class InUse(OperatorError):

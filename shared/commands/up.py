@@ -24,7 +24,7 @@ from redis.exceptions import RedisError
 
 import orderbell_start
 from shared.commands.embedded import EmbeddedServer, path_server, port_in_use, wheel_server
-from shared.commands.local import API_KEY, JWT_SECRET, InUse, LocalDirectory, given, is_set
+from shared.commands.local import API_KEY, JWT_SECRET, LIVE_KEY, InUse, LocalDirectory, given, is_set
 from shared.errors import OperatorError
 from shared.process.children import Child, ChildEnded, Children
 from shared.process.guard import Guard
@@ -137,6 +137,7 @@ def _fill_environment(
         ours["REDIS_URL"] = embedded.url
     if not is_set(environment, PREFIX + "API_KEYS") and not is_set(environment, PREFIX + "API_KEY"):
         ours["API_KEYS"] = local.secret(API_KEY)
+    ours["LIVE_KEYS"] = f"local:{local.secret(LIVE_KEY)}"
     by_secret = is_set(environment, PREFIX + "JWT_SECRET") or is_set(environment, PREFIX + "JWT_SECRETS")
     if signs_in and not by_secret:
         ours["JWT_SECRET"] = local.secret(JWT_SECRET)

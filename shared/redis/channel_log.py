@@ -2,11 +2,13 @@
 
 Redis only carries what the database holds, so everything here may be deleted at any time:
 
-* `ob:log:{<channel>}`   stream, ids `<seq>-0`, field `e`: the event's JSON
+* `ob:log:{<channel>}`   stream, ids `<seq>-0`, field `e`: the event's JSON, `s`: its signature, if signed
 * `ob:head:{<channel>}`  hash `epoch`, `seq`: the newest event published
 * `ob:live:{<channel>}`  Pub/Sub, sharded in a cluster: `<epoch> <seq> <JSON>`, `seen <epoch> <seq>`,
-  `seen <epoch> <seq>+<ranges>`, `erased`
-* `ob:seen:{<channel>}`  text `<epoch>.<seq>+<ranges>`: what the customer has seen (shared/extents.py)
+  `seen <epoch> <seq>+<ranges>`, `erased` (signed: `erased <ms since 1970>`); a signature stands in front
+  (shared/redis/signatures.py)
+* `ob:seen:{<channel>}`  text `<epoch>.<seq>+<ranges>`: what the customer has seen (shared/extents.py); a
+  signature stands behind
 * `ob:generation`        hash `epoch`, `position`, `identity`: of the newest event that any sender has
   published; it shows which of Redis and the database went back. And `installation`: whose events these are
 * `ob:owner:{ob:generation}`  text, for some seconds: the installation whose senders publish now
@@ -20,6 +22,7 @@ from __future__ import annotations
 import enum
 import re
 import secrets
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -31,6 +34,7 @@ from shared.cursors import MAX_NUMBER, Place
 from shared.errors import OperatorError
 from shared.extents import RANGES, Extent, parse_ranges
 from shared.redis.scripts import Script
+from shared.redis.signatures import NO_SIGNATURES, Kind, unsigned
 from shared.redis.wire import CommandRefused, accepted
 
 if TYPE_CHECKING:
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
     from shared.extents import Seen
     from shared.redis.connect import AnyPipelines
     from shared.redis.keys import Names
+    from shared.redis.signatures import Signatures
     from shared.redis.wire import Command
 
 logger = structlog.get_logger(__name__)
@@ -66,6 +71,7 @@ _LIVE = re.compile(rb"([1-9][0-9]{0,15}) ([1-9][0-9]{0,15}) (?=\{)")
 # Gateways of before ranges take the first alone; the script publishes both.
 _SEEN = re.compile(rb"seen ([1-9][0-9]{0,15}) (0|[1-9][0-9]{0,15})(\+[0-9+-]+)?")
 ERASED = b"erased"
+_ERASED_AT = re.compile(rb"erased ([1-9][0-9]{0,15})")
 
 
 class PublishAnswer(enum.Enum):
@@ -120,6 +126,10 @@ class SeenNotice(NamedTuple):
 class ErasedNotice(NamedTuple):
     """The customer was erased: their connections must end."""
 
+    at: float | None = (
+        None  # seconds since 1970; a signed notice has it, so that it can't be used again later
+    )
+
 
 class Known(NamedTuple):
     """What Redis knows of a channel; either may be None."""
@@ -143,9 +153,10 @@ class LogWriter:
     harmless.
     """
 
-    def __init__(self, pipelines: AnyPipelines, names: Names) -> None:
+    def __init__(self, pipelines: AnyPipelines, names: Names, signatures: Signatures = NO_SIGNATURES) -> None:
         self._pipelines = pipelines
         self._names = names
+        self._signatures = signatures
         self.barred = ""  # why nothing may be written; empty where it may
 
     async def claim(self, installation: str, seconds: int, *, take: bool, settle: bool = False) -> Claim:
@@ -176,9 +187,10 @@ class LogWriter:
         for channel, entries in batches:
             call: list[str | bytes | int] = [self._names.log(channel), self._names.head(channel)]
             call += [entries[0].place.epoch, LOG_LENGTH, LOG_SECONDS, HEAD_SECONDS]
-            call += [self._names.live(channel), "restart" if restart else "refuse"]
+            live = self._names.live(channel)
+            call += [live, "restart" if restart else "refuse"]
             for entry in entries:
-                call += [entry.place.seq, entry.text]
+                call += [entry.place.seq, entry.text, self._sign(live, _message_of(entry))]
             calls.append((2, *call))
         replies = await self._run(PUBLISH, calls)
         return [Published(PublishAnswer(r[0].decode()), Place(int(r[1]), int(r[2]))) for r in replies]
@@ -187,9 +199,19 @@ class LogWriter:
         """Add to what was seen; with `tell`, the customer's other devices are notified."""
         calls: list[Command] = []
         for channel, extent in seen:
-            live = self._names.live(channel) if tell else ""
-            calls.append((1, self._names.seen(channel), str(extent), HEAD_SECONDS, live))
+            key, live = self._names.seen(channel), self._names.live(channel) if tell else ""
+            place = b"seen %d %d" % extent.place
+            signatures = (
+                self._signatures.sign(Kind.SEEN, key.encode(), str(extent).encode()),
+                self._sign(live, place),
+                self._sign(live, place + extent.ranges_text().encode()),
+            )
+            calls.append((1, key, str(extent), HEAD_SECONDS, live, *signatures))
         await self._run(SEE, calls)
+
+    def _sign(self, live: str, message: bytes) -> bytes:
+        """The signature of a live message, which is also that of the event in the log."""
+        return self._signatures.sign(Kind.LIVE, live.encode(), message)
 
     async def advance(self, newest: NewestEvent) -> NewestEvent:
         """Note the newest event published; returns what Redis knew before, zeros where it knew nothing.
@@ -218,7 +240,7 @@ class LogWriter:
         """Publish an event that nothing hears, in a channel deleted at once. Raises as `publish` does."""
         channel = Channel(f"rehearsal:{secrets.token_hex(8)}")
         keys = (self._names.log(channel), self._names.head(channel))
-        await self._run(PUBLISH, [(2, *keys, 1, 1, 1, 1, self._names.live(channel), "refuse", 1, b"{}")])
+        await self._run(PUBLISH, [(2, *keys, 1, 1, 1, 1, self._names.live(channel), "refuse", 1, b"{}", b"")])
 
     async def forget(self, channel: Channel) -> None:
         """As if nothing of the channel had been published: readers then ask the history."""
@@ -231,7 +253,10 @@ class LogWriter:
         names = self._names
         commands: list[Command] = [("DEL", names.log(channel), names.head(channel), names.seen(channel))]
         if end:
-            commands.append((self._pipelines.publish_command, names.live(channel), ERASED))
+            live = names.live(channel)
+            notice = b"%b %d" % (ERASED, time.time() * 1000) if self._signatures else ERASED
+            sealed = self._signatures.seal(Kind.LIVE, live.encode(), notice)
+            commands.append((self._pipelines.publish_command, live, sealed))
         await self._pipelines.execute(commands)
 
     async def _advance(self, newest: NewestEvent) -> NewestEvent:
@@ -263,13 +288,15 @@ class LogWriter:
 class LogReader:
     """Reads channels' logs. Many channels in one call cost one round trip.
 
-    A key of a wrong type gives nothing for its channel and does not affect other channels' answers.
+    A key of a wrong type, or a value with a wrong signature, gives nothing for its channel and does not
+    affect other channels' answers.
     Methods raise redis-py's errors and `TimeoutError`: Redis is away, or refuses to be read.
     """
 
-    def __init__(self, pipelines: AnyPipelines, names: Names) -> None:
+    def __init__(self, pipelines: AnyPipelines, names: Names, signatures: Signatures = NO_SIGNATURES) -> None:
         self._pipelines = pipelines
         self._names = names
+        self._signatures = signatures
 
     async def heads(self, channels: Sequence[Channel]) -> list[Place | None]:
         commands = [("HMGET", self._names.head(channel), "epoch", "seq") for channel in channels]
@@ -283,7 +310,10 @@ class LogReader:
             commands.append(("GET", self._names.seen(channel)))
         replies = await self._ask(commands)
         pairs = zip(replies[::2], replies[1::2], strict=True)
-        return [Known(_head(head), _seen(seen)) for head, seen in pairs]
+        return [
+            Known(_head(head), self._seen(channel, seen))
+            for channel, (head, seen) in zip(channels, pairs, strict=True)
+        ]
 
     async def newest(self) -> NewestEvent:
         """The newest event that a sender has published; zeros where Redis does not know."""
@@ -300,7 +330,7 @@ class LogReader:
     async def seen(self, channels: Sequence[Channel]) -> list[Extent | None]:
         """What each customer has seen; None where Redis does not know."""
         replies = await self._ask([("GET", self._names.seen(channel)) for channel in channels])
-        return [_seen(reply) for reply in replies]
+        return [self._seen(channel, reply) for channel, reply in zip(channels, replies, strict=True)]
 
     async def read(self, channels: Sequence[tuple[Channel, int]], *, limit: int) -> list[LogRead]:
         """Each channel's head and its entries after the given seq, `limit` at most, oldest first."""
@@ -309,7 +339,41 @@ class LogReader:
             commands.append(("HMGET", self._names.head(channel), "epoch", "seq"))
             commands.append(("XRANGE", self._names.log(channel), f"{seq + 1}-0", "+", "COUNT", limit))
         replies = await self._ask(commands)
-        return [_log_read(head, entries) for head, entries in zip(replies[::2], replies[1::2], strict=True)]
+        pairs = zip(replies[::2], replies[1::2], strict=True)
+        return [
+            self._log_read(channel, head, entries)
+            for (channel, _), (head, entries) in zip(channels, pairs, strict=True)
+        ]
+
+    def _seen(self, channel: Channel, reply: bytes | None) -> Extent | None:
+        text, _, signature = (reply or b"").partition(b" ")
+        epoch, _, rest = text.partition(b".")
+        seq, plus, ranges = rest.partition(b"+")
+        found = _extent(epoch, seq, plus + ranges)
+        if found is None or not self._signatures:
+            return found
+        name = self._names.seen(channel).encode()
+        return found if self._signatures.check(Kind.SEEN, name, text, signature) else None
+
+    def _log_read(
+        self,
+        channel: Channel,
+        head_reply: list[bytes | None] | None,
+        entries: list[tuple[bytes, list[bytes]]] | None,
+    ) -> LogRead:
+        head = _head(head_reply)
+        if head is None or entries is None:  # without its head, a log's epoch is unknown
+            return LogRead(None, ())
+        try:
+            read = [_log_entry(head.epoch, id, fields) for id, fields in entries]
+        except ValueError:  # one of them is not ours
+            return LogRead(None, ())
+        if self._signatures:
+            name = self._names.live(channel).encode()
+            for entry, signature in read:
+                if not self._signatures.check(Kind.LIVE, name, _message_of(entry), signature):
+                    return LogRead(None, ())
+        return LogRead(head, tuple(entry for entry, _ in read))
 
     async def _ask(self, commands: Sequence[Command]) -> list[Any]:
         """A reply for each; None for a key of another kind."""
@@ -329,12 +393,6 @@ def _is_of_another_kind(reply: object) -> bool:
 
 def _head(reply: list[bytes | None] | None) -> Place | None:
     return _place(*reply) if reply else None
-
-
-def _seen(reply: bytes | None) -> Extent | None:
-    epoch, _, rest = (reply or b"").partition(b".")
-    seq, plus, ranges = rest.partition(b"+")
-    return _extent(epoch, seq, plus + ranges)
 
 
 def _extent(epoch: bytes, seq: bytes, ranges: bytes) -> Extent | None:
@@ -361,25 +419,31 @@ def _number(text: bytes | None) -> int | None:
     return number if number <= MAX_NUMBER else None
 
 
-def _log_read(
-    head_reply: list[bytes | None] | None, entries: list[tuple[bytes, list[bytes]]] | None
-) -> LogRead:
-    head = _head(head_reply)
-    if head is None or entries is None:  # without its head, a log's epoch is unknown
-        return LogRead(None, ())
-    try:
-        # An entry is its id and its one field `e` with the value.
-        return LogRead(head, tuple(Entry(Place(head.epoch, int(id[:-2])), text) for id, (_, text) in entries))
-    except ValueError:  # one of them is not ours
-        return LogRead(None, ())
+def _log_entry(epoch: int, id: bytes, fields: Sequence[bytes]) -> tuple[Entry, bytes]:
+    """An entry and its signature: the field `e` has the text, `s` the signature. Raises `ValueError`."""
+    if len(fields) != 2 and (len(fields) != 4 or fields[2] != b"s"):
+        raise ValueError("not an entry of ours")
+    signature = fields[3] if len(fields) == 4 else b""
+    return Entry(Place(epoch, int(id[:-2])), fields[1]), signature
+
+
+def _message_of(entry: Entry) -> bytes:
+    """The live message of an event."""
+    return b"%d %d %b" % (*entry.place, entry.text)
 
 
 def parse_live(message: bytes) -> Entry | SeenNotice | ErasedNotice | None:
-    """A live message's content; None for one that no sender of ours published."""
+    """A live message's content; None for one that no sender of ours published.
+
+    A signature in front is passed over: where there are keys, it was checked and taken off before.
+    """
+    message = unsigned(message)
     if match := _LIVE.match(message):
         place = _place(match[1], match[2])
         return Entry(place, message[match.end() :]) if place else None
     if match := _SEEN.fullmatch(message):
         extent = _extent(match[1], match[2], match[3] or b"")
         return SeenNotice(extent) if extent else None
+    if match := _ERASED_AT.fullmatch(message):
+        return ErasedNotice(int(match[1]) / 1000)
     return ErasedNotice() if message == ERASED else None

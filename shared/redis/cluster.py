@@ -191,9 +191,9 @@ class ClusterPipelines:
                 replies[n] = reply
         return replies
 
-    async def probe(self, name: str | bytes) -> None:
-        """Publish an empty message, through the node that has the name's slot."""
-        await self.execute([(self.publish_command, name, b"")])
+    async def probe(self, name: str | bytes, message: bytes) -> None:
+        """Publish a message, through the node that has the name's slot."""
+        await self.execute([(self.publish_command, name, message)])
 
     async def __aenter__(self) -> ClusterPipelines:
         return self

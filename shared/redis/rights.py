@@ -66,9 +66,9 @@ class _Trial:
         publish = (2, *keys, 1, 1, _SECONDS, _SECONDS, live, "refuse")
         found = await self._scripts(
             [
-                ("publish events", PUBLISH, (*publish, 1, b"{}")),
-                ("publish after a gap", PUBLISH, (*publish[:-1], "restart", 9, b"{}")),
-                ("note seen cursors", SEE, (1, names.seen(channel), "1.1", _SECONDS, live)),
+                ("publish events", PUBLISH, (*publish, 1, b"{}", b"")),
+                ("publish after a gap", PUBLISH, (*publish[:-1], "restart", 9, b"{}", b"")),
+                ("note seen cursors", SEE, (1, names.seen(channel), "1.1", _SECONDS, live, b"", b"", b"")),
                 ("note the newest event", ADVANCE, (1, names.newest(), 0, 0, "")),
                 # For no installation, and without taking: it changes nothing.
                 ("claim the names", CLAIM, (2, names.newest(), names.owner(), "doctor", 1, "", "")),

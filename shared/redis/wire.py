@@ -184,9 +184,9 @@ class Pipelines:
             self._lose("it is a replica")  # further commands would get the same answer
         return replies
 
-    async def probe(self, name: str | bytes) -> None:
-        """Publish an empty message. Raises `NotPrimary`, too."""
-        _, role = await self.execute([(self.publish_command, name, b""), ("ROLE",)])
+    async def probe(self, name: str | bytes, message: bytes) -> None:
+        """Publish a message. Raises `NotPrimary`, too."""
+        _, role = await self.execute([(self.publish_command, name, message), ("ROLE",)])
         if role[0] != b"master":
             self._lose("it is a replica")
             raise NotPrimary("redis is a replica, and was a primary")

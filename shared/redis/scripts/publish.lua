@@ -6,7 +6,7 @@
 -- KEYS  1 log  2 head
 -- ARGV  1 epoch  2 length of the log  3 seconds of the log  4 seconds of the head  5 live channel
 --       6 `restart` where a gap is accepted: the log then begins anew behind it
---       7, 8 seq and text of the first event, and so on
+--       7, 8, 9 seq, text and signature of the first event, and so on; the signature may be empty
 -- Returns what became of it (OK, DUP, GAP, STALE), the epoch and the seq of the head.
 
 local MAX_NUMBER = 9007199254740991 -- of an epoch or a seq: JSON's and Lua's numbers are exact up to here
@@ -33,16 +33,23 @@ if head_epoch < epoch then
   last = 0
 end
 local answer = 'DUP'
-for i = 7, #ARGV, 2 do
+for i = 7, #ARGV, 3 do
   local seq = tonumber(ARGV[i])
   if seq > last then
     if seq ~= last + 1 then
       if ARGV[6] ~= 'restart' then return {'GAP', epoch, last} end
       empty_log()
     end
-    redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], ARGV[i] .. '-0', 'e', ARGV[i + 1])
+    local message = ARGV[1] .. ' ' .. ARGV[i] .. ' ' .. ARGV[i + 1]
+    if ARGV[i + 2] == '' then
+      redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], ARGV[i] .. '-0', 'e', ARGV[i + 1])
+    else
+      -- A field of its own: what was before this version can't take it for a part of the text.
+      redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], ARGV[i] .. '-0', 'e', ARGV[i + 1], 's', ARGV[i + 2])
+      message = ARGV[i + 2] .. ' ' .. message
+    end
     redis.call('HSET', KEYS[2], 'epoch', ARGV[1], 'seq', ARGV[i])
-    redis.call('PUBLISH', ARGV[5], ARGV[1] .. ' ' .. ARGV[i] .. ' ' .. ARGV[i + 1])
+    redis.call('PUBLISH', ARGV[5], message)
     last = seq
     answer = 'OK'
   end

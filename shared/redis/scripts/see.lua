@@ -5,7 +5,11 @@
 --
 -- KEYS  1 seen
 -- ARGV  1 what was seen  2 seconds to keep it  3 live channel; empty to notify nobody
+--       4 signature of the first  5 signature of its notice without ranges  6 with them; all may be empty
 -- Returns 1 where it was news, else 0.
+--
+-- What is signed comes from the database, which has the sum already: it contains what is known here, or is
+-- outdated. Should it be neither, nobody has signed the sum; it is forgotten, and gateways ask the history.
 
 local MAX_NUMBER = 9007199254740991
 local MAX_RANGES = 64
@@ -62,7 +66,8 @@ local function format_ranges(ranges)
   return table.concat(parts)
 end
 
-local known = redis.call('GET', KEYS[1]) or ''
+local stored = redis.call('GET', KEYS[1]) or ''
+local known, signed = string.match(stored, '^[^ ]*'), ARGV[4] ~= ''
 local epoch, seq, ranges = parse(known)
 local new_epoch, new_seq, new_ranges = parse(ARGV[1])
 if new_epoch < epoch then return 0 end
@@ -72,13 +77,31 @@ local before = seq
 for _, range in ipairs(new_ranges) do table.insert(ranges, range) end
 seq, ranges = union(math.max(seq, new_seq), ranges)
 local place, beyond = number(epoch) .. '.' .. number(seq), format_ranges(ranges)
-if epoch == 0 or place .. beyond == known then return 0 end
+if epoch == 0 then return 0 end
+if place .. beyond == known then
+  -- It may have been written before there were keys.
+  if signed and known == ARGV[1] and stored == known then
+    redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. ARGV[4], 'EX', ARGV[2])
+  end
+  return 0
+end
 
-redis.call('SET', KEYS[1], place .. beyond, 'EX', ARGV[2])
+if not signed then
+  redis.call('SET', KEYS[1], place .. beyond, 'EX', ARGV[2])
+elseif place .. beyond == ARGV[1] then
+  redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. ARGV[4], 'EX', ARGV[2])
+else
+  redis.call('DEL', KEYS[1])
+end
 if ARGV[3] ~= '' then
+  local of_place, of_ranges = '', ''
+  if signed then
+    seq, beyond = new_seq, string.match(ARGV[1], '%+.*$') or ''
+    of_place, of_ranges = ARGV[5] .. ' ', ARGV[6] .. ' '
+  end
   local words = 'seen ' .. number(epoch) .. ' ' .. number(seq)
   -- Gateways of before ranges understand the place alone.
-  if seq > before or beyond == '' then redis.call('PUBLISH', ARGV[3], words) end
-  if beyond ~= '' then redis.call('PUBLISH', ARGV[3], words .. beyond) end
+  if seq > before or beyond == '' then redis.call('PUBLISH', ARGV[3], of_place .. words) end
+  if beyond ~= '' then redis.call('PUBLISH', ARGV[3], of_ranges .. words .. beyond) end
 end
 return 1
