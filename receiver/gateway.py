@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from receiver.access.capacity import Capacity, Limits
+from receiver.access.quota import Quota
 from receiver.connections.clock import Clock
 from receiver.connections.life import Life, Terms
 from receiver.feeds.alerts import ReadReports
@@ -12,6 +14,8 @@ from receiver.feeds.keeper import Keeper
 from receiver.feeds.seen import SeenReports
 from receiver.subscription.belonging import Belonging
 from receiver.subscription.shards import subscription_to
+from shared.problems import Problem
+from shared.process.forwarded import Proxies
 from shared.redis.channel_log import LogReader
 from shared.redis.keys import Names
 from shared.redis.signatures import NO_SIGNATURES
@@ -51,7 +55,6 @@ class Gateway:
         self.name = name
         self.names = names
         self.draining = False
-        self._max_connections = settings.max_connections
         log = LogReader(pipelines, names, signatures)
 
         def subscribing(keeper: Keeper) -> Subscription | Shards:
@@ -68,13 +71,22 @@ class Gateway:
                 signatures=signatures,
             )
 
-        self.keeper = Keeper(subscribing, log, history, pace, ring_again_seconds=settings.ring_again_seconds)
+        self.keeper = Keeper(
+            subscribing,
+            log,
+            history,
+            pace,
+            ring_again_seconds=settings.ring_again_seconds,
+            replays=Quota(settings.replays_per_minute),
+        )
         self.clock = Clock(settings.heartbeat_seconds)
+        proxies = Proxies(settings.forwarded_allow_ips)
+        self.capacity = Capacity(Limits.of(settings), proxies, lambda: self.clock.count)
         self.seen = SeenReports(history)
         terms = Terms(name, settings.heartbeat_seconds, settings.max_connections_per_customer)
         self.reads = ReadReports(history)
         self.history = history
-        self.life = Life(self.keeper, self.clock, self.seen, self.reads, authentication, terms)
+        self.life = Life(self.keeper, self.clock, self.seen, self.reads, authentication, self.capacity, terms)
         self.keeper.when_erased = self.life.end_erased
 
     async def run(self) -> None:
@@ -90,7 +102,13 @@ class Gateway:
 
     @property
     def full(self) -> bool:
-        return self.clock.count >= self._max_connections
+        return self.capacity.full
+
+    def refusal(self, address: str) -> Problem | None:
+        """Why a client of that address may not connect now. Asked once for each handshake."""
+        if self.draining:
+            return Problem(503, "draining", "Try again in a moment.", {"retry-after": "2"})
+        return self.capacity.refusal(address)
 
     async def drain(self, seconds: float) -> None:
         """Accept no more connections, and end all, spread over that time."""

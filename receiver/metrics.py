@@ -30,6 +30,12 @@ requests_refused = Counter(
     "orderbell_requests_refused", "Requests that the edge refused, malformed, too large or too slow", ["kind"]
 )
 foreign = Counter("orderbell_messages_foreign", "Live messages not published by an Orderbell sender")
+strangers_ended = Counter(
+    "orderbell_strangers_ended", "Connections without a token that were ended because others waited"
+)
+replays_refused = Counter(
+    "orderbell_replays_refused", "Connections ended because their customer read too many events again"
+)
 unauthentic = Counter(
     "orderbell_unauthentic",
     "Values in Redis that were rejected because their signature is missing or wrong",

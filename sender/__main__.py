@@ -121,7 +121,7 @@ async def serve(settings: SenderSettings, listener: socket.socket, metrics: Metr
             floor=lambda: relay.floor.now,
         )
         pages = OfficePage(PAGE, settings.api_keys[0] if settings.development else None)
-        expiry, inquirer = Expiry(database, relay.wake, _now), Inquirer(pipelines, names)
+        expiry, inquirer = Expiry(database, relay.wake, _now), Inquirer(pipelines, names, signatures)
         lifetimes = Lifetimes.of(settings)
         stored: Database = database if traces is None else TracedDatabase(database, traces)
         api = Api(stored, relay, teller, metrics, _now, forgetting, inquirer, lifetimes)

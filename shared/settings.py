@@ -281,6 +281,15 @@ class ReceiverSettings(Settings):
     max_connections_per_customer: int = Field(50, ge=1, le=10_000_000)
     admit: str | None = None  # module:function, asked about each handshake: receiver/access/admission.py
     admit_seconds: float = Field(1, gt=0, le=30)  # for its answer; then the handshake is refused
+    # By address, as trusted proxies report it; IPv6 by /64. A proxy that reports no client is exempt.
+    max_connections_per_address: int = Field(1_000, ge=1, le=10_000_000)
+    max_unauthenticated: int = Field(
+        1_000, ge=1, le=10_000_000
+    )  # and never more than a quarter of max_connections
+    max_unauthenticated_per_address: int = Field(100, ge=1, le=10_000_000)
+    handshakes_per_second: int = Field(2_000, ge=1, le=10_000_000)  # ten seconds' worth may come at once
+    handshakes_per_second_per_address: int = Field(50, ge=1, le=10_000_000)  # the same
+    replays_per_minute: int = Field(20_000, ge=1, le=10_000_000)  # events that a customer may be given again
     # Of one customer at one gateway, and as many at once.
     tickets_per_minute: int = Field(60, ge=1, le=1_000_000)
 

@@ -100,7 +100,7 @@ async def run_sender(
         relay, teller = Relay(database, log, metrics, clock, pace), SeenTeller(log)
         forgetting = Forgetting(log, ForgettingPace(again_seconds=0.3, retry_seconds=0.05))
         app = create_app(
-            Api(database, relay, teller, metrics, clock, forgetting, Inquirer(pipelines, names)),
+            Api(database, relay, teller, metrics, clock, forgetting, Inquirer(pipelines, names, signatures)),
             OfficePage(PAGE, SecretStr(API_KEY)),
             ApiKeys([SecretStr(API_KEY)]),
             metrics,

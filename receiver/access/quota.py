@@ -1,4 +1,4 @@
-"""A limit for each of many names: so many at once, and so many a minute."""
+"""A limit for each of many names: so many at once, and so many in a window of time."""
 
 from __future__ import annotations
 
@@ -13,8 +13,12 @@ MAX_NAMES = 10_000  # those that were used longest ago begin anew
 
 
 class Quota:
-    def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._per_minute = per_minute
+    def __init__(
+        self, most: int, clock: Callable[[], float] = time.monotonic, *, window_seconds: float = 60.0
+    ) -> None:
+        """`most` at once, and as many in each window."""
+        self._most = most
+        self._per_second = most / window_seconds
         self._clock = clock
         # What is left of each, and as of when. A name that is missing here has all of it.
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
@@ -22,10 +26,26 @@ class Quota:
     def spend(self, name: str) -> float:
         """0 where one more is allowed, and was taken; else the seconds until one is."""
         now = self._clock()
-        left, at = self._left.pop(name, (float(self._per_minute), now))
-        left = min(self._per_minute, left + (now - at) * self._per_minute / 60)
-        wait = 0.0 if left >= 1 else (1 - left) * 60 / self._per_minute
-        self._left[name] = (left if wait else left - 1, now)
+        left = self._take_left(name, now)
+        wait = 0.0 if left >= 1 else (1 - left) / self._per_second
+        self._keep(name, left if wait else left - 1, now)
+        return wait
+
+    def charge(self, name: str, count: int) -> float:
+        """As `spend`, of many that are one piece: allowed while any is left, and then what is left may be
+        less than nothing.
+        """
+        now = self._clock()
+        left = self._take_left(name, now)
+        wait = 0.0 if left > 0 else -left / self._per_second or 1 / self._per_second
+        self._keep(name, left if wait else left - count, now)
+        return wait
+
+    def _take_left(self, name: str, now: float) -> float:
+        left, at = self._left.pop(name, (float(self._most), now))
+        return min(self._most, left + (now - at) * self._per_second)
+
+    def _keep(self, name: str, left: float, now: float) -> None:
+        self._left[name] = (left, now)
         if len(self._left) > MAX_NAMES:
             self._left.popitem(last=False)
-        return wait

@@ -55,7 +55,7 @@ class Connection(abc.ABC):
     What the gateway keeps of each connection is kept in it: 10,000 of these are most of a gateway's memory.
     """
 
-    __slots__ = ("closed", "ending", "feeds", "identity", "opened_at", "spoke_at")
+    __slots__ = ("address", "closed", "ending", "feeds", "identity", "opened_at", "spoke_at")
 
     transport: ClassVar[str]  # its name, for the log and the metrics
 
@@ -65,6 +65,7 @@ class Connection(abc.ABC):
         self.opened_at = asyncio.get_running_loop().time()
         self.spoke_at = 0.0  # when its page last sent a message, on the loop's clock; a pong proves no page
         self.identity: Identity | None = None
+        self.address = ""  # what its client's limits are counted by; empty: it has none (access/capacity.py)
         self.feeds: tuple[Feed, ...] = ()  # those it has entered
 
     @property
@@ -96,6 +97,9 @@ class Connection(abc.ABC):
     @abc.abstractmethod
     def end(self, end: End, reason: str) -> None:
         """Say why, then nothing more. The first reason wins."""
+
+    def drop(self) -> None:  # noqa: B027 - only connections that open before they prove anything need it
+        """After `end`: leave no time for the client to read the reason."""
 
     @abc.abstractmethod
     async def wait_writable(self) -> None:

@@ -23,11 +23,13 @@ from receiver.connections.notices import Bye, Hello, Pong
 from receiver.connections.register import Register
 from shared.channels import is_private
 from shared.cursors import InvalidCursor, parse_cursors
+from shared.process.sampled import Sampled
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping, Sequence
     from typing import Any
 
+    from receiver.access.capacity import Capacity
     from receiver.access.authentication import Authentication
     from receiver.access.identity import Identity
     from receiver.connections.clock import Clock
@@ -64,6 +66,7 @@ class Life:
         seen: SeenReports,
         reads: ReadReports,
         authentication: Authentication,
+        capacity: Capacity,
         terms: Terms,
     ) -> None:
         self._keeper = keeper
@@ -71,6 +74,8 @@ class Life:
         self._seen = seen
         self._reads = reads
         self._authentication = authentication
+        self.capacity = capacity
+        self._of_strangers = Sampled(logger)
         self.terms = terms
         self.register = Register(time.time())
         self._proving: dict[Connection, asyncio.Future[Identity]] = {}
@@ -88,6 +93,7 @@ class Life:
     def open(self, connection: Connection) -> None:
         """It is accepted; from now on `lost` will be called for it, once."""
         self.clock.add(connection)
+        self.capacity.enter(connection)
         metrics.connections_of(connection.transport).inc()
 
     def end_erased(self, feed: Feed) -> None:
@@ -128,6 +134,7 @@ class Life:
         if connection.closed:
             return
         connection.identity = identity
+        self.capacity.prove(connection)
         self._keeper.enter(connection, channels)
         metrics.opened_of(connection.transport).inc()
         first = connection.feeds[0]
@@ -202,6 +209,7 @@ class Life:
         """It is gone; `ending` describes how."""
         self.leave(connection)
         self.clock.discard(connection)
+        self.capacity.leave(connection)
         if proof := self._proving.pop(connection, None):
             proof.cancel()
         code, reason = connection.ending
@@ -209,15 +217,19 @@ class Life:
         self.register.note_ending(connection, lasted=lasted, now=time.time())
         metrics.connections_of(connection.transport).dec()
         metrics.closed_with(str(code)).inc()
-        log = logger.debug if connection.passing else logger.info
-        log(
-            "connection closed",
-            transport=connection.transport,
-            topics=len(connection.identity.topics) if connection.identity else 0,
-            seconds=round(lasted, 3),
-            code=code,
-            reason=reason,
-        )
+        fields = {
+            "transport": connection.transport,
+            "topics": len(connection.identity.topics) if connection.identity else 0,
+            "seconds": round(lasted, 3),
+            "code": code,
+            "reason": reason,
+        }
+        if connection.passing:
+            logger.debug("connection closed", **fields)
+        elif connection.identity is not None:
+            logger.info("connection closed", **fields)
+        else:  # anybody can cause these, as many as they like
+            self._of_strangers.info("connection closed", kind=f"{connection.transport} {code}", **fields)
 
     async def _verify(self, connection: Connection, credentials: Credentials) -> None:
         """The first makes it a customer's connection, later ones renew its end."""

@@ -18,11 +18,13 @@ Feeds are repaired one at a time each, all side by side.
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING
 
 import structlog
 
 from receiver import metrics
+from receiver.connections.connection import End
 from receiver.connections.notices import Reset
 from receiver.feeds.history import HistoryRefused
 from receiver.feeds.sources import Unavailable
@@ -33,6 +35,7 @@ from shared.extents import Extent
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from receiver.access.quota import Quota
     from receiver.connections.connection import Connection
     from receiver.feeds.feed import Feed
     from receiver.feeds.history import Continuation
@@ -53,10 +56,12 @@ class CatchUp:
         *,
         erased: Callable[[Feed], None] = lambda _: None,
         piece_bytes: int = _PIECE_BYTES,
+        replays: Quota | None = None,
     ) -> None:
         """`erased` is called where the history says that a feed's customer was erased since."""
         self._sources = sources
         self._erased = erased
+        self._replays = replays
         self._piece_bytes = piece_bytes
         self._repairing: dict[Feed, bool] = {}  # and whether it was requested again since the read
         self._unplaced: list[Feed] = []  # those that wait for their first place
@@ -101,11 +106,24 @@ class CatchUp:
                 connection.notify(Reset.to(feed.channel, found.head, found.reset))
                 place = found.head
             for piece in _pieces(found.entries, self._piece_bytes):
+                if not self._may_replay(connection, len(piece)):
+                    return
                 connection.deliver_all(feed.channel, piece)
                 place = piece[-1].place
                 await connection.wait_writable()
             if found.complete and not found.entries and place != feed.place:
                 await self._align(feed, place)
+
+    def _may_replay(self, connection: Connection, count: int) -> bool:
+        """Ends the connection where its customer asks for the history again and again."""
+        identity = connection.identity
+        if self._replays is None or identity is None:
+            return True
+        if seconds := self._replays.charge(identity.customer, count):
+            metrics.replays_refused.inc()
+            connection.end(End.TOO_FAST, f"too many events read again; try again in {math.ceil(seconds)} s")
+            return False
+        return True
 
     async def _align(self, feed: Feed, place: Place) -> None:
         """A connection has read everything and its feed is elsewhere: one of the two was misled."""

@@ -28,6 +28,7 @@ from shared.redis.inquiries import GATEWAYS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from receiver.access.quota import Quota
     from receiver.connections.connection import Connection
     from receiver.feeds.history import History
     from shared.channels import Channel
@@ -59,8 +60,11 @@ class Keeper:
         pace: Pace | None = None,
         *,
         ring_again_seconds: float = 0,
+        replays: Quota | None = None,
     ) -> None:
-        """`subscription_to` makes the subscription, which reports to its argument."""
+        """`subscription_to` makes the subscription, which reports to its argument. `replays` limits the
+        events that each customer may be given again.
+        """
         self._pace = pace or Pace()
         self.subscription = subscription_to(self)
         self._hub = Hub(
@@ -69,7 +73,7 @@ class Keeper:
             linger_seconds=self._pace.linger_seconds,
         )
         self.sources = Sources(log, history, self._hears, self._pace)
-        self._catch_up = CatchUp(self.sources, erased=self._end_erased)
+        self._catch_up = CatchUp(self.sources, erased=self._end_erased, replays=replays)
         self._rounds = Rounds(self._hub, self.sources, self._catch_up, self._hears, self._pace)
         self._counts = Counts(self._hub, history, ring_again_seconds=ring_again_seconds)
         self.when_erased: Callable[[Feed], None] = _nobody_is_ended

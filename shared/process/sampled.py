@@ -25,11 +25,20 @@ class Sampled:
 
     def warning(self, event: str, **fields: Any) -> None:
         """`event` is one of a few texts, never a client's."""
+        if self._is_due(event, fields):
+            self._logger.warning(event, **fields)
+
+    def info(self, event: str, *, kind: str = "", **fields: Any) -> None:
+        """The same; events of different kinds, one of a few texts, too, are sampled apart."""
+        if self._is_due(f"{event} {kind}", fields):
+            self._logger.info(event, **fields)
+
+    def _is_due(self, event: str, fields: dict[str, Any]) -> bool:
         now = time.monotonic()
         if now < self._due.get(event, 0.0):
             self._skipped[event] = self._skipped.get(event, 0) + 1
-            return
+            return False
         self._due[event] = now + self._seconds
         if skipped := self._skipped.pop(event, 0):
             fields["more"] = skipped
-        self._logger.warning(event, **fields)
+        return True

@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from shared.channels import Channel
+from shared.redis.signatures import NO_SIGNATURES, Kind, unsigned
 
 if TYPE_CHECKING:
     from shared.redis.connect import AnyPipelines
     from shared.redis.keys import Names
+    from shared.redis.signatures import Signatures
 
 GATEWAYS = Channel("gateways")  # like no customer's and no topic's, which have a colon
 MAX_CONNECTIONS = 100  # of one answer
@@ -86,7 +88,7 @@ def encode_question(question: Question) -> bytes:
 def parse_question(message: bytes) -> Question | None:
     """None for what no sender of ours has asked."""
     try:
-        return _decode_question(message)
+        return _decode_question(unsigned(message))
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
 
@@ -94,9 +96,10 @@ def parse_question(message: bytes) -> Question | None:
 class Inquirer:
     """Asks all gateways."""
 
-    def __init__(self, pipelines: AnyPipelines, names: Names) -> None:
+    def __init__(self, pipelines: AnyPipelines, names: Names, signatures: Signatures = NO_SIGNATURES) -> None:
         self._pipelines = pipelines
         self._names = names
+        self._signatures = signatures
 
     async def ask(
         self,
@@ -114,7 +117,8 @@ class Inquirer:
         question = Question(secrets.token_hex(8), channel)
         key = self._names.answers(question.id)
         live = self._names.live(GATEWAYS)
-        await self._pipelines.execute([(self._pipelines.publish_command, live, encode_question(question))])
+        asked = self._signatures.seal(Kind.LIVE, live.encode(), encode_question(question))
+        await self._pipelines.execute([(self._pipelines.publish_command, live, asked)])
         loop = asyncio.get_running_loop()
         ends_at, answers, newest_at = loop.time() + wait_seconds, 0, loop.time()
         replies: list[bytes] = []

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 
+from receiver import metrics
 from receiver.connections.connection import End
 from receiver.transports.http import cors_of, cursors_of
 from receiver.transports.sse.connection import EventStream
@@ -46,9 +47,10 @@ class EventStreamTransport:
 
     async def endpoint(self, request: Request) -> Response:
         """Raises `Problem` for what is refused; else the answer was written by the connection itself."""
-        if self._gateway.draining or self._gateway.full:
-            kind = "draining" if self._gateway.draining else "overloaded"
-            raise Problem(503, kind, "Try again in a moment.", {"retry-after": "2"})
+        address = self._gateway.capacity.address(request.client.host if request.client else "")
+        if refusal := self._gateway.refusal(address):
+            metrics.refused.labels(refusal.kind).inc()
+            raise refusal
         identity = await self._doorkeeper.identify(request)
         try:
             cursors = cursors_of(request)
@@ -57,6 +59,7 @@ class EventStreamTransport:
         if request.method == "HEAD":
             return Response(media_type=MEDIA_TYPE)
         connection = _take_over(request, EventStream(self._life, cors_of(request)))
+        connection.address, connection.identity = address, identity
         self._life.open(connection)
         try:
             await self._life.serve(connection, identity, cursors)

@@ -234,6 +234,7 @@ class StompConnection(WebSocketConnection):
     async def _log_in(self, token: str, *, wants_beats: bool) -> None:
         self._frames.version = self._session.version
         self.identity = identity = await self._identify(token)
+        self.life.capacity.prove(self)
         self._wants_beats = wants_beats
         self._connected.set()
         beats = round(self.life.terms.heartbeat_seconds * 1000)

@@ -104,6 +104,9 @@ class WebSocketConnection(StreamConnection, SharingConnection):
             self._close_sent = True
             self._end(code, reason)
 
+    def drop(self) -> None:
+        self.writer.abort()
+
     def abort(self, reason: str, code: Close = Close.VANISHED) -> None:
         """End at once, without a close frame: the client does not read."""
         self._end(code, reason)

@@ -25,7 +25,7 @@ from shared.errors import CallerError
 from shared.problems import MEDIA_TYPE, Problem
 
 if TYPE_CHECKING:
-    from receiver.access.admission import Admission
+    from receiver.access.capacity import Capacity
     from receiver.access.authentication import Authentication
     from receiver.access.origins import Origins
     from receiver.gateway import Gateway
@@ -82,7 +82,8 @@ class UpgradeEndpoint(abc.ABC):
             return True
         request = HTTPConnection(head.scope())
         try:
-            if refusal := self._refusal(request, edge):
+            address = self._gateway.capacity.address(head.peer.host)
+            if refusal := self._refusal(request, edge, address):
                 raise refusal
             subprotocol = self.subprotocol(head)
         except UnknownSubprotocol as error:
@@ -102,6 +103,7 @@ class UpgradeEndpoint(abc.ABC):
     def _accept(self, head: Head, edge: Edge, request: HTTPConnection, subprotocol: str | None) -> None:
         """Raises as `Edge.take_over`."""
         connection = handshake.accept(edge, head, subprotocol, self.connection(request))
+        connection.address = address
         self._life.open(connection)
         edge.start(self._run(request, connection))
 
@@ -134,15 +136,12 @@ class UpgradeEndpoint(abc.ABC):
             logger.exception("a connection could not be started")
             connection.end(End.INTERNAL_ERROR, "internal error")
 
-    def _refusal(self, request: HTTPConnection, edge: Edge) -> Problem | None:
+    def _refusal(self, request: HTTPConnection, edge: Edge, address: str) -> Problem | None:
         if not self._origins.accept(request):
             return Problem(403, "foreign-origin", "This origin is not in ORDERBELL_ALLOWED_ORIGINS.")
         if edge.more:  # RFC 6455 4.1: a client waits for the answer before it sends a frame
             return Problem(400, "too-early", "Wait for the answer before you send frames.")
-        if self._gateway.draining or self._gateway.full:
-            kind = "draining" if self._gateway.draining else "overloaded"
-            return Problem(503, kind, "Try again in a moment.", {"retry-after": "2"})
-        return None
+        return self._gateway.refusal(address)
 
 
 def _refuse(edge: Edge, problem: Problem) -> None:

@@ -1,0 +1,172 @@
+"""How many connections there may be: in all, by address, and of strangers, who have proved nothing yet.
+
+Strangers never keep customers out. There are so many of them at most, far fewer than connections in all, and
+the rest is a reserve for those that have proved who they are. Where one more comes, the oldest stranger is
+ended in its favour and not the newcomer refused: a client of ours proves itself within moments, one that only
+holds a place has waited longest. So a flood shortens the time that strangers have, and nothing else.
+
+Handshakes are bounded by second, all together and by address, before they are accepted: a page that is
+refused comes back later.
+
+An address is an IPv4 address or an IPv6 network of 64 bits, since that is what one household gets; it is the
+one that trusted proxies report. A proxy's own address is exempt, as are Unix sockets: where a proxy reports
+no client, a limit by address would be one for all customers. uvicorn and the edge follow the same rule.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from receiver import metrics
+from receiver.access.quota import Quota
+from receiver.connections.connection import End
+from shared.problems import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from receiver.connections.connection import Connection
+    from shared.process.forwarded import Proxies
+    from shared.settings import ReceiverSettings
+
+_IPV6_PREFIX = 64
+_RESERVED = 4  # strangers have at most one in so many of all connections
+_BURST_SECONDS = 10  # of handshakes that may come at once
+_ALL = "all"
+EXEMPT = ""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of one gateway; of each worker where there are several."""
+
+    connections: int = 10_000
+    per_address: int = 1_000
+    strangers: int = 1_000
+    strangers_per_address: int = 100
+    handshakes_per_second: int = 2_000
+    handshakes_per_second_per_address: int = 50
+
+    @staticmethod
+    def of(settings: ReceiverSettings) -> Limits:
+        return Limits(
+            settings.max_connections,
+            settings.max_connections_per_address,
+            settings.max_unauthenticated,
+            settings.max_unauthenticated_per_address,
+            settings.handshakes_per_second,
+            settings.handshakes_per_second_per_address,
+        )
+
+
+class Capacity:
+    """`count` returns how many connections are open."""
+
+    def __init__(self, limits: Limits, proxies: Proxies, count: Callable[[], int]) -> None:
+        self._limits = limits
+        self._proxies = proxies
+        self._count = count
+        self._of_address: Counter[str] = Counter()
+        self._strangers: dict[Connection, None] = {}  # the oldest first
+        self._strangers_of: dict[str, dict[Connection, None]] = {}
+        self._max_strangers = max(1, min(limits.strangers, limits.connections // _RESERVED))
+        self._handshakes = _rate(limits.handshakes_per_second)
+        self._handshakes_of = _rate(limits.handshakes_per_second_per_address)
+
+    @property
+    def strangers(self) -> int:
+        return len(self._strangers)
+
+    @property
+    def full(self) -> bool:
+        return self._count() >= self._limits.connections
+
+    def address(self, host: str) -> str:
+        """What a client's limits are counted by; `EXEMPT` for a proxy that reports no client."""
+        return EXEMPT if not host or self._proxies.trust(host) else _address(host)
+
+    def refusal(self, address: str) -> Problem | None:
+        """Why one more may not come now; None where it may. Each call counts as a handshake."""
+        if self.full:
+            return _later(503, "overloaded", "Try again in a moment.", 2)
+        if seconds := self._handshakes.spend(_ALL):
+            return _later(503, "too-many-handshakes", "Try again in a moment.", seconds)
+        if address == EXEMPT:
+            return None
+        if self._of_address[address] >= self._limits.per_address:
+            return _later(429, "too-many-connections", "Too many connections from this address.", 10)
+        if seconds := self._handshakes_of.spend(address):
+            return _later(429, "too-many-handshakes", "Too many handshakes from this address.", seconds)
+        return None
+
+    # What becomes of a connection: entered, perhaps proved, left.
+
+    def enter(self, connection: Connection) -> None:
+        address = connection.address
+        if address != EXEMPT:
+            self._of_address[address] += 1
+        if connection.identity is not None:
+            return
+        self._strangers[connection] = None
+        if len(self._strangers) > self._max_strangers:
+            self._make_room(self._strangers)
+        if address != EXEMPT:
+            of_address = self._strangers_of.setdefault(address, {})
+            of_address[connection] = None
+            if len(of_address) > self._limits.strangers_per_address:
+                self._make_room(of_address)
+
+    def prove(self, connection: Connection) -> None:
+        """It has proved who it is; again is harmless."""
+        if connection in self._strangers:
+            del self._strangers[connection]
+            self._forget_stranger(connection)
+
+    def leave(self, connection: Connection) -> None:
+        """Once for each that has entered."""
+        self.prove(connection)
+        address = connection.address
+        if address != EXEMPT:
+            self._of_address[address] -= 1
+            if not self._of_address[address]:
+                del self._of_address[address]
+
+    def _forget_stranger(self, connection: Connection) -> None:
+        of_address = self._strangers_of.get(connection.address)
+        if of_address is not None:
+            of_address.pop(connection, None)
+            if not of_address:
+                del self._strangers_of[connection.address]
+
+    def _make_room(self, strangers: dict[Connection, None]) -> None:
+        oldest = next(iter(strangers))
+        self.prove(oldest)
+        metrics.strangers_ended.inc()
+        oldest.end(End.TRY_AGAIN_LATER, "others wait; authenticate sooner")
+        oldest.drop()
+
+
+def _rate(per_second: int) -> Quota:
+    return Quota(per_second * _BURST_SECONDS, window_seconds=_BURST_SECONDS)
+
+
+def _later(status: int, kind: str, detail: str, seconds: float) -> Problem:
+    return Problem(status, kind, detail, {"retry-after": str(max(1, math.ceil(seconds)))})
+
+
+@lru_cache(maxsize=4096)
+def _address(host: str) -> str:
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host[:64]  # what a trusted proxy calls it
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return str(address.ipv4_mapped)
+        return str(ipaddress.ip_network((address, _IPV6_PREFIX), strict=False))
+    return str(address)
