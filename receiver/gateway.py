@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from receiver.access.capacity import Capacity, Limits
 from receiver.access.quota import Quota
+from receiver.access.revocations import RevocationList
 from receiver.connections.clock import Clock
 from receiver.connections.life import Life, Terms
 from receiver.feeds.alerts import ReadReports
@@ -16,6 +17,7 @@ from receiver.subscription.belonging import Belonging
 from receiver.subscription.shards import subscription_to
 from shared.problems import Problem
 from shared.process.forwarded import Proxies
+from shared.quota import Quota
 from shared.redis.channel_log import LogReader
 from shared.redis.keys import Names
 from shared.redis.signatures import NO_SIGNATURES
@@ -79,7 +81,7 @@ class Gateway:
             ring_again_seconds=settings.ring_again_seconds,
             replays=Quota(settings.replays_per_minute),
         )
-        self.clock = Clock(settings.heartbeat_seconds)
+        self.clock = Clock(settings.heartbeat_seconds, max_age_seconds=settings.max_connection_hours * 3600)
         proxies = Proxies(settings.forwarded_allow_ips)
         self.capacity = Capacity(Limits.of(settings), proxies, lambda: self.clock.count)
         self.seen = SeenReports(history)
@@ -88,11 +90,14 @@ class Gateway:
         self.history = history
         self.life = Life(self.keeper, self.clock, self.seen, self.reads, authentication, self.capacity, terms)
         self.keeper.when_erased = self.life.end_erased
+        self._revocations = RevocationList(
+            history, authentication.revocations, lambda: self.clock.connections
+        )
 
     async def run(self) -> None:
         """Everything that runs beside the connections; only cancellation or a defect ends it."""
         async with asyncio.TaskGroup() as tasks:
-            for part in (self.keeper, self.seen, self.reads, self.clock, self.life):
+            for part in (self.keeper, self.seen, self.reads, self.clock, self.life, self._revocations):
                 tasks.create_task(part.run(), name=type(part).__name__)
 
     @property
@@ -104,11 +109,16 @@ class Gateway:
     def full(self) -> bool:
         return self.capacity.full
 
+    def unable(self) -> Problem | None:
+        """Why nobody may connect now."""
+        if self.draining or self.full:
+            kind = "draining" if self.draining else "overloaded"
+            return Problem(503, kind, "Try again in a moment.", {"retry-after": "2"})
+        return None
+
     def refusal(self, address: str) -> Problem | None:
         """Why a client of that address may not connect now. Asked once for each handshake."""
-        if self.draining:
-            return Problem(503, "draining", "Try again in a moment.", {"retry-after": "2"})
-        return self.capacity.refusal(address)
+        return self.unable() or self.capacity.refusal(address)
 
     async def drain(self, seconds: float) -> None:
         """Accept no more connections, and end all, spread over that time."""

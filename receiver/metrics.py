@@ -36,6 +36,7 @@ strangers_ended = Counter(
 replays_refused = Counter(
     "orderbell_replays_refused", "Connections ended because their customer read too many events again"
 )
+revoked = Counter("orderbell_connections_revoked", "Connections ended because their token was revoked")
 unauthentic = Counter(
     "orderbell_unauthentic",
     "Values in Redis that were rejected because their signature is missing or wrong",

@@ -5,6 +5,7 @@ Its exceptions, by whose fault they are (shared/errors.py); `python -m tests.tes
     CallerError
         InvalidKey
         InvalidOrder
+        InvalidRevocation
         KeyReused
         NoAlerts
         NotSeeable

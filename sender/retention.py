@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import structlog
 from sqlalchemy import bindparam, delete, select, text, update
 
-from sender import dead_letters, outbox
+from sender import dead_letters, outbox, revocations
 from sender.database.errors import DatabaseError
 from sender.database.tables import events, idempotency
 from sender.idempotency import KEPT_HOURS
@@ -136,6 +136,7 @@ class Retention:
         keys_before = now - timedelta(hours=KEPT_HOURS)
         await self._drain(partial(prune_keys, before=keys_before, limit=limit))
         await self._drain(partial(restamp_keys, now=now, limit=limit))
+        await self._drain(partial(revocations.prune, now=now, limit=limit))
         await self._drain(partial(dead_letters.prune, before=now - self._kept, limit=limit))
         before = now - self._kept
         if count := await self._scan(

@@ -1,9 +1,9 @@
 """Revocations: tokens that must no longer be accepted, though they have not ended.
 
 One names a token by its id (`jti`), or a customer and a time: all of the customer's tokens that were issued
-before it. Gateways read the list by position, from where they were, several times a second, and all of it when
-they start; so it reaches them whatever has become of Redis. A revocation is kept until the tokens it means
-must have ended, and then forgotten.
+before it. Gateways read the list by position, from where they were, several times a second, and all of it
+when they start; so it reaches them whatever has become of Redis. A revocation is kept until the tokens it
+means must have ended, and then forgotten.
 
 Positions must become visible in their order, or a gateway that has read a later one would never see an
 earlier one. So whatever writes a revocation first locks the one row of `generation`.
@@ -75,21 +75,24 @@ def _add(
     kept_until: float,
 ) -> Revocation:
     connection.execute(_LOCK)
+    # Not the database's own numbering: SQLite's would give the place of a newest row that was replaced again.
+    position = (connection.execute(_NEWEST).scalar_one() or 0) + 1
     named = {"of_kind": kind, "of_name": name}
     if (known := connection.execute(_FIND, named).one_or_none()) is not None:
         issued_before = max(issued_before, known.issued_before) if issued_before is not None else None
         kept_until = max(kept_until, known.kept_until)
         connection.execute(_REMOVE, named)  # the new one has a new position, so that gateways read it
-    position = connection.execute(
+    connection.execute(
         _INSERT,
         {
+            "position": position,
             "kind": kind,
             "name": name,
             "issued_before": issued_before,
             "revoked_at": format_time(now),
             "kept_until": kept_until,
         },
-    ).scalar_one()
+    )
     return _revocation(position, kind, name, issued_before, kept_until)
 
 
@@ -101,7 +104,7 @@ def read(connection: Connection, *, after: int, now: datetime, limit: int = PAGE
 
 
 def prune(connection: Connection, *, now: datetime, limit: int) -> int:
-    """Forget those whose tokens have ended; returns how many. The newest stays: it shows how far the list is."""
+    """Forget those whose tokens have ended; returns how many. The newest stays: places go on from it."""
     return connection.execute(_PRUNE, {"now": now.timestamp(), "some": limit}).rowcount
 
 
@@ -125,7 +128,7 @@ _NAMED = (revocations.c.kind == bindparam("of_kind")) & (revocations.c.name == b
 _LOCK = select(generation.c.epoch).with_for_update()
 _FIND = select(revocations.c.issued_before, revocations.c.kept_until).where(_NAMED)
 _REMOVE = delete(revocations).where(_NAMED)
-_INSERT = insert(revocations).returning(revocations.c.position)
+_INSERT = insert(revocations)
 _NEWEST = select(func.max(revocations.c.position))
 _READ = (
     select(*_COLUMNS)

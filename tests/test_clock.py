@@ -12,6 +12,7 @@ import pytest
 from receiver.access.identity import Identity
 from receiver.connections.clock import Clock
 from receiver.connections.connection import End
+from receiver.connections.notices import Bye
 from tests.connections import Handed
 from tests.waiting import await_until
 
@@ -82,3 +83,21 @@ async def test_clock_is_empty_once_the_last_connection_is_gone() -> None:
     assert not waiting.done()
     clock.discard(connection)
     await asyncio.wait_for(waiting, 5)
+
+
+async def test_a_connection_ends_at_its_greatest_age_give_or_take_a_tenth() -> None:
+    clock = Clock(1, max_age_seconds=1_000)
+    connections = [Handed() for _ in range(200)]
+    ages: list[float] = []
+    for connection in connections:
+        connection.opened_at = 0.0
+        clock.add(connection)
+    for now in range(880, 1_130, 10):
+        before = sum(bool(connection.ends) for connection in connections)
+        clock.tick(now, 0)
+        ages += [now] * (sum(bool(connection.ends) for connection in connections) - before)
+    assert len(ages) == 200
+    assert 900 <= min(ages) < 950
+    assert 1_050 < max(ages) <= 1_110
+    assert all(End.RESTART in connection.ends for connection in connections)
+    assert all(isinstance(connection.notices[0], Bye) for connection in connections)

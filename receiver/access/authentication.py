@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from redis.exceptions import RedisError
 
 from receiver.access.identity import Identity, InvalidToken, KeysUnavailable
+from receiver.access.revocations import Revocations
 from shared.errors import CallerError
 
 if TYPE_CHECKING:
@@ -19,20 +20,29 @@ if TYPE_CHECKING:
 _REFUSED_PARAMETERS = frozenset({"token", "access_token", "jwt", "authorization"})
 
 
+HOST_PREFIX = "__Host-"  # RFC 6265bis 4.1.3.2
+REVOKED = "the token was revoked"
+
+
 class TokenInUrl(CallerError):
     """A request that carries what looks like a token in its URL."""
 
 
 class Authentication:
     def __init__(self, verifier: Verifier, tickets: Tickets, *, cookie: str) -> None:
+        self.revocations = Revocations()
         self._verifier = verifier
         self._tickets = tickets
         self._cookie = cookie
 
     async def verify(self, *, token: str = "", ticket: str = "") -> Identity:
         """Raises `InvalidToken`, or `KeysUnavailable` where it can't be verified now."""
-        if token:
-            return await self._verifier.verify(token)
+        identity = await (self._verifier.verify(token) if token else self._redeem(ticket))
+        if self.revocations.touches(identity):
+            raise InvalidToken(REVOKED)
+        return identity
+
+    async def _redeem(self, ticket: str) -> Identity:
         try:
             return await self._tickets.redeem(ticket)
         except (RedisError, OSError, TimeoutError) as error:
@@ -47,9 +57,13 @@ class Authentication:
         if ticket := request.query_params.get("ticket"):
             return await self.verify(ticket=ticket)
         # Browsers send a cookie for every page; without an Origin the page is unknown.
-        if (cookie := request.cookies.get(self._cookie)) and "origin" in request.headers:
+        if (cookie := self._cookie_of(request)) and "origin" in request.headers:
             return await self.verify(token=cookie)
         return None
+
+    def _cookie_of(self, request: HTTPConnection) -> str | None:
+        """First the one that no other site below our domain, and nobody without TLS, could have set."""
+        return request.cookies.get(HOST_PREFIX + self._cookie) or request.cookies.get(self._cookie)
 
     async def identify_same_site(self, request: HTTPConnection) -> Identity:
         """As `identify`, for plain requests of our own pages: SameSite=Strict vouches for the cookie.
@@ -57,7 +71,7 @@ class Authentication:
         Browsers send no Origin with a same-origin GET. Raises `InvalidToken` where nothing is proved.
         """
         identity = await self.identify(request)
-        if identity is None and (token := request.cookies.get(self._cookie)):
+        if identity is None and (token := self._cookie_of(request)):
             identity = await self.verify(token=token)
         if identity is None:
             raise InvalidToken("a token is required")

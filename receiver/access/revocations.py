@@ -22,7 +22,7 @@ import structlog
 
 from receiver import metrics
 from receiver.connections.connection import End
-from receiver.feeds.history import HistoryUnavailable
+from shared.errors import NeighbourError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -37,6 +37,10 @@ _OLD_SENDER_SECONDS = 10.0
 _FORGET_SECONDS = 60.0
 
 logger = structlog.get_logger(__name__)
+
+
+class Unreadable(NeighbourError):
+    """The sender gave no usable answer; it may give one later."""
 
 
 class Revocation(msgspec.Struct, frozen=True):
@@ -92,7 +96,7 @@ class KnowsRevocations(Protocol):
     """The sender, as this needs it."""
 
     async def revocations(self, after: int) -> Page | None:
-        """What follows a position; None from a sender that has no list. Raises `HistoryUnavailable`."""
+        """What follows a position; None from a sender that has no list. Raises `Unreadable`."""
 
 
 class RevocationList:
@@ -117,7 +121,7 @@ class RevocationList:
             try:
                 async with asyncio.timeout(_ANSWER_SECONDS):
                     pause = await self._ask()
-            except (HistoryUnavailable, TimeoutError) as error:
+            except (Unreadable, TimeoutError) as error:
                 logger.debug("the revocations can't be read now", reason=str(error) or "no answer in time")
                 pause = _RETRY_SECONDS
             await asyncio.sleep(pause)

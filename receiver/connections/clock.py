@@ -8,18 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
+import random
 import time
 from typing import TYPE_CHECKING
 
 from receiver import metrics
 from receiver.connections.connection import End
+from receiver.connections.notices import Bye
 
 if TYPE_CHECKING:
     from receiver.connections.connection import Connection
 
 
+_AGES = 1_009  # a prime, so that addresses in steps spread over all of them
+_MAX_RETRY_MS = 2_000  # over which those that are sent away spread their return
+
+
 class Clock:
-    def __init__(self, heartbeat_seconds: float, *, tick_seconds: float = 1.0) -> None:
+    def __init__(
+        self, heartbeat_seconds: float, *, tick_seconds: float = 1.0, max_age_seconds: float = math.inf
+    ) -> None:
+        """`max_age_seconds`: for which a connection may last, give or take a tenth, so that those which came
+        together don't leave together.
+        """
+        self._max_age = max_age_seconds
         slots = max(1, round(heartbeat_seconds / tick_seconds))
         self._slots: list[set[Connection]] = [set() for _ in range(slots)]
         self._next_slot = itertools.cycle(range(slots))
@@ -73,8 +86,15 @@ class Clock:
             if not connection.look(now):
                 self._attended.discard(connection)
 
+    def _max_age_of(self, connection: Connection) -> float:
+        """Its own, always the same: where it lies in memory is as good as a number drawn for it, and free."""
+        return self._max_age * (0.9 + 0.2 * (id(connection) // 16 % _AGES) / _AGES)
+
     def _beat(self, slot: set[Connection], now: float, wall_clock: float) -> None:
         for connection in list(slot):
             if connection.identity is not None and connection.identity.expires_at < wall_clock:
                 connection.end(End.UNAUTHENTICATED, "the token has expired")
+            elif now - connection.opened_at > self._max_age_of(connection):
+                connection.notify(Bye(random.randint(0, _MAX_RETRY_MS)))
+                connection.end(End.RESTART, "open for long, come back")
             connection.beat(now)

@@ -133,6 +133,9 @@ class Life:
             connection.end(End.FORBIDDEN, f"the token does not name {foreign[0]}")
         if connection.closed:
             return
+        if self._authentication.revocations.touches(identity):  # since it was verified
+            connection.end(End.UNAUTHENTICATED, "the token was revoked")
+            return
         connection.identity = identity
         self.capacity.prove(connection)
         self._keeper.enter(connection, channels)

@@ -35,11 +35,11 @@ from shared.extents import Extent
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from receiver.access.quota import Quota
     from receiver.connections.connection import Connection
     from receiver.feeds.feed import Feed
     from receiver.feeds.history import Continuation
     from receiver.feeds.sources import Sources
+    from shared.quota import Quota
     from shared.redis.channel_log import Entry
 
 _PIECE_BYTES = 64 * 1024  # to one connection at a time; then it has to read

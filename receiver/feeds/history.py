@@ -10,8 +10,8 @@ from urllib.parse import quote, urlencode
 import httpx2
 import msgspec
 
+from receiver.access import revocations
 from shared.cursors import Cursor, Place, parse_cursor
-from shared.errors import NeighbourError
 from shared.extents import parse_seen
 from shared.redis.channel_log import Entry, NewestEvent
 
@@ -25,7 +25,7 @@ MAX_CHANNELS = 500  # of one request
 _EVENTS = 200  # of one channel in one answer
 
 
-class HistoryUnavailable(NeighbourError):
+class HistoryUnavailable(revocations.Unreadable):
     """The sender gave no usable answer; it may give one later."""
 
 
@@ -77,6 +77,7 @@ class _Body(msgspec.Struct):
 
 
 _decode = msgspec.json.Decoder(_Body).decode
+_decode_revocations = msgspec.json.Decoder(revocations.Page).decode
 
 
 class _Count(msgspec.Struct):
@@ -158,6 +159,21 @@ class History:
         if ids:
             body |= {"ids": ids, "customer_id": customer}
         return _counts(await self._post("/read", body))
+
+    async def revocations(self, after: int) -> revocations.Page | None:
+        """What follows a position; None from a sender that has no list. Raises `HistoryUnavailable`."""
+        try:
+            response = await self._client.get("/revocations", params={"after": after})
+        except (httpx2.HTTPError, AttributeError) as error:  # for the last see `_post`
+            raise HistoryUnavailable(f"/revocations: {type(error).__name__} {error}") from error
+        if response.status_code in (404, 405):
+            return None
+        if response.status_code != 200:
+            raise HistoryUnavailable(f"/revocations: the sender answered {response.status_code}")
+        try:
+            return _decode_revocations(response.content)
+        except (ValueError, RecursionError) as error:
+            raise HistoryUnavailable(f"unexpected answer from the sender: {error}") from error
 
     def _decode(self, answer: bytes) -> _Body:
         decoded = _decode(answer)

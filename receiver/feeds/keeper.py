@@ -28,11 +28,11 @@ from shared.redis.inquiries import GATEWAYS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from receiver.access.quota import Quota
     from receiver.connections.connection import Connection
     from receiver.feeds.history import History
     from shared.channels import Channel
     from shared.cursors import Place
+    from shared.quota import Quota
     from shared.redis.channel_log import LogReader
 
 

@@ -16,6 +16,7 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
+    Float,
     Index,
     Integer,
     MetaData,
@@ -158,6 +159,18 @@ idempotency = Table(
     Column("content", _Digest),  # digest of the body's content; null if an older version stored it
 )
 Index("idempotency_created_at_index", idempotency.c.created_at)
+
+revocations = Table(
+    "revocations",
+    metadata,
+    Column("position", _Position, primary_key=True, autoincrement=False),
+    Column("kind", String(16), nullable=False),  # token or customer
+    Column("name", String(256), nullable=False),  # the token's jti or the customer's id
+    Column("issued_before", Float(53)),  # of a customer; seconds since 1970, as a token's iat
+    Column("revoked_at", _Time, nullable=False),
+    Column("kept_until", Float(53), nullable=False),  # seconds since 1970; what it means has ended then
+    UniqueConstraint("kind", "name"),
+)
 
 generation = Table(
     "generation",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 
+from sender import revocations
 from sender.alerts import MAX_IDS, State
 from sender.history import DEFAULT_LIMIT, MAX_LIMIT
 from sender.http.binding import media_type
@@ -271,6 +272,34 @@ class TraceBody(msgspec.Struct):
 class ConnectionsBody(msgspec.Struct):
     connections: int
     gateways: list[GatewayReport] | None  # null where they could not be asked
+
+
+_MAX_TIME = 253_402_300_800  # the year 10000; also rejects milliseconds given as seconds
+Seconds = Annotated[
+    float, msgspec.Meta(ge=0, lt=_MAX_TIME, description="Seconds since 1970, as a token's `iat`.")
+]
+
+
+class RevocationRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Either a token's id, or a customer."""
+
+    jti: Annotated[str, msgspec.Meta(min_length=1, max_length=revocations.MAX_JTI)] | None = None
+    customer_id: str | None = None
+    # Of the customer, the tokens issued before: seconds since 1970, or RFC 3339. All until now, if absent.
+    issued_before: Seconds | str | None = None
+
+
+class RevocationBody(msgspec.Struct):
+    position: int
+    jti: str | None
+    customer_id: str | None
+    issued_before: float | None
+    kept_until: float  # seconds since 1970
+
+
+class RevocationsBody(msgspec.Struct):
+    revocations: list[RevocationBody]
+    newest: int  # position of the newest
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:

@@ -45,22 +45,27 @@ _BODIES = (
     bodies.SeenBody,
     bodies.DeadLettersBody,
     bodies.ErasedCustomer,
+    bodies.RevocationRequest,
+    bodies.RevocationBody,
+    bodies.RevocationsBody,
     bodies.TraceBody,
     bodies.ConnectionsBody,
 )
 _REASONS = {
     400: "The request is malformed; `detail` names the part.",
     401: "The API key is missing or wrong.",
+    403: "The API key lacks the scope that the call needs; `detail` names it.",
     404: "No such order or event.",
     409: "The same id was sent before with other content, or the order was cancelled.",
     410: "The cursor cannot be honoured: reload the state and continue at `as_of`.",
     413: "Too large.",
+    429: "This key has made too many requests: wait for Retry-After.",
     415: "This Content-Type or charset is not supported here.",
     422: "The Idempotency-Key was used before with another body.",
     503: "The database is locked, away or overloaded; nothing was stored. Retry after Retry-After.",
     507: "The database's disk is full; nothing was stored.",
 }
-ALWAYS = (400, 401, 503)
+ALWAYS = (400, 401, 403, 429, 503)
 WRITING = (*ALWAYS, 413, 415, 422, 507)
 
 

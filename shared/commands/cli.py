@@ -263,6 +263,23 @@ def erase(customer: str, sender: str | None, yes: bool, data: Path) -> None:
 
 
 @main.command()
+@click.argument("customer")
+@click.option("--sender", metavar="URL", help="[default: ORDERBELL_SENDER_URL]")
+@DATA
+def kick(customer: str, sender: str | None, data: Path) -> None:
+    """End a customer's sessions.
+
+    All of CUSTOMER's tokens issued until now are revoked: every gateway ends their connections within a
+    second and accepts those tokens no more. Tokens issued from now on are good.
+
+    Exit code 0 if they were revoked, else 1.
+    """
+    from shared.commands.kick import kick as run
+
+    sys.exit(run(LocalDirectory(data), customer, sender))
+
+
+@main.command()
 @click.option("--sender", metavar="URL", help="[default: ORDERBELL_SENDER_URL]")
 @click.option(
     "--gateway", "gateways", multiple=True, metavar="URL", help="A gateway to ask; may be repeated."

@@ -54,9 +54,9 @@ def erase(local: LocalDirectory, customer: str, sender: str | None) -> int:
         with httpx2.Client(trust_env=False, timeout=TIMEOUT_SECONDS) as client:
             answer = client.delete(f"{url}/customers/{path}", headers=headers)
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-        return _fail(f"{url} does not answer: {error}")
+        return fail(f"{url} does not answer: {error}")
     if answer.status_code != 200:
-        return _fail(f"{url} refuses with {answer.status_code}: {_detail(answer.content)}")
+        return fail(f"{url} refuses with {answer.status_code}: {detail_of(answer.content)}")
     report = msgspec.json.decode(answer.content, type=_Report)
     counts = (
         (report.orders, "order"),
@@ -70,13 +70,13 @@ def erase(local: LocalDirectory, customer: str, sender: str | None) -> int:
     return 0
 
 
-def _detail(body: bytes) -> str:
+def detail_of(body: bytes) -> str:
     try:
         return msgspec.json.decode(body, type=_Problem).detail[:200]
     except (msgspec.DecodeError, UnicodeDecodeError):
         return "what answers is not an Orderbell sender"
 
 
-def _fail(reason: str) -> int:
+def fail(reason: str) -> int:
     click.echo(f"orderbell: {reason}", err=True)
     return 1

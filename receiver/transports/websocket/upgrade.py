@@ -102,6 +102,7 @@ class UpgradeEndpoint(abc.ABC):
 
     def _accept(self, head: Head, edge: Edge, request: HTTPConnection, subprotocol: str | None) -> None:
         """Raises as `Edge.take_over`."""
+        address = self._gateway.capacity.address(head.peer.host)
         connection = handshake.accept(edge, head, subprotocol, self.connection(request))
         connection.address = address
         self._life.open(connection)
@@ -117,7 +118,7 @@ class UpgradeEndpoint(abc.ABC):
     ) -> None:
         try:
             await admission.check(request, self.name(head))
-            if refusal := self._refusal(request, edge):  # meanwhile a drain may have begun
+            if refusal := self._gateway.unable():  # meanwhile a drain may have begun
                 raise refusal
         except Problem as problem:
             if not edge.ended:

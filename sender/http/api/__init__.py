@@ -14,6 +14,7 @@ from sender.http.api.events import Events
 from sender.http.api.histories import Histories
 from sender.http.api.operations import Operations
 from sender.http.api.orders import Orders
+from sender.http.api.revocations import Revocations
 from sender.http.api.spring import Spring
 from sender.http.api.support import Support
 from sender.lifetimes import Lifetimes
@@ -41,6 +42,8 @@ class Api:
         forgetting: Forgetting,
         inquirer: Inquirer,
         lifetimes: Lifetimes | None = None,
+        *,
+        revocation_days: float = 30.0,
     ) -> None:
         lifetimes = lifetimes or Lifetimes()
         self.orders = Orders(database, relay, metrics, clock, lifetimes)
@@ -50,4 +53,5 @@ class Api:
         self.histories = Histories(database, relay, teller, clock)
         self.customers = Customers(database, teller, forgetting, clock)
         self.support = Support(database, relay, inquirer, clock)
+        self.revocations = Revocations(database, clock, kept_days=revocation_days)
         self.operations = Operations(database, relay, metrics, clock)

@@ -13,7 +13,6 @@ from sender import revocations
 from sender.http import bodies
 from sender.http.requests import json_response, write_once
 from sender.idempotency import Answer
-from sender.revocations import MAX_JTI, Revocation
 from shared.channels import is_name
 from shared.problems import Problem
 
@@ -25,37 +24,11 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from sender.database.protocol import Database
+    from sender.revocations import Revocation
 
 _DAY_SECONDS = 86_400.0
-_MAX_TIME = 253_402_300_800  # the year 10000; also rejects milliseconds given as seconds
 
 logger = structlog.get_logger(__name__)
-
-Seconds = Annotated[
-    float, msgspec.Meta(ge=0, lt=_MAX_TIME, description="Seconds since 1970, as a token's `iat`.")
-]
-
-
-class RevocationRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """Either a token's id, or a customer."""
-
-    jti: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_JTI)] | None = None
-    customer_id: str | None = None
-    # Of the customer, the tokens issued before: seconds since 1970, or RFC 3339. All until now, if absent.
-    issued_before: Seconds | str | None = None
-
-
-class RevocationBody(msgspec.Struct):
-    position: int
-    jti: str | None
-    customer_id: str | None
-    issued_before: float | None
-    kept_until: float  # seconds since 1970
-
-
-class RevocationsBody(msgspec.Struct):
-    revocations: list[RevocationBody]
-    newest: int  # position of the newest
 
 
 class RevocationsQuery(msgspec.Struct, forbid_unknown_fields=True):
@@ -70,7 +43,7 @@ class Revocations:
 
     async def revoke(self, request: Request) -> Response:
         body = await bodies.read_json(request, bodies.MAX_CURSORS_BYTES)
-        given = body.to(RevocationRequest)
+        given = body.to(bodies.RevocationRequest)
         if (given.jti is None) == (given.customer_id is None):
             raise Problem(400, "invalid-revocation", "give either jti or customer_id")
         if given.jti is not None and given.issued_before is not None:
@@ -104,11 +77,11 @@ class Revocations:
     async def list_some(self, request: Request) -> Response:
         query = bodies.parse_query(request, RevocationsQuery)
         found = await self._database.read(partial(revocations.read, after=query.after, now=self._clock()))
-        return json_response(RevocationsBody(list(map(_body, found.revocations)), found.newest))
+        return json_response(bodies.RevocationsBody(list(map(_body, found.revocations)), found.newest))
 
 
-def _body(one: Revocation) -> RevocationBody:
-    return RevocationBody(one.position, one.jti, one.customer_id, one.issued_before, one.kept_until)
+def _body(one: Revocation) -> bodies.RevocationBody:
+    return bodies.RevocationBody(one.position, one.jti, one.customer_id, one.issued_before, one.kept_until)
 
 
 def _seconds(given: float | str | None, now: datetime) -> float:
