@@ -17,10 +17,11 @@ Its exceptions, by whose fault they are (shared/errors.py); `python -m tests.tes
     OperatorError
         InvalidHook
     NeighbourError
-        HistoryUnavailable
-            HistoryRefused
         IssuerFailed
         KeysUnavailable
+        RevocationsUnavailable
+            HistoryUnavailable
+                HistoryRefused
         SenderAway
         Unavailable
 """

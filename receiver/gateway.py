@@ -6,7 +6,6 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from receiver.access.capacity import Capacity, Limits
-from receiver.access.quota import Quota
 from receiver.access.revocations import RevocationList
 from receiver.connections.clock import Clock
 from receiver.connections.life import Life, Terms

@@ -34,6 +34,7 @@ from shared.process.garbage import spare_what_lives
 from shared.process.limits import Limits
 from shared.process.listening import listening_on
 from shared.process.logs import configure_logs
+from shared.process.metrics_listener import MetricsListener
 from shared.process.server import Server, Service, raise_file_limit
 from shared.process.tracing import tracing
 from shared.redis.channel_log import LogReader, LogWriter
@@ -124,8 +125,26 @@ async def serve(settings: SenderSettings, listener: socket.socket, metrics: Metr
         expiry, inquirer = Expiry(database, relay.wake, _now), Inquirer(pipelines, names, signatures)
         lifetimes = Lifetimes.of(settings)
         stored: Database = database if traces is None else TracedDatabase(database, traces)
-        api = Api(stored, relay, teller, metrics, _now, forgetting, inquirer, lifetimes)
-        inner = create_app(api, pages, _api_keys(settings), metrics, spring=settings.spring_compat)
+        api = Api(
+            stored,
+            relay,
+            teller,
+            metrics,
+            _now,
+            forgetting,
+            inquirer,
+            lifetimes,
+            revocation_days=settings.revocation_days,
+        )
+        inner = create_app(
+            api,
+            pages,
+            _api_keys(settings),
+            metrics,
+            spring=settings.spring_compat,
+            requests_per_minute=settings.requests_per_minute,
+            metrics_here=settings.metrics_listen is None,
+        )
         app = Leaving(inner if traces is None else TracedRequests(inner, traces))
         service = Service(
             app,
@@ -137,6 +156,7 @@ async def serve(settings: SenderSettings, listener: socket.socket, metrics: Metr
                 connections=raise_file_limit(CONNECTIONS),
             ),
             root_path=settings.root_path,
+            hsts_seconds=settings.hsts_seconds,
             leaving=app.begin,
             ready_delay_seconds=settings.ready_delay_seconds,
             grace_seconds=REQUESTS_END_SECONDS,
@@ -145,7 +165,8 @@ async def serve(settings: SenderSettings, listener: socket.socket, metrics: Metr
             logger.warning("ORDERBELL_SPRING_COMPAT: anybody may POST /submit, without an API key")
         spare_what_lives()
         # A task that dies takes the process with it, loudly: its supervisor starts a whole one.
-        async with asyncio.TaskGroup() as tasks:
+        metrics_listener = MetricsListener(api.operations.exposition)
+        async with metrics_listener.serve(settings.metrics_listen), asyncio.TaskGroup() as tasks:
             relaying = tasks.create_task(relay.run())
             others = [
                 tasks.create_task(part.run()) for part in (sweep, teller, retention, forgetting, expiry)

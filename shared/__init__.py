@@ -19,6 +19,7 @@ Its exceptions, by whose fault they are (shared/errors.py); `python -m tests.tes
         CannotStart
         InUse
         InvalidDatabaseUrl
+        InvalidLiveKey
         InvalidOrigin
         InvalidRedisUrl
         InvalidSettings

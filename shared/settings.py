@@ -35,11 +35,13 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from shared.api_keys import ApiKey
 from shared.database_url import SqliteUrl, is_schema_name, parse_database_url
 from shared.durations import parse_durations
 from shared.errors import OperatorError
 from shared.loopback import is_loopback
 from shared.origins import parse_pattern
+from shared.process.listening import split_address
 from shared.redis.signatures import LiveKey
 from shared.redis.url import check_redis_url
 
@@ -117,6 +119,8 @@ class Settings(_OfEnvironment):
     ready_delay_seconds: float = Field(
         0, ge=0, le=300
     )  # /readyz reports draining for so long before we drain
+    metrics_listen: str | None = None  # `host:port` for /metrics; then it is nowhere else
+    hsts_seconds: int = Field(31_536_000, ge=0)  # of answers over TLS, RFC 6797; 0 sends none
     root_path: str = ""  # where a proxy serves us, such as /alerts; removed where the proxy has not done so
 
     @field_validator(
@@ -151,14 +155,17 @@ class Settings(_OfEnvironment):
     def _check_api_keys(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
         if not keys:
             raise ValueError("expected at least one key")
-        for key in (key.get_secret_value() for key in keys):
+        known = [key if isinstance(key, ApiKey) else ApiKey.parse(key.get_secret_value()) for key in keys]
+        for key in (key.get_secret_value() for key in known):
             if len(key) < _MIN_KEY_CHARACTERS:
                 raise ValueError("a key needs at least 16 characters; `openssl rand -hex 32` makes one")
             if not (key.isascii() and key.isprintable()) or " " in key:
                 raise ValueError(
                     "a key may have only visible ASCII characters; `openssl rand -hex 32` makes one"
                 )
-        return tuple({key.get_secret_value(): key for key in keys}.values())  # each once
+        if len({key.name for key in known if key.name}) < len([key for key in known if key.name]):
+            raise ValueError("two keys have the same name")
+        return tuple({key.get_secret_value(): key for key in known}.values())  # each once
 
     @field_validator("traces")
     @classmethod
@@ -200,6 +207,13 @@ class Settings(_OfEnvironment):
         if not isinstance(value, str):
             return value
         return value.upper() if info.field_name == "log_level" else value.lower()
+
+    @field_validator("metrics_listen")
+    @classmethod
+    def _check_metrics_listen(cls, address: str | None) -> str | None:
+        if address is not None:
+            split_address(address)
+        return address
 
     @field_validator("root_path")
     @classmethod
@@ -247,6 +261,10 @@ class DatabaseSettings(_OfEnvironment):
 
 class SenderSettings(DatabaseSettings, Settings):
     history_days: float = Field(7, ge=0.001, le=3650)  # at least a minute and a half
+    # Of each API key, at each sender; a burst may be as large.
+    requests_per_minute: int = Field(600_000, ge=1, le=10_000_000)
+    # How long a revocation is kept: more than the longest life of your tokens, or a revoked one counts again.
+    revocation_days: float = Field(30, ge=0.001, le=3650)
     orders_days: float | None = Field(None, ge=0.001, le=3650)  # after their completion; None: for ever
     # By type of event, where its caller says nothing: order.completed=3d,menu.changed=2h
     expire_after: str = ""
@@ -283,13 +301,13 @@ class ReceiverSettings(Settings):
     admit_seconds: float = Field(1, gt=0, le=30)  # for its answer; then the handshake is refused
     # By address, as trusted proxies report it; IPv6 by /64. A proxy that reports no client is exempt.
     max_connections_per_address: int = Field(1_000, ge=1, le=10_000_000)
-    max_unauthenticated: int = Field(
-        1_000, ge=1, le=10_000_000
-    )  # and never more than a quarter of max_connections
+    # Never more than a quarter of max_connections.
+    max_unauthenticated: int = Field(1_000, ge=1, le=10_000_000)
     max_unauthenticated_per_address: int = Field(100, ge=1, le=10_000_000)
     handshakes_per_second: int = Field(2_000, ge=1, le=10_000_000)  # ten seconds' worth may come at once
     handshakes_per_second_per_address: int = Field(50, ge=1, le=10_000_000)  # the same
     replays_per_minute: int = Field(20_000, ge=1, le=10_000_000)  # events that a customer may be given again
+    max_connection_hours: float = Field(12, ge=0.001, le=8_760)  # spread by a tenth; then it comes back
     # Of one customer at one gateway, and as many at once.
     tickets_per_minute: int = Field(60, ge=1, le=1_000_000)
 

@@ -14,9 +14,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from receiver.access.capacity import Capacity, Limits
 from receiver.access.identity import Identity
-from receiver.access.quota import Quota
 from receiver.connections.connection import End
 from shared.process.forwarded import Proxies
+from shared.quota import Quota
 from tests.connections import Handed
 from tests.websocket_client import connected
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receiver.access.quota import MAX_NAMES, Quota
+from shared.quota import MAX_NAMES, Quota
 
 
 class Clock:

@@ -5,19 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import httpx2
+import pytest
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from sender.http.api_keys import ApiKeys, ApiKeysOfFile
+from sender.http.routes import CALLS
+from sender.http.scopes import scopes_for
+from shared.api_keys import ALL, ApiKey, Scope
 from shared.settings import SenderSettings, read
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pytest
-
-    from tests.processes import Processes
+    from tests.processes import Processes, SenderProcess
 
 
 def test_each_key_is_accepted_and_no_other() -> None:
@@ -85,3 +87,75 @@ def test_running_sender_takes_a_new_key_and_drops_an_old_one(processes: Processe
     wait_until(lambda: status("the-second-key-of-ours") == 200)
     assert status("the-first-key-of-ours") == 401
     assert "the-second-key-of-ours" not in sender.text()
+
+
+def test_named_key_is_its_last_part_and_a_plain_one_stays_whole() -> None:
+    named = ApiKey.parse("shop:orders+events:the-key-of-the-shop:with-a-colon")
+    assert (named.get_secret_value(), named.name) == ("the-key-of-the-shop:with-a-colon", "shop")
+    assert named.scopes == {Scope.ORDERS, Scope.EVENTS}
+    for plain in ("a-key-for-tests-only", "a:b:a-key-for-tests-only", "shop:everything:a-key-for-tests"):
+        assert (ApiKey.parse(plain).get_secret_value(), ApiKey.parse(plain).scopes) == (plain, ALL)
+
+
+def test_every_call_has_a_scope_and_those_that_erase_or_revoke_need_admin() -> None:
+    needed = {(call.method, call.path): scopes_for(call.method, call.path) for call in CALLS if call.keyed}
+    for call in (("DELETE", "/customers/{customer_id}"), ("POST", "/revocations"), ("GET", "/dead-letters")):
+        assert needed[call] == {Scope.ADMIN}
+    assert needed["POST", "/history"] == needed["POST", "/seen"] == {Scope.HISTORY}
+    assert Scope.HISTORY in needed["GET", "/revocations"]
+
+
+@pytest.fixture(scope="module")
+def scoped(module_processes: Processes) -> SenderProcess:
+    keys = [f"all-of-it-{'x' * 16}", *(f"{scope}:{scope}:the-key-for-{scope}-alone" for scope in Scope)]
+    return module_processes.start_sender(api_keys=",".join(keys), requests_per_minute="30")
+
+
+CALL_OF = {
+    Scope.ORDERS: ("GET", "/orders"),
+    Scope.EVENTS: ("POST", "/events"),
+    Scope.HISTORY: ("POST", "/history"),
+    Scope.ADMIN: ("GET", "/dead-letters"),
+}
+
+
+def call(sender: SenderProcess, key: str, method: str, path: str) -> httpx2.Response:
+    headers = {"Authorization": f"Bearer {key}"}
+    return httpx2.request(method, f"{sender.url}{path}", headers=headers, trust_env=False)
+
+
+@pytest.mark.parametrize("scope", CALL_OF)
+def test_a_key_opens_what_its_scope_names_and_nothing_else(scoped: SenderProcess, scope: Scope) -> None:
+    for other, (method, path) in CALL_OF.items():
+        answer = call(scoped, f"the-key-for-{scope}-alone", method, path)
+        assert (answer.status_code == 403) is (other is not scope), answer.text
+        assert answer.status_code != 401
+    assert call(scoped, f"{scope}:{scope}:the-key-for-{scope}-alone", *CALL_OF[scope]).status_code == 401
+
+
+def test_an_admin_call_leaves_a_line_with_the_keys_name_and_never_the_key(scoped: SenderProcess) -> None:
+    call(scoped, "the-key-for-admin-alone", "DELETE", "/customers/secret-name")
+    call(scoped, "the-key-for-orders-alone", "DELETE", "/customers/secret-name")
+
+    def lines() -> list[tuple[object, ...]]:
+        records = [one for one in scoped.records("admin call") if one["method"] == "DELETE"]
+        return [(one["key"], one["route"], one["status"]) for one in records]
+
+    route = "/customers/{customer_id}"
+    wait_until(lambda: lines() == [("admin", route, 200), ("orders", route, 403)])
+    assert "the-key-for-" not in scoped.text()
+    assert "secret-name" not in scoped.text()
+
+
+def test_a_key_has_so_many_requests_a_minute_and_is_told_how_many_are_left(scoped: SenderProcess) -> None:
+    key = f"all-of-it-{'x' * 16}"
+    answers = [call(scoped, key, "GET", "/orders")]
+    while answers[-1].status_code != 429:  # a slow machine earns some more meanwhile
+        answers.append(call(scoped, key, "GET", "/orders"))
+        assert len(answers) < 500
+    assert answers[0].headers["ratelimit-policy"] == '"key";q=30;w=60'
+    assert answers[0].headers["ratelimit"] == '"key";r=29;t=2'
+    assert answers[0].status_code == 200
+    assert len(answers) > 30
+    assert int(answers[-1].headers["retry-after"]) in (1, 2)
+    assert call(scoped, "the-key-for-orders-alone", "GET", "/orders").status_code == 200

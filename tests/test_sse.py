@@ -229,3 +229,11 @@ async def _read_until(stream: asyncio.StreamReader, beginning: bytes) -> bytes:
     while not (line := await stream.readline()).startswith(beginning):
         assert line, "it ended"
     return line
+
+
+async def test_the_cookie_of_tls_counts_first(gateway: ReceiverProcess, module_processes: Processes) -> None:
+    """Another site below our domain can set the plain one, and nobody that one."""
+    planted, ours = (module_processes.token(customer) for customer in ("mallory", "coco"))
+    cookie = {"Cookie": f"orderbell_token={planted}; __Host-orderbell_token={ours}"}
+    async with DRIVER.connected(gateway, None, headers=cookie) as client:
+        assert client.noticed("hello")[0]["channels"] == ["customer:coco"]

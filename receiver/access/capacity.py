@@ -23,9 +23,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from receiver import metrics
-from receiver.access.quota import Quota
 from receiver.connections.connection import End
 from shared.problems import Problem
+from shared.quota import Quota
 
 if TYPE_CHECKING:
     from collections.abc import Callable

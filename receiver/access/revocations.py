@@ -39,7 +39,7 @@ _FORGET_SECONDS = 60.0
 logger = structlog.get_logger(__name__)
 
 
-class Unreadable(NeighbourError):
+class RevocationsUnavailable(NeighbourError):
     """The sender gave no usable answer; it may give one later."""
 
 
@@ -96,7 +96,7 @@ class KnowsRevocations(Protocol):
     """The sender, as this needs it."""
 
     async def revocations(self, after: int) -> Page | None:
-        """What follows a position; None from a sender that has no list. Raises `Unreadable`."""
+        """What follows a position; None from a sender that has no list. Raises `RevocationsUnavailable`."""
 
 
 class RevocationList:
@@ -121,7 +121,7 @@ class RevocationList:
             try:
                 async with asyncio.timeout(_ANSWER_SECONDS):
                     pause = await self._ask()
-            except (Unreadable, TimeoutError) as error:
+            except (RevocationsUnavailable, TimeoutError) as error:
                 logger.debug("the revocations can't be read now", reason=str(error) or "no answer in time")
                 pause = _RETRY_SECONDS
             await asyncio.sleep(pause)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from receiver.access.identity import Identity, InvalidToken
-from receiver.access.quota import Quota
 from shared.errors import CallerError
+from shared.quota import Quota
 from shared.redis.signatures import NO_SIGNATURES, Kind
 
 if TYPE_CHECKING:

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping, Sequence
     from typing import Any
 
-    from receiver.access.capacity import Capacity
     from receiver.access.authentication import Authentication
+    from receiver.access.capacity import Capacity
     from receiver.access.identity import Identity
     from receiver.connections.clock import Clock
     from receiver.connections.connection import Connection

@@ -25,7 +25,7 @@ MAX_CHANNELS = 500  # of one request
 _EVENTS = 200  # of one channel in one answer
 
 
-class HistoryUnavailable(revocations.Unreadable):
+class HistoryUnavailable(revocations.RevocationsUnavailable):
     """The sender gave no usable answer; it may give one later."""
 
 

@@ -13,6 +13,7 @@ import msgspec
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from receiver.access.authentication import HOST_PREFIX
 from receiver.access.identity import InvalidToken
 from shared.channels import is_name
 from shared.loopback import host_of, is_loopback
@@ -61,10 +62,16 @@ class Development:
             lifetime_seconds=_LIFETIME_SECONDS,
         )
         response = JSONResponse({"customer": customer})
+        name, secure = self._cookie(request)
         response.set_cookie(
-            self._settings.jwt_cookie, token, max_age=_LIFETIME_SECONDS, httponly=True, samesite="strict"
+            name, token, max_age=_LIFETIME_SECONDS, httponly=True, samesite="strict", secure=secure
         )
         return response
+
+    def _cookie(self, request: Request) -> tuple[str, bool]:
+        """Its name, and whether it is for TLS alone: a browser keeps no `__Host-` cookie without."""
+        secure = request.url.scheme == "https"
+        return (HOST_PREFIX if secure else "") + self._settings.jwt_cookie, secure
 
     async def session(self, request: Request) -> Response:
         """The customer signed in: null is an answer, not an error in the browser's console."""
@@ -78,7 +85,8 @@ class Development:
     async def sign_out(self, request: Request) -> Response:
         _check_host(request)
         response = Response(status_code=204)
-        response.delete_cookie(self._settings.jwt_cookie, httponly=True, samesite="strict")
+        name, secure = self._cookie(request)
+        response.delete_cookie(name, httponly=True, samesite="strict", secure=secure)
         return response
 
     async def orders(self, request: Request) -> Response:

@@ -49,7 +49,7 @@ def create_app(
     tickets: Tickets,
     origins: Origins,
     development: Development | None,
-    registry: CollectorRegistry,
+    registry: CollectorRegistry | None,
     admission: Admission | None = None,
     spring: Spring | None = None,
 ) -> Starlette:
@@ -89,7 +89,7 @@ def create_app(
         Route("/asyncapi.json", _document(asyncapi.document(gateway.names))),
         Route("/livez", http.livez),
         Route("/readyz", http.readyz),
-        Route("/metrics", http.metrics),
+        *([Route("/metrics", http.metrics)] if registry is not None else []),
         *((Route("/submit", spring.submit, methods=["POST"]),) if spring else ()),
         *(development.routes() if development else ()),
         *page_routes(development=development is not None),
@@ -158,7 +158,11 @@ class Http:
     """The endpoints that answer at once."""
 
     def __init__(
-        self, readiness: Readiness, doorkeeper: Doorkeeper, tickets: Tickets, registry: CollectorRegistry
+        self,
+        readiness: Readiness,
+        doorkeeper: Doorkeeper,
+        tickets: Tickets,
+        registry: CollectorRegistry | None,
     ) -> None:
         self._readiness = readiness
         self._doorkeeper = doorkeeper
@@ -186,4 +190,5 @@ class Http:
         return JSONResponse(body, 200 if body["ready"] else 503)
 
     async def metrics(self, request: Request) -> Response:
+        assert self._registry is not None  # else there is no such route
         return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)

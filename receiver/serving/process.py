@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import httpx2
 import structlog
-from prometheus_client import REGISTRY
+from prometheus_client import REGISTRY, generate_latest
 from uvicorn.loops.auto import auto_loop_factory
 
 from receiver import metrics
@@ -30,6 +30,7 @@ from receiver.transports.websocket.endpoint import WebSocketTransport
 from shared.process.garbage import spare_what_lives
 from shared.process.limits import Limits
 from shared.process.logs import configure_logs
+from shared.process.metrics_listener import MetricsListener
 from shared.process.sampled import Sampled
 from shared.process.server import Server, Service, raise_file_limit
 from shared.process.tracing import tracing
@@ -144,8 +145,19 @@ async def serve(
             canaries.append(Canary(gateway.keeper, sender, name, Pace(settings.canary_seconds)))
         inquiries = Inquiries(gateway, Answerer(pipelines, names), lambda: readiness.reasons.values())
         app = create_app(
-            gateway, readiness, authentication, tickets, origins, development, registry, admission, spring
+            gateway,
+            readiness,
+            authentication,
+            tickets,
+            origins,
+            development,
+            None if settings.metrics_listen else registry,
+            admission,
+            spring,
         )
+
+        async def exposition() -> bytes:
+            return generate_latest(registry)
 
         def close() -> None:
             gateway.draining = True
@@ -163,6 +175,7 @@ async def serve(
                 connections=raise_file_limit(settings.max_connections) // 2,
             ),
             root_path=settings.root_path,
+            hsts_seconds=settings.hsts_seconds,
             take=lambda head, edge: websocket.take(head, edge) or stomp.take(head, edge),
             leaving=readiness.drain,  # before any connection is ended
             ready_delay_seconds=settings.ready_delay_seconds,
@@ -176,7 +189,8 @@ async def serve(
         metrics.describe(settings)
         spare_what_lives()
         # A task that dies takes the process with it, loudly: otherwise it would look alive and hear nothing.
-        async with asyncio.TaskGroup() as tasks:
+        metrics_at = MetricsListener(exposition).serve(settings.metrics_listen, shared=watcher is not None)
+        async with metrics_at, asyncio.TaskGroup() as tasks:
             running = [
                 tasks.create_task(part.run())
                 for part in (gateway, readiness, inquiries, *((spring,) if spring else ()), *canaries)

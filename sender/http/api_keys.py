@@ -1,4 +1,4 @@
-"""The keys that open the sender's API.
+"""The keys that open the sender's API, each for its scopes and so often a minute.
 
 A file of keys is reread when it changes, so that keys can be added and removed while senders run.
 """
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from shared.api_keys import ApiKey
 from shared.settings import InvalidSettings
 
 if TYPE_CHECKING:
@@ -29,12 +30,21 @@ class ApiKeys:
         self._take(keys)
 
     def _take(self, keys: Iterable[SecretStr]) -> None:
-        self._keys = [key.get_secret_value().encode() for key in keys]
+        known = [key if isinstance(key, ApiKey) else ApiKey(key.get_secret_value()) for key in keys]
+        self._keys = [(key.get_secret_value().encode(), key) for key in known]
+
+    def find(self, presented: str) -> ApiKey | None:
+        """The key that is presented; takes equally long if it is none of ours."""
+        text = presented.encode(errors="replace")
+        found = None
+        for key, known in self._keys:  # all are compared
+            if hmac.compare_digest(text, key):
+                found = known
+        return found
 
     def accept(self, key: str) -> bool:
-        """Whether the key is right; takes equally long if not."""
-        presented = key.encode(errors="replace")
-        return any([hmac.compare_digest(presented, key) for key in self._keys])  # noqa: C419 - all are compared
+        """Whether the key is right."""
+        return self.find(key) is not None
 
 
 class ApiKeysOfFile(ApiKeys):
@@ -55,12 +65,12 @@ class ApiKeysOfFile(ApiKeys):
         self._looked_at = time.monotonic()
         self._version = self._look()
 
-    def accept(self, key: str) -> bool:
+    def find(self, presented: str) -> ApiKey | None:
         now = time.monotonic()
         if now - self._looked_at >= self._look_seconds:
             self._looked_at = now
             self._refresh()
-        return super().accept(key)
+        return super().find(presented)
 
     def _refresh(self) -> None:
         version = self._look()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING
 
+import structlog
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
@@ -13,28 +15,46 @@ from starlette.routing import Mount, Route
 from sender.http.paths import RawPaths
 from sender.http.problems import HANDLERS
 from sender.http.routes import CALLS, SPRING_CALLS
-from shared.problems import unauthenticated
+from sender.http.scopes import ADMIN_ALONE, scopes_for
+from shared.problems import Problem, unauthenticated
+from shared.process.sampled import Sampled
+from shared.quota import Quota
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Send
+    from starlette.types import Scope as Scope_
 
     from sender.http.api import Api
     from sender.http.api_keys import ApiKeys
     from sender.http.pages import OfficePage
     from sender.http.routes import Call
     from sender.metrics import Metrics
+    from shared.api_keys import ApiKey, Scope
+
+
+logger = structlog.get_logger(__name__)
 
 
 def create_app(
-    api: Api, pages: OfficePage, api_keys: ApiKeys, metrics: Metrics, *, spring: bool = False
+    api: Api,
+    pages: OfficePage,
+    api_keys: ApiKeys,
+    metrics: Metrics,
+    *,
+    spring: bool = False,
+    requests_per_minute: int = 600_000,
+    metrics_here: bool = True,
 ) -> Starlette:
-    """`spring` adds the calls of ORDERBELL_SPRING_COMPAT."""
-    keyed = [Middleware(RequireKey, api_keys)]
-    calls = (*CALLS, *SPRING_CALLS) if spring else CALLS
+    """`spring` adds the calls of ORDERBELL_SPRING_COMPAT; `requests_per_minute` are each key's. Without
+    `metrics_here` they are at an address of their own.
+    """
+    quota = Quota(requests_per_minute)
+    all_calls: tuple[Call, ...] = (*CALLS, *SPRING_CALLS) if spring else CALLS
+    calls = tuple(call for call in all_calls if metrics_here or call.path != "/metrics")
     routes = [
-        *(_route(call, api, keyed if call.keyed else None) for call in calls),
+        *(_route(call, api, _keyed(call, api_keys, quota)) for call in calls),
         Route("/", pages.index),
         Route("/development/api-key", pages.api_key),
         Mount("/static", pages.assets),
@@ -54,22 +74,83 @@ def _route(call: Call, api: Api, middleware: Sequence[Middleware] | None) -> Rou
     return Route(call.path, call.endpoint(api), methods=[call.method], middleware=middleware)
 
 
-class RequireKey:
-    """Lets requests with one of the API keys through, and notes the key."""
+def _keyed(call: Call, api_keys: ApiKeys, quota: Quota) -> Sequence[Middleware] | None:
+    if not call.keyed:
+        return None
+    return [Middleware(RequireKey, api_keys, quota, scopes_for(call.method, call.path))]
 
-    def __init__(self, app: ASGIApp, api_keys: ApiKeys) -> None:
+
+class RequireKey:
+    """Lets requests with an API key of the right scope through, so many a minute, and notes the key.
+
+    Each call that needs `admin` leaves a line in the log: which key did it, and what became of it.
+    """
+
+    def __init__(self, app: ASGIApp, api_keys: ApiKeys, quota: Quota, scopes: frozenset[Scope]) -> None:
         self._app = app
         self._api_keys = api_keys
+        self._quota = quota
+        self._scopes = scopes
+        self._strangers = Sampled(logger)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
-        key = key.strip()
-        if scheme.lower() == "bearer" and self._api_keys.accept(key):
-            scope.setdefault("state", {})["api_key"] = key
-            await self._app(scope, receive, send)
-        else:
+    async def __call__(self, scope: Scope_, receive: Receive, send: Send) -> None:
+        scheme, _, presented = Headers(scope=scope).get("authorization", "").partition(" ")
+        key = self._api_keys.find(presented.strip()) if scheme.lower() == "bearer" else None
+        send = self._noted(scope, send, key)
+        if key is None:
             refusal = unauthenticated("an API key is required: Authorization: Bearer <key>")
             await refusal.response()(scope, receive, send)
+            return
+        if not self._scopes & key.scopes:
+            needed = " or ".join(sorted(self._scopes))
+            await Problem(403, "forbidden", f"this key lacks the scope {needed}").response()(
+                scope, receive, send
+            )
+            return
+        seconds, left = self._quota.spend_and_count(key.get_secret_value())
+        send = self._quota_reported(send, left)
+        if seconds:
+            later = {"Retry-After": str(math.ceil(seconds))}
+            problem = Problem(429, "too-many-requests", "this key has made too many requests", later)
+            await problem.response()(scope, receive, send)
+            return
+        scope.setdefault("state", {})["api_key"] = key.get_secret_value()
+        await self._app(scope, receive, send)
+
+    def _quota_reported(self, send: Send, left: int) -> Send:
+        """https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/"""
+        window = int(self._quota.window_seconds)
+        headers = [
+            (b"ratelimit-policy", b'"key";q=%d;w=%d' % (self._quota.most, window)),
+            (b"ratelimit", b'"key";r=%d;t=%d' % (left, self._quota.seconds_to_all(left))),
+        ]
+
+        async def send_with_quota(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *headers]
+            await send(message)
+
+        return send_with_quota
+
+    def _noted(self, scope: Scope_, send: Send, key: ApiKey | None) -> Send:
+        if self._scopes != ADMIN_ALONE:
+            return send
+
+        async def send_and_note(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                # The route and never the path, which may name a customer. Strangers could fill the log.
+                line = logger.info if key is not None else self._strangers.info
+                line(
+                    "admin call",
+                    key=(key.name or "unnamed") if key is not None else "none",
+                    method=scope["method"],
+                    route=getattr(scope.get("route"), "path", ""),
+                    status=message["status"],
+                    client=(scope.get("client") or ("",))[0],
+                )
+            await send(message)
+
+        return send_and_note
 
 
 class MeasureRequests:
@@ -79,7 +160,7 @@ class MeasureRequests:
         self._app = app
         self._metrics = metrics
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope_, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         start = time.perf_counter()

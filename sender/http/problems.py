@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.routing import Route
 
-from sender import alerts, idempotency, orders, retractions, seen
+from sender import alerts, idempotency, orders, retractions, revocations, seen
 from sender.database import errors as database
 from shared import problems
 from shared.channels import InvalidChannel
@@ -32,6 +32,7 @@ _PROBLEMS: dict[type, tuple[int, str, dict[str, str] | None]] = {
     InvalidCursor: (400, "invalid-cursor", None),
     seen.NotSeeable: (400, "not-seeable", None),
     orders.InvalidOrder: (400, "invalid-order", None),
+    revocations.InvalidRevocation: (400, "invalid-revocation", None),
     orders.UnknownOrder: (404, "unknown-order", None),
     orders.OrderCancelled: (409, "order-cancelled", None),
     retractions.UnknownAlert: (404, "unknown-alert", None),

@@ -17,6 +17,7 @@ from sender.http.api.alerts import AlertsQuery
 from sender.http.api.histories import EventsQuery
 from sender.http.api.operations import DeadLettersQuery
 from sender.http.api.orders import OrdersQuery
+from sender.http.api.revocations import RevocationsQuery
 from sender.http.api.support import ConnectionsQuery, TraceQuery
 from sender.http.openapi import (
     ALWAYS,
@@ -212,6 +213,26 @@ CALLS = (
         {200: answer("How much was erased.", schema("ErasedCustomer"))},
         (*ALWAYS, 507),
         parameters=(in_path("customer_id", _NAME),),
+    ),
+    Call(
+        "POST",
+        "/revocations",
+        "revoke",
+        lambda api: api.revocations.revoke,
+        "Refuse a token by its jti, or a customer's tokens issued before a time (all until now, if absent)",
+        {200: answer("Revoked; open connections end within a second.", schema("RevocationBody"))},
+        WRITING,
+        body=json_body(bodies.RevocationRequest),
+    ),
+    Call(
+        "GET",
+        "/revocations",
+        "listRevocations",
+        lambda api: api.revocations.list_some,
+        "Revocations behind a position, oldest first: what gateways read",
+        {200: answer("The revocations found.", schema("RevocationsBody"))},
+        ALWAYS,
+        parameters=query(RevocationsQuery),
     ),
     Call(
         "GET",

@@ -520,7 +520,7 @@ class _Answers:
 def format_answer(status: int, headers: Iterable[Header], body: bytes = b"") -> bytes:
     lines = [b"HTTP/1.1 %d %b" % (status, HTTPStatus(status).phrase.encode())]
     lines += [name + b": " + value for name, value in headers]
-    lines.append(b"content-length: %d" % len(body))
+    lines.append(b"x-content-type-options: nosniff\r\ncontent-length: %d" % len(body))
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 

@@ -17,12 +17,15 @@ BACKLOG = 4096  # connections that wait to be accepted: a gateway's browsers may
 USER_TIMEOUT_MS = 20_000
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """The bound socket. A port in use, or an address that is not ours, is one line and exit code 2."""
+def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """The bound socket; `shared`: other processes of ours bind it, too.
+
+    A port in use, or an address that is not ours, is one line and exit code 2.
+    """
     if not 0 <= port <= 65535:
         _end(f"cannot listen on {host} port {port}: a port is a number up to 65535")
     try:
-        return _listen(host, port)
+        return _listen(host, port, reuse_port=shared)
     except OSError as error:
         why = "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
         _end(f"cannot listen on {host} port {port}: {why}")
@@ -105,6 +108,15 @@ def listen_together(host: str, port: int, count: int) -> list[socket.socket]:
 def join(address: tuple[str, int]) -> socket.socket:
     """One more socket beside those of `listen_together`. Raises `OSError`."""
     return _listen(*address[:2], reuse_port=True)
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """Host and port of `127.0.0.1:9100` or `[::1]:9100`. Raises `ValueError`."""
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) <= 65535:
+        raise ValueError(f"expected an address and a port, such as 127.0.0.1:9100, not {text!r}")
+    return host, int(port)
 
 
 def url_of(listening: socket.socket) -> str:

@@ -62,7 +62,8 @@ def configure_logs(log_format: str, level: str, service: str) -> Lines:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for chatty in ("httpx2", "httpcore2", "alembic", "uvicorn.error"):
+    # At DEBUG, websockets prints the frames of clients: tokens and payloads.
+    for chatty in ("httpx2", "httpcore2", "alembic", "uvicorn.error", "websockets"):
         logging.getLogger(chatty).setLevel("WARNING")
     # What Python prints by itself would wait for the reader of a full pipe.
     logging.captureWarnings(capture=True)

@@ -30,6 +30,7 @@ from shared.process.forwarded import Proxies
 from shared.process.limits import Limits
 from shared.process.listening import BACKLOG, url_of
 from shared.process.sampled import Sampled
+from shared.process.security_headers import SecurityHeaders
 
 if TYPE_CHECKING:
     import socket
@@ -61,6 +62,7 @@ class Service:
     limits: Limits = field(default_factory=Limits)
     take: Callable[[Head, Edge], bool] | None = None  # see `shared.process.edge.Door`
     root_path: str = ""
+    hsts_seconds: int = 31_536_000  # see `shared.process.security_headers`
     leaving: Callable[[], None] = lambda: None  # called once, when the signal has come: not ready any more
     ready_delay_seconds: float = 0.0  # between that and the end of the listener
     closed: Callable[[], None] = lambda: None  # called when no connection is accepted any more
@@ -85,7 +87,7 @@ class Server(uvicorn.Server):
         )
         super().__init__(
             uvicorn.Config(
-                service.app,
+                SecurityHeaders(service.app, hsts_seconds=service.hsts_seconds),
                 http=cast("Any", self._door.protocol),
                 ws="none",
                 lifespan="off",

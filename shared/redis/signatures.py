@@ -26,6 +26,8 @@ import hmac
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from shared.errors import OperatorError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -46,7 +48,7 @@ class Kind(enum.StrEnum):  # a text, which hashes in C
     TICKET = "ticket"
 
 
-class InvalidLiveKey(ValueError):
+class InvalidLiveKey(OperatorError, ValueError):
     """Not a key; the message quotes nothing of it."""
 
 

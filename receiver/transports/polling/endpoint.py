@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 
-from receiver.access.quota import Quota
 from receiver.connections.connection import End
 from receiver.transports.http import cors_of, cursors_of
 from receiver.transports.polling.answer import answer_to, nothing
@@ -29,6 +28,7 @@ from receiver.transports.polling.waiting import Waiting
 from shared.cursors import Cursor, InvalidCursor, format_cursors, parse_cursors
 from shared.problems import Problem
 from shared.process.edge import NotAlone
+from shared.quota import Quota
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -157,6 +157,7 @@ class PollingTransport:
             raise Problem(503, kind, "Try again in a moment.", {"retry-after": "2"})
         kind_of = LongPoll if seconds else Poll
         poll = kind_of(self._life, self._sessions, identity, session, self._limits)
+        poll.identity = identity  # no stranger
         self._life.open(poll)
         self._life.start(self._serve(poll, identity, cursors))
         return poll

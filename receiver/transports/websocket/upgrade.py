@@ -25,7 +25,7 @@ from shared.errors import CallerError
 from shared.problems import MEDIA_TYPE, Problem
 
 if TYPE_CHECKING:
-    from receiver.access.capacity import Capacity
+    from receiver.access.admission import Admission
     from receiver.access.authentication import Authentication
     from receiver.access.origins import Origins
     from receiver.gateway import Gateway

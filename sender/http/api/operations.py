@@ -71,6 +71,9 @@ class Operations:
         )
 
     async def metrics(self, request: Request) -> Response:
+        return Response(await self.exposition(), media_type=metrics.CONTENT_TYPE)
+
+    async def exposition(self) -> bytes:
         """Answers even while the database is away, when metrics are needed most."""
         try:
             async with asyncio.timeout(METRICS_SECONDS):
@@ -81,7 +84,7 @@ class Operations:
             self._metrics.database_up.set(1)
             self._metrics.note_backlog(backlog, now=self._clock())
             self._metrics.dead_letters_kept.set(kept)
-        return Response(self._metrics.exposition(), media_type=metrics.CONTENT_TYPE)
+        return self._metrics.exposition()
 
     async def _database_answers(self) -> bool:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING
@@ -17,8 +18,8 @@ class Quota:
         self, most: int, clock: Callable[[], float] = time.monotonic, *, window_seconds: float = 60.0
     ) -> None:
         """`most` at once, and as many in each window."""
-        self._most = most
-        self._per_second = most / window_seconds
+        self.most = most
+        self.window_seconds = window_seconds
         self._clock = clock
         # What is left of each, and as of when. A name that is missing here has all of it.
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
@@ -27,9 +28,18 @@ class Quota:
         """0 where one more is allowed, and was taken; else the seconds until one is."""
         now = self._clock()
         left = self._take_left(name, now)
-        wait = 0.0 if left >= 1 else (1 - left) / self._per_second
+        wait = 0.0 if left >= 1 else (1 - left) * self.window_seconds / self.most
         self._keep(name, left if wait else left - 1, now)
         return wait
+
+    def spend_and_count(self, name: str) -> tuple[float, int]:
+        """As `spend`, and how many are left."""
+        wait = self.spend(name)
+        return wait, int(self._left[name][0])
+
+    def seconds_to_all(self, left: int) -> int:
+        """Until all of it is there again, where so many are left."""
+        return math.ceil((self.most - left) * self.window_seconds / self.most)
 
     def charge(self, name: str, count: int) -> float:
         """As `spend`, of many that are one piece: allowed while any is left, and then what is left may be
@@ -37,13 +47,13 @@ class Quota:
         """
         now = self._clock()
         left = self._take_left(name, now)
-        wait = 0.0 if left > 0 else -left / self._per_second or 1 / self._per_second
+        wait = 0.0 if left > 0 else (-left or 1) * self.window_seconds / self.most
         self._keep(name, left if wait else left - count, now)
         return wait
 
     def _take_left(self, name: str, now: float) -> float:
-        left, at = self._left.pop(name, (float(self._most), now))
-        return min(self._most, left + (now - at) * self._per_second)
+        left, at = self._left.pop(name, (float(self.most), now))
+        return min(self.most, left + (now - at) * self.most / self.window_seconds)
 
     def _keep(self, name: str, left: float, now: float) -> None:
         self._left[name] = (left, now)

@@ -1,0 +1,42 @@
+"""API keys: what callers of the sender present, with the name they are known by and what they may do.
+
+In the setting a key stands alone and may do everything, or behind its name and its scopes:
+`shop:orders+events:4f9c…`. Callers present the part behind the second colon. No key that was chosen before
+names and scopes existed is taken apart by mistake: the middle must consist of scopes.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+
+from pydantic import SecretStr
+
+
+class Scope(enum.StrEnum):
+    ORDERS = "orders"  # place, complete and list orders
+    EVENTS = "events"  # record events of one's own
+    HISTORY = "history"  # read events, move seen cursors: what a gateway needs
+    ALERTS = "alerts"  # read, retract and mark alerts
+    ADMIN = "admin"  # erase, revoke, dead letters, traces; each call leaves a line in the log
+
+
+ALL = frozenset(Scope)
+_NAMED = re.compile(r"([A-Za-z0-9_.-]{1,32}):([a-z]+(?:\+[a-z]+)*):(.+)", re.DOTALL)
+_NAMES = frozenset(scope.value for scope in Scope)
+
+
+class ApiKey(SecretStr):
+    """Its value is what callers present."""
+
+    def __init__(self, key: str, name: str = "", scopes: frozenset[Scope] = ALL) -> None:
+        super().__init__(key)
+        self.name = name
+        self.scopes = scopes
+
+    @classmethod
+    def parse(cls, text: str) -> ApiKey:
+        match = _NAMED.fullmatch(text)
+        if match is None or not (scopes := set(match[2].split("+"))) <= _NAMES:
+            return cls(text)
+        return cls(match[3], match[1], frozenset(map(Scope, scopes)))

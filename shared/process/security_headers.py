@@ -1,0 +1,38 @@
+"""Headers that every answer has, whoever made it: no sniffing of types, and HTTPS only once it was HTTPS.
+
+Answers that the edge gives by itself have the first of them from there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+NOSNIFF = (b"x-content-type-options", b"nosniff")
+
+
+class SecurityHeaders:
+    """`hsts_seconds`: for which a browser uses HTTPS alone, RFC 6797; 0 leaves that to others.
+
+    The scheme is the one that trusted proxies report.
+    """
+
+    def __init__(self, app: ASGIApp, *, hsts_seconds: int) -> None:
+        self._app = app
+        self._plain = [NOSNIFF]
+        hsts = (b"strict-transport-security", b"max-age=%d" % hsts_seconds)
+        self._secure = [NOSNIFF, hsts] if hsts_seconds else [NOSNIFF]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        headers = self._secure if scope["scheme"] == "https" else self._plain
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *headers]
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)

@@ -1,0 +1,59 @@
+"""Headers that every answer of both services has, whoever made it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import httpx2
+import pytest
+
+if TYPE_CHECKING:
+    from tests.processes import Processes, ServiceProcess
+
+ANSWERS = [
+    ("GET", "/livez", {}, 200),
+    ("GET", "/nothing", {}, 404),
+    ("PATCH", "/livez", {}, 405),
+    ("GET", "/", {"Host": "a b"}, 400),  # the edge's own
+]
+
+
+@pytest.fixture(scope="module")
+def services(module_processes: Processes) -> dict[str, ServiceProcess]:
+    return {"sender": module_processes.start_sender(), "receiver": module_processes.start_receiver()}
+
+
+@pytest.mark.parametrize("name", ["sender", "receiver"])
+@pytest.mark.parametrize(("method", "path", "headers", "status"), ANSWERS)
+def test_every_answer_forbids_sniffing_once(
+    services: dict[str, ServiceProcess],
+    name: str,
+    method: str,
+    path: str,
+    headers: dict[str, str],
+    status: int,
+) -> None:
+    answer = httpx2.request(method, services[name].url + path, headers=headers, trust_env=False)
+    assert (answer.status_code, answer.headers.get_list("x-content-type-options")) == (status, ["nosniff"])
+
+
+@pytest.mark.parametrize("name", ["sender", "receiver"])
+def test_hsts_is_sent_over_tls_alone(services: dict[str, ServiceProcess], name: str) -> None:
+    for scheme, expected in (("https", "max-age=31536000"), ("http", None)):
+        answer = httpx2.get(
+            f"{services[name].url}/livez", headers={"X-Forwarded-Proto": scheme}, trust_env=False
+        )
+        assert answer.headers.get("strict-transport-security") == expected
+
+
+@pytest.mark.parametrize("name", ["sender", "receiver"])
+def test_pages_run_no_inline_script_are_framed_by_nobody_and_make_no_html_of_text(
+    services: dict[str, ServiceProcess], name: str
+) -> None:
+    page = httpx2.get(f"{services[name].url}/", trust_env=False)
+    assert page.status_code == 200
+    policy = page.headers["content-security-policy"]
+    assert "unsafe-inline" not in policy
+    for part in ("default-src 'none'", "frame-ancestors 'none'", "require-trusted-types-for 'script'"):
+        assert part in policy
+    assert "camera=()" in page.headers["permissions-policy"]

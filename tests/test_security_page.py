@@ -1,0 +1,99 @@
+"""docs/security.md says what the code does: its tests exist, and its table of limits is the code's."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+from receiver.access.tickets import LIFETIME_SECONDS
+from receiver.connections.life import Terms
+from receiver.transports.websocket import connection as websocket
+from shared.process import edge
+from shared.settings import PREFIX, ReceiverSettings, SenderSettings
+from shared.tokens import MAX_TOPICS
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "security.md"
+RISKS = 40
+_BEGIN, _END = "<!-- limits: begin -->\n", "<!-- limits: end -->"
+_OF_SETTINGS = re.compile(
+    r"^(max_|handshakes_|replays_|tickets_|requests_|drain_seconds|heartbeat_|keep_alive|revocation)"
+)
+
+
+def limits_table() -> str:
+    lines = ["| limit | default | of |", "|---|---|---|"]
+    lines += [f"| `{name}` | {_shown(default)} | {of} |" for name, default, of in _limits()]
+    return "\n".join(lines) + "\n"
+
+
+def _limits() -> list[tuple[str, Any, str]]:
+    found: list[tuple[str, Any, str]] = []
+    for settings, of in ((ReceiverSettings, "a gateway"), (SenderSettings, "a sender")):
+        for name, field in settings.model_fields.items():
+            variable = f"{PREFIX}{name.upper()}"
+            if _OF_SETTINGS.match(name) and variable not in [known for known, _, _ in found]:
+                found.append((variable, field.default, of))
+    for limits, of in (
+        (edge.Limits(), "a request, both services"),
+        (websocket.LIMITS, "a WebSocket"),
+    ):
+        for one_of in dataclasses.fields(limits):
+            value = getattr(limits, one_of.name)
+            if dataclasses.is_dataclass(value):
+                parts = dataclasses.asdict(value)  # type: ignore[arg-type] # an instance
+                found += [(f"{one_of.name}.{name}", number, of) for name, number in parts.items()]
+            else:
+                found.append((one_of.name, value, of))
+    found.append(
+        ("authenticate_seconds", Terms("", 20, 1).authenticate_seconds, "a connection without a token")
+    )
+    found.append(("LIFETIME_SECONDS", LIFETIME_SECONDS, "a ticket"))
+    found.append(("MAX_TOPICS", MAX_TOPICS, "a token, and so channels of a connection but one"))
+    return found
+
+
+def _shown(value: Any) -> str:
+    return f"{value:,g}" if isinstance(value, float) else f"{value:,}"
+
+
+def _written() -> str:
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(_BEGIN)
+    _, _, after = rest.partition(_END)
+    return f"{before}{_BEGIN}{limits_table()}{_END}{after}"
+
+
+def _rows() -> dict[int, str]:
+    text = PAGE.read_text(encoding="utf-8").partition("## Limits")[0]
+    return {int(match[1]): match[0] for match in re.finditer(r"^\| (\d+) \|.*$", text, re.MULTILINE)}
+
+
+def _tests() -> set[str]:
+    texts = [path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py")]
+    return {name for text in texts for name in re.findall(r"def (test_\w+)\(", text)}
+
+
+def test_every_risk_has_a_defence_and_tests_that_exist() -> None:
+    rows, tests = _rows(), _tests()
+    assert sorted(rows) == list(range(1, RISKS + 1))
+    for number, row in rows.items():
+        named = re.findall(r"`(test_\w+)`", row)
+        assert named, f"row {number} names no test"
+        assert set(named) <= tests, f"row {number}: {sorted(set(named) - tests)}"
+
+
+def test_the_table_of_limits_is_the_codes() -> None:
+    assert _written() == PAGE.read_text(encoding="utf-8"), "run python -m tests.test_security_page"
+
+
+def test_every_limit_of_the_settings_is_in_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name, _, _ in _limits():
+        if name.startswith(PREFIX):
+            assert f"`{name.removeprefix(PREFIX)}`" in readme, name
+
+
+if __name__ == "__main__":
+    PAGE.write_text(_written(), encoding="utf-8")
