@@ -28,6 +28,7 @@ _POLICY = (
 )
 HEADERS = {
     "content-security-policy": _POLICY,
+    "x-content-type-options": "nosniff",
     "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
     "cross-origin-opener-policy": "same-origin",
     "referrer-policy": "no-referrer",

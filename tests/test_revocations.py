@@ -243,7 +243,8 @@ async def test_a_customers_connections_end_within_a_second_and_their_tokens_coun
         async with connected(gateway, new):
             pass
         await stays.send("orderbell.ping", {})
-        assert (await stays.receive())["type"] == "orderbell.pong"
+        while (await stays.receive())["type"] != "orderbell.pong":
+            pass  # notices of what is unread
 
 
 async def test_a_ticket_of_a_revoked_token_is_refused(

@@ -1,4 +1,4 @@
-"""Headers that every answer has, whoever made it: no sniffing of types, and HTTPS only once it was HTTPS.
+"""Headers that every answer has, once, whoever made it: no sniffing of types, and HTTPS only once it was HTTPS.
 
 Answers that the edge gives by itself have the first of them from there.
 """
@@ -32,7 +32,8 @@ class SecurityHeaders:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *headers]
+                given = [name for name, _ in message["headers"]]
+                message["headers"] = [*message["headers"], *(one for one in headers if one[0] not in given)]
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
