@@ -1,4 +1,4 @@
-"""Headers that every answer has, once, whoever made it: no sniffing of types, and HTTPS only once it was HTTPS.
+"""Headers that every answer has, once: no sniffing of types, and HTTPS only once it was HTTPS.
 
 Answers that the edge gives by itself have the first of them from there.
 """
