@@ -10,7 +10,7 @@ from typing import Any
 from receiver.access.tickets import LIFETIME_SECONDS
 from receiver.connections.life import Terms
 from receiver.transports.websocket import connection as websocket
-from shared.process import edge
+from shared.process import limits
 from shared.settings import PREFIX, ReceiverSettings, SenderSettings
 from shared.tokens import MAX_TOPICS
 
@@ -37,7 +37,7 @@ def _limits() -> list[tuple[str, Any, str]]:
             if _OF_SETTINGS.match(name) and variable not in [known for known, _, _ in found]:
                 found.append((variable, field.default, of))
     for limits, of in (
-        (edge.Limits(), "a request, both services"),
+        (limits.Limits(), "a request, both services"),
         (websocket.LIMITS, "a WebSocket"),
     ):
         for one_of in dataclasses.fields(limits):
