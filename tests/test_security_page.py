@@ -36,12 +36,12 @@ def _limits() -> list[tuple[str, Any, str]]:
             variable = f"{PREFIX}{name.upper()}"
             if _OF_SETTINGS.match(name) and variable not in [known for known, _, _ in found]:
                 found.append((variable, field.default, of))
-    for limits, of in (
+    for held, of in (
         (limits.Limits(), "a request, both services"),
         (websocket.LIMITS, "a WebSocket"),
     ):
-        for one_of in dataclasses.fields(limits):
-            value = getattr(limits, one_of.name)
+        for one_of in dataclasses.fields(held):
+            value = getattr(held, one_of.name)
             if dataclasses.is_dataclass(value):
                 parts = dataclasses.asdict(value)  # type: ignore[arg-type] # an instance
                 found += [(f"{one_of.name}.{name}", number, of) for name, number in parts.items()]
