@@ -62,9 +62,9 @@ _AHEAD = timedelta(hours=1)  # clocks of callers' senders differ by less
 @dataclass(frozen=True)
 class Pace:
     every_seconds: float = 60.0
-    batch: int = 100  # rows looked at in one transaction, so that no caller waits long behind it
-    batch_seconds: float = 0.01  # target for one batch; a slower one shrinks the next
-    rest: float = 3.0  # times the duration of a batch, at least
+    batch: int = 250  # rows looked at in one transaction, so that no caller waits long behind it
+    batch_seconds: float = 0.01  # target for one batch; a slower one shrinks the next, down to half
+    rest: float = 2.0  # times the duration of a batch, at least
     rate: float = 2_000.0  # rows a second at most, unless more come:
     times: float = 12.0  # then so many times what comes
     again_seconds: float = 3_600.0  # between scans from the first row
@@ -257,7 +257,7 @@ class _Scan:
     def note(self, window: Window, taken: float) -> None:
         assert self._after is not None
         if taken > 2 * self._pace.batch_seconds:
-            self._limit = max(self._limit // 2, self._pace.batch // 20, 1)
+            self._limit = max(self._limit // 2, self._pace.batch // 2, 1)
         elif taken < self._pace.batch_seconds:
             self._limit = min(self._limit * 2, self._pace.batch)
         if window.young and self._young_after is None:
