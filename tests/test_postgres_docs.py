@@ -27,9 +27,9 @@ def url(postgres_url: str) -> Iterator[str]:
 
 
 def statements() -> list[str]:
-    """Of all blocks of SQL."""
+    """Of all blocks of SQL; one may take several lines."""
     blocks = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
-    return [line for block in blocks for line in block.splitlines() if line.strip()]
+    return [statement for block in blocks for statement in block.split(";") if statement.strip()]
 
 
 async def test_every_statement_of_the_page_runs(url: str) -> None:

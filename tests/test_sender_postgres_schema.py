@@ -251,6 +251,7 @@ async def test_wrong_password_is_one_line_without_it(url: str) -> None:
         ("sslcert=/nowhere/c.pem&sslkey=/nowhere/k.pem", "sslcert=/nowhere/c.pem: No such file"),
         ("options=-cnonsense%3D1", "nonsense"),
         ("host=/nowhere", "/nowhere"),
+        ("service=nowhere", "service=nowhere: there is none in"),
         ("host=nowhere.invalid", "nowhere.invalid"),
     ],
 )

@@ -13,7 +13,9 @@ transactions better; the only such work is `CREATE INDEX CONCURRENTLY`.
 
 from __future__ import annotations
 
+import configparser
 import contextlib
+import os
 import secrets
 import socket
 import ssl
@@ -88,6 +90,8 @@ class Connector:
         for name in _FILES:
             _check_readable(name, url.driver_options.get(name))
         _check_tls_files(url.driver_options)
+        if (service := url.driver_options.get("service")) is not None:
+            _check_service(service)
         self._hosts = url.hosts
         self._first = 0  # index of the host to begin with
         self._seconds = url.connect_seconds or connect_seconds
@@ -162,6 +166,19 @@ def _check_readable(name: str, path: str | None) -> None:
         Path(path).open("rb").close()
     except OSError as error:
         raise DatabaseUnusable(f"{name}={path}: {error.strerror}") from error
+
+
+def _check_service(name: str) -> None:
+    """asyncpg passes over a service that it does not find, and connects to wherever its defaults lead."""
+    given = os.environ.get("PGSERVICEFILE")
+    path = Path(given) if given else Path("~/.pg_service.conf").expanduser()
+    services = configparser.ConfigParser(interpolation=None)
+    try:
+        services.read(path, encoding="utf-8")
+    except (configparser.Error, OSError, UnicodeDecodeError) as error:
+        raise DatabaseUnusable(f"service={name}: {path} is not a service file: {line_of(error)}") from None
+    if name not in services:
+        raise DatabaseUnusable(f"service={name}: there is none in {path}")
 
 
 def _check_tls_files(options: Mapping[str, str]) -> None:
