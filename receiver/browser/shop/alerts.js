@@ -45,11 +45,11 @@ export class Alerts {
     addEventListener("pagehide", this.#keep);
   }
 
-  /** @param {string} cursor @param {import("../orderbell.js").CloudEvent} event */
-  add(cursor, event) {
+  /** @param {string} cursor @param {import("../orderbell.js").CloudEvent} event @param {By} [by] @param {string} [name] */
+  add(cursor, event, by = "", name = "new") {
     if (this.#rows.has(cursor)) return;
     const { item } = Object(event.data);
-    this.#insert({ cursor, text: textOf(event), subject: event.subject ?? "", item, time: event.time ?? "", by: "" }, "new");
+    this.#insert({ cursor, text: textOf(event), subject: event.subject ?? "", item, time: event.time ?? "", by }, name);
     this.#trim();
     this.#keepSoon();
   }
@@ -66,6 +66,39 @@ export class Alerts {
       if (whose) whose.textContent = SHOWN[by];
     }
     this.#keepSoon();
+  }
+
+  /**
+   * What the server has: the list is there again after a reload, and what was read or seen elsewhere says so.
+   *
+   * @param {readonly import("../alerts.js").ListedAlert[]} listed
+   */
+  take(listed) {
+    for (const { cursor, state, event } of listed) {
+      if (state === "retracted" || state === "expired") this.remove([cursor]);
+      else this.add(cursor, event, state === "unseen" ? "" : "before", "");
+      this.#rows.get(cursor)?.toggleAttribute("data-read", state === "read");
+    }
+  }
+
+  /** They were taken back, or their time is over. @param {readonly string[]} cursors */
+  remove(cursors) {
+    for (const cursor of cursors) {
+      this.#alerts = this.#alerts.filter((alert) => alert.cursor !== cursor);
+      this.#rows.get(cursor)?.remove();
+      this.#rows.delete(cursor);
+    }
+    this.#trim();
+    this.#keepSoon();
+  }
+
+  /** @param {string | null} upTo @param {readonly string[]} alone */
+  read(upTo, alone) {
+    const [channel, last] = parts(upTo ?? "");
+    for (const [cursor, shown] of this.#rows) {
+      const [of, place] = parts(cursor);
+      if (alone.includes(cursor) || (of === channel && place <= last)) shown.setAttribute("data-read", "");
+    }
   }
 
   /** Somebody signs out: nothing stays for the one who comes next. */

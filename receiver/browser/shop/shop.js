@@ -19,7 +19,14 @@ function open({ customer, getToken }) {
 
   source.addEventListener("open", () => {
     connection("open", `Connected to ${new URL(source.url).host}`);
+    source.list({ limit: 50 }).then((list) => alerts.take(list.alerts), showFailure);
   });
+  source.addEventListener("retracted", ({ detail: { cursor } }) => alerts.remove([cursor]));
+  source.addEventListener("expired", ({ detail: { cursors } }) => alerts.remove(cursors));
+  source.addEventListener("read", ({ detail: { upTo, alone } }) => alerts.read(upTo, alone));
+  source.addEventListener("unread", ({ detail: { unread } }) => showUnread(unread));
+  source.addEventListener("older", ({ detail: { count } }) => toasts.show(count === 1 ? "And 1 older alert" : `And ${count} older alerts`));
+  element("mark-read").onclick = () => source.markRead().catch(showFailure);
   source.addEventListener("message", ({ data: event, lastEventId }) => {
     alerts.add(lastEventId, event);
     if (event.type === "order.completed") orders.complete(event);
@@ -55,6 +62,7 @@ function open({ customer, getToken }) {
     badge.count = 0;
     orders.clear();
     alerts.forget();
+    showUnread(0);
     (signsOut ? signOut() : Promise.resolve()).then(() => welcome(failure), showFailure);
   }
 
@@ -66,6 +74,12 @@ function open({ customer, getToken }) {
   showMenu((order) => orders.add(order));
   showHow(customer);
   orders.load().catch(showFailure);
+}
+
+/** @param {number} count */
+function showUnread(count) {
+  element("unread").textContent = count > 0 ? `${count} unread` : "";
+  element("mark-read").hidden = count === 0;
 }
 
 /** @param {string} failure */

@@ -17,7 +17,7 @@ function element(id) {
 /** @param {string} key */
 function open(key) {
   const sender = new Sender(key);
-  const completed = new CompletedOrders(element("completed"));
+  const completed = new CompletedOrders(element("completed"), (id) => sender.cancel(id));
   const orders = new OpenOrders(
     element("open"),
     (id, how) => sender.complete(id, how),

@@ -129,9 +129,10 @@ export class CompletedOrders {
   /** @type {Map<string, Order>} */
   #orders = new Map();
 
-  /** @param {HTMLElement} list */
-  constructor(list) {
+  /** @param {HTMLElement} list @param {(orderId: string) => Promise<unknown>} cancel */
+  constructor(list, cancel) {
     this.list = list;
+    this.cancel = cancel;
   }
 
   /** @param {Order[]} orders */
@@ -143,7 +144,31 @@ export class CompletedOrders {
       .sort((one, other) => (other.completed_at ?? "").localeCompare(one.completed_at ?? ""))
       .slice(0, SHOWN);
     this.#orders = new Map(latest.map((order) => [order.order_id, order]));
-    this.list.replaceChildren(...latest.map(completedRow));
+    this.list.replaceChildren(...latest.map((order) => this.#row(order)));
+  }
+
+  /** @param {Order} order */
+  #row(order) {
+    const row = completedRow(order);
+    const button = make("button", "quiet", "Take back");
+    button.setAttribute("type", "button");
+    button.setAttribute("aria-label", `Take back order ${order.order_id}: cancel it, and its alert`);
+    const failure = make("span", "failure");
+    failure.setAttribute("role", "alert");
+    button.addEventListener("click", async () => {
+      button.setAttribute("aria-disabled", "true"); // not `disabled`: that would drop the focus
+      failure.textContent = "";
+      try {
+        await this.cancel(order.order_id); // again is the same, so a second click does no harm
+        button.replaceWith(make("span", "about", "Cancelled"));
+        row.dataset.cancelled = "true";
+      } catch (error) {
+        failure.textContent = `Not cancelled. ${error instanceof Error ? error.message : error}`;
+        button.removeAttribute("aria-disabled");
+      }
+    });
+    row.append(button, failure);
+    return row;
   }
 
   get count() {

@@ -1,0 +1,152 @@
+"""Orders are taken back at random moments: none pops up afterwards, and all devices agree at the end."""
+
+from __future__ import annotations
+
+import random
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.conftest import evaluate, watch
+from tests.browser.test_shop import complete, order, sign_in
+from tests.waiting import wait_until
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page
+
+    from tests.browser.services import Services
+
+pytestmark = pytest.mark.browser
+
+_GRACE_MS = 1_000
+
+# Every moment at which a toast says something of an order, by the page's clock, which is the machine's.
+_DEVICE = """
+    const { AlertSource, Toasts } = await import("/client/v1/orderbell.js");
+    const toasts = new Toasts({ duration: 1_000 });
+    const source = new AlertSource(given.gateway, { key: String(Math.random()) });
+    source.addEventListener("alert", ({ detail }) => toasts.show(detail));
+    window.appeared = {};
+    const note = () => {
+      for (const { textContent } of document.querySelectorAll(".orderbell-toast-text")) {
+        for (const [, order] of textContent.matchAll(/Order (\\S+) is complete/g)) {
+          (appeared[order] ??= []).push(Date.now());
+        }
+      }
+    };
+    const changes = new MutationObserver(note);
+    changes.observe(document, { childList: true, subtree: true, characterData: true });
+    window.device = source;
+    await new Promise((resolve) => source.addEventListener("open", resolve, { once: true }));
+"""
+
+
+def device(browser: Browser, orderbell: Services, gateway: int) -> Page:
+    """A browser of the customer's, with a page that shows alerts and notes when."""
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(orderbell.shop)
+    sign_in(page, orderbell.customer)
+    other = context.new_page()
+    other.goto(orderbell.shop + "static/bell.svg")
+    page.close()
+    other.goto(orderbell.shop + "livez")
+    evaluate(other, _DEVICE, {"gateway": orderbell.gateways[gateway].url})
+    return other
+
+
+@pytest.mark.parametrize(
+    ("seed", "orders"), [(1, 40), pytest.param(2, 1_000, marks=pytest.mark.long)], ids=["short", "long"]
+)
+def test_no_order_that_was_taken_back_pops_up_and_three_devices_agree(
+    browser: Browser, orderbell: Services, seed: int, orders: int
+) -> None:
+    chance = random.Random(seed)
+    devices = [device(browser, orderbell, gateway) for gateway in (0, 1, 0)]
+    answered: dict[str, float] = {}
+    late: list[str] = []
+    for n in range(orders):
+        number = str(n)
+        orderbell.place_and_complete(number)
+        fate = chance.random()
+        if fate < 0.2:
+            answered[number] = retract(orderbell, number)
+        elif fate < 0.35:
+            late.append(number)
+        if n == orders // 2:
+            devices[2].context.set_offline(True)  # away, and back with both to catch up with
+        if late and chance.random() < 0.4:
+            chosen = late.pop(chance.randrange(len(late)))
+            answered[chosen] = retract(orderbell, chosen)
+    for number in late:
+        answered[number] = retract(orderbell, number)
+    devices[2].context.set_offline(False)
+    assert len(answered) > orders / 5
+
+    left = orders - len(answered)
+    for page in devices:
+        wait_until(partial(has_unread, page, left), timeout=60)
+    lists = [page.evaluate("device.list({ limit: 200 })") for page in devices]
+    assert lists[0] == lists[1] == lists[2]
+    assert lists[0]["unread"] == left
+    assert in_database(orderbell) == left
+    time.sleep(2 * _GRACE_MS / 1_000)  # nothing may come now
+    for page in devices:
+        appeared: dict[str, list[float]] = page.evaluate("appeared")
+        for number, moment in answered.items():
+            last = max(appeared.get(number, [0]))
+            assert last <= moment + _GRACE_MS, f"order {number} was on the screen {last - moment} ms later"
+    evaluate(devices[1], "await device.markRead()")
+    for page in devices:
+        wait_until(partial(has_unread, page, 0), timeout=30)
+    assert in_database(orderbell) == 0
+    for page in devices:
+        page.context.close()
+
+
+def has_unread(page: Page, count: int) -> bool:
+    told: int | None = page.evaluate("device.unread")
+    return told == count
+
+
+def retract(orderbell: Services, number: str) -> float:
+    """When it was answered, in milliseconds since 1970."""
+    answer = orderbell.api.post("/retractions", json={"order_id": orderbell.order_id(number)})
+    assert answer.status_code == 200, answer.text
+    return time.time() * 1_000
+
+
+def in_database(orderbell: Services) -> Any:
+    answer = orderbell.api.post("/unread", json={"channels": [f"customer:{orderbell.customer}"]})
+    return answer.json()["counts"][0]["unread"]
+
+
+def test_order_that_the_back_office_takes_back_leaves_the_shop_and_its_count(
+    context: BrowserContext, orderbell: Services
+) -> None:
+    watch(context)
+    shop, back_office = context.new_page(), context.new_page()
+    shop.goto(orderbell.shop)
+    sign_in(shop, orderbell.customer)
+    back_office.goto(orderbell.back_office)
+    soup, tea = order(shop, "Tomato soup"), order(shop, "Iced tea")
+    for number in (soup, tea):
+        expect(back_office.locator(f'#open li[data-order-id="{number}"]')).to_be_visible(timeout=15_000)
+        complete(back_office, number)
+    expect(shop.locator("#alerts li")).to_have_count(2)
+    expect(shop.locator("#unread")).to_have_text("2 unread")
+    taken = back_office.locator(f'#completed li[data-order-id="{soup}"]')
+    taken.get_by_role("button", name="Take back").click()
+    expect(taken).to_contain_text("Cancelled")
+    expect(shop.locator("#alerts li")).to_have_count(1)
+    expect(shop.locator("#alerts li")).to_contain_text(f"Order {tea} is complete")
+    expect(shop.locator("#unread")).to_have_text("1 unread")
+    shop.get_by_role("button", name="Mark all as read").click()
+    expect(shop.locator("#unread")).to_have_text("")
+    shop.evaluate("localStorage.clear()")
+    shop.reload()
+    expect(shop.locator("#alerts li")).to_have_count(1)
+    expect(shop.locator("#alerts li[data-read]")).to_have_count(1)
