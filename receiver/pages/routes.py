@@ -18,7 +18,7 @@ FOLDER = Path(__file__).parents[1] / "browser"
 
 # Without a balancer each gateway is a separate origin. `/?gateway=8092` lets tabs of one origin, which
 # share what they have shown, connect to several gateways, as they would through a balancer.
-_CONNECT_ANY_PORT = CONNECT + " ws://127.0.0.1:* ws://localhost:*"
+_CONNECT_ANY_PORT = CONNECT + " ws://127.0.0.1:* ws://localhost:* http://127.0.0.1:* http://localhost:*"
 # Scripts and styles may be loaded by other sites' pages, as a client must; by those that isolate themselves,
 # too.
 _ANYWHERE = {"access-control-allow-origin": "*", "cross-origin-resource-policy": "cross-origin"}

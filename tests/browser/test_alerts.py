@@ -324,3 +324,24 @@ def test_retracted_alert_leaves_the_screen_though_it_was_seen(page: Page) -> Non
         """,
     )
     assert shown == [["Order 1", "Order 2"], ["Order 2"]]
+
+
+def test_alert_that_was_not_shown_is_tried_again_when_the_gateway_rings(page: Page) -> None:
+    alerts = evaluate(
+        page,
+        HELPERS
+        + """
+        let refused = 1;
+        const show = (event) => event.shown(Promise.resolve(refused-- <= 0));
+        const world = new World({ show });
+        const socket = (await world.socket()).hello();
+        socket.event(1);
+        await world.wait("alert", 1);
+        await settled();
+        const before = world.of("alert").length;
+        socket.say("orderbell.ring", { cursor: "customer:alice=1.1" });
+        await world.wait("alert", 2);
+        return [before, world.of("alert")];
+        """,
+    )
+    assert alerts == [1, [f"{ALICE}=1.1"] * 2]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import pytest
 
+from tests.conformance.websocket import WebSocketDriver
 from tests.waiting import await_until
 
 if TYPE_CHECKING:
@@ -246,3 +247,19 @@ async def test_while_the_sender_is_away_the_list_is_too_and_comes_back_with_it(
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
         assert (await http.post("/read", json={"all": True}, headers=headers)).status_code == 503
     await await_until(lambda: lone.process.poll() is not None)
+
+
+async def test_alert_that_no_device_shows_is_offered_again_where_that_is_set(
+    shop: Shop, customer: str, token: str, module_processes: Processes, sender: Any
+) -> None:
+    gateway = module_processes.start_receiver(sender=sender, ring_again_seconds="0.5")
+    async with WebSocketDriver().connected(gateway, token) as client:
+        await shop.complete(customer)
+        assert await client.receive_notice("ring") == {"cursor": f"customer:{customer}=1.1"}
+        await client.report_seen(f"customer:{customer}=1.1")
+        rung = len(client.noticed("ring"))
+        await shop.complete(customer)
+        async with asyncio.timeout(20):
+            while len(client.noticed("ring")) == rung or "=1.1" in client.noticed("ring")[-1]["cursor"]:
+                await client.receive()
+        assert client.noticed("ring")[-1]["cursor"] == f"customer:{customer}=1.2"
