@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import LargeBinary, String, bindparam, cast, delete, func, literal_column, select, update
 
-from sender import tombstones
+from sender import alerts, tombstones
 from sender.database.tables import DIALECTS, dead_letters, events, insert_into, outbox
 from sender.tombstones import Fault
+from shared.channels import is_private
 from shared.cursors import MAX_NUMBER, Cursor
 from shared.times import format_time
 
@@ -73,6 +74,8 @@ def give_up(
         why = {"why": fault.value, "said": refusal, "now": format_time(now)}
         connection.execute(_KEEP[connection.dialect.name], {"given": position, **why})
         connection.execute(_BURY, {"given": position, "tombstone": row.tombstone(fault).decode()})
+        if is_private(row.channel):  # a tombstone is no alert that could be unread
+            alerts.mark(connection, row.channel, row.place.seq, alerts.Mark.SYSTEM)
         given_up.append(GivenUp(Cursor(row.channel, row.place), fault))
     return given_up
 

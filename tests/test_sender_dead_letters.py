@@ -253,3 +253,13 @@ async def test_history_reads_one_event_alone(sender: RunningSender) -> None:
     assert found is not None
     assert found.place == Place(1, 2)
     assert await sender.database.read(partial(history.find, channel=ALICE, seq=3)) is None
+
+
+async def test_event_that_was_given_up_is_no_unread_alert(sender: RunningSender) -> None:
+    alice = Channel("customer:alice")
+    await record(sender, alice, alice)
+    await spoil(sender, 1)
+    await give_up(sender)
+    answer = await sender.client.get(f"/channels/{alice}/alerts")
+    assert answer.json()["unread"] == 1
+    assert [alert["event"]["seq"] for alert in answer.json()["alerts"]] == [2]
