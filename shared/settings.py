@@ -120,7 +120,7 @@ class Settings(_OfEnvironment):
         0, ge=0, le=300
     )  # /readyz reports draining for so long before we drain
     metrics_listen: str | None = None  # `host:port` for /metrics; then it is nowhere else
-    hsts_seconds: int = Field(31_536_000, ge=0)  # of answers over TLS, RFC 6797; 0 sends none
+    hsts_seconds: int = Field(31_536_000, ge=0, le=315_360_000)  # of answers over TLS, RFC 6797; 0 sends none
     root_path: str = ""  # where a proxy serves us, such as /alerts; removed where the proxy has not done so
 
     @field_validator(

@@ -266,6 +266,8 @@ ODD: dict[str, tuple[str, ...]] = {
     "forwarded_allow_ips": ("*", "proxy", "10.0.0.1/8", "::1/200", "10.0.0.0/8;::1", "1.2.3"),
     "keep_alive_seconds": (*NUMBERS[1:], "0", "0.5", "3601"),
     "ready_delay_seconds": (*NUMBERS[1:10], "301"),
+    "live_keys": ("x", "a:short", "a b:" + "s" * 32, ":" + "s" * 32),
+    "metrics_listen": ("9100", ":9100", "127.0.0.1:", "127.0.0.1:0", "127.0.0.1:65536", "127.0.0.1:a"),
     "root_path": ("alerts", "/a b", "/a//b", "/é", "/a?b", "/a#b", "http://h/a", "/../a", "/.", "/%2e"),
     "database_url": ("x", "mysql://h/d", "postgres:h", "sqlite://", "sqlite:///", "postgresql+psycopg2://h/d"),
     "database_schema": ("a b", "pg_x", "1x", "a.b", 'a"b', LONG, "é"),
