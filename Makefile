@@ -23,7 +23,7 @@ define shown
 	code=0; $(2) || code=$$?; kill $$dots; wait $$dots 2>/dev/null; trap - EXIT; echo; exit $$code
 endef
 
-.PHONY: help run test test-long test-all lint lint-python lint-browser bench chaos lock clean moved
+.PHONY: help run test test-long test-all lint lint-python lint-browser bench chaos audit sbom lock clean moved
 
 help:
 	@echo 'make run       everything on this machine, with nothing to prepare; Ctrl-C ends it'
@@ -33,6 +33,8 @@ help:
 	@echo 'make lint      ruff and mypy; tsc and eslint for browser code, and the Lua scripts (needs npm)'
 	@echo 'make bench     the benchmarks'
 	@echo 'make chaos     ten minutes of everything that can fail; ARGS="--seconds 60 --database postgres"'
+	@echo 'make audit     ask pip-audit and npm audit about what is pinned; says where nothing could be asked'
+	@echo 'make sbom      the bill of materials, CycloneDX'
 	@echo 'make lock      pin the dependencies anew, within what pyproject.toml allows'
 	@echo 'make clean     remove what make has made (but not .orderbell, your orders)'
 
@@ -68,6 +70,12 @@ bench: $(VENV)/bench.stamp
 
 chaos: $(VENV)/dev.stamp
 	@$(BIN)/python -m tests.chaos $(ARGS)
+
+audit:
+	@sh deploy/audit.sh $(if $(wildcard $(BIN)/python),$(BIN)/python,python3)
+
+sbom: $(VENV)/dev.stamp
+	@$(BIN)/python deploy/sbom.py
 
 # Each is constrained by the first, so that they agree.
 lock: $(BIN)/python
