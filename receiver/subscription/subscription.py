@@ -91,7 +91,7 @@ class Subscription:
     ) -> None:
         """`delivered` is called with live messages once they have left; they are traced where it is given."""
         self._belonging = belonging
-        self._signatures = signatures
+        self._open_signed = signatures.opener(Kind.LIVE) if signatures else None
         self._redis = redis
         self._pace = pace or Pace()
         self._pipelines = pipelines
@@ -252,7 +252,7 @@ class Subscription:
     def _take_each(self, replies: list[Any]) -> None:
         """Leaves in the burst what is to be written. One loop: a call more for each would be costly."""
         feeds, burst = self._feeds, self._burst
-        open_signed = self._signatures.open if self._signatures else None
+        open_signed = self._open_signed
         for reply in replies:
             try:
                 kind, name, value = reply
@@ -265,7 +265,7 @@ class Subscription:
                     if name == self._probe:
                         self._take_probe(value)
                     continue
-                if open_signed is not None and (value := open_signed(Kind.LIVE, name, value)) is None:
+                if open_signed is not None and (value := open_signed(name, value)) is None:
                     continue
                 if not feed.take_next(value, burst):
                     burst.write()  # what follows may write at once and must not overtake the burst

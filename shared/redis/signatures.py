@@ -115,6 +115,21 @@ class Signatures:
         signature, _, content = sealed.partition(b" ")
         return content if self.check(kind, name, content, signature) else None
 
+    def opener(self, kind: Kind) -> Callable[[bytes, bytes], bytes | None]:
+        """`open` for one kind, in a third less time: for what comes with each event. Needs a key."""
+        first = self._keys[0]
+        copy, beginning, same = first.states[kind].copy, first.beginning, hmac.compare_digest
+
+        def open_one(name: bytes, sealed: bytes) -> bytes | None:
+            signature, _, content = sealed.partition(b" ")
+            state = copy()
+            state.update(name + b"\0" + content)
+            if same(signature, beginning + state.hexdigest().encode()):
+                return content
+            return self.open(kind, name, sealed)  # by another key, or not at all
+
+        return open_one
+
 
 class _Key:
     """One state a kind, which is copied for each value: keying costs as much as hashing one."""
@@ -122,13 +137,13 @@ class _Key:
     def __init__(self, key: LiveKey) -> None:
         self.beginning = b"~%b~" % key.id.encode()
         secret = hashlib.sha256(key.secret).digest()
-        self._states = {
+        self.states = {
             kind: hashlib.blake2b(key=secret, digest_size=_TAG_BYTES, person=f"ob {kind.value}".encode())
             for kind in Kind
         }
 
     def sign(self, kind: Kind, name: bytes, content: bytes) -> bytes:
-        state = self._states[kind].copy()
+        state = self.states[kind].copy()
         state.update(b"%b\0%b" % (name, content))  # no name has a NUL
         return self.beginning + state.hexdigest().encode()
 
