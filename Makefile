@@ -23,7 +23,7 @@ define shown
 	code=0; $(2) || code=$$?; kill $$dots; wait $$dots 2>/dev/null; trap - EXIT; echo; exit $$code
 endef
 
-.PHONY: help run test test-long test-all lint lint-python lint-browser bench chaos audit sbom lock clean moved
+.PHONY: help run test test-long test-all lint lint-python lint-browser bench compare chaos audit sbom lock clean moved
 
 help:
 	@echo 'make run       everything on this machine, with nothing to prepare; Ctrl-C ends it'
@@ -32,6 +32,7 @@ help:
 	@echo 'make test-long only the long ones'
 	@echo 'make lint      ruff and mypy; tsc and eslint for browser code, and the Lua scripts (needs npm)'
 	@echo 'make bench     the benchmarks'
+	@echo 'make compare   polling, long polling, SSE, WebSocket and STOMP beside each other: tables and charts in docs/'
 	@echo 'make chaos     ten minutes of everything that can fail; ARGS="--seconds 60 --database postgres"'
 	@echo 'make audit     ask pip-audit and npm audit about what is pinned; says where nothing could be asked'
 	@echo 'make sbom      the bill of materials, CycloneDX'
@@ -67,6 +68,9 @@ lint-browser: $(LINTERS)/stamp
 
 bench: $(VENV)/bench.stamp
 	@$(BIN)/python -m bench $(ARGS)
+
+compare: $(VENV)/bench.stamp
+	@$(BIN)/python -m bench.compare $(ARGS)
 
 chaos: $(VENV)/dev.stamp
 	@$(BIN)/python -m tests.chaos $(ARGS)

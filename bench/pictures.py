@@ -22,6 +22,41 @@ def draw(results: Path, directory: Path) -> list[Path]:
     return made
 
 
+def draw_compared(results: Path, directory: Path) -> list[Path]:
+    """The charts of `make compare`: a line for each way, over the messages that a connection gets."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    mpl.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "orderbell", "font.size": 9}
+    from matplotlib import pyplot
+
+    table = json.loads((results / "compare-busy.json").read_text(encoding="utf-8"))
+    measures = {
+        "bytes": "bytes a message",
+        "CPU µs": "gateway CPU, µs a message",
+        "delay p50 ms": "delay p50, ms",
+    }
+    figure, axes = pyplot.subplots(1, len(measures), figsize=(11, 3.6), layout="constrained")
+    ways = list(dict.fromkeys(row[1] for row in table["rows"]))
+    for axis, (column, title) in zip(axes, measures.items(), strict=True):
+        at = table["columns"].index(column)
+        for way in ways:
+            rows = [row for row in table["rows"] if row[1] == way]
+            counts = [row[0] for row in rows]
+            per = [1 if column.startswith("delay") else count for count in counts]
+            axis.plot(counts, [row[at] / n for row, n in zip(rows, per, strict=True)], marker="o", label=way)
+        axis.set_xscale("log")
+        axis.set_yscale("log")
+        axis.set_title(title)
+        axis.set_xlabel("messages a connection")
+        axis.grid(visible=True, alpha=0.3)
+    axes[0].legend(fontsize=8)
+    path = directory / "compare.svg"
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
+    return [path]
+
+
 def _fan_out(table: dict[str, Any], path: Path) -> list[Path]:
     columns = ("to all", "to one, flat out", "to one, 4 gateways")
     titles = ("One event to all", "One event to one customer", "The same over 4 gateways")

@@ -66,3 +66,14 @@ def test_nothing_of_it_exists_outside_development_mode(module_processes: Process
     for path in ("sign-in", "sign-out", "orders"):
         assert httpx2.post(f"{gateway.url}/development/{path}", json={}, trust_env=False).status_code == 404
     assert 'data-development="false"' in httpx2.get(gateway.url, trust_env=False).text
+
+
+def test_order_of_the_page_that_compares_is_placed_and_completed(page: httpx2.Client) -> None:
+    assert page.post("/development/orders/complete", json={"order_id": "c 1/2"}).status_code == 401
+    page.post("/development/sign-in", json={"customer": "carla"})
+    answer = page.post("/development/orders/complete", json={"order_id": "c 1/2"})
+    assert (answer.status_code, answer.json()["order"]["customer_id"]) == (200, "carla")
+    assert answer.json()["event"]["subject"] == "c 1/2"
+    assert page.post("/development/orders/complete", json={"order": 1}).status_code == 400
+    assert page.get("/development/compare").headers["content-security-policy"]
+    assert page.get("/development/compare", headers={"host": "evil.example"}).status_code == 403

@@ -7,16 +7,19 @@ browsers a token that its gateways can verify.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import httpx2
 import msgspec
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from receiver.access.authentication import HOST_PREFIX
 from receiver.access.identity import InvalidToken
+from receiver.pages.routes import FOLDER
 from shared.channels import is_name
 from shared.loopback import host_of, is_loopback
+from shared.pages import HEADERS
 from shared.problems import Problem, unauthenticated
 from shared.tokens import ClaimNames, mint_token
 
@@ -44,6 +47,8 @@ class Development:
             Route("/development/sign-in", self.sign_in, methods=["POST"]),
             Route("/development/sign-out", self.sign_out, methods=["POST"]),
             Route("/development/orders", self.orders, methods=["GET", "POST"]),
+            Route("/development/orders/complete", self.complete, methods=["POST"]),
+            Route("/development/compare", self.compare),
         ]
 
     async def sign_in(self, request: Request) -> Response:
@@ -102,13 +107,30 @@ class Development:
             "POST", content=msgspec.json.encode({**order, "customer_id": identity.customer})
         )
 
-    async def _ask(self, method: str, **arguments: Any) -> Response:
+    async def complete(self, request: Request) -> Response:
+        """Place an order of the customer signed in and complete it at once, for the page that compares."""
+        placed = await self.orders(request)
+        if placed.status_code not in (200, 201):
+            return placed
+        order_id = msgspec.json.decode(placed.body, type=_Order).order_id
+        return await self._ask("POST", f"/orders/{quote(order_id, safe='')}/complete")
+
+    async def compare(self, request: Request) -> Response:
+        """The ways to listen, side by side."""
+        _check_host(request)
+        return HTMLResponse((FOLDER / "compare.html").read_text(encoding="utf-8"), headers=HEADERS)
+
+    async def _ask(self, method: str, path: str = "/orders", **arguments: Any) -> Response:
         headers = {"content-type": "application/json"}
         try:
-            answer = await self._sender.request(method, "/orders", headers=headers, **arguments)
+            answer = await self._sender.request(method, path, headers=headers, **arguments)
         except httpx2.HTTPError:
             raise Problem(502, "sender-unavailable", "The sender does not answer.") from None
         return Response(answer.content, answer.status_code, media_type=answer.headers.get("content-type"))
+
+
+class _Order(msgspec.Struct):
+    order_id: str
 
 
 def _check_host(request: Request) -> None:

