@@ -25,6 +25,7 @@ from bench import (
     pictures,
     post_to_frame,
     storm,
+    transports,
 )
 from bench.contenders import OURS
 from bench.load import compile_native
@@ -47,6 +48,7 @@ PARTS: dict[str, Callable[[Run], Awaitable[Table]]] = {
     "latency": latency.run,
     "storm": storm.run,
     "growth": growth.run,
+    "transports": transports.run,
     "large-statements": large_databases.statements,
     "large-completions": large_databases.completions,
 }

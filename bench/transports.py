@@ -1,0 +1,273 @@
+"""What each transport costs a gateway: processor time of a delivery to one customer, and memory of a client.
+
+All are measured on one gateway and one Redis, one after the other in each round, by the same clients:
+connections of this process that read, count events, and say nothing but what their transport asks for. Events
+go flat out into Redis, a hundred at a time to as many customers, the next when all have come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import itertools
+import os
+import re
+from collections import defaultdict
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from bench.contenders import Event, Orderbell
+from bench.table import Table, median, median_ratio
+from bench.usage import Usage, resident_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bench.run import Run
+
+CUSTOMERS = 1_000
+BATCH = 100
+IDLE = 10_000
+_AT_ONCE = 100
+_SECONDS = 120.0
+_CURSOR = re.compile(rb'"cursor":"([^"]*)"\}$')
+
+
+class Counter:
+    """Of all clients: those that are greeted, and the events that have come."""
+
+    def __init__(self) -> None:
+        self.ready = 0
+        self.events = 0
+        self.lost = 0
+        self._changed = asyncio.Event()
+
+    def change(self) -> None:
+        self._changed.set()
+
+    async def wait_ready(self, count: int) -> None:
+        await self._wait(lambda: self.ready >= count)
+
+    async def wait_events(self, count: int) -> None:
+        await self._wait(lambda: self.events >= count)
+
+    async def _wait(self, reached: object) -> None:
+        assert callable(reached)
+        async with asyncio.timeout(_SECONDS):
+            while not reached():
+                if self.lost:
+                    raise ConnectionError(f"{self.lost} connections have ended")
+                self._changed.clear()
+                await self._changed.wait()
+
+
+class Client(asyncio.Protocol):
+    """A WebSocket."""
+
+    name: ClassVar[str] = "websocket"
+
+    def __init__(self, counter: Counter, port: int, token: str) -> None:
+        self.counter = counter
+        self.port = port
+        self.token = token
+        self.greeted = False
+        self.closing = False
+        self.transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self.begin()
+
+    def begin(self) -> None:
+        self.ask("/events", *self.upgrade("cloudevents.json"))
+
+    def upgrade(self, subprotocol: str) -> list[str]:
+        key = base64.b64encode(os.urandom(16)).decode()
+        return [
+            "Upgrade: websocket",
+            "Connection: Upgrade",
+            "Sec-WebSocket-Version: 13",
+            f"Sec-WebSocket-Key: {key}",
+            f"Sec-WebSocket-Protocol: {subprotocol}",
+        ]
+
+    def ask(self, target: str, *headers: str) -> None:
+        lines = [f"GET {target} HTTP/1.1", f"Host: 127.0.0.1:{self.port}"]
+        lines += [f"Authorization: Bearer {self.token}", *headers, "", ""]
+        self.transport.write("\r\n".join(lines).encode())
+
+    def data_received(self, data: bytes) -> None:
+        if not self.greeted and self.greets(data):
+            self.greet()
+        self.count(data)
+
+    def greets(self, data: bytes) -> bool:
+        return b"orderbell.hello" in data
+
+    def greet(self) -> None:
+        self.greeted = True
+        self.counter.ready += 1
+        self.counter.change()
+
+    def count(self, data: bytes) -> None:
+        if events := data.count(b'"seq":'):
+            self.counter.events += events
+            self.counter.change()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.closing:
+            self.counter.lost += 1
+            self.counter.change()
+
+    def close(self) -> None:
+        self.closing = True
+        self.transport.abort()
+
+
+class EventStream(Client):
+    name = "sse"
+
+    def begin(self) -> None:
+        self.ask("/events", "Accept: text/event-stream")
+
+
+class Stomp(Client):
+    name = "stomp"
+
+    def begin(self) -> None:
+        self.ask("/stomp", *self.upgrade("v12.stomp"))
+
+    def data_received(self, data: bytes) -> None:
+        if b"101 Switching" in data:
+            self.send(f"CONNECT\naccept-version:1.2\npasscode:{self.token}\n\n\0")
+            self.send("SUBSCRIBE\nid:1\ndestination:/user/queue/orders\nreceipt:live\n\n\0")
+        super().data_received(data)
+
+    def greets(self, data: bytes) -> bool:
+        return b"RECEIPT" in data
+
+    def send(self, frame: str) -> None:
+        text = frame.encode()
+        size = bytes([0x80 | len(text)]) if len(text) < 126 else b"\xfe" + len(text).to_bytes(2, "big")
+        self.transport.write(b"\x81" + size + bytes(4) + text)  # under a mask of zeros
+
+
+class LongPoll(Client):
+    name = "long-polling"
+    _sessions = itertools.count()
+
+    def begin(self) -> None:
+        self.session = f"bench-{os.getpid()}-{next(self._sessions)}"
+        self.answer = b""
+        self.poll("")
+
+    def poll(self, cursor: str) -> None:
+        self.ask(f"/events?wait=55&session={self.session}" + (f"&after={cursor}" if cursor else ""))
+
+    def data_received(self, data: bytes) -> None:
+        self.answer += data
+        head, _, body = self.answer.partition(b"\r\n\r\n")
+        size = re.search(rb"content-length: (\d+)", head)
+        if size is None or len(body) < int(size[1]):
+            return
+        self.answer = b""
+        super().data_received(body)
+        found = _CURSOR.search(body)
+        assert found is not None, body
+        self.poll(found[1].decode())
+
+
+CLIENTS: tuple[type[Client], ...] = (Client, EventStream, Stomp, LongPoll)
+
+
+async def run(run: Run) -> Table:
+    table = Table(
+        "transports",
+        "What a client of each transport costs a gateway",
+        ["transport", "CPU µs a delivery, to one", "÷ WebSocket", f"KiB a client, {IDLE:,} idle"],
+        [
+            f"{CUSTOMERS:,} customers, one client each; medians of the rounds, and of their ratios to the"
+            " WebSocket of the same round. Memory: what the gateway's grows by, a customer's feed included."
+        ],
+    )
+    costs: defaultdict[str, list[float]] = defaultdict(list)
+    for number in range(1, run.rounds + 1):
+        async with contextlib.AsyncExitStack() as stack:
+            contender = Orderbell()
+            await contender.start(run, 1, stack)
+            for turn, kind in enumerate(CLIENTS):
+                run.progress(f"transports: {kind.name}, round {number} of {run.rounds}")
+                # Each has customers of its own: others would begin with what was never reported as seen.
+                cost = await _delivery(run, contender, kind, turn * CUSTOMERS)
+                costs[kind.name].append(cost)
+                table.rounds.append({"transport": kind.name, "microseconds": cost})
+    for kind in CLIENTS:
+        run.progress(f"transports: {kind.name}, memory")
+        memory = await _memory(run, kind)
+        table.rounds.append({"transport": kind.name, "kib": memory})
+        mine = costs[kind.name]
+        table.add(kind.name, median(mine), median_ratio(mine, costs[Client.name]), memory)
+    return table
+
+
+async def _delivery(run: Run, contender: Orderbell, kind: type[Client], first: int) -> float:
+    counter, places = Counter(), itertools.count(1)
+    customers = range(first, first + CUSTOMERS)
+    clients = await _connect(contender, kind, customers, counter)
+    try:
+        await _publish_for(min(1.0, run.seconds), contender, counter, customers, places)
+        before = counter.events
+        usage = Usage(contender.gateway_pids)
+        await _publish_for(run.seconds, contender, counter, customers, places)
+        return 1e6 * usage.cpu / (counter.events - before)
+    finally:
+        for client in clients:
+            client.close()
+
+
+async def _publish_for(
+    seconds: float,
+    contender: Orderbell,
+    counter: Counter,
+    customers: Sequence[int],
+    places: itertools.count[int],
+) -> None:
+    loop = asyncio.get_running_loop()
+    until, expected = loop.time() + seconds, counter.events
+    while loop.time() < until:
+        n = next(places)
+        for start in range(0, len(customers), BATCH):
+            await contender.publish_to_redis([Event(one, n) for one in customers[start : start + BATCH]])
+            expected += BATCH
+            await counter.wait_events(expected)
+
+
+async def _memory(run: Run, kind: type[Client]) -> float:
+    """On a gateway of its own: memory that was freed is not given back."""
+    async with contextlib.AsyncExitStack() as stack:
+        contender = Orderbell()
+        await contender.start(run, 1, stack)
+        counter = Counter()
+        clients = await _connect(contender, kind, range(500), counter)  # what is there once
+        before = resident_bytes(contender.gateway_pids)
+        clients += await _connect(contender, kind, range(500, 500 + IDLE), counter)
+        await asyncio.sleep(3)
+        after = resident_bytes(contender.gateway_pids)
+        for client in clients:
+            client.close()
+        return (after - before) / IDLE / 1024
+
+
+async def _connect(
+    contender: Orderbell, kind: type[Client], customers: Sequence[int], counter: Counter
+) -> list[Client]:
+    loop = asyncio.get_running_loop()
+    port = contender.gateways[0].port
+    ready, clients = counter.ready, list[Client]()
+    for start in range(0, len(customers), _AT_ONCE):
+        for customer in customers[start : start + _AT_ONCE]:
+            client = kind(counter, port, contender.stack.token(f"customer-{customer}"))
+            await loop.create_connection(lambda client=client: client, "127.0.0.1", port)  # type: ignore[misc]
+            clients.append(client)
+        await counter.wait_ready(ready + len(clients))
+    return clients
