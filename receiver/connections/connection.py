@@ -114,7 +114,7 @@ class Socket(Protocol):
 
 
 class SharingConnection(Connection):
-    """One that gets an event as its text behind a header that depends only on the text's length."""
+    """One that gets of an event what all connections of its kind get in that channel."""
 
     __slots__ = ()
 
@@ -125,10 +125,15 @@ class SharingConnection(Connection):
     def socket(self) -> Socket:
         """To send by while nothing waits."""
 
+    @property
+    def shares(self) -> bool:
+        """Whether it does, as it was made. It is asked when it joins a feed."""
+        return True
+
     @staticmethod
     @abc.abstractmethod
-    def header(size: int) -> bytes:
-        """What goes before a text of that size."""
+    def frame(channel: Channel, epoch: int, seq: int, text: bytes) -> bytes:
+        """What is sent of an event."""
 
     @abc.abstractmethod
     def write(self, data: bytes) -> None:

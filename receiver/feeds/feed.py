@@ -214,7 +214,7 @@ class Feed:
         self._following = LIVE_BEGINNING % (self._epoch, seq + 1)
         text = message[len(following) - 1 :]
         if sharing := self._sharing:
-            data = sharing[0].header(len(text)) + text
+            data = sharing[0].frame(self.channel, self._epoch, seq, text)
             if burst.feed is self and len(burst.finished[-1][1]) < TOGETHER_BYTES:
                 burst.finished[-1] = (sharing, burst.finished[-1][1] + data)
             else:
@@ -243,7 +243,7 @@ class Feed:
         place, text = event
         self._go_to(place)
         if sharing := self.sharing:
-            write_all([(sharing, sharing[0].header(len(text)) + text)])
+            write_all([(sharing, sharing[0].frame(self.channel, *place, text))])
         hand_over(self.others, self.channel, place, text)
 
     def reset(self, place: Place, reason: str) -> None:
@@ -363,9 +363,9 @@ class TopicFeed(Feed):
 
 def _shares(connection: Connection, others: Iterable[SharingConnection]) -> TypeGuard[SharingConnection]:
     """A feed makes one kind of finished bytes; a connection of another kind is handed the event."""
-    if not isinstance(connection, SharingConnection):
+    if not (isinstance(connection, SharingConnection) and connection.shares):
         return False
-    return all(other.header is connection.header for other in itertools.islice(others, 1))
+    return all(other.frame is connection.frame for other in itertools.islice(others, 1))
 
 
 def _without(connections: tuple[C, ...], gone: Connection) -> tuple[C, ...]:

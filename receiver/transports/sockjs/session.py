@@ -169,6 +169,10 @@ class XhrSession(SockJsConnection):
     def framed(message: bytes) -> bytes:
         return message + b"\n"
 
+    def write_straight(self, data: bytes) -> None:
+        """There is no socket of its own."""
+        self.write(data)
+
     def beat(self, now: float) -> None:
         """A client is alive as long as its receivers come."""
         if not self.closed and self.carriage.has_receiver:

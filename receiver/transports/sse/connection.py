@@ -14,7 +14,7 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
-from receiver.connections.connection import End, Ending
+from receiver.connections.connection import End, Ending, SharingConnection
 from receiver.connections.notices import Bye, Ended, Hello, Reset
 from receiver.transports.http import format_refusal
 from receiver.transports.limits import StreamLimits
@@ -45,7 +45,7 @@ _HEADERS: list[Header] = [
 LIMITS = StreamLimits()
 
 
-class EventStream(StreamConnection):
+class EventStream(StreamConnection, SharingConnection):
     __slots__ = ("_cursors", "_headers", "_ignored")
 
     transport = "sse"
@@ -72,7 +72,19 @@ class EventStream(StreamConnection):
         return fields.event(text, id=cursor if len(cursors) == 1 else b",".join(cursors.values()))
 
     def _id(self) -> bytes:
+        feeds = self.feeds
+        if self.shares and self in feeds[0].sharing and (place := feeds[0].place) is not None:
+            return f"{feeds[0].channel}={place}".encode()  # its events do not come by here
         return b",".join(self._cursors.values())
+
+    @property
+    def shares(self) -> bool:
+        """With one channel, an event's id is the same for all that hear it."""
+        return len(self.feeds) == 1
+
+    @staticmethod
+    def frame(channel: Channel, epoch: int, seq: int, text: bytes) -> bytes:
+        return fields.event(text, id=f"{channel}={epoch}.{seq}".encode())
 
     def notify(self, notice: Notice) -> None:
         retry_ms = None

@@ -33,7 +33,7 @@ from receiver.connections.notices import Reset
 from receiver.transports.limits import WebSocketLimits
 from receiver.transports.stomp import session as stomp
 from receiver.transports.stomp import spring as of_spring
-from receiver.transports.stomp.frames import HEARTBEAT, Frame, InvalidFrame, Parser
+from receiver.transports.stomp.frames import HEARTBEAT, Frame, InvalidFrame, Parser, Version
 from receiver.transports.websocket.close_codes import CODES, Close
 from receiver.transports.websocket.connection import WebSocketConnection
 from receiver.transports.websocket.frames import text_frame
@@ -171,8 +171,16 @@ class StompConnection(WebSocketConnection):
             await self.wait_writable()
 
     def send(self, *frames: Frame) -> None:
-        encoded = [self.envelope.wrap(frame.encode(self._session.version)) for frame in frames]
-        self.write(b"".join(map(self.framed, encoded)))
+        self.send_encoded([frame.encode(self._session.version) for frame in frames])
+
+    def send_encoded(self, frames: Sequence[bytes]) -> None:
+        """After the answer to CONNECT: straight to the kernel while it takes them."""
+        wrap, framed = self.envelope.wrap, self.framed
+        self.write_straight(b"".join([framed(wrap(frame)) for frame in frames]))
+
+    @property
+    def version(self) -> Version:
+        return self._session.version
 
     # The client's side.
 
@@ -313,7 +321,7 @@ class SockJsConnection(StompConnection):
 class _Subscribed(Connection):
     """One subscription, as feeds know it. `channel` is None for the gateway's own notices."""
 
-    __slots__ = ("_notices", "_parent", "channel", "subscription")
+    __slots__ = ("_head", "_notices", "_parent", "channel", "subscription")
 
     transport = "stomp"
 
@@ -325,24 +333,30 @@ class _Subscribed(Connection):
         self.subscription = subscription
         self.channel = channel
         self.ending = Ending("", "")
+        self._head = b""  # of its messages, once there is one
         self._notices = 0
 
     def deliver(self, channel: Channel, place: Place, text: bytes) -> None:
         if not self.closed:
-            self._parent.send(*self._messages(channel, place, text))
+            self._parent.send_encoded(self._messages(channel, place, text))
             self._note_sent(place)
 
     def deliver_all(self, channel: Channel, entries: Sequence[Entry]) -> None:
         if not self.closed and entries:
-            self._parent.send(*(one for entry in entries for one in self._messages(channel, *entry)))
+            messages = [one for entry in entries for one in self._messages(channel, *entry)]
+            self._parent.send_encoded(messages)
             self._note_sent(entries[-1].place)
 
-    def _messages(self, channel: Channel, place: Place, text: bytes) -> tuple[Frame, ...]:
+    def _messages(self, channel: Channel, place: Place, text: bytes) -> tuple[bytes, ...]:
         """One, or none where a page of Spring's could not read it."""
         if not (self._parent.for_spring and of_spring.is_spring(channel)):
-            return (stomp.message(self.subscription, place, text),)
+            self._head = self._head or stomp.message_head(self.subscription, self._parent.version)
+            return (stomp.encode_message(self.subscription, self._head, place, text),)
         body = of_spring.body_of(text)
-        return (stomp.message(self.subscription, place, body.text, body.content_type),) if body else ()
+        if body is None:
+            return ()
+        frame = stomp.message(self.subscription, place, body.text, body.content_type)
+        return (frame.encode(self._parent.version),)
 
     def _note_sent(self, place: Place) -> None:
         if self.subscription.acknowledge is stomp.Acknowledge.AUTO:

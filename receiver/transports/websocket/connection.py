@@ -56,7 +56,6 @@ class WebSocketConnection(StreamConnection, SharingConnection):
     )
 
     transport = "websocket"
-    header = staticmethod(text_header)
 
     def __init__(self, life: Life, limits: WebSocketLimits = LIMITS) -> None:
         super().__init__(life, limits)
@@ -70,6 +69,10 @@ class WebSocketConnection(StreamConnection, SharingConnection):
         self._traffic: Traffic | None = None
         self.heard = True  # any bytes since the last heartbeat
         self._greeted = False  # its first notice, hello, was sent
+
+    @staticmethod
+    def frame(channel: Channel, epoch: int, seq: int, text: bytes) -> bytes:
+        return text_header(len(text)) + text
 
     # The gateway's side.
 
