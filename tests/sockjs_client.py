@@ -39,15 +39,16 @@ class XhrSocket:
                     await self._read_stream()
                 else:
                     answer = await self._http.post(f"{self.url}/xhr")
-                    assert answer.status_code == 200, answer.text
+                    answer.raise_for_status()
                     for line in answer.text.splitlines():
                         await self._take(line)
-        except httpx2.TransportError:
+        except httpx2.HTTPError:
             self.close_code = 1006
         await self._messages.put("")
 
     async def _read_stream(self) -> None:
         async with self._http.stream("POST", f"{self.url}/xhr_streaming") as stream:
+            stream.raise_for_status()
             async for line in stream.aiter_lines():
                 if line != "h" * 2048:
                     await self._take(line)
@@ -92,5 +93,6 @@ async def xhr_socket(
             asking.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await asking
-            with contextlib.suppress(httpx2.TransportError):  # of a gateway that has gone
-                await await_until(socket.is_forgotten)
+            with contextlib.suppress(httpx2.HTTPError, TimeoutError):  # of a gateway that has gone
+                async with asyncio.timeout(5):
+                    await await_until(socket.is_forgotten)

@@ -11,6 +11,7 @@ import click
 
 from shared.process.guard import Guard
 from tests.chaos import report, scenarios
+from tests.chaos.clients import TRANSPORTS
 from tests.chaos.nemesis import plan
 from tests.chaos.run import Load, mixed, running
 
@@ -29,6 +30,7 @@ def _say(line: str) -> None:
 @click.option("--gateways", default=2, show_default=True)
 @click.option("--rate", default=200.0, show_default=True, help="Orders a second.")
 @click.option("--customers", default=500, show_default=True)
+@click.option("--transports", type=click.Choice(["websocket", "all"]), default="websocket", show_default=True)
 @click.option("--keep", is_flag=True, help="Keep ledgers and logs.")
 @click.pass_context
 def main(
@@ -40,6 +42,7 @@ def main(
     gateways: int,
     rate: float,
     customers: int,
+    transports: str,
     *,
     keep: bool,
 ) -> None:
@@ -51,7 +54,8 @@ def main(
     _say(f"seed {seed}: to repeat this run, set {SEED_VARIABLE}={seed}")
     senders = senders or (2 if database == "postgres" else 1)
     directory = Path(tempfile.mkdtemp(prefix="orderbell-chaos-"))
-    load = Load(customers=customers, rate=rate, second_devices=customers // 10)
+    used = TRANSPORTS if transports == "all" else (transports,)
+    load = Load(customers=customers, rate=rate, second_devices=customers // 10, transports=used)
     with (
         Guard() as guard,
         running(

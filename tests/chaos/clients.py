@@ -2,7 +2,8 @@
 
 Each does what the browser client does (receiver/browser/orderbell.js, returning.js), but in a process with
 hundreds of others: it keeps its cursor, drops what it had, goes back for what a hole hides, waits with full
-jitter, and takes another gateway than the one that failed it, as a balancer would give it one.
+jitter, and takes another gateway than the one that failed it, as a balancer would give it one. Over other
+transports than WebSocket it uses the clients of tests/conformance.
 
 With `dedupe` off it shows whatever it receives: a proof that the checker sees.
 """
@@ -15,18 +16,39 @@ import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx2
 import msgspec
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
+from receiver.transports.websocket.close_codes import CODES
 from tests.chaos import companion
 from tests.chaos.ledger import End, Hello, LedgerWriter, Misplaced, Reset, Show, now
+from tests.conformance.client import Ended
+from tests.conformance.polling import LongPollingDriver, PollingDriver
+from tests.conformance.sse import EventStreamDriver
+from tests.conformance.stomp import SockJsDriver, StompDriver, XhrDriver
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
     from websockets.asyncio.client import ClientConnection
+
+    from tests.conformance.client import Client, Driver
+
+DRIVERS: dict[str, Driver] = {
+    driver.name: driver
+    for driver in (
+        EventStreamDriver(),
+        LongPollingDriver(),
+        PollingDriver(),
+        StompDriver(),
+        SockJsDriver(),
+        XhrDriver(),
+    )
+}
+TRANSPORTS = ("websocket", *DRIVERS)
 
 SUBPROTOCOL = "cloudevents.json"
 
@@ -50,6 +72,7 @@ class Who(msgspec.Struct, frozen=True):
     customer: str
     token: str
     gateway: int = 0
+    transport: str = "websocket"  # as the conformance suite names it
 
 
 class _Start(msgspec.Struct, tag="start"):
@@ -146,6 +169,14 @@ class _Event(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Event).decode
 
 
+class _Address:
+    """A gateway as the suite's drivers need it: through the proxy."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+
+
 class _Again(Exception):
     """The device itself ends the connection and comes back."""
 
@@ -176,7 +207,7 @@ class _Device:
                 code = await self._connect()
             except _Again:
                 code = OWN_WILL
-            except (OSError, InvalidHandshake, TimeoutError):
+            except (OSError, InvalidHandshake, TimeoutError, ConnectionClosed, httpx2.HTTPError):
                 pass
             if self.connected and now() - began >= STABLE:
                 self._attempt = 0
@@ -203,6 +234,8 @@ class _Device:
         after = ",".join(f"{channel}={e}.{s}" for channel, (e, s) in self.had.items())
         url = f"ws://127.0.0.1:{self._ports[self.gateway]}/events" + (f"?after={after}" if after else "")
         self._sent = dict(self.had)
+        if self.who.transport != "websocket":
+            return await self._connect_by(DRIVERS[self.who.transport], after)
         async with connect(
             url,
             subprotocols=[SUBPROTOCOL],  # type: ignore[list-item] # a plain text will do
@@ -225,6 +258,39 @@ class _Device:
             finally:
                 reporting.cancel()
 
+    async def _connect_by(self, driver: Driver, after: str) -> int:
+        """As `_connect`, over another transport."""
+        gateway: Any = _Address(self._ports[self.gateway])
+        async with driver.connected(gateway, self.who.token, after=after, greeted=False) as client:
+            client.take = self._take_message  # type: ignore[method-assign] # its own would keep all of them
+            reporting = asyncio.create_task(self._report_by(client))
+            try:
+                async with asyncio.timeout(HELLO):
+                    while not self.connected:
+                        await client.receive()
+                        if client.notices:  # of a client that joins the hellos of several subscriptions
+                            self._take_message(client.notices[0])
+                while True:
+                    await client.receive()
+            except Ended:
+                end = client.end()
+                return CODES[end] if end is not None else 1006
+            finally:
+                reporting.cancel()
+
+    async def _report_by(self, client: Client) -> None:
+        """As `_report`; one that is lost is repeated with the next."""
+        while True:
+            await self._unreported.wait()
+            self._unreported.clear()
+            for channel, place in self.had.items():
+                with contextlib.suppress(httpx2.HTTPError, ConnectionClosed, AssertionError):
+                    await client.report_seen(f"{channel}={_text(place)}")
+            await asyncio.sleep(REPORT)
+
+    def _take_message(self, message: dict[str, Any]) -> None:
+        self._take(msgspec.convert(message, _Event))
+
     async def _report(self, websocket: ClientConnection) -> None:
         """What was shown, at once and then once a second."""
         with contextlib.suppress(ConnectionClosed):
@@ -237,7 +303,9 @@ class _Device:
                 await asyncio.sleep(REPORT)
 
     def _receive(self, text: str | bytes) -> None:
-        event = _decode(text)
+        self._take(_decode(text))
+
+    def _take(self, event: _Event) -> None:
         if event.seq:
             self._deliver(event)
         elif event.type == "orderbell.hello":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 import time
 from collections import Counter
@@ -38,6 +39,7 @@ class Load:
     customers: int = 500
     rate: float = 200.0  # orders a second
     second_devices: int = 50  # customers who have two
+    transports: tuple[str, ...] = ("websocket",)  # of the devices, in turn
 
 
 @dataclass
@@ -188,7 +190,7 @@ def running(
         Swarm(process_group) as swarm,
         Callers(process_group) as callers,
     ):
-        people = _people(system, customers, load.second_devices)
+        people = _people(system, customers, load)
         devices = {who.device: who.customer for who in people}
         swarm.start(people, system.client_ports, directory / "clients.jsonl", seed=seed, dedupe=dedupe)
         callers.start(
@@ -206,10 +208,13 @@ def running(
         yield run
 
 
-def _people(system: System, customers: list[str], second_devices: int) -> list[Who]:
+def _people(system: System, customers: list[str], load: Load) -> list[Who]:
+    transports = itertools.cycle(load.transports)
+    second_devices = load.second_devices
+
     def who(device: str, customer: str, gateway: int) -> Who:
         token = system.processes.token(customer, lifetime_seconds=TOKEN_SECONDS)
-        return Who(device, customer, token, gateway)
+        return Who(device, customer, token, gateway, next(transports))
 
     first = [who(f"{customer}/1", customer, n) for n, customer in enumerate(customers)]
     step = max(1, len(customers) // second_devices) if second_devices else len(customers) + 1

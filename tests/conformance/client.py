@@ -9,12 +9,12 @@ import abc
 import asyncio
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from receiver.connections.connection import End
 from shared.cursors import Cursor, Place, format_cursors
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
-    from receiver.connections.connection import End
     from shared.channels import Channel
     from tests.processes import ReceiverProcess
 
@@ -23,6 +23,15 @@ TIMEOUT_SECONDS = 20.0  # of a machine that runs several tests side by side
 
 class Ended(Exception):
     """The gateway has ended the connection."""
+
+
+_KINDS = {"draining": End.RESTART, "overloaded": End.TRY_AGAIN_LATER, "unavailable": End.TRY_AGAIN_LATER}
+
+
+def end_of(problem: dict[str, Any]) -> End:
+    """What the problem of a refused request means for a connection."""
+    kind = str(problem["type"]).rpartition(":")[2]
+    return _KINDS.get(kind) or End(kind)
 
 
 class Client(abc.ABC):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 
 from receiver.connections.connection import End
-from tests.conformance.client import Client, Driver, Ended
+from tests.conformance.client import Client, Driver, Ended, end_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -46,7 +46,7 @@ class PollingClient(Client):
             except httpx2.TransportError:
                 break
             if answer.status_code != 200:
-                self._end = End(answer.json()["type"].rpartition(":")[2])
+                self._end = end_of(answer.json())
                 break
             body = json.loads(answer.content)
             assert body.keys() == {"events", "notices", "cursor"}
@@ -76,8 +76,9 @@ class PollingClient(Client):
         return self._end
 
     async def leave(self) -> None:
-        with contextlib.suppress(httpx2.TransportError):  # of a gateway that has gone
-            await self._http.delete(f"/events?session={self._session}")
+        with contextlib.suppress(httpx2.TransportError, TimeoutError):  # of a gateway that has gone
+            async with asyncio.timeout(5):
+                await self._http.delete(f"/events?session={self._session}")
 
 
 class PollingDriver(Driver):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 
 from receiver.connections.connection import End
-from tests.conformance.client import Client, Driver, Ended
+from tests.conformance.client import Client, Driver, Ended, end_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -42,7 +42,7 @@ class EventStreamClient(Client):
         if self.status != 200:
             size = int(self.headers["content-length"])
             problem = json.loads(await self._reader.readexactly(size))
-            self._end = End(problem["type"].rpartition(":")[2])
+            self._end = end_of(problem)
 
     async def receive(self) -> None:
         if not self.status:
