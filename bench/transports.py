@@ -30,6 +30,7 @@ BATCH = 100
 IDLE = 10_000
 _AT_ONCE = 100
 _SECONDS = 120.0
+_PING, _PONG = b"\x89\x00", b"\x8a\x80" + bytes(4)  # empty ones; no JSON has these bytes
 _CURSOR = re.compile(rb'"cursor":"([^"]*)"\}$')
 
 
@@ -99,6 +100,8 @@ class Client(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if not self.greeted and self.greets(data):
             self.greet()
+        if _PING in data:
+            self.transport.write(_PONG)
         self.count(data)
 
     def greets(self, data: bytes) -> bool:

@@ -248,8 +248,8 @@ class SharedOtherwise(Shared):
     """Of a transport whose finished bytes are others."""
 
     @staticmethod
-    def header(size: int) -> bytes:
-        return b"size %d: " % size
+    def frame(channel: Channel, epoch: int, seq: int, text: bytes) -> bytes:
+        return b"size %d: " % len(text) + text
 
 
 @pytest.mark.parametrize("make", [Feed, TopicFeed])

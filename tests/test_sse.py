@@ -68,6 +68,23 @@ async def test_id_is_the_whole_cursor_of_the_connection(
         assert client.events[0]["channel"] == "customer:ida"
 
 
+async def test_notice_behind_events_has_the_cursor_of_the_last_of_them(
+    gateway: ReceiverProcess, sender: SenderProcess, module_processes: Processes
+) -> None:
+    """Of a stream with one channel, whose events do not pass by the connection."""
+    async with DRIVER.connected(gateway, module_processes.token("nora")) as client:
+        for n in (1, 2):
+            await post(sender, module_processes, "customer:nora")
+            await client.receive_events(n)
+        await client.report_seen("customer:nora=1.1")
+        await client.receive_notice("seen")
+        assert client.ids[:1] + client.ids[-1:] == ["customer:nora=1.0", "customer:nora=1.2"]
+        assert [id for id, kind in zip(client.ids, client.kinds, strict=True) if kind == "message"] == [
+            "customer:nora=1.1",
+            "customer:nora=1.2",
+        ]
+
+
 async def test_answer_has_the_headers_that_proxies_and_pages_need(
     gateway: ReceiverProcess, module_processes: Processes
 ) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from receiver.connections.connection import End
 from receiver.transports.http import refusal
 from receiver.transports.polling.poll import Page
 from shared.problems import MEDIA_TYPE
@@ -35,7 +36,9 @@ def answer_to(poll: Poll, known: str | None = None) -> Answer:
     end, poll.final = (poll.final, None) if poll.is_empty else (None, poll.final)
     poll.answered()
     if end is not None and not (page.events or page.notices):
-        return _of(refusal(end, poll.ending.reason))
+        # More has come at once than may wait: its next request finds all of it by the cursor.
+        slow = end is End.SLOW and poll.cursor
+        return nothing(poll.cursor) if slow else _of(refusal(end, poll.ending.reason))
     return _of_page(page, poll.cursor) if known is None else _unless_known(page, poll.cursor, known)
 
 
