@@ -22,7 +22,8 @@ _HEAD = """# Transports
 
 What every transport does, shown by one suite that is written once and run against each
 ([tests/conformance](../tests/conformance/test_transports.py)). `python -m tests.conformance` runs it and
-writes this page.
+writes this page; `tests/test_transports_page.py` fails where a test or a transport is missing here, or one
+has failed.
 
 How each is spoken: [protocol](protocol.md). A cursor from one transport resumes on any other, at any gateway.
 
