@@ -243,9 +243,8 @@ class Subscription:
             self._take_each(replies)
         finally:  # their feeds have already moved past them, so they must leave whatever failed after them
             self._burst.write()
-        last = replies[-1]
-        if type(last) is list and len(last) == 3 and type(last[2]) is bytes:
-            self._ages.look(last[2], asyncio.get_running_loop().time())
+        if replies and _is_message(replies[-1]):
+            self._ages.look(replies[-1][2], asyncio.get_running_loop().time())
         if self._delivered is not None:
             self._delivered([reply[2] for reply in replies if _is_message(reply)])
 
