@@ -176,8 +176,8 @@ def role_check(patch: Patch) -> None:
     """A server that passes probes on is believed to be a primary."""
     from shared.redis.wire import Pipelines
 
-    async def probe(self: Pipelines, name: Any) -> None:
-        await self.execute([(self.publish_command, name, b"")])
+    async def probe(self: Pipelines, name: Any, message: bytes) -> None:
+        await self.execute([(self.publish_command, name, message)])
 
     patch(Pipelines, "probe", probe)
 
