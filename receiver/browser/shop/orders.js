@@ -3,7 +3,7 @@
  *
  * @typedef {object} Order
  * @property {string} order_id
- * @property {"open" | "completed"} status
+ * @property {"open" | "completed" | "cancelled"} status
  * @property {string} created_at
  * @property {string | null} [completed_at]
  * @property {Record<string, unknown>} [data]
@@ -12,6 +12,10 @@
 import { element, make, picture, time } from "./elements.js";
 import { pictureOf } from "./menu.js";
 import { DEVELOPMENT, json } from "./session.js";
+
+// An order only moves on in these: it never opens again, and one that was cancelled stays so.
+const STATES = { open: "In the kitchen", completed: "Complete", cancelled: "Cancelled" };
+const ORDER = Object.keys(STATES);
 
 export class Orders {
   /** By id. @type {Map<string, Order>} */
@@ -30,9 +34,9 @@ export class Orders {
 
   /** @param {Order} order */
   add(order) {
-    // An event may have been quicker than an answer, and an order never opens again.
+    // An event may have been quicker than an answer.
     const known = this.#orders.get(order.order_id);
-    if (known?.status !== "completed" && known?.status !== order.status) this.#put(order);
+    if (!known || ORDER.indexOf(known.status) < ORDER.indexOf(order.status)) this.#put(order);
   }
 
   /** @param {import("../orderbell.js").CloudEvent} event */
@@ -40,7 +44,9 @@ export class Orders {
     const { order_id } = Object(data);
     if (typeof order_id !== "string") return; // somebody else's event of our type
     const completed_at = moment ?? new Date().toISOString();
-    const created_at = this.#orders.get(order_id)?.created_at ?? completed_at; // placed in another tab
+    const known = this.#orders.get(order_id);
+    if (known?.status === "cancelled") return; // the event is from before
+    const created_at = known?.created_at ?? completed_at; // placed in another tab
     this.#put({ order_id, data, created_at, status: "completed", completed_at });
   }
 
@@ -74,7 +80,7 @@ export class Orders {
 function row({ order_id, status, created_at, data }) {
   const number = `Order ${order_id}`;
   const item = typeof data?.item === "string" ? data.item : number;
-  const state = make("span", "state", status === "completed" ? "Complete" : "In the kitchen");
+  const state = make("span", "state", STATES[status]);
   state.dataset.status = status;
   const about = make("span", "about", item === number ? "" : `${number} · `, time(created_at));
   const shown = make("li", "", picture(pictureOf(item), 40), make("div", "", make("strong", "", item), about), state);

@@ -21,7 +21,10 @@ function open({ customer, getToken }) {
     connection("open", `Connected to ${new URL(source.url).host}`);
     source.list({ limit: 50 }).then((list) => alerts.take(list.alerts), showFailure);
   });
-  source.addEventListener("retracted", ({ detail: { cursor } }) => alerts.remove([cursor]));
+  source.addEventListener("retracted", ({ detail: { cursor } }) => {
+    alerts.remove([cursor]);
+    orders.load().catch(showFailure); // its order may be cancelled
+  });
   source.addEventListener("expired", ({ detail: { cursors } }) => alerts.remove(cursors));
   source.addEventListener("read", ({ detail: { upTo, alone } }) => alerts.read(upTo, alone));
   source.addEventListener("unread", ({ detail: { unread } }) => showUnread(unread));
