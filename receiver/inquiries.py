@@ -123,13 +123,14 @@ def _connection(connection: Connection, channel: Channel | None) -> ConnectionRe
     identity = connection.identity
     assert identity is not None
     offset = time.time() - asyncio.get_running_loop().time()  # from the loop's clock to the wall's
-    asked = [feed for feed in connection.feeds if channel is None or feed.channel == channel]
+    entered = [(part, feed) for part in connection.parts for feed in part.feeds]
+    asked = [(part, feed) for part, feed in entered if channel is None or feed.channel == channel]
     return ConnectionReport(
         customer=identity.customer,
         transport=connection.transport,
         since=_text(connection.opened_at + offset),
         topics=list(identity.topics[:MAX_CONNECTIONS]),
-        live=bool(asked) and all(connection in feed.live for feed in asked),
+        live=bool(asked) and all(part in feed.live for part, feed in asked),
         waiting_bytes=_waiting_bytes(connection),
         spoke_at=_text(connection.spoke_at + offset) if connection.spoke_at else None,
         token_expires_at=_text(identity.expires_at),

@@ -192,6 +192,29 @@ async def test_topic_of_the_token_arrives_beside_the_orders(
         ]
 
 
+async def test_subscribed_client_is_listed_as_live(
+    gateway: ReceiverProcess,
+    sender: SenderProcess,
+    module_processes: Processes,
+    customer: str,
+    token: str,
+    publish: Callable[..., None],
+) -> None:
+    async with stomp(gateway, token) as client:
+        await client.subscribe("/topic/menu", "menu")
+        await client.subscribe(ORDERS, "orders")
+        publish(1)
+        await client.receive_events(1)
+        answer = httpx2.get(
+            f"{sender.url}/connections",
+            params={"customer_id": customer},
+            headers=module_processes.api_headers,
+            trust_env=False,
+        )
+        [listed] = [one for report in answer.json()["gateways"] for one in report["listening"]]
+        assert (listed["transport"], listed["live"]) == ("stomp", True)
+
+
 async def test_unsubscribed_gets_nothing_more(
     gateway: ReceiverProcess, token: str, publish: Callable[..., None]
 ) -> None:

@@ -18,7 +18,7 @@ import enum
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from receiver.access.identity import Identity
     from receiver.connections.notices import Notice
@@ -67,6 +67,11 @@ class Connection(abc.ABC):
         self.identity: Identity | None = None
         self.address = ""  # what its client's limits are counted by; empty: it has none (access/capacity.py)
         self.feeds: tuple[Feed, ...] = ()  # those it has entered
+
+    @property
+    def parts(self) -> Iterable[Connection]:
+        """What has entered feeds for its client: the connection itself, unless each subscription is one."""
+        return (self,)
 
     @property
     def passing(self) -> bool:

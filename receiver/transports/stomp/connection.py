@@ -50,7 +50,7 @@ from shared.cursors import Place, parse_cursor
 from shared.extents import Extent, Range
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
     from receiver.access.identity import Identity
     from receiver.connections.life import Life
@@ -123,6 +123,10 @@ class StompConnection(WebSocketConnection):
         return text_frame(message)
 
     # The gateway's side.
+
+    @property
+    def parts(self) -> Iterable[Connection]:
+        return self._subscribed.values()
 
     def notify(self, notice: Notice) -> None:
         """Goes to the subscriptions that ask for notices."""
