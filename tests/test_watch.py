@@ -78,7 +78,11 @@ class Watching:
 
     @property
     def orders(self) -> list[str]:
-        return [json.loads(line)["subject"] for line in self._out.read_text().splitlines()]
+        return [event["subject"] for event in self.events]
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self._out.read_text().splitlines()]
 
     @property
     def says(self) -> str:
@@ -279,6 +283,35 @@ def test_what_is_wrong_from_the_start_is_one_line(
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert line in done.stderr.splitlines()[-1]
+
+
+def test_what_springs_pages_get_is_printed_with_its_place(processes: Processes, watch: Watch) -> None:
+    sender = processes.start_sender(spring_compat="1")
+    gateway = processes.start_receiver(spring_compat="1")
+    for text in ("Hello", "Hello again"):
+        answer = httpx2.post(
+            f"{sender.url}/submit", content=text, headers={"Content-Type": "text/plain"}, trust_env=False
+        )
+        assert answer.status_code == 200
+    greeting = {
+        "specversion": "1.0",
+        "id": "1",
+        "source": "/greeter",
+        "type": "greeting",
+        "channel": "topic:greetings",
+        "data": {"content": "Hello!"},
+    }
+    headers = processes.api_headers | {"Content-Type": "application/cloudevents+json"}
+    httpx2.post(f"{sender.url}/events", json=greeting, headers=headers, trust_env=False).raise_for_status()
+    topics = ["--topic", "messages", "--topic", "greetings"]
+    after = ["--after", "topic:messages=1.1,topic:greetings=1.0"]
+    watching = watch(gateway, "--transport", "stomp", *topics, *after)
+    wait_until(lambda: len(watching.events) == 2)
+    found = {one["channel"]: (one["epoch"], one["seq"], one["data"]) for one in watching.events}
+    assert found == {
+        "topic:messages": (1, 2, "Received message: Hello again"),
+        "topic:greetings": (1, 1, {"content": "Hello!"}),
+    }
 
 
 def test_proxies_of_the_environment_are_not_for_it(

@@ -35,7 +35,7 @@ class WatchRefused(NeighbourError):
 class Message(msgspec.Struct):
     """What of a CloudEvent decides what to do with it."""
 
-    type: str
+    type: str = ""
     channel: str = ""
     epoch: int = 0
     seq: int = 0

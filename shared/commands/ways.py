@@ -174,10 +174,28 @@ async def over_stomp(asked: Asked) -> AsyncGenerator[str, None]:
                         after = asked.after if destination != destinations[0] else {}
                         await send("SUBSCRIBE", id=str(n), destination=destination, ack="client", **after)
                 elif command == "MESSAGE":
-                    yield body.rstrip("\0")
+                    yield _whole(head, body.rstrip("\0"))
         except ConnectionClosed:
             pass  # how it ended is reported below
         raise _end_of(connection)
+
+
+class _CloudEvent(msgspec.Struct):
+    specversion: str
+
+
+def _whole(head: str, body: str) -> str:
+    """The event. ORDERBELL_SPRING_COMPAT sends the data alone in some topics, and its place in a header."""
+    try:
+        msgspec.json.decode(body, type=_CloudEvent)
+    except msgspec.DecodeError:
+        headers = dict(line.split(":", 1) for line in head.split("\n")[1:])
+        epoch, seq = headers["place"].split(".")
+        data = msgspec.Raw(body.encode()) if headers["content-type"] == "application/json" else body
+        channel = headers["destination"].replace("/topic/", "topic:", 1)
+        event = {"channel": channel, "epoch": int(epoch), "seq": int(seq), "data": data}
+        return msgspec.json.encode(event).decode()
+    return body
 
 
 # HTTP.
