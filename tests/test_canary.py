@@ -11,7 +11,9 @@ import httpx2
 import pytest
 
 from receiver import metrics
-from receiver.canary import Canary, Pace
+from receiver.canary import Canary, Pace, Perch
+from shared.channels import topic_channel
+from shared.cursors import Place
 from tests.end_to_end.test_main_path import api
 from tests.gateways import run_gateway
 from tests.senders import run_sender
@@ -82,6 +84,11 @@ async def test_a_sender_that_is_away_fails(database: str, redis_url: str, key_pr
     ):
         failures = failed()
         await await_until(lambda: failed() >= failures + 2)
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b'{"id":1}', b"\xff", b'{"id":"1","x":' + b"[" * 100_000])
+async def test_an_event_that_is_no_event_is_passed_over(text: bytes) -> None:
+    Perch().deliver(topic_channel("canary g"), Place(1, 1), text)
 
 
 @asynccontextmanager

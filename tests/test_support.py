@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from shared.redis.inquiries import parse_answer, parse_question
 from tests.end_to_end.test_main_path import api, complete
 from tests.processes import REPOSITORY, clean_environment
 from tests.websocket_client import connected
@@ -65,6 +66,12 @@ async def test_support_sees_who_is_connected_and_what_became_of_an_alert(
         ]
         nobody = orderbell(tmp_path, "who", "carol", **settings)
         assert (nobody.returncode, nobody.stdout.splitlines()[-1]) == (1, "carol is not connected")
+
+
+def test_what_is_no_question_and_no_answer_is_passed_over() -> None:
+    for odd in (b"", b"[]", b"\xff", b'{"id":1}', b'{"id":"\\ud800"}', b'{"id":"1","x":' + b"[" * 100_000):
+        assert parse_question(odd) is None
+        assert parse_answer(odd) is None
 
 
 @pytest.mark.parametrize("command", [["trace", "1042"], ["who"]])

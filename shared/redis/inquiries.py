@@ -89,7 +89,7 @@ def parse_question(message: bytes) -> Question | None:
     """None for what no sender of ours has asked."""
     try:
         return _decode_question(unsigned(message))
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
@@ -127,7 +127,7 @@ class Inquirer:
             [replies] = await self._pipelines.execute([("LRANGE", key, 0, _MAX_GATEWAYS - 1)])
             if len(replies) > answers:
                 answers, newest_at = len(replies), loop.time()
-        return sorted(filter(None, map(_report, replies)), key=lambda report: report.gateway)
+        return sorted(filter(None, map(parse_answer, replies)), key=lambda report: report.gateway)
 
 
 class Answerer:
@@ -146,10 +146,11 @@ class Answerer:
         await self._pipelines.execute([("RPUSH", key, text), ("EXPIRE", key, _KEEP_SECONDS)])
 
 
-def _report(answer: bytes) -> GatewayReport | None:
+def parse_answer(answer: bytes) -> GatewayReport | None:
+    """None for what no gateway of ours has answered."""
     try:
         return _decode_report(answer)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
