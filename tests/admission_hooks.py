@@ -59,6 +59,8 @@ def _answer(handshake: Handshake) -> Any:
             sys.exit(3)
         case "stop":
             raise StopIteration
+        case "cancel":
+            raise asyncio.CancelledError
         case "hang":
             time.sleep(4)  # its thread is of use again afterwards
         case "change":

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import threading
 import time
 import uuid
 from typing import TYPE_CHECKING, NamedTuple
 
 import httpx2
 import pytest
+from starlette.requests import HTTPConnection
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from receiver.access.admission import InvalidHook, load_hook
+from receiver.access import admission
+from receiver.access.admission import THREADS, Admission, InvalidHook, load_hook
+from shared.problems import Problem
 from tests.waiting import await_until, wait_until
 
 if TYPE_CHECKING:
+    from receiver.access.admission import Handshake
     from tests.processes import Processes, ReceiverProcess
 
 pytestmark = pytest.mark.anyio
@@ -33,7 +39,7 @@ STREAMS = {
 }
 TRANSPORTS = [*WEBSOCKETS, *STREAMS]
 HOOKS = ["by_header", "by_header_async"]
-FAULTS = ["none", "raise", "exit", "stop", "hang", "change"]
+FAULTS = ["none", "raise", "exit", "stop", "cancel", "hang", "change"]
 
 
 class Answer(NamedTuple):
@@ -150,6 +156,57 @@ async def test_hooks_that_all_hang_refuse_everybody_and_the_process_still_ends(p
     assert (await ask(gateway, "websocket", "yes", token)).status == 503  # all its threads are stuck
     assert httpx2.get(f"{gateway.url}/livez", trust_env=False).status_code == 200
     assert await asyncio.to_thread(gateway.terminate) == 0
+
+
+async def test_threads_outlive_whatever_is_raised_in_them(processes: Processes) -> None:
+    processes.start_sender()
+    gateway = processes.start_receiver(admit="tests.admission_hooks:by_header")
+    token = processes.token("alice")
+    for _ in range(THREADS):
+        assert (await ask(gateway, "websocket", "cancel", token)).status == 503
+    assert (await ask(gateway, "websocket", "yes", token)).status == 101
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_calls_that_never_end_are_bounded(monkeypatch: pytest.MonkeyPatch, *, waits: bool) -> None:
+    monkeypatch.setattr(admission, "MAX_ASKED", 20)
+    released = threading.Event()
+    asked: list[object] = []
+
+    def hang(handshake: Handshake) -> bool:
+        asked.append(handshake)
+        return released.wait(20)
+
+    async def never_end(handshake: Handshake) -> bool:
+        asked.append(handshake)
+        while not released.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.01)
+        return True
+
+    gate = Admission(never_end if waits else hang, 0.01)
+    request = HTTPConnection(
+        {
+            "type": "http",
+            "method": "GET",
+            "path": "/events",
+            "query_string": b"",
+            "headers": [],
+            "client": ("10.0.0.1", 1),
+            "scheme": "http",
+        }
+    )
+    try:
+        for _ in range(40):
+            with pytest.raises(Problem) as refused:
+                await gate.check(request, "sse")
+            assert refused.value.status == 503
+        assert gate.unended == 20
+        assert len(asked) == (20 if waits else THREADS)
+    finally:
+        released.set()
+    await await_until(lambda: gate.unended == 0)
+    await gate.check(request, "sse")  # it is of use again
 
 
 async def test_object_whose_call_is_async_is_a_hook(processes: Processes) -> None:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
 
 THREADS = 8  # that functions which are not async run in
+MAX_ASKED = 10_000  # calls that have not ended, late ones too: one that hangs must not fill the memory
 MAX_REASON = 200  # characters
 
 logger = structlog.get_logger(__name__)
@@ -109,6 +110,11 @@ class Admission:
         self._running: set[asyncio.Task[Any]] = set()
         self._sampled = Sampled(logger)
 
+    @property
+    def unended(self) -> int:
+        """Calls that go on, in a thread or by themselves, whether anybody still waits for them or not."""
+        return max(len(self._running), self._threads.busy)
+
     async def check(self, request: HTTPConnection, transport: str) -> None:
         """Returns where the client is admitted. Raises `Problem`."""
         try:
@@ -122,6 +128,8 @@ class Admission:
 
     async def _ask(self, handshake: Handshake) -> object:
         """Raises `_Failed`."""
+        if self.unended >= MAX_ASKED:
+            raise _Failed(f"{MAX_ASKED} earlier calls have not ended")
         task = asyncio.get_running_loop().create_task(self._call(handshake))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -150,14 +158,14 @@ class _Threads:
     def __init__(self) -> None:
         self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._count = 0
-        self._busy = 0
+        self.busy = 0  # calls that have not ended or not begun
 
     def run(self, function: Callable[[Handshake], Any], argument: Handshake) -> Awaitable[Any]:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
 
         def settle(result: Any, error: BaseException | None) -> None:
-            self._busy -= 1
+            self.busy -= 1
             if future.done():
                 return  # nobody waits any more
             if error is None:
@@ -174,13 +182,15 @@ class _Threads:
                     fault = RuntimeError("StopIteration")
                 except (Exception, SystemExit, KeyboardInterrupt) as error:
                     fault = error  # type: ignore[assignment] # whatever it is, it is raised for the caller
+                except BaseException as error:  # a cancellation, which would look like the caller's own
+                    fault = RuntimeError(type(error).__name__)
             try:
                 loop.call_soon_threadsafe(settle, result, fault)
             except RuntimeError:
                 pass  # the loop has ended
 
-        self._busy += 1
-        if self._busy > self._count and self._count < THREADS:
+        self.busy += 1
+        if self.busy > self._count and self._count < THREADS:
             self._count += 1
             threading.Thread(target=self._serve, name=f"admit-{self._count}", daemon=True).start()
         self._work.put(work)
