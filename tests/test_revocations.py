@@ -157,6 +157,7 @@ async def test_ended_ones_are_pruned_and_places_go_on(sender: RunningSender) -> 
         {},
         {"jti": "a", "customer_id": "alice"},
         {"jti": ""},
+        {"jti": "a\0b"},
         {"jti": "x" * 257},
         {"jti": "a", "issued_before": 5},
         {"customer_id": ""},

@@ -283,7 +283,8 @@ Seconds = Annotated[
 class RevocationRequest(msgspec.Struct, forbid_unknown_fields=True):
     """Either a token's id, or a customer."""
 
-    jti: Annotated[str, msgspec.Meta(min_length=1, max_length=revocations.MAX_JTI)] | None = None
+    # Without NUL, which PostgreSQL keeps in no text.
+    jti: Annotated[str, msgspec.Meta(max_length=revocations.MAX_JTI, pattern=r"^[^\x00]+$")] | None = None
     customer_id: str | None = None
     # Of the customer, the tokens issued before: seconds since 1970, or RFC 3339. All until now, if absent.
     issued_before: Seconds | str | None = None
