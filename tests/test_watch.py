@@ -236,6 +236,16 @@ def test_refusal_is_shown_with_its_answer(processes: Processes, watch: Watch) ->
         assert "nobody is admitted" in watching.says
 
 
+@pytest.mark.parametrize("way", ["websocket", "stomp"])
+def test_ctrl_c_closes_normally(processes: Processes, watch: Watch, way: str) -> None:
+    processes.start_sender()
+    watching = watch(processes.start_receiver(), "--transport", way, "--handshake")
+    watching.wait_connected()
+    watching.process.send_signal(signal.SIGINT)
+    assert watching.process.wait(5) == 0
+    assert "> CLOSE 1000" in watching.says
+
+
 def test_unknown_way_is_one_line_and_exit_code_2(processes: Processes, watch: Watch) -> None:
     processes.start_sender()
     watching = watch(processes.start_receiver(), "--transport", "carrier-pigeon")

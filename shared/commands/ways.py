@@ -121,8 +121,11 @@ async def _connected(
         raise CannotConnect(str(error)) from None
     except (OSError, InvalidHandshake) as error:
         raise CannotConnect(str(error)) from None
-    async with connection:
+    try:
         yield connection
+    finally:
+        # `async with connection` would report Ctrl-C as a fault, 1011.
+        await connection.close()
 
 
 def _traced(asked: Asked) -> logging.Logger:
