@@ -1,8 +1,8 @@
-"""What became of an alert, as support is asked: from the database, this sender's relay, and the gateways.
+"""What became of an alert, for support: from the database, this sender's relay, and the gateways.
 
 The database knows what is durable: whether there is such an order or event, whether it still waits, was given
 up or deleted, and what the customer's devices have shown. Gateways know the rest (receiver/inquiries.py), in
-bounded memory. `explain` puts them together: one verdict, and the findings it rests on, as sentences.
+bounded memory. `explain` combines them into one verdict, and the findings behind it, as sentences.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NEWEST = 5  # alerts of a customer
 
 
 class Verdict(Enum):
-    """What became of an alert, in the order in which it may go wrong."""
+    """What became of an alert."""
 
     NOT_PLACED = "not-placed"  # there is no such order
     NOT_COMPLETED = "not-completed"
@@ -178,9 +178,9 @@ def explain(
     *,
     customer_id: str | None = None,
 ) -> Explained:
-    """Why the event was or was not shown. `gateways` is None where they could not be asked.
+    """Why the event was or was not shown. `gateways` is None if they could not be asked.
 
-    `customer_id` is who should have had it; by default the one whose channel it is.
+    `customer_id` is the customer who should have had it; by default the one whose channel it is.
     """
     cursor = parse_cursor(life.cursor)
     findings = [_recorded(life)]
@@ -247,14 +247,15 @@ def _at_gateways(
     verdict = Verdict.LATE
     for report, one in listening:
         reached = _has_reached(report, place)
-        state = "has been handed it" if reached and one.live else "has not been handed it yet"
-        if reached and one.live:
+        handed = reached and one.live
+        state = "was handed over to this connection" if handed else "was not handed over to it yet"
+        if handed:
             verdict = Verdict.DELIVERED
-        waits = f"; {one.waiting_bytes:,} bytes wait for it to read" if one.waiting_bytes else ""
-        spoke = f"its page last spoke at {one.spoke_at}" if one.spoke_at else "its page has said nothing yet"
+        waits = f"; it has {one.waiting_bytes:,} bytes still to read" if one.waiting_bytes else ""
+        spoke = f"last sent a message at {one.spoke_at}" if one.spoke_at else "has sent no message yet"
         findings.append(
             f"{one.customer} is connected to {report.gateway} by {one.transport} since {one.since};"
-            f" {spoke}. It {state}{waits}."
+            f" its page {spoke}. The event {state}{waits}."
         )
     if verdict is Verdict.DELIVERED:
         findings.append(
@@ -290,7 +291,7 @@ def _nobody(channel: Channel, gateways: Sequence[GatewayReport], customer_id: st
         )
         return findings
     name = customer_id or name_in(channel)
-    findings.append(f"Nobody is connected as {name}. It is kept, and comes when they return.")
+    findings.append(f"Nobody is connected as {name}. The event is kept, and comes when they return.")
     ended = sorted((one.ended_at, one, report) for report in gateways for one in report.ended)
     for _, one, report in ended[-3:]:
         findings.append(
@@ -299,15 +300,15 @@ def _nobody(channel: Channel, gateways: Sequence[GatewayReport], customer_id: st
         )
     if not ended:
         since = max(report.remembers_since for report in gateways)
-        findings.append(f"The gateways remember no connection of theirs since {since}.")
+        findings.append(f"The gateways remember no connection of this customer since {since}.")
     similar = sorted({other for report in gateways for other in report.similar})
     if similar:
-        findings.append(f"Connected are, called alike but for case: {', '.join(similar)}.")
+        findings.append(f"Connected customers whose names differ only in case: {', '.join(similar)}.")
     refused = sorted((one.ended_at, one, report) for report in gateways for one in report.refused)
     if refused:
         _, one, report = refused[-1]
         findings.append(
-            f"{len(refused)} connections were refused lately, of nobody knows whom; the last one by"
+            f"{len(refused)} connections of unknown customers were refused lately; the last one by"
             f" {report.gateway} at {one.ended_at} with {one.code}: {one.reason}."
         )
     if any(report.connections for report in gateways):
@@ -320,7 +321,7 @@ def _nobody(channel: Channel, gateways: Sequence[GatewayReport], customer_id: st
 _BECAME = {
     alerts.State.RETRACTED.value: (
         Verdict.RETRACTED,
-        "It was taken back: it pops up no more, and is gone where it did.",
+        "It was taken back: it no longer pops up, and has left every screen.",
     ),
     alerts.State.REPLACED.value: (Verdict.REPLACED, "A newer alert has replaced it, and is shown instead."),
     alerts.State.READ.value: (Verdict.READ, "The customer has read it."),
