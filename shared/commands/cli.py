@@ -65,7 +65,11 @@ def up(gateways: int, sender_port: int, receiver_port: int, data: Path) -> None:
 @main.command()
 @click.argument("customer")
 @click.option(
-    "--topic", "topics", multiple=True, metavar="NAME", help="A topic it may read; may be repeated."
+    "--topic",
+    "topics",
+    multiple=True,
+    metavar="NAME",
+    help="A topic that the customer may read; may be repeated.",
 )
 @click.option(
     "--minutes",
@@ -103,7 +107,7 @@ def token(customer: str, topics: tuple[str, ...], minutes: float, data: Path) ->
     type=click.Choice(["websocket", "sse", "stomp", "poll"]),
     default="websocket",
     show_default=True,
-    help="The way to listen; poll: long polls.",
+    help="How to listen; poll is long polling.",
 )
 @click.option(
     "--handshake",
@@ -143,11 +147,14 @@ def watch(
 
 @main.command()
 @click.argument("asked", metavar="ORDER|EVENT|CUSTOMER", required=False)
-@click.option("--order", "order_id", metavar="ID", help="The order, where the argument could be both.")
+@click.option("--order", "order_id", metavar="ID", help="An order, by its id.")
 @click.option("--event", "event_id", metavar="ID", help="An event, by its CloudEvents id.")
 @click.option("--source", metavar="URI", help="The event's source, if it is not an order's.")
 @click.option(
-    "--customer", "customer_id", metavar="ID", help="The customer: their newest events, or this one for them."
+    "--customer",
+    "customer_id",
+    metavar="ID",
+    help="A customer: their newest events, or the given event for them.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the sender's answer as it is.")
 @click.option("--sender", metavar="URL", help="[default: ORDERBELL_SENDER_URL]")
@@ -165,8 +172,8 @@ def trace(
     """Explain what became of an alert.
 
     The argument is looked up as an order's id, then as an event's, then as a customer's, whose newest
-    events are shown; the options say which it is. For each event: whether it was recorded, published,
-    handed to a device and shown, and if not, why.
+    events are shown; use an option to say which it is. For each event: whether it was recorded, published,
+    handed over to a device and shown, and if not, why.
 
     Exit code 0 if something was found, 1 if not, 3 if the sender does not answer.
     """
@@ -195,14 +202,14 @@ def trace(
     type=click.FloatRange(0, 1),
     default=0.05,
     show_default=True,
-    help="Share of the customers that have a page open at the busiest moment.",
+    help="Share of customers who have a page open at the busiest moment.",
 )
 @click.option(
     "--peak",
     type=click.FloatRange(1),
     default=5,
     show_default=True,
-    help="Events in the busiest second, over those of an average one.",
+    help="Events in the busiest second, as a multiple of an average one.",
 )
 @click.option("--history-days", type=click.FloatRange(0, min_open=True), default=7, show_default=True)
 @click.option(
@@ -218,8 +225,8 @@ def size(
 ) -> None:
     """Estimate what an installation needs.
 
-    Gateways, senders, Redis' memory, and the database's rows and writes, from figures that were measured on a
-    small shared machine (README, docs/redis.md, docs/postgresql.md).
+    Gateways, senders, memory of Redis, rows and writes of the database, computed from measurements on a small
+    shared machine (README, docs/redis.md, docs/postgresql.md).
     """
     from shared.commands.size import Load, show
 
@@ -234,7 +241,7 @@ def size(
 def who(customer: str | None, as_json: bool, sender: str | None, data: Path) -> None:
     """Show who is connected, gateway by gateway.
 
-    With CUSTOMER, their connections alone, also those that have ended. Exit code 0 if somebody is
+    With CUSTOMER, only their connections, including those that have ended. Exit code 0 if somebody is
     connected, 1 if not, 3 if the sender does not answer.
     """
     from shared.commands.support import who as run
@@ -270,7 +277,7 @@ def kick(customer: str, sender: str | None, data: Path) -> None:
     """End a customer's sessions.
 
     All of CUSTOMER's tokens issued until now are revoked: every gateway ends their connections within a
-    second and accepts those tokens no more. Tokens issued from now on are good.
+    second and no longer accepts those tokens. Tokens issued from now on are good.
 
     Exit code 0 if they were revoked, else 1.
     """

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import click
 
-# Gateways: README, "How fast it is". The figures of a shared core, so a good one does more.
+# Gateways: README, "How fast it is". Measured on a shared core; a core of its own does more.
 CONNECTION_KIB = 2.5  # an idle WebSocket
 GATEWAY_MIB = 70  # a gateway without connections
 DELIVERY_SECONDS = 30e-6  # of processor time, to one customer
 CONNECTING_SECONDS = 700e-6  # of processor time, with its token
-BUSY = 0.5  # of a core that is planned with; the other half is for those who come back from a lost gateway
+BUSY = 0.5  # of a core, at the peak; the rest is for connections that come from a lost gateway
 
 # Redis: docs/redis.md, `stream-node-max-bytes 1024`.
 LOG_FIRST_KB = 1.5  # a channel with one event of the last day, head included

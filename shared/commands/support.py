@@ -63,7 +63,7 @@ def trace(
     *,
     as_json: bool,
 ) -> int:
-    """The exit code: 0 where something was found, 1 where there is nothing, 3 where nobody answers.
+    """The exit code: 0 if something was found, 1 if not, 3 if the sender does not answer.
 
     `asked` may be an order, an event or a customer; `given` are parameters of the sender's call.
     """
@@ -91,7 +91,7 @@ def trace(
 
 
 def _is_unknown(found: _Trace) -> bool:
-    """It may be another thing that was asked for."""
+    """The next guess may find something."""
     return all(alert.verdict in _UNKNOWN for alert in found.alerts)
 
 
@@ -104,7 +104,7 @@ def _print_alerts(found: _Trace) -> None:
 
 
 def who(local: LocalDirectory, customer: str | None, sender: str | None, *, as_json: bool) -> int:
-    """The exit code: 0 where somebody is connected, 1 where nobody is, 3 where nobody answers."""
+    """The exit code: 0 if somebody is connected, 1 if not, 3 if the sender does not answer."""
     asked = {"customer_id": customer} if customer is not None else {}
     try:
         content = _get(local, "/connections", asked, sender)

@@ -1,4 +1,4 @@
-"""A customer's events as a browser gets them, one a line, in any of the ways; by cursor after a cut."""
+"""A customer's events as a browser gets them, one a line, by any transport; resumes by cursor."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ class Watcher:
         """Not with every try: they go on until Ctrl-C."""
         if fault != self._said:
             self._said = fault
-            say(f"{fault}; it is tried again and again")
+            say(f"{fault}; trying again")
 
     async def _listen(self, token: str) -> None:
         """Until it ends, by `Ended` or `CannotConnect`."""
