@@ -1,10 +1,10 @@
-"""The canary: an event of a gateway's own that goes the whole way, again and again, as a metric.
+"""The canary: an event that a gateway sends to itself, by the whole way of an alert, measured as a metric.
 
 Every `ORDERBELL_CANARY_SECONDS` the gateway posts an event to the sender, in a topic that no token names, and
-waits for it where a browser's events arrive: HTTP, database, relay, Redis, subscription, feed. What a
-balancer's health check calls well may still not deliver; this does not lie.
+waits for it where a browser's events arrive: HTTP, database, relay, Redis, subscription, feed. A gateway that
+passes a balancer's health check may still deliver nothing; the canary notices.
 
-One event at a time; one that does not come in time has failed, also if it comes later.
+One event at a time; an event that does not come in time has failed, even if it comes later.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""A gateway's answers to senders' questions: who is connected here, and what they were handed.
+"""A gateway's answers to senders' questions: who is connected here, and what was handed over to them.
 
-Everything is in memory already, so nothing is written or counted for a delivery. An answer looks at all
+Everything is in memory already, so a delivery writes and counts nothing more. An answer looks at all
 connections once, which takes some milliseconds for 10,000; questions are answered one after the other.
 """
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from shared.channels import Channel
     from shared.redis.inquiries import Answerer
 
-_WAITING = 20  # questions; what comes on top is not answered
+_WAITING = 20  # questions; further ones are not answered
 _ENDINGS = 20  # the newest, in one answer
 
 logger = structlog.get_logger(__name__)
@@ -112,7 +112,7 @@ class Inquiries:
 
 
 def _similar(channel: Channel, connections: Iterable[Connection]) -> list[str]:
-    """Customers who are connected and are called alike but for case: often the one that was meant."""
+    """Connected customers whose names differ only in case: often the one that was meant."""
     customers = {one.identity.customer for one in connections if one.identity is not None}
     asked = name_in(channel)
     alike = {name for name in customers if name.casefold() == asked.casefold()}
@@ -150,7 +150,7 @@ def _ending(ended: Ended) -> EndingReport:
 
 
 def _text(seconds: float) -> str:
-    """Far times, as some tokens' ends, are the last that a time can be."""
+    """Times too far ahead, as some tokens' ends, become the last possible one."""
     try:
         return format_time(datetime.fromtimestamp(seconds, UTC))
     except (OverflowError, OSError, ValueError):

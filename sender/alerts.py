@@ -1,13 +1,13 @@
 """An alert's life after it was recorded: seen, read, retracted, replaced, expired; and how many are unread.
 
-Every event of a customer's own channel is an alert, except the system's (`orderbell.…`). Recording one writes
-nothing here. What becomes of it later is an event of the same channel with a seq of its own, recorded in the
-transaction that changes the state: so changes have one order, devices catch up with them like with anything
-else, and a count belongs to a place.
+Every event of a customer's own channel is an alert, except the system's (`orderbell.…`). Recording an alert
+writes nothing here. Each later change of its state is an event of the same channel with a seq of its own,
+recorded in the same transaction: so changes are ordered, devices catch up with them as with any event, and
+each count belongs to a place.
 
-The count needs no look at the events themselves, because seqs have no holes: it is the number of seqs since
-the last that was read or pruned, without those that have a row in `alert_states`. Rows are few: one for each
-alert that was read alone, retracted, replaced or has expired (or will), and one for each event of the system.
+Counting does not read the events, because seqs have no holes: the count is the number of seqs since the last
+one that was read or pruned, without those that have a row in `alert_states`. Rows are few: one for each alert
+that was read alone, retracted, replaced or has expired (or will), and one for each event of the system.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _PRUNE_AT_ONCE = 1_000
 
 
 class State(StrEnum):
-    """What a customer's list says of an alert."""
+    """An alert's state in its customer's list."""
 
     UNSEEN = "unseen"
     SEEN = "seen"
@@ -62,7 +62,7 @@ class State(StrEnum):
 class Mark(StrEnum):
     """Why a seq does not count as unread. The last three are final."""
 
-    SYSTEM = "system"  # the event is no alert
+    SYSTEM = "system"  # the event is not an alert
     READ = "read"
     EXPIRED = "expired"
     REPLACED = "replaced"
@@ -131,11 +131,11 @@ def count(connection: Connection, names: Sequence[Channel], *, now: datetime) ->
 def page(
     connection: Connection, channel: Channel, *, before: Place | None, limit: int, now: datetime
 ) -> Page:
-    """The newest alerts before a place. What was replaced is left out: its replacement says more."""
+    """The newest alerts before a place, without those that were replaced."""
     state = history.states(connection, [channel])[channel]
     end = state.head.seq if before is None else min(before.seq - 1, state.head.seq)
     if before is not None and before.epoch != state.head.epoch:
-        end = state.pruned_seq  # a place of another epoch has nothing before it any more
+        end = state.pruned_seq  # nothing is left before a place of another epoch
     found: list[Alert] = []
     size, rounds = 0, 0
     while end > state.pruned_seq and len(found) < limit and size < _MAX_PAGE_BYTES and rounds < _MAX_ROUNDS:
@@ -156,7 +156,7 @@ def page(
 
 
 def state_of(connection: Connection, channel: Channel, seq: int, *, now: datetime) -> State | None:
-    """What became of the alert; None where the event is no alert, or is no longer kept."""
+    """What became of the alert; None if the event is not an alert, or is no longer kept."""
     state = history.states(connection, [channel])[channel]
     found = _read_between(connection, channel, seq - 1, seq, now, state)
     return found[0].state if found else None
@@ -172,7 +172,7 @@ def read(
 ) -> tuple[Unread, bool]:
     """Mark alerts as read: all up to a place, and those with these ids. Returns the count, and if it changed.
 
-    A place beyond the head or of another epoch marks nothing, and an unknown id neither. Raises `NoAlerts`.
+    A place beyond the head or of another epoch marks nothing; nor does an unknown id. Raises `NoAlerts`.
     """
     if not is_private(channel):
         raise NoAlerts(f"{channel} has no alerts that can be read; only a customer's own channel has")
@@ -228,14 +228,14 @@ def lock(connection: Connection, channel: Channel) -> None:
 def mark(
     connection: Connection, channel: Channel, seq: int, what: Mark, *, by_seq: int | None = None
 ) -> None:
-    """What is final stays, except that anything may still be retracted."""
+    """A final mark stays, except that any alert may still be retracted."""
     given = {"of": channel, "at": seq, "what": what.value, "by": by_seq}
     statements = _MARK_FINALLY if what is Mark.RETRACTED else _MARK
     connection.execute(statements[connection.dialect.name], given)
 
 
 def note(connection: Connection, drafts: Sequence[tuple[Draft, Place]]) -> None:
-    """Note what new events say of their own and of others' lives; most say nothing."""
+    """Note when new events expire and which events they replace; most do neither."""
     for draft, place in drafts:
         if draft.expires and is_private(draft.channel):
             given = {"of": draft.channel, "at": place.seq, "moment": draft.expires}
@@ -437,7 +437,7 @@ _MOVE_READ = (
     .where(channels.c.channel == bindparam("of"), channels.c.read_seq < bindparam("up_to"))
     .values(read_seq=bindparam("up_to"))
 )
-# What the cursor says now needs no row of its own.
+# The cursor now covers these, so their rows can go.
 _FORGET_READ = delete(alert_states).where(
     alert_states.c.channel == bindparam("of"),
     alert_states.c.seq <= bindparam("up_to"),

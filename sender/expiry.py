@@ -1,7 +1,7 @@
-"""Records the expiry of alerts when their time comes, and deletes what is left of alerts that are gone.
+"""Records the expiry of alerts, and deletes the states of alerts that the history no longer has.
 
-Whether an alert counts is decided by its `expirytime` alone, at any moment. The event that this records is
-what devices learn it from, with the new count; it may come some seconds late.
+An alert's `expirytime` alone decides whether it has expired, at any moment. The event recorded here, which
+may come some seconds later, notifies devices and brings the new count.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Expiry:
         clock: Callable[[], datetime],
         pace: Pace = USUAL,
     ) -> None:
-        """`wake`: the relay, when something was recorded."""
+        """`wake` wakes the relay when something was recorded."""
         self._database = database
         self._wake = wake
         self._clock = clock
@@ -62,7 +62,7 @@ class Expiry:
             await asyncio.sleep(self._pace.every_seconds)
 
     async def sweep(self) -> None:
-        """Record all that is due. Looking needs no write, so a quiet database stays quiet."""
+        """Record every expiry that is due. Looking writes nothing, so a quiet database stays quiet."""
         while await self._database.read(partial(alerts.is_any_due, now=self._clock())):
             if await self._database.write(partial(alerts.expire, now=self._clock())):
                 self._wake()

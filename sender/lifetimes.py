@@ -1,8 +1,8 @@
-"""How long events live where their callers don't say: by type, from the settings.
+"""How long events live if their callers don't say: by type, from the settings.
 
-`ORDERBELL_EXPIRE_AFTER=order.completed=3d,menu.changed=2h` gives events of these types an `expirytime`, and
-`ORDERBELL_POP_UP_FOR` a `popuntil`. After its expirytime an alert is nothing any more; after popuntil it no
-longer pops up, and is only listed.
+`ORDERBELL_EXPIRE_AFTER=order.completed=3d,menu.changed=2h` gives events of these types an `expirytime`,
+`ORDERBELL_POP_UP_FOR` a `popuntil`. After its expirytime an alert has expired; after popuntil it no longer
+pops up, and is only listed.
 """
 
 from __future__ import annotations

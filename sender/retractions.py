@@ -1,7 +1,7 @@
 """Taking an alert back: an order was cancelled, or an event was sent by mistake.
 
 A retraction is an event of the same channel, so devices that are away catch up with both, in order. The alert
-itself stays in the history, and so does the trace of its retraction.
+and its retraction stay in the history.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MAX_NAMES = 2_000  # characters of id and source, or of a subject; longer ones 
 
 
 class UnknownAlert(CallerError):
-    """An event that was never recorded here, is no longer kept, or is no alert."""
+    """An event that was never recorded here, is no longer kept, or is not an alert."""
 
 
 class Retraction(NamedTuple):
@@ -108,7 +108,7 @@ def at(
 
 
 def _before(connection: Connection, channel: Channel, seq: int) -> bytes | None:
-    """The event that retracted it already."""
+    """The earlier retraction's event, if there is one."""
     row = connection.execute(_MARK, {"of": channel, "at": seq}).one_or_none()
     if row is None or row.state != Mark.RETRACTED:
         return None

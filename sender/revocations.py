@@ -1,12 +1,12 @@
-"""Revocations: tokens that must no longer be accepted, though they have not ended.
+"""Revocations: tokens that must no longer be accepted, though they have not expired.
 
-One names a token by its id (`jti`), or a customer and a time: all of the customer's tokens that were issued
-before it. Gateways read the list by position, from where they were, several times a second, and all of it
-when they start; so it reaches them whatever has become of Redis. A revocation is kept until the tokens it
-means must have ended, and then forgotten.
+A revocation names a token by its id (`jti`), or a customer and a time: all of the customer's tokens that were
+issued before it. Gateways read the whole list when they start, then several times a second what is new, by
+position; so it reaches them even while Redis is away. A revocation is kept until the tokens it covers must
+have expired.
 
-Positions must become visible in their order, or a gateway that has read a later one would never see an
-earlier one. So whatever writes a revocation first locks the one row of `generation`.
+Positions must become visible in order, or a gateway that has read a later one would never see an earlier one.
+So every write of a revocation first locks the one row of `generation`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _TOKEN, _CUSTOMER = "token", "customer"
 
 
 class InvalidRevocation(CallerError):
-    """Raised for one that no token could match, or that would match those of the future."""
+    """Raised for a revocation that no token could match, or that would match future tokens."""
 
 
 class Revocation(NamedTuple):
@@ -97,14 +97,14 @@ def _add(
 
 
 def read(connection: Connection, *, after: int, now: datetime, limit: int = PAGE) -> Page:
-    """Those behind a position, in order."""
+    """Those after a position, in order."""
     newest = connection.execute(_NEWEST).scalar_one() or 0
     rows = connection.execute(_READ, {"after": after, "now": now.timestamp(), "some": limit})
     return Page([_revocation(*row) for row in rows], newest)
 
 
 def prune(connection: Connection, *, now: datetime, limit: int) -> int:
-    """Forget those whose tokens have ended; returns how many. The newest stays: places go on from it."""
+    """Delete those whose tokens have expired; returns how many. The newest stays: positions go on from it."""
     return connection.execute(_PRUNE, {"now": now.timestamp(), "some": limit}).rowcount
 
 

@@ -1,15 +1,16 @@
-"""Extents: which of a channel's events a customer has seen, where that need not be all up to one place.
+"""Extents: which of a channel's events a customer has seen, not necessarily everything up to one place.
 
-A later alert may be on the screen here while an earlier one waits elsewhere. So what was seen is a place, up
-to which all was, and a few ranges of seqs beyond it. Extents are merged as sets: whatever the order of
-devices' reports, the union is the same. When the hole before a range is filled, the place moves to its end.
+A later alert may be on one device's screen while an earlier one waits elsewhere. So an extent is a place, up
+to which everything was seen, and a few ranges of seqs beyond it. Extents are merged as sets: the union does
+not depend on the order of devices' reports. When the hole before a range is filled, the place moves to the
+end of the range.
 
-The text continues the cursor's: `customer:alice=1.40+42+45-47` is everything up to 1.40, and 42, 45, 46, 47.
-A plain cursor is the extent without ranges; `=1.0+5` is the fifth event alone.
+The text extends the cursor's: `customer:alice=1.40+42+45-47` is everything up to 1.40, and 42, 45, 46, 47.
+A plain cursor is an extent without ranges; `=1.0+5` is the fifth event alone.
 
-Ranges are bounded: of more than `MAX_RANGES`, the newest are kept. What is dropped counts as unseen, so that
-it may pop up again on another device; nothing unseen ever counts as seen. It takes that many holes, each
-an alert that no device has shown, and it heals as soon as they are filled.
+Ranges are bounded: only the newest `MAX_RANGES` are kept. A dropped range counts as unseen, so it may pop up
+again on another device; nothing unseen ever counts as seen. That takes as many holes, each an alert that no
+device has shown, and ends as soon as they are filled.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ class Extent:
         )
 
     def union(self, other: Extent) -> Extent:
-        """Of two epochs, the newer: all events of the older are past."""
+        """Of two epochs, the newer one counts: all events of the older are past."""
         if self.place.epoch != other.place.epoch:
             return max(self, other, key=lambda extent: extent.place.epoch)
         if not self.beyond and not other.beyond:

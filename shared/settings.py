@@ -113,7 +113,7 @@ class Settings(_OfEnvironment):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     development: bool = False  # sign-in by name alone; refuses to listen beyond loopback
     traces: bool = False  # by OpenTelemetry, see shared/process/tracing.py
-    spring_compat: bool = False  # stand in for two Spring applications, open to anybody; docs/from-spring.md
+    spring_compat: bool = False  # replace two Spring applications, open to anybody; docs/from-spring.md
     forwarded_allow_ips: CommaSeparated = ("127.0.0.1", "::1")  # proxies whose X-Forwarded-For counts
     keep_alive_seconds: float = Field(130, ge=1, le=3600)  # above nginx 60, ALB 60, Traefik 90, Caddy 120
     ready_delay_seconds: float = Field(
@@ -263,7 +263,7 @@ class SenderSettings(DatabaseSettings, Settings):
     history_days: float = Field(7, ge=0.001, le=3650)  # at least a minute and a half
     # Of each API key, at each sender; a burst may be as large.
     requests_per_minute: int = Field(600_000, ge=1, le=10_000_000)
-    # How long a revocation is kept: more than the longest life of your tokens, or a revoked one counts again.
+    # How long a revocation is kept: longer than any token lives, or a revoked token is accepted again.
     revocation_days: float = Field(30, ge=0.001, le=3650)
     orders_days: float | None = Field(None, ge=0.001, le=3650)  # after their completion; None: for ever
     # By type of event, where its caller says nothing: order.completed=3d,menu.changed=2h
@@ -279,7 +279,7 @@ class SenderSettings(DatabaseSettings, Settings):
 
 class ReceiverSettings(Settings):
     sender_url: HttpUrl = AnyUrl("http://127.0.0.1:8090")
-    # After so long, alerts that no device has shown are offered again; 0: they wait until a page is seen.
+    # After how long alerts that no device has shown are offered again; 0: never.
     ring_again_seconds: float = Field(0, ge=0, le=86_400)
     jwt_secret: SecretStr | None = None  # HS256
     jwt_secrets: Annotated[tuple[SecretStr, ...], NoDecode] = ()  # several, while one replaces another

@@ -1,14 +1,14 @@
-"""ORDERBELL_ADMIT=module:function: your own word on whether a handshake is accepted, for every transport.
+"""ORDERBELL_ADMIT=module:function: your own check of a handshake, on every transport.
 
-The function gets a `Handshake` before anything else is known of the client, and answers
+The function gets a `Handshake` before the client is authenticated, and returns
 
 * `True`: go on, authentication is next;
-* `False`, or a text, or `(False, text)`: refused with 403, and the text as the reason, which the client sees.
+* `False`, a text, or `(False, text)`: refused with 403; the client sees the text as the reason.
 
-It may be async. Either kind has ORDERBELL_ADMIT_SECONDS. One that is not async runs in a thread: it may
-block, and must be safe to be called by several at once. Any other answer, an exception or a time-out is a
-fault; then the handshake is refused with 503, because a broken gate must not stand open. The log gets the
-kind of the fault and its place, never its text, which might quote a token.
+It must return within ORDERBELL_ADMIT_SECONDS. An async function runs in the event loop; any other runs in a
+thread: it may block, and must be thread-safe. Any other answer, an exception or a time-out is a fault; then
+the handshake is refused with 503, because a broken gate must not stand open. The log gets the kind of the
+fault and its line, never its text, which might quote a token.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
     from starlette.requests import HTTPConnection
 
-THREADS = 8  # that functions which are not async run in
-MAX_ASKED = 10_000  # calls that have not ended, late ones too: one that hangs must not fill the memory
+THREADS = 8  # for functions that are not async
+MAX_ASKED = 10_000  # calls that have not returned, late ones too: a hook that hangs must not fill the memory
 MAX_REASON = 200  # characters
 
 logger = structlog.get_logger(__name__)
@@ -48,10 +48,10 @@ class Handshake:
     transport: str  # websocket, sse, polling, stomp, sockjs, sockjs-xhr
     method: str  # GET, or POST for some of SockJS's ways
     path: str  # as it was sent, without ORDERBELL_ROOT_PATH
-    query: str  # what stands behind the question mark, as it was sent
-    headers: Mapping[str, str]  # names in lower case; what came several times is joined by ", "
-    client: str  # its address, behind the proxies of ORDERBELL_FORWARDED_ALLOW_IPS
-    scheme: str  # http or https, as far as a trusted proxy reports it
+    query: str  # after the question mark, as it was sent
+    headers: Mapping[str, str]  # names in lower case; a repeated header's values are joined by ", "
+    client: str  # its address, as the proxies of ORDERBELL_FORWARDED_ALLOW_IPS report it
+    scheme: str  # http or https, as a trusted proxy reports it
 
     @classmethod
     def of(cls, request: HTTPConnection, transport: str) -> Handshake:
@@ -112,11 +112,11 @@ class Admission:
 
     @property
     def unended(self) -> int:
-        """Calls that go on, in a thread or by themselves, whether anybody still waits for them or not."""
+        """Calls that have not returned, in a thread or in the loop, whether or not anybody still waits."""
         return max(len(self._running), self._threads.busy)
 
     async def check(self, request: HTTPConnection, transport: str) -> None:
-        """Returns where the client is admitted. Raises `Problem`."""
+        """Returns if the client is admitted. Raises `Problem`."""
         try:
             refusal = _refusal_in(await self._ask(Handshake.of(request, transport)))
         except _Failed as fault:
@@ -136,7 +136,7 @@ class Admission:
         try:
             await asyncio.wait({task}, timeout=self._seconds)
         finally:
-            task.cancel()  # without effect where it is done
+            task.cancel()  # no effect if it is done
         if not task.done():
             raise _Failed(f"no answer within {self._seconds:g} s")
         if task.cancelled():
@@ -153,7 +153,7 @@ class Admission:
 
 
 class _Threads:
-    """A few threads, begun when needed. They don't keep the process from ending, whatever they run."""
+    """A few threads, started when needed. They never keep the process from ending."""
 
     def __init__(self) -> None:
         self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -208,7 +208,7 @@ def _is_async(hook: Callable[..., Any]) -> bool:
 
 
 def _refusal_in(answer: object) -> str | None:
-    """The reason; None where the client is admitted. Raises `_Failed`."""
+    """The reason; None if the client is admitted. Raises `_Failed`."""
     match answer:
         case True | (True, _):
             return None

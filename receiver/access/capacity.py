@@ -1,16 +1,16 @@
-"""How many connections there may be: in all, by address, and of strangers, who have proved nothing yet.
+"""How many connections there may be: in all, by address, and of strangers, which are not authenticated yet.
 
-Strangers never keep customers out. There are so many of them at most, far fewer than connections in all, and
-the rest is a reserve for those that have proved who they are. Where one more comes, the oldest stranger is
-ended in its favour and not the newcomer refused: a client of ours proves itself within moments, one that only
-holds a place has waited longest. So a flood shortens the time that strangers have, and nothing else.
+Strangers never keep customers out. Their limit is far below that of all connections, so the rest is a reserve
+for authenticated ones. At the limit a new stranger is accepted and the oldest one ended: a real client
+authenticates within moments, so the oldest is the likeliest to be only holding a place. A flood shortens the
+time that strangers have, and does nothing else.
 
-Handshakes are bounded by second, all together and by address, before they are accepted: a page that is
-refused comes back later.
+Handshakes a second are bounded, in all and by address, before they are accepted: a page that is refused comes
+back later.
 
-An address is an IPv4 address or an IPv6 network of 64 bits, since that is what one household gets; it is the
-one that trusted proxies report. A proxy's own address is exempt, as are Unix sockets: where a proxy reports
-no client, a limit by address would be one for all customers. uvicorn and the edge follow the same rule.
+An address is an IPv4 address or an IPv6 network of 64 bits, which is what one household gets; trusted proxies
+report it. A proxy's own address is exempt, as are Unix sockets: if a proxy reports no client, a limit by
+address would be one limit for all customers. uvicorn and the edge follow the same rule.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from shared.settings import ReceiverSettings
 
 _IPV6_PREFIX = 64
-_RESERVED = 4  # strangers have at most one in so many of all connections
+_RESERVED = 4  # at most one in four connections may be a stranger
 _BURST_SECONDS = 10  # of handshakes that may come at once
 _ALL = "all"
 EXEMPT = ""
@@ -87,11 +87,11 @@ class Capacity:
         return self._count() >= self._limits.connections
 
     def address(self, host: str) -> str:
-        """What a client's limits are counted by; `EXEMPT` for a proxy that reports no client."""
+        """The key of a client's limits; `EXEMPT` for a proxy that reports no client."""
         return EXEMPT if not host or self._proxies.trust(host) else _address(host)
 
     def refusal(self, address: str) -> Problem | None:
-        """Why one more may not come now; None where it may. Each call counts as a handshake."""
+        """Why one more is refused now; None if it is admitted. Each call counts as a handshake."""
         if self.full:
             return _later(503, "overloaded", "Try again in a moment.", 2)
         if seconds := self._handshakes.spend(_ALL):
@@ -104,7 +104,7 @@ class Capacity:
             return _later(429, "too-many-handshakes", "Too many handshakes from this address.", seconds)
         return None
 
-    # What becomes of a connection: entered, perhaps proved, left.
+    # A connection enters, perhaps proves itself, and leaves.
 
     def enter(self, connection: Connection) -> None:
         address = connection.address
@@ -122,7 +122,7 @@ class Capacity:
                 self._make_room(of_address)
 
     def prove(self, connection: Connection) -> None:
-        """It has proved who it is; again is harmless."""
+        """It is authenticated. Repeating is harmless."""
         if connection in self._strangers:
             del self._strangers[connection]
             self._forget_stranger(connection)

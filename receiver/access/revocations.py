@@ -1,14 +1,14 @@
 """Tokens that were revoked, as a gateway knows them, and how it learns of them.
 
-The sender has the list. It is asked for what is new several times a second, whatever Redis does, and for all
-of it at the start; so a revocation takes effect within a second wherever the sender is reached, also where a
-gateway was cut off meanwhile. `touches` is asked when a token is verified and when its connection enters its
-channels; connections that are open already are ended when the revocation is read.
+The sender has the list. A gateway reads all of it at start, and what is new several times a second, without
+Redis; so a revocation takes effect within a second at every gateway that reaches the sender, also after it
+was cut off. `touches` is asked when a token is verified and when its connection enters its channels;
+connections that are open already are ended when the revocation is read.
 
 A token without `iat` counts as issued before any revocation of its customer.
 
-While the sender can't be reached nothing new is learnt; what is known stays in force. A sender of before has
-no list: it answers 404 and is asked less often.
+While the sender can't be reached nothing new is learnt; what is known stays in force. An older sender has no
+list: it answers 404 and is asked less often.
 """
 
 from __future__ import annotations

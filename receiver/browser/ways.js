@@ -1,8 +1,8 @@
 /**
- * Which transport to use: the first that works. One that does not, or not for long, is left for the next; while another
- * serves, the WebSocket is tried beside it from time to time, and taken again once something came back through it.
+ * Which transport to use: the first that works. If one fails, or keeps breaking, the next is tried. While another one
+ * serves, the WebSocket is probed from time to time, and used again once a probe was answered.
  *
- * The others are loaded only where they are needed.
+ * The other transports are loaded only when they are needed.
  *
  * @typedef {import("./websocket.js").Transport} Transport
  * @typedef {"websocket" | "sse" | "long-polling"} Way
@@ -55,13 +55,13 @@ export class Ways {
     return loading.then((module) => module.default(fetch));
   }
 
-  /** A connection ended before its hello. @param {boolean} waited  in vain, so long that once is enough */
+  /** A connection ended before its hello. @param {boolean} waited  whether it timed out: then once is enough */
   failed(waited) {
     this.#failures += waited ? FAILURES : 1;
     if (this.#failures >= FAILURES) this.#leave();
   }
 
-  /** A connection broke. @param {number} ms  that it had lived */
+  /** A connection broke. @param {number} ms  how long it had lived */
   broke(ms) {
     this.#cuts = ms < CUT_MS ? this.#cuts + 1 : 0;
     if (this.#cuts >= CUTS) this.#leave();
@@ -72,7 +72,7 @@ export class Ways {
     this.#failures = this.#cuts = 0;
   }
 
-  /** It said hello. @param {URL} url @param {() => void} better  called where the WebSocket works again */
+  /** The gateway said hello. @param {URL} url @param {() => void} better  called when the WebSocket works again */
   works(url, better) {
     this.#failures = 0;
     this.stop();
@@ -84,7 +84,7 @@ export class Ways {
     }
   }
 
-  /** The network is another one, and may let pass what the last one did not. */
+  /** The network has changed: the new one may let WebSockets pass. */
   renew() {
     this.#at = this.#failures = this.#cuts = 0;
     this.#againMs = AGAIN_MS;

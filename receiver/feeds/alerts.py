@@ -1,9 +1,9 @@
-"""Alerts beyond showing them: which are unread, and what was read. The database decides, at the sender.
+"""Which alerts are unread, and which were read. The sender's database decides both.
 
 A count is true at a place, and every change of it is an event of the channel. So a feed that has moved since
-its last count is counted again, within half a second, and all that are live in it are notified. Feeds are
-asked for together and no more than `COUNTS_AT_ONCE` a round: a burst of events costs the sender no burst of
-questions, counts then come later.
+its last count is counted again, within half a second, and its live connections are notified. One request asks
+for at most `COUNTS_AT_ONCE` feeds a round: after a burst of events, counts come later, and the sender gets no
+burst of requests.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`GET /alerts` and `POST /read`: the customer's own list, and what of it was read.
+"""`GET /alerts` and `POST /read`: the customer's own list, and marking alerts in it as read.
 
     GET /alerts?before=customer:alice=1.40&limit=20
     {"alerts": [{"cursor", "state", "event"}, …], "unread": 3, "as_of": "customer:alice=1.42", "before": null}

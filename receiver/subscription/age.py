@@ -1,6 +1,6 @@
-"""How old events are when they leave a gateway: one a second is looked at, whatever the load.
+"""How old events are when they leave a gateway: a sample of one a second, at any load.
 
-The time is that of the event, as its sender's clock had it: clocks that differ by a second show. Only events
+The sender's clock gave the event its time, so a difference between the clocks is part of the age. Only events
 of completed orders count; others carry the time that their caller gave.
 """
 
@@ -23,7 +23,7 @@ class Ages:
         self._due = 0.0
 
     def look(self, message: bytes, now: float) -> None:
-        """`now` is the loop's time. Nothing is done but once a second."""
+        """`now` is the loop's time. Does nothing more than once a second."""
         if now < self._due:
             return
         match = _ORDER.search(message[:_BEGINNING])

@@ -1,6 +1,6 @@
-"""The outbox's floor, as one sender knows it: raised by its relay, used by all that look at the outbox.
+"""The outbox's floor, as one sender knows it: raised by its relay, used by every read of the outbox.
 
-Without it, everything is found as well; it only costs more (sender/outbox.py).
+It only saves work: without it the same events are found, at a higher cost (sender/outbox.py).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sender.database.protocol import Database
 
 EVERY_SECONDS = 0.25
-AGAIN_SECONDS = 0.05  # while transactions are waited for
+AGAIN_SECONDS = 0.05  # while it waits for transactions to end
 
 
 class KnownFloor:
@@ -31,11 +31,11 @@ class KnownFloor:
         self.now = NO_FLOOR
 
     def forget(self) -> None:
-        """Something may wait before it: events that Redis lost were returned, or the database was away."""
+        """Events may wait below it: Redis lost some and they were returned, or the database was away."""
         self.now, self._aim = NO_FLOOR, None
 
     async def raise_in_time(self) -> None:
-        """Now and then, raise it as far as is safe."""
+        """Every `every_seconds`, raise it as far as is safe."""
         if self._loop.time() < self._next_at:
             return
         self._next_at = self._loop.time() + self._every_seconds
@@ -59,7 +59,7 @@ class KnownFloor:
 
 
 class _Aim(NamedTuple):
-    """Where the floor may be raised to when these transactions have ended."""
+    """The floor may be raised to `to` once these transactions have ended."""
 
     to: Floor
     writers: frozenset[str]

@@ -1,15 +1,15 @@
-"""Traces by OpenTelemetry, where `ORDERBELL_TRACES` asks for them. Nothing of it is imported otherwise.
+"""OpenTelemetry traces, if `ORDERBELL_TRACES` asks for them; otherwise OpenTelemetry is not imported.
 
-Every event carries a `traceparent` (W3C Trace Context), with or without this. With it, that is the span of
-the request that recorded the event, and what follows belongs to the same trace:
+Every event carries a `traceparent` (W3C Trace Context), with or without tracing. With tracing, it names the
+span of the request that recorded the event, and later steps belong to the same trace:
 
     POST /orders/{order_id}/complete   sender, below the caller's span
       database                         sender
     deliver                            gateway, below the request's span: the event has left for browsers
     publish                            sender, a trace of its own: a batch of events, linked to each
 
-There is no span for a socket. Exporters, endpoints and samplers are set as OpenTelemetry does it, by `OTEL_…`
-variables; `OTEL_TRACES_EXPORTER=console` prints spans. No span has a customer, an order or a payload.
+There is no span for a socket. OpenTelemetry's own `OTEL_…` variables set exporters, endpoints and samplers;
+`OTEL_TRACES_EXPORTER=console` prints spans. No span has a customer, an order or a payload.
 """
 
 from __future__ import annotations
@@ -33,13 +33,14 @@ _BEGINNING = 4096  # bytes of an event in which its attributes are
 _TRACEPARENT = re.compile(rb'"traceparent":"(00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})"')
 _ID = re.compile(rb'"id":"((?:[^"\\]|\\.)*)"')
 _MAX_LINKS = 128
-_MAX_PER_SECOND = 100  # of what a gateway hears: beyond, nothing is recorded
+_MAX_PER_SECOND = 100  # deliveries that a gateway records
 
 
 class Tracing:
-    """What is missing for it is a fault of the settings, see shared/settings.py.
+    """If OpenTelemetry is not installed, shared/settings.py reports it.
 
-    `exporter` is a test's; usually the environment names it."""
+    Tests pass an `exporter`; usually the environment names one.
+    """
 
     def __init__(self, service: str, exporter: SpanExporter | None = None) -> None:
         from opentelemetry import trace
@@ -59,7 +60,7 @@ class Tracing:
         self._second, self._left = 0, _MAX_PER_SECOND
 
     def close(self) -> None:
-        """Send what is left. Takes some seconds where the collector does not answer."""
+        """Send the remaining spans. Takes some seconds if the collector does not answer."""
         self._provider.shutdown()
 
     @contextmanager
@@ -72,7 +73,7 @@ class Tracing:
 
     @contextmanager
     def step(self, name: str, texts: Iterable[bytes] = ()) -> Iterator[None]:
-        """A step of the current request; of none, a trace of its own. It is linked to these events."""
+        """A step of the current request, or without one a trace of its own; linked to these events."""
         contexts = filter(None, map(self._context_of, texts))
         links = [self._api.Link(context) for context, _ in zip(contexts, range(_MAX_LINKS), strict=False)]
         with self._tracer.start_as_current_span(name, links=links):
@@ -129,7 +130,7 @@ class Tracing:
 
 @asynccontextmanager
 async def tracing(service: str, *, enabled: bool) -> AsyncIterator[Tracing | None]:
-    """None where it is not. At the end, spans that wait are sent, or given up after some seconds."""
+    """None if not enabled. At the end, waiting spans are sent, or given up after some seconds."""
     if not enabled:
         yield None
         return

@@ -2,11 +2,11 @@
 
 A gateway writes nothing for each delivery; it keeps what it knows in bounded memory and answers when asked.
 
-* `ob:live:{gateways}`   Pub/Sub: the question, as JSON. Every gateway hears it all the time
-* `ob:answers:<id>`      list: an answer of each gateway, as JSON; gone after some seconds
+* `ob:live:{gateways}`   Pub/Sub: the question, as JSON. Every gateway is always subscribed to it
+* `ob:answers:<id>`      list: each gateway's answer, as JSON; expires after some seconds
 
-A gateway that does not hear Redis does not answer, which is an answer, too: the number of gateways is not
-known to anybody, so a question is answered once nothing has come for a while.
+A gateway that does not hear Redis does not answer. Nobody knows how many gateways there are, so the asker
+stops waiting once no answer has come for a while.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _KEEP_SECONDS = 10
 
 
 class Question(msgspec.Struct, frozen=True):
-    """About one channel, or, where it is None, about all connections."""
+    """About one channel; None: about all connections."""
 
     id: str
     channel: str | None = None
@@ -76,9 +76,9 @@ class GatewayReport(msgspec.Struct, frozen=True):
     place: str | None = None  # of the channel: every live connection has been handed events up to here
     expected: str | None = None  # up to where the gateway knows that there are events
     ended: list[EndingReport] = []  # of the customer, the newest last
-    refused: list[EndingReport] = []  # of nobody knows whom, the newest last
-    remembers_since: str = ""  # endings and refusals before are forgotten
-    similar: list[str] = []  # customers who are connected, and are called alike but for case
+    refused: list[EndingReport] = []  # of unknown customers, the newest last
+    remembers_since: str = ""  # earlier endings and refusals are forgotten
+    similar: list[str] = []  # connected customers whose names differ only in case
 
 
 def encode_question(question: Question) -> bytes:
@@ -86,7 +86,7 @@ def encode_question(question: Question) -> bytes:
 
 
 def parse_question(message: bytes) -> Question | None:
-    """None for what no sender of ours has asked."""
+    """None if it is not a question."""
     try:
         return _decode_question(unsigned(message))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

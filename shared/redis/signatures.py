@@ -1,21 +1,22 @@
 """Signatures on what Redis carries, so that write access to Redis does not allow forging alerts.
 
 With `ORDERBELL_LIVE_KEYS`, senders sign what they put into Redis, gateways sign their tickets, and a gateway
-accepts nothing unsigned: live messages of every kind, events in a channel's log, seen places, tickets. What a
-gateway rejects it reads from the sender's history instead, so a forged or a garbled value costs a question
-and shows nobody anything. Without the setting nothing is signed, and signatures are ignored.
+accepts nothing unsigned: live messages of every kind, events in a channel's log, seen places, tickets. In
+place of a rejected value the gateway reads the sender's history, so a forged or garbled value costs one
+request and is never shown. Without the setting nothing is signed, and signatures are ignored.
 
 A signature is keyed BLAKE2b of 128 bits, over the kind of value, its name in Redis (which contains channel,
-prefix and database number) and its content (which contains epoch and seq): moved to another channel, place
-or installation it is wrong. As text: `~<key id>~<32 hexadecimal digits>`. In front of a live message or a
-ticket, behind a seen place, in a field of its own in a log.
+prefix and database number) and its content (which contains epoch and seq): it is wrong for any other channel,
+place or installation. Its text, `~<key id>~<32 hexadecimal digits>`, stands before a live message or a
+ticket, behind a seen place, and in a field of its own in a log.
 
-The first key signs; all of them verify. So a key is replaced in three steps, with every process restarted in
-each: add the new one behind the old one, put it in front, remove the old one. The same order turns signing on
-without a rejected message: first give every gateway this version, then senders the key, then gateways.
+The first key signs; all of them verify. So a key is replaced in three steps, restarting every process in
+each: add the new key behind the old one, put it in front, remove the old one. Signing is turned on in a
+similar order so that nothing is rejected: first give every gateway this version, then give senders the key,
+then gateways.
 
-What it does not prevent: whoever can write to Redis can delete and delay, and put an older, signed value
-back. Events then come later, from the history; a place already handed over is not handed over again.
+Signatures do not prevent deleting, delaying, or restoring an older, signed value. Events then come later,
+from the history; a place already handed over is not handed over again.
 """
 
 from __future__ import annotations
@@ -36,12 +37,12 @@ if TYPE_CHECKING:
 MIN_SECRET_BYTES = 32
 _TAG_BYTES = 16
 _ID = re.compile(r"[A-Za-z0-9_-]{1,16}")
-_BEGINNING = b"~"  # of a signed value; no unsigned one begins so
+_BEGINNING = b"~"  # of a signed value; no unsigned value begins with it
 _SIGNED = re.compile(rb"~[A-Za-z0-9_-]{1,16}~[0-9a-f]{32} ")
 
 
 class Kind(enum.StrEnum):  # a text, which hashes in C
-    """What is signed. A signature of one kind is none of another."""
+    """What is signed. A signature of one kind is not valid for another."""
 
     LIVE = "live"  # also of the same event in its channel's log
     SEEN = "seen"
@@ -70,7 +71,7 @@ class LiveKey(NamedTuple):
 
 
 class Signatures:
-    """False where there are no keys."""
+    """False if there are no keys."""
 
     def __init__(
         self, keys: Iterable[LiveKey] = (), rejected: Callable[[str], None] = lambda kind: None
@@ -109,14 +110,14 @@ class Signatures:
         return b"%b %b" % (signature, content) if signature else content
 
     def open(self, kind: Kind, name: bytes, sealed: bytes) -> bytes | None:
-        """The content of what `seal` made; None where it may not be believed."""
+        """The content of what `seal` made; None if its signature is missing or wrong."""
         if not self._keys:
             return unsigned(sealed)
         signature, _, content = sealed.partition(b" ")
         return content if self.check(kind, name, content, signature) else None
 
     def opener(self, kind: Kind) -> Callable[[bytes, bytes], bytes | None]:
-        """`open` for one kind, in a third less time: for what comes with each event. Needs a key."""
+        """`open` for one kind, in a third less time, because it runs for each event. Needs a key."""
         first = self._keys[0]
         copy, beginning, same = first.states[kind].copy, first.beginning, hmac.compare_digest
 
@@ -132,7 +133,7 @@ class Signatures:
 
 
 class _Key:
-    """One state a kind, which is copied for each value: keying costs as much as hashing one."""
+    """One keyed hash per kind, copied for each value: keying costs as much as hashing a value."""
 
     def __init__(self, key: LiveKey) -> None:
         self.beginning = b"~%b~" % key.id.encode()

@@ -1,9 +1,9 @@
-"""What a poll is answered with: one shape, whether something came or not.
+"""The answer to a poll: one shape, whether something came or not.
 
     {"events": [the events, in their order], "notices": [the gateway's own messages], "cursor": "…"}
 
-Notices come before the events of the same answer. An end is an HTTP status with a problem; it is the notice
-`orderbell.end` only where something came before it.
+Notices come before the events of the same answer. An end is an HTTP status with a problem; only if something
+came before it, it is the notice `orderbell.end`.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ class Answer(NamedTuple):
 
 
 def answer_to(poll: Poll, known: str | None = None) -> Answer:
-    """With what is there; it counts as given. For plain polling `known` is the client's If-None-Match."""
+    """From what waits, which then counts as given. In plain polling `known` is the client's If-None-Match."""
     page = poll.take()
     end, poll.final = (poll.final, None) if poll.is_empty else (None, poll.final)
     poll.answered()
     if end is not None and not (page.events or page.notices):
-        # More has come at once than may wait: its next request finds all of it by the cursor.
+        # More came at once than may wait: its next request finds everything by the cursor.
         slow = end is End.SLOW and poll.cursor
         return nothing(poll.cursor) if slow else _of(refusal(end, poll.ending.reason))
     return _of_page(page, poll.cursor) if known is None else _unless_known(page, poll.cursor, known)
@@ -59,7 +59,7 @@ def _of_page(page: Page, cursor: str) -> Answer:
 def _unless_known(page: Page, cursor: str, known: str) -> Answer:
     """304 to a client that has the same already."""
     etag = _etag(page, cursor)
-    # Everybody asks again; nobody else may keep it.
+    # Caches must ask again each time, and shared ones must not store it.
     headers: list[Header] = [(b"etag", etag), (b"cache-control", b"private, no-cache")]
     if etag.decode() in (one.strip() for one in known.split(",")):
         return Answer(304, headers, b"")

@@ -1,12 +1,12 @@
 """`GET /events?wait=25`: long polling; `?wait=0`: polling.
 
-The cursor of one answer is the `after` of the next request; that alone loses no event, at whatever gateway.
-A client that also names its `session`, a random text of its own, gets the notices too that come between two
-requests: the gateway keeps its place in the feeds for some seconds. At another gateway, or later, the same
-request begins anew, with hello.
+The cursor of one answer is the `after` of the next request; with that alone no event is lost, at any gateway.
+A client that also names its `session`, a random text of its own, gets the notices that come between two
+requests, too: the gateway keeps its place in the feeds for some seconds. At another gateway, or later, the
+same request begins a new session, with hello.
 
-While a session's request waits, another one with the same name answers it, with nothing: a client that has
-given up its request comes back by another. `DELETE /events?session=…` ends a session before its time.
+If a session's request comes while an earlier one still waits, the earlier one is answered at once, with
+nothing: its client has probably given it up. `DELETE /events?session=…` ends a session early.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class PollingTransport:
         )
 
     async def endpoint(self, request: Request) -> Response:
-        """Raises `Problem` for what is refused; a request that waits is answered by itself."""
+        """Raises `Problem` if refused. A request that waits is answered later, on its socket."""
         identity = await self._doorkeeper.identify(request)
         try:
             seconds, session = _wait_of(request), _session_of(request)
@@ -107,7 +107,7 @@ class PollingTransport:
     async def _ask(
         self, request: Request, poll: Poll, seconds: float, cursors: dict[Channel, Place]
     ) -> Answer | None:
-        """The answer; None where the request waits for it."""
+        """The answer; None if the request waits for it."""
         turn = poll.next_turn()
         await poll.wait_ready()
         if poll.turn != turn:  # another request of the session has come: this one was given up
@@ -128,7 +128,7 @@ class PollingTransport:
         return None
 
     def _find(self, identity: Identity, session: str, cursors: dict[Channel, Place]) -> Poll | None:
-        """The session that this request continues, where its cursor is."""
+        """The session that this request continues, if their cursors agree."""
         poll = self._sessions.find(identity, session)
         if poll is None:
             return None
@@ -148,7 +148,7 @@ class PollingTransport:
             return False
         if not poll.closed:
             return True
-        # It has ended and still has to report why: not that a token ran out, as this request has another.
+        # It has ended and still has to report why; unless a token ran out, as this request brings another.
         return not (poll.final is End.UNAUTHENTICATED and of.expires_at < time.time())
 
     def _begin(self, identity: Identity, session: str, seconds: float, cursors: dict[Channel, Place]) -> Poll:

@@ -1,12 +1,12 @@
-"""A client that polls, as feeds know it: what it has not fetched yet, and where it has been answered up to.
+"""A client that polls, as feeds know it: what it has not fetched yet, and its cursor.
 
 It collects events and notices in pages, one for each answer. In an answer notices come before events, so a
-reset behind events begins a new page; so does whatever would make an answer too large.
+reset after events begins a new page; so does an event that would make the answer too large.
 
-Without a session it lives for one request. With one it stays in its feeds between two requests, for a while:
-what comes then waits here, and no subscription is made anew. Events would be found again by the cursor alone,
-notices would not. Backpressure is what waits: catching up pauses after one answer's worth, and a session for
-which more comes than a client may leave waiting has ended. Its client goes on by its cursor.
+Without a session it lives for one request. With one it stays in its feeds between two requests, for some
+seconds: events and notices wait here meanwhile, and the subscription stays. The cursor alone would find the
+events again, but not the notices. Backpressure: catching up pauses after one answer's worth, and a session
+for which too much waits is ended. Its client continues with its cursor.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ LIMITS = Limits()
 
 
 class Page:
-    """What one answer has."""
+    """The content of one answer."""
 
     __slots__ = ("events", "notices", "places", "size")
 
@@ -53,7 +53,7 @@ class Page:
 
 
 class Request(Protocol):
-    """One that waits for its answer."""
+    """A request that waits for its answer."""
 
     def answer_now(self) -> None:
         """With what is there."""
@@ -93,13 +93,13 @@ class Poll(Connection):
         self._limits = limits
         self.identity = identity
         self.session = session
-        self.cursor = ""  # up to which its client was answered
+        self.cursor = ""  # its client has had everything up to here
         self.turn = 0  # the number of the newest request
-        self.final: End | None = None  # why it ended, until a client has got that
+        self.final: End | None = None  # why it ended, until its client was answered with it
         self._waiting: Request | None = None
         self._pages: list[Page] = []
         self._catching_up = True
-        self._told = False  # something has come that a waiting request is answered for
+        self._told = False  # something has come that answers a waiting request
         self._lost = False  # the gateway has forgotten it
         self._ready: asyncio.Event | None = None  # of requests that wait for the first answer
         self._room: asyncio.Future[None] | None = None  # of the task that catches up
@@ -145,8 +145,8 @@ class Poll(Connection):
         page.notices.append(notice)
         if isinstance(notice, (Hello, Reset)):
             page.places |= parse_cursors(notice.cursor)
-        # While it catches up notices say how things are, which is no news; and a client without a session
-        # would be given them again with its next request.
+        # Notices while it catches up only describe the present state, so they end no wait; and a client
+        # without a session would get them again with its next request.
         if isinstance(notice, Reset) or (self.session and not self._catching_up):
             self._tell()
 
@@ -166,7 +166,7 @@ class Poll(Connection):
         self._close()
 
     async def wait_writable(self) -> None:
-        """A request that is on its own has one page; what follows is for the next one."""
+        """A request without a session gets one page; the next request gets what follows."""
         while not self.closed and self._waits() >= self._limits.answer_bytes:
             if not self.session:
                 self.leave("answered")
@@ -179,7 +179,7 @@ class Poll(Connection):
 
     @property
     def has_news(self) -> bool:
-        """Anything that a waiting request is answered for."""
+        """Whether there is anything that answers a waiting request."""
         if not self._pages:
             return False
         # A session is greeted once, and then at once; without one every answer has a hello.
@@ -190,7 +190,7 @@ class Poll(Connection):
         return not self._pages
 
     async def wait_ready(self) -> None:
-        """Until there is something to answer with, or all that is there was read."""
+        """Until there is something to answer with, or it has caught up."""
         if self._catching_up and not self.closed and not self.has_news:
             self._ready = self._ready or asyncio.Event()
             await self._ready.wait()
@@ -200,7 +200,7 @@ class Poll(Connection):
         self._make_ready()
 
     def take(self) -> Page:
-        """The next answer, and from then on the cursor is behind it."""
+        """The next answer's content; moves the cursor behind it."""
         page = self._pages.pop(0) if self._pages else Page()
         self._told = bool(self._pages)
         if page.places:
@@ -219,12 +219,12 @@ class Poll(Connection):
         return self.turn
 
     def wait(self, request: Request, seconds: float) -> None:
-        """It is answered where there is something to answer with, or after that time."""
+        """It is answered as soon as there is something to answer with, or after that time."""
         self._waiting = request
         self._set_timer(seconds)
 
     def answered(self) -> None:
-        """Its request was answered: wait for the next one, or leave where none will come."""
+        """Its request was answered: wait for the next one, or leave if none will come."""
         if self.closed and (self.is_empty or not self.session):
             self._be_lost()
         elif self.closed:
@@ -242,7 +242,7 @@ class Poll(Connection):
         self._be_lost()
 
     def _close(self) -> None:
-        """Nothing comes any more. Its client has still to get why."""
+        """Nothing comes any more. Its client still has to get the reason."""
         self._life.leave(self)
         self._make_room()
         self._make_ready()
@@ -275,7 +275,7 @@ class Poll(Connection):
             self.leave("came back no more")
 
     def _tell(self) -> None:
-        """In the next turn of the loop: what was heard together leaves in one answer."""
+        """In the next turn of the loop, so that what was heard together leaves in one answer."""
         self._told = True
         self._make_ready()
         if self._waiting is not None:

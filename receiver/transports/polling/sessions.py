@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Sessions:
-    """Each forgets itself: at its end, or once its client has got why it ended."""
+    """Each poll removes itself: at its end, or once its client has got the reason of the end."""
 
     def __init__(self) -> None:
         self._polls: dict[tuple[str, str], Poll] = {}

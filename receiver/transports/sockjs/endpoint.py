@@ -1,8 +1,8 @@
 """`/websocket/<server>/<session>/xhr`, `xhr_streaming` and `xhr_send`, as SockJS has them.
 
-A session lives in one gateway's memory. At another, its client gets a new one (`o`), takes that for the loss
-of the old one, and connects anew: with several gateways, a balancer has to send all requests of a client to
-one of them, or clients come back more often. Events are not lost either way.
+A session lives in one gateway's memory. At another gateway its client gets a new session (`o`), takes the old
+one for lost, and connects again: with several gateways, the balancer should send all requests of a client to
+one of them, or clients reconnect more often. No event is lost either way.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _NAME = re.compile(r"[^/.]{1,64}")
 
 
 class XhrTransport:
-    """`spring` is given with ORDERBELL_SPRING_COMPAT alone."""
+    """`spring` is given only with ORDERBELL_SPRING_COMPAT."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class XhrTransport:
         return self._receive(request, streams=True)
 
     async def send(self, request: Request) -> Response:
-        """204, or what the protocol says of a payload that is none."""
+        """204, or the protocol's answer to an invalid payload."""
         session = self._sessions.get(self._name_of(request))
         if session is None or session.closed:
             raise HTTPException(404)

@@ -1,7 +1,7 @@
 """A SockJS client's requests for messages, as sockets taken over from the edge.
 
-`xhr` is answered once, with what is there or the first that comes; the edge gets its socket back. The answer
-to `xhr_streaming` goes on, up to a size that a browser may keep in memory.
+`xhr` is answered once, with the waiting messages or the first that comes; the edge gets its socket back. The
+answer to `xhr_streaming` goes on, up to a size that a browser may keep in memory.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class _Taken(asyncio.Protocol):
             self._transport.pause_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """A receiver that its client has aborted: the session's messages may have gone with it."""
+        """The client has aborted the receiver, and messages of the session may be lost with it."""
         if not self._done:
             self._done = True
             self._session.vanish("closed by the client")

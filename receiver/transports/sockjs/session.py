@@ -1,10 +1,11 @@
-"""One SockJS session without a WebSocket: what is sent waits for the client's requests, `receivers`.
+"""One SockJS session without a WebSocket: its messages wait for the client's requests, `receivers`.
 
 https://github.com/sockjs/sockjs-protocol, 0.3.3. A session begins with its first receiver. One receiver at a
-time gets what is there and what comes; a second one is refused. The session ends where its receiver was
-aborted, or where no other came for some seconds; once it was closed, each receiver gets the same farewell.
+time gets the messages; a second one is refused. The session ends if its receiver is aborted, or if no
+receiver comes for some seconds; once it is closed, each receiver gets the same farewell.
 
-To the STOMP connection this is a transport with a buffer: what waits is bounded in bytes and in time there.
+For the STOMP connection this is a transport with a buffer, whose size in bytes and time that connection
+limits.
 """
 
 from __future__ import annotations
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
     from receiver.transports.limits import WebSocketLimits
     from receiver.transports.stomp.spring import Spring
 
-# Between two receivers, and while one answer is made of all that was heard together, more waits than a socket
-# would leave waiting.
+# More may wait than for a socket: messages collect between two receivers and while an answer is put together.
 XHR_LIMITS = replace(LIMITS, buffer_bytes=1024 * 1024)
 AWAY_SECONDS = 5.0  # that a session lives without a receiver
 SECOND_RECEIVER = b'c[2010,"Another connection still open"]\n'
@@ -51,7 +51,7 @@ class Receiver(Protocol):
 
 
 class Carriage:
-    """Stands where a connection has its transport."""
+    """Takes the place of a connection's asyncio transport."""
 
     def __init__(self, session: XhrSession, away_seconds: float) -> None:
         self._session = session
@@ -125,7 +125,7 @@ class Carriage:
         self._note_what_waits()
 
     def _flush_soon(self) -> None:
-        """In the next turn of the loop: what was heard together leaves in one answer."""
+        """In the next turn of the loop, so that messages heard together leave in one answer."""
         if not self._due:
             self._due = True
             asyncio.get_running_loop().call_soon(self.flush)
@@ -170,7 +170,7 @@ class XhrSession(SockJsConnection):
         return message + b"\n"
 
     def write_straight(self, data: bytes) -> None:
-        """There is no socket of its own."""
+        """There is no socket to write to directly."""
         self.write(data)
 
     def beat(self, now: float) -> None:

@@ -83,7 +83,7 @@ class Support:
 
 
 def _work(query: TraceQuery, now: datetime) -> partial[trace.Subject]:
-    """What to read. Raises `Problem` where it is not one thing that is asked for."""
+    """What to read. Raises `Problem` unless exactly one thing is asked for."""
     if query.order_id is not None and query.event_id is None:
         return partial(trace.of_order, order_id=query.order_id, now=now)
     if query.event_id is not None and query.order_id is None:
