@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -12,7 +11,7 @@ import msgspec
 from pydantic import AnyUrl
 
 from shared.channels import MAX_NAME, is_name
-from shared.settings import HttpUrl, Settings, load
+from shared.settings import HttpUrl, Settings
 
 if TYPE_CHECKING:
     from shared.commands.local import LocalDirectory
@@ -44,8 +43,7 @@ def erase(local: LocalDirectory, customer: str, sender: str | None) -> int:
         raise click.BadParameter(
             f"{customer[:160]!r} is not 1 to {MAX_NAME} characters without control characters"
         )
-    local.adopt(os.environ)
-    settings = load(CallerSettings)
+    settings = local.load(CallerSettings)
     url = (sender or str(settings.sender_url)).rstrip("/")
     headers = {"Authorization": f"Bearer {settings.api_keys[0].get_secret_value()}"}
     # A dot is encoded, too: clients take a segment that is only dots out of the path.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import click
@@ -10,7 +9,6 @@ import httpx2
 
 from shared.channels import MAX_NAME, is_name
 from shared.commands.erase import CallerSettings, detail_of, fail
-from shared.settings import load
 
 if TYPE_CHECKING:
     from shared.commands.local import LocalDirectory
@@ -24,8 +22,7 @@ def kick(local: LocalDirectory, customer: str, sender: str | None) -> int:
         raise click.BadParameter(
             f"{customer[:160]!r} is not 1 to {MAX_NAME} characters without control characters"
         )
-    local.adopt(os.environ)
-    settings = load(CallerSettings)
+    settings = local.load(CallerSettings)
     url = (sender or str(settings.sender_url)).rstrip("/")
     headers = {"Authorization": f"Bearer {settings.api_keys[0].get_secret_value()}"}
     try:

@@ -12,11 +12,12 @@ import fcntl
 import os
 import secrets
 import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shared.errors import OperatorError
-from shared.settings import PREFIX
+from shared.settings import PREFIX, S, load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, MutableMapping, Sequence
@@ -82,6 +83,13 @@ class LocalDirectory:
             others = ("JWKS_URL", "JWT_SECRETS") if name == PREFIX + "JWT_SECRET" else ()
             if not any(is_set(environment, one) for one in (name, *(PREFIX + other for other in others))):
                 environment[name] = value
+
+    def load(self, settings_class: type[S]) -> S:
+        """A command's settings, with those of the current run; exits with 2 as `shared.settings.load`."""
+        self.adopt(os.environ)
+        if not any(name.startswith(PREFIX) for name in os.environ):
+            print(f"orderbell: no `orderbell up` has run in {self.path}; see --data", file=sys.stderr)
+        return load(settings_class)
 
     def _settings(self) -> dict[str, str]:
         with contextlib.suppress(FileNotFoundError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, TypeVar
 
 import click
@@ -12,7 +11,6 @@ import msgspec
 from shared.commands.erase import CallerSettings
 from shared.errors import NeighbourError
 from shared.redis.inquiries import GatewayReport
-from shared.settings import load
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -143,8 +141,7 @@ def _print_connections(gateways: Sequence[GatewayReport], connections: int, cust
 
 def _get(local: LocalDirectory, path: str, asked: Mapping[str, str], sender: str | None) -> bytes:
     """The answer's body. Raises `NoAnswer`."""
-    local.adopt(os.environ)
-    settings = load(CallerSettings)
+    settings = local.load(CallerSettings)
     url = (sender or str(settings.sender_url)).rstrip("/")
     headers = {"Authorization": f"Bearer {settings.api_keys[0].get_secret_value()}"}
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Annotated
 
 import click
@@ -10,7 +9,7 @@ from pydantic import SecretStr, field_validator
 from pydantic_settings import NoDecode
 
 from shared.channels import MAX_NAME, is_name
-from shared.settings import PREFIX, ReceiverSettings, load
+from shared.settings import PREFIX, ReceiverSettings
 from shared.tokens import MAX_TOPICS, ClaimNames, mint_token
 
 if TYPE_CHECKING:
@@ -49,8 +48,7 @@ def minter(
             )
     if len(topics) > MAX_TOPICS:
         raise click.BadParameter(f"more than {MAX_TOPICS} topics")
-    local.adopt(os.environ)
-    settings = load(IssuerSettings)
+    settings = local.load(IssuerSettings)
     if not settings.secrets:
         raise click.UsageError(f"tokens are verified by {PREFIX}JWKS_URL; get one from their issuer")
     return lambda: mint_token(
