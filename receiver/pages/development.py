@@ -116,7 +116,7 @@ class Development:
         return await self._ask("POST", f"/orders/{quote(order_id, safe='')}/complete")
 
     async def compare(self, request: Request) -> Response:
-        """The ways to listen, side by side."""
+        """The transports, side by side."""
         _check_host(request)
         return HTMLResponse((FOLDER / "compare.html").read_text(encoding="utf-8"), headers=HEADERS)
 

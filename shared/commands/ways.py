@@ -1,7 +1,7 @@
-"""The ways to listen to a gateway, for `orderbell watch`: each gives CloudEvents as texts until it ends.
+"""The transports of `orderbell watch`: each yields CloudEvents as texts until it ends.
 
-`trace`, where it is given, gets the conversation, line by line: `>` is what we send, `<` what comes. It never
-gets the token: `…` stands in its place.
+`trace`, if given, gets the conversation line by line: `>` is what we send, `<` what comes. It never gets the
+token, which is shown as `…`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _FRAMES = ("TEXT", "BINARY", "CONT")
 
 
 class Ended(NeighbourError):
-    """How a way has ended."""
+    """How a transport has ended."""
 
     def __init__(self, how: str, *, final: bool = False, unauthenticated: bool = False) -> None:
         super().__init__(how)

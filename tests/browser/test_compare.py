@@ -1,4 +1,4 @@
-"""The page that shows the ways to listen side by side, in development mode."""
+"""The page that shows the transports side by side, in development mode."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_each_way_knows_of_the_order_and_shows_what_it_cost(
     expect(panes.locator("h2")).to_have_text(WAYS)
     expect(page.locator("#customer")).not_to_have_text("…")
     page.click("#order")
-    expect(page.locator("#status")).to_have_text("All know.", timeout=15_000)
+    expect(page.locator("#status")).to_have_text("All have it.", timeout=15_000)
     for n in range(len(WAYS)):
         pane = panes.nth(n)
         expect(pane.locator(".delay")).to_have_text(re.compile(r"^[\d,.]+ ms$"))
@@ -41,7 +41,7 @@ def test_each_way_knows_of_the_order_and_shows_what_it_cost(
     assert counts[2:] == [1, 1, 1]
     assert counts[0] >= 2
     page.click("#order")  # and once more
-    expect(page.locator("#status")).to_have_text("All know.", timeout=15_000)
+    expect(page.locator("#status")).to_have_text("All have it.", timeout=15_000)
     assert errors == []
     for width, height, scheme in ((1280, 800, "light"), (1280, 800, "dark"), (390, 844, "light")):
         page.set_viewport_size({"width": width, "height": height})

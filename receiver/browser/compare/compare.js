@@ -1,13 +1,13 @@
 /**
- * The ways to listen, side by side, in development mode: each one as plainly as a page could write it, so that what it
- * costs can be seen. The client that pages should use is orderbell.js.
+ * The transports, side by side, in development mode: each one as plainly as a page could write it, so that its cost can
+ * be seen. The client that pages should use is orderbell.js.
  */
 
 const EVENTS = new URL("../events", document.baseURI);
 const PAUSE_MS = 1_000; // between two polls
 const RETRY_MS = 2_000; // after a failure
 
-/** A pane: what one way has heard, asked and received. */
+/** A pane: the requests, bytes and delay of one transport. */
 class Pane {
   /** @param {string} name @param {(pane: Pane) => Promise<void>} listen until it fails or ends */
   constructor(name, listen) {
@@ -158,7 +158,7 @@ const status = /** @type {HTMLElement} */ (document.getElementById("status"));
 function ready() {
   const left = panes.filter((pane) => pane.waiting).length;
   button.disabled = left > 0;
-  status.textContent = left ? `${left} do not know yet` : "All know.";
+  status.textContent = left ? `${left} still waiting` : "All have it.";
 }
 
 button.addEventListener("click", async () => {
