@@ -1,8 +1,8 @@
 /**
- * An alert's life beyond its pop-up: what has ended, how many are unread, the customer's list.
+ * An alert's life beyond its pop-up: which have ended, how many are unread, the customer's list.
  *
- * The gateway's database decides all of it. A count comes with the place where it is true, and a count of an earlier
- * place never takes the place of a later one, whichever way it came: so no two devices differ for longer than a moment.
+ * The sender's database decides all of it. A count comes with the place where it is true, and a count of an earlier
+ * place never replaces that of a later one, however it came: so devices differ for a moment at most.
  *
  * @typedef {import("./orderbell.js").CloudEvent} CloudEvent
  * @typedef {import("./orderbell.js").Credential} Credential
@@ -16,8 +16,8 @@
 
 import { formatCursor, parseCursors, reaches } from "./cursors.js";
 
-export const SYSTEM = "orderbell."; // types of events that are no alerts
-const MOST = 500; // alerts of which it is known where they are on the screen
+export const SYSTEM = "orderbell."; // types of events that are not alerts
+const MOST = 500; // alerts that can still be removed from the screen
 
 /** The place that one cursor names. @param {unknown} cursor @returns {[channel: string, place: Place] | null} */
 export function placeOf(cursor) {
@@ -29,14 +29,14 @@ export function placeOf(cursor) {
 }
 
 /**
- * Whether its time is over, for pop-ups or altogether. @param {CloudEvent} event @param {number} now  the server's clock
+ * Whether it has expired, or must no longer pop up. @param {CloudEvent} event @param {number} now  the server's clock
  */
 export function isOver({ expirytime, popuntil }, now) {
   return [expirytime, popuntil].some((moment) => typeof moment === "string" && Date.parse(moment) <= now);
 }
 
 /**
- * Whether the second event takes the place of the first.
+ * Whether the second event replaces the first.
  *
  * @param {CloudEvent} event @param {CloudEvent} other
  */
@@ -45,12 +45,12 @@ export function isReplaced(event, { replaces, source, subject, channel }) {
   return replaces === true || replaces === "true" ? !!subject && event.subject === subject : event.id === replaces;
 }
 
-/** The alerts that this page has on its screen, or had: they can be taken off it again. */
+/** The alerts that this page shows, or has shown, so that they can be removed again. */
 export class Offered {
   /** By cursor. @type {Map<string, { event: CloudEvent, controller: AbortController }>} */
   #offered = new Map();
 
-  /** @param {CloudEvent} event @returns {AbortSignal}  aborts when the alert is none any more */
+  /** @param {CloudEvent} event @returns {AbortSignal}  aborts when the alert was retracted, replaced, read or has expired */
   add(event) {
     const controller = new AbortController();
     const place = { epoch: event.epoch ?? 0, seq: event.seq ?? 0 };
@@ -80,7 +80,7 @@ export class Unread {
     this.#onchange = onchange;
   }
 
-  /** @param {{ unread?: unknown, as_of?: unknown }} told  whatever may hold a count */
+  /** @param {{ unread?: unknown, as_of?: unknown }} told  a message that may contain a count */
   take({ unread, as_of: asOf }) {
     const place = placeOf(asOf);
     if (typeof unread !== "number" || typeof asOf !== "string" || !place) return;

@@ -11,8 +11,8 @@
  * - every event of the customer's channels reaches every tab once, in order and without holes ("message"), across
  *   lost connections, restarted gateways and sleep; where the server no longer has them all, "reset" says so; a
  *   tombstone, in the place of an event that could not be published, is passed over;
- * - one tab of this browser shows it ("alert"), one that a person can see; the others, and other devices, are told
- *   ("shown"). An alert that was on no screen counts as shown nowhere.
+ * - one tab of this browser shows it ("alert"), one that a person can see; the other tabs and devices are notified
+ *   ("shown"). An alert that was on no screen does not count as shown.
  *
  * Every tab has its own connection. One connection for all tabs would need a leader, and a leader's tab may be
  * throttled, frozen or killed without notice; a claim for each event (shown.js) has nobody to lose.
@@ -31,9 +31,9 @@
  * @property {string} [channel]
  * @property {number} [epoch]
  * @property {number} [seq]
- * @property {string} [expirytime]  after it, it is nothing any more
- * @property {string} [popuntil]  after it, it does not pop up any more
- * @property {string | boolean} [replaces]  the id of another event of its source; true: all before it of its subject
+ * @property {string} [expirytime]  when it expires
+ * @property {string} [popuntil]  after this time it no longer pops up
+ * @property {string | boolean} [replaces]  the id of another event of its source; true: all earlier ones of its subject
  * @property {any} [data]
  *
  * @typedef {{ token: string } | { ticket: string }} Credential
@@ -45,12 +45,12 @@
  *   authenticate
  * @property {{ readonly state: string }} [desktop]  a DesktopAlerts that the listener of "alert" shows them with: while
  *   it is "granted", alerts are also offered to this tab while it is hidden
- * @property {readonly import("./ways.js").Way[]} [transports]  those to use, the best first; all of them unless given
- * @property {number} [popUpFor]  milliseconds: what was missed longer ago is only counted ("older"); 10 minutes
+ * @property {readonly import("./ways.js").Way[]} [transports]  those to try, the best first; by default all of them
+ * @property {number} [popUpFor]  milliseconds: alerts missed longer ago are only counted ("older"); 10 minutes
  * @property {AbortSignal} [signal]  closes it
  * @property {boolean} [debug]  logs to the console what happens, never a payload or a token
  * @property {(text: string, detail?: unknown) => void} [log]  the same, to your own log
- * @property {Partial<Environment>} [environment]  for tests; and `{ WebSocket }` where there is none, as in Node 20
+ * @property {Partial<Environment>} [environment]  for tests; and `{ WebSocket }` for runtimes without one, such as Node 20
  *
  * @typedef {object} Environment  what the browser gives
  * @property {typeof WebSocket} WebSocket
@@ -148,15 +148,15 @@ const HIDDEN_MS = 250;
  *   own type, where that is none of these
  * @fires alert  AlertEvent, in one tab: `detail` the CloudEvent, `shown(promise)` to say when it was on the screen
  * @fires shown  CustomEvent `{channel, first, place, cursor, by}`: another tab or device has shown those from `first` to `place`
- * @fires retracted  CustomEvent `{channel, cursor, reason}`: an alert was taken back; take it off your list
- * @fires expired  CustomEvent `{cursors}`: the time of these alerts is over
- * @fires read  CustomEvent `{upTo, alone}`: the customer has read all up to a cursor, or single alerts, on any device
- * @fires unread  CustomEvent `{unread, asOf}`: how many alerts are unread has changed
- * @fires older  CustomEvent `{count}`: so many were missed too long ago to pop up; "and 12 older"
+ * @fires retracted  CustomEvent `{channel, cursor, reason}`: an alert was taken back; remove it from your list
+ * @fires expired  CustomEvent `{cursors}`: these alerts have expired
+ * @fires read  CustomEvent `{upTo, alone}`: the customer has read everything up to a cursor, or single alerts, on any device
+ * @fires unread  CustomEvent `{unread, asOf}`: the number of unread alerts has changed
+ * @fires older  CustomEvent `{count}`: this many were missed too long ago to pop up; "and 12 older"
  * @fires reset  CustomEvent `{channel, reason, cursor, refetch}`: events are missing, reload what depends on them
  * @fires reconnecting  CustomEvent `{attempt, delay, code, reason}`
  * @fires error  CustomEvent `{kind, message}`: something that a person has to change; the source goes on trying
- * @fires close  CloseEvent, only when it will not come back
+ * @fires close  CloseEvent, only when it will not reconnect
  */
 export class AlertSource extends EventTarget {
   static CONNECTING = 0;
@@ -307,7 +307,7 @@ export class AlertSource extends EventTarget {
     return this.#url.href;
   }
 
-  /** How it is connected, or tries to be: "websocket", "sse" or "long-polling". */
+  /** The transport in use, or being tried: "websocket", "sse" or "long-polling". */
   get transport() {
     return this.#ways.name;
   }
@@ -327,7 +327,7 @@ export class AlertSource extends EventTarget {
     return !root || this.#inView.has(root);
   }
 
-  /** How many alerts are unread; null as long as nothing is known. */
+  /** How many alerts are unread; null until that is known. */
   get unread() {
     return this.#unread.count?.unread ?? null;
   }
@@ -675,7 +675,7 @@ export class AlertSource extends EventTarget {
     if (resumed) {
       this.#forgot = false;
     } else if (resumable) {
-      // Without its cursor this connection has only told which channels are ours; resume those where we were.
+      // Without its cursor this connection has only shown which channels are ours; resume those where we were.
       return this.#return(this.#backoff.next({ does: "return" }), 1000, "resume");
     }
     this.#refusals = this.#unwelcome = 0;
@@ -741,7 +741,7 @@ export class AlertSource extends EventTarget {
       this.#wait(() => this.#shown.pass({ channel, place }));
       return this.#checkCaughtUp();
     }
-    // Another one has shown it, and told before it came here.
+    // Another one has shown it, and reported that before the event came here.
     if (this.#shown.knows(channel, place)) return this.#shownElsewhere({ channel, place });
     // The wait begins now and not behind earlier changes: a hundred events at once wait together.
     const due = this.#environment.now() + this.#turn();
@@ -951,7 +951,7 @@ export class AlertSource extends EventTarget {
       if (extent.beyond.length > 0) beyond.push(text);
     }
     if (places.size === 0) return false;
-    // Gateways of before take the cursor alone.
+    // Older gateways take the cursor alone.
     const report = { cursor: formatCursors(places) };
     this.#send("orderbell.seen", beyond.length > 0 ? { ...report, seen: beyond.join(",") } : report);
     return true;

@@ -1,5 +1,5 @@
 /**
- * What the transports over plain HTTP share: how a request proves whose it is, and what an answer's end means.
+ * What the transports over plain HTTP share: how a request is authenticated, and what the end of an answer means.
  *
  * @typedef {import("../orderbell.js").Credential} Credential
  * @typedef {import("../websocket.js").Listener} Listener

@@ -1,6 +1,6 @@
 /**
- * Long polling: one request after the other, each from the cursor of the last answer. The session keeps what else the
- * gateway says between two of them.
+ * Long polling: one request after the other, each from the cursor of the last answer. The session keeps the gateway's
+ * notices between two of them.
  */
 
 import { Requests } from "./http.js";
