@@ -5,15 +5,15 @@ holes, and the order of commits is the order of seqs: once 7 is visible, 6 canno
 
 Everything takes sets: a batch of a thousand events costs three statements, like a single event.
 
-The outbox is a table of its own, where publishing deletes. A deleted row stays in table and index as long as
-any transaction is open that began before, even somebody's in another database; a look from the first row
-would walk over all of them, 112 pages for 1,000 events. So the relay keeps a floor: below it nothing waits,
-and nothing can appear any more. Rows become visible out of order, so the newest row that we see proves
-nothing about those before it; but a transaction that may still commit one of them holds a lock on the table
-since before it took the number. A floor is raised to a position when all that were writing as we saw it
+The outbox is a table of its own; publishing deletes its rows. A deleted row stays in table and index as long
+as a transaction is open that began earlier, even one in another database; a scan from the first row would
+read all of them, 112 pages for 1,000 events. So the relay keeps a floor: no event waits below it, and none
+can appear there. Rows become visible out of order, so the newest visible row proves nothing about those
+before it; but a transaction that may still commit one of them has held a lock on the table since before it
+took the number. So the floor is raised to a position once all transactions that were writing when we saw it
 have ended (`extent`, `writers`, `raised`, each in a transaction of its own, in this order). Another program's
-open transaction, wherever it is, holds no such lock and delays nothing. A floor holds for one server and one
-table: another server may have lost some last rows, and would number new ones below it.
+open transaction holds no such lock and delays nothing. A floor holds for one server and one table: another
+server may have lost some last rows, and would number new ones below it.
 """
 
 from __future__ import annotations
@@ -241,7 +241,7 @@ def writers(connection: Connection) -> frozenset[str]:
 
 
 def raised(connection: Connection, floor: Floor, to: Floor) -> Floor:
-    """As far towards `to` as nothing waits. All that were writing after `to` was the extent have ended."""
+    """The floor raised towards `to`, no further than the first waiting event. The writers must have ended."""
     if extent(connection).server != to.server:
         return NO_FLOOR
     return Floor(_first_waiting(connection, floor, before=to.position), to.server)

@@ -1,8 +1,8 @@
-"""API keys: what callers of the sender present, with the name they are known by and what they may do.
+"""API keys: what callers of the sender present, with a name and what the key allows.
 
-In the setting a key stands alone and may do everything, or behind its name and its scopes:
-`shop:orders+events:4f9c…`. Callers present the part behind the second colon. No key that was chosen before
-names and scopes existed is taken apart by mistake: the middle must consist of scopes.
+In the setting a key stands alone and allows everything, or stands behind its name and its scopes:
+`shop:orders+events:4f9c…`. Callers present the part behind the second colon. An older key that happens to
+contain colons is not split by mistake: the middle part must consist of scopes.
 """
 
 from __future__ import annotations

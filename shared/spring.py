@@ -1,7 +1,7 @@
-"""What two Spring applications say to their pages, for pages and callers that were written for them.
+"""The answers of two Spring applications, for pages and callers that were written for them.
 
-With ORDERBELL_SPRING_COMPAT=1 Orderbell stands in for the application of Spring's guide "Using WebSocket to
-build an interactive web application" and for the pair of the article on two applications:
+With ORDERBELL_SPRING_COMPAT=1 Orderbell replaces the application of Spring's guide "Using WebSocket to build
+an interactive web application" and the pair of the article on two applications:
 
 | a caller or a page sends                          | everybody at the topic gets                    |
 |---------------------------------------------------|------------------------------------------------|

@@ -29,8 +29,8 @@ class Clock:
     def __init__(
         self, heartbeat_seconds: float, *, tick_seconds: float = 1.0, max_age_seconds: float = math.inf
     ) -> None:
-        """`max_age_seconds`: for which a connection may last, give or take a tenth, so that those which came
-        together don't leave together.
+        """`max_age_seconds`: how long a connection may last, give or take a tenth, so that connections which
+        came together don't leave together.
         """
         self._max_age = max_age_seconds
         slots = max(1, round(heartbeat_seconds / tick_seconds))

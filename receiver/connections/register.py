@@ -59,6 +59,6 @@ class Register:
 
     @property
     def remembers_since(self) -> float:
-        """What has ended before may be forgotten; seconds since 1970."""
+        """Earlier endings may be forgotten; seconds since 1970."""
         full = [kept[0].ended_at for kept in (self._ended, self._refused) if len(kept) == kept.maxlen]
         return max(full, default=self._started_at)

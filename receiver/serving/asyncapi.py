@@ -1,7 +1,7 @@
-"""`/asyncapi.json`: what comes to clients over WebSocket, event streams and STOMP, and what goes over Redis.
+"""`/asyncapi.json`: what clients get over WebSocket, event streams and STOMP, and what goes over Redis.
 
 AsyncAPI 3.0, from the gateway's side: it sends events and notices, and receives a client's messages. Notices,
-messages and names in Redis are read from the code's own types, so the document cannot lack one.
+messages and names in Redis come from the code's own types, so none can be missing.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What the transports over plain HTTP have in common: what they read from a request, and how they refuse.
 
-`Last-Event-ID` counts more than `after`: a browser that comes back by itself sends the first with the URL of
-its beginning.
+`Last-Event-ID` takes precedence over `after`: an EventSource that reconnects by itself sends the header along
+with its first URL.
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
-"""PostgreSQL's indexes on tables that may be large: built while senders work, those they replace dropped.
+"""PostgreSQL's indexes on tables that may be large: built while senders work; then older ones are dropped.
 
 A migration changes only the catalogue, in a moment; building an index over millions of rows takes minutes,
-and callers would wait for a sender that long. So on a database with rows, indexes are built afterwards,
-beside the work of all senders, one after the other. Until then the ones of before serve: each statement can
-use either.
+and callers would have to wait. So on a database with rows, indexes are built afterwards, one after the other,
+while all senders work. Until then the earlier indexes serve: each statement can use either.
 
-Building is resumable: an index that was left unfinished is invalid, and is built again. One process builds,
-the others look again until all is there.
+Building is resumable: an unfinished index is invalid, and is built again. One process builds; the others
+check until all indexes are there.
 """
 
 from __future__ import annotations

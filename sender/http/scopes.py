@@ -1,6 +1,6 @@
 """Which scope a call of the sender's API needs: any one of those given here.
 
-A call that is missing here needs `admin`, so a new one is closed until somebody has thought about it.
+A call that is missing here needs `admin`, so a new call stays closed until it is listed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`/metrics` at an address of its own, `ORDERBELL_METRICS_LISTEN`, for monitoring alone.
 
-A few lines of HTTP, bounded in bytes, seconds and connections: no request but `GET /metrics` is served, and
-each connection ends with its answer. Several workers may share the address: any of them shows all figures.
+A few lines of HTTP, bounded in bytes, seconds and connections: it serves `GET /metrics` alone, and each
+connection ends with its answer. Several workers may share the address: any of them shows all figures.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Headers that every answer has, once: no sniffing of types, and HTTPS only once it was HTTPS.
+"""Headers of every answer: `X-Content-Type-Options: nosniff`, and over TLS `Strict-Transport-Security`.
 
-Answers that the edge gives by itself have the first of them from there.
+The edge adds the first one to its own answers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""STOMP over a WebSocket, or over SockJS's: what a client asks for is done in order, and it gets MESSAGEs.
+"""STOMP over a WebSocket or SockJS: a client's frames are handled in order, and it gets MESSAGEs.
 
 Each subscription is a separate connection as far as feeds are concerned: it enters its channel when it
 comes, from the place it names or from where the customer has seen, and leaves when it goes. All of them
@@ -14,8 +14,9 @@ A reset comes on the subscription that it is about, whether or not a client asks
 must never be silent. An event counts as seen when it is acknowledged; with `ack:auto` that is when it is
 sent, as STOMP has it.
 
-Clients may send to no destination. With ORDERBELL_SPRING_COMPAT they may to `/app/hello`, every topic is open
-to anybody, and events of the topics of Spring's pages come as their data alone (spring.py, beside this).
+Clients may send to no destination. With ORDERBELL_SPRING_COMPAT they may send to `/app/hello`, anybody may
+read every topic, and events of the topics of Spring's pages come as their data alone (spring.py, beside
+this).
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """What ORDERBELL_SPRING_COMPAT adds to STOMP: `/app/hello`, and bodies as Spring's pages read them.
 
 The article's page and the guide's send to the same destination and expect different answers
-(shared/spring.py). What a page listens to shows which it is; where it listens to neither topic, or to both,
-a JSON body is the guide's.
+(shared/spring.py). The topic that a page listens to shows which page it is; if it listens to neither topic,
+or to both, a JSON body is the guide's.
 
-Messages that Spring's applications could not read are dropped by them, with a line in their log and none to
-the client; so it is here. Escapes are those of Spring's `HtmlUtils.htmlEscape`: every character that HTML 4
-has a name for, and the apostrophe.
+As by Spring's applications, a message that they could not read is dropped, with a line in the log and none to
+the client. Escapes are those of Spring's `HtmlUtils.htmlEscape`: every character that HTML 4 has a name for,
+and the apostrophe.
 """
 
 from __future__ import annotations
