@@ -108,7 +108,7 @@ def of_event(connection: Connection, source: str, event_id: str, *, now: datetim
     if found is None:
         why = (
             "No event with this source and id is kept: it was never accepted here, is older than the history,"
-            " or its customer was erased."
+            " or its customer was erased. Is the source right?"
         )
         return Subject(asked, None, [], Explained(Verdict.NOT_SENT, [why]))
     return Subject(asked, found.channel, [_life(connection, found.channel, found.place.seq, now)])
@@ -284,11 +284,13 @@ def _nobody(channel: Channel, gateways: Sequence[GatewayReport], customer_id: st
     findings = []
     if not is_private(channel):
         others = sum(report.listening_count for report in gateways)
-        who = customer_id or "anybody"
-        findings.append(
-            f"No connection of {who} may read {channel}: the topic must be among the topics of the token"
-            f" ({others} other connections read it)."
-        )
+        if customer_id is None:
+            findings.append(f"No connection may read {channel}: its token must name the topic.")
+        else:
+            findings.append(
+                f"No connection of {customer_id} may read {channel}: they are not connected, or their token"
+                f" does not name the topic ({others} other connections read it)."
+            )
         return findings
     name = customer_id or name_in(channel)
     findings.append(f"Nobody is connected as {name}. The event is kept, and comes when they return.")

@@ -226,6 +226,8 @@ async def test_a_topic_that_the_token_does_not_name(sender: RunningSender, gatew
         alert = await trace(sender, source="/kitchen", event_id="soup", customer_id="alice")
     assert alert["verdict"] == "nobody-connected"
     assert "No connection of alice may read topic:menu" in alert["said"]
+    nobody = await trace(sender, source="/kitchen", event_id="soup")
+    assert "No connection may read topic:menu: its token must name the topic." in nobody["said"]
 
 
 async def test_no_gateway_answers(sender: RunningSender) -> None:
