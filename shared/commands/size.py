@@ -100,7 +100,7 @@ def show(load: Load) -> None:
             f"{found.gateways} with a core and {_mib(found.gateway_mib)} each, one of them to spare;"
             f" {found.connections:,} connections",
         ),
-        ("senders", f"{found.senders}, half busy at the peak"),
+        ("senders", f"{found.senders}, at most half busy at the peak"),
         ("Redis", f"{_mib(found.redis_mib)}; it may be lost at any time"),
         (
             "database",
