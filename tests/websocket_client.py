@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 SUBPROTOCOL = "cloudevents.json"
 HEARTBEAT = "orderbell.heartbeat"  # may come at any moment
 TIMEOUT_SECONDS = 10.0
+UNREAD = "orderbell.unread"
 
 
 class Client:
@@ -33,9 +34,12 @@ class Client:
         return [event["seq"] for event in self.events]
 
     async def receive(self) -> dict[str, Any]:
-        """The next message but heartbeats. Raises websockets' `ConnectionClosed` and `TimeoutError`."""
+        """The next message but heartbeats and counts, which come when they come.
+
+        Raises websockets' `ConnectionClosed` and `TimeoutError`.
+        """
         message: dict[str, Any] = {"type": HEARTBEAT}
-        while message["type"] == HEARTBEAT:
+        while message["type"] in (HEARTBEAT, UNREAD):
             message = json.loads(await asyncio.wait_for(self.websocket.recv(), TIMEOUT_SECONDS))
         (self.events if "seq" in message else self.notices).append(message)
         return dict(message)

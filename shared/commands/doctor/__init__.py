@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import secrets
 from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import model_validator
@@ -33,9 +34,7 @@ if TYPE_CHECKING:
     from shared.commands.local import LocalDirectory
 
 _GATEWAYS = "run it with a gateway's settings: ORDERBELL_JWT_SECRET or ORDERBELL_JWKS_URL"
-CUSTOMER = (
-    "orderbell.doctor"  # the one we connect as; not a real customer, and nothing is ever published to it
-)
+CUSTOMER = "orderbell.doctor"  # how those begin that we connect as; nothing is ever published to them
 
 
 class DoctorSettings(SenderSettings, ReceiverSettings):
@@ -107,13 +106,14 @@ async def _look(settings: DoctorSettings, asked: Asked) -> list[Finding]:
         of_redis = await redis.look(where, sender, publishes=of_sender)
         findings += of_redis + of_sender_found
         heard = None if any(finding.verdict is Verdict.FAIL for finding in of_redis) else where
-        token = asked.token or _token(settings)
         for gateway in asked.gateways:
             found = await services.look_at_gateway(http, gateway.rstrip("/"), settings)
             findings += found
             if not any(finding.what == "gateway" and finding.verdict is Verdict.FAIL for finding in found):
+                token = asked.token or _token(settings)
                 findings += await door.look("gateway door", gateway, token, heard, public=False)
     if asked.url:
+        token = asked.token or _token(settings)
         findings += await door.look("public door", asked.url, token, None, public=True)
     return findings
 
@@ -130,12 +130,16 @@ def _limits(settings: DoctorSettings, *, local: bool) -> list[Finding]:
 
 
 def _token(settings: DoctorSettings) -> str | None:
-    """A token of our own customer, where we can sign one."""
+    """A token of a customer of our own, where we can sign one.
+
+    A new one each time: a gateway keeps a channel for a while after its last client has left, and would hide
+    that the next one hears another Redis.
+    """
     if not settings.secrets:
         return None
     return mint_token(
         settings.secrets[0],
-        CUSTOMER,
+        f"{CUSTOMER}.{secrets.token_hex(8)}",
         audience=settings.jwt_audiences[0],
         issuer=settings.jwt_issuer,
         names=ClaimNames.of(settings),
