@@ -180,9 +180,8 @@ async def run_gateway(
             hearing_pace=hearing_pace,
             signatures=signatures,
         )
-        inquiries = Inquiries(
-            gateway, Answerer(pipelines, Names.of(redis_url, key_prefix)), lambda: not_ready
-        )
+        answerer = Answerer(pipelines, Names.of(redis_url, key_prefix), signatures)
+        inquiries = Inquiries(gateway, answerer, lambda: not_ready)
         running = asyncio.create_task(gateway.run())
         answering = asyncio.create_task(inquiries.run())
         try:

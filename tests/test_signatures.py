@@ -16,6 +16,7 @@ from shared.channels import customer_channel
 from shared.cursors import Place
 from shared.extents import Extent, Range, Seen
 from shared.redis.channel_log import Entry, Known, LogRead, LogReader, LogWriter
+from shared.redis.inquiries import GatewayReport
 from shared.redis.keys import Names
 from shared.redis.signatures import InvalidLiveKey, Kind, LiveKey, Signatures
 from shared.redis.wire import Pipelines
@@ -236,6 +237,30 @@ async def test_forged_live_message_is_dropped_and_counted_and_the_true_one_shown
         await browser.wait_seqs([1, 2])
         assert [event["type"] for event in browser.events] == ["order.completed"] * 2
         assert (browser.close, browser.seen) == (None, [])
+
+
+async def test_answer_of_a_gateway_that_somebody_else_wrote_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, redis_url: str, key_prefix: str
+) -> None:
+    ours, mallory = Signatures([NEW]), Signatures([LiveKey("new", b"m" * 32)])
+    monkeypatch.setattr("shared.redis.inquiries.secrets.token_hex", lambda size: "1")
+    async with (
+        running(tmp_path, redis_url, key_prefix, sender=ours, gateway=ours) as (sender, gateway),
+        gateway.connected(),
+    ):
+        key, other = sender.names.answers("1"), sender.names.answers("2")
+        report = GatewayReport("evil", "", redis=True, not_ready=[], connections={}, channels=1)
+        text = msgspec.json.encode(msgspec.structs.replace(report, listening_count=7))
+        forged = [
+            text,
+            mallory.seal(Kind.ANSWER, key.encode(), text),
+            ours.seal(Kind.ANSWER, other.encode(), text),  # of another question
+            ours.seal(Kind.LIVE, key.encode(), text),
+        ]
+        await sender.redis.rpush(key, *forged)
+        found = (await sender.client.get("/connections")).json()
+        assert [one["gateway"] for one in found["gateways"]] == ["in-process"]
+        assert found["connections"] == 1
 
 
 async def test_event_forged_in_log_and_head_is_never_shown(

@@ -7,11 +7,13 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
-from shared.redis.inquiries import parse_answer, parse_question
+from shared.redis.inquiries import GatewayReport, parse_answer, parse_question
 from tests.end_to_end.test_main_path import api, complete
 from tests.processes import REPOSITORY, clean_environment
+from tests.stomp_client import stomp
 from tests.websocket_client import connected
 
 if TYPE_CHECKING:
@@ -72,6 +74,28 @@ def test_what_is_no_question_and_no_answer_is_passed_over() -> None:
     for odd in (b"", b"[]", b"\xff", b'{"id":1}', b'{"id":"\\ud800"}', b'{"id":"1","x":' + b"[" * 100_000):
         assert parse_question(odd) is None
         assert parse_answer(odd) is None
+
+
+def test_a_report_whose_cursor_is_none_is_passed_over() -> None:
+    report = GatewayReport("g", "", redis=True, not_ready=[], connections={}, channels=1)
+    for name in ("place", "expected"):
+        fine = msgspec.structs.replace(report, **{name: "customer:a=1.2"})
+        assert parse_answer(msgspec.json.encode(fine)) == fine
+        odd = msgspec.structs.replace(report, **{name: "customer:a=x"})
+        assert parse_answer(msgspec.json.encode(odd)) is None
+
+
+async def test_what_a_client_made_up_does_not_steer_the_terminal(
+    processes: Processes, tmp_path: Path
+) -> None:
+    sender, gateway = processes.start_sender(), processes.start_receiver()
+    async with stomp(gateway, processes.token("alice")) as client:
+        await client.send("SUBSCRIBE", {"id": "1", "destination": "/x\x1b]0;pwned\x07\x9b2J"})
+        await client.expect("ERROR")
+    for command in ("who", "trace"):
+        shown = orderbell(tmp_path, command, "alice", api_key=processes.api_key, sender_url=sender.url).stdout
+        assert all(line.isprintable() for line in shown.splitlines()), shown
+        assert command == "trace" or "pwned" in shown
 
 
 @pytest.mark.parametrize("command", [["trace", "1042"], ["who"]])

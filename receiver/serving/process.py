@@ -143,7 +143,9 @@ async def serve(
         canaries = []
         if settings.canary_seconds:
             canaries.append(Canary(gateway.keeper, sender, name, Pace(settings.canary_seconds)))
-        inquiries = Inquiries(gateway, Answerer(pipelines, names), lambda: readiness.reasons.values())
+        inquiries = Inquiries(
+            gateway, Answerer(pipelines, names, signatures), lambda: readiness.reasons.values()
+        )
         app = create_app(
             gateway,
             readiness,

@@ -7,6 +7,8 @@ A gateway writes nothing for each delivery; it keeps what it knows in bounded me
 
 A gateway that does not hear Redis does not answer. Nobody knows how many gateways there are, so the asker
 stops waiting once no answer has come for a while.
+
+With ORDERBELL_LIVE_KEYS both are signed; an answer with the name of its list, so for its question alone.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from shared.channels import Channel
+from shared.cursors import InvalidCursor, parse_cursor
 from shared.redis.signatures import NO_SIGNATURES, Kind, unsigned
 
 if TYPE_CHECKING:
@@ -127,15 +130,18 @@ class Inquirer:
             [replies] = await self._pipelines.execute([("LRANGE", key, 0, _MAX_GATEWAYS - 1)])
             if len(replies) > answers:
                 answers, newest_at = len(replies), loop.time()
-        return sorted(filter(None, map(parse_answer, replies)), key=lambda report: report.gateway)
+        opened = (self._signatures.open(Kind.ANSWER, key.encode(), reply) for reply in replies)
+        reports = (parse_answer(answer) for answer in opened if answer is not None)
+        return sorted(filter(None, reports), key=lambda report: report.gateway)
 
 
 class Answerer:
     """Hands one gateway's answers in."""
 
-    def __init__(self, pipelines: AnyPipelines, names: Names) -> None:
+    def __init__(self, pipelines: AnyPipelines, names: Names, signatures: Signatures = NO_SIGNATURES) -> None:
         self._pipelines = pipelines
         self._names = names
+        self._signatures = signatures
 
     async def answer(self, question: Question, report: GatewayReport) -> None:
         """Raises redis-py's errors and `TimeoutError`."""
@@ -143,15 +149,19 @@ class Answerer:
         text = msgspec.json.encode(report)
         if len(text) > MAX_ANSWER_BYTES:
             text = msgspec.json.encode(msgspec.structs.replace(report, listening=[], ended=[], refused=[]))
-        await self._pipelines.execute([("RPUSH", key, text), ("EXPIRE", key, _KEEP_SECONDS)])
+        sealed = self._signatures.seal(Kind.ANSWER, key.encode(), text)
+        await self._pipelines.execute([("RPUSH", key, sealed), ("EXPIRE", key, _KEEP_SECONDS)])
 
 
 def parse_answer(answer: bytes) -> GatewayReport | None:
     """None for what no gateway of ours has answered."""
     try:
-        return _decode_report(answer)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        report = _decode_report(answer)
+        for cursor in filter(None, (report.place, report.expected)):
+            parse_cursor(cursor)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidCursor):
         return None
+    return report
 
 
 _decode_question = msgspec.json.Decoder(Question).decode

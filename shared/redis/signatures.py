@@ -3,7 +3,8 @@
 With `ORDERBELL_LIVE_KEYS`, senders sign what they put into Redis, gateways sign their tickets, and a gateway
 accepts nothing unsigned: live messages of every kind, events in a channel's log, seen places, tickets. In
 place of a rejected value the gateway reads the sender's history, so a forged or garbled value costs one
-request and is never shown. Without the setting nothing is signed, and signatures are ignored.
+request and is never shown. Gateways' answers to support are signed, too. Without the setting nothing is
+signed, and signatures are ignored.
 
 A signature is keyed BLAKE2b of 128 bits, over the kind of value, its name in Redis (which contains channel,
 prefix and database number) and its content (which contains epoch and seq): it is wrong for any other channel,
@@ -47,6 +48,7 @@ class Kind(enum.StrEnum):  # a text, which hashes in C
     LIVE = "live"  # also of the same event in its channel's log
     SEEN = "seen"
     TICKET = "ticket"
+    ANSWER = "answer"  # of a gateway, to a question of support
 
 
 class InvalidLiveKey(OperatorError, ValueError):
