@@ -96,9 +96,9 @@ def _is_unknown(found: _Trace) -> bool:
 def _print_alerts(found: _Trace) -> None:
     for alert in found.alerts:
         where = f", {alert.event.cursor}" if alert.event is not None else ""
-        click.echo(f"{found.asked}{where}: {alert.verdict.replace('-', ' ')}")
+        _say(f"{found.asked}{where}: {alert.verdict.replace('-', ' ')}")
         for finding in alert.findings:
-            click.echo(f"  - {finding}")
+            _say(f"  - {finding}")
 
 
 def who(local: LocalDirectory, customer: str | None, sender: str | None, *, as_json: bool) -> int:
@@ -123,20 +123,20 @@ def _print_connections(gateways: Sequence[GatewayReport], connections: int, cust
         transports = ", ".join(f"{count:,} {name}" for name, count in sorted(report.connections.items()))
         state = "hears Redis" if report.redis else "pulls from the sender"
         faults = f"; not ready: {'; '.join(report.not_ready)}" if report.not_ready else ""
-        click.echo(f"{report.gateway}: {transports or 'no connections'}; {state}{faults}")
+        _say(f"{report.gateway}: {transports or 'no connections'}; {state}{faults}")
         for one in report.listening[:_SHOWN]:
             waits = f", {one.waiting_bytes:,} bytes wait" if one.waiting_bytes else ""
             spoke = f", spoke {one.spoke_at}" if one.spoke_at else ""
             catching = "" if one.live else ", catching up"
-            click.echo(f"  {one.customer} by {one.transport} since {one.since}{spoke}{waits}{catching}")
+            _say(f"  {one.customer} by {one.transport} since {one.since}{spoke}{waits}{catching}")
         if report.listening_count > _SHOWN:
-            click.echo(f"  and {report.listening_count - _SHOWN:,} more")
+            _say(f"  and {report.listening_count - _SHOWN:,} more")
         for ended in report.ended:
-            click.echo(f"  ended {ended.ended_at}: {ended.transport}, {ended.code} {ended.reason}".rstrip())
+            _say(f"  ended {ended.ended_at}: {ended.transport}, {ended.code} {ended.reason}".rstrip())
     if not gateways:
-        click.echo("no gateway answers: none is running, or none hears Redis")
+        _say("no gateway answers: none is running, or none hears Redis")
     elif not connections:
-        click.echo(f"{customer} is not connected" if customer is not None else "nobody is connected")
+        _say(f"{customer} is not connected" if customer is not None else "nobody is connected")
 
 
 def _get(local: LocalDirectory, path: str, asked: Mapping[str, str], sender: str | None) -> bytes:
@@ -163,6 +163,11 @@ def _decoded(content: bytes, kind: type[T]) -> T:
         return msgspec.json.decode(content, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise NoAnswer("what answers is not an Orderbell sender") from None
+
+
+def _say(line: str) -> None:
+    """A client may have chosen some of it, such as why its connection ended: nothing steers the terminal."""
+    click.echo("".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in line))
 
 
 def _fail(reason: str) -> int:
