@@ -471,7 +471,7 @@ export class Toasts {
     this.#unannounced.push(entry);
     if (this.#announcing !== undefined) return;
     const since = Date.now() - this.#announcedAt;
-    // Who is told of an order every second can't listen to anything else; in a stream the pauses grow.
+    // A person who hears of an order every second can't listen to anything else, so in a stream the pauses grow.
     const pause = QUIET_MS[Math.min(this.#announcements, QUIET_MS.length) - 1] ?? 0;
     if (since > 2 * pause) this.#announcements = 0;
     const wait = Math.max(ANNOUNCE_MS, this.#announcements ? pause - since : 0);

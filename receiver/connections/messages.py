@@ -1,4 +1,4 @@
-"""What a client sends, whatever its transport: CloudEvents of three types."""
+"""What a client sends, on any transport: CloudEvents of four types."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Credentials(msgspec.Struct):
 
 
 class Ping(msgspec.Struct):
-    """`orderbell.ping`: is anybody there? And the page's own word, because a pong doesn't prove a page."""
+    """`orderbell.ping`: asks for a pong, and reports on the page: a pong frame proves only a browser."""
 
     visible: bool = True
     shows: bool = True  # whether an alert would be shown there now

@@ -130,7 +130,7 @@ class Unread(Notice, frozen=True):
 
 
 class Ring(Notice, frozen=True):
-    """An alert up to `cursor` was not shown for long, on any device: a page that can show it should do so."""
+    """No device has shown the alerts up to `cursor` for long: a page that can show them should do so."""
 
     type = "orderbell.ring"
 

@@ -86,8 +86,8 @@ class Feed:
         self._others: tuple[Connection, ...] = ()
         self._waiting: dict[Connection, asyncio.Future[None]] | None = None  # most never have one
         self._headless = False  # Redis knows no head of it, and the history was asked since
-        # Whether its customer was erased, as the history last said. A change to True ends who is connected;
-        # those who come later are legitimate.
+        # Whether its customer was erased, as the history last said. A change to True ends the open
+        # connections; later ones are legitimate.
         self.erased: bool | None = None
         self.member_count = 0
         self._counted = -1  # the seq at which its unread alerts were counted last

@@ -123,7 +123,7 @@ def _cors(origins: Origins) -> Middleware:
 
 
 class HttpTransport(Protocol):
-    """A way to listen at `/events` without an upgrade."""
+    """A transport at `/events` without an upgrade."""
 
     name: str
 

@@ -21,7 +21,7 @@ _REF = "#/components/schemas/{name}"
 _REASONS = {
     400: "The request is malformed; `detail` names the part.",
     401: "The token is missing, wrong or has expired.",
-    403: "The token does not name this, the page's origin is not allowed, or ORDERBELL_ADMIT refuses.",
+    403: "The token does not allow this, the page's origin is not allowed, or ORDERBELL_ADMIT refuses.",
     429: "Too many, or too fast: come back after Retry-After.",
     503: "Draining, overloaded, or a neighbour is away: come back after Retry-After.",
 }
@@ -56,7 +56,7 @@ def _paths() -> Json:
         "/events": {
             "get": _operation(
                 "listen",
-                "Events as a stream or by polls; over WebSocket, see `/asyncapi.json`",
+                "Events as a stream or by polling; for WebSocket see `/asyncapi.json`",
                 {
                     200: {
                         "description": "A stream, where each `data` is an event or a notice; or a page.",
@@ -75,9 +75,9 @@ def _paths() -> Json:
                         {"type": "number", "minimum": 0},
                         "Seconds that a poll may wait; 0: not at all.",
                     ),
-                    _query("after", CURSORS, "Where to go on; else after what the customer has seen."),
+                    _query("after", CURSORS, "Where to resume; by default after what the customer has seen."),
                     _query("session", {"type": "string", "pattern": "^[A-Za-z0-9._~-]{1,64}$"}, "Of a poll."),
-                    _header("Last-Event-ID", "As `after`; counts more."),
+                    _header("Last-Event-ID", "As `after`, over which it takes precedence."),
                     _header("If-None-Match", "For plain polls."),
                 ],
             ),
@@ -110,11 +110,7 @@ def _paths() -> Json:
             "get": _operation(
                 "listAlerts",
                 "The customer's own list, newest first",
-                {
-                    200: _json(
-                        "Alerts, the count of the unread ones, and the place where that is true.", _OBJECT
-                    )
-                },
+                {200: _json("Alerts, the number of unread ones, and the place where that is true.", _OBJECT)},
                 _ALWAYS,
                 parameters=[
                     _query("before", CURSORS, "Older than this."),
@@ -131,7 +127,7 @@ def _paths() -> Json:
             "post": _operation(
                 "markRead",
                 "Mark alerts as read",
-                {200: _json("The count of those that are still unread.", _OBJECT)},
+                {200: _json("The number of alerts that are still unread.", _OBJECT)},
                 _ALWAYS,
                 body=_ref("ReadReport"),
             )
@@ -145,7 +141,7 @@ def _paths() -> Json:
             for prefix, name in (("/websocket", "sockjsInfo"), ("/gs-guide-websocket", "guideSockjsInfo"))
         },
         "/livez": {
-            "get": _operation("live", "Whether it is alive", {200: _json("It is.", _OBJECT)}, open=True)
+            "get": _operation("live", "Whether it is alive", {200: _json("It is alive.", _OBJECT)}, open=True)
         },
         "/readyz": {
             "get": _operation(

@@ -229,7 +229,7 @@ CALLS = (
         "/revocations",
         "listRevocations",
         lambda api: api.revocations.list_some,
-        "Revocations behind a position, oldest first: what gateways read",
+        "Revocations after a position, oldest first, for gateways",
         {200: answer("The revocations found.", schema("RevocationsBody"))},
         ALWAYS,
         parameters=query(RevocationsQuery),
