@@ -32,7 +32,7 @@ help:
 	@echo 'make test-long only the long ones'
 	@echo 'make lint      ruff and mypy; tsc and eslint for browser code, and the Lua scripts (needs npm)'
 	@echo 'make bench     the benchmarks'
-	@echo 'make compare   polling, long polling, SSE, WebSocket and STOMP beside each other: tables and charts in docs/'
+	@echo 'make compare   polling, long polling, SSE, WebSocket and STOMP side by side: tables and charts in docs/'
 	@echo 'make chaos     ten minutes of everything that can fail; ARGS="--seconds 60 --database postgres"'
 	@echo 'make audit     ask pip-audit and npm audit about what is pinned; says where nothing could be asked'
 	@echo 'make sbom      the bill of materials, CycloneDX'

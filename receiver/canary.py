@@ -68,7 +68,7 @@ class Perch(Connection):
         self._come.clear()
 
     async def wait(self) -> None:
-        """Until the expected event has come. Raises `ConnectionError` where none can come any more."""
+        """Until the expected event has come. Raises `ConnectionError` once none can come any more."""
         await self._come.wait()
         if self.closed:
             raise ConnectionError(self.ending.reason)
@@ -82,7 +82,7 @@ class Perch(Connection):
             self._come.set()
 
     def notify(self, notice: Notice) -> None:
-        """It needs no notice: what it lost in a reset is late, and that is what counts."""
+        """Ignored: an event lost to a reset counts as late, and that is what is measured."""
 
     def beat(self, now: float) -> None:
         """It has no client that could be silent."""

@@ -86,7 +86,7 @@ class Completed(NamedTuple):
 
 
 class Cancelled(NamedTuple):
-    """`event` is its alert's retraction; None where there was no alert, or the history no longer has it."""
+    """`event` is its alert's retraction; None if there was no alert, or the history no longer has it."""
 
     order: Order
     event: bytes | None

@@ -70,7 +70,7 @@ def _row(channel: Channel, seen: Extent) -> dict[str, object]:
 class SeenTeller:
     """Passes on to Redis what was seen: best effort, and no answer waits for it.
 
-    Of a channel, all that is new is passed on together, so a burst of reports costs one.
+    All that is new in a channel is passed on together, so a burst of reports costs one.
     """
 
     def __init__(self, log: LogWriter) -> None:

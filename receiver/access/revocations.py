@@ -78,7 +78,7 @@ class Revocations:
         return issued_before > 0 and (identity.iat is None or identity.iat < issued_before)
 
     def forget_ended(self) -> None:
-        """Drop those whose tokens have ended by themselves."""
+        """Drop those whose tokens have expired."""
         now = self._clock()
         if now < self._forget_at:
             return
@@ -96,7 +96,7 @@ class KnowsRevocations(Protocol):
     """The sender, as this needs it."""
 
     async def revocations(self, after: int) -> Page | None:
-        """What follows a position; None from a sender that has no list. Raises `RevocationsUnavailable`."""
+        """What follows a position; None from an older sender. Raises `RevocationsUnavailable`."""
 
 
 class RevocationList:

@@ -39,7 +39,7 @@ class Counts:
     """Keeps the unread counts of the feeds that somebody hears."""
 
     def __init__(self, hub: Hub, history: History, *, ring_again_seconds: float = 0) -> None:
-        """`ring_again_seconds`: after so long unseen, alerts are offered again; 0: never."""
+        """`ring_again_seconds`: how long alerts stay unseen until they are offered again; 0: never."""
         self._hub = hub
         self._history = history
         self._ring_again_seconds = ring_again_seconds
@@ -92,7 +92,7 @@ class Counts:
 
 
 class _Report(NamedTuple):
-    """What of one channel was read and is not passed on yet."""
+    """What was read in one channel and is not passed on yet."""
 
     up_to: Place | None
     ids: dict[str, None]  # in order

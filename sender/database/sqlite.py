@@ -279,7 +279,7 @@ def _prepare(path: str, limits: Limits) -> None:
 
 
 def _let_it_shrink(connection: Connection, path: str) -> None:
-    """Files of before, and those that others made: their mode changes only with all their pages rewritten."""
+    """Files of earlier versions or other programs: their mode changes only if all pages are rewritten."""
     driver = _driver(connection)
     if _pragma(driver, "auto_vacuum") == _INCREMENTAL:
         return

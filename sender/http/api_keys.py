@@ -1,4 +1,4 @@
-"""The keys that open the sender's API, each for its scopes and so often a minute.
+"""The keys of the sender's API, each with its scopes and its limit of requests a minute.
 
 A file of keys is reread when it changes, so that keys can be added and removed while senders run.
 """

@@ -81,9 +81,9 @@ def _keyed(call: Call, api_keys: ApiKeys, quota: Quota) -> Sequence[Middleware] 
 
 
 class RequireKey:
-    """Lets requests with an API key of the right scope through, so many a minute, and notes the key.
+    """Passes requests that have an API key of the right scope, up to its limit a minute, and notes the key.
 
-    Each call that needs `admin` leaves a line in the log: which key did it, and what became of it.
+    Each call that needs `admin` leaves a line in the log: the key's name, and the outcome.
     """
 
     def __init__(self, app: ASGIApp, api_keys: ApiKeys, quota: Quota, scopes: frozenset[Scope]) -> None:
