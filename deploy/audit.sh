@@ -1,6 +1,6 @@
 #!/bin/sh
-# Asks pip-audit and npm audit about what the lock files pin. Ends with 1 where either knows a vulnerability; where
-# there is no feed to ask, it says so and ends with 3, since nothing was found out.
+# Checks what the lock files pin with pip-audit and npm audit. Exit code 1 if either knows a vulnerability; 3, with a
+# line that says so, if there was no feed to ask.
 set -u
 python="${1:-python3}"
 cd "$(dirname "$0")/.." || exit 2

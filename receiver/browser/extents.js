@@ -4,7 +4,7 @@
  * A later alert may be on the screen while an earlier one waits elsewhere. So what was shown is a place, up to which
  * all was, and a few ranges beyond it; when the hole before a range is filled, the place moves on to the range's end.
  *
- * The text continues the cursor's: `customer:alice=1.40+42+45-47` is everything up to 1.40, and 42, 45, 46, 47.
+ * The text extends the cursor's: `customer:alice=1.40+42+45-47` is everything up to 1.40, and 42, 45, 46, 47.
  *
  * @typedef {import("./cursors.js").Place} Place
  * @typedef {[first: number, last: number]} Range  of seqs, both included
@@ -16,7 +16,7 @@
 
 import { formatCursor, parseCursors, reaches } from "./cursors.js";
 
-const RANGES = 64; // in one text: what servers take
+const RANGES = 64; // in one text: servers take no more
 
 /** @param {Place} upTo @returns {Extent} */
 export function extentUpTo(upTo) {
@@ -94,7 +94,7 @@ function extentOf(upTo, ranges) {
   return extent;
 }
 
-/** Of too many ranges the newest: what is left out may pop up again. @param {string} channel @param {Extent} extent */
+/** Only the newest ranges if there are too many; alerts of the others may pop up again. @param {string} channel @param {Extent} extent */
 export function formatExtent(channel, { upTo, beyond }) {
   const ranges = beyond.slice(-RANGES).map(([first, last]) => (first === last ? `+${first}` : `+${first}-${last}`));
   return formatCursor(channel, upTo) + ranges.join("");

@@ -26,7 +26,7 @@
  * @typedef {object} Tab  what an Offers asks of its AlertSource, and what it reports to it
  * @property {() => boolean} shows  whether an alert could be shown at this moment
  * @property {(event: CloudEvent, signal: AbortSignal) => { showing: Promise<void> | null, failed: boolean, room: Room | null }} offer
- * @property {(event: CloudEvent) => boolean} isOver  its time to pop up is over
+ * @property {(event: CloudEvent) => boolean} isOver  whether it must no longer pop up
  * @property {(channel: string) => void} seen  this tab has shown something of the channel
  * @property {(alert: { channel: string, place: Place }) => void} elsewhere  another tab has
  * @property {() => number} now

@@ -23,7 +23,7 @@ import { useEffect, useRef, useState } from "react";
 import { AlertSource, Toasts } from "./orderbell.js";
 
 /**
- * A change of the URL or of the key connects anew; listeners and `getToken` may change with every rendering.
+ * A change of the URL or of the key reconnects; listeners and `getToken` may change with every rendering.
  *
  * @param {string} url @param {UseOptions} [options]
  * @returns {{ state: State, source: AlertSource | null }}

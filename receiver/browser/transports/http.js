@@ -24,7 +24,7 @@ const CODES = new Map([
   ["too-fast", 4429],
 ]);
 
-/** What else than a gateway may have answered: 1006, as a connection that broke. @param {string} kind */
+/** Something other than a gateway may have answered: 1006, as for a connection that broke. @param {string} kind */
 const codeOf = (kind) => CODES.get(kind) ?? 1006;
 
 export class Requests {
@@ -51,7 +51,7 @@ export class Requests {
    * @returns {Promise<Response>}
    */
   async get(query, init = {}, path = "events") {
-    // A ticket serves once; a token until it ends.
+    // A ticket works once; a token until it expires.
     if (this.#used && this.#credential && "ticket" in this.#credential) this.#credential = await this.#authenticate();
     this.#used = true;
     const url = new URL(path, this.#events);
@@ -63,7 +63,7 @@ export class Requests {
     return this.#fetch(url, { cache: "no-store", credentials: "include", signal, ...init, headers });
   }
 
-  /** What goes over a WebSocket as a message goes to a path of its own. @param {string} text */
+  /** A message over a WebSocket is a request to its own path here. @param {string} text */
   async send(text) {
     const { type, data } = JSON.parse(text);
     if (type === "orderbell.auth") {
@@ -73,13 +73,13 @@ export class Requests {
       const headers = { "content-type": "application/json" };
       const body = JSON.stringify(data);
       const path = type.replace("orderbell.", "");
-      // Also the last word of a page that is left; lost, it is said again with the next one.
+      // Also when the page is left. If the report is lost, the next one repeats it.
       const init = { method: "POST", headers, body, keepalive: true, signal: null };
       await this.get({}, init, path).catch(() => {});
     }
   }
 
-  /** An answer that is not what was asked for. @param {Response} response */
+  /** An answer that is not the expected one. @param {Response} response */
   async refused(response) {
     let kind = "";
     let reason = `${response.status} instead of a gateway's answer`;
