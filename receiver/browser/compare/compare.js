@@ -3,9 +3,18 @@
  * be seen. The client that pages should use is orderbell.js.
  */
 
+import { element } from "../shop/elements.js";
+
 const EVENTS = new URL("../events", document.baseURI);
 const PAUSE_MS = 1_000; // between two polls
 const RETRY_MS = 2_000; // after a failure
+
+/** The order that is being completed. @type {{id: string, at: number} | null} */
+let awaited = null;
+
+const sleep = (/** @type {number} */ ms) => new Promise((resolve) => setTimeout(resolve, ms));
+const size = (/** @type {string} */ text) => new TextEncoder().encode(text).length;
+const framed = (/** @type {string} */ text) => size(text) + (size(text) < 126 ? 2 : 4);
 
 /** A pane: the requests, bytes and delay of one transport. */
 class Pane {
@@ -78,10 +87,7 @@ class Pane {
   }
 }
 
-const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
-const size = (text) => new TextEncoder().encode(text).length;
-const framed = (text) => size(text) + (size(text) < 126 ? 2 : 4);
-
+/** @param {number} wait seconds; 0 answers at once @returns {(pane: Pane) => Promise<void>} */
 function polling(wait) {
   const session = wait ? `&session=${Math.random().toString(36).slice(2)}` : "";
   let after = "";
@@ -105,6 +111,7 @@ function polling(wait) {
   };
 }
 
+/** @param {Pane} pane */
 async function eventStream(pane) {
   pane.asked();
   const answer = await fetch(EVENTS, { headers: { accept: "text/event-stream" }, cache: "no-store" });
@@ -121,7 +128,10 @@ async function eventStream(pane) {
   }
 }
 
-/** @param {string} path @param {string} protocol @param {(socket: WebSocket, text: string) => void} [came] */
+/**
+ * @param {string} path @param {string} protocol @param {(socket: WebSocket, text: string) => void} [came]
+ * @returns {(pane: Pane) => Promise<void>}
+ */
 function socket(path, protocol, came) {
   return (pane) => new Promise((_, reject) => {
     pane.asked();
@@ -137,6 +147,7 @@ function socket(path, protocol, came) {
   });
 }
 
+/** @param {WebSocket} open @param {string} text */
 function stomp(open, text) {
   if (text === "") open.send("CONNECT\naccept-version:1.2\nheart-beat:0,0\n\n\0");
   if (text.startsWith("CONNECTED")) open.send("SUBSCRIBE\nid:0\ndestination:/user/queue/orders\nack:client\n\n\0");
@@ -149,11 +160,9 @@ const panes = [
   new Pane("WebSocket", socket("../events", "cloudevents.json")),
   new Pane("STOMP over WebSocket", socket("../stomp", "v12.stomp", stomp)),
 ];
-/** @type {{id: string, at: number} | null} the order that is being completed */
-let awaited = null;
 
-const button = /** @type {HTMLButtonElement} */ (document.getElementById("order"));
-const status = /** @type {HTMLElement} */ (document.getElementById("status"));
+const button = /** @type {HTMLButtonElement} */ (element("order"));
+const status = element("status");
 
 function ready() {
   const left = panes.filter((pane) => pane.waiting).length;
@@ -173,6 +182,7 @@ button.addEventListener("click", async () => {
   }
 });
 
+/** @param {string} path @param {object} body */
 async function post(path, body) {
   const url = new URL(path, document.baseURI);
   return fetch(url, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
@@ -181,8 +191,8 @@ async function post(path, body) {
 async function begin() {
   let { customer } = await (await fetch(new URL("session", document.baseURI))).json();
   if (!customer) ({ customer } = await (await post("sign-in", { customer: "alice" })).json());
-  document.getElementById("customer").textContent = customer;
-  document.getElementById("panes").append(...panes.map((pane) => pane.element));
+  element("customer").textContent = customer;
+  element("panes").append(...panes.map((pane) => pane.element));
   for (const pane of panes) void pane.run();
   button.disabled = false;
 }
