@@ -34,7 +34,7 @@ strangers_ended = Counter(
     "orderbell_strangers_ended", "Connections without a token that were ended because others waited"
 )
 replays_refused = Counter(
-    "orderbell_replays_refused", "Connections ended because their customer read too many events again"
+    "orderbell_replays_refused", "Connections ended because their customer had too many events replayed"
 )
 revoked = Counter("orderbell_connections_revoked", "Connections ended because their token was revoked")
 unauthentic = Counter(

@@ -213,4 +213,4 @@ async def test_asking_for_the_whole_history_in_a_loop_ends_with_4429(
             else:
                 code, reason = await client.receive_close()
                 assert code == 4429
-                assert "read again" in reason
+                assert "replayed" in reason

@@ -121,7 +121,7 @@ class CatchUp:
             return True
         if seconds := self._replays.charge(identity.customer, count):
             metrics.replays_refused.inc()
-            connection.end(End.TOO_FAST, f"too many events read again; try again in {math.ceil(seconds)} s")
+            connection.end(End.TOO_FAST, f"too many events replayed; try again in {math.ceil(seconds)} s")
             return False
         return True
 

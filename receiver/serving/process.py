@@ -70,7 +70,7 @@ def signatures_of(settings: ReceiverSettings) -> Signatures:
 
     def reject(kind: str) -> None:
         metrics.unauthentic.labels(kind).inc()
-        sampled.warning("values in redis are rejected, their signature is missing or wrong", kind=kind)
+        sampled.warning("values in redis are rejected: their signature is missing or wrong", kind=kind)
 
     return Signatures.of(settings.live_keys, reject)
 
