@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import re
 import socket
@@ -330,13 +331,17 @@ async def test_page_of_an_allowed_origin_may_read_answers_and_refusals(http: htt
 async def test_customer_that_polls_without_a_pause_is_asked_to_come_later(
     module_processes: Processes, http: httpx2.AsyncClient
 ) -> None:
-    for _ in range(3_000):
-        answer = await http.get("/events?wait=0")
+    # None of these waits: the time is too short, or a session that begins is greeted at once.
+    asked = itertools.cycle(("wait=0", "wait=0.001", "wait=5&session={}"))
+    for number in range(3_000):
+        answer = await http.get(f"/events?{next(asked).format(number % 10)}")
         if answer.status_code != 200:
             break
     assert (answer.status_code, answer.json()["type"]) == (429, "urn:orderbell:problem:too-fast")
     assert int(answer.headers["retry-after"]) >= 1
-    assert seqs(await http.get("/events?wait=0.1")) == []
+    refused = [(await http.get(f"/events?{query}")).status_code for query in ("wait=0.9", "wait=5&session=x")]
+    assert refused == [429, 429]
+    assert seqs(await http.get("/events?wait=1")) == []
 
 
 async def test_full_gateway_says_when_to_come_back(

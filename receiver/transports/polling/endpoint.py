@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from shared.process.edge import Edge
 
 PER_MINUTE = 1_200  # plain polls of one customer; a long poll waits, so it needs no such limit
+_SHORTEST_WAIT = 1.0  # seconds; what waits less, or begins a session, is counted as a plain poll
 _SECONDS = re.compile(r"\d{1,4}(\.\d{1,3})?")
 _SESSION = re.compile(r"[A-Za-z0-9._~-]{1,64}")
 
@@ -75,12 +76,16 @@ class PollingTransport:
             cursors = cursors_of(request)
         except (InvalidCursor, ValueError) as error:
             raise Problem(400, End.BAD_MESSAGE.value, str(error)) from None
-        if not seconds and (later := self._quota.spend(identity.customer)):
-            headers = {"retry-after": str(math.ceil(later))}
-            raise Problem(429, End.TOO_FAST.value, "Poll less often, or wait.", headers)
+        waits = seconds >= _SHORTEST_WAIT
+        if not waits:
+            self._spend(identity)
         if request.method == "HEAD":
             return Response(media_type="application/json")
-        poll = self._find(identity, session, cursors) or self._begin(identity, session, seconds, cursors)
+        poll = self._find(identity, session, cursors)
+        if poll is None:
+            if waits and session:  # it is greeted, and so answered at once
+                self._spend(identity)
+            poll = self._begin(identity, session, seconds, cursors)
         done = False
         try:
             given = await self._ask(request, poll, seconds, cursors)
@@ -103,6 +108,12 @@ class PollingTransport:
             poll.next_turn()
             poll.leave("ended by the client")
         return Response(status_code=204)
+
+    def _spend(self, identity: Identity) -> None:
+        """Count a request that does not wait. Raises `Problem` where there were too many."""
+        if later := self._quota.spend(identity.customer):
+            headers = {"retry-after": str(math.ceil(later))}
+            raise Problem(429, End.TOO_FAST.value, "Poll less often, or wait.", headers)
 
     async def _ask(
         self, request: Request, poll: Poll, seconds: float, cursors: dict[Channel, Place]
