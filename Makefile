@@ -26,7 +26,7 @@ endef
 .PHONY: help run test test-long test-all lint lint-python lint-browser bench compare chaos audit sbom lock clean moved
 
 help:
-	@echo 'make run       everything on this machine, with nothing to prepare; Ctrl-C ends it'
+	@echo 'make run       everything on this machine, with nothing to prepare; Ctrl-C ends it; ARGS="--sender-port 9090"'
 	@echo 'make test      the tests, some minutes; ARGS="-k hub" for some of them, ARGS="-n 0" for one at a time'
 	@echo 'make test-all  also the long ones: load, chaos, whole processes, other servers and clients'
 	@echo 'make test-long only the long ones'
