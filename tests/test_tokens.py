@@ -58,10 +58,12 @@ async def test_secret_of_up_is_taken_where_none_is_set(tmp_path: Path) -> None:
     await VERIFIER.verify(done.stdout.strip())
 
 
-def test_no_secret_at_all_is_one_line(tmp_path: Path) -> None:
+def test_no_secret_at_all_names_the_settings_and_where_it_has_looked(tmp_path: Path) -> None:
     done = run(tmp_path, "alice")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("orderbell: set exactly one of ORDERBELL_JWT_SECRET and")
+    looked, fault = done.stderr.splitlines()
+    assert looked.startswith("orderbell: no `orderbell up` has run in ")
+    assert fault.startswith("orderbell: set exactly one of ORDERBELL_JWT_SECRET and")
     assert os.listdir(tmp_path) == []
 
 
