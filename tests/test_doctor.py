@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
@@ -25,9 +26,11 @@ from shared.commands.doctor.redis import memory, version
 from shared.commands.doctor.services import open_files
 from shared.settings import PREFIX
 from tests import postgres_servers
+from tests.end_to_end.test_main_path import api, complete
 from tests.issuers import running_issuer, sign_with
 from tests.processes import REPOSITORY, clean_environment
 from tests.waiting import wait_until
+from tests.websocket_client import connected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -186,6 +189,29 @@ def test_2_gateway_that_hears_another_redis(
         assert "ORDERBELL_KEY_PREFIX" in fix
     finally:
         gateway.kill()
+
+
+@pytest.mark.anyio
+async def test_gateway_with_other_live_keys_than_the_senders_is_found(
+    module_processes: Processes, faults: Faults
+) -> None:
+    signing = module_processes.start_sender(live_keys="one:" + "a" * 32)
+    gateway = module_processes.start_receiver(sender=signing, live_keys="two:" + "b" * 32)
+    try:
+        asked = Asked(gateways=[gateway.url])
+        assert "gateway live keys" not in await asyncio.to_thread(faults, asked)
+        async with (
+            api(module_processes, signing) as client,
+            connected(gateway, module_processes.token("alice")) as browser,
+        ):
+            await complete(client, "1042", "alice")
+            await browser.receive_events(1)  # from the history
+        says, fix = (await asyncio.to_thread(faults, asked))["gateway live keys"]
+        assert "ORDERBELL_LIVE_KEYS do not prove" in says
+        assert fix.startswith("ORDERBELL_LIVE_KEYS")
+    finally:
+        gateway.kill()
+        signing.kill()
 
 
 def test_3_sender_that_is_not_there(gateway: ReceiverProcess, faults: Faults) -> None:

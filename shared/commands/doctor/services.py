@@ -71,7 +71,7 @@ def _sender(answer: httpx2.Response, readiness: dict[str, Any]) -> Sender | None
 
 async def look_at_gateway(http: httpx2.AsyncClient, url: str, settings: ReceiverSettings) -> list[Finding]:
     findings, body = await _ready(http, "gateway", url, "--gateway: where a gateway listens, as {}")
-    return findings if body is None else [*findings, *await _files(http, url, settings)]
+    return findings if body is None else [*findings, *await _figures(http, url, settings)]
 
 
 async def _ready(
@@ -113,13 +113,22 @@ def _word(value: object) -> str:
     return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
 
 
-async def _files(http: httpx2.AsyncClient, url: str, settings: ReceiverSettings) -> list[Finding]:
+async def _figures(http: httpx2.AsyncClient, url: str, settings: ReceiverSettings) -> list[Finding]:
+    """What its metrics show, where they can be read."""
     try:
         metrics = (await http.get(f"{url}/metrics")).text
     except httpx2.HTTPError:
         return []
-    found = re.search(r"^process_max_fds (\S+)$", metrics, re.MULTILINE)
-    return [open_files("gateway files", int(float(found[1])), settings.max_connections)] if found else []
+    findings = []
+    if found := re.search(r"^process_max_fds (\S+)$", metrics, re.MULTILINE):
+        findings.append(open_files("gateway files", int(float(found[1])), settings.max_connections))
+    dropped = sum(map(float, re.findall(r"^orderbell_unauthentic_total\S* (\S+)$", metrics, re.MULTILINE)))
+    if dropped:
+        says = f"{url} has dropped {dropped:,.0f} times what its ORDERBELL_LIVE_KEYS do not prove"
+        findings.append(
+            warn("gateway live keys", says, "ORDERBELL_LIVE_KEYS: the same for sender and gateways")
+        )
+    return findings
 
 
 def open_files(what: str, limit: int, connections: int) -> Finding:
