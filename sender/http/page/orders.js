@@ -129,6 +129,9 @@ export class CompletedOrders {
   /** @type {Map<string, Order>} */
   #orders = new Map();
 
+  /** @type {Set<string>} those taken back here: rows are made anew when orders come */
+  #cancelled = new Set();
+
   /** @param {HTMLElement} list @param {(orderId: string) => Promise<unknown>} cancel */
   constructor(list, cancel) {
     this.list = list;
@@ -150,6 +153,11 @@ export class CompletedOrders {
   /** @param {Order} order */
   #row(order) {
     const row = completedRow(order);
+    if (this.#cancelled.has(order.order_id)) {
+      row.append(make("span", "about", "Cancelled"));
+      row.dataset.cancelled = "true";
+      return row;
+    }
     const button = make("button", "quiet", "Take back");
     button.setAttribute("type", "button");
     button.setAttribute("aria-label", `Take back order ${order.order_id}: cancel it, and its alert`);
@@ -160,8 +168,10 @@ export class CompletedOrders {
       failure.textContent = "";
       try {
         await this.cancel(order.order_id); // again is the same, so a second click does no harm
-        button.replaceWith(make("span", "about", "Cancelled"));
-        row.dataset.cancelled = "true";
+        this.#cancelled.add(order.order_id);
+        // The row may have been made anew meanwhile.
+        const rows = /** @type {HTMLElement[]} */ ([...this.list.children]);
+        rows.find((one) => one.dataset.orderId === order.order_id)?.replaceWith(this.#row(order));
       } catch (error) {
         failure.textContent = `Not cancelled. ${error instanceof Error ? error.message : error}`;
         button.removeAttribute("aria-disabled");
