@@ -184,7 +184,7 @@ class RedisPublisher:
         channel, names = _channel(event), Names(KEY_PREFIX)
         keys = (names.log(channel), names.head(channel))
         limits = (log.LOG_LENGTH, log.LOG_SECONDS, log.HEAD_SECONDS)
-        entry = (event.n, payload(event))
+        entry = (event.n, payload(event), "")  # unsigned, as without ORDERBELL_LIVE_KEYS
         return ("EVALSHA", self._script, 2, *keys, 1, *limits, live, "refuse", *entry)
 
     def call(self, commands: Sequence[tuple[str | bytes | int, ...]]) -> list[object]:

@@ -142,6 +142,11 @@ def test_file_of_somebody_else_is_left_alone(
     assert path.exists()
 
 
+def accepts(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0
+
+
 def test_socket_of_a_running_process_is_not_taken_from_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -161,7 +166,7 @@ def test_services_listen_on_a_unix_socket(processes: Processes, tmp_path: Path, 
     environment = {**settings, "ORDERBELL_JWT_SECRET": processes.jwt_secret}
     process = subprocess.Popen([sys.executable, "-m", service, "--uds", str(path)], env=environment)
     try:
-        wait_until(path.exists)
+        wait_until(lambda: accepts(path))  # it is there a moment before anybody listens
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(path))
             client.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
