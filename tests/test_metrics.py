@@ -72,7 +72,7 @@ def test_one_event_a_second_is_looked_at_and_callers_times_are_not() -> None:
 
     ages, before, now = Ages(), count(), "2026-11-29T12:00:00.000Z"
     ages.look(message("/kitchen", now), 1.0)
-    ages.look(message("/orderbell/sender", "yesterday-and-some-more"), 1.0)
+    ages.look(message("/orderbell/sender", "yesterday-and-some-more"), 1.5)
     assert count() == before
     ages.look(message("/orderbell/sender", now), 3.0)
     ages.look(message("/orderbell/sender", now), 3.5)

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from receiver.feeds.hub import Hub
     from shared.channels import Channel
 
-COUNTS_AT_ONCE = 500  # channels
+# Channels. At 500 events a second to 2,000 customers, 500 made a delivery to one of them 1.5 times as dear
+# (37.7 µs instead of 25.2), and 2.2 times on four gateways; 100 made it 1.17 and 1.5 times as dear.
+COUNTS_AT_ONCE = 50
 MAX_IDS = 1_000  # of one channel that wait to be passed on
 _IDS_PER_REPORT = 100
 _ROUND_SECONDS = 0.5

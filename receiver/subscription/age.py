@@ -14,6 +14,8 @@ from receiver import metrics
 from shared.events import SOURCE
 
 EVERY_SECONDS = 1.0
+_AGAIN_SECONDS = 0.02  # after an event of somebody else's
+_SHORTEST = 100  # bytes; a probe or a notice is shorter, an event is not
 _BEGINNING = 1024  # bytes of a message in which its attributes are
 _ORDER = re.compile(rb'"source":"%b".*?"time":"([0-9TZ:.+-]{20,32})"' % re.escape(SOURCE.encode()))
 
@@ -24,10 +26,11 @@ class Ages:
 
     def look(self, message: bytes, now: float) -> None:
         """`now` is the loop's time. Does nothing more than once a second."""
-        if now < self._due:
+        if now < self._due or len(message) < _SHORTEST:
             return
         match = _ORDER.search(message[:_BEGINNING])
         if match is None:
+            self._due = now + _AGAIN_SECONDS
             return
         self._due = now + EVERY_SECONDS
         try:
