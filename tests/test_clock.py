@@ -75,6 +75,25 @@ async def test_connection_that_is_attended_is_looked_at_each_second_until_it_nee
     assert connection.left == 0
 
 
+class Faulty(Looked):
+    def look(self, now: float) -> bool:
+        raise RuntimeError("a defect")
+
+    def beat(self, now: float) -> None:
+        raise RuntimeError("a defect")
+
+
+async def test_connection_whose_heartbeat_fails_ends_and_the_others_go_on() -> None:
+    clock, faulty, sound = Clock(1), Faulty(times=9), Looked(times=9)
+    for connection in (faulty, sound):
+        clock.add(connection)
+        clock.attend(connection)
+    for now in (1, 2):
+        clock.tick(now, 0)
+    assert set(faulty.ends) == {End.INTERNAL_ERROR}
+    assert (sound.beats, sound.left, sound.ends) == (2, 7, [])
+
+
 async def test_clock_is_empty_once_the_last_connection_is_gone() -> None:
     clock, connection = Clock(20), Handed()
     clock.add(connection)

@@ -12,6 +12,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import InvalidStatus
 
+from receiver.transports.stomp.frames import Frame
 from tests.stomp_client import ORDERS, StompClient, stomp
 from tests.websocket_client import connected
 
@@ -382,3 +383,20 @@ async def test_drained_client_is_sent_elsewhere_without_an_error(
         gateway.process.terminate()
         assert await client.receive_close() == 1012
         assert [frame.command for frame in client.frames] == ["CONNECTED", "RECEIPT"]
+
+
+@pytest.mark.parametrize("path", ["/stomp", SOCKJS])
+@pytest.mark.parametrize("logged_in", [False, True], ids=["stranger", "customer"])
+async def test_client_that_asks_and_leaves_in_one_packet_harms_nobody(
+    gateway: ReceiverProcess, token: str, path: str, logged_in: bool
+) -> None:
+    frame = Frame("SUBSCRIBE" if logged_in else "CONNECT", {"id": "0", "destination": ORDERS}).encode()
+    async with stomp(gateway, token if logged_in else None, path=path) as client:
+        connection = client.websocket
+        assert isinstance(connection, ClientConnection)
+        text = frame if path == "/stomp" else json.dumps([frame.decode()]).encode()
+        connection.protocol.send_text(text)
+        connection.protocol.send_close()
+        connection.transport.write(b"".join(connection.protocol.data_to_send()))
+        await connection.wait_closed()
+    assert gateway.answers("/livez")

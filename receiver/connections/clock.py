@@ -13,6 +13,8 @@ import random
 import time
 from typing import TYPE_CHECKING
 
+import structlog
+
 from receiver import metrics
 from receiver.connections.connection import End
 from receiver.connections.notices import Bye
@@ -20,6 +22,7 @@ from receiver.connections.notices import Bye
 if TYPE_CHECKING:
     from receiver.connections.connection import Connection
 
+logger = structlog.get_logger(__name__)
 
 _AGES = 1_009  # a prime, so that addresses in steps spread over all of them
 _MAX_RETRY_MS = 2_000  # over which those that are sent away spread their return
@@ -83,7 +86,12 @@ class Clock:
         self.ticks += 1
         self._beat(self._slots[next(self._next_slot)], now, wall_clock)
         for connection in list(self._attended):
-            if not connection.look(now):
+            try:
+                attends = connection.look(now)
+            except Exception:  # of one connection: all others share the clock
+                _give_up(connection)
+                attends = False
+            if not attends:
                 self._attended.discard(connection)
 
     def _max_age_of(self, connection: Connection) -> float:
@@ -97,4 +105,12 @@ class Clock:
             elif now - connection.opened_at > self._max_age_of(connection):
                 connection.notify(Bye(random.randint(0, _MAX_RETRY_MS)))
                 connection.end(End.RESTART, "open for long, come back")
-            connection.beat(now)
+            try:
+                connection.beat(now)
+            except Exception:  # of one connection: all others share the clock
+                _give_up(connection)
+
+
+def _give_up(connection: Connection) -> None:
+    logger.exception("a connection's heartbeat failed", transport=connection.transport)
+    connection.end(End.INTERNAL_ERROR, "internal error")

@@ -86,9 +86,16 @@ class Life:
         async with asyncio.TaskGroup() as self._tasks:
             await asyncio.Event().wait()  # until it is cancelled
 
-    def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a connection's task. It must let no exception out: all others share the task group."""
-        self._tasks.create_task(work)
+    def start(self, connection: Connection, work: Coroutine[Any, Any, None]) -> None:
+        """Run a connection's task. Its failure ends that connection, and no other."""
+        self._tasks.create_task(self._contain(connection, work))
+
+    async def _contain(self, connection: Connection, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception:  # all connections share the task group
+            logger.exception("a connection's task failed", transport=connection.transport)
+            connection.end(End.INTERNAL_ERROR, "internal error")
 
     def open(self, connection: Connection) -> None:
         """It is accepted; from now on `lost` will be called for it, once."""
@@ -162,7 +169,7 @@ class Life:
         try:
             message = parse_message(text)
             if isinstance(message, Credentials):
-                self.start(self._verify(connection, message))
+                self.start(connection, self._verify(connection, message))
             elif connection.identity is None:
                 connection.end(End.UNAUTHENTICATED, "authenticate first")
             elif isinstance(message, Ping):
@@ -246,10 +253,6 @@ class Life:
             return
         except KeysUnavailable as error:
             connection.end(End.TRY_AGAIN_LATER, str(error))
-            return
-        except Exception:  # of one token: all other connections share the same tasks
-            logger.exception("a token could not be verified")
-            connection.end(End.INTERNAL_ERROR, "internal error")
             return
         proof = self._proving.pop(connection, None)
         if proof is not None and not proof.done():

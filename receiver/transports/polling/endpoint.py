@@ -170,16 +170,14 @@ class PollingTransport:
         poll = kind_of(self._life, self._sessions, identity, session, self._limits)
         poll.identity = identity  # no stranger
         self._life.open(poll)
-        self._life.start(self._serve(poll, identity, cursors))
+        self._life.start(poll, self._serve(poll, identity, cursors))
         return poll
 
     async def _serve(self, poll: Poll, identity: Identity, cursors: dict[Channel, Place]) -> None:
         try:
             await self._life.serve(poll, identity, cursors)
-        except Exception:  # of one client: all others share the same tasks
-            logger.exception("a poll could not be served")
-            poll.end(End.INTERNAL_ERROR, "internal error")
-        poll.caught_up()
+        finally:
+            poll.caught_up()
 
 
 def _wait_of(request: Request) -> float:

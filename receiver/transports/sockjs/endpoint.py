@@ -130,7 +130,7 @@ class XhrTransport:
         )
         self._life.open(session)
         session.carriage.write(session.framed(session.envelope.opening))
-        self._life.start(session.wait_connected())
+        self._life.start(session, session.wait_connected())
         return session
 
     def _forget(self, name: str) -> None:

@@ -201,31 +201,31 @@ class StompConnection(WebSocketConnection):
             self.end(End.TOO_FAST, "too many frames")
         elif self._waiting and not self._working:
             self._working = True
-            self.life.start(self._work())
+            self.life.start(self, self._work())
 
     async def _work(self) -> None:
         """Do what the client asks for, in order, until nothing more waits."""
-        frame = self._waiting[0]
         try:
             while self._waiting and not self.closed:
-                frame = self._waiting.popleft()
-                await self._do(frame)
-        except stomp.FrameRefused as refusal:
-            self._refuse(refusal, of=frame)
+                await self._do(self._waiting.popleft())
         except ForbiddenToken as error:
             self.end(End.FORBIDDEN, str(error))
         except InvalidToken as error:
             self.end(End.UNAUTHENTICATED, str(error))
         except (KeysUnavailable, of_spring.SenderAway) as error:
             self.end(End.TRY_AGAIN_LATER, str(error))
-        except Exception:  # of one client: all others share the same tasks
-            logger.exception("a STOMP frame could not be handled")
-            self.end(End.INTERNAL_ERROR, "internal error")
         finally:
             self._working = False
 
     async def _do(self, frame: Frame) -> None:
-        """Raises `FrameRefused`, `InvalidToken`, `KeysUnavailable` and `SenderAway`."""
+        """Raises `InvalidToken`, `KeysUnavailable` and `SenderAway`."""
+        try:
+            await self._carry_out(frame)
+        except stomp.FrameRefused as refusal:
+            self._refuse(refusal, of=frame)
+
+    async def _carry_out(self, frame: Frame) -> None:
+        """Raises `FrameRefused`, and as `_do`."""
         match self._session.take(frame):
             case stomp.Login(token, _, wants_beats_ms):
                 await self._log_in(token, wants_beats=wants_beats_ms > 0)
@@ -268,18 +268,13 @@ class StompConnection(WebSocketConnection):
         if channel is None:
             self._confirm(frame)
         else:
-            self.life.start(self._serve(subscribed, channel, frame))
+            self.life.start(self, self._serve(subscribed, channel, frame))
 
     async def _serve(self, subscribed: _Subscribed, channel: Channel, frame: Frame) -> None:
         assert self.identity is not None
         cursors = _cursors(subscribed.subscription.after, channel, self.identity)
-        try:
-            await self.life.serve(subscribed, self.identity, cursors, channels=(channel,))
-        except Exception:  # of one client: all others share the same tasks
-            logger.exception("a STOMP subscription could not be served")
-            self.end(End.INTERNAL_ERROR, "internal error")
-        else:
-            self._confirm(frame)
+        await self.life.serve(subscribed, self.identity, cursors, channels=(channel,))
+        self._confirm(frame)
 
     async def _pass_on(self, sent: stomp.Sent) -> None:
         """Raises `FrameRefused` and `SenderAway`."""
