@@ -191,6 +191,35 @@ def test_2_gateway_that_hears_another_redis(
         gateway.kill()
 
 
+def test_2_second_gateway_that_hears_another_redis_is_found_by_the_same_token(
+    module_processes: Processes, sender: SenderProcess, gateway: ReceiverProcess, faults: Faults
+) -> None:
+    """The first gateway, which hears it, remembers the token's customer for a while."""
+    deaf = module_processes.start_receiver(sender=sender, key_prefix="another")
+    try:
+        asked = Asked(gateways=[gateway.url, deaf.url], token=module_processes.token("alice"))
+        says, _ = faults(asked)["gateway door redis"]
+        assert f":{deaf.url.rpartition(':')[2]}/events does not hear this Redis" in says
+    finally:
+        deaf.kill()
+
+
+def test_2_second_gateway_that_hears_another_redis_is_found_where_only_an_issuer_signs(
+    module_processes: Processes, sender: SenderProcess, faults: Faults
+) -> None:
+    with running_issuer() as issuer:
+        settings = {"jwt_secret": "", "jwks_url": issuer.url}
+        hearing = module_processes.start_receiver(sender=sender, **settings)  # type: ignore[arg-type]
+        deaf = module_processes.start_receiver(sender=sender, key_prefix="another", **settings)  # type: ignore[arg-type]
+        try:
+            asked = Asked(gateways=[hearing.url, deaf.url], token=sign_with("ES256"))
+            says, _ = faults(asked, **settings)["gateway door redis"]
+            assert f":{deaf.url.rpartition(':')[2]}/events does not hear this Redis" in says
+        finally:
+            hearing.kill()
+            deaf.kill()
+
+
 @pytest.mark.anyio
 async def test_gateway_with_other_live_keys_than_the_senders_is_found(
     module_processes: Processes, faults: Faults

@@ -10,6 +10,7 @@ import asyncio
 import os
 import resource
 import secrets
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import model_validator
@@ -30,6 +31,8 @@ from shared.tokens import ClaimNames, mint_token
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from httpx2 import AsyncClient
 
     from shared.commands.local import LocalDirectory
 
@@ -100,9 +103,7 @@ async def _look(settings: DoctorSettings, asked: Asked) -> list[Finding]:
     where = redis.Where(settings.redis_url, settings.key_prefix)
     async with services.client() as http:
         url = (asked.sender or str(settings.sender_url)).rstrip("/")
-        of_sender_found, sender = await services.look_at_sender(
-            http, url, settings.api_keys[0].get_secret_value()
-        )
+        of_sender_found, sender = await services.look_at_sender(http, url, _key(settings))
         of_redis = await redis.look(where, sender, publishes=of_sender)
         findings += of_redis + of_sender_found
         heard = None if any(finding.verdict is Verdict.FAIL for finding in of_redis) else where
@@ -110,12 +111,37 @@ async def _look(settings: DoctorSettings, asked: Asked) -> list[Finding]:
             found = await services.look_at_gateway(http, gateway.rstrip("/"), settings)
             findings += found
             if not any(finding.what == "gateway" and finding.verdict is Verdict.FAIL for finding in found):
-                token = asked.token or _token(settings)
-                findings += await door.look("gateway door", gateway, token, heard, public=False)
+                findings += await _doors(http, url, gateway, asked.token, settings, heard)
     if asked.url:
         token = asked.token or _token(settings)
         findings += await door.look("public door", asked.url, token, None, public=True)
     return findings
+
+
+async def _doors(
+    http: AsyncClient,
+    sender: str,
+    gateway: str,
+    given: str | None,
+    settings: DoctorSettings,
+    where: redis.Where | None,
+) -> list[Finding]:
+    """One gateway, by its WebSocket; whether it hears Redis does not depend on whose token is given.
+
+    A customer's channel that another gateway has subscribed proves nothing. So the channel is that of a
+    customer of our own; where only the issuer can sign, the sender asks all gateways through Redis.
+    """
+    own = _token(settings)
+    if given is None or own is None or where is None:
+        hears = None if own is not None else partial(services.gateways_heard, http, sender, _key(settings))
+        return await door.look("gateway door", gateway, given or own, where, public=False, hears=hears)
+    found = await door.look("gateway door", gateway, given, None, public=False)
+    of_own = await door.look("gateway door", gateway, own, where, public=False)
+    return found + [finding for finding in of_own if finding.what == door.REDIS]
+
+
+def _key(settings: DoctorSettings) -> str:
+    return settings.api_keys[0].get_secret_value()
 
 
 def _limits(settings: DoctorSettings, *, local: bool) -> list[Finding]:

@@ -23,11 +23,16 @@ from shared.redis.connect import connect as connect_redis
 from shared.redis.keys import Names
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from websockets.asyncio.client import ClientConnection
 
     from shared.commands.doctor.redis import Where
 
+    Hears = Callable[[], Awaitable[frozenset[str] | None]]
+
 SECONDS = 5
+REDIS = "gateway door redis"
 LONGEST_HEARTBEAT = 45.0  # haproxy on Debian cuts what is idle for 50 s, nginx and ALB after 60
 _HEAR_SECONDS = 3.0  # for a gateway to subscribe a channel that was just entered
 _UPGRADE = (
@@ -39,10 +44,23 @@ _UPGRADE = (
 class Hello(NamedTuple):
     heartbeat_seconds: float
     channels: list[Channel]
+    gateway: str
 
 
-async def look(what: str, url: str, token: str | None, where: Where | None, *, public: bool) -> list[Finding]:
-    """With `where`, also checks that the gateway hears that Redis. `public`: as that address's own page."""
+async def look(
+    what: str,
+    url: str,
+    token: str | None,
+    where: Where | None,
+    *,
+    public: bool,
+    hears: Hears | None = None,
+) -> list[Finding]:
+    """With `where`, also checks that the gateway hears that Redis. `public`: as that address's own page.
+
+    `hears` returns the gateways that hear it; without it, the channel of the token's customer must be
+    subscribed there, which proves something only if no other gateway has that customer.
+    """
     parts = urlsplit(url)
     address = parts._replace(
         scheme=parts.scheme.replace("http", "ws", 1), path=parts.path.rstrip("/") + "/events", query=""
@@ -61,7 +79,7 @@ async def look(what: str, url: str, token: str | None, where: Where | None, *, p
         ) as websocket:
             if token is None:
                 return [ok(what, f"{address} opens a WebSocket; pass --token to try more")]
-            return await _inside(what, address, websocket, where)
+            return await _inside(what, address, websocket, where, hears)
     except InvalidStatus as error:
         return [_refused(what, address, error.response.status_code, origin, public=public)]
     except ssl.SSLError as error:
@@ -96,11 +114,15 @@ def _refused(what: str, address: str, status: int, origin: str | None, *, public
     )
 
 
-async def _inside(what: str, address: str, websocket: ClientConnection, where: Where | None) -> list[Finding]:
+async def _inside(
+    what: str, address: str, websocket: ClientConnection, where: Where | None, hears: Hears | None
+) -> list[Finding]:
     try:
         message: Any = json.loads(await asyncio.wait_for(websocket.recv(), SECONDS))
         data = message["data"]
-        hello = Hello(float(data["heartbeat_seconds"]), list(map(Channel, data["channels"])))
+        hello = Hello(
+            float(data["heartbeat_seconds"]), list(map(Channel, data["channels"])), str(data["gateway"])
+        )
     except ConnectionClosed:
         says = f"{address} closes with {websocket.close_code} {websocket.close_reason}"
         return [fail(what, says, _meaning(websocket.close_code or 0))]
@@ -112,7 +134,14 @@ async def _inside(what: str, address: str, websocket: ClientConnection, where: W
     if hello.heartbeat_seconds > LONGEST_HEARTBEAT:
         findings.append(heartbeat(f"{what} heartbeat", hello.heartbeat_seconds))
     if where is not None:
-        findings += await _hears(what, address, where, hello.channels[0])
+        try:
+            heard = await (
+                _is_subscribed(where, hello.channels[0]) if hears is None else _answers(hears, hello.gateway)
+            )
+        except (RedisError, OSError, TimeoutError):
+            heard = True  # our user may not ask, or `redis` reports what is wrong
+        if not heard:
+            findings.append(fail(REDIS, f"{address} does not hear this Redis ({where})", SAME_REDIS))
     return findings
 
 
@@ -129,23 +158,26 @@ def heartbeat(what: str, seconds: float) -> Finding:
     return (fail if seconds >= 60 else warn)(what, says, "ORDERBELL_HEARTBEAT_SECONDS=20")
 
 
-async def _hears(what: str, address: str, where: Where, channel: Channel) -> list[Finding]:
-    """Whether the gateway has subscribed our channel in the Redis of these settings."""
+async def _answers(hears: Hears, gateway: str) -> bool:
+    """True where the sender can't be asked: another finding reports that."""
+    deadline = time.monotonic() + _HEAR_SECONDS
+    while (names := await hears()) is not None and gateway not in names:
+        if time.monotonic() > deadline:
+            return False
+    return True
+
+
+async def _is_subscribed(where: Where, channel: Channel) -> bool:
     live = Names.of(where.url, where.prefix).live(channel)
     async with connect_redis(where.url, retries=0) as redis:
         if isinstance(redis, Cluster):
-            return []  # the node would have to be found; `redis sender` has compared what is published
+            return True  # the node would have to be found; `redis sender` has compared what is published
         deadline = time.monotonic() + _HEAR_SECONDS
-        try:
-            while not await _subscribers(redis, live):
-                if time.monotonic() > deadline:
-                    says = f"{address} does not hear this Redis ({where})"
-                    fix = SAME_REDIS
-                    return [fail(f"{what} redis", says, fix)]
-                await asyncio.sleep(0.1)
-        except (RedisError, OSError, TimeoutError):
-            return []  # our user may not ask, or `redis` reports what is wrong
-    return []
+        while not await _subscribers(redis, live):
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(0.1)
+    return True
 
 
 async def _subscribers(redis: Any, live: str) -> int:

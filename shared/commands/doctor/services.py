@@ -69,6 +69,15 @@ def _sender(answer: httpx2.Response, readiness: dict[str, Any]) -> Sender | None
     return Sender(epoch, position, installation, readiness.get("redis") == "ok")
 
 
+async def gateways_heard(http: httpx2.AsyncClient, sender: str, key: str) -> frozenset[str] | None:
+    """The gateways that answer the sender through Redis; None where it can't be asked with this key."""
+    try:
+        answer = await http.get(f"{sender}/connections", headers={"authorization": f"Bearer {key}"})
+        return frozenset(str(report["gateway"]) for report in answer.json()["gateways"])
+    except (httpx2.HTTPError, ValueError, KeyError, TypeError):
+        return None
+
+
 async def look_at_gateway(http: httpx2.AsyncClient, url: str, settings: ReceiverSettings) -> list[Finding]:
     findings, body = await _ready(http, "gateway", url, "--gateway: where a gateway listens, as {}")
     return findings if body is None else [*findings, *await _figures(http, url, settings)]
