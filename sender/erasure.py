@@ -66,9 +66,13 @@ def erase(connection: Connection, customer_id: str) -> Erased:
     emptied = connection.execute(_EMPTY_EVENTS, given).rowcount
     buried = connection.execute(_DELETE_DEAD_LETTERS, {"erased": channel}).rowcount
     connection.execute(_DELETE_STATES, {"erased": channel})
-    if seq is not None:
+    if seq is None:
+        # Never an event, or none since it was erased. The row is kept all the same: while Redis is away, it
+        # is what shows gateways that the devices of this customer are to be ended.
+        seq = last_seqs(connection, [channel]).get(channel, 0)
+    else:
         connection.execute(_DELETE_CHANNEL, {"erased": channel})
-        connection.execute(_KEEP_SEQ[connection.dialect.name], {"name": _name(channel), "last": seq})
+    connection.execute(_KEEP_SEQ[connection.dialect.name], {"name": _name(channel), "last": seq})
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("PRAGMA secure_delete = OFF")
     return Erased(erased_orders, emptied, buried)

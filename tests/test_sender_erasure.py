@@ -52,6 +52,12 @@ async def erase(sender: RunningSender, customer: str) -> Any:
     return answer.json()
 
 
+async def history_of(sender: RunningSender, customer: str) -> Any:
+    answer = await sender.client.post("/history", json={"after": [customer_channel(customer)]})
+    [channel] = answer.json()["channels"]
+    return channel
+
+
 async def backlog(sender: RunningSender) -> int:
     return (await sender.database.read(outbox.backlog)).size
 
@@ -135,14 +141,25 @@ async def test_a_customer_who_comes_back_gets_no_place_twice_and_old_cursors_get
         assert head.get(b"seq") in (b"%d" % (last + 2), None)
 
 
+async def test_customer_without_an_event_is_known_to_be_erased_until_the_first_one(
+    sender: RunningSender,
+) -> None:
+    await sender.client.post("/orders", json={"order_id": "open", "customer_id": "alice"})
+    assert (await history_of(sender, "alice"))["erased"] is False
+    await erase(sender, "alice")
+    assert (await history_of(sender, "alice"))["erased"] is True
+    event = await order(sender, "1", "alice")
+    after = await history_of(sender, "alice")
+    assert (after["erased"], after["events"], event["seq"]) == (False, [event], 1)
+
+
 async def test_a_customer_who_comes_back_without_a_cursor_gets_what_is_new_and_no_reset(
     sender: RunningSender,
 ) -> None:
     await order(sender, "1", "alice")
     await erase(sender, "alice")
     event = await order(sender, "2", "alice")
-    answer = await sender.client.post("/history", json={"after": ["customer:alice"]})
-    [channel] = answer.json()["channels"]
+    channel = await history_of(sender, "alice")
     assert (channel.get("reset"), channel["events"]) == (None, [event])
 
 

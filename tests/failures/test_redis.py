@@ -519,6 +519,26 @@ async def test_customer_who_is_erased_while_redis_is_away_is_ended_once(world: W
     assert other.close in (None, 1000)
 
 
+async def test_customer_without_an_event_who_is_erased_while_redis_is_away_is_ended(world: World) -> None:
+    gateway = await world.gateway()
+    await world.sender.client.post("/orders", json={"order_id": "open", "customer_id": "alice"})
+    async with gateway.connected() as browser, gateway.connected("bob") as other:
+        world.redis_server.stop()
+        try:
+            await await_until(lambda: not gateway.gateway.hears)
+            erasing = asyncio.create_task(world.sender.client.delete("/customers/alice"))
+            with claim("the history reports it"):
+                assert await browser.wait_close() == 4401
+            async with gateway.connected() as later:
+                await world.complete("alice", "bob")
+                await later.wait_seqs([1])
+                await other.wait_seqs([1])
+                assert later.close is None
+        finally:
+            world.redis_server.resume()
+        assert (await erasing).json()["orders"] == 1
+
+
 def feed_of(gateway: RunningGateway, channel: Channel) -> Feed:
     return next(feed for feed in gateway.gateway.keeper._hub.feeds if feed.channel == channel)
 
