@@ -18,7 +18,7 @@ from receiver.transports.sockjs.receivers import HEADERS, StreamReceiver, XhrRec
 from receiver.transports.sockjs.session import SECOND_RECEIVER, XhrSession
 from receiver.transports.stomp.connection import LIMITS
 from receiver.transports.stomp.endpoint import identifying
-from receiver.transports.stomp.envelope import SockJs
+from receiver.transports.stomp.envelope import SOCKJS
 from receiver.transports.stomp.frames import InvalidFrame
 from shared.problems import Problem
 from shared.process.edge import NotAlone
@@ -81,7 +81,7 @@ class XhrTransport:
         if not body:
             return Response("Payload expected.", 500, media_type="text/plain")
         try:
-            SockJs().unwrap(body)
+            SOCKJS.unwrap(body)
         except InvalidFrame:
             return Response("Broken JSON encoding.", 500, media_type="text/plain")
         session.received(body)
@@ -129,6 +129,7 @@ class XhrTransport:
             spring=self._spring,
         )
         self._life.open(session)
+        session.carriage.wait_receiver()
         session.carriage.write(session.framed(session.envelope.opening))
         self._life.start(session, session.wait_connected())
         return session

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, cast
 
 from receiver.transports.stomp.connection import LIMITS, SockJsConnection
-from receiver.transports.stomp.envelope import SockJs
+from receiver.transports.stomp.envelope import SOCKJS
 from receiver.transports.websocket.close_codes import Close
 
 if TYPE_CHECKING:
@@ -96,6 +96,10 @@ class Carriage:
 
     # What receivers call.
 
+    def wait_receiver(self) -> None:
+        """One should come: its request may have failed after it began the session."""
+        self._set_timer(self._away_seconds)
+
     @property
     def has_receiver(self) -> bool:
         return self._receiver is not None
@@ -111,7 +115,7 @@ class Carriage:
         """It takes no more; another one should come."""
         if self._receiver is receiver:
             self._receiver = None
-            self._set_timer(self._away_seconds)
+            self.wait_receiver()
             self._note_what_waits()
 
     def flush(self) -> None:
@@ -160,7 +164,7 @@ class XhrSession(SockJsConnection):
         away_seconds: float = AWAY_SECONDS,
     ) -> None:
         """`forget` is called at its end."""
-        super().__init__(life, SockJs(), identify, limits, spring=spring)
+        super().__init__(life, SOCKJS, identify, limits, spring=spring)
         self.carriage = Carriage(self, away_seconds)
         self.writer = cast("asyncio.Transport", self.carriage)  # what of one a connection uses
         self._forget = forget

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse
 from receiver.access.authentication import TokenInUrl
 from receiver.access.identity import ANYBODY, InvalidToken
 from receiver.transports.stomp.connection import SockJsConnection, StompConnection
-from receiver.transports.stomp.envelope import Plain, SockJs
+from receiver.transports.stomp.envelope import PLAIN, SOCKJS
 from receiver.transports.websocket.frames import text_frame
 from receiver.transports.websocket.upgrade import UpgradeEndpoint
 
@@ -72,8 +72,8 @@ class StompTransport(UpgradeEndpoint):
     def connection(self, request: HTTPConnection) -> StompConnection:
         identify = identifying(self._authentication, request, self._spring)
         if _SOCKJS.fullmatch(request.scope["raw_path"]):
-            return SockJsConnection(self._life, SockJs(), identify, spring=self._spring)
-        return StompConnection(self._life, Plain(), identify, spring=self._spring)
+            return SockJsConnection(self._life, SOCKJS, identify, spring=self._spring)
+        return StompConnection(self._life, PLAIN, identify, spring=self._spring)
 
     async def begin(self, request: HTTPConnection, connection: WebSocketConnection) -> None:
         assert isinstance(connection, StompConnection)

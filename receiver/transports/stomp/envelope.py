@@ -24,6 +24,7 @@ class Envelope(Protocol):
     opening: bytes  # sent when the connection is accepted; may be empty
     beat: bytes  # sent where the client asked for no heartbeats of STOMP's; may be empty
 
+    def __hash__(self) -> int: ...
     def wrap(self, frame: bytes) -> bytes: ...
     def unwrap(self, text: bytes) -> Sequence[bytes]:
         """Raises `InvalidFrame`."""
@@ -67,3 +68,8 @@ class SockJs:
 
     def farewell(self, code: int, reason: str) -> bytes:
         return b"c" + _encode([code, reason])
+
+
+# They keep nothing of a connection, so all share them.
+PLAIN = Plain()
+SOCKJS = SockJs()
