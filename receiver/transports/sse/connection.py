@@ -84,7 +84,7 @@ class EventStream(StreamConnection, SharingConnection):
 
     @staticmethod
     def frame(channel: Channel, epoch: int, seq: int, text: bytes) -> bytes:
-        return fields.event(text, id=f"{channel}={epoch}.{seq}".encode())
+        return fields.placed(channel.encode(), epoch, seq, text)
 
     def notify(self, notice: Notice) -> None:
         retry_ms = None

@@ -9,15 +9,17 @@ import re
 
 COMMENT = b":\n\n"  # clients pass it over; proxies and dead sockets don't
 
+# As numbers: to look for a byte takes a tenth of the time of looking for a text of one byte.
+_CR, _LF = b"\r\n"
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 
 
 def event(text: bytes, *, id: bytes = b"", kind: bytes = b"", retry_ms: int | None = None) -> bytes:
     """Without `kind` it is a "message", what a page's `onmessage` gets."""
-    if b"\n" in text or b"\r" in text:
+    if _CR in text or _LF in text:
         text = b"\ndata: ".join(_LINE_END.split(text))
     if id and not kind and retry_ms is None:  # as nearly all are
-        return b"".join((b"id: ", id, b"\ndata: ", text, b"\n\n"))
+        return b"id: %b\ndata: %b\n\n" % (id, text)
     fields = b"data: " + text + b"\n\n"
     if kind:
         fields = b"event: %b\n%b" % (kind, fields)
@@ -26,3 +28,10 @@ def event(text: bytes, *, id: bytes = b"", kind: bytes = b"", retry_ms: int | No
     if retry_ms is not None:
         fields = b"retry: %d\n%b" % (retry_ms, fields)
     return fields
+
+
+def placed(channel: bytes, epoch: int, seq: int, text: bytes) -> bytes:
+    """As `event`, of an event whose `id` is the cursor of one channel. Made once for each event."""
+    if _CR in text or _LF in text:
+        text = b"\ndata: ".join(_LINE_END.split(text))
+    return b"id: %b=%d.%d\ndata: %b\n\n" % (channel, epoch, seq, text)
