@@ -12,7 +12,7 @@ share the client's socket, and end with it.
 
 A reset comes on the subscription that it is about, whether or not a client asks for notices, because a hole
 must never be silent. An event counts as seen when it is acknowledged; with `ack:auto` that is when it is
-sent, as STOMP has it.
+sent, as STOMP has it; it is reported within a second.
 
 Clients may send to no destination. With ORDERBELL_SPRING_COMPAT they may send to `/app/hello`, anybody may
 read every topic, and events of the topics of Spring's pages come as their data alone (spring.py, beside
@@ -34,6 +34,7 @@ from receiver.connections.notices import Reset
 from receiver.transports.limits import WebSocketLimits
 from receiver.transports.stomp import session as stomp
 from receiver.transports.stomp import spring as of_spring
+from receiver.transports.stomp.form import form_of, shared_bytes
 from receiver.transports.stomp.frames import HEARTBEAT, Frame, InvalidFrame, Parser, Version
 from receiver.transports.websocket.close_codes import CODES, Close
 from receiver.transports.websocket.connection import WebSocketConnection
@@ -118,10 +119,7 @@ class StompConnection(WebSocketConnection):
         self._writable = asyncio.Lock()
         self._connected = asyncio.Event()
 
-    @staticmethod
-    def framed(message: bytes) -> bytes:
-        """As it is written."""
-        return text_frame(message)
+    framed = staticmethod(text_frame)  # a message as it is written
 
     # The gateway's side.
 
@@ -160,7 +158,7 @@ class StompConnection(WebSocketConnection):
     def _send_last(self, frame: Frame) -> None:
         """However much waits: a check here would end a connection that is already being ended."""
         if not self.closed:
-            self.writer.write(self.framed(self.envelope.wrap(frame.encode(self._session.version))))
+            self.writer.write(self.encoded(frame))
 
     async def wait_connected(self) -> None:
         """Until the client has authenticated, for which it has some seconds, or has ended."""
@@ -175,13 +173,13 @@ class StompConnection(WebSocketConnection):
         async with self._writable:
             await self.wait_writable()
 
-    def send(self, *frames: Frame) -> None:
-        self.send_encoded([frame.encode(self._session.version) for frame in frames])
+    def send(self, frame: Frame) -> None:
+        """After the answer to CONNECT: straight to the kernel while it takes it."""
+        self.write_straight(self.encoded(frame))
 
-    def send_encoded(self, frames: Sequence[bytes]) -> None:
-        """After the answer to CONNECT: straight to the kernel while it takes them."""
-        wrap, framed = self.envelope.wrap, self.framed
-        self.write_straight(b"".join([framed(wrap(frame)) for frame in frames]))
+    def encoded(self, frame: Frame) -> bytes:
+        """As it is written."""
+        return self.framed(self.envelope.wrap(frame.encode(self._session.version)))
 
     @property
     def version(self) -> Version:
@@ -321,7 +319,7 @@ class SockJsConnection(StompConnection):
 class _Subscribed(Connection):
     """One subscription, as feeds know it. `channel` is None for the gateway's own notices."""
 
-    __slots__ = ("_head", "_notices", "_parent", "channel", "subscription")
+    __slots__ = ("_form", "_notices", "_parent", "_sent", "channel", "subscription")
 
     transport = "stomp"
 
@@ -333,34 +331,48 @@ class _Subscribed(Connection):
         self.subscription = subscription
         self.channel = channel
         self.ending = Ending("", "")
-        self._head = b""  # of its messages, once there is one
+        self._form = form_of(subscription, parent.version, parent.envelope, parent.framed)
         self._notices = 0
+        # With `ack:auto`, what was sent and is not yet reported as seen. A report for each event would cost
+        # more than the event.
+        self._sent: Place | None = None
 
     def deliver(self, channel: Channel, place: Place, text: bytes) -> None:
         if not self.closed:
-            self._parent.send_encoded(self._messages(channel, place, text))
+            self._parent.write_straight(self._message(channel, place, text))
             self._note_sent(place)
 
     def deliver_all(self, channel: Channel, entries: Sequence[Entry]) -> None:
         if not self.closed and entries:
-            messages = [one for entry in entries for one in self._messages(channel, *entry)]
-            self._parent.send_encoded(messages)
+            self._parent.write_straight(b"".join([self._message(channel, *entry) for entry in entries]))
             self._note_sent(entries[-1].place)
 
-    def _messages(self, channel: Channel, place: Place, text: bytes) -> tuple[bytes, ...]:
-        """One, or none where a page of Spring's could not read it."""
+    def _message(self, channel: Channel, place: Place, text: bytes) -> bytes:
+        """Nothing where a page of Spring's could not read it."""
+        if is_private(channel):
+            return self._form.bytes_of(place, text)
         if not (self._parent.for_spring and of_spring.is_spring(channel)):
-            self._head = self._head or stomp.message_head(self.subscription, self._parent.version)
-            return (stomp.encode_message(self.subscription, self._head, place, text),)
+            return shared_bytes(self._form, place, text)
         body = of_spring.body_of(text)
         if body is None:
-            return ()
-        frame = stomp.message(self.subscription, place, body.text, body.content_type)
-        return (frame.encode(self._parent.version),)
+            return b""
+        return self._parent.encoded(stomp.message(self.subscription, place, body.text, body.content_type))
 
     def _note_sent(self, place: Place) -> None:
         if self.subscription.acknowledge is stomp.Acknowledge.AUTO:
-            self.acknowledge(place)
+            if self._sent is None:
+                self._parent.life.clock.attend(self)
+            self._sent = place
+
+    def look(self, now: float) -> bool:
+        """Report what was sent in the last second."""
+        self._report_sent()
+        return False
+
+    def _report_sent(self) -> None:
+        sent, self._sent = self._sent, None
+        if sent is not None:
+            self.acknowledge(sent)
 
     def acknowledge(self, place: Place) -> None:
         """Of this event, or of all up to it. Only of a customer's own channel it is kept what was seen."""
@@ -395,6 +407,7 @@ class _Subscribed(Connection):
     def leave(self) -> None:
         if not self.closed:
             self.closed = True
+            self._report_sent()
             self._parent.life.leave(self)
 
 

@@ -240,24 +240,6 @@ def message(
     return Frame("MESSAGE", headers, text)
 
 
-def message_head(subscription: Subscription, version: Version) -> bytes:
-    """How every MESSAGE of a subscription begins, for `encode_message`."""
-    headers = {
-        "subscription": subscription.id,
-        "destination": subscription.destination,
-        "content-type": "application/json",
-    }
-    return Frame("MESSAGE", headers).encode(version).removesuffix(b"\n\0")
-
-
-def encode_message(subscription: Subscription, head: bytes, place: Place, text: bytes) -> bytes:
-    """As `message`, whole. Nothing but the head has characters that need an escape."""
-    identity = f"{subscription.number}-{place[0]}.{place[1]}"
-    ack = "" if subscription.acknowledge is Acknowledge.AUTO else f"ack:{identity}\n"
-    own = f"message-id:{identity}\nplace:{place[0]}.{place[1]}\n{ack}content-length:{len(text)}\n\n"
-    return b"".join((head, own.encode(), text, b"\0"))
-
-
 def notice(subscription: Subscription, number: int, text: bytes) -> Frame:
     """The gateway's own message; it needs no ACK."""
     return Frame(
