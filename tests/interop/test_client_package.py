@@ -84,8 +84,9 @@ def test_package_has_each_module_its_types_and_nothing_of_the_pages(tarball: Pat
     modules = {path.name for path in CLIENT.glob("*.js")}
     assert modules <= names
     assert {f"types/{name.removesuffix('.js')}.d.ts" for name in modules} <= names
-    assert {"package.json", "toast.css", "bell.svg"} <= names
-    assert not [name for name in names if name.startswith(("shop", "tsconfig", "node_modules"))]
+    assert {"package.json", "toast.css", "bell.svg", "LICENSE"} <= names
+    assert not [name for name in names if name.startswith(("shop", "bundle", "tsconfig", "node_modules"))]
+    assert (CLIENT / "LICENSE").read_bytes() == (CLIENT.parents[1] / "LICENSE").read_bytes()
     manifest = json.loads((CLIENT / "package.json").read_text(encoding="utf-8"))
     assert "dependencies" not in manifest
     targets = [
