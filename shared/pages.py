@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import re
 from mimetypes import guess_type
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
@@ -42,12 +43,15 @@ def in_development(page: str) -> str:
 
 
 class PageFiles(StaticFiles):
-    """A directory's files, with `HEADERS` and others; texts are compressed, each once."""
+    """A directory's files, with `HEADERS` and others; texts are compressed, each once.
+
+    A file `name.br` beside one is what Brotli made of it.
+    """
 
     def __init__(self, directory: Path, others: Mapping[str, str] | None = None) -> None:
         super().__init__(directory=directory)
         self._headers = [(n.encode(), v.encode()) for n, v in {**HEADERS, **(others or {})}.items()]
-        self._compressed: dict[tuple[str, float], bytes] = {}  # by path and time of the last change
+        self._compressed: dict[tuple[str, float], _Coded | None] = {}  # by path and time of the last change
 
     def file_response(
         self, full_path: StrPath, stat_result: os.stat_result, scope: Scope, status_code: int = 200
@@ -57,26 +61,51 @@ class PageFiles(StaticFiles):
             return plain
         plain.headers["vary"] = "accept-encoding"
         given = Headers(scope=scope)
-        if "gzip" not in given.get("accept-encoding", ""):
+        taken = codings(given.get("accept-encoding", ""))
+        coded = next((c for coding in taken if (c := self._coded(coding, str(full_path), stat_result))), None)
+        if coded is None:
             return plain
-        text = self._compress(str(full_path), stat_result.st_mtime)
-        etag = f'"{hashlib.sha256(text).hexdigest()[:32]}"'
-        headers = {"content-encoding": "gzip", "vary": "accept-encoding", "etag": etag}
-        if etag in given.get("if-none-match", ""):
+        headers = {"content-encoding": coded.coding, "vary": "accept-encoding", "etag": coded.etag}
+        if coded.etag in given.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
-        return Response(text, status_code, headers, guess_type(full_path)[0])
+        return Response(coded.body, status_code, headers, guess_type(full_path)[0])
 
-    def _compress(self, path: str, changed: float) -> bytes:
-        text = self._compressed.get((path, changed))
-        if text is None:
+    def _coded(self, coding: str, path: str, found: os.stat_result) -> _Coded | None:
+        key = (f"{coding} {path}", found.st_mtime)
+        if key not in self._compressed:
+            body = _brotli(path) if coding == "br" else gzip.compress(Path(path).read_bytes(), 9, mtime=0)
             # No time within: every gateway gives the same bytes.
-            text = self._compressed[path, changed] = gzip.compress(Path(path).read_bytes(), 9, mtime=0)
-        return text
+            etag = body and f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+            self._compressed[key] = _Coded(coding, body, etag) if body and etag else None
+        return self._compressed[key]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *self._headers]
+                has = {name for name, _ in message["headers"]}
+                ours = [(name, value) for name, value in self._headers if name not in has]
+                message["headers"] = [*message["headers"], *ours]
             await send(message)
 
         await super().__call__(scope, receive, send_with_headers)
+
+
+class _Coded(NamedTuple):
+    coding: str
+    body: bytes
+    etag: str
+
+
+def _brotli(path: str) -> bytes | None:
+    made = Path(f"{path}.br")
+    return made.read_bytes() if made.is_file() else None
+
+
+def codings(accept_encoding: str) -> list[str]:
+    """Those of ours that are taken, the smaller first. RFC 9110 12.5.3: a `q` of 0 refuses."""
+    weights = {}
+    for part in accept_encoding.lower().split(","):
+        coding, _, weight = part.partition(";")
+        refused = re.fullmatch(r"\s*q\s*=\s*0(\.0*)?\s*", weight) is not None
+        weights[coding.strip()] = not refused
+    return [coding for coding in ("br", "gzip") if weights.get(coding, weights.get("*", False))]
