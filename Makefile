@@ -23,7 +23,7 @@ define shown
 	code=0; $(2) || code=$$?; kill $$dots; wait $$dots 2>/dev/null; trap - EXIT; echo; exit $$code
 endef
 
-.PHONY: help run test test-long test-all lint lint-python lint-browser bench compare chaos audit sbom lock clean moved
+.PHONY: help run test test-long test-all lint lint-python lint-browser client bench compare chaos audit sbom lock clean moved
 
 help:
 	@echo 'make run       everything on this machine, with nothing to prepare; Ctrl-C ends it; ARGS="--sender-port 9090"'
@@ -31,6 +31,7 @@ help:
 	@echo 'make test-all  also the long ones: load, chaos, whole processes, other servers and clients'
 	@echo 'make test-long only the long ones'
 	@echo 'make lint      ruff and mypy; tsc and eslint for browser code, and the Lua scripts (needs npm)'
+	@echo 'make client    the browser client as one file, after a change of its sources (needs npm)'
 	@echo 'make bench     the benchmarks'
 	@echo 'make compare   polling, long polling, SSE, WebSocket and STOMP side by side: tables and charts in docs/'
 	@echo 'make chaos     ten minutes of everything that can fail; ARGS="--seconds 60 --database postgres"'
@@ -64,7 +65,11 @@ lint-python: $(VENV)/dev.stamp
 lint-browser: $(LINTERS)/stamp
 	$(LINTERS)/.bin/tsc --project tests/browser
 	$(LINTERS)/.bin/eslint --config tests/browser/eslint.config.js receiver sender tests bench
+	node tests/browser/bundle.js --check
 	node tests/browser/lua.js $$(find receiver sender shared -name '*.lua')
+
+client: $(LINTERS)/stamp
+	@node tests/browser/bundle.js
 
 bench: $(VENV)/bench.stamp
 	@$(BIN)/python -m bench $(ARGS)

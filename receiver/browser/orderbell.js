@@ -91,7 +91,7 @@
  */
 
 import { AlertEvent, dispatchAlert } from "./alert.js";
-import { Inbox, Offered, SYSTEM, Unread, isOver, isReplaced, placeOf } from "./alerts.js";
+import { Offered, SYSTEM, Unread, isOver, isReplaced, placeOf } from "./alerts.js";
 import { advance, formatCursor, formatCursors, parseCursors, reaches } from "./cursors.js";
 import { covers, extentUpTo, formatExtent, include, includes, parseExtents } from "./extents.js";
 import { Faults, diagnose, isOurViolation } from "./faults.js";
@@ -185,6 +185,7 @@ export class AlertSource extends EventTarget {
   #inView;
   #customers;
   #popUpFor;
+  /** @type {Promise<import("./inbox.js").Inbox> | undefined} */
   #inbox;
   #offered = new Offered();
   #unread = new Unread((count) => this.#fire("unread", count));
@@ -270,7 +271,6 @@ export class AlertSource extends EventTarget {
     this.#desktop = desktop;
     this.#ways = new Ways(transports, this.#environment);
     this.#popUpFor = popUpFor;
-    this.#inbox = new Inbox(this.#url, this.#environment.fetch, (until) => this.#askForToken(until));
     this.#backoff = new Backoff(this.#environment.random);
     this.#shown = new Shown(key, {
       tab: this.#name,
@@ -339,7 +339,7 @@ export class AlertSource extends EventTarget {
    * @returns {Promise<AlertList>}
    */
   async list(options) {
-    const { alerts, unread, as_of, before } = await this.#inbox.list(options);
+    const { alerts, unread, as_of, before } = await (await this.#getInbox()).list(options);
     this.#unread.take({ unread, as_of });
     return { alerts, unread, asOf: as_of, before };
   }
@@ -353,9 +353,17 @@ export class AlertSource extends EventTarget {
    */
   async markRead(what = this.#unread.count?.asOf ?? "") {
     if (typeof what === "string" ? what === "" : what.length === 0) return this.#unread.count ?? { unread: 0, asOf: "" };
-    const told = await this.#inbox.read(typeof what === "string" ? { cursor: what } : { ids: [...what] });
+    const told = await (await this.#getInbox()).read(typeof what === "string" ? { cursor: what } : { ids: [...what] });
     this.#unread.take(told);
     return { unread: told.unread, asOf: told.as_of };
+  }
+
+  #getInbox() {
+    this.#inbox ??= import("./inbox.js").then(
+      ({ Inbox }) => new Inbox(this.#url, this.#environment.fetch, (until) => this.#askForToken(until)),
+    );
+    this.#inbox.catch(() => (this.#inbox = undefined)); // the next call tries again
+    return this.#inbox;
   }
 
   get #serverNow() {
@@ -606,6 +614,7 @@ export class AlertSource extends EventTarget {
 
   /** @param {number} delay @param {number} [code] @param {string} [reason] */
   #return(delay, code = 1006, reason = "") {
+    if (this.readyState === AlertSource.CLOSED) return; // a probe, or a word of another tab, may come late
     this.#leave();
     this.readyState = AlertSource.CONNECTING;
     this.#returning = this.#environment.setTimeout(() => void this.#connect(), delay);

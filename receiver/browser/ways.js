@@ -19,7 +19,6 @@ const CUT_MS = 30_000;
 const AGAIN_MS = 300_000; // until the WebSocket is tried again; doubled each time it fails, up to LATEST_MS
 const LATEST_MS = 3_600_000;
 const SOON_MS = 10_000; // where it has worked on this page
-const PROBE_MS = 10_000;
 
 export class Ways {
   #ways;
@@ -97,9 +96,11 @@ export class Ways {
   /** @param {URL} url @param {() => void} better */
   #tryLater(url, better) {
     const delay = this.#worked ? SOON_MS : this.#againMs;
-    this.#timer = this.#environment.setTimeout(
+    const later = (/** @type {() => void} */ action, /** @type {number} */ ms) => this.#environment.setTimeout(action, ms);
+    this.#timer = later(
       async () => {
-        if (await this.#probe(url)) {
+        const probe = await import("./transports/probe.js").catch(() => null);
+        if (await probe?.passes(webSocketTransport(this.#environment.WebSocket), url, later)) {
           this.#at = 0;
           better();
         } else {
@@ -110,28 +111,5 @@ export class Ways {
       },
       delay * (0.8 + 0.4 * this.#environment.random()),
     );
-  }
-
-  /**
-   * Whether a WebSocket passes both ways: the gateway answers a ping that comes before any token, or refuses it.
-   *
-   * @param {URL} url @returns {Promise<boolean>}
-   */
-  async #probe(url) {
-    /** @type {import("./websocket.js").Connection | undefined} */
-    let probe;
-    const passes = await new Promise((resolve) => {
-      this.#environment.setTimeout(() => resolve(false), PROBE_MS);
-      probe = webSocketTransport(this.#environment.WebSocket)(url, {
-        credential: null,
-        authenticate: async () => null,
-        opened: () => probe?.send('{"type":"orderbell.ping"}'),
-        alive: () => {},
-        received: () => resolve(true),
-        closed: (code) => resolve(code >= 4000),
-      });
-    });
-    probe?.leave();
-    return passes;
   }
 }

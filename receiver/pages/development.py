@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Route
 
 from receiver.access.authentication import HOST_PREFIX
 from receiver.access.identity import InvalidToken
-from receiver.pages.routes import FOLDER
+from receiver.pages.client import FOLDER
 from shared.channels import is_name
 from shared.loopback import host_of, is_loopback
 from shared.pages import HEADERS

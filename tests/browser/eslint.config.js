@@ -3,6 +3,7 @@ import js from "@eslint/js";
 import globals from "globals";
 
 export default [
+  { ignores: ["receiver/browser/bundle/"] },
   js.configs.recommended,
   {
     linterOptions: { reportUnusedDisableDirectives: "error" },
@@ -21,5 +22,5 @@ export default [
     },
   },
   { files: ["receiver/**", "sender/**", "tests/browser/world.js"], languageOptions: { globals: globals.browser } },
-  { files: ["bench/**", "tests/interop/**", "tests/browser/lua.js"], languageOptions: { globals: globals.node } },
+  { files: ["bench/**", "tests/interop/**", "tests/browser/lua.js", "tests/browser/bundle.js"], languageOptions: { globals: globals.node } },
 ];

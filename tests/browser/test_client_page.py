@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx2
 import pytest
 from playwright.sync_api import expect
 
@@ -61,6 +63,25 @@ def test_policy_that_it_prints_is_enough_and_no_part_of_it_too_much(
     assert violations(page) == []
     refused = "return fetch('/livez').then(() => 'allowed', () => 'refused')"
     assert evaluate(page, refused) == "refused"  # it is a policy
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_file_that_may_be_kept_is_checked_against_the_import_map(
+    context: BrowserContext, orderbell: Services, right: bool
+) -> None:
+    base = f"{orderbell.gateways[1].url}/client/v1/"
+    listed = httpx2.get(f"{base}manifest.json", trust_env=False).raise_for_status().json()["orderbell.js"]
+    integrity = listed["integrity"] if right else f"sha384-{'A' * 64}"
+    url = base + listed["name"]
+    page = context.new_page()
+    page.goto(f"{orderbell.shop}metrics")
+    imports = json.dumps({"imports": {"orderbell": url}, "integrity": {url: integrity}})
+    loading = """
+        const map = document.createElement("script");
+        document.head.append(Object.assign(map, { type: "importmap", textContent: given }));
+        return import("orderbell").then(({ Toasts }) => typeof Toasts, () => "refused");
+    """
+    assert evaluate(page, loading, imports) == ("function" if right else "refused")
 
 
 def test_table_has_every_event_that_the_client_fires() -> None:

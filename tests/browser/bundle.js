@@ -1,0 +1,110 @@
+/**
+ * The browser client as one small file: `node bundle.js` writes receiver/browser/bundle, `--check` compares.
+ *
+ * The files are committed, so that neither a gateway nor `make run` needs Node. What is imported only when it is needed
+ * stays beside them, as it is.
+ */
+
+import { createHash } from "node:crypto";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { brotliCompressSync, brotliDecompressSync, constants, gzipSync } from "node:zlib";
+import { build } from "esbuild";
+import { minify } from "terser";
+
+const CLIENT = new URL("../../receiver/browser/", import.meta.url);
+const BUNDLE = new URL("bundle/", CLIENT);
+
+const read = (/** @type {string} */ name) => readFileSync(new URL(name, CLIENT));
+const { version } = JSON.parse(read("package.json").toString());
+const banner = `/* Orderbell ${version}, MIT */\n`;
+
+/** Imported with `import("./…")`. @type {import("esbuild").Plugin} */
+const later = {
+  name: "later",
+  setup: ({ onResolve }) => onResolve({ filter: /./ }, ({ kind, path }) => (kind === "dynamic-import" ? { path, external: true } : undefined)),
+};
+
+async function script() {
+  const { outputFiles, metafile } = await build({
+    absWorkingDir: CLIENT.pathname,
+    entryPoints: ["orderbell.js"],
+    bundle: true,
+    format: "esm",
+    target: "es2022",
+    minify: true, // terser makes less of what this has made than of the sources
+    plugins: [later],
+    metafile: true,
+    write: false,
+  });
+  const { code } = await minify(outputFiles[0].text, {
+    module: true,
+    ecma: 2020,
+    compress: { passes: 3, unsafe_arrows: true, pure_getters: true },
+  });
+  return { text: banner + code, sources: Object.keys(metafile.inputs) };
+}
+
+async function style() {
+  const { outputFiles } = await build({
+    absWorkingDir: CLIENT.pathname,
+    entryPoints: ["toast.css"],
+    bundle: true,
+    external: ["*.svg"],
+    minify: true,
+    write: false,
+  });
+  return { text: banner + outputFiles[0].text, sources: ["toast.css"] };
+}
+
+/** @param {Buffer} text */
+function compress(text) {
+  const params = { [constants.BROTLI_PARAM_QUALITY]: 11, [constants.BROTLI_PARAM_SIZE_HINT]: text.length };
+  return brotliCompressSync(text, { params });
+}
+
+/** By which a gateway recognises that a file was made from the sources that it has. @param {string[]} sources */
+function digest(sources) {
+  const hash = createHash("sha256");
+  for (const name of sources) hash.update(`${name}\0`).update(read(name)).update("\0");
+  return hash.digest("hex");
+}
+
+/** @param {string} name @returns {Buffer | null} */
+function built(name) {
+  try {
+    return readFileSync(new URL(name, BUNDLE));
+  } catch {
+    return null;
+  }
+}
+
+const checks = process.argv.includes("--check");
+/** @type {Record<string, object>} */
+const files = {};
+const stale = [];
+mkdirSync(BUNDLE, { recursive: true });
+for (const [name, make] of Object.entries({ "orderbell.js": script, "toast.css": style })) {
+  const { text: made, sources } = await make();
+  const text = Buffer.from(made);
+  const short = createHash("sha256").update(text).digest("hex").slice(0, 12);
+  const integrity = `sha384-${createHash("sha384").update(text).digest("base64")}`;
+  sources.sort();
+  files[name] = { name: name.replace(".", `-${version}-${short}.`), integrity, sources, digest: digest(sources) };
+  const packed = built(`${name}.br`);
+  // Other versions of Node may compress otherwise; what matters is what comes out.
+  const same = packed && brotliDecompressSync(packed).equals(text) && built(name)?.equals(text);
+  if (!same) stale.push(name);
+  if (!same && !checks) {
+    writeFileSync(new URL(name, BUNDLE), text);
+    writeFileSync(new URL(`${name}.br`, BUNDLE), compress(text));
+  }
+  if (!checks) console.log(`${name}: ${text.length} bytes, gzip ${gzipSync(text, { level: 9 }).length}, brotli ${compress(text).length}`);
+}
+const list = `${JSON.stringify({ version, files }, null, 2)}\n`;
+if (built("bundle.json")?.toString() !== list) stale.push("bundle.json");
+if (!checks) {
+  writeFileSync(new URL("bundle.json", BUNDLE), list);
+} else if (stale.length > 0) {
+  console.error(`receiver/browser/bundle: ${stale.join(", ")}: not made from these sources; run make client`);
+  process.exitCode = 1;
+}
