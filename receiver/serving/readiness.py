@@ -11,7 +11,8 @@ it unready. These do:
   new connections unknown to Redis can't be caught up. Shorter absences are a sender's restart, in which
   Redis serves nearly all.
 
-The reasons are logged when they change, counted, and stand in the body of /readyz. Which answer means what:
+The reasons are logged when they change, in detail too: what is known of a fault at first ("not fetched yet")
+is not yet its cause. They are counted, and stand in the body of /readyz. Which answer means what:
 401 and 403 blame the key; 404 and other 4xx the address; all else is an absence; the sender is asked again.
 """
 
@@ -156,7 +157,7 @@ class Readiness:
         quiet = {Reason.STARTING, *({Reason.SENDER} if self._starts_beside_us() else ())}
         lasting: dict[Reason, str] = {reason: why for reason, why in reasons.items() if reason not in quiet}
         for reason, why in lasting.items():
-            if reason not in self._logged and reason is not Reason.DRAINING:
+            if self._logged.get(reason) != why and reason is not Reason.DRAINING:
                 logger.warning("not ready", reason=str(reason), detail=why)
         if self._logged and not lasting:
             logger.info("ready again")
