@@ -202,6 +202,18 @@ def module_processes(
     print(started.end(), file=sys.stderr)
 
 
+@pytest.fixture(autouse=True)
+def _shared_services_survive(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test in which a shared service crashes fails; those after it find the service started again."""
+    if "module_processes" not in request.fixturenames:
+        yield
+        return
+    processes: Processes = request.getfixturevalue("module_processes")
+    yield
+    crashed = [f"{one.service} at {one.url}:\n{one.text()}" for one in processes.restart_crashed()]
+    assert not crashed, f"during this test these ended by themselves: {crashed}"
+
+
 @pytest.fixture(scope="session")
 def chromium_path() -> Path:
     """The Chromium to drive; mark tests that use it with `browser`. See `tests.chromium.arguments`."""

@@ -31,6 +31,8 @@ from tests.commands import Command, Running, fork
 from tests.waiting import wait_until
 
 READY_SECONDS = 60.0  # two cores shared by a whole test run
+# It runs; it was asked to end; a test's setting is wrong; a test killed it.
+_USUAL_ENDS = (None, 0, 2, -signal.SIGTERM, -signal.SIGKILL)
 REPOSITORY = Path(__file__).parent.parent
 Begin = Callable[[Command], Running]
 
@@ -84,6 +86,11 @@ class ServiceProcess:
     @property
     def pid(self) -> int:
         return self.process.pid
+
+    @property
+    def crashed(self) -> bool:
+        """Whether it ended neither as it was asked to, nor by a fault that a test gave it."""
+        return self._process is not None and self._process.poll() not in _USUAL_ENDS
 
     def wait_ready(self, timeout: float = READY_SECONDS) -> None:
         """Raises `AssertionError` with its log where it ends before."""
@@ -228,6 +235,13 @@ class Processes:
             topics=topics or [],
             lifetime_seconds=lifetime_seconds,
         )
+
+    def restart_crashed(self) -> list[ServiceProcess]:
+        """Those that ended by themselves and with a failure, which are started again."""
+        crashed = [process for process in self.all if process.crashed]
+        for process in crashed:
+            process.start()
+        return crashed
 
     def end(self) -> str:
         """Kill whatever still runs; returns what all have logged."""

@@ -143,7 +143,7 @@ async def test_blocking_hook_holds_up_nobody_else(gateways: dict[str, ReceiverPr
     hanging = [asyncio.create_task(ask(gateway, "sse", "hang", token)) for _ in range(3)]
     began = time.monotonic()
     assert (await ask(gateway, "websocket", "yes", token)).status == 101
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 3.5  # they sleep for four
     assert {answer.status for answer in await asyncio.gather(*hanging)} == {503}
 
 

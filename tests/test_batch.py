@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
-GATHER_SECONDS = 0.05
+GATHER_SECONDS = 0.3
 
 
 class Server:

@@ -101,7 +101,7 @@ async def test_clock_is_empty_once_the_last_connection_is_gone() -> None:
     await asyncio.sleep(0)
     assert not waiting.done()
     clock.discard(connection)
-    await asyncio.wait_for(waiting, 5)
+    await asyncio.wait_for(waiting, 20)
 
 
 async def test_a_connection_ends_at_its_greatest_age_give_or_take_a_tenth() -> None:

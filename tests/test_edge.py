@@ -98,10 +98,10 @@ class Raw:
 
     async def answer(self) -> tuple[int, dict[str, str], bytes]:
         """The next one: status, headers, body."""
-        head = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 10)
+        head = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 20)
         first, *lines = head.decode("latin-1").split("\r\n")[:-2]
         headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
-        body = await asyncio.wait_for(self.reader.readexactly(int(headers.get("content-length", "0"))), 10)
+        body = await asyncio.wait_for(self.reader.readexactly(int(headers.get("content-length", "0"))), 20)
         return int(first.split()[1]), headers, body
 
     async def asked(self) -> dict[str, Any]:
@@ -114,7 +114,7 @@ class Raw:
     async def ends(self) -> bool:
         """Whether nothing more comes."""
         try:
-            return await asyncio.wait_for(self.reader.read(1), 5) == b""
+            return await asyncio.wait_for(self.reader.read(1), 20) == b""
         except ConnectionError:
             return True
 
@@ -243,17 +243,17 @@ async def test_connection_is_kept_for_its_idle_time_and_no_longer() -> None:
             await client.asked()
         answered = time.monotonic()
         assert await client.ends()
-        assert LIMITS.idle_seconds - 0.1 < time.monotonic() - answered < LIMITS.idle_seconds + 1
+        assert LIMITS.idle_seconds - 0.1 < time.monotonic() - answered < LIMITS.idle_seconds + 10
 
 
 async def test_half_head_at_the_end_of_the_idle_time_has_its_own_time() -> None:
-    limits = Limits(idle_seconds=0.5, head_seconds=3, tick_seconds=0.05)
+    limits = Limits(idle_seconds=1.5, head_seconds=10, tick_seconds=0.05)
     async with serving(limits) as running, running.raw() as client:
         client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         await client.asked()
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(0.8)
         client.send(b"GET /second HTTP/1.1\r\nHost")
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(1.0)
         client.send(b": x\r\n\r\n")
         assert (await client.asked())["path"] == "/second"
 
@@ -318,7 +318,7 @@ async def test_expectation_is_answered_before_the_body_and_the_upgrade_is_ignore
             b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n" + H2C + b"Content-Length: 5\r\n\r\n"
         )
         assert (
-            await asyncio.wait_for(client.reader.readuntil(b"\r\n\r\n"), 5)
+            await asyncio.wait_for(client.reader.readuntil(b"\r\n\r\n"), 20)
             == b"HTTP/1.1 100 Continue\r\n\r\n"
         )
         client.send(b"hello")
@@ -416,10 +416,10 @@ async def test_upgrade_of_ours_has_the_socket_also_behind_other_requests() -> No
         client.send(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: h2c, Ours\r\n\r\n")
         assert (await client.answer())[0] == 101
         client.send(b"free")
-        assert await asyncio.wait_for(client.reader.readexactly(4), 5) == b"free"
+        assert await asyncio.wait_for(client.reader.readexactly(4), 20) == b"free"
         assert not running.server.server_state.connections
         client.send(b"GET / HTTP/1.1\r\n\r\n")
-        assert await asyncio.wait_for(client.reader.readexactly(5), 5) == b"GET /"
+        assert await asyncio.wait_for(client.reader.readexactly(5), 20) == b"GET /"
 
 
 async def test_app_takes_the_socket_over_for_a_200_and_uvicorn_says_nothing_more() -> None:
@@ -440,9 +440,9 @@ async def test_app_takes_the_socket_over_for_a_200_and_uvicorn_says_nothing_more
         await client.asked()
         client.send(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n")
         assert (await client.answer())[0] == 200
-        await asyncio.wait_for(lost.wait(), 5)
+        await asyncio.wait_for(lost.wait(), 20)
         client.send(b"free")
-        assert await asyncio.wait_for(client.reader.readexactly(4), 5) == b"free"
+        assert await asyncio.wait_for(client.reader.readexactly(4), 20) == b"free"
 
 
 async def test_socket_is_not_taken_over_while_another_request_is_unanswered() -> None:
@@ -486,7 +486,7 @@ async def test_connections_queued_during_shutdown_are_served() -> None:
             client.setblocking(False)
             with client:
                 loop = asyncio.get_running_loop()
-                assert (await asyncio.wait_for(loop.sock_recv(client, 15), 5)).startswith(b"HTTP/1.1 200 OK")
+                assert (await asyncio.wait_for(loop.sock_recv(client, 15), 20)).startswith(b"HTTP/1.1 200 OK")
 
 
 @pytest.mark.parametrize(
@@ -542,7 +542,7 @@ async def test_answer_is_read_by_a_client_that_is_still_sending() -> None:
         with contextlib.suppress(ConnectionError):
             for _ in range(200):
                 client.send(b"1000\r\n" + b"x" * 4096 + b"\r\n")
-                await asyncio.wait_for(client.writer.drain(), 5)
+                await asyncio.wait_for(client.writer.drain(), 20)
         assert (await client.answer())[0] == 413
 
 
@@ -607,9 +607,9 @@ async def test_half_heads_are_not_held(service: ServiceProcess) -> None:
             client.setblocking(False)
         loop = asyncio.get_running_loop()
         for client in clients:
-            answer = await asyncio.wait_for(loop.sock_recv(client, 100), Limits.head_seconds + 5)
+            answer = await asyncio.wait_for(loop.sock_recv(client, 100), Limits.head_seconds + 20)
             assert answer.startswith(b"HTTP/1.1 408 ")
-    assert time.monotonic() - began < Limits.head_seconds + 5
+    assert time.monotonic() - began < Limits.head_seconds + 20
     assert service.records("requests are refused")
 
 

@@ -203,8 +203,8 @@ async def test_connection_waits_for_the_place_and_no_longer() -> None:
     await asyncio.sleep(0)
     assert not waiting.done()
     feed.establish(Place(1, 0))
-    await asyncio.wait_for(waiting, 5)
-    await asyncio.wait_for(feed.wait_established(connection), 5)
+    await asyncio.wait_for(waiting, 20)
+    await asyncio.wait_for(feed.wait_established(connection), 20)
 
 
 async def test_connection_that_leaves_waits_no_more() -> None:
@@ -212,7 +212,7 @@ async def test_connection_that_leaves_waits_no_more() -> None:
     waiting = asyncio.create_task(feed.wait_established(connection))
     await asyncio.sleep(0)
     feed.leave(connection)
-    await asyncio.wait_for(waiting, 5)
+    await asyncio.wait_for(waiting, 20)
     assert feed.place is None
 
 

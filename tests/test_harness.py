@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from shared.commands.embedded import EmbeddedServer
-    from tests.processes import Begin
+    from tests.processes import Begin, Processes
 
 pytestmark = pytest.mark.anyio
 
@@ -55,6 +55,17 @@ async def test_stopped_server_is_silent_until_it_resumes(redis_server: EmbeddedS
             await client.ping()
         redis_server.resume()
         assert await client.ping()
+
+
+def test_shared_service_that_crashes_is_named_and_started_again(processes: Processes) -> None:
+    sender = processes.start_sender()
+    assert processes.restart_crashed() == []
+    sender.process.send_signal(signal.SIGALRM)  # which nothing asks it to end by
+    wait_until(lambda: sender.crashed)
+    assert processes.restart_crashed() == [sender]
+    assert sender.answers("/readyz")
+    sender.kill()
+    assert processes.restart_crashed() == []
 
 
 async def test_new_databases_have_no_tables(new_database_url: str) -> None:

@@ -221,7 +221,7 @@ async def test_new_key_is_fetched_for_at_once(issuer: Issuer) -> None:
         issuer.publish(published("ES256"), published("ES256-new"))
         started = time.monotonic()
         assert (await verifier.verify(sign_with("ES256-new", algorithm="ES256"))).customer == "alice"
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 20  # and not when all are fetched anew
     assert len(issuer.asked) == 2
 
 
@@ -250,11 +250,11 @@ async def test_new_key_is_found_while_made_up_ones_come_in_crowds(issuer: Issuer
 
 
 async def test_known_tokens_wait_for_no_issuer(issuer: Issuer) -> None:
-    async with verifier_of(issuer, pace=Pace(refresh=0.05)) as verifier:
+    async with verifier_of(issuer, pace=Pace(refresh=0.05, answer=30)) as verifier:
         await fetched(verifier)
         issuer.waits_for.clear()
         await await_until(lambda: len(issuer.asked) == 2)  # under way
-        with anyio.fail_after(1):
+        with anyio.fail_after(10):
             assert (await verifier.verify(sign_with("ES256"))).customer == "alice"
 
 
@@ -366,7 +366,7 @@ def silent() -> Iterator[str]:
 async def test_issuer_that_never_answers_keeps_a_crowd_no_longer_than_one(silent: str) -> None:
     async with verifier_of(silent, pace=Pace(answer=0.2)) as verifier:
         verifying = [verifier.verify(sign_with("ES256")) for _ in range(20)]
-        with anyio.fail_after(2):
+        with anyio.fail_after(3.5):  # one after the other would take four
             failures = await asyncio.gather(*verifying, return_exceptions=True)
         assert {type(failure) for failure in failures} == {KeysUnavailable}
         assert verifier.unable is not None
@@ -374,8 +374,8 @@ async def test_issuer_that_never_answers_keeps_a_crowd_no_longer_than_one(silent
 
 
 async def test_token_waits_for_keys_no_longer_than_its_deadline(silent: str) -> None:
-    async with verifier_of(silent, pace=Pace(answer=4, keys=0.1)) as verifier:
-        with anyio.fail_after(1), pytest.raises(KeysUnavailable, match="in time"):
+    async with verifier_of(silent, pace=Pace(answer=30, keys=0.1)) as verifier:
+        with anyio.fail_after(10), pytest.raises(KeysUnavailable, match="in time"):
             await verifier.verify(sign_with("ES256"))
 
 
@@ -389,7 +389,7 @@ async def test_issuer_that_drips_is_held_to_the_same_deadline(issuer: Issuer) ->
 
     issuer.body = drip()
     async with verifier_of(issuer, pace=Pace(answer=0.3)) as verifier:
-        with anyio.fail_after(2), pytest.raises(KeysUnavailable):
+        with anyio.fail_after(10), pytest.raises(KeysUnavailable):
             await verifier.verify(sign_with("ES256"))
         assert verifier.unable is not None
         assert "no answer within 0.3 s" in verifier.unable

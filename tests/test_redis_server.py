@@ -49,7 +49,7 @@ async def test_frozen_peer_is_noticed(redis_server: EmbeddedServer) -> None:
         started = time.monotonic()
         with pytest.raises((RedisTimeoutError, RedisConnectionError)):
             await client.set("a", "b")
-        assert time.monotonic() - started < REPLY_SECONDS + 1
+        assert time.monotonic() - started < REPLY_SECONDS + 10
 
 
 async def test_cancellation_comes_through_wherever_a_command_is(redis: Redis, key_prefix: str) -> None:

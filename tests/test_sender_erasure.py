@@ -220,7 +220,7 @@ async def test_keys_that_a_relay_was_writing_meanwhile_go_a_moment_later(sender:
     await erase(sender, "alice")
     log = sender.names.log(customer_channel("alice"))
     await sender.redis.xadd(log, {"e": "late"}, id="1-0")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while await sender.redis.exists(log):
             pass
 
@@ -230,7 +230,7 @@ async def test_erasure_ends_live_connections_through_redis(sender: RunningSender
     async with sender.redis.pubsub() as pubsub:
         await pubsub.subscribe(live)
         await erase(sender, "alice")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while (message := await pubsub.get_message(timeout=5)) is None or message["type"] != "message":
                 pass
     assert message["data"] == ERASED

@@ -92,7 +92,7 @@ async def test_closing_waits_for_what_was_given() -> None:
     await asyncio.sleep(0)
     asyncio.get_running_loop().call_later(0.01, commits.go.set)
     await commits.group.close()
-    assert await asyncio.wait_for(given, 1) == 1
+    assert await asyncio.wait_for(given, 20) == 1
 
 
 async def test_defect_of_a_turn_is_logged_and_later_turns_run() -> None:
@@ -144,4 +144,4 @@ async def test_writer_that_comes_as_the_last_turn_ends_is_not_forgotten() -> Non
 
     group = GroupCommit(commit, turns=1, max_together=10, max_waiting=10)
     for number in range(20):
-        assert await asyncio.wait_for(group.write(one, number), 1) == number
+        assert await asyncio.wait_for(group.write(one, number), 20) == number

@@ -69,7 +69,7 @@ def test_order_completes_at_once_while_redis_is_down_and_is_published_when_it_is
     redis_server.kill()
     started = time.monotonic()
     second = complete(client, sender, "2")
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 5  # and not when Redis is back
     ready = client.get(f"{sender.url}/readyz")
     assert (ready.status_code, ready.json()["ready"]) == (200, True)
     redis_server.start()

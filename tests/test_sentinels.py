@@ -54,7 +54,7 @@ async def test_sentinels_that_are_frozen_or_gone_are_not_waited_for(service: Ser
         started = time.monotonic()
         async with connect_server(url, retries=0) as redis:
             await redis.ping()
-        assert time.monotonic() - started < SENTINEL_SECONDS + 1
+        assert time.monotonic() - started < SENTINEL_SECONDS + 1.5  # the frozen one's own time-out is three
     finally:
         service.sentinels[0].resume()
 

@@ -104,7 +104,7 @@ async def test_answer_has_the_headers_that_proxies_and_pages_need(
 async def test_comment_comes_each_heartbeat(gateway: ReceiverProcess, module_processes: Processes) -> None:
     async with DRIVER.connected(gateway, module_processes.token("cora")) as client:
         await client.receive_notice("unread")
-        assert await asyncio.wait_for(client._reader.readuntil(b"\n\n"), 10) == b":\n\n"
+        assert await asyncio.wait_for(client._reader.readuntil(b"\n\n"), 20) == b":\n\n"
 
 
 @pytest.mark.parametrize(

@@ -167,7 +167,7 @@ async def test_redis_that_is_frozen_is_noticed_though_its_socket_stays_open(
     changes = world.hearer.changes
     await await_until(lambda: world.hearer.changes > changes)
     assert not world.subscription.hears
-    assert asyncio.get_running_loop().time() - started < Pace().silence_seconds + 1.5
+    assert asyncio.get_running_loop().time() - started < Pace().silence_seconds + 10
     redis_server.resume()
     await await_until(lambda: world.hearer.changes > changes + 1 and world.subscription.hears)
 

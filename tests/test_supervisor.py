@@ -284,7 +284,7 @@ async def end_when_third_is_spawned(supervisor: Unlucky) -> int:
     running = asyncio.create_task(supervisor.run())
     await await_until(lambda: supervisor.spawned == 3 or running.done())
     os.kill(os.getpid(), signal.SIGTERM)
-    return await asyncio.wait_for(running, 10)
+    return await asyncio.wait_for(running, 20)
 
 
 @pytest.mark.long
@@ -322,7 +322,7 @@ async def end_when_second_has_lived(supervisor: Hanging, seconds: float) -> int:
     await await_until(lambda: supervisor.spawned == 2 or running.done())
     await asyncio.sleep(seconds)
     os.kill(os.getpid(), signal.SIGTERM)
-    return await asyncio.wait_for(running, 10)
+    return await asyncio.wait_for(running, 20)
 
 
 def test_worker_that_hangs_is_replaced_and_one_that_does_not_is_not(

@@ -53,7 +53,7 @@ async def test_ping_of_a_page_is_answered(gateway: ReceiverProcess, token: str) 
         assert "orderbell.ping" in client.notices[0]["data"]["accepts"]
         ping = {"type": "orderbell.ping", "data": {"visible": True, "shows": False}}
         await client.websocket.send(json.dumps(ping))
-        pong = json.loads(await asyncio.wait_for(client.websocket.recv(), 5))
+        pong = json.loads(await asyncio.wait_for(client.websocket.recv(), 20))
         assert pong["type"] == "orderbell.pong"
 
 

@@ -76,7 +76,7 @@ class Browser:
     async def receive(self) -> Frame:
         """The next frame; raises `EOFError` where there is none any more."""
         while not self.protocol.events:
-            data = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(self.socket, 65536), 5)
+            data = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(self.socket, 65536), 20)
             if not data:
                 raise EOFError
             self.protocol.receive_data(data)
@@ -257,7 +257,7 @@ async def test_browser_that_reads_again_stays(world: World) -> None:
     waiting = asyncio.create_task(world.connection.wait_writable())
     for _ in range(sent):
         await world.browser.receive()
-    await asyncio.wait_for(waiting, 5)
+    await asyncio.wait_for(waiting, 20)
     world.tick(60)
     assert not world.connection.closed
 
@@ -426,7 +426,7 @@ def hold(connection: WebSocketConnection, first: bytes) -> None:
 
 
 async def receive_some(world: World) -> bytes:
-    return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(world.browser.socket, 65536), 5)
+    return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(world.browser.socket, 65536), 20)
 
 
 async def test_answer_to_the_handshake_leaves_with_what_is_said_first(world: World) -> None:

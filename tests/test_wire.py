@@ -73,7 +73,7 @@ async def test_reply_that_does_not_come_in_time_is_never_taken_for_the_next(
         started = asyncio.get_running_loop().time()
         with pytest.raises(TimeoutError):
             await pipelines.execute([("ECHO", "late")])
-        assert asyncio.get_running_loop().time() - started < REPLY_SECONDS + 1
+        assert asyncio.get_running_loop().time() - started < REPLY_SECONDS + 10
         redis_server.resume()
         assert await pipelines.execute([("ECHO", "new")]) == [b"new"]
 

@@ -51,7 +51,7 @@ async def test_40_catch_up_has_no_gap_and_no_repeat(seed: int, running: list[asy
 
     world.redis_up = world.sender_up = True
     world.complete_an_order()  # the relay refills what Redis has lost
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await asyncio.gather(*joins)
         while feed.place != Place(world.epoch, world.database):
             world.catch_up.request(feed, "check")

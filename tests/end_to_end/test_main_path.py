@@ -182,7 +182,7 @@ async def test_order_completed_while_redis_is_down_is_answered_at_once_and_arriv
         redis_server.kill()
         started = asyncio.get_running_loop().time()
         await complete(client, "2", "alice")
-        assert asyncio.get_running_loop().time() - started < 2
+        assert asyncio.get_running_loop().time() - started < 5  # and not when Redis is back
         redis_server.start()
         await browser.receive_events(2)
         await complete(client, "3", "alice")

