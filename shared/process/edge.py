@@ -30,22 +30,32 @@ import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from shared.errors import CallerError
-from shared.process.framing import Body, Chunked, InvalidBody, Sized
-from shared.process.head import Head, Header, RequestRefused, check_host, lower, normalise, parse_head
+from shared.process.framing import InvalidBody, body_of, too_large
+from shared.process.head import (
+    RequestRefused,
+    check_host,
+    close_after,
+    format_head,
+    is_last,
+    normalise,
+    parse_head,
+    strip_upgrade,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Coroutine, Iterable
 
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
-    from shared.process.forwarded import Peer, Proxies
-    from shared.process.limits import Limits
+    from shared.process.door import Door
+    from shared.process.forwarded import Peer
+    from shared.process.framing import Body
+    from shared.process.head import Head, Header
 
 _LOCAL = ("127.0.0.1", 0)  # what a peer on a Unix socket counts as; the file's mode decides who may connect
 
 _END = re.compile(rb"\n\r?\n")
-_HOP = frozenset({b"upgrade", b"http2-settings"})
 
 
 class NotAlone(CallerError):
@@ -56,46 +66,6 @@ class Taking(Protocol):
     """What may take a connection over: an `asyncio.Protocol`."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
-
-
-class Door:
-    """What all connections of one server share."""
-
-    def __init__(
-        self,
-        limits: Limits,
-        proxies: Proxies,
-        refused: Callable[[str], None],
-        *,
-        take: Callable[[Head, Edge], bool] | None = None,
-        root_path: str = "",
-    ) -> None:
-        """`take` is asked with each head that wants to upgrade: True where it took the connection over or
-        answered. `refused` is notified of the kind of each refusal. `root_path` is cut off where a target
-        begins with it.
-        """
-        self.limits = limits
-        self.proxies = proxies
-        self.refused = refused
-        self.take = take
-        self.root_path = root_path.encode()
-        self.leaving = False
-        self.edges: set[Edge] = set()
-
-    def protocol(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> Edge:
-        """What uvicorn calls for each connection, as its setting `http`."""
-        return Edge(self, config, server_state, app_state)
-
-    def tick(self, now: float) -> None:
-        """`Limits.tick_seconds` have passed."""
-        for edge in list(self.edges):
-            edge.tick(now)
 
 
 class Edge(asyncio.Protocol):
@@ -298,7 +268,7 @@ class Edge(asyncio.Protocol):
 
     def _begin(self, raw: bytes) -> None:
         head = parse_head(raw)
-        body = _body_of(head, self._door.limits.body_bytes)
+        body = body_of(head, self._door.limits.body_bytes)
         check_host(head)
         rewritten = normalise(head, self._door.root_path)
         if not head.path:
@@ -307,12 +277,12 @@ class Edge(asyncio.Protocol):
             if self._takes(head, body):
                 return None
             rewritten = True
-            _strip_upgrade(head)
+            strip_upgrade(head)
         if self._door.leaving:
             rewritten = True
-            _close_after(head)
+            close_after(head)
         self._body, self._body_bytes, self._since = body, 0, self._loop.time()
-        self._pass_to_inner(head, _format(head) if rewritten else raw)
+        self._pass_to_inner(head, format_head(head) if rewritten else raw)
         return None
 
     def _takes(self, head: Head, body: Body | None) -> bool:
@@ -347,7 +317,7 @@ class Edge(asyncio.Protocol):
         piece, self._pending = self._pending[:taken], self._pending[taken:]
         self._body_bytes += taken
         if self._body_bytes > self._door.limits.body_bytes:
-            raise _too_large(self._door.limits.body_bytes)
+            raise too_large(self._door.limits.body_bytes)
         if body.done:
             self._body = None
             self._since = self._loop.time()
@@ -376,7 +346,7 @@ class Edge(asyncio.Protocol):
             raise OSError("the connection is gone")
         if self._body is not None or not self._may_answer:
             raise NotAlone
-        self._ends_after_answer = bool(self._pending) or _is_last(self.head)
+        self._ends_after_answer = bool(self._pending) or is_last(self.head)
         self._closing = True
         self._forget()
         self._end_inner()
@@ -522,48 +492,6 @@ def format_answer(status: int, headers: Iterable[Header], body: bytes = b"") -> 
     lines += [name + b": " + value for name, value in headers]
     lines.append(b"x-content-type-options: nosniff\r\ncontent-length: %d" % len(body))
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
-
-
-def _body_of(head: Head, max_bytes: int) -> Body | None:
-    """The body that follows. httptools has already refused repeated lengths, and a length beside chunks."""
-    length = 0
-    for name, value in head.headers:
-        if name == b"transfer-encoding":
-            return Chunked()
-        if name == b"content-length":
-            length = int(value)
-    if length > max_bytes:
-        raise _too_large(max_bytes)
-    return Sized(length) if length else None
-
-
-def _too_large(max_bytes: int) -> RequestRefused:
-    return RequestRefused(413, "content-too-large", f"A request has at most {max_bytes} bytes.")
-
-
-def _is_last(head: Head | None) -> bool:
-    """Whether its connection ends with the answer."""
-    if head is None or head.version == "1.0":
-        return True
-    return b"close" in lower(head.tokens(b"connection"))
-
-
-def _strip_upgrade(head: Head) -> None:
-    kept = [token for token in head.tokens(b"connection") if token.lower() not in _HOP]
-    others = [(name, value) for name, value in head.headers if name not in _HOP and name != b"connection"]
-    head.headers = others + ([(b"connection", b", ".join(kept))] if kept else [])
-    head.upgrade = frozenset()
-
-
-def _close_after(head: Head) -> None:
-    others = [(name, value) for name, value in head.headers if name != b"connection"]
-    head.headers = [*others, (b"connection", b"close")]
-
-
-def _format(head: Head) -> bytes:
-    lines = [b"%b %b HTTP/%b" % (head.method.encode(), head.target, head.version.encode())]
-    lines += [name + b": " + value for name, value in head.headers]
-    return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
 def _address(name: Any) -> tuple[str, int]:

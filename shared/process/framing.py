@@ -9,9 +9,13 @@ smuggled.
 from __future__ import annotations
 
 import re
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from shared.errors import CallerError
+from shared.process.head import RequestRefused
+
+if TYPE_CHECKING:
+    from shared.process.head import Head
 
 MAX_CHUNK_LINE = 256  # bytes of a chunk's size with its extensions
 MAX_TRAILER = 8 * 1024  # bytes of all trailer lines
@@ -101,3 +105,20 @@ class Chunked:
             self.done = True
         elif self._trailer_bytes > MAX_TRAILER or not _TRAILER_LINE.fullmatch(line):
             raise InvalidBody("what follows the last chunk is not a trailer")
+
+
+def body_of(head: Head, max_bytes: int) -> Body | None:
+    """The body that follows. httptools has already refused repeated lengths, and a length beside chunks."""
+    length = 0
+    for name, value in head.headers:
+        if name == b"transfer-encoding":
+            return Chunked()
+        if name == b"content-length":
+            length = int(value)
+    if length > max_bytes:
+        raise too_large(max_bytes)
+    return Sized(length) if length else None
+
+
+def too_large(max_bytes: int) -> RequestRefused:
+    return RequestRefused(413, "content-too-large", f"A request has at most {max_bytes} bytes.")

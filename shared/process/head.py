@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _AUTHORITY = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+;=-]*)(?::[0-9]{0,5})?")
 _ABSOLUTE = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?#]*)(.*)")
 
+_HOP = frozenset({b"upgrade", b"http2-settings"})
+
 Header = tuple[bytes, bytes]
 
 
@@ -123,6 +125,31 @@ def normalise(head: Head, root_path: bytes) -> bool:
         head.path = head.path[len(root_path) :]
         head.target = head.target[len(root_path) :]
     return head.target != given
+
+
+def is_last(head: Head | None) -> bool:
+    """Whether its connection ends with the answer."""
+    if head is None or head.version == "1.0":
+        return True
+    return b"close" in lower(head.tokens(b"connection"))
+
+
+def strip_upgrade(head: Head) -> None:
+    kept = [token for token in head.tokens(b"connection") if token.lower() not in _HOP]
+    others = [(name, value) for name, value in head.headers if name not in _HOP and name != b"connection"]
+    head.headers = others + ([(b"connection", b", ".join(kept))] if kept else [])
+    head.upgrade = frozenset()
+
+
+def close_after(head: Head) -> None:
+    others = [(name, value) for name, value in head.headers if name != b"connection"]
+    head.headers = [*others, (b"connection", b"close")]
+
+
+def format_head(head: Head) -> bytes:
+    lines = [b"%b %b HTTP/%b" % (head.method.encode(), head.target, head.version.encode())]
+    lines += [name + b": " + value for name, value in head.headers]
+    return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
 def _split(value: bytes) -> list[bytes]:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, cast
 import structlog
 import uvicorn
 
-from shared.process.edge import Door
+from shared.process.door import Door
 from shared.process.forwarded import Proxies
 from shared.process.limits import Limits
 from shared.process.listening import BACKLOG, url_of
@@ -60,7 +60,7 @@ class Service:
     trusted_proxies: Sequence[str]
     refused: Callable[[str], None]  # counts what the edge refuses, by kind
     limits: Limits = field(default_factory=Limits)
-    take: Callable[[Head, Edge], bool] | None = None  # see `shared.process.edge.Door`
+    take: Callable[[Head, Edge], bool] | None = None  # see `shared.process.door.Door`
     root_path: str = ""
     hsts_seconds: int = 31_536_000  # see `shared.process.security_headers`
     leaving: Callable[[], None] = lambda: None  # called once, when the signal has come: not ready any more

@@ -1,0 +1,56 @@
+"""What all connections of one server share: its limits, its proxies, and what may take a connection over."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from shared.process.edge import Edge
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from uvicorn.config import Config
+    from uvicorn.server import ServerState
+
+    from shared.process.forwarded import Proxies
+    from shared.process.head import Head
+    from shared.process.limits import Limits
+
+
+class Door:
+    def __init__(
+        self,
+        limits: Limits,
+        proxies: Proxies,
+        refused: Callable[[str], None],
+        *,
+        take: Callable[[Head, Edge], bool] | None = None,
+        root_path: str = "",
+    ) -> None:
+        """`take` is asked with each head that wants to upgrade: True where it took the connection over or
+        answered. `refused` is notified of the kind of each refusal. `root_path` is cut off where a target
+        begins with it.
+        """
+        self.limits = limits
+        self.proxies = proxies
+        self.refused = refused
+        self.take = take
+        self.root_path = root_path.encode()
+        self.leaving = False
+        self.edges: set[Edge] = set()
+
+    def protocol(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> Edge:
+        """What uvicorn calls for each connection, as its setting `http`."""
+        return Edge(self, config, server_state, app_state)
+
+    def tick(self, now: float) -> None:
+        """`Limits.tick_seconds` have passed."""
+        for edge in list(self.edges):
+            edge.tick(now)
