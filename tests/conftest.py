@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import os
 import sys
@@ -10,7 +9,6 @@ import uuid
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-import httpcore2
 import hypothesis
 import pytest
 
@@ -19,12 +17,12 @@ from shared.commands.embedded import EmbeddedServer
 from shared.process.guard import Guard
 from shared.redis.server import connect_server
 from tests import chromium, firefox, machine, postgres_servers, redis_servers
+from tests.https import read_certificates_once
 from tests.postgres_servers import EmptiedDatabase
 from tests.processes import Processes
 from tests.relays import Bench, open_bench
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
@@ -41,23 +39,11 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_configure(config: Any) -> None:
-    _read_certificates_once()
+    read_certificates_once()
     # Workers side by side draw no port that another may have drawn a moment before.
     if worker := getattr(config, "workerinput", None):
         number = int(worker["workerid"].removeprefix("gw"))
         embedded.PORTS = embedded.PORTS[number :: worker["workercount"]]
-
-
-def _read_certificates_once() -> None:
-    """Each of httpx2's clients reads the system's certificates, for 40 ms; the tests make thousands, to http://."""
-    read = httpcore2.default_ssl_context
-    systems = functools.cache(lambda: read(_trust_env=False))
-
-    def context(*, _trust_env: bool = True) -> ssl.SSLContext:
-        own = _trust_env and os.environ.keys() & {"SSL_CERT_FILE", "SSL_CERT_DIR"}
-        return read() if own else systems()
-
-    pytest.MonkeyPatch().setattr(httpcore2, "default_ssl_context", context)
 
 
 def pytest_report_header() -> list[str]:

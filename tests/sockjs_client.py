@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import httpx2
 from websockets.exceptions import ConnectionClosed
 
+from tests.https import was_cut
 from tests.waiting import await_until
 
 if TYPE_CHECKING:
@@ -42,7 +43,9 @@ class XhrSocket:
                     answer.raise_for_status()
                     for line in answer.text.splitlines():
                         await self._take(line)
-        except httpx2.HTTPError:
+        except Exception as error:
+            if not (was_cut(error) or isinstance(error, httpx2.HTTPStatusError)):
+                raise
             self.close_code = 1006
         await self._messages.put("")
 
@@ -93,6 +96,9 @@ async def xhr_socket(
             asking.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await asking
-            with contextlib.suppress(httpx2.HTTPError, TimeoutError):  # of a gateway that has gone
+            try:
                 async with asyncio.timeout(5):
                     await await_until(socket.is_forgotten)
+            except Exception as error:
+                if not (was_cut(error) or isinstance(error, TimeoutError)):  # the gateway has gone
+                    raise

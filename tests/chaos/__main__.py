@@ -28,9 +28,15 @@ def _say(line: str) -> None:
 @click.option("--database", type=click.Choice(["sqlite", "postgres"]), default="sqlite", show_default=True)
 @click.option("--senders", type=int, help="1 on SQLite, 2 on PostgreSQL if not given.")
 @click.option("--gateways", default=2, show_default=True)
-@click.option("--rate", default=200.0, show_default=True, help="Orders a second.")
-@click.option("--customers", default=500, show_default=True)
-@click.option("--transports", type=click.Choice(["websocket", "all"]), default="websocket", show_default=True)
+@click.option("--rate", type=float, help="Orders a second: 200 if not given, 50 over all transports.")
+@click.option("--customers", type=int, help="500 if not given, 140 over all transports.")
+@click.option(
+    "--transports",
+    type=click.Choice(["websocket", "all"]),
+    default="websocket",
+    show_default=True,
+    help="Of the devices, in turn. Other clients than the WebSocket's cost more than the gateways.",
+)
 @click.option("--keep", is_flag=True, help="Keep ledgers and logs.")
 @click.pass_context
 def main(
@@ -40,8 +46,8 @@ def main(
     database: str,
     senders: int | None,
     gateways: int,
-    rate: float,
-    customers: int,
+    rate: float | None,
+    customers: int | None,
     transports: str,
     *,
     keep: bool,
@@ -55,6 +61,8 @@ def main(
     senders = senders or (2 if database == "postgres" else 1)
     directory = Path(tempfile.mkdtemp(prefix="orderbell-chaos-"))
     used = TRANSPORTS if transports == "all" else (transports,)
+    customers = customers or (140 if len(used) > 1 else 500)
+    rate = rate or (50.0 if len(used) > 1 else 200.0)
     load = Load(customers=customers, rate=rate, second_devices=customers // 10, transports=used)
     with (
         Guard() as guard,

@@ -12,22 +12,24 @@ import httpx2
 
 from receiver.connections.connection import End
 from tests.conformance.client import Client, Driver, Ended, end_of
+from tests.https import was_cut
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from tests.processes import ReceiverProcess
 
-_PAUSE_SECONDS = 0.1  # between two plain polls
-
 
 class PollingClient(Client):
     """Every answer's notices come before its events."""
 
-    def __init__(self, http: httpx2.AsyncClient, wait: int, after: str, *, buffered: bool) -> None:
+    def __init__(
+        self, http: httpx2.AsyncClient, wait: int, pause_seconds: float, after: str, *, buffered: bool
+    ) -> None:
         super().__init__()
         self._http = http
         self._wait = wait
+        self._pause_seconds = pause_seconds  # between two plain polls
         self._session = uuid.uuid4().hex
         self._after = after
         self._end: End | None = None
@@ -43,7 +45,9 @@ class PollingClient(Client):
             )
             try:
                 answer = await self._http.get("/events" + query)
-            except httpx2.TransportError:
+            except Exception as error:
+                if not was_cut(error):
+                    raise
                 break
             if answer.status_code != 200:
                 self._end = end_of(answer.json())
@@ -56,7 +60,7 @@ class PollingClient(Client):
                 self._end = End(ends[0]["data"]["end"])
                 break
             if not self._wait:
-                await asyncio.sleep(_PAUSE_SECONDS)
+                await asyncio.sleep(self._pause_seconds)
         await self._answers.put(None)
 
     async def receive(self) -> None:
@@ -76,14 +80,20 @@ class PollingClient(Client):
         return self._end
 
     async def leave(self) -> None:
-        with contextlib.suppress(httpx2.TransportError, TimeoutError):  # of a gateway that has gone
+        try:
             async with asyncio.timeout(5):
                 await self._http.delete(f"/events?session={self._session}")
+        except Exception as error:
+            if not (was_cut(error) or isinstance(error, TimeoutError)):  # the gateway has gone
+                raise
 
 
 class PollingDriver(Driver):
     name = "polling"
     wait = 0
+
+    def __init__(self, *, pause_seconds: float = 0.1) -> None:
+        self._pause_seconds = pause_seconds
 
     @contextlib.asynccontextmanager
     async def connected(
@@ -101,7 +111,7 @@ class PollingDriver(Driver):
             trust_env=False,
             timeout=self.wait + 20,
         ) as http:
-            client = PollingClient(http, self.wait, after, buffered=buffered)
+            client = PollingClient(http, self.wait, self._pause_seconds, after, buffered=buffered)
             asking = asyncio.create_task(client.ask_again_and_again())
             try:
                 if greeted:
