@@ -7,7 +7,7 @@ know what they wrote about the customer into topics or other customers' events.
 Places are never used twice. A device may come back years later with its cursor `=1.42`. If the channel began
 again with seq 1, that cursor would be accepted as soon as there are 42 new events, and those would be missed
 in silence. So the channel's row stays, with its seq, under a name made of a digest. A channel that begins
-again continues there, and each older cursor gets a reset.
+again continues there (sender/beginnings.py), and each older cursor gets a reset.
 
 Rows of events stay too, emptied: the newest event's row proves that the database did not go back
 (sender/generation.py). Retention deletes them when their time is over.
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from shared.channels import Channel
 
+PREFIX = "erased:"  # of the names of rows that keep an erased channel's seq
 _NO_EPOCH = 0  # of an emptied event: relay and sweep ignore it
 
 
@@ -60,7 +61,7 @@ def erase(connection: Connection, customer_id: str) -> Erased:
         connection.exec_driver_sql("PRAGMA secure_delete = ON")  # overwrites what is deleted with zeros
     # Orders first, then the channel, as completions lock them.
     erased_orders = connection.execute(_DELETE_ORDERS, {"customer": customer_id}).rowcount
-    given = {"erased": channel, "name": _name(channel)}
+    given = {"erased": channel, "name": name_of(channel)}
     seq = connection.execute(_SEQ, {"erased": channel}).scalar()
     connection.execute(_LEAVE_OUTBOX, given)
     emptied = connection.execute(_EMPTY_EVENTS, given).rowcount
@@ -69,10 +70,10 @@ def erase(connection: Connection, customer_id: str) -> Erased:
     if seq is None:
         # Never an event, or none since it was erased. The row is kept all the same: while Redis is away, it
         # is what shows gateways that the devices of this customer are to be ended.
-        seq = last_seqs(connection, [channel]).get(channel, 0)
+        seq = connection.execute(_SEQ, {"erased": name_of(channel)}).scalar() or 0
     else:
         connection.execute(_DELETE_CHANNEL, {"erased": channel})
-    connection.execute(_KEEP_SEQ[connection.dialect.name], {"name": _name(channel), "last": seq})
+    connection.execute(_KEEP_SEQ[connection.dialect.name], {"name": name_of(channel), "last": seq})
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("PRAGMA secure_delete = OFF")
     return Erased(erased_orders, emptied, buried)
@@ -91,24 +92,9 @@ def delete_answers(connection: Connection, scopes: Sequence[str]) -> int:
     return connection.execute(_DELETE_ANSWERS[connection.dialect.name], {"scopes": list(scopes)}).rowcount
 
 
-def last_seqs(connection: Connection, names: Sequence[Channel]) -> dict[Channel, int]:
-    """The last seqs of erased channels, among channels that have no row of their own."""
-    erased = {_name(channel): channel for channel in names}
-    rows = connection.execute(_LAST[connection.dialect.name], {"names": list(erased)})
-    return {erased[name]: seq for name, seq in rows}
-
-
-def resume(connection: Connection, names: Sequence[Channel]) -> dict[Channel, int]:
-    """Let channels that have just begun continue where they were erased; by how much each is moved."""
-    moved = last_seqs(connection, names)
-    for channel, seq in sorted(moved.items()):
-        connection.execute(_RESUME, {"resumed": channel, "by": seq})
-    return moved
-
-
-def _name(channel: Channel) -> str:
+def name_of(channel: Channel) -> str:
     """A name that belongs to no customer and does not reveal the erased one."""
-    return f"erased:{digest(channel.encode())}"
+    return f"{PREFIX}{digest(channel.encode())}"
 
 
 def _keep_seq(dialect: str) -> Insert:
@@ -138,21 +124,6 @@ _DELETE_DEAD_LETTERS = delete(dead_letters).where(dead_letters.c.channel == bind
 _DELETE_STATES = delete(alert_states).where(alert_states.c.channel == bindparam("erased"))
 _DELETE_CHANNEL = delete(channels).where(channels.c.channel == bindparam("erased"))
 _KEEP_SEQ = {dialect: _keep_seq(dialect) for dialect in DIALECTS}
-_LAST = {
-    dialect: select(channels.c.channel, channels.c.seq).where(is_among(dialect, channels.c.channel, "names"))
-    for dialect in DIALECTS
-}
-_RESUME = (
-    update(channels)
-    .where(channels.c.channel == bindparam("resumed"))
-    .values(
-        seq=channels.c.seq + bindparam("by"),
-        pruned_seq=bindparam("by"),
-        # Nothing before is there to be shown: a new browser starts behind it, and not with a reset.
-        seen_epoch=channels.c.epoch,
-        seen_seq=bindparam("by"),
-    )
-)
 # Not LIKE: on SQLite it ignores case, and would match Alice for alice.
 _POSITION = {"sqlite": func.instr, "postgresql": func.strpos}
 _NAMING = {

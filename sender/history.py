@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 from sqlalchemy import select, text
 
-from sender import erasure, tombstones
+from sender import beginnings, tombstones
 from sender.database.rows import is_among
 from sender.database.tables import DIALECTS, channels
 from sender.generation import current_epoch
@@ -59,6 +59,16 @@ class State:
         if place.seq > self.head.seq:
             return Reset.FUTURE
         return Reset.PRUNED if place.seq < self.pruned_seq else None
+
+    def continuation(self, reset: Reset | None) -> Place:
+        """Where reading goes on after a reset: at the head, as what was before has to be loaded anyway.
+
+        Where all events since the channel's beginning are kept, a place before is no proof that any was
+        missed (sender/beginnings.py): reading goes on with the first.
+        """
+        if reset is Reset.PRUNED and beginnings.is_beginning(self.pruned_seq):
+            return Place(self.head.epoch, self.pruned_seq)
+        return self.head
 
 
 class Request(NamedTuple):
@@ -109,10 +119,9 @@ def states(connection: Connection, names: Sequence[Channel]) -> dict[Channel, St
         for row in rows
     }
     if unknown := [channel for channel in names if channel not in found]:
-        erased = erasure.last_seqs(connection, unknown)
-        for channel in unknown:
-            head = Place(epoch, erased.get(channel, 0))
-            found[channel] = State(head, head.seq, Extent(head), erased=channel in erased)
+        for channel, beginning in beginnings.beginnings(connection, unknown).items():
+            head = Place(epoch, beginning.after)
+            found[channel] = State(head, head.seq, Extent(head), erased=beginning.erased)
     return {channel: found[channel] for channel in names}
 
 
@@ -181,8 +190,9 @@ def _start(request: Request, state: State) -> Place:
 
 
 def _answer(channel: Channel, start: Place, state: State, entries: Sequence[Entry]) -> ChannelHistory:
-    seen = state.seen if is_private(channel) else None
-    return ChannelHistory(channel, start, state.head, seen, state.check(start), tuple(entries), state.erased)
+    seen, reset = state.seen if is_private(channel) else None, state.check(start)
+    as_of = state.continuation(reset)
+    return ChannelHistory(channel, start, as_of, seen, reset, tuple(entries), state.erased)
 
 
 def _read_wanted(connection: Connection, wanted: Sequence[Wanted]) -> dict[int, list[Entry]]:

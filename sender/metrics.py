@@ -109,6 +109,11 @@ class Metrics:
             "Completed orders deleted because they were older than ORDERBELL_ORDERS_DAYS.",
             registry=self.registry,
         )
+        self.removed_channels = Counter(
+            "orderbell_channels_removed",
+            "Channels removed because nothing of them was left.",
+            registry=self.registry,
+        )
         self.retention_doubts = Gauge(
             "orderbell_retention_doubts_clock",
             "1 while nothing is deleted because the clock is far ahead of the newest event.",

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 from sqlalchemy import ARRAY, JSON, BigInteger, String, bindparam, delete, select, text
 
-from sender import erasure, tombstones
+from sender import beginnings, tombstones
 from sender.database.rows import insert_rows, is_among
 from sender.database.tables import DIALECTS, IDENTITY_AS_UUID, events
 from sender.database.tables import outbox as table
@@ -346,7 +346,7 @@ def _take_places(connection: Connection, counts: Counter[Channel]) -> dict[Chann
         rows = connection.execute(_TAKE, given).all()
         seqs, epoch = {row.channel: row.seq for row in rows}, rows[0].epoch
     if begun := [channel for channel, count in counts.items() if seqs[channel] == count]:
-        for channel, moved in erasure.resume(connection, begun).items():
+        for channel, moved in beginnings.begin(connection, begun).items():
             seqs[channel] += moved
     return {channel: Place(epoch, seqs[channel] - count + 1) for channel, count in counts.items()}
 

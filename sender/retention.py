@@ -13,10 +13,8 @@ Callers must not notice: a step takes few rows and milliseconds, and we rest aft
 and as long as the rate says, which is a multiple of what comes. Windows shrink if the database is slow.
 
 Orders are kept unless a setting says for how long; then completed ones go that long after their completion,
-and open ones stay. Rows of channels stay for ever: they hold the last seq. Without it, a channel that begins
-again would use places a second time, and a cursor from before would be accepted as soon as there are as many
-new events, which would be missed in silence. A mark for all removed channels together (the highest seq that
-any had) would be safe, but let every new customer's channel begin there instead of at 1, with a reset.
+and open ones stay. Channels that have nothing left are removed once a day (sender/beginnings.py); not in the
+first hour, in which senders of an earlier release may still run, who would let them begin at 1 again.
 
 A clock that jumps ahead would make everything old at once. So if the time since the newest event or our last
 round is longer than a day, nothing is deleted for an hour, and the log has an error: this costs an idle shop,
@@ -36,7 +34,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import structlog
 from sqlalchemy import bindparam, delete, select, text, update
 
-from sender import dead_letters, outbox, revocations
+from sender import beginnings, dead_letters, outbox, revocations
 from sender.database.errors import DatabaseError
 from sender.database.tables import events, idempotency
 from sender.idempotency import KEPT_HOURS
@@ -70,6 +68,8 @@ class Pace:
     again_seconds: float = 3_600.0  # between scans from the first row
     doubt_after: timedelta = timedelta(days=1)  # since the newest event or round
     doubt_seconds: float = 3_600.0
+    channels_after_seconds: float = 3_600.0  # from our start to the first removal of channels
+    channels_again_seconds: float = 86_400.0
 
 
 USUAL = Pace()
@@ -114,6 +114,7 @@ class Retention:
         self._events, self._orders = _Scan(pace), _Scan(pace)
         self._last: datetime | None = None  # time of our last round
         self._doubted: float | None = None  # since when we doubt the clock; loop time
+        self._channels_at: float | None = None  # when channels are to be removed next; loop time
         self._rate = pace.rate
         self._counted: tuple[float, int] | None = None  # loop time, and the newest position then
 
@@ -157,6 +158,8 @@ class Retention:
                 self._metrics.pruned_orders.inc,
             ):
                 logger.info("orders pruned", orders=count)
+        if self._channels_are_due():
+            await self._remove_channels()
         await self._return_space()
 
     async def _trusts(self, now: datetime) -> bool:
@@ -195,6 +198,36 @@ class Retention:
             note(window.deleted)
             await self._rest(taken, window.deleted)
         return total
+
+    def _channels_are_due(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        if self._channels_at is None:
+            self._channels_at = now + self._pace.channels_after_seconds
+        if now < self._channels_at:
+            return False
+        self._channels_at = now + self._pace.channels_again_seconds
+        return True
+
+    async def _remove_channels(self) -> None:
+        """Those that have nothing left."""
+        total, after = 0, ""
+        while True:
+            began = perf_counter()
+            looked = await self._database.read(partial(beginnings.look, after=after, limit=self._pace.batch))
+            removed = 0
+            if looked.empty:
+                if looked.highest > looked.mark:
+                    await self._database.write(partial(beginnings.raise_mark, seq=looked.highest))
+                removed = await self._database.write(partial(beginnings.remove, names=looked.empty))
+            taken = perf_counter() - began
+            self._metrics.removed_channels.inc(removed)
+            total += removed
+            if looked.last is None:
+                break
+            after = looked.last
+            await asyncio.sleep(max(taken * self._pace.rest, removed / self._rate - taken))
+        if total:
+            logger.info("channels removed", channels=total)
 
     async def _set_rate(self) -> None:
         """By what has come since the last round."""

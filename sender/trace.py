@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 from sqlalchemy import bindparam, select
 
-from sender import alerts, erasure, history, outbox
+from sender import alerts, beginnings, history, outbox
 from sender.database.tables import channels, dead_letters, events, orders
 from shared.channels import Channel, customer_channel, is_private, name_in
 from shared.cursors import Cursor, Place, parse_cursor
@@ -119,9 +119,12 @@ def of_customer(connection: Connection, customer_id: str, *, now: datetime) -> S
     channel = customer_channel(customer_id)
     asked = f"customer {customer_id}"
     if connection.execute(_CHANNEL, {"channel": channel}).one_or_none() is None:
-        if erasure.last_seqs(connection, [channel]):
+        if beginnings.beginnings(connection, [channel])[channel].erased:
             return Subject(asked, channel, [], Explained(Verdict.ERASED, ["This customer was erased."]))
-        why = "No order of this customer was ever completed and no event was sent to them. Is the id right?"
+        why = (
+            "No order of this customer was completed and no event was sent to them, or none that the history"
+            " still has. Is the id right?"
+        )
         return Subject(asked, channel, [], Explained(Verdict.NOT_SENT, [why]))
     newest = alerts.page(connection, channel, before=None, limit=NEWEST, now=now).alerts
     seqs = [alert.place.seq for alert in newest] or [history.head(connection, channel).place.seq]
@@ -136,7 +139,9 @@ def _life(
     row = connection.execute(_ROW, {"channel": channel, "seq": seq}).one_or_none()
     if row is None:
         cursor = str(Cursor(channel, Place(state.head.epoch, seq)))
-        return Life(cursor, recorded_at, deleted=True, shown=shown)
+        # With a removed channel went what was seen of it.
+        known = seq > state.pruned_seq or not beginnings.is_beginning(state.pruned_seq)
+        return Life(cursor, recorded_at, deleted=True, shown=shown and known)
     dead = connection.execute(_DEAD, {"position": row.position}).one_or_none()
     entry = history.find(connection, channel, seq)
     attributes = _attributes(entry.text if entry is not None else b"")

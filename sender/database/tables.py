@@ -178,6 +178,8 @@ generation = Table(
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("epoch", BigInteger, nullable=False),  # grows when the database itself went back
     Column("installation", String(32)),  # the id of this database; null until a sender mints it
+    # A channel without a row begins after this seq: no removed one was beyond (sender/beginnings.py).
+    Column("begin_after", BigInteger, nullable=False, server_default="0"),
     CheckConstraint("id = 1", name="one_row"),
 )
 

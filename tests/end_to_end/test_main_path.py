@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import httpx2
 import pytest
 
+from sender import beginnings
+from sender.beginnings import STEP
+from sender.database.open import open_database
+from sender.retention import prune_events
 from tests.waiting import await_until
 from tests.websocket_client import Client, connected
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from shared.commands.embedded import EmbeddedServer
     from tests.processes import Processes, SenderProcess
@@ -249,3 +256,40 @@ async def test_sender_killed_right_after_its_commit_leaves_an_alert_that_comes_o
             await complete(client, "2", "alice")
         await browser.receive_events(2)
         assert browser.seqs == [1, 2]
+
+
+async def test_connected_devices_get_the_next_event_though_their_channel_was_removed_or_the_mark_moved(
+    processes: Processes, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path / 'orders.db'}"
+    sender, gateway = processes.start_sender(database_url=url), processes.start_receiver()
+    alice, carol = processes.token("alice"), processes.token("carol")
+    async with api(processes, sender) as client:
+        async with connected(gateway, alice) as had_one, connected(gateway, carol) as had_none:
+            await complete(client, "1", "alice")
+            await had_one.receive()
+            had_one.events.clear()
+            await complete(client, "2", "bob")  # the newest of all is kept
+            await remove_all_but_the_newest(url)
+            for order_id, customer, device in (("3", "alice", had_one), ("4", "carol", had_none)):
+                event = await complete(client, order_id, customer)
+                assert event["seq"] == STEP + 1
+                assert await device.receive_events(1) == [event]
+                resets = [notice for notice in device.notices if notice["type"] == "orderbell.reset"]
+                assert [reset["data"]["reason"] for reset in resets] == ["pruned"]
+        async with connected(gateway, alice, query="after=customer:alice=1.1") as returned:
+            [event] = await returned.receive_events(1)
+            assert event["data"]["order_id"] == "3"
+            assert "orderbell.reset" in [notice["type"] for notice in returned.notices]
+
+
+async def remove_all_but_the_newest(url: str) -> None:
+    async with open_database(url) as database:
+
+        async def pruned() -> bool:
+            await database.write(partial(prune_events, before=datetime.now(UTC) + timedelta(days=1)))
+            looked = await database.read(partial(beginnings.look, after="", limit=10))
+            await database.write(partial(beginnings.raise_mark, seq=looked.highest))
+            return await database.write(partial(beginnings.remove, names=looked.empty)) == 1
+
+        await await_until(pruned)
