@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.chaos import report
+from tests.chaos.clients import TRANSPORTS
 from tests.chaos.nemesis import plan
 from tests.chaos.run import Load, mixed, running
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 SEED = 38522  # one of few whose minute has all of MUST_HAPPEN
 SECONDS = 60.0
 LOAD = Load(customers=60, rate=25, second_devices=10)
+MIXED_SEED = 7
+MIXED_SECONDS = 25.0
+MIXED_LOAD = Load(customers=42, rate=15, second_devices=7, transports=TRANSPORTS)
 RECOVERED_SECONDS = 20.0  # after each fault, also on two cores that others use; calm ones take a tenth
 MUST_HAPPEN = {
     "kill -9": {"gateway killed", "sender killed"},
@@ -41,3 +45,19 @@ def test_short_chaos_loses_doubles_and_reorders_nothing(tmp_path: Path, process_
     assert {r.fault: r.worst for r in verdict.recoveries if r.worst > RECOVERED_SECONDS} == {}
     assert verdict.answered > LOAD.rate * SECONDS / 3
     assert verdict.shown >= verdict.answered  # who has two devices sees each twice
+
+
+@pytest.mark.long
+def test_chaos_over_all_transports_loses_doubles_and_reorders_nothing(
+    tmp_path: Path, process_group: int
+) -> None:
+    planned = plan(MIXED_SEED, MIXED_SECONDS)
+    assert {fault.kind for fault in planned} >= {"clients-gateway reset", "gateway drained", "redis killed"}
+    with running(tmp_path, process_group, load=MIXED_LOAD, say=print, seed=MIXED_SEED) as run:
+        verdict = mixed(run, planned, MIXED_SECONDS)
+    print(report.table(verdict))
+    assert verdict.kept, verdict.examples
+    assert verdict.answered > MIXED_LOAD.rate * MIXED_SECONDS / 3
+    assert (
+        verdict.shown >= verdict.answered
+    )  # every customer has one device at least, and so each transport some
