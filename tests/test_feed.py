@@ -275,6 +275,17 @@ async def test_connection_that_fails_to_take_an_event_is_ended_and_costs_nobody_
     assert (broken.ends, good.seqs) == ([End.INTERNAL_ERROR], [42])
 
 
+class Unnoticed(Handed):
+    def notify(self, notice: Notice) -> None:
+        raise ZeroDivisionError
+
+
+async def test_connection_that_fails_to_take_a_notice_is_ended_and_costs_nobody_else_the_notice() -> None:
+    broken, good = Unnoticed(), Handed()
+    feed_at(41, broken, good).reset(Place(2, 9), "restored")
+    assert (broken.ends, len(good.notices)) == ([End.INTERNAL_ERROR], 1)
+
+
 @pytest.mark.parametrize(
     "other", [message(43), message(41), message(42, epoch=2), message(420), b"1 42 []", b"seen 1 42", b""]
 )

@@ -22,6 +22,7 @@ import structlog
 
 from receiver import metrics
 from receiver.connections.connection import End
+from receiver.connections.failing import end_one
 from shared.errors import NeighbourError
 
 if TYPE_CHECKING:
@@ -151,6 +152,6 @@ class RevocationList:
             if one.identity is not None and self._revocations.touches(one.identity)
         ]
         for connection in touched:
-            connection.end(End.UNAUTHENTICATED, "the token was revoked")
+            end_one(connection, End.UNAUTHENTICATED, "the token was revoked")
         metrics.revoked.inc(len(touched))
         logger.info("tokens were revoked", revocations=len(page.revocations), connections=len(touched))

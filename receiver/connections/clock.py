@@ -13,17 +13,15 @@ import random
 import time
 from typing import TYPE_CHECKING
 
-import structlog
-
 from receiver import metrics
 from receiver.connections.connection import End
+from receiver.connections.failing import end_failed
 from receiver.connections.notices import Bye
 
 if TYPE_CHECKING:
     from receiver.connections.connection import Connection
 
-logger = structlog.get_logger(__name__)
-
+_FAILED = "a connection's heartbeat failed"
 _AGES = 1_009  # a prime, so that addresses in steps spread over all of them
 _MAX_RETRY_MS = 2_000  # over which those that are sent away spread their return
 
@@ -89,7 +87,7 @@ class Clock:
             try:
                 attends = connection.look(now)
             except Exception:  # of one connection: all others share the clock
-                _give_up(connection)
+                end_failed(connection, _FAILED)
                 attends = False
             if not attends:
                 self._attended.discard(connection)
@@ -100,17 +98,12 @@ class Clock:
 
     def _beat(self, slot: set[Connection], now: float, wall_clock: float) -> None:
         for connection in list(slot):
-            if connection.identity is not None and connection.identity.expires_at < wall_clock:
-                connection.end(End.UNAUTHENTICATED, "the token has expired")
-            elif now - connection.opened_at > self._max_age_of(connection):
-                connection.notify(Bye(random.randint(0, _MAX_RETRY_MS)))
-                connection.end(End.RESTART, "open for long, come back")
             try:
+                if connection.identity is not None and connection.identity.expires_at < wall_clock:
+                    connection.end(End.UNAUTHENTICATED, "the token has expired")
+                elif now - connection.opened_at > self._max_age_of(connection):
+                    connection.notify(Bye(random.randint(0, _MAX_RETRY_MS)))
+                    connection.end(End.RESTART, "open for long, come back")
                 connection.beat(now)
             except Exception:  # of one connection: all others share the clock
-                _give_up(connection)
-
-
-def _give_up(connection: Connection) -> None:
-    logger.exception("a connection's heartbeat failed", transport=connection.transport)
-    connection.end(End.INTERNAL_ERROR, "internal error")
+                end_failed(connection, _FAILED)

@@ -18,6 +18,7 @@ import structlog
 from receiver import metrics
 from receiver.access.identity import ForbiddenToken, InvalidToken, KeysUnavailable
 from receiver.connections.connection import End
+from receiver.connections.failing import end_failed, end_one
 from receiver.connections.messages import BadMessage, Credentials, Ping, ReadReport, parse_message
 from receiver.connections.notices import Bye, Hello, Pong
 from receiver.connections.register import Register
@@ -94,8 +95,7 @@ class Life:
         try:
             await work
         except Exception:  # all connections share the task group
-            logger.exception("a connection's task failed", transport=connection.transport)
-            connection.end(End.INTERNAL_ERROR, "internal error")
+            end_failed(connection, "a connection's task failed")
 
     def open(self, connection: Connection) -> None:
         """It is accepted; from now on `lost` will be called for it, once."""
@@ -109,7 +109,7 @@ class Life:
             # Judged by its identity, not its feeds: STOMP's are those of its subscriptions.
             identity = connection.identity
             if identity is not None and identity.owns(feed.channel):
-                connection.end(End.UNAUTHENTICATED, "the customer was erased")
+                end_one(connection, End.UNAUTHENTICATED, "the customer was erased")
 
     async def wait_proof(self, connection: Connection) -> Identity | None:
         """The identity of its first message; None where it ended first.
@@ -276,7 +276,10 @@ class Life:
         for n, connection in enumerate(connections):
             due = started + seconds * n / len(connections)
             await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
-            self.say_goodbye(connection)
+            try:
+                self.say_goodbye(connection)
+            except Exception:
+                end_failed(connection, "a connection could not be sent away")
         await self.clock.wait_empty()
 
     def say_goodbye(self, connection: Connection) -> None:

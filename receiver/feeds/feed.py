@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, TypeGuard, TypeVar
 
 from receiver import metrics
 from receiver.connections.connection import SharingConnection
+from receiver.connections.failing import end_failed
 from receiver.connections.notices import Reset, SeenElsewhere
 from receiver.feeds.burst import TOGETHER_BYTES, hand_over, write_all
 from shared.cursors import Place
@@ -304,7 +305,10 @@ class Feed:
 
     def _notify(self, notice: Notice) -> None:
         for connection in self.live:
-            connection.notify(notice)
+            try:
+                connection.notify(notice)
+            except Exception:  # of one connection: what the feed does concerns all others
+                end_failed(connection, "a notice could not be sent")
 
 
 class TopicFeed(Feed):

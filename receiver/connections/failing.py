@@ -1,0 +1,29 @@
+"""A connection in which something fails ends, and no other does: who meets the failure has many of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from receiver.connections.connection import End
+
+if TYPE_CHECKING:
+    from receiver.connections.connection import Connection
+
+logger = structlog.get_logger(__name__)
+
+
+def end_failed(connection: Connection, event: str) -> None:
+    """To be called in an `except`, whose error is logged. The client comes back with its cursor."""
+    logger.exception(event, transport=connection.transport)
+    end_one(connection, End.INTERNAL_ERROR, "internal error")
+
+
+def end_one(connection: Connection, end: End, reason: str) -> None:
+    """One of many: the others must not be missed out because this one can't be ended in order."""
+    try:
+        connection.end(end, reason)
+    except Exception:
+        logger.exception("a connection could not be ended", transport=connection.transport)
+        connection.drop()
