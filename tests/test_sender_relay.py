@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import asyncpg
 import pytest
-from sqlalchemy import update
+from sqlalchemy import delete, insert, select, update
 from structlog.testing import capture_logs
 
 from sender import generation as generation_module
@@ -16,6 +16,7 @@ from sender import history
 from sender.database.errors import DatabaseUnavailable
 from sender.database.sqlite import SqliteDatabase
 from sender.database.tables import channels, events
+from sender.database.tables import outbox as table
 from sender.generation import begin_epoch
 from sender.publishing.pace import Pace
 from sender.publishing.relay import Relay
@@ -453,6 +454,46 @@ async def test_database_that_went_back_and_caught_up_is_known_by_its_newest_even
     assert await bench.head(ALICE) == Place(2, 11)
     assert await bench.logged(ALICE) == list(range(3, 12))
     assert bench.metrics.registry.get_sample_value("orderbell_epoch_changes_total") == 1
+
+
+async def test_what_waited_in_the_backup_and_was_published_before_is_not_published_again(
+    bench: Bench,
+) -> None:
+    await bench.record(ALICE, BOB)
+    await bench.relay_once()
+    await bench.record(ALICE, ALICE, BOB)  # these wait in the backup
+    backup = await bench.database.read(lambda connection: connection.execute(select(table)).all())
+    await bench.relay_once()
+    await bench.record(CAROL, ALICE)  # these are not in it
+    await bench.relay_once()
+
+    def restore(connection: Connection) -> None:
+        last = max(row.position for row in backup)
+        connection.execute(events.delete().where(events.c.position > last))
+        connection.execute(update(channels).where(channels.c.channel == ALICE).values(seq=3))
+        connection.execute(delete(channels).where(channels.c.channel == CAROL))
+        connection.execute(insert(table), [row._asdict() for row in backup])
+
+    await bench.database.write(restore)
+    # Recorded before the relay has noticed; Alice's has the place of one that was published, and Carol's too.
+    await bench.record(ALICE, CAROL)
+    await bench.relay_once()
+    await bench.relay_once()
+    assert await bench.waiting() == 0
+    assert await bench.logged(ALICE) == [4]
+    assert await bench.head(ALICE) == Place(2, 4)
+    assert await bench.logged(CAROL) == [1]
+    assert await bench.head(CAROL) == Place(2, 1)
+    assert await bench.head(BOB) == Place(1, 2)  # nothing new of it
+
+
+async def test_what_redis_no_longer_has_of_the_backups_outbox_is_published(bench: Bench) -> None:
+    await bench.record(ALICE, ALICE)
+    await bench.redis.hset(bench.names.newest(), mapping={"epoch": 1, "position": 1000, "identity": "x"})
+    await bench.relay_once()
+    await bench.relay_once()
+    assert await bench.head(ALICE) == Place(2, 2)
+    assert await bench.logged(ALICE) == [1, 2]
 
 
 async def test_new_database_beside_an_old_redis_begins_a_new_epoch(bench: Bench) -> None:

@@ -34,6 +34,7 @@ from sender.publishing.ownership import Ownership
 from sender.publishing.pace import USUAL
 from sender.publishing.poison import PoisonSearch
 from sender.publishing.publisher import Publisher
+from sender.publishing.restored import leave_published
 from shared.redis.channel_log import NewestEvent
 
 if TYPE_CHECKING:
@@ -283,6 +284,8 @@ class Relay:
         if await self._database.read(current_epoch) > known:
             return
         await self._mark()  # what then is still in the outbox moves into the new epoch
+        if left := await leave_published(self._database, self._log.reader):
+            logger.info("the backup's outbox has events that were published before", count=left)
         new = await self._database.write(partial(begin_epoch, after=known))
         self._metrics.epoch_changes.inc()
         logger.error("the database went back: redis knows newer events; a new epoch begins", epoch=new)

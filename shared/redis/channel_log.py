@@ -159,6 +159,11 @@ class LogWriter:
         self._signatures = signatures
         self.barred = ""  # why nothing may be written; empty where it may
 
+    @property
+    def reader(self) -> LogReader:
+        """Reads what was published here."""
+        return LogReader(self._pipelines, self._names, self._signatures)
+
     async def claim(self, installation: str, seconds: int, *, take: bool, settle: bool = False) -> Claim:
         """Claim or keep the names for so long; 0 releases them. Without `take`, free names are not claimed.
 

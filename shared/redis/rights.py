@@ -77,6 +77,7 @@ class _Trial:
         return found + await self._commands(
             [
                 ("read heads", ("HMGET", names.head(channel), "epoch", "seq")),
+                ("read logs", ("XRANGE", names.log(channel), "1-0", "+", "COUNT", 1)),
                 ("forget a channel", ("DEL", names.log(channel), names.head(channel))),
                 ("forget a channel", ("DEL", names.seen(channel))),
                 ("ask gateways", ("LRANGE", names.answers(str(channel)), 0, 0)),

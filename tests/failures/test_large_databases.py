@@ -59,12 +59,7 @@ def test_restored_large_database_begins_a_new_epoch_within_seconds_and_loses_not
         url = server.url.replace("+asyncpg", "", 1)
         with running(tmp_path, process_group, load=LOAD, say=print, database_url=url) as run:
             run.sleep(CALM_SECONDS)
-            # What waits in a backup's outbox is shown again after a restore: let nothing wait.
-            run.callers.set_rate(0)
-            wait_until(lambda: run.callers.status().under_way == 0, 20)
-            run.settle()
-            server.back_up()
-            run.callers.set_rate(LOAD.rate)
+            server.back_up()  # some events wait in its outbox that are published a moment later
             run.sleep(CALM_SECONDS)
             assert epoch(run) == 1
             server.restore()
