@@ -83,8 +83,11 @@ class WebSocketConnection(StreamConnection, SharingConnection):
         self.write(b"".join([text_frame(entry.text) for entry in entries]))
 
     def notify(self, notice: Notice) -> None:
-        self._greeted = True
-        self.write(text_frame(notice.cloud_event))
+        if self._greeted:
+            self.write_straight(text_frame(notice.cloud_event))
+        else:  # the handshake's answer may still be in the transport
+            self._greeted = True
+            self.write(text_frame(notice.cloud_event))
 
     def beat(self, now: float) -> None:
         """A client that was silent since the last ping is dead: it is dropped within two heartbeats."""
@@ -95,7 +98,10 @@ class WebSocketConnection(StreamConnection, SharingConnection):
         self._traffic = None
         if not self.closed:
             # Pings prove the client, the message proves us: a page can't see pings. Hello comes first.
-            self.writer.write(PING + _heartbeat(int(now)) if self._greeted else PING)
+            if self._greeted:
+                self.write_straight(_beat(int(now)))
+            else:
+                self.writer.write(PING)
 
     def end(self, end: End, reason: str) -> None:
         self.close(CODES[end], reason)
@@ -226,6 +232,6 @@ class WebSocketConnection(StreamConnection, SharingConnection):
 
 
 @lru_cache(maxsize=1)
-def _heartbeat(second: int) -> bytes:
-    """The frame of one second, for all connections due in it."""
-    return text_frame(Heartbeat().cloud_event)
+def _beat(second: int) -> bytes:
+    """A ping and the heartbeat of one second, for all connections due in it."""
+    return PING + text_frame(Heartbeat().cloud_event)
