@@ -43,6 +43,10 @@ class Caller(asyncio.Protocol):
             answer.set_result(Answer(int(head[9:12]), body))
 
     async def call(self, request: bytes) -> Answer:
+        if self._transport.is_closing():  # it was idle for too long
+            await asyncio.get_running_loop().create_connection(
+                lambda: self, *self._transport.get_extra_info("peername")[:2]
+            )
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(request)
         return await self._answer
