@@ -23,5 +23,6 @@ Its exceptions, by whose fault they are (shared/errors.py); `python -m tests.tes
             HistoryUnavailable
                 HistoryRefused
         SenderAway
+        SenderSilent
         Unavailable
 """

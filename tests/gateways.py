@@ -30,6 +30,7 @@ from shared.redis.inquiries import Answerer
 from shared.redis.keys import Names
 from shared.redis.signatures import NO_SIGNATURES, Signatures
 from shared.settings import ReceiverSettings
+from tests.asking import OverHttpx
 from tests.waiting import await_until
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ async def run_gateway(
         gateway = Gateway(
             redis,
             pipelines,
-            History(sender),
+            History(OverHttpx(sender)),
             authentication,
             settings,
             name="in-process",

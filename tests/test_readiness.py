@@ -12,6 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from receiver.serving.readiness import Pace, Readiness, Reason
+from tests.asking import OverHttpx
 from tests.processes import READY_SECONDS
 from tests.waiting import await_until, wait_until
 from tests.websocket_client import connected
@@ -160,7 +161,9 @@ async def test_restart_of_the_sender_makes_nobody_unready_while_redis_is_heard()
     sender = Sender()
     pace = Pace(check=0.01, retry=0.01, start=0, grace=0.3)
     hears = True
-    readiness = Readiness(sender.client, hears=lambda: hears, unable=lambda: None, pace=pace)
+    readiness = Readiness(
+        OverHttpx(sender.client), "http://sender", hears=lambda: hears, unable=lambda: None, pace=pace
+    )
     running = asyncio.create_task(readiness.run())
     try:
         await await_until(lambda: readiness.body()["ready"])
@@ -187,7 +190,9 @@ async def test_cause_that_is_found_later_is_logged_as_well() -> None:
     sender = Sender()
     why = "the issuer's keys have not been fetched yet"
     pace = Pace(check=0.01, retry=0.01, start=0)
-    readiness = Readiness(sender.client, hears=lambda: True, unable=lambda: why, pace=pace)
+    readiness = Readiness(
+        OverHttpx(sender.client), "http://sender", hears=lambda: True, unable=lambda: why, pace=pace
+    )
     with capture_logs() as lines:
         running = asyncio.create_task(readiness.run())
         try:

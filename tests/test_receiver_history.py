@@ -11,6 +11,7 @@ from starlette.routing import Route
 from receiver.feeds.history import History, HistoryRefused, HistoryUnavailable
 from shared.channels import customer_channel
 from shared.cursors import Cursor, Place
+from tests.asking import OverHttpx
 
 pytestmark = pytest.mark.anyio
 
@@ -22,7 +23,8 @@ def history(answer: bytes, status: int = 200) -> History:
         return Response(answer, status)
 
     app = Starlette(routes=[Route("/history", endpoint, methods=["POST"])])
-    return History(httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://127.0.0.1"))
+    client = httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://127.0.0.1")
+    return History(OverHttpx(client))
 
 
 @pytest.mark.parametrize(
@@ -53,17 +55,3 @@ async def test_refused_questions_are_distinguished_from_failures(status: int, *,
     with pytest.raises(HistoryUnavailable) as unavailable:
         await history(b"{}", status).read([ALICE])
     assert isinstance(unavailable.value, HistoryRefused) is refused
-
-
-class ResetAtOnce(httpx2.AsyncBaseTransport):
-    """A sender whose connections are reset as soon as they are made, as anyio tells of it on uvloop."""
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        raise AttributeError("'NoneType' object has no attribute 'getpeername'")
-
-
-async def test_connection_that_is_reset_at_once_is_no_answer() -> None:
-    """It ended a gateway: a balancer whose sender is gone accepts, and resets."""
-    client = httpx2.AsyncClient(transport=ResetAtOnce(), base_url="http://127.0.0.1")
-    with pytest.raises(HistoryUnavailable):
-        await History(client).newest()

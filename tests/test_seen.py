@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-import httpx2
 import pytest
 
 from receiver.feeds.history import History, HistoryRefused, HistoryUnavailable
 from receiver.feeds.seen import SeenReports
+from receiver.sender_line import SenderLine
 from shared.channels import customer_channel
 from shared.extents import parse_seen
 from tests.waiting import await_until
@@ -27,8 +27,8 @@ ALICE, BOB = customer_channel("alice"), customer_channel("bob")
 class Sender(History):
     """Of a version that knows no sets, or away, as the test likes."""
 
-    def __init__(self, client: httpx2.AsyncClient) -> None:
-        super().__init__(client)
+    def __init__(self) -> None:
+        super().__init__(SenderLine("http://127.0.0.1:1", "key"))
         self.knows_sets = self.is_there = self.takes = True
         self.asked: list[list[str]] = []
 
@@ -41,9 +41,8 @@ class Sender(History):
 
 
 @pytest.fixture
-async def sender() -> AsyncIterator[Sender]:
-    async with httpx2.AsyncClient(base_url="http://127.0.0.1:1") as client:
-        yield Sender(client)
+def sender() -> Sender:
+    return Sender()
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
-import httpx2
 import msgspec
 
 from receiver.access import revocations
+from receiver.sender_line import SenderSilent
 from shared.cursors import Cursor, Place, parse_cursor
 from shared.extents import parse_seen
 from shared.redis.channel_log import Entry, NewestEvent
@@ -18,6 +18,7 @@ from shared.redis.channel_log import Entry, NewestEvent
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from receiver.sender_line import Asking
     from shared.channels import Channel
     from shared.extents import Extent, Seen
 
@@ -95,8 +96,8 @@ _decode_counts = msgspec.json.Decoder(_Counts).decode
 class History:
     """A client of the sender, as far as gateways need it."""
 
-    def __init__(self, client: httpx2.AsyncClient) -> None:
-        self._client = client
+    def __init__(self, sender: Asking) -> None:
+        self._sender = sender
         self.installation = ""  # the id of the sender's database, once known
 
     async def read(self, asked: Sequence[Channel | Cursor], *, limit: int = _EVENTS) -> list[Continuation]:
@@ -163,9 +164,9 @@ class History:
     async def revocations(self, after: int) -> revocations.Page | None:
         """What follows a position; None from a sender that has no list. Raises `HistoryUnavailable`."""
         try:
-            response = await self._client.get("/revocations", params={"after": after})
-        except (httpx2.HTTPError, AttributeError) as error:  # for the last see `_post`
-            raise HistoryUnavailable(f"/revocations: {type(error).__name__} {error}") from error
+            response = await self._sender.request("GET", f"/revocations?after={after}")
+        except SenderSilent as error:
+            raise HistoryUnavailable(f"/revocations: {error}") from error
         if response.status_code in (404, 405):
             return None
         if response.status_code != 200:
@@ -186,11 +187,9 @@ class History:
     async def _ask(self, method: str, path: str, content: bytes | None = None) -> bytes:
         headers = {"content-type": "application/json"} if content is not None else {}
         try:
-            response = await self._client.request(method, path, content=content, headers=headers)
-        # AttributeError is anyio's, where a connection is reset in the moment it is made: it asks the
-        # transport, which has no socket any more, for its addresses.
-        except (httpx2.HTTPError, AttributeError) as error:
-            raise HistoryUnavailable(f"{path}: {type(error).__name__} {error}") from error
+            response = await self._sender.request(method, path, content=content, headers=headers)
+        except SenderSilent as error:
+            raise HistoryUnavailable(f"{path}: {error}") from error
         if response.status_code == 400:
             raise HistoryRefused(f"{path}: the sender answered 400")
         if response.status_code != 200:

@@ -22,6 +22,7 @@ from receiver.feeds.history import History
 from receiver.gateway import Gateway
 from receiver.inquiries import Inquiries
 from receiver.pages.development import Development
+from receiver.sender_line import SenderLine
 from receiver.serving.app import create_app
 from receiver.serving.readiness import Readiness
 from receiver.transports.stomp.endpoint import StompTransport
@@ -107,11 +108,13 @@ async def serve(
         timeout=5,
         trust_env=False,  # a company's outbound proxy is not for the way to its own sender
     )
+    sender_line = SenderLine(str(settings.sender_url), settings.api_keys[0].get_secret_value())
     async with (
         # No retries: while Redis fails, the sender's history is asked instead.
         connect(settings.redis_url, retries=0) as redis,
         pipelines_to(redis) as pipelines,
         sender_client as sender,
+        sender_line as line,
         create_verifier(settings) as verifier,
         tracing("receiver", enabled=settings.traces) as traces,
     ):
@@ -122,7 +125,7 @@ async def serve(
         gateway = Gateway(
             redis,
             pipelines,
-            History(sender),
+            History(line),
             authentication,
             settings,
             name=name,
@@ -136,7 +139,8 @@ async def serve(
         spring = Spring(sender, origins) if settings.spring_compat else None
         stomp = StompTransport(gateway, authentication, origins, admission, spring)
         readiness = Readiness(
-            sender,
+            line,
+            str(settings.sender_url),
             hears=lambda: gateway.hears and not gateway.keeper.sources.behind,
             unable=lambda: verifier.unable,
         )

@@ -23,14 +23,20 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-import httpx2
+import msgspec
 import structlog
 
 from receiver import metrics
+from receiver.sender_line import SenderSilent
 from shared.redis.url import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from receiver.sender_line import Asking
+
+_NOTHING = b'{"after":[]}'
+_JSON = {"content-type": "application/json"}
 
 logger = structlog.get_logger(__name__)
 
@@ -59,14 +65,18 @@ class Pace:
 class Readiness:
     def __init__(
         self,
-        sender: httpx2.AsyncClient,
+        sender: Asking,
+        url: str,
         *,
         hears: Callable[[], bool],
         unable: Callable[[], str | None],
         pace: Pace | None = None,
     ) -> None:
-        """`hears`: whether events come from Redis. `unable`: why no token can be verified, if so."""
+        """`url`: the sender's, for messages. `hears`: whether events come from Redis. `unable`: why no token
+        can be verified, if so.
+        """
         self._sender = sender
+        self._url = shown(url)
         self._hears = hears
         self._unable = unable
         self._pace = pace or Pace()
@@ -94,12 +104,12 @@ class Readiness:
             await asyncio.sleep(self._pace.retry if self._fault else self._pace.check)
 
     async def _check(self) -> None:
-        url = shown(str(self._sender.base_url))
+        url = self._url
         try:
             async with asyncio.timeout(self._pace.answer):
-                answer = await self._sender.post("/history", json={"after": []})
-        except (httpx2.HTTPError, OSError, TimeoutError, AttributeError) as error:  # for the last see History
-            why = f"ORDERBELL_SENDER_URL {url}: {type(error).__name__} {error}".rstrip()
+                answer = await self._sender.request("POST", "/history", content=_NOTHING, headers=_JSON)
+        except (SenderSilent, TimeoutError) as error:
+            why = f"ORDERBELL_SENDER_URL {url}: {str(error) or 'no answer in time'}"
             self._fault = (Reason.SENDER, why)
             return
         if answer.status_code in (401, 403):
@@ -109,7 +119,7 @@ class Readiness:
             )
         elif answer.status_code >= 500 or answer.status_code in (408, 429):
             self._fault = (Reason.SENDER, f"the sender at {url} answers {answer.status_code}")
-        elif answer.status_code != 200 or not _is_history(answer):
+        elif answer.status_code != 200 or not _is_history(answer.content):
             self._fault = (
                 Reason.NOT_SENDER,
                 f"what answers at ORDERBELL_SENDER_URL {url} is not a sender ({answer.status_code})",
@@ -170,9 +180,9 @@ class Readiness:
         return not self._reached and age < self._pace.quiet
 
 
-def _is_history(answer: httpx2.Response) -> bool:
+def _is_history(answer: bytes) -> bool:
     try:
-        body = answer.json()
-    except ValueError:
+        body = msgspec.json.decode(answer)
+    except (ValueError, RecursionError):
         return False
     return isinstance(body, dict) and "channels" in body
