@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
+import structlog
 
 from shared.commands import embedded
 from shared.commands.embedded import EmbeddedServer
@@ -40,10 +41,17 @@ def pytest_xdist_auto_num_workers() -> int:
 
 def pytest_configure(config: Any) -> None:
     read_certificates_once()
+    _print_tracebacks_plainly()
     # Workers side by side draw no port that another may have drawn a moment before.
     if worker := getattr(config, "workerinput", None):
         number = int(worker["workerid"].removeprefix("gw"))
         embedded.PORTS = embedded.PORTS[number :: worker["workercount"]]
+
+
+def _print_tracebacks_plainly() -> None:
+    """Where `rich` is installed, structlog colours each traceback with all locals, for seconds."""
+    plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*structlog.get_config()["processors"][:-1], plain])
 
 
 def pytest_report_header() -> list[str]:

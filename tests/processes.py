@@ -27,6 +27,7 @@ from pydantic import SecretStr
 from shared.commands.embedded import free_port
 from shared.settings import PREFIX
 from shared.tokens import mint_token
+from tests import sqlite_databases
 from tests.commands import Command, Running, fork
 from tests.waiting import wait_until
 
@@ -160,6 +161,8 @@ class Processes:
         # Earlier versions know no other spelling.
         scheme = "sqlite" if source == REPOSITORY else "sqlite+aiosqlite"
         self.database_url = f"{scheme}:///{directory / 'orderbell.db'}"
+        if source == REPOSITORY:
+            sqlite_databases.prepare(self.database_url)
         self.api_key = secrets.token_hex(16)
         self.jwt_secret = secrets.token_hex(32)
         self.api_headers = {"Authorization": f"Bearer {self.api_key}"}

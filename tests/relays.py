@@ -23,6 +23,7 @@ from shared.redis.channel_log import LogWriter
 from shared.redis.keys import Names
 from shared.redis.server import REPLY_SECONDS
 from shared.redis.wire import Pipelines
+from tests import sqlite_databases
 from tests.senders import Clock
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ class Bench:
 async def open_bench(
     database_url: str, redis: Redis, key_prefix: str, *, reply_seconds: float = REPLY_SECONDS
 ) -> AsyncIterator[Bench]:
+    sqlite_databases.prepare(database_url)
     async with (
         open_database(database_url) as database,
         Pipelines(redis, reply_seconds=reply_seconds) as pipelines,

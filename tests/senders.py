@@ -32,6 +32,7 @@ from shared.redis.connect import AnyPipelines, connect, pipelines_to
 from shared.redis.inquiries import Inquirer
 from shared.redis.keys import Names
 from shared.redis.signatures import NO_SIGNATURES, Signatures
+from tests import sqlite_databases
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -90,6 +91,7 @@ async def run_sender(
     signatures: Signatures = NO_SIGNATURES,
 ) -> AsyncIterator[RunningSender]:
     """Without `relaying` events stay in the outbox."""
+    sqlite_databases.prepare(database_url)
     clock, metrics, names = Clock(), Metrics(), Names.of(redis_url, key_prefix)
     async with (
         open_database(database_url) as database,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -14,8 +16,10 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from sqlalchemy import create_engine, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from sender.database.open import open_database
 from shared.commands.embedded import free_port
 from shared.redis.server import connect_server
+from tests import sqlite_databases
 from tests.commands import Command, fork, spawn
 from tests.postgres_servers import EmptiedDatabase, connected_to
 from tests.processes import REPOSITORY, clean_environment
@@ -164,3 +168,16 @@ def test_command_has_its_own_environment_log_group_and_end(
     running.kill()
     assert running.wait(60) == -signal.SIGKILL
     running.kill()  # nothing is there to be killed
+
+
+async def test_sqlite_file_with_tables_is_the_one_that_a_sender_makes(tmp_path: Path) -> None:
+    made, given = tmp_path / "made.db", tmp_path / "given.db"
+    sqlite_databases.prepare(f"sqlite:///{given}")
+    async with open_database(f"sqlite:///{made}"), open_database(f"sqlite:///{given}"):
+        pass
+    dumps = []
+    for path in (made, given):
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            dumps.append([*connection.iterdump(), connection.execute("PRAGMA auto_vacuum").fetchone()])
+    assert dumps[0] == dumps[1]
+    sqlite_databases.prepare(f"sqlite:///{given}")  # which is left as it is
