@@ -29,10 +29,18 @@ if TYPE_CHECKING:
 
 MAX_LIMIT = 1_000
 DEFAULT_LIMIT = 100
-MAX_CHANNEL_BYTES = 2**20  # of one channel in one answer; the event that reaches the limit is included
-MAX_BYTES = 2**24  # of all channels together
 
-_ROUND = 256  # events read at a time; with 64 KiB each, 16 MiB
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Of one answer."""
+
+    channel_bytes: int = 2**20  # of one channel; the event that reaches the limit is included
+    all_bytes: int = 2**24  # of all channels together
+    at_once: int = 256  # events read at a time; with 64 KiB each, 16 MiB
+
+
+USUAL = Sizes()
 
 
 class Reset(Enum):
@@ -135,10 +143,12 @@ def oldest(connection: Connection, channel: Channel) -> Place:
     return Place(state.head.epoch, state.pruned_seq)
 
 
-def read(connection: Connection, requests: Sequence[Request], *, limit: int) -> list[ChannelHistory]:
-    """Answers in the order requested. Each has at most `limit` events and about `MAX_CHANNEL_BYTES`.
+def read(
+    connection: Connection, requests: Sequence[Request], *, limit: int, sizes: Sizes = USUAL
+) -> list[ChannelHistory]:
+    """Answers in the order requested. Each has at most `limit` events and about `Sizes.channel_bytes`.
 
-    Together they have about `MAX_BYTES`; the last channels may therefore get fewer events, or none.
+    Together they have about `Sizes.all_bytes`; the last channels may therefore get fewer events, or none.
     """
     found = states(connection, [request.channel for request in requests])
     starts = [_start(request, found[request.channel]) for request in requests]
@@ -147,15 +157,17 @@ def read(connection: Connection, requests: Sequence[Request], *, limit: int) -> 
         for number, ((channel, _), start) in enumerate(zip(requests, starts, strict=True))
         if found[channel].check(start) is None
     ]
-    entries = _read_wanted(connection, wanted)
+    entries = _read_wanted(connection, wanted, sizes)
     return [
         _answer(channel, start, found[channel], entries.get(number, []))
         for number, ((channel, _), start) in enumerate(zip(requests, starts, strict=True))
     ]
 
 
-def read_some(connection: Connection, wanted: Mapping[Channel, range]) -> dict[Channel, list[Entry]]:
-    """The first kept events after each range's start up to its end; as many as are read at a time.
+def read_some(
+    connection: Connection, wanted: Mapping[Channel, range], *, at_once: int = USUAL.at_once
+) -> dict[Channel, list[Entry]]:
+    """The first kept events after each range's start up to its end; `at_once` of them in all.
 
     A channel missing from the answer did not fit. One without events has none left: they are deleted.
     """
@@ -164,7 +176,7 @@ def read_some(connection: Connection, wanted: Mapping[Channel, range]) -> dict[C
         Wanted(number, channel, range(max(part.start, known[channel].pruned_seq), part.stop))
         for number, (channel, part) in enumerate(wanted.items())
     ]
-    some = next(_rounds(parts), [])
+    some = next(_rounds(parts, at_once), [])
     nothing = [one for one in parts if not one.part]
     found: dict[Channel, list[Entry]] = {one.channel: [] for one in (*nothing, *some)}
     for number, entry in _read_round(connection, some):
@@ -195,32 +207,32 @@ def _answer(channel: Channel, start: Place, state: State, entries: Sequence[Entr
     return ChannelHistory(channel, start, as_of, seen, reset, tuple(entries), state.erased)
 
 
-def _read_wanted(connection: Connection, wanted: Sequence[Wanted]) -> dict[int, list[Entry]]:
+def _read_wanted(connection: Connection, wanted: Sequence[Wanted], sizes: Sizes) -> dict[int, list[Entry]]:
     """The events of each part by its number, within the limits of bytes."""
     entries: dict[int, list[Entry]] = {}
-    sizes: Counter[int] = Counter()
-    for some in _rounds(wanted):
-        open_still = [one for one in some if sizes[one.number] < MAX_CHANNEL_BYTES]
+    read: Counter[int] = Counter()  # bytes
+    for some in _rounds(wanted, sizes.at_once):
+        open_still = [one for one in some if read[one.number] < sizes.channel_bytes]
         for number, entry in _read_round(connection, open_still):
-            if sizes[number] < MAX_CHANNEL_BYTES:
+            if read[number] < sizes.channel_bytes:
                 entries.setdefault(number, []).append(entry)
-                sizes[number] += len(entry.text)
-        if sizes.total() >= MAX_BYTES:
+                read[number] += len(entry.text)
+        if read.total() >= sizes.all_bytes:
             break
     return entries
 
 
-def _rounds(wanted: Sequence[Wanted]) -> Iterator[list[Wanted]]:
-    """The same, in rounds of at most `_ROUND` events; a part that is cut continues in the next round."""
+def _rounds(wanted: Sequence[Wanted], size: int) -> Iterator[list[Wanted]]:
+    """The same, in rounds of at most `size` events; a part that is cut continues in the next round."""
     some: list[Wanted] = []
-    room = _ROUND
+    room = size
     for number, channel, part in wanted:
         while part:
             some.append(Wanted(number, channel, part[:room]))
             part, room = part[room:], room - len(part[:room])
             if not room:
                 yield some
-                some, room = [], _ROUND
+                some, room = [], size
     if some:
         yield some
 

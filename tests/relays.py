@@ -49,10 +49,11 @@ class Bench:
         self.metrics = Metrics()
         self.clock = Clock()
         self.pace = Pace()  # of the relays made from now on
+        self.writer: LogWriter | None = None  # likewise; usually one for each
         self._count = 0
 
     def relay(self, database: Database | None = None, pace: Pace | None = None) -> Relay:
-        writer = LogWriter(self.pipelines, self.names)
+        writer = self.writer or LogWriter(self.pipelines, self.names)
         return Relay(database or self.database, writer, self.metrics, self.clock, pace or self.pace)
 
     async def record(self, *channels: Channel) -> None:

@@ -15,7 +15,6 @@ from starlette.requests import HTTPConnection
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from receiver.access import admission
 from receiver.access.admission import THREADS, Admission, InvalidHook, load_hook
 from shared.problems import Problem
 from tests.waiting import await_until, wait_until
@@ -168,8 +167,7 @@ async def test_threads_outlive_whatever_is_raised_in_them(processes: Processes) 
 
 
 @pytest.mark.parametrize("waits", [False, True])
-async def test_calls_that_never_end_are_bounded(monkeypatch: pytest.MonkeyPatch, *, waits: bool) -> None:
-    monkeypatch.setattr(admission, "MAX_ASKED", 20)
+async def test_calls_that_never_end_are_bounded(*, waits: bool) -> None:
     released = threading.Event()
     asked: list[object] = []
 
@@ -184,7 +182,7 @@ async def test_calls_that_never_end_are_bounded(monkeypatch: pytest.MonkeyPatch,
                 await asyncio.sleep(0.01)
         return True
 
-    gate = Admission(never_end if waits else hang, 0.01)
+    gate = Admission(never_end if waits else hang, 0.01, max_asked=20)
     request = HTTPConnection(
         {
             "type": "http",

@@ -10,12 +10,11 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from shared.channels import customer_channel
 from shared.cursors import Place
-from shared.redis import cluster as module
 from shared.redis.channel_log import Entry, LogReader, LogWriter, PublishAnswer
 from shared.redis.cluster import Cluster, ClusterPipelines, Redirection, slot_of_key
 from shared.redis.connect import connect
 from shared.redis.keys import Names
-from shared.redis.url import Address
+from shared.redis.url import Address, parse_redis_url
 from shared.redis.wire import CommandRefused
 from tests.redis_servers import ClusterServers, binaries
 
@@ -137,12 +136,10 @@ async def test_server_that_is_no_cluster_is_reported_as_such(redis_server: Embed
             await pipelines.execute([("GET", "a")])
 
 
-async def test_cluster_without_sharded_messages_is_refused(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "_OLDEST", 99)
-    with pytest.raises(RedisConnectionError, match="Redis 99 is needed"):
-        await cluster.look()
+async def test_cluster_without_sharded_messages_is_refused(servers: ClusterServers) -> None:
+    async with Cluster(parse_redis_url(servers.url), oldest=99) as cluster:
+        with pytest.raises(RedisConnectionError, match="Redis 99 is needed"):
+            await cluster.look()
 
 
 @pytest.mark.parametrize(

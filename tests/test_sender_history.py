@@ -9,7 +9,7 @@ from sqlalchemy import Connection, select
 
 from sender import history, outbox, retention
 from sender.database.tables import events
-from sender.history import Request, Reset, State
+from sender.history import ChannelHistory, Request, Reset, Sizes, State
 from sender.outbox import arrival
 from shared.channels import Channel
 from shared.cursors import Place
@@ -132,27 +132,30 @@ async def test_limit_holds_for_each_channel(sender: RunningSender) -> None:
     assert seqs(menu) == [1, 2]
 
 
-async def test_reading_in_rounds_loses_and_repeats_nothing(
-    sender: RunningSender, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(history, "_ROUND", 3)
+async def read(sender: RunningSender, sizes: Sizes, **after: Place) -> list[ChannelHistory]:
+    """As the API does, with other sizes; channels are named by what follows `_`."""
+    requests = [Request(Channel(name.replace("_", ":")), place) for name, place in after.items()]
+    return await sender.database.read(partial(history.read, requests=requests, limit=100, sizes=sizes))
+
+
+async def test_reading_in_rounds_loses_and_repeats_nothing(sender: RunningSender) -> None:
     await record(sender, ALICE, 7)
     await record(sender, MENU, 4)
-    alice, menu = await ask(sender, "customer:alice=1.0", "topic:menu=1.1")
-    assert (seqs(alice), seqs(menu)) == ([1, 2, 3, 4, 5, 6, 7], [2, 3, 4])
+    answers = await read(sender, Sizes(at_once=3), customer_alice=Place(1, 0), topic_menu=Place(1, 1))
+    assert [[entry.place.seq for entry in answer.entries] for answer in answers] == [
+        [1, 2, 3, 4, 5, 6, 7],
+        [2, 3, 4],
+    ]
 
 
-async def test_large_events_end_an_answer_early_and_without_a_hole(
-    sender: RunningSender, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(history, "_ROUND", 4)
-    monkeypatch.setattr(history, "MAX_CHANNEL_BYTES", 5_000)
-    monkeypatch.setattr(history, "MAX_BYTES", 9_000)
+async def test_large_events_end_an_answer_early_and_without_a_hole(sender: RunningSender) -> None:
+    sizes, zero = Sizes(channel_bytes=5_000, all_bytes=9_000, at_once=4), Place(1, 0)
     for channel in (ALICE, MENU, Channel("topic:third")):
         await record(sender, channel, 9, size=1_000)
-    answers = await ask(sender, "customer:alice=1.0", "topic:menu=1.0", "topic:third=1.0")
-    assert [seqs(answer) for answer in answers] == [[1, 2, 3, 4, 5], [1, 2, 3], []]
-    assert [answer["reset"] for answer in answers] == [None, None, None]
+    answers = await read(sender, sizes, customer_alice=zero, topic_menu=zero, topic_third=zero)
+    found = [[entry.place.seq for entry in answer.entries] for answer in answers]
+    assert found == [[1, 2, 3, 4, 5], [1, 2, 3], []]
+    assert [answer.reset for answer in answers] == [None, None, None]
 
 
 async def test_five_hundred_channels_are_one_request(sender: RunningSender) -> None:

@@ -14,7 +14,7 @@ from sender.database.sqlite import SqliteDatabase
 from sender.publishing.pace import Pace
 from shared.channels import Channel
 from shared.cursors import Cursor
-from shared.redis import channel_log as log
+from shared.redis.channel_log import PUBLISH, LogWriter
 from shared.redis.scripts import Script
 from shared.redis.server import connect_server
 from tests.claims import claim
@@ -22,10 +22,11 @@ from tests.relays import Bench, MarkFails, nothing_waits, open_bench, running, s
 from tests.waiting import await_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
     from pathlib import Path
 
     from shared.commands.embedded import EmbeddedServer
+    from shared.redis.wire import Command
 
 pytestmark = pytest.mark.anyio
 
@@ -110,32 +111,33 @@ async def test_events_of_other_channels_go_on_where_no_dead_letter_can_be_writte
     assert await sqlite_bench.logged(ALICE) == [1]
 
 
-def refuser(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
-    """Makes the publish script refuse, half-way, what the Lua condition holds for."""
+class Refusing(LogWriter):
+    """The publish script refuses, half-way, what a Lua condition holds for."""
 
-    def refuse(condition: str, error: str) -> None:
-        before = "redis.call('XADD'"
-        refusal = f"if {condition} then return redis.error_reply('{error}') end {before}"
-        monkeypatch.setattr(log, "PUBLISH", Script(log.PUBLISH.text.replace(before, refusal)))
+    refusal = ""
 
-    return refuse
+    async def _run(self, script: Script, calls: Sequence[Command]) -> list[Any]:
+        if script is PUBLISH and self.refusal:
+            before = "redis.call('XADD'"
+            script = Script(script.text.replace(before, f"{self.refusal} {before}"))
+        return await super()._run(script, calls)
+
+
+def refuse(bench: Bench, condition: str, error: str) -> Refusing:
+    """Of the relays made from now on."""
+    bench.writer = writer = Refusing(bench.pipelines, bench.names)
+    writer.refusal = f"if {condition} then return redis.error_reply('{error}') end"
+    return writer
 
 
 IN_HASTE = Pace(first_backoff_seconds=0.02, max_backoff_seconds=0.02)
-
-
-@pytest.fixture
-def refusing(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
-    return refuser(monkeypatch)
-
-
 POISON = """string.find(ARGV[i + 1], '"id":"5"', 1, true) and not string.find(ARGV[i + 1], 'tombstone')"""
 
 
 async def test_event_that_only_redis_refuses_is_given_up_after_some_attempts_alone(
-    bench: Bench, refusing: Callable[[str, str], None]
+    bench: Bench,
 ) -> None:
-    refusing(POISON, "ERR this one never")
+    refuse(bench, POISON, "ERR this one never")
     await bench.record(*[ALICE, BOB] * 5, CAROL)  # the fifth is Alice's third
     async with running(bench.relay(pace=IN_HASTE)):
         with claim("one refused event holds up no other"):
@@ -147,9 +149,9 @@ async def test_event_that_only_redis_refuses_is_given_up_after_some_attempts_alo
 
 
 async def test_other_channels_are_published_while_a_refused_event_waits_for_its_next_attempt(
-    sqlite_bench: Bench, refusing: Callable[[str, str], None]
+    sqlite_bench: Bench,
 ) -> None:
-    refusing(POISON, "ERR this one never")
+    refuse(sqlite_bench, POISON, "ERR this one never")
     await sqlite_bench.record(*[ALICE] * 20)
     # Fewer at a time than wait behind it.
     pace = Pace(batch=4, first_backoff_seconds=60, max_backoff_seconds=60)
@@ -167,14 +169,13 @@ async def has_logged(bench: Bench, channel: Channel, count: int) -> bool:
 
 
 async def test_refusal_that_ends_costs_nothing(
-    bench: Bench, refusing: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
+    bench: Bench,
 ) -> None:
-    sound = log.PUBLISH
-    refusing(POISON, "ERR not now")
+    writer = refuse(bench, POISON, "ERR not now")
     await bench.record(*[ALICE, BOB] * 5)
     async with running(bench.relay(pace=IN_HASTE)):
         await await_until(lambda: seqs_are(bench, ALICE, [1, 2]))
-        monkeypatch.setattr(log, "PUBLISH", sound)
+        writer.refusal = ""
         await await_until(lambda: nothing_waits(bench))
     assert await types(bench, ALICE) == ["t"] * 5
     assert await given_up(bench) == []
@@ -200,11 +201,9 @@ STATES = [
 
 
 @pytest.mark.parametrize("error", STATES)
-async def test_state_of_the_server_makes_no_dead_letter(
-    sqlite_bench: Bench, refusing: Callable[[str, str], None], error: str
-) -> None:
+async def test_state_of_the_server_makes_no_dead_letter(sqlite_bench: Bench, error: str) -> None:
     """Not even where it is told for one event alone."""
-    refusing(POISON, error)
+    refuse(sqlite_bench, POISON, error)
     await sqlite_bench.record(*[ALICE, BOB] * 5)
     async with running(sqlite_bench.relay(pace=IN_HASTE)) as relay:
         await await_until(lambda: relay._failures > 2 * IN_HASTE.attempts)
@@ -212,10 +211,10 @@ async def test_state_of_the_server_makes_no_dead_letter(
 
 
 async def test_redis_that_refuses_everything_makes_no_dead_letter(
-    sqlite_bench: Bench, refusing: Callable[[str, str], None]
+    sqlite_bench: Bench,
 ) -> None:
     """Whatever it says: no event can be to blame."""
-    refusing("true", "ERR unknown command")
+    refuse(sqlite_bench, "true", "ERR unknown command")
     await sqlite_bench.record(*[ALICE, BOB] * 5)
     async with running(sqlite_bench.relay(pace=IN_HASTE)) as relay:
         with claim("a Redis that refuses everything is waited for"):
@@ -224,9 +223,7 @@ async def test_redis_that_refuses_everything_makes_no_dead_letter(
 
 
 @pytest.mark.parametrize("key", ["log", "head"])
-async def test_key_that_somebody_else_wrote_is_forgotten_and_no_event_blamed(
-    bench: Bench, refusing: Callable[[str, str], None], key: str
-) -> None:
+async def test_key_that_somebody_else_wrote_is_forgotten_and_no_event_blamed(bench: Bench, key: str) -> None:
     await bench.record(ALICE, BOB)
     await bench.relay_once()
     await bench.redis.set(getattr(bench.names, key)(ALICE), "somebody else's")

@@ -215,10 +215,8 @@ async def test_large_hole_is_refilled_with_the_newest(sqlite_bench: Bench) -> No
     assert await sqlite_bench.waiting() == 0
 
 
-async def test_large_refill_comes_in_several_parts(
-    sqlite_bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sender.history._ROUND", 7)
+async def test_large_refill_comes_in_several_parts(sqlite_bench: Bench) -> None:
+    sqlite_bench.pace = Pace(refill_at_once=7)
     await sqlite_bench.record(*[ALICE] * 20)
     await sqlite_bench.relay_once()
     await sqlite_bench.forget(ALICE)
@@ -262,10 +260,10 @@ async def test_channels_that_an_emptied_redis_lacks_are_refilled_together(bench:
 
 
 async def test_14_part_of_a_refill_that_another_relay_has_published_is_not_taken_for_all_of_it(
-    sqlite_bench: Bench, monkeypatch: pytest.MonkeyPatch
+    sqlite_bench: Bench,
 ) -> None:
-    monkeypatch.setattr("sender.history._ROUND", 3)
     bench = sqlite_bench
+    bench.pace = Pace(refill_at_once=3)
     await bench.record(*[ALICE] * 7)
     await bench.relay_once()
     await bench.forget(ALICE)
@@ -284,10 +282,10 @@ async def test_14_part_of_a_refill_that_another_relay_has_published_is_not_taken
 
 
 async def test_refill_in_the_midst_of_which_an_epoch_begins_is_not_taken_for_all_of_it(
-    sqlite_bench: Bench, monkeypatch: pytest.MonkeyPatch
+    sqlite_bench: Bench,
 ) -> None:
     """Nothing more is found in the epoch that it began in."""
-    monkeypatch.setattr("sender.history._ROUND", 3)  # so that it has several parts
+    sqlite_bench.pace = Pace(refill_at_once=3)  # so that it has several parts
     await sqlite_bench.record(*[ALICE] * 7)
     await sqlite_bench.relay_once()
     await sqlite_bench.forget(ALICE)

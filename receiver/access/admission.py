@@ -102,9 +102,12 @@ def load_hook(name: str) -> Callable[[Handshake], Any]:
 
 
 class Admission:
-    def __init__(self, hook: Callable[[Handshake], Any], seconds: float) -> None:
+    def __init__(
+        self, hook: Callable[[Handshake], Any], seconds: float, *, max_asked: int = MAX_ASKED
+    ) -> None:
         self._hook = hook
         self._seconds = seconds
+        self._max_asked = max_asked
         self._waits = _is_async(hook)
         self._threads = _Threads()
         self._running: set[asyncio.Task[Any]] = set()
@@ -128,8 +131,8 @@ class Admission:
 
     async def _ask(self, handshake: Handshake) -> object:
         """Raises `_Failed`."""
-        if self.unended >= MAX_ASKED:
-            raise _Failed(f"{MAX_ASKED} earlier calls have not ended")
+        if self.unended >= self._max_asked:
+            raise _Failed(f"{self._max_asked} earlier calls have not ended")
         task = asyncio.get_running_loop().create_task(self._call(handshake))
         self._running.add(task)
         task.add_done_callback(self._running.discard)

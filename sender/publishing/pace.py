@@ -22,6 +22,7 @@ class Pace:
     # ones are read from the database, like those of a quiet channel; publishing each channel's whole log
     # again would delay every new event for minutes.
     refill_length: int = 100
+    refill_at_once: int = 256  # events, of all channels that Redis has lost
     claim_seconds: int = 15  # for which a sender claims the names in Redis
     hold_seconds: float = 2.0  # after which it claims them again
     succeed_seconds: float = 300.0  # how long another living installation must have been away

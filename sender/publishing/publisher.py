@@ -110,7 +110,9 @@ class Publisher:
         answers = {name: Published(PublishAnswer.GAP, place) for name, place in known.items()}
         holes = {name: _hole(known[name], last[name], self._pace.refill_length) for name in known}
         while holes:
-            found = await self._database.read(partial(history.read_some, wanted=holes))
+            found = await self._database.read(
+                partial(history.read_some, wanted=holes, at_once=self._pace.refill_at_once)
+            )
             # Holes without events were closed by retention or a new epoch; what still waits is read again.
             batches = [(name, entries) for name, entries in found.items() if entries]
             replies = await self._send(batches, restart=True) if batches else []

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 1.0  # for the nodes that are asked where the slots are
 _ASKED = 5  # nodes, when the slots are looked up
 _TRY_AGAIN_SECONDS = 0.1  # while a slot is moved, a script's keys may be on both sides
-_OLDEST = 7  # has sharded Pub/Sub; Valkey reports a version like Redis 7's
+OLDEST = 7  # has sharded Pub/Sub; Valkey reports a version like Redis 7's
 _REDIRECTION = re.compile(r"(MOVED|ASK) (\d+) (.*):(\d+)")
 _AGAIN = ("MOVED ", "ASK ", "TRYAGAIN", "CLUSTERDOWN", "READONLY", "LOADING", "MASTERDOWN")
 
@@ -52,8 +52,10 @@ logger = structlog.get_logger(__name__)
 class Cluster:
     """Where the slots are, as last reported by a node, and a client for each node."""
 
-    def __init__(self, url: RedisUrl) -> None:
+    def __init__(self, url: RedisUrl, *, oldest: int = OLDEST) -> None:
+        """Nodes of a major version before `oldest` are refused."""
         self._url = url
+        self._oldest = oldest
         self._clients: dict[Address, Redis] = {}
         self._owners: dict[int, Address] = {}  # of each slot
         self._looking = asyncio.Lock()
@@ -117,9 +119,9 @@ class Cluster:
     async def _ask(self, address: Address) -> _SlotView:
         client = self.client(address)
         version = await _answer_or_none(client.info("server"))
-        if version and int(str(version["redis_version"]).partition(".")[0]) < _OLDEST:
+        if version and int(str(version["redis_version"]).partition(".")[0]) < self._oldest:
             raise RedisConnectionError(
-                f"a cluster of Redis {version['redis_version']}; Redis {_OLDEST} is needed"
+                f"a cluster of Redis {version['redis_version']}; Redis {self._oldest} is needed"
             )
         # As two words each, which redis-py doesn't know, so that the replies stay raw.
         asking = client.execute_command("CLUSTER", "INFO")  # type: ignore[no-untyped-call]

@@ -55,23 +55,23 @@ async def test_lock_on_the_channel_keeps_its_events_in_the_order_of_their_commit
 
 
 async def test_search_for_what_redis_refuses_lets_all_others_go_on(
-    sqlite_bench: Bench, monkeypatch: pytest.MonkeyPatch, misses: Misses
+    sqlite_bench: Bench, misses: Misses
 ) -> None:
     test = poison.test_event_that_only_redis_refuses_is_given_up_after_some_attempts_alone
     await misses(
         "poison-search",
-        test(sqlite_bench, poison.refuser(monkeypatch)),
+        test(sqlite_bench),
         "one refused event holds up no other",
     )
 
 
 async def test_rehearsal_keeps_events_from_being_blamed_for_what_redis_refuses_to_all(
-    sqlite_bench: Bench, monkeypatch: pytest.MonkeyPatch, misses: Misses
+    sqlite_bench: Bench, misses: Misses
 ) -> None:
     test = poison.test_redis_that_refuses_everything_makes_no_dead_letter
     await misses(
         "rehearsal",
-        test(sqlite_bench, poison.refuser(monkeypatch)),
+        test(sqlite_bench),
         "a Redis that refuses everything is waited for",
     )
 
