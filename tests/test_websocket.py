@@ -82,6 +82,55 @@ async def test_token_may_come_as_header_cookie_ticket_or_first_message(
         assert (await client.receive())["type"] == "orderbell.hello"
 
 
+@pytest.mark.parametrize("where", ["url", "message"])
+async def test_ticket_is_of_no_use_to_a_page_of_another_origin(
+    gateway: ReceiverProcess, token: str, where: str
+) -> None:
+    """Bound to nothing: tickets of shops' servers, which name no origin."""
+    ours, theirs = gateway.url, "https://shop.example"
+    for asked_by, used_by, good in (
+        (ours, ours, True),
+        (theirs, theirs.upper(), True),
+        ("", theirs, True),
+        ("", "", True),
+        (ours, theirs, False),
+        (theirs, ours, False),
+        (ours, "", False),
+    ):
+        asking = {"Authorization": f"Bearer {token}", **({"Origin": asked_by} if asked_by else {})}
+        ticket = httpx2.post(f"{gateway.url}/tickets", headers=asking, trust_env=False).json()["ticket"]
+        query = f"ticket={ticket}" if where == "url" else ""
+        headers = {"Origin": used_by} if used_by else {}
+        async with connected(gateway, None, query=query, headers=headers, hello=False) as client:
+            if where == "message":
+                await client.send("orderbell.auth", {"ticket": ticket})
+            if good:
+                assert (await client.receive())["type"] == "orderbell.hello", (asked_by, used_by)
+            else:
+                expected = (4401, "the ticket belongs to a page of another origin")
+                assert await client.receive_close() == expected, (asked_by, used_by)
+
+
+def test_ticket_serves_a_plain_request_of_its_own_page_which_names_no_origin(
+    gateway: ReceiverProcess, token: str
+) -> None:
+    for asked_by, used_by, status in (
+        (gateway.url, "", 200),
+        (gateway.url, gateway.url, 200),
+        ("https://shop.example", "https://shop.example", 200),
+        ("https://shop.example", "", 401),
+        (gateway.url, "https://shop.example", 401),
+    ):
+        headers = {"Authorization": f"Bearer {token}", "Origin": asked_by}
+        ticket = httpx2.post(f"{gateway.url}/tickets", headers=headers, trust_env=False).json()["ticket"]
+        answer = httpx2.get(
+            f"{gateway.url}/events?wait=0&ticket={ticket}",
+            headers={"Origin": used_by} if used_by else {},
+            trust_env=False,
+        )
+        assert answer.status_code == status, (asked_by, used_by, answer.text)
+
+
 async def test_token_that_another_may_replace_is_4401_and_one_that_will_never_do_is_4403(
     gateway: ReceiverProcess, module_processes: Processes
 ) -> None:

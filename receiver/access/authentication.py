@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from redis.exceptions import RedisError
 
 from receiver.access.identity import Identity, InvalidToken, KeysUnavailable
+from receiver.access.origins import comes_from
 from receiver.access.revocations import Revocations
 from shared.errors import CallerError
 
@@ -35,16 +36,23 @@ class Authentication:
         self._tickets = tickets
         self._cookie = cookie
 
-    async def verify(self, *, token: str = "", ticket: str = "") -> Identity:
-        """Raises `InvalidToken`, or `KeysUnavailable` where it can't be verified now."""
-        identity = await (self._verifier.verify(token) if token else self._redeem(ticket))
+    async def verify(
+        self, *, token: str = "", ticket: str = "", request: HTTPConnection | None = None
+    ) -> Identity:
+        """`request` is what a ticket came with; without it, a ticket of any page is taken.
+
+        Raises `InvalidToken`, or `KeysUnavailable` where it can't be verified now.
+        """
+        identity = await (self._verifier.verify(token) if token else self._redeem(ticket, request))
         if self.revocations.touches(identity):
             raise InvalidToken(REVOKED)
         return identity
 
-    async def _redeem(self, ticket: str) -> Identity:
+    async def _redeem(self, ticket: str, request: HTTPConnection | None) -> Identity:
         try:
-            return await self._tickets.redeem(ticket)
+            if request is None:
+                return await self._tickets.redeem(ticket)
+            return await self._tickets.redeem(ticket, lambda origin: comes_from(request, origin))
         except (RedisError, OSError, TimeoutError) as error:
             raise KeysUnavailable("tickets can't be checked now") from error
 
@@ -55,7 +63,7 @@ class Authentication:
         if token := bearer_token(request):
             return await self.verify(token=token)
         if ticket := request.query_params.get("ticket"):
-            return await self.verify(ticket=ticket)
+            return await self.verify(ticket=ticket, request=request)
         # Browsers send a cookie for every page; without an Origin the page is unknown.
         if (cookie := self._cookie_of(request)) and "origin" in request.headers:
             return await self.verify(token=cookie)

@@ -67,6 +67,22 @@ class Origins:
         return origin in self._exact or any(matches(origin, pattern) for pattern in self._patterns)
 
 
+def origin_of(request: HTTPConnection) -> str:
+    """The origin of the page that sent it, in its one spelling; empty where none is named."""
+    origin = _parse(request.headers.get("origin", ""))
+    return str(origin) if origin else ""
+
+
+def comes_from(request: HTTPConnection, origin: str) -> bool:
+    """Whether a page of this origin may have sent it.
+
+    Browsers name the page's origin in every request but a plain GET to the page's own.
+    """
+    if "origin" in request.headers:
+        return origin_of(request) == origin
+    return "upgrade" not in request.headers and _is_own(origin, request)
+
+
 def _is_own(text: str, request: HTTPConnection) -> bool:
     """Whether the page is one of ours: by host, port, and the scheme where we know our own.
 

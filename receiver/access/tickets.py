@@ -2,10 +2,15 @@
 
 Redis keeps a ticket's hash, never the ticket; reading Redis gives nobody a usable one. With
 `ORDERBELL_LIVE_KEYS` its content is signed, so writing to Redis does not either.
+
+A ticket is bound to the page that asked for it: one that has leaked is of no use to a page of another origin,
+nor to a client that names none. A ticket that was asked for without an Origin, by a shop's server or an app,
+is bound to nothing, because nobody knows which page it is for.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 import re
@@ -20,12 +25,18 @@ from shared.quota import Quota
 from shared.redis.signatures import NO_SIGNATURES, Kind
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from shared.redis.connect import AnyPipelines
     from shared.redis.keys import Names
     from shared.redis.signatures import Signatures
 
 LIFETIME_SECONDS = 60
 _TICKET = re.compile(r"[A-Za-z0-9_-]{43}")
+
+
+class _Bound(msgspec.Struct):
+    origin: str = ""  # of the only pages that may use it
 
 
 class TooManyTickets(CallerError):
@@ -53,18 +64,21 @@ class Tickets:
         self._signatures = signatures
         self._quota = Quota(per_minute)
 
-    async def issue(self, identity: Identity) -> str:
-        """Raises `TooManyTickets`."""
+    async def issue(self, identity: Identity, *, origin: str = "") -> str:
+        """`origin` of the page that asks; empty where it is not known. Raises `TooManyTickets`."""
         if seconds := self._quota.spend(identity.customer):
             raise TooManyTickets(seconds)
         ticket = secrets.token_urlsafe(32)
         key = self._key(ticket)
-        value = self._signatures.seal(Kind.TICKET, key.encode(), msgspec.json.encode(identity))
+        content = msgspec.structs.asdict(_Bound(origin)) | dataclasses.asdict(identity)
+        value = self._signatures.seal(Kind.TICKET, key.encode(), msgspec.json.encode(content))
         await self._pipelines.execute([("SET", key, value, "EX", LIFETIME_SECONDS, "NX")])
         return ticket
 
-    async def redeem(self, ticket: str) -> Identity:
-        """Raises `InvalidToken` for a ticket that never existed, was used, or has expired."""
+    async def redeem(self, ticket: str, comes_from: Callable[[str], bool] = lambda _: True) -> Identity:
+        """Raises `InvalidToken` for a ticket that never existed, was used, or has expired, and where the
+        request does not come from the origin to which it is bound.
+        """
         if not _TICKET.fullmatch(ticket):
             raise InvalidToken("not a ticket")
         key = self._key(ticket)
@@ -75,9 +89,13 @@ class Tickets:
         if text is None:
             raise InvalidToken("malformed ticket")
         try:
-            return msgspec.json.decode(text, type=Identity)
+            identity = msgspec.json.decode(text, type=Identity)
+            bound = msgspec.json.decode(text, type=_Bound)
         except (ValueError, RecursionError):
             raise InvalidToken("malformed ticket") from None
+        if bound.origin and not comes_from(bound.origin):
+            raise InvalidToken("the ticket belongs to a page of another origin")
+        return identity
 
     def _key(self, ticket: str) -> str:
         return self._names.ticket(hashlib.sha256(ticket.encode()).hexdigest())

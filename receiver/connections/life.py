@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping, Sequence
     from typing import Any
 
+    from starlette.requests import HTTPConnection
+
     from receiver.access.authentication import Authentication
     from receiver.access.capacity import Capacity
     from receiver.access.identity import Identity
@@ -79,7 +81,7 @@ class Life:
         self._of_strangers = Sampled(logger)
         self.terms = terms
         self.register = Register(time.time())
-        self._proving: dict[Connection, asyncio.Future[Identity]] = {}
+        self._proving: dict[Connection, tuple[HTTPConnection, asyncio.Future[Identity]]] = {}
         self._tasks: asyncio.TaskGroup
 
     async def run(self) -> None:
@@ -111,12 +113,13 @@ class Life:
             if identity is not None and identity.owns(feed.channel):
                 end_one(connection, End.UNAUTHENTICATED, "the customer was erased")
 
-    async def wait_proof(self, connection: Connection) -> Identity | None:
-        """The identity of its first message; None where it ended first.
+    async def wait_proof(self, connection: Connection, request: HTTPConnection) -> Identity | None:
+        """The identity of its first message; None where it ended first. `request` is its handshake.
 
         Raises `InvalidToken` where none comes in time.
         """
-        proof = self._proving[connection] = asyncio.get_running_loop().create_future()
+        proof: asyncio.Future[Identity] = asyncio.get_running_loop().create_future()
+        self._proving[connection] = request, proof
         await asyncio.wait([proof], timeout=self.terms.authenticate_seconds)
         if not proof.done():
             raise InvalidToken(f"no token within {self.terms.authenticate_seconds:g} s")
@@ -220,8 +223,8 @@ class Life:
         self.leave(connection)
         self.clock.discard(connection)
         self.capacity.leave(connection)
-        if proof := self._proving.pop(connection, None):
-            proof.cancel()
+        if proving := self._proving.pop(connection, None):
+            proving[1].cancel()
         code, reason = connection.ending
         lasted = asyncio.get_running_loop().time() - connection.opened_at
         self.register.note_ending(connection, lasted=lasted, now=time.time())
@@ -244,7 +247,11 @@ class Life:
     async def _verify(self, connection: Connection, credentials: Credentials) -> None:
         """The first makes it a customer's connection, later ones renew its end."""
         try:
-            identity = await self._authentication.verify(token=credentials.token, ticket=credentials.ticket)
+            # A ticket that renews must name the same customer, so its page does not matter.
+            request, _ = self._proving.get(connection, (None, None))
+            identity = await self._authentication.verify(
+                token=credentials.token, ticket=credentials.ticket, request=request
+            )
         except ForbiddenToken as error:
             connection.end(End.FORBIDDEN, str(error))
             return
@@ -254,7 +261,7 @@ class Life:
         except KeysUnavailable as error:
             connection.end(End.TRY_AGAIN_LATER, str(error))
             return
-        proof = self._proving.pop(connection, None)
+        _, proof = self._proving.pop(connection, (None, None))
         if proof is not None and not proof.done():
             proof.set_result(identity)
         elif connection.identity is not None and connection.identity.channels != identity.channels:

@@ -16,6 +16,7 @@ from starlette.routing import BaseRoute, Route
 
 from receiver.access import tickets as ticket_module
 from receiver.access.doorkeeper import Doorkeeper
+from receiver.access.origins import origin_of
 from receiver.pages.routes import page_routes
 from receiver.serving import asyncapi, openapi
 from receiver.serving.alerts import AlertsOverHttp
@@ -172,7 +173,7 @@ class Http:
     async def issue_ticket(self, request: Request) -> Response:
         identity = await self._doorkeeper.identify(request)
         try:
-            ticket = await self._tickets.issue(identity)
+            ticket = await self._tickets.issue(identity, origin=origin_of(request))
         except ticket_module.TooManyTickets as error:
             later = {"retry-after": str(math.ceil(error.seconds))}
             raise Problem(429, "too-many-tickets", str(error), later) from None

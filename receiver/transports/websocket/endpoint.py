@@ -47,7 +47,7 @@ class WebSocketTransport(UpgradeEndpoint):
             cursors = _cursors(request)
             identity = await self._authentication.identify(request)
             if identity is None:
-                identity = await self._authenticate_in_band(connection)
+                identity = await self._authenticate_in_band(connection, request)
         except (InvalidCursor, TokenInUrl) as error:
             connection.end(End.BAD_MESSAGE, str(error))
         except ForbiddenToken as error:
@@ -60,10 +60,12 @@ class WebSocketTransport(UpgradeEndpoint):
             if identity is not None:
                 await self._life.serve(connection, identity, cursors)
 
-    async def _authenticate_in_band(self, connection: WebSocketConnection) -> Identity | None:
+    async def _authenticate_in_band(
+        self, connection: WebSocketConnection, request: HTTPConnection
+    ) -> Identity | None:
         """The identity of its first message; None where the connection ended first."""
         connection.writer.write(b"")  # the answer to the handshake, for which it waits
-        return await self._life.wait_proof(connection)
+        return await self._life.wait_proof(connection, request)
 
 
 def _cursors(request: HTTPConnection) -> dict[Channel, Place]:
