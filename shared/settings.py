@@ -476,13 +476,22 @@ def _read(path: str) -> str | _Unusable:
 
 
 def _cleaned(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: _without_quotes(_trimmed(value)) for name, value in values.items()}
+    return {name: _without_quotes(_unicode(_trimmed(value))) for name, value in values.items()}
+
+
+def _unicode(value: Any) -> Any:
+    """Python keeps a variable's bytes that are not UTF-8 as lone surrogates, which fail wherever they go."""
+    is_unicode = not isinstance(value, str) or value.isascii() or _SURROGATE.search(value) is None
+    return value if is_unicode else _Unusable("it is not UTF-8 text")
 
 
 def _without_quotes(value: Any) -> Any:
     if isinstance(value, str) and len(value) > 1 and value[0] == value[-1] and value[0] in "\"'`":
         return _Unusable("remove the quotation marks around it: here they would belong to the value")
     return value
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def _parts(text: str) -> list[str]:

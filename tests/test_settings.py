@@ -332,6 +332,14 @@ def test_odd_value_is_one_line_that_names_its_setting(
     assert len(lines[0]) < 400
 
 
+@pytest.mark.parametrize("name", FIELDS)
+def test_value_that_is_not_utf_8_is_one_line(set: Set, faults: Faults, name: str) -> None:
+    set(**({"api_keys": KEY, "jwt_secret": SECRET} | {name: os.fsdecode(b"http://\xff" + b"a" * 40)}))
+    lines = faults(SenderSettings if name in SenderSettings.model_fields else ReceiverSettings)
+    assert f"orderbell: ORDERBELL_{name.upper()}: it is not UTF-8 text" in lines
+    assert len([line for line in lines if name.upper() in line and "set exactly" not in line]) == 1, lines
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
