@@ -85,13 +85,14 @@ class Stack:
     api_key: str = field(default_factory=lambda: secrets.token_hex(16))
     jwt_secret: str = field(default_factory=lambda: secrets.token_hex(32))
     servers: list[Server] = field(default_factory=list)
+    source: Path = REPOSITORY  # of the version that is measured
 
     def start_sender(self) -> Server:
         url = self.database_url or f"sqlite:///{self.directory / 'orderbell.db'}"
         self.sender = self._start("sender", {"database_url": url})
         return self.sender
 
-    def start_gateway(self, workers: int = 1) -> Server:
+    def start_gateway(self, workers: int = 1, **settings: str) -> Server:
         return self._start(
             "receiver",
             {
@@ -99,6 +100,7 @@ class Stack:
                 "sender_url": f"http://127.0.0.1:{self.sender.port}",
                 "drain_seconds": "0",
                 "max_connections": "20000",
+                **settings,
             },
             *(["--workers", str(workers)] if workers > 1 else []),
         )
@@ -123,7 +125,9 @@ class Stack:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
         environment |= {PREFIX + name.upper(): value for name, value in (common | settings).items()}
         command = [sys.executable, "-m", service, "--port", str(port), *options]
-        server = start_server(service, command, port, environment, self.directory, self.group, cwd=REPOSITORY)
+        server = start_server(
+            service, command, port, environment, self.directory, self.group, cwd=self.source
+        )
         self.servers.append(server)
         server.wait_ready("/readyz")
         return server
@@ -166,12 +170,18 @@ def running_redis(binary: Path, directory: Path, group: int) -> Iterator[Embedde
 
 @contextlib.contextmanager
 def running_stack(
-    redis_binary: Path, directory: Path, group: int, *, gateways: int, database_url: str = ""
+    redis_binary: Path,
+    directory: Path,
+    group: int,
+    *,
+    gateways: int,
+    database_url: str = "",
+    source: Path = REPOSITORY,
 ) -> Iterator[Stack]:
     """A fresh one; all its processes end with the block."""
     directory.mkdir(parents=True)
     with running_redis(redis_binary, directory, group) as redis:
-        stack = Stack(redis, directory, group, database_url)
+        stack = Stack(redis, directory, group, database_url, source=source)
         try:
             stack.start_sender()
             for _ in range(gateways):
