@@ -200,6 +200,9 @@ class Page:
                 raise TimeoutError(f"not within {seconds:g} s: {script}")
             time.sleep(0.02)
 
+    def wait_for_timeout(self, milliseconds: float) -> None:
+        time.sleep(milliseconds / 1000)
+
     def move_mouse(self, x: float, y: float) -> None:
         self._perform("pointer", [_move(x, y)])
 
