@@ -11,6 +11,7 @@ import click
 
 from shared.process.guard import Guard
 from tests.chaos import report, scenarios
+from tests.chaos.callers import LIVELY, NONE
 from tests.chaos.clients import TRANSPORTS
 from tests.chaos.nemesis import plan
 from tests.chaos.run import Load, mixed, running
@@ -63,7 +64,8 @@ def main(
     used = TRANSPORTS if transports == "all" else (transports,)
     customers = customers or (140 if len(used) > 1 else 500)
     rate = rate or (50.0 if len(used) > 1 else 200.0)
-    load = Load(customers=customers, rate=rate, second_devices=customers // 10, transports=used)
+    life = LIVELY if used == ("websocket",) else NONE
+    load = Load(customers=customers, rate=rate, second_devices=customers // 10, transports=used, life=life)
     with (
         Guard() as guard,
         running(

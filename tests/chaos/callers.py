@@ -2,6 +2,9 @@
 
 Each order is placed, then completed; both requests carry an Idempotency-Key and are repeated, at any of
 the senders, until an answer comes. An order that is completed and was never answered may exist or not.
+
+Some alerts have a life after that: they expire, are taken back, or are read somewhere else. Meanwhile
+customers' lists are read, one after the other, and written down.
 """
 
 from __future__ import annotations
@@ -9,14 +12,16 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
 
-from tests.chaos import companion
-from tests.chaos.ledger import LedgerWriter, Post, now
+from shared.times import format_time
+from tests.chaos import companion, listing
+from tests.chaos.ledger import Change, Expiring, LedgerWriter, Post, now
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -25,6 +30,21 @@ TURN = 0.01  # seconds; how often orders are begun
 MAX_UNDER_WAY = 1_000  # orders; beyond that none are begun, and the rate falls
 ANSWER_SECONDS = 8.0  # for one request, then it is sent again
 PAUSE = 0.05, 0.5  # seconds before a request is sent again
+EXPIRES = 5.0  # seconds after it was completed, at most; many before they could be shown
+CHANGES = 3.0  # seconds after it was completed, at most: an alert is taken back, or marked as read
+LOOKS = 0.2  # seconds between two looks at lists
+
+
+class Life(msgspec.Struct, frozen=True):
+    """The shares of the alerts that are taken back, that expire and that are read: no alert has two fates."""
+
+    retracted: float = 0.0
+    expiring: float = 0.0
+    read: float = 0.0
+
+
+NONE = Life()
+LIVELY = Life(0.15, 0.1, 0.15)
 
 
 class _Start(msgspec.Struct, tag="start"):
@@ -35,6 +55,7 @@ class _Start(msgspec.Struct, tag="start"):
     ledger: str
     seed: int
     name: str
+    life: Life
 
 
 class _Rate(msgspec.Struct, tag="rate"):
@@ -63,6 +84,7 @@ class Status(msgspec.Struct):
     asked_again: dict[
         str, int
     ]  # requests that were sent again, by the status that was no answer, or the error
+    expires: float  # when the last alert that can expires
 
 
 class Callers:
@@ -89,9 +111,11 @@ class Callers:
         rate: float,
         seed: int = 0,
         name: str = "order",
+        life: Life = NONE,
     ) -> None:
         """Orders a second, of customers who are chosen unevenly: some order often, many seldom."""
-        self._process.tell(_Start(customers, ports, api_key, rate, str(ledger), seed, name))
+        start = _Start(customers, ports, api_key, rate, str(ledger), seed, name, life)
+        self._process.tell(start)
 
     def set_rate(self, rate: float) -> None:
         self._process.tell(_Rate(rate))
@@ -127,10 +151,18 @@ class _Sender:
 
     async def post(self, path: str, body: bytes, key: str) -> _Answer:
         """Raises `OSError`, `EOFError` and `TimeoutError`; then nobody knows what became of it."""
+        headers = ["content-type: application/json", f"idempotency-key: {key}"]
+        return await self._ask(f"POST {path}", headers, body)
+
+    async def get(self, path: str) -> _Answer:
+        """Raises the same."""
+        return await self._ask(f"GET {path}", [], b"")
+
+    async def _ask(self, what: str, headers: list[str], body: bytes) -> _Answer:
         async with asyncio.timeout(ANSWER_SECONDS):
             streams = self._pop_idle() or await asyncio.open_connection("127.0.0.1", self._port)
             try:
-                answer = await self._exchange(*streams, path, body, key)
+                answer = await self._exchange(*streams, what, headers, body)
             except BaseException:
                 streams[1].transport.abort()
                 raise
@@ -149,14 +181,18 @@ class _Sender:
         return None
 
     async def _exchange(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str, body: bytes, key: str
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        what: str,
+        headers: list[str],
+        body: bytes,
     ) -> _Answer:
         lines = [
-            f"POST {path} HTTP/1.1",
+            f"{what} HTTP/1.1",
             "host: 127.0.0.1",
             f"authorization: Bearer {self._api_key}",
-            "content-type: application/json",
-            f"idempotency-key: {key}",
+            *headers,
             f"content-length: {len(body)}",
         ]
         writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
@@ -178,6 +214,8 @@ class _Callers:
         # The last of 500 orders a hundredth as often as the first: some channels are busy, many idle.
         self._weights = list(accumulate(1 / (n + 5) for n in range(len(start.customers))))
         self._chance = random.Random(start.seed)
+        self._life = start.life
+        self._expires = 0.0
         self._name = start.name
         self._count = 0
 
@@ -205,13 +243,66 @@ class _Callers:
     async def _order(self, order_id: str, customer: str) -> None:
         body = msgspec.json.encode({"order_id": order_id, "customer_id": customer})
         self.ledger.write(Post(now(), order_id, customer, "invoke"))
+        fate = self._chance.random()
         answer = await self._until_answered("/orders", body, f"place-{order_id}")
         if answer.status in (200, 201):
-            answer = await self._until_answered(f"/orders/{order_id}/complete", b"{}", f"complete-{order_id}")
+            expires = self._life.retracted <= fate < self._life.retracted + self._life.expiring
+            body = self._expiring(order_id) if expires else b"{}"
+            answer = await self._until_answered(f"/orders/{order_id}/complete", body, f"complete-{order_id}")
         good = answer.status == 200
         self.answered += good
         self.refused += not good
         self.ledger.write(Post(now(), order_id, customer, "ok" if good else "refused"))
+        if good:
+            await self._change(order_id, customer, fate, answer.body)
+
+    def _expiring(self, order_id: str) -> bytes:
+        seconds = self._soon(EXPIRES)
+        moment = format_time(datetime.now(UTC) + timedelta(seconds=seconds))
+        self._expires = max(self._expires, now() + seconds)
+        self.ledger.write(Expiring(order_id, now() + seconds))
+        return msgspec.json.encode({"expirytime": moment})
+
+    def _soon(self, longest: float) -> float:
+        """Seconds, a third of them less than a tenth of the longest."""
+        return longest * self._chance.random() * self._chance.random()
+
+    async def _change(self, order_id: str, customer: str, fate: float, completed: bytes) -> None:
+        """Take its alert back, in one way or the other, or mark it as read; most are left alone."""
+        event = msgspec.json.decode(completed)["event"]
+        cursor = f"{event['channel']}={event['epoch']}.{event['seq']}"
+        alone: dict[str, object] = {"ids": [event["id"]], "customer_id": customer}
+        way = self._chance.random() < 0.5
+        if fate < self._life.retracted:
+            path = "/retractions" if way else f"/orders/{order_id}/cancel"
+            await self._post_change(order_id, "retract", path, {"order_id": order_id} if way else {})
+            if self._life.read and way:  # on a device that has not heard of it: that changes nothing
+                await self._post_change(order_id, "read", "/read", alone)
+        elif fate > 1 - self._life.read:
+            await self._post_change(order_id, "read", "/read", {"cursors": [cursor]} if way else alone)
+
+    async def _post_change(
+        self, order_id: str, what: Literal["retract", "read"], path: str, body: dict[str, object]
+    ) -> None:
+        await asyncio.sleep(self._soon(CHANGES))
+        self.ledger.write(Change(now(), order_id, what, "invoke"))
+        answer = await self._until_answered(path, msgspec.json.encode(body), f"{what}-{order_id}")
+        self.ledger.write(Change(now(), order_id, what, "ok" if answer.status == 200 else "refused"))
+
+    async def look(self) -> None:
+        """At one customer's list after the other. Each look begins when the one before it was answered."""
+        while True:
+            await asyncio.sleep(LOOKS)
+            (customer,) = self._chance.choices(self._customers, cum_weights=self._weights)
+            channel = f"customer:{customer}"
+            try:
+                answer = await self._chance.choice(self._senders).get(
+                    f"/channels/{channel}/alerts?limit={listing.PAGE}"
+                )
+            except (OSError, EOFError, TimeoutError):
+                continue
+            if answer.status == 200:
+                self.ledger.write(listing.listed(channel, "sender", [answer.body]))
 
     async def _until_answered(self, path: str, body: bytes, key: str) -> _Answer:
         """The first answer that isn't "come back"."""
@@ -238,18 +329,20 @@ class _Callers:
         return status
 
     def status(self) -> Status:
-        return Status(self.answered, len(self.under_way), self.refused, dict(self.asked_again))
+        return Status(self.answered, len(self.under_way), self.refused, dict(self.asked_again), self._expires)
 
 
 async def _main() -> None:
     callers: _Callers | None = None
-    beginning: asyncio.Task[None] | None = None
+    tasks: list[asyncio.Task[None]] = []
 
     async def do(command: _Command) -> object:
-        nonlocal callers, beginning
+        nonlocal callers
         if isinstance(command, _Start):
             callers = _Callers(command)
-            beginning = asyncio.create_task(callers.run())
+            tasks.append(asyncio.create_task(callers.run()))
+            if command.life != NONE:
+                tasks.append(asyncio.create_task(callers.look()))
             return None
         assert callers is not None, "start them first"
         if isinstance(command, _Status):
@@ -263,8 +356,8 @@ async def _main() -> None:
         return None
 
     await companion.obey(_Command, do)
-    if beginning is not None:
-        beginning.cancel()
+    for task in tasks:
+        task.cancel()
 
 
 if __name__ == "__main__":

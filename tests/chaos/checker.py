@@ -14,6 +14,15 @@ It knows nothing of how Orderbell works; it compares. For each device that was t
   be told so for a reason that the run has not given: the database went back (epoch), or was swept (pruned);
 * given up: a hole that a device passed over by itself, because nobody filled it. It excuses nothing.
 
+And of what became of alerts, where the run gives them a life:
+
+* reappeared: an alert that popped up after its device had heard that it was taken back, or after it expired;
+* left standing: a device still has, in the end, an alert that was taken back or has expired;
+* disagreeing: a device, or a gateway's list, whose states or count are not the database's in the end;
+* undone: a retraction or a mark as read that was answered and that the database does not have in the end;
+* went back: a list in which an alert's state is an earlier one than in a list before it;
+* miscounted: a list whose count is not the number of its unread alerts.
+
 And for each fault, how long it took until everything that was late because of it had been shown.
 """
 
@@ -25,7 +34,24 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from tests.chaos.ledger import End, Fault, Hello, Misplaced, Post, Reset, Show, Stored
+from tests.chaos.ledger import (
+    Change,
+    End,
+    Expiring,
+    Fault,
+    Heard,
+    Hello,
+    Listed,
+    Misplaced,
+    PopUp,
+    Post,
+    Reset,
+    Screen,
+    Show,
+    Stored,
+    StoredChange,
+)
+from tests.chaos.lives import Lives
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -74,6 +100,17 @@ class Verdict:
     never_posted: int = 0
     unstored: int = 0
     misplaced: int = 0
+    retracted: int = 0  # alerts whose retraction was answered
+    expired: int = 0  # alerts that expire
+    read: int = 0  # alerts whose mark as read was answered
+    popped_up: int = 0
+    lists: int = 0
+    reappeared: int = 0
+    left_standing: int = 0
+    disagreeing: int = 0
+    undone: int = 0
+    went_back: int = 0
+    miscounted: int = 0
     resets: Counter[str] = field(default_factory=Counter)
     allowed: frozenset[str] = frozenset()  # reasons of resets that this run gives
     given_up: int = 0  # holes that devices passed over by themselves
@@ -101,6 +138,12 @@ class Verdict:
             or self.refused
             or self.misplaced
             or self.given_up
+            or self.reappeared
+            or self.left_standing
+            or self.disagreeing
+            or self.undone
+            or self.went_back
+            or self.miscounted
             or self.unexpected_resets
         )
 
@@ -114,7 +157,7 @@ class Verdict:
         seconds = [r.worst for r in self.recoveries if r.fault.kind == kind] or [0.0]
         return statistics.median(seconds), max(seconds)
 
-    def _note(self, example: str) -> None:
+    def note(self, example: str) -> None:
         if len(self.examples) < 20:
             self.examples.append(example)
 
@@ -144,7 +187,7 @@ class _Posts:
 class _Device:
     name: str
     customer: str = ""
-    shows: list[Show] = field(default_factory=list)
+    shows: list[Show | Heard] = field(default_factory=list)
     resets: list[Reset] = field(default_factory=list)
 
     def excuses(self, place: _Place | None) -> bool:
@@ -165,6 +208,8 @@ def check(
     verdict = Verdict(devices=len(devices), allowed=allowed)
     posts = _Posts()
     stored: dict[str, Stored] = {}
+    changes: dict[str, list[_Place]] = defaultdict(list)  # by channel
+    lives = Lives()
     seen = {name: _Device(name, customer) for name, customer in devices.items()}
     faults: list[Fault] = []
     greetings: list[Hello | End] = []
@@ -173,20 +218,27 @@ def check(
             posts.add(entry)
         elif isinstance(entry, Stored):
             stored[entry.order_id] = entry
+        elif isinstance(entry, StoredChange):
+            changes[entry.channel].append(_Place(entry.epoch, entry.seq))
+        elif isinstance(entry, Change | Expiring | PopUp | Screen | Listed):
+            lives.add(entry)
+        elif isinstance(entry, Heard):
+            lives.add(entry)
+            seen.setdefault(entry.device, _Device(entry.device)).shows.append(entry)
         elif isinstance(entry, Show):
             seen.setdefault(entry.device, _Device(entry.device, entry.customer)).shows.append(entry)
         elif isinstance(entry, Reset):
             seen.setdefault(entry.device, _Device(entry.device)).resets.append(entry)
             if entry.given_up:
                 verdict.given_up += 1
-                verdict._note(f"given up: {entry.device} passed over what is missing up to {entry.place}")
+                verdict.note(f"given up: {entry.device} passed over what is missing up to {entry.place}")
             else:
                 verdict.resets[entry.reason] += 1
                 if entry.reason not in allowed:
-                    verdict._note(f"reset: {entry.device} was told {entry.reason} at {entry.place}")
+                    verdict.note(f"reset: {entry.device} was told {entry.reason} at {entry.place}")
         elif isinstance(entry, Misplaced):
             verdict.misplaced += 1
-            verdict._note(f"misplaced: {entry.device} got {entry.got} after {entry.after}")
+            verdict.note(f"misplaced: {entry.device} got {entry.got} after {entry.after}")
         elif isinstance(entry, Fault):
             faults.append(entry)
         else:
@@ -203,6 +255,8 @@ def check(
         _check_shows(verdict, posts, device)
         if device.name in devices:
             _check_lost(verdict, wanted[device.customer], stored, device)
+            _check_unheard(verdict, changes[f"customer:{device.customer}"], device)
+    lives.check(verdict, devices)
     verdict.recoveries = _recoveries(sorted(faults, key=lambda fault: fault.began), verdict, greetings)
     return verdict
 
@@ -212,7 +266,7 @@ def _check_stored(verdict: Verdict, posts: _Posts, stored: Mapping[str, Stored])
         return
     for order_id in posts.answered.keys() - stored.keys():
         verdict.unstored += 1
-        verdict._note(f"unstored: order {order_id} was answered and is not in the database")
+        verdict.note(f"unstored: order {order_id} was answered and is not in the database")
 
 
 def _by_customer(posts: _Posts, stored: Mapping[str, Stored]) -> dict[str, list[str]]:
@@ -227,25 +281,29 @@ def _by_customer(posts: _Posts, stored: Mapping[str, Stored]) -> dict[str, list[
 
 
 def _check_shows(verdict: Verdict, posts: _Posts, device: _Device) -> None:
-    shown: set[str] = set()
+    shown: set[str | _Place] = set()
     last: dict[str, _Place] = {}
     for show in device.shows:
-        verdict.shown += 1
         place = _Place(show.epoch, show.seq)
-        if show.order_id in shown:
+        what = place if isinstance(show, Heard) else show.order_id
+        if what in shown:
             verdict.twice += 1
-            verdict._note(f"twice: {device.name} showed {show.order_id} at {place} again")
+            verdict.note(f"twice: {device.name} showed {what} at {place} again")
         elif place <= last.get(show.channel, _Place(0, 0)):
             verdict.out_of_order += 1
-            verdict._note(f"out of order: {device.name} showed {place} after {last[show.channel]}")
+            verdict.note(f"out of order: {device.name} showed {place} after {last[show.channel]}")
         last[show.channel] = max(place, last.get(show.channel, place))
+        if isinstance(show, Heard):
+            shown.add(place)
+            continue
+        verdict.shown += 1
         customer = posts.customer.get(show.order_id)
         if customer is None:
             verdict.never_posted += 1
-            verdict._note(f"never posted: {device.name} showed {show.order_id}")
+            verdict.note(f"never posted: {device.name} showed {show.order_id}")
         elif customer != show.customer or show.channel != f"customer:{customer}":
             verdict.foreign += 1
-            verdict._note(f"foreign: {device.name} of {show.customer} showed {show.order_id} of {customer}")
+            verdict.note(f"foreign: {device.name} of {show.customer} showed {show.order_id} of {customer}")
         if show.order_id not in shown:
             answered = posts.answered.get(show.order_id, math.inf)
             verdict.deliveries.append(Delivery(answered, show.at, device.name))
@@ -255,7 +313,7 @@ def _check_shows(verdict: Verdict, posts: _Posts, device: _Device) -> None:
 def _check_lost(
     verdict: Verdict, wanted: Sequence[str], stored: Mapping[str, Stored], device: _Device
 ) -> None:
-    shown = {show.order_id for show in device.shows}
+    shown = {show.order_id for show in device.shows if isinstance(show, Show)}
     for order_id in wanted:
         if order_id in shown:
             continue
@@ -265,7 +323,19 @@ def _check_lost(
             verdict.excused += 1
         else:
             verdict.lost += 1
-            verdict._note(f"lost: {device.name} did not show {order_id} at {place}")
+            verdict.note(f"lost: {device.name} did not show {order_id} at {place}")
+
+
+def _check_unheard(verdict: Verdict, changes: Sequence[_Place], device: _Device) -> None:
+    heard = {_Place(entry.epoch, entry.seq) for entry in device.shows if isinstance(entry, Heard)}
+    for place in changes:
+        if place in heard:
+            continue
+        if device.excuses(place):
+            verdict.excused += 1
+        else:
+            verdict.lost += 1
+            verdict.note(f"lost: {device.name} did not hear of the change at {place}")
 
 
 class _Late(NamedTuple):

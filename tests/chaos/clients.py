@@ -5,7 +5,11 @@ hundreds of others: it keeps its cursor, drops what it had, goes back for what a
 jitter, and takes another gateway than the one that failed it, as a balancer would give it one. Over other
 transports than WebSocket it uses the clients of tests/conformance.
 
-With `dedupe` off it shows whatever it receives: a proof that the checker sees.
+It keeps its customer's alerts as the client does: an alert pops up a moment after it came, unless it was
+taken back or has expired by then; what is heard of retractions, expiries and reading changes alerts' states.
+
+With `dedupe` off it shows whatever it receives, with `heed` off it lets pop up what was taken back or has
+expired: a proof that the checker sees.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +27,10 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from receiver.transports.websocket.close_codes import CODES
+from shared.events import EXPIRED, READ, RETRACTED, SYSTEM
+from shared.times import parse_time
 from tests.chaos import companion
-from tests.chaos.ledger import End, Hello, LedgerWriter, Misplaced, Reset, Show, now
+from tests.chaos.ledger import End, Heard, Hello, LedgerWriter, Misplaced, PopUp, Reset, Screen, Show, now
 from tests.conformance.client import Ended
 from tests.conformance.polling import LongPollingDriver, PollingDriver
 from tests.conformance.sse import EventStreamDriver
@@ -64,6 +71,8 @@ SAME_HOLE = 3
 OWN_WILL = 0
 STOP = frozenset({1000, 1002, 1003, 1007, 1008, 1009, 4400, 4403})
 LEAST = {4409: LONGEST, 4429: SPREAD}
+POP_UP = 0.3  # after an alert came: what is taken back in the same catch-up never pops up
+READS = 0.05  # of the alerts that pop up: the share that is marked as read on this device
 
 
 class Who(msgspec.Struct, frozen=True):
@@ -82,6 +91,7 @@ class _Start(msgspec.Struct, tag="start"):
     ledger: str
     seed: int
     dedupe: bool = True
+    heed: bool = True
 
 
 class _Status(msgspec.Struct, tag="status"):
@@ -89,6 +99,10 @@ class _Status(msgspec.Struct, tag="status"):
 
 
 class _Places(msgspec.Struct, tag="places"):
+    pass
+
+
+class _Unread(msgspec.Struct, tag="unread"):
     pass
 
 
@@ -105,7 +119,7 @@ class _Stop(msgspec.Struct, tag="stop"):
     pass
 
 
-_Command = _Start | _Status | _Places | _Leave | _Come | _Stop
+_Command = _Start | _Status | _Places | _Unread | _Leave | _Come | _Stop
 
 
 class Status(msgspec.Struct):
@@ -129,9 +143,16 @@ class Swarm:
         self._process.end()
 
     def start(
-        self, devices: list[Who], ports: list[int], ledger: Path, *, seed: int = 0, dedupe: bool = True
+        self,
+        devices: list[Who],
+        ports: list[int],
+        ledger: Path,
+        *,
+        seed: int = 0,
+        dedupe: bool = True,
+        heed: bool = True,
     ) -> None:
-        self._process.tell(_Start(devices, ports, str(ledger), seed, dedupe))
+        self._process.tell(_Start(devices, ports, str(ledger), seed, dedupe, heed))
 
     def status(self) -> Status:
         return self._process.ask(_Status(), Status)
@@ -139,6 +160,10 @@ class Swarm:
     def places(self) -> dict[str, dict[str, str]]:
         """Where each device is, by channel."""
         return self._process.ask(_Places(), dict[str, dict[str, str]])
+
+    def unread(self) -> dict[str, int | None]:
+        """How many alerts each device believes to be unread."""
+        return self._process.ask(_Unread(), dict[str, int | None])
 
     def leave(self, devices: list[str]) -> None:
         """They go offline, and remember where they were."""
@@ -160,6 +185,8 @@ Place = tuple[int, int]  # epoch, seq
 
 class _Event(msgspec.Struct):
     type: str
+    id: str = ""
+    expirytime: str = ""
     channel: str | None = None
     epoch: int = 0
     seq: int = 0
@@ -182,9 +209,77 @@ class _Again(Exception):
     """The device itself ends the connection and comes back."""
 
 
+class _Alert:
+    def __init__(self, event: _Event) -> None:
+        self.order_id = event.subject
+        self.event_id = event.id
+        self.cursor = f"{event.channel}={event.epoch}.{event.seq}"
+        self.expires = parse_time(event.expirytime).timestamp() if event.expirytime else float("inf")
+
+    @property
+    def is_over(self) -> bool:
+        return time.time() >= self.expires
+
+
+class _Alerts:
+    """A customer's alerts as one device knows them. States are merged as sets, counts by their places."""
+
+    def __init__(self) -> None:
+        self.unread: int | None = None
+        self._as_of: Place = (0, 0)
+        self._known: dict[Place, _Alert] = {}
+        self._retracted: set[Place] = set()
+        self._read: set[Place] = set()
+        self._read_up_to: Place = (0, 0)
+
+    def add(self, place: Place, alert: _Alert) -> None:
+        self._known[place] = alert
+
+    def take(self, event: _Event) -> list[str]:
+        """A change of states; returns the orders of the alerts that it takes back."""
+        data = event.data
+        if event.type == READ:
+            self._read |= {_place(cursor) for cursor in data["alone"]}
+            if data["cursor"] is not None:
+                self._read_up_to = max(self._read_up_to, _place(data["cursor"]))
+        if event.type in (READ, RETRACTED, EXPIRED):
+            self.count(data)
+        if event.type != RETRACTED:
+            return []
+        place = _place(data["cursor"])
+        self._retracted.add(place)
+        return [self._known[place].order_id] if place in self._known else []
+
+    def count(self, data: Any) -> None:
+        """An older count than the one that is known changes nothing."""
+        as_of = _place(data["as_of"])
+        if as_of >= self._as_of:
+            self.unread, self._as_of = data["unread"], as_of
+
+    def is_over(self, place: Place) -> bool:
+        return place in self._retracted or self._known[place].is_over
+
+    def states(self) -> dict[str, str]:
+        return {alert.order_id: self._state(place, alert) for place, alert in self._known.items()}
+
+    def _state(self, place: Place, alert: _Alert) -> str:
+        if place in self._retracted:
+            return "retracted"
+        if place in self._read or place <= self._read_up_to:
+            return "read"
+        return "expired" if alert.is_over else "unread"
+
+
 class _Device:
     def __init__(
-        self, who: Who, ports: list[int], ledger: LedgerWriter, chance: random.Random, *, dedupe: bool
+        self,
+        who: Who,
+        ports: list[int],
+        ledger: LedgerWriter,
+        chance: random.Random,
+        *,
+        dedupe: bool,
+        heed: bool,
     ) -> None:
         self.who = who
         self.gateway = who.gateway % len(ports)
@@ -195,6 +290,10 @@ class _Device:
         self._ledger = ledger
         self._chance = chance
         self._dedupe = dedupe
+        self._heed = heed
+        self.alerts = _Alerts()
+        self._to_read: list[dict[str, Any]] = []  # reports of what was read here
+        self._until: dict[str, Place] = {}  # where the channels were when this connection began
         self._sent: dict[str, Place] = {}  # what this connection has sent last, by channel
         self._attempt = 0
         self._bye: float | None = None
@@ -235,6 +334,7 @@ class _Device:
 
     async def _connect(self) -> int:
         """One connection, from its handshake to its close code."""
+        self._until = {}
         after = ",".join(f"{channel}={e}.{s}" for channel, (e, s) in self.had.items())
         url = f"ws://127.0.0.1:{self._ports[self.gateway]}/events" + (f"?after={after}" if after else "")
         self._sent = dict(self.had)
@@ -307,6 +407,9 @@ class _Device:
                 cursor = ",".join(f"{channel}={e}.{s}" for channel, (e, s) in self.had.items())
                 event = {"specversion": "1.0", "id": "1", "source": "/chaos", "type": "orderbell.seen"}
                 await websocket.send(msgspec.json.encode(event | {"data": {"cursor": cursor}}), text=True)
+                reads, self._to_read = self._to_read, []
+                for read in reads:  # one that is lost was never read
+                    await websocket.send(msgspec.json.encode(event | {"type": READ, "data": read}), text=True)
                 await asyncio.sleep(REPORT)
 
     def _receive(self, text: str | bytes) -> None:
@@ -316,16 +419,19 @@ class _Device:
         if event.seq:
             self._deliver(event)
         elif event.type == "orderbell.hello":
-            self._greeted(event.data["cursor"])
+            self._greeted(event.data["cursor"], event.data.get("as_of") or event.data["cursor"])
         elif event.type == "orderbell.reset":
             self._reset(event.data["channel"], event.data["reason"], event.data["cursor"])
+        elif event.type == "orderbell.unread":
+            self.alerts.count(event.data)
         elif event.type == "orderbell.bye":
             self._bye = event.data["retry_after_ms"] / 1000
 
-    def _greeted(self, cursor: str) -> None:
+    def _greeted(self, cursor: str, as_of: str) -> None:
         for channel, place in _parse(cursor).items():
             self.had.setdefault(channel, place)
             self._sent.setdefault(channel, place)
+        self._until = dict(_parse(as_of))
         self.connected = True
         self._ledger.write(Hello(now(), self.who.device, self.gateway))
 
@@ -340,11 +446,35 @@ class _Device:
             if place != (had[0], had[1] + 1):
                 self._missing(channel, had, place)
         self.had[channel] = max(place, had or place)
+        self._unreported.set()
+        if event.type.startswith(SYSTEM):
+            orders = self.alerts.take(event)
+            self._ledger.write(Heard(now(), self.who.device, channel, *place, kind=event.type, orders=orders))
+            return
         self.shown += 1
         self._ledger.write(
             Show(now(), self.who.device, self.who.customer, channel, *place, order_id=event.subject)
         )
-        self._unreported.set()
+        alert = _Alert(event)
+        self.alerts.add(place, alert)
+        asyncio.get_running_loop().call_later(POP_UP, self._pop_up, place, alert)
+
+    @property
+    def _is_catching_up(self) -> bool:
+        return any(self.had.get(channel, place) < place for channel, place in self._until.items())
+
+    def _pop_up(self, place: Place, alert: _Alert) -> None:
+        if self._heed and self.alerts.is_over(place):
+            return
+        if not self.connected or self._is_catching_up:
+            # Its retraction may be among what is still to come.
+            asyncio.get_running_loop().call_later(POP_UP, self._pop_up, place, alert)
+            return
+        self._ledger.write(PopUp(now(), self.who.device, alert.order_id))
+        if self._chance.random() < READS:
+            alone = self._chance.random() < 0.5
+            self._to_read.append({"ids": [alert.event_id]} if alone else {"cursor": alert.cursor})
+            self._unreported.set()
 
     def _check_sent(self, channel: str, place: Place) -> None:
         """A gateway keeps order by itself; that a browser would mend it is no excuse."""
@@ -378,6 +508,11 @@ def _parse(cursors: str) -> Mapping[str, Place]:
     return places
 
 
+def _place(cursor: str) -> Place:
+    (place,) = _parse(cursor).values()
+    return place
+
+
 def _text(place: Place) -> str:
     return f"{place[0]}.{place[1]}"
 
@@ -389,7 +524,12 @@ class _Swarm:
         chance = random.Random(start.seed)
         self.devices = {
             who.device: _Device(
-                who, start.ports, self.ledger, random.Random(chance.random()), dedupe=start.dedupe
+                who,
+                start.ports,
+                self.ledger,
+                random.Random(chance.random()),
+                dedupe=start.dedupe,
+                heed=start.heed,
             )
             for who in start.devices
         }
@@ -442,12 +582,16 @@ async def _main() -> None:
             return swarm.status()
         if isinstance(command, _Places):
             return {n: {c: _text(p) for c, p in d.had.items()} for n, d in swarm.devices.items()}
+        if isinstance(command, _Unread):
+            return {name: device.alerts.unread for name, device in swarm.devices.items()}
         if isinstance(command, _Come):
             swarm.come(command.devices, command.gateway)
         elif isinstance(command, _Leave):
             await swarm.leave(command.devices)
         else:
             await swarm.leave(list(swarm.tasks))
+            for name, device in swarm.devices.items():
+                swarm.ledger.write(Screen(name, device.alerts.unread, device.alerts.states()))
             swarm.ledger.flush()
         return None
 

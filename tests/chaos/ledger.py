@@ -35,6 +35,31 @@ class Stored(msgspec.Struct, frozen=True, tag="stored"):
     order_id: str
 
 
+class StoredChange(msgspec.Struct, frozen=True, tag="stored-change"):
+    """An event of the system, as the history gave it: a retraction, an expiry, a mark as read."""
+
+    channel: str
+    epoch: int
+    seq: int
+    kind: str  # the event's type
+
+
+class Change(msgspec.Struct, frozen=True, tag="change"):
+    """A retraction of an order's alert, or a mark as read, on its way to the sender."""
+
+    at: float
+    order_id: str
+    what: Literal["retract", "read"]
+    phase: Literal["invoke", "ok", "refused"]
+
+
+class Expiring(msgspec.Struct, frozen=True, tag="expiring"):
+    """An order is completed with an alert that expires then."""
+
+    order_id: str
+    expires: float
+
+
 class Show(msgspec.Struct, frozen=True, tag="show"):
     """A device showed an event."""
 
@@ -45,6 +70,47 @@ class Show(msgspec.Struct, frozen=True, tag="show"):
     epoch: int
     seq: int
     order_id: str
+
+
+class Heard(msgspec.Struct, frozen=True, tag="heard"):
+    """A device was sent an event of the system that has a place in a channel."""
+
+    at: float
+    device: str
+    channel: str
+    epoch: int
+    seq: int
+    kind: str  # the event's type
+    orders: list[str]  # whose alerts a retraction takes back; of other types none
+
+
+class PopUp(msgspec.Struct, frozen=True, tag="pop-up"):
+    """An alert came onto a device's screen, a moment after the device had it."""
+
+    at: float
+    device: str
+    order_id: str
+
+
+class Screen(msgspec.Struct, frozen=True, tag="screen"):
+    """What a device makes of its customer's alerts in the end."""
+
+    device: str
+    unread: int | None  # None where nobody gave it a count
+    states: dict[str, str]  # by order: unread, read, expired, retracted
+
+
+class Listed(msgspec.Struct, frozen=True, tag="listed"):
+    """A customer's alerts as a server lists them."""
+
+    at: float
+    channel: str
+    server: str
+    as_of: str  # a place
+    unread: int
+    states: dict[str, str]  # by order: unseen, seen, read, expired, retracted
+    whole: bool = True  # no page is missing
+    final: bool = False
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):
@@ -93,7 +159,23 @@ class Fault(msgspec.Struct, frozen=True, tag="fault"):
     what: str = ""
 
 
-Entry = Post | Stored | Show | Hello | End | Misplaced | Reset | Fault
+Entry = (
+    Post
+    | Change
+    | Expiring
+    | Stored
+    | StoredChange
+    | Show
+    | Heard
+    | PopUp
+    | Screen
+    | Listed
+    | Hello
+    | End
+    | Misplaced
+    | Reset
+    | Fault
+)
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Entry).decode

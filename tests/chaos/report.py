@@ -27,11 +27,27 @@ def table(verdict: Verdict) -> str:
         "|---|---|---|---|---|---|---|---|---|",
         f"| {verdict.stored:,} | {verdict.devices} | {verdict.shown:,} | {verdict.lost} | {verdict.twice} "
         f"| {verdict.out_of_order} | {verdict.foreign} | {verdict.never_posted} | {verdict.unstored} |",
+        *lives(verdict),
         "",
         line(verdict),
         *verdict.examples,
     ]
     return "\n".join(lines)
+
+
+def lives(verdict: Verdict) -> list[str]:
+    """What became of alerts; nothing of a run that gives them no life."""
+    if not verdict.lists:
+        return []
+    return [
+        "",
+        "| retracted | expiring | read | pop-ups | lists | reappeared | left standing | disagreeing | undone "
+        "| went back | miscounted |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+        f"| {verdict.retracted:,} | {verdict.expired:,} | {verdict.read:,} | {verdict.popped_up:,} "
+        f"| {verdict.lists:,} | {verdict.reappeared} | {verdict.left_standing} | {verdict.disagreeing} "
+        f"| {verdict.undone} | {verdict.went_back} | {verdict.miscounted} |",
+    ]
 
 
 def line(verdict: Verdict) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from tests.chaos import checker, ledger
-from tests.chaos.callers import Callers
+from tests.chaos.callers import NONE, Callers, Life
 from tests.chaos.clients import Swarm, Who
 from tests.chaos.ledger import Fault, LedgerWriter, now
 from tests.chaos.nemesis import KINDS, Mended
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.chaos.checker import Verdict
-    from tests.chaos.ledger import Stored
+    from tests.chaos.ledger import Listed, Stored, StoredChange
     from tests.chaos.nemesis import Planned
     from tests.chaos.system import OpenFront, System
 
@@ -40,6 +40,7 @@ class Load:
     rate: float = 200.0  # orders a second
     second_devices: int = 50  # customers who have two
     transports: tuple[str, ...] = ("websocket",)  # of the devices, in turn
+    life: Life = NONE  # what becomes of alerts later
 
 
 @dataclass
@@ -53,6 +54,7 @@ class Run:
     customers: list[str]
     devices: dict[str, str]  # customers by the names of their devices
     say: Callable[[str], None]
+    lively: bool = False  # alerts have a life, and lists of them are judged
     faults: list[Fault] = field(default_factory=list)
     answers: Counter[str] = field(default_factory=Counter)  # that made callers ask again, when it is over
     began: float = field(default_factory=now)
@@ -103,23 +105,41 @@ class Run:
     def wait_connected(self) -> None:
         wait_until(lambda: self.swarm.status().connected >= len(self.devices), CONNECT_SECONDS)
 
-    def finish(self, *, allowed: frozenset[str] = frozenset()) -> Verdict:
+    def finish(
+        self, *, allowed: frozenset[str] = frozenset(), settle_seconds: float = SETTLE_SECONDS
+    ) -> Verdict:
         """No more orders; wait until all is shown, and judge. Resets for these reasons are allowed.
 
         Senders go on with requests whose callers have given up. What such a request records after the heads
         were read is not judged: nobody waited for it to be shown. Whatever was answered was recorded before.
         """
-        self.answers = Counter(self.callers.stop(seconds=SETTLE_SECONDS).asked_again)
+        status = self.callers.stop(seconds=SETTLE_SECONDS)
+        self.answers = Counter(status.asked_again)
+        self.sleep(status.expires - now())
         heads = self.system.heads(self.customers)
-        self.settle(heads=heads)
+        self.settle(settle_seconds, heads=heads)
+        lists = self._lists(settle_seconds) if self.lively else []
         self.swarm.stop()
         with LedgerWriter(self.directory / "faults.jsonl") as writer:
             for fault in self.faults:
                 writer.write(fault)
             for event in recorded_by(heads, self.system.stored(self.customers)):
                 writer.write(event)
+            for one in lists:
+                writer.write(one)
         entries = ledger.read(sorted(self.directory.glob("*.jsonl")))
         return checker.check(entries, self.devices, allowed=allowed)
+
+    def _lists(self, seconds: float) -> list[Listed]:
+        """The customers' lists, once every device knows how many alerts are unread, or after that time."""
+        began = now()
+        while now() - began < seconds and self._counts_differ():
+            self.sleep(0.2)
+        return self.system.lists(self.customers)
+
+    def _counts_differ(self) -> bool:
+        right, known = self.system.unread(self.customers), self.swarm.unread()
+        return any(known[device] != right[customer] for device, customer in self.devices.items())
 
     def settle(self, seconds: float = SETTLE_SECONDS, *, heads: dict[str, str] | None = None) -> float:
         """Wait until every device is at its channel's head, as it is now or was; how long that took."""
@@ -140,7 +160,9 @@ class Run:
         ]
 
 
-def recorded_by(heads: dict[str, str], stored: Iterable[Stored]) -> Iterator[Stored]:
+def recorded_by(
+    heads: dict[str, str], stored: Iterable[Stored | StoredChange]
+) -> Iterator[Stored | StoredChange]:
     """The events up to these heads."""
     for event in stored:
         if (event.epoch, event.seq) <= _numbers(heads[event.channel]):
@@ -165,6 +187,7 @@ def running(
     senders: int = 1,
     without: dict[str, str] | None = None,
     dedupe: bool = True,
+    heed: bool = True,
     drain_seconds: float = 3.0,
     front: OpenFront | None = None,
     source: Path = REPOSITORY,
@@ -192,7 +215,8 @@ def running(
     ):
         people = _people(system, customers, load)
         devices = {who.device: who.customer for who in people}
-        swarm.start(people, system.client_ports, directory / "clients.jsonl", seed=seed, dedupe=dedupe)
+        ports, clients = system.client_ports, directory / "clients.jsonl"
+        swarm.start(people, ports, clients, seed=seed, dedupe=dedupe, heed=heed)
         callers.start(
             customers,
             system.caller_ports,
@@ -200,8 +224,9 @@ def running(
             directory / "callers.jsonl",
             rate=0,
             seed=seed,
+            life=load.life,
         )
-        run = Run(system, swarm, callers, directory, customers, devices, say)
+        run = Run(system, swarm, callers, directory, customers, devices, say, lively=load.life != NONE)
         run.wait_connected()
         run.progress("everybody is there")
         callers.set_rate(load.rate)

@@ -19,8 +19,10 @@ import msgspec
 import redis
 
 from shared.commands.embedded import EmbeddedServer, free_port
+from shared.events import SYSTEM
 from tests import postgres_servers, redis_servers
-from tests.chaos.ledger import Stored
+from tests.chaos import listing
+from tests.chaos.ledger import Listed, Stored, StoredChange
 from tests.chaos.proxy import How, Proxy, Toxics
 from tests.commands import spawn
 from tests.processes import REPOSITORY, Processes, ReceiverProcess, SenderProcess
@@ -141,20 +143,17 @@ class System:
         with httpx2.Client(base_url=url, headers=headers, timeout=30, trust_env=False) as client:
             yield client
 
-    def stored(self, customers: list[str]) -> list[Stored]:
+    def stored(self, customers: list[str]) -> list[Stored | StoredChange]:
         """All events of these customers, as the sender's history gives them."""
         after = {f"customer:{customer}": f"customer:{customer}=" for customer in customers}
-        found: list[Stored] = []
+        found: list[Stored | StoredChange] = []
         with self.sender() as client:
             epoch = _epoch(client, customers[0])
             asked = [f"{cursor}{epoch}.0" for cursor in after.values()]
             while asked:
                 some, asked = asked[:_CHANNELS_AT_ONCE], asked[_CHANNELS_AT_ONCE:]
                 for channel in _history(client, some):
-                    found += [
-                        Stored(event["channel"], event["epoch"], event["seq"], event["subject"])
-                        for event in channel["events"]
-                    ]
+                    found += map(_stored, channel["events"])
                     if channel["events"]:
                         last = channel["events"][-1]
                         asked.append(f"{channel['channel']}={last['epoch']}.{last['seq']}")
@@ -181,6 +180,51 @@ class System:
                     c["channel"]: c["as_of"].partition("=")[2] for c in _history(client, channels, limit=1)
                 }
         return heads
+
+    def lists(self, customers: list[str], *, final: bool = True) -> list[Listed]:
+        """Each customer's whole list, by a sender and by a gateway."""
+        found = []
+        with self.sender() as sender, httpx2.Client(timeout=30, trust_env=False) as anyone:
+            for number, customer in enumerate(customers):
+                channel = f"customer:{customer}"
+                pages = _pages(sender, f"/channels/{channel}/alerts", {})
+                found.append(listing.listed(channel, "sender", pages, final=final))
+                gateway = self.gateways[number % len(self.gateways)]
+                headers = {"Authorization": f"Bearer {self.processes.token(customer)}"}
+                pages = _pages(anyone, f"{gateway.url}/alerts", headers)
+                found.append(listing.listed(channel, "gateway", pages, final=final))
+        return found
+
+    def unread(self, customers: list[str]) -> dict[str, int]:
+        """How many alerts of each customer are unread."""
+        counts: dict[str, int] = {}
+        with self.sender() as client:
+            for start in range(0, len(customers), 500):
+                some = customers[start : start + 500]
+                answer = client.post("/unread", json={"channels": [f"customer:{one}" for one in some]})
+                counts |= {
+                    one: count["unread"] for one, count in zip(some, answer.json()["counts"], strict=True)
+                }
+        return counts
+
+
+def _pages(client: httpx2.Client, path: str, headers: dict[str, str]) -> list[bytes]:
+    pages: list[bytes] = []
+    before: str | None = ""
+    while before is not None:
+        given = {"before": before} if before else {}
+        answer = client.get(path, params={"limit": listing.PAGE, **given}, headers=headers)
+        assert answer.status_code == 200, answer.text
+        pages.append(answer.content)
+        before = listing.decode(answer.content).before
+    return pages
+
+
+def _stored(event: dict[str, Any]) -> Stored | StoredChange:
+    place = event["channel"], event["epoch"], event["seq"]
+    if event["type"].startswith(SYSTEM):
+        return StoredChange(*place, event["type"])
+    return Stored(*place, event["subject"])
 
 
 def _epoch(client: httpx2.Client, customer: str) -> int:

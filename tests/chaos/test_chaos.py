@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.chaos import report
+from tests.chaos.callers import LIVELY, Life
 from tests.chaos.clients import TRANSPORTS
 from tests.chaos.nemesis import plan
 from tests.chaos.run import Load, mixed, running
@@ -15,12 +16,14 @@ from tests.chaos.run import Load, mixed, running
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.chaos.checker import Verdict
+
 SEED = 38522  # one of few whose minute has all of MUST_HAPPEN
 SECONDS = 60.0
-LOAD = Load(customers=60, rate=25, second_devices=10)
 MIXED_SEED = 7
 MIXED_SECONDS = 25.0
 MIXED_LOAD = Load(customers=42, rate=15, second_devices=7, transports=TRANSPORTS)
+LOAD = Load(customers=60, rate=25, second_devices=10, life=LIVELY)
 RECOVERED_SECONDS = 20.0  # after each fault, also on two cores that others use; calm ones take a tenth
 MUST_HAPPEN = {
     "kill -9": {"gateway killed", "sender killed"},
@@ -45,6 +48,8 @@ def test_short_chaos_loses_doubles_and_reorders_nothing(tmp_path: Path, process_
     assert {r.fault: r.worst for r in verdict.recoveries if r.worst > RECOVERED_SECONDS} == {}
     assert verdict.answered > LOAD.rate * SECONDS / 3
     assert verdict.shown >= verdict.answered  # who has two devices sees each twice
+    assert min(verdict.retracted, verdict.expired, verdict.read) > verdict.answered / 20
+    assert verdict.lists > SECONDS
 
 
 @pytest.mark.long
@@ -61,3 +66,42 @@ def test_chaos_over_all_transports_loses_doubles_and_reorders_nothing(
     assert (
         verdict.shown >= verdict.answered
     )  # every customer has one device at least, and so each transport some
+
+
+EVENTFUL = Load(customers=4, rate=40, second_devices=4, life=Life(retracted=0.3, expiring=0.3, read=0.3))
+NEEDED = {
+    "retraction-event": "left_standing",
+    "expiry-event": "disagreeing",
+    "final-mark": "undone",
+    "read-maximum": "undone",
+    "unread-marks": "miscounted",
+}
+
+
+def eventful(directory: Path, process_group: int, **options: Any) -> Verdict:
+    """Two seconds of alerts that most become something else."""
+    with running(directory, process_group, load=EVENTFUL, say=print, gateways=1, **options) as run:
+        run.sleep(2)
+        verdict = run.finish(settle_seconds=2)
+    print(report.table(verdict))
+    assert verdict.answered > EVENTFUL.rate / 2
+    return verdict
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("safeguard", NEEDED)
+def test_life_of_alerts_goes_wrong_without_this_and_the_checker_sees_it(
+    safeguard: str, tmp_path: Path, process_group: int
+) -> None:
+    verdict = eventful(tmp_path, process_group, without={"sender": safeguard})
+    assert getattr(verdict, NEEDED[safeguard]) > 0
+    assert not verdict.kept
+    assert verdict.lost == verdict.twice == verdict.out_of_order == verdict.reappeared == 0
+
+
+@pytest.mark.long
+def test_devices_that_heed_nothing_are_seen_by_the_checker(tmp_path: Path, process_group: int) -> None:
+    verdict = eventful(tmp_path, process_group, heed=False)
+    assert verdict.reappeared > 0
+    others = (verdict.left_standing, verdict.disagreeing, verdict.undone, verdict.went_back)
+    assert (others, verdict.lost, verdict.miscounted) == ((0, 0, 0, 0), 0, 0)

@@ -179,3 +179,52 @@ def channel_lock(patch: Patch) -> None:
         return first
 
     patch(outbox, "_take_places", take_places)
+
+
+def retraction_event(patch: Patch) -> None:
+    """The database knows that an alert was taken back, and no event says so."""
+    from sender import alerts
+    from shared.events import RETRACTED
+
+    record = alerts.record_change
+
+    def record_nothing(connection: Any, channel: Any, event_type: str, *rest: Any, **others: Any) -> object:
+        silent = "orderbell.nothing" if event_type == RETRACTED else event_type
+        return record(connection, channel, silent, *rest, **others)
+
+    patch(alerts, "record_change", record_nothing)
+
+
+def expiry_event(patch: Patch) -> None:
+    """Alerts expire, and no event brings the count without them."""
+    from sender.expiry import Expiry
+
+    patch(Expiry, "sweep", nothing)
+
+
+def final_mark(patch: Patch) -> None:
+    """Any mark of an alert takes the place of the one before it."""
+    from sender import alerts
+
+    patch(alerts, "_MARK", alerts._MARK_FINALLY)
+
+
+def read_maximum(patch: Patch) -> None:
+    """What was read is what was reported last."""
+    from sqlalchemy import bindparam, update
+
+    from sender import alerts
+    from sender.database.tables import channels
+
+    moved = update(channels).where(channels.c.channel == bindparam("of")).values(read_seq=bindparam("up_to"))
+    patch(alerts, "_MOVE_READ", moved)
+
+
+def unread_marks(patch: Patch) -> None:
+    """Every event since the last one that was read counts as unread."""
+    from sqlalchemy import false
+
+    from sender import alerts
+
+    unmarked = {dialect: statement.where(false()) for dialect, statement in alerts._MARKED.items()}
+    patch(alerts, "_MARKED", unmarked)
