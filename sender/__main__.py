@@ -145,7 +145,7 @@ async def serve(settings: SenderSettings, listener: socket.socket, metrics: Metr
             requests_per_minute=settings.requests_per_minute,
             metrics_here=settings.metrics_listen is None,
         )
-        app = Leaving(inner if traces is None else TracedRequests(inner, traces))
+        app = Leaving(inner if traces is None else TracedRequests(inner, traces), api.board.end)
         service = Service(
             app,
             settings.forwarded_allow_ips,
@@ -169,7 +169,8 @@ async def serve(settings: SenderSettings, listener: socket.socket, metrics: Metr
         async with metrics_listener.serve(settings.metrics_listen), asyncio.TaskGroup() as tasks:
             relaying = tasks.create_task(relay.run())
             others = [
-                tasks.create_task(part.run()) for part in (sweep, teller, retention, forgetting, expiry)
+                tasks.create_task(part.run())
+                for part in (sweep, teller, retention, forgetting, expiry, api.board)
             ]
             await Server(service).serve(sockets=[listener])
             relay.stop()

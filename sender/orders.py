@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from shared.events import Draft
 
 OrderStatus = Literal["open", "completed", "cancelled"]
+_OVER: tuple[OrderStatus, ...] = ("completed", "cancelled")
 
 
 class UnknownOrder(CallerError):
@@ -90,6 +91,13 @@ class Cancelled(NamedTuple):
 
     order: Order
     event: bytes | None
+
+
+class OnBoard(NamedTuple):
+    """The open orders and those that changed last, oldest first."""
+
+    orders: list[Order]
+    more: bool  # whether there are more open orders
 
 
 class Listed(NamedTuple):
@@ -175,6 +183,28 @@ def find(
         rows[limit - 1].order_id if len(rows) > limit else None,
         history.head(connection, customer_channel(customer_id)) if customer_id is not None else None,
     )
+
+
+def board(connection: Connection, *, known: Sequence[str], open_most: int, recent_most: int) -> OnBoard:
+    """The newest open orders, and of the others those that were completed or cancelled last.
+
+    They are looked for among the `known` ones, which may have been open, and among the newest.
+    """
+    still_open = find(connection, customer_id=None, status="open", before=None, limit=open_most)
+    found = {order.order_id: order for order in still_open.orders}
+    for status in _OVER:
+        newest = find(connection, customer_id=None, status=status, before=None, limit=recent_most)
+        found |= {order.order_id: order for order in newest.orders}
+    rows = _rows(connection, [order_id for order_id in known if order_id not in found])
+    found |= {row.order_id: _order(row, row.status, row.completed_at) for row in rows.values()}
+    # An order that was open before, and is not among the newest open ones any more, leaves the board.
+    over = [order for order in found.values() if order.status != "open"]
+    recent = sorted(over, key=_changed_at)[-recent_most:]
+    return OnBoard([*recent, *reversed(still_open.orders)], still_open.before is not None)
+
+
+def _changed_at(order: Order) -> str:
+    return max(order.completed_at or "", order.cancelled_at or "")
 
 
 def cancel(

@@ -71,6 +71,7 @@ class RunningSender:
     redis: Redis
     pipelines: AnyPipelines
     names: Names
+    api: Api
 
     async def place(self, order_id: str, customer_id: str = "alice", **data: object) -> httpx2.Response:
         body = {"order_id": order_id, "customer_id": customer_id, "data": data}
@@ -101,8 +102,10 @@ async def run_sender(
         log = LogWriter(pipelines, names, signatures)
         relay, teller = Relay(database, log, metrics, clock, pace), SeenTeller(log)
         forgetting = Forgetting(log, ForgettingPace(again_seconds=0.3, retry_seconds=0.05))
+        inquirer = Inquirer(pipelines, names, signatures)
+        api = Api(database, relay, teller, metrics, clock, forgetting, inquirer)
         app = create_app(
-            Api(database, relay, teller, metrics, clock, forgetting, Inquirer(pipelines, names, signatures)),
+            api,
             OfficePage(PAGE, SecretStr(API_KEY)),
             ApiKeys([SecretStr(API_KEY)]),
             metrics,
@@ -111,11 +114,11 @@ async def run_sender(
         headers = {"Authorization": f"Bearer {API_KEY}"}
         client = httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=headers)
         async with client, asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(part.run()) for part in (teller, forgetting)]
+            running = [tasks.create_task(part.run()) for part in (teller, forgetting, api.board)]
             if relaying:
                 running.append(tasks.create_task(relay.run()))
             yield RunningSender(
-                client, database, relay, metrics, clock, cast("Redis", redis), pipelines, names
+                client, database, relay, metrics, clock, cast("Redis", redis), pipelines, names, api
             )
             for task in running:
                 task.cancel()

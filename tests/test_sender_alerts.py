@@ -233,6 +233,31 @@ async def test_expiry_is_recorded_once_with_the_count_and_its_place(sender: Runn
     assert await unread(sender) == (1, "customer:alice=1.4")
 
 
+@pytest.mark.parametrize("swept", [True, False])
+@pytest.mark.parametrize("by_cursor", [True, False])
+async def test_reading_an_expired_alert_is_an_event_once(
+    sender: RunningSender, swept: bool, by_cursor: bool
+) -> None:
+    """It changes no count, but its state: a device that was not told would go on saying "expired"."""
+    moment = "2026-11-23T14:26:00Z"
+    answer = await sender.client.post("/orders", json={"order_id": "1", "customer_id": "alice"})
+    assert answer.status_code == 201
+    event = (await sender.complete("1", json={"expirytime": moment})).json()["event"]
+    sender.clock.advance(minutes=2)
+    if swept:
+        assert await sender.database.write(partial(alerts.expire, now=sender.clock())) is True
+    assert await states(sender) == {"1": "expired"}
+    body = (
+        {"cursors": ["customer:alice=1.1"]} if by_cursor else {"ids": [event["id"]], "customer_id": "alice"}
+    )
+    for _ in range(2):
+        (await sender.client.post("/read", json=body)).raise_for_status()
+        assert await states(sender) == {"1": "read"}
+        found = (await sender.client.get("/channels/customer:alice/events")).json()["events"]
+        assert [one["type"] for one in found].count("orderbell.read") == 1
+    assert (found[-1]["type"], found[-1]["data"]["unread"]) == ("orderbell.read", 0)
+
+
 async def test_read_alert_expires_in_silence(sender: RunningSender) -> None:
     await post(sender, "1", expirytime="2026-11-23T14:25:30Z")
     await mark_read(sender, cursors=["customer:alice=1.1"])

@@ -137,7 +137,7 @@ def test_running_service_does_what_the_document_says(sender: SenderProcess, proc
     statuses: set[int] = set()
     with requests.Session() as session:
         session.trust_env = False
-        for found in schema.get_all_operations():
+        for found in schema.exclude(path="/orders/changes").get_all_operations():  # answers for ever
             operation: Any = found.ok()  # type: ignore[union-attr] # the document is valid: tested above
             has_input = operation.body or list(operation.iter_parameters())
             for mode in GenerationMode if has_input else [GenerationMode.POSITIVE]:

@@ -114,8 +114,14 @@ class RequireKey:
             problem = Problem(429, "too-many-requests", "this key has made too many requests", later)
             await problem.response()(scope, receive, send)
             return
-        scope.setdefault("state", {})["api_key"] = key.get_secret_value()
+        state = scope.setdefault("state", {})
+        state["api_key"] = key.get_secret_value()
+        state["key_is_good"] = lambda: self._is_good(presented.strip())  # for answers that take long
         await self._app(scope, receive, send)
+
+    def _is_good(self, presented: str) -> bool:
+        key = self._api_keys.find(presented)
+        return key is not None and bool(self._scopes & key.scopes)
 
     def _quota_reported(self, send: Send, left: int) -> Send:
         """https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/"""

@@ -148,6 +148,14 @@ class RetractionBody(msgspec.Struct):
     event: Event
 
 
+class OrderChanges(msgspec.Struct):
+    """What has changed on the order board."""
+
+    orders: list[msgspec.Raw]  # oldest first; each as it is now
+    gone: list[str]  # ids that are no longer on it
+    more: bool  # whether there are more open orders than it has
+
+
 class CancelledOrder(msgspec.Struct):
     order: Order
     event: Event | None  # the retraction of its alert, if it had one

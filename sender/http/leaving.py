@@ -8,18 +8,22 @@ import msgspec
 from starlette.responses import Response
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 class Leaving:
-    """The app; after `begin`, `/readyz` answers 503."""
+    """The app; after `begin`, `/readyz` answers 503, and answers that would go on for ever end."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, end_streams: Callable[[], None]) -> None:
         self._app = app
+        self._end_streams = end_streams
         self._begun = False
 
     def begin(self) -> None:
         self._begun = True
+        self._end_streams()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not self._begun or scope["type"] != "http" or scope["path"] != "/readyz":

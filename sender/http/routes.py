@@ -102,6 +102,15 @@ CALLS = (
         parameters=query(OrdersQuery),
     ),
     Call(
+        "GET",
+        "/orders/changes",
+        "watchOrders",
+        lambda api: api.orders.changes,
+        "The open orders and those that changed last; then each change, as long as the caller listens",
+        {200: plain("Server-Sent Events; each is JSON.", {"type": "string"}, media="text/event-stream")},
+        ALWAYS,
+    ),
+    Call(
         "POST",
         "/orders/{order_id}/complete",
         "completeOrder",

@@ -12,6 +12,7 @@ _CUSTOMERS = frozenset({Scope.ALERTS, Scope.HISTORY})  # what gateways pass on f
 _NEEDED: dict[tuple[str, str], frozenset[Scope]] = {
     ("POST", "/orders"): frozenset({Scope.ORDERS}),
     ("GET", "/orders"): frozenset({Scope.ORDERS}),
+    ("GET", "/orders/changes"): frozenset({Scope.ORDERS}),
     ("POST", "/orders/{order_id}/complete"): frozenset({Scope.ORDERS}),
     ("POST", "/orders/{order_id}/cancel"): frozenset({Scope.ORDERS}),
     ("POST", "/events"): frozenset({Scope.EVENTS}),

@@ -62,13 +62,18 @@ class Services:
 
 @contextlib.contextmanager
 def running(
-    processes: Processes, *, development: bool = True, gateways: int = 2, ports: Sequence[int] = ()
+    processes: Processes,
+    *,
+    development: bool = True,
+    gateways: int = 2,
+    ports: Sequence[int] = (),
+    **settings: str,
 ) -> Iterator[Services]:
-    """`ports`: the sender's and its gateways', else free ones."""
+    """`ports`: the sender's and its gateways', else free ones. `settings` are the sender's."""
     mode = "1" if development else "0"
     sender_port, *ports = ports or [free_port() for _ in range(1 + gateways)]
     origins = ",".join(f"http://127.0.0.1:{port}" for port in ports)
-    sender = processes.start_sender(port=sender_port, development=mode, wait_ready=False)
+    sender = processes.start_sender(port=sender_port, development=mode, wait_ready=False, **settings)
     receivers = [
         processes.start_receiver(port=port, development=mode, allowed_origins=origins, wait_ready=False)
         for port in ports

@@ -88,6 +88,52 @@ def test_orders_come_and_go_by_themselves_and_what_is_typed_stays(
     expect(message).to_have_value("Mind the crumbs")
 
 
+def test_what_is_cancelled_elsewhere_shows_as_cancelled(back_office: Page, orderbell: Services) -> None:
+    """An open order, and one whose row offers to take it back."""
+    orderbell.complete("1")
+    taken, still_open = (orderbell.order_id(number) for number in ("1", "2"))
+    expect(completed(back_office, taken).get_by_role("button", name="Take back")).to_be_visible()
+    for number in (taken, still_open):
+        orderbell.api.post(f"/orders/{number}/cancel").raise_for_status()
+        expect(completed(back_office, number)).to_contain_text("Cancelled")
+        expect(completed(back_office, number).get_by_role("button")).to_have_count(0)
+    expect(row(back_office, still_open)).to_have_count(0)
+    expect(rows(back_office)).to_have_count(1)
+
+
+def test_an_open_order_is_cancelled_by_keyboard_in_two_steps(back_office: Page, orderbell: Services) -> None:
+    number = orderbell.order_id("2")
+    cancel = back_office.get_by_role("button", name=f"Cancel order {number}")
+    expect(cancel).to_have_count(0)
+    row(back_office, number).locator("summary").focus()
+    back_office.keyboard.press("Enter")
+    expect(cancel).to_be_visible()
+    back_office.keyboard.press("Tab")
+    expect(cancel).to_be_focused()
+    back_office.keyboard.press("Enter")
+    expect(completed(back_office, number)).to_contain_text("Cancelled")
+    expect(row(back_office, number)).to_have_count(0)
+    (order,) = orderbell.api.get("/orders", params={"status": "cancelled", "limit": 1}).json()["orders"]
+    assert order["order_id"] == number
+    assert orderbell.api.post(f"/orders/{number}/complete").status_code == 409
+    assert messages(orderbell) == []
+
+
+def test_orders_come_by_one_connection_and_no_list_is_asked_for_again(
+    context: BrowserContext, orderbell: Services
+) -> None:
+    page = context.new_page()
+    paths: list[str] = []
+    page.on("request", lambda request: paths.append(request.url.removeprefix(orderbell.back_office)))
+    page.goto(orderbell.back_office)
+    for number in ("1", "2", "3"):
+        orderbell.place(number)
+        expect(row(page, orderbell.order_id(number))).to_be_visible()
+        orderbell.complete(number)
+        expect(completed(page, orderbell.order_id(number))).to_be_visible()
+    assert [path for path in paths if path.startswith("orders")] == ["orders/changes"]
+
+
 def test_the_list_is_worked_through_by_keyboard(back_office: Page, orderbell: Services) -> None:
     back_office.get_by_label(f"Message to the customer of order {orderbell.order_id('1')}").focus()
     back_office.keyboard.type("One")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sender.board import Board
 from sender.http.api.alerts import Alerts
 from sender.http.api.customers import Customers
 from sender.http.api.events import Events
@@ -46,8 +47,9 @@ class Api:
         revocation_days: float = 30.0,
     ) -> None:
         lifetimes = lifetimes or Lifetimes()
-        self.orders = Orders(database, relay, metrics, clock, lifetimes)
-        self.alerts = Alerts(database, relay, clock)
+        self.board = Board(database)
+        self.orders = Orders(database, relay, metrics, clock, lifetimes, self.board)
+        self.alerts = Alerts(database, relay, clock, self.board)
         self.events = Events(database, relay, metrics, clock, lifetimes)
         self.spring = Spring(self.events, clock)
         self.histories = Histories(database, relay, teller, clock)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+    from sender.board import Board
     from sender.database.protocol import Database
     from sender.publishing.relay import Relay
 
@@ -35,10 +36,11 @@ class AlertsQuery(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Alerts:
-    def __init__(self, database: Database, relay: Relay, clock: Callable[[], datetime]) -> None:
+    def __init__(self, database: Database, relay: Relay, clock: Callable[[], datetime], board: Board) -> None:
         self._database = database
         self._relay = relay
         self._clock = clock
+        self._board = board
 
     async def retract(self, request: Request) -> Response:
         body = await bodies.read_json(request, bodies.MAX_BODY_BYTES)
@@ -79,6 +81,7 @@ class Alerts:
 
         response = await write_once(self._database, request, body, work, now=now)
         self._relay.wake()
+        self._board.wake()
         return response
 
     async def mark_read(self, request: Request) -> Response:

@@ -6,28 +6,36 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
+from starlette.responses import StreamingResponse
 
 from sender import history, idempotency, orders
 from sender.http import bodies
 from sender.http.paths import name_in_path
+from sender.http.problems import RETRY_AFTER_SECONDS
 from sender.http.requests import answered, asked, json_response, traceparent_of
 from sender.idempotency import Answer, Answered, Asked
 from sender.orders import OrderStatus
 from shared.channels import is_name
 from shared.events import ORDER_COMPLETED
+from shared.problems import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection
     from starlette.requests import Request
     from starlette.responses import Response
 
+    from sender.board import Board
     from sender.database.protocol import Database
     from sender.lifetimes import Lifetimes
     from sender.metrics import Metrics
     from sender.publishing.relay import Relay
+
+
+BEAT_SECONDS = 15.0  # below the idle timeout of common proxies
+_STREAM_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 
 class OrdersQuery(msgspec.Struct, forbid_unknown_fields=True):
@@ -45,8 +53,10 @@ class Orders:
         metrics: Metrics,
         clock: Callable[[], datetime],
         lifetimes: Lifetimes,
+        board: Board,
     ) -> None:
         self._lifetimes = lifetimes
+        self._board = board
         self._database = database
         self._relay = relay
         self._metrics = metrics
@@ -57,6 +67,7 @@ class Orders:
         given = body.to(bodies.PlaceOrder)
         placing = orders.Placing(given.order_id, given.customer_id, given.data, self._clock())
         done = await self._database.write_together(_place_all, asked(request, body, placing, placing.now))
+        self._board.wake()
         return answered(done)
 
     async def complete(self, request: Request) -> Response:
@@ -74,6 +85,7 @@ class Orders:
         if done.result is not None and done.result.new:
             self._metrics.completions.inc()
             self._relay.wake()
+            self._board.wake()
         return answered(done)
 
     async def list_some(self, request: Request) -> Response:
@@ -81,6 +93,31 @@ class Orders:
         listed = await self._database.read(partial(orders.find, **msgspec.structs.asdict(query)))
         as_of = str(listed.as_of) if listed.as_of else None
         return json_response(bodies.Orders(listed.orders, as_of, listed.before))
+
+    async def changes(self, request: Request) -> Response:
+        """Server-Sent Events. The first has all orders of the board; comments keep a quiet stream open."""
+        if request.url.query:
+            raise Problem(400, "invalid-query", "this call has no parameters")
+        if self._board.is_full:
+            later = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+            raise Problem(503, "overloaded", "too many already listen to this sender's orders", later)
+        stream = _stream(self._board, request.state.key_is_good)
+        return StreamingResponse(stream, headers=_STREAM_HEADERS, media_type="text/event-stream")
+
+
+async def _stream(board: Board, key_is_good: Callable[[], bool]) -> AsyncIterator[bytes]:
+    """Until the sender leaves or the caller's key is no longer one."""
+    with board.watch() as watcher:
+        while key_is_good():
+            try:
+                changes = await watcher.next(BEAT_SECONDS)
+            except TimeoutError:
+                yield b":\n\n"
+                continue
+            if changes is None:
+                return
+            told = bodies.OrderChanges(changes.orders, changes.gone, changes.more)
+            yield b"data: %b\n\n" % msgspec.json.encode(told)  # JSON has no line ends
 
 
 # Which function wraps which, from the outside in: `Database.write_together` calls one of these in a

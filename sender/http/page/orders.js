@@ -1,49 +1,65 @@
 /**
- * The rows of open and of completed orders.
+ * The rows of open orders, and of those that were completed or cancelled.
  *
- * A refresh changes what has changed and leaves the rest alone: what is typed, and where the focus is, stays.
+ * What comes changes what has changed and leaves the rest alone: what is typed, and where the focus is, stays.
  *
  * @typedef {import("./sender.js").Order} Order
  */
 
-const SHOWN = 10; // completed orders
+import { make } from "./elements.js";
+
+const SHOWN = 15; // completed and cancelled orders
 const STAY_MS = 1_200; // a completed row: the second click of a double click must not meet the next row's button
 const MINUTE_MS = 60_000;
+const LOST = "No answer; trying again.";
+const STATES = ["open", "completed", "cancelled"]; // an order only moves on in these
 
 export class OpenOrders {
   /** @type {Map<string, HTMLElement>} */
   #rows = new Map();
-  /** Completed here; a list that was read before may still come with them. @type {Set<string>} */
+  /** Not open any more; a list that was read before may still come with them. @type {Set<string>} */
   #gone = new Set();
   #first = true;
+  /** @type {number} */
+  #aging;
 
   /**
    * @param {HTMLElement} list
-   * @param {(orderId: string, how: { message: string, key: string, lost: () => void }) => Promise<Order>} complete
-   * @param {(order: Order) => void} completed
+   * @param {import("./sender.js").Sender} sender
+   * @param {(order: Order) => void} changed  an order, here
    */
-  constructor(list, complete, completed) {
+  constructor(list, sender, changed) {
     this.list = list;
-    this.complete = complete;
-    this.completed = completed;
+    this.sender = sender;
+    this.changed = changed;
+    this.#aging = setInterval(() => this.#rows.forEach(showAge), MINUTE_MS / 2);
+  }
+
+  end() {
+    clearInterval(this.#aging);
   }
 
   get count() {
     return [...this.#rows.keys()].filter((id) => !this.#gone.has(id)).length;
   }
 
-  /** @param {Order[]} orders  oldest first */
-  update(orders) {
-    const open = orders.filter((order) => !this.#gone.has(order.order_id));
-    const ids = new Set(open.map((order) => order.order_id));
-    for (const id of this.#rows.keys()) {
+  /**
+   * @param {Order[]} orders  that have changed, oldest first
+   * @param {string[] | null} gone  that are not listed any more; null: `orders` are all
+   */
+  update(orders, gone) {
+    const open = new Set(orders.filter(({ status }) => status === "open").map((order) => order.order_id));
+    const over = orders.filter(({ status }) => status !== "open").map((order) => order.order_id);
+    const left = gone ? [...gone, ...over] : [...this.#rows.keys()].filter((id) => !open.has(id));
+    for (const id of over) this.#gone.add(id);
+    for (const id of left) {
       // A row at work stays: its own answer decides.
-      if (!ids.has(id) && !this.#rows.get(id)?.dataset.working) this.#remove(id);
+      if (!this.#rows.get(id)?.dataset.working) this.#remove(id);
     }
-    for (const order of open) {
-      const row = this.#rows.get(order.order_id);
-      if (row) showAge(row);
-      else this.#add(order);
+    for (const order of orders) {
+      if (order.status === "open" && !this.#gone.has(order.order_id) && !this.#rows.has(order.order_id)) {
+        this.#add(order);
+      }
     }
     this.#first = false;
   }
@@ -64,6 +80,13 @@ export class OpenOrders {
     const button = make("button", "", "Complete");
     button.setAttribute("aria-label", `Complete order ${id}`);
     button.setAttribute("form", `complete-${id}`);
+    // Behind another step: an order that was cancelled can't be completed any more.
+    const cancel = make("button", "quiet", "Cancel order");
+    cancel.setAttribute("type", "button");
+    cancel.setAttribute("aria-label", `Cancel order ${id}`);
+    const summary = make("summary", "", "More");
+    summary.setAttribute("aria-label", `More for order ${id}`);
+    const more = make("details", "", summary, cancel);
     const failure = make("p", "failure");
     failure.setAttribute("role", "alert");
     form.id = `complete-${id}`;
@@ -72,7 +95,7 @@ export class OpenOrders {
     const age = make("time", "");
     age.setAttribute("datetime", order.created_at);
     const about = make("span", "about", numberOf(order), `${order.customer_id} · `, age);
-    row.append(make("div", "", make("strong", "", nameOf(order)), about), message, button, failure, form);
+    row.append(make("div", "", make("strong", "", nameOf(order)), about), message, button, more, failure, form);
     row.dataset.orderId = id;
     showAge(row);
 
@@ -80,7 +103,17 @@ export class OpenOrders {
     const key = randomKey();
     form.addEventListener("submit", (event) => {
       event.preventDefault();
-      if (!row.dataset.working) this.#work(id, { row, button, failure, message: message.value.trim(), key });
+      if (row.dataset.working) return;
+      const how = { message: message.value.trim(), key, lost: () => (failure.textContent = LOST) };
+      this.#work(id, { row, button, failure, busy: "Completing …", done: "Completed", not: "Not completed." }, () =>
+        this.sender.complete(id, how),
+      );
+    });
+    cancel.addEventListener("click", () => {
+      const words = { busy: "Cancelling …", done: "Cancelled", not: "Not cancelled." };
+      if (!row.dataset.working) {
+        this.#work(id, { row, button: cancel, failure, ...words }, () => this.sender.cancel(id));
+      }
     });
     this.#rows.set(id, row);
     this.list.append(row);
@@ -88,27 +121,28 @@ export class OpenOrders {
 
   /**
    * @param {string} id
-   * @param {{ row: HTMLElement, button: HTMLElement, failure: HTMLElement, message: string, key: string }} work
+   * @param {{ row: HTMLElement, button: HTMLElement, failure: HTMLElement, busy: string, done: string, not: string }} work
+   * @param {() => Promise<Order>} change
    */
-  async #work(id, { row, button, failure, message, key }) {
+  async #work(id, { row, button, failure, busy, done, not }, change) {
+    const before = button.textContent;
     row.dataset.working = "true";
     button.setAttribute("aria-disabled", "true"); // not `disabled`: that would drop the focus
-    button.textContent = "Completing …";
+    button.textContent = busy;
     failure.textContent = "";
-    const lost = () => (failure.textContent = "No answer; trying again.");
     try {
-      const order = await this.complete(id, { message, key, lost });
+      const order = await change();
       failure.textContent = "";
-      button.textContent = "Completed";
+      button.textContent = done;
       row.dataset.done = "true";
       this.#gone.add(id);
-      this.completed(order);
+      this.changed(order);
       setTimeout(() => this.#remove(id), STAY_MS);
     } catch (error) {
-      failure.textContent = `Not completed. ${error instanceof Error ? error.message : error}`;
+      failure.textContent = `${not} ${error instanceof Error ? error.message : error}`;
       delete row.dataset.working;
       button.removeAttribute("aria-disabled");
-      button.textContent = "Complete";
+      button.textContent = before;
     }
   }
 
@@ -125,35 +159,41 @@ export class OpenOrders {
   }
 }
 
-export class CompletedOrders {
-  /** @type {Map<string, Order>} */
-  #orders = new Map();
+/** Those that were completed or cancelled, the newest first, wherever that was done. */
+export class RecentOrders {
+  /** @type {Map<string, { order: Order, row: HTMLElement }>} */
+  #shown = new Map();
 
-  /** @type {Set<string>} those taken back here: rows are made anew when orders come */
-  #cancelled = new Set();
-
-  /** @param {HTMLElement} list @param {(orderId: string) => Promise<unknown>} cancel */
+  /** @param {HTMLElement} list @param {(orderId: string) => Promise<Order>} cancel */
   constructor(list, cancel) {
     this.list = list;
     this.cancel = cancel;
   }
 
-  /** @param {Order[]} orders */
-  add(orders) {
-    const news = orders.filter((order) => !this.#orders.has(order.order_id));
-    if (news.length === 0) return;
-    for (const order of news) this.#orders.set(order.order_id, order);
-    const latest = [...this.#orders.values()]
-      .sort((one, other) => (other.completed_at ?? "").localeCompare(one.completed_at ?? ""))
+  /** @param {Order[]} orders  in any order; what came before stays */
+  update(orders) {
+    for (const order of orders) {
+      const known = this.#shown.get(order.order_id);
+      // An answer may be older than what has come since.
+      if (STATES.indexOf(order.status) <= STATES.indexOf(known?.order.status ?? "open")) continue;
+      this.#shown.set(order.order_id, { order, row: this.#row(order) });
+    }
+    const latest = [...this.#shown.values()]
+      .sort((one, other) => changedAt(other.order).localeCompare(changedAt(one.order)))
       .slice(0, SHOWN);
-    this.#orders = new Map(latest.map((order) => [order.order_id, order]));
-    this.list.replaceChildren(...latest.map((order) => this.#row(order)));
+    this.#shown = new Map(latest.map((one) => [one.order.order_id, one]));
+    const rows = latest.map(({ row }) => row);
+    const focused = rows.find((row) => row.contains(document.activeElement));
+    if (rows.length === this.list.children.length && rows.every((row, n) => row === this.list.children[n])) return;
+    const focus = focused && document.activeElement;
+    this.list.replaceChildren(...rows);
+    if (focus instanceof HTMLElement) focus.focus();
   }
 
   /** @param {Order} order */
   #row(order) {
-    const row = completedRow(order);
-    if (this.#cancelled.has(order.order_id)) {
+    const row = recentRow(order);
+    if (order.status === "cancelled") {
       row.append(make("span", "about", "Cancelled"));
       row.dataset.cancelled = "true";
       return row;
@@ -167,11 +207,7 @@ export class CompletedOrders {
       button.setAttribute("aria-disabled", "true"); // not `disabled`: that would drop the focus
       failure.textContent = "";
       try {
-        await this.cancel(order.order_id); // again is the same, so a second click does no harm
-        this.#cancelled.add(order.order_id);
-        // The row may have been made anew meanwhile.
-        const rows = /** @type {HTMLElement[]} */ ([...this.list.children]);
-        rows.find((one) => one.dataset.orderId === order.order_id)?.replaceWith(this.#row(order));
+        this.update([await this.cancel(order.order_id)]); // again is the same, so a second click does no harm
       } catch (error) {
         failure.textContent = `Not cancelled. ${error instanceof Error ? error.message : error}`;
         button.removeAttribute("aria-disabled");
@@ -182,15 +218,21 @@ export class CompletedOrders {
   }
 
   get count() {
-    return this.#orders.size;
+    return this.#shown.size;
   }
 }
 
 /** @param {Order} order */
-function completedRow(order) {
-  const moment = new Date(order.completed_at ?? "");
-  const time = make("time", "", moment.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" }));
-  time.setAttribute("datetime", order.completed_at ?? "");
+function changedAt({ completed_at, cancelled_at }) {
+  return [completed_at ?? "", cancelled_at ?? ""].sort()[1];
+}
+
+/** @param {Order} order */
+function recentRow(order) {
+  const moment = changedAt(order);
+  const text = new Date(moment).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+  const time = make("time", "", text);
+  time.setAttribute("datetime", moment);
   const row = make(
     "li",
     "",
@@ -224,12 +266,4 @@ function showAge(row) {
 /** crypto.randomUUID() exists on secure pages only. */
 function randomKey() {
   return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-}
-
-/** @param {string} tag @param {string} name @param {...(string | Node)} children  text stays text */
-function make(tag, name, ...children) {
-  const made = document.createElement(tag);
-  made.className = name;
-  made.append(...children);
-  return made;
 }

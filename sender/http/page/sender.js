@@ -4,14 +4,14 @@
  * @typedef {object} Order
  * @property {string} order_id
  * @property {string} customer_id
- * @property {"open" | "completed"} status
+ * @property {"open" | "completed" | "cancelled"} status
  * @property {string} created_at
  * @property {string | null} completed_at
+ * @property {string} [cancelled_at]
  * @property {Record<string, unknown>} data
  */
 
-const LIMIT = 200; // open orders on one page
-const RECENT = 20;
+const SILENCE_MS = 40_000; // the sender writes something every 15 s; after this the connection is dead
 const RETRY_MS = [300, 1_000, 2_000, 4_000, 8_000]; // after a lost answer
 
 export class Refused extends Error {
@@ -36,16 +36,52 @@ export class Sender {
     this.#headers = { authorization: `Bearer ${key}` };
   }
 
-  /** Oldest first: the row under somebody's pointer stays where it is. */
-  async openOrders() {
-    const { orders, before } = await this.#get(`orders?status=open&limit=${LIMIT}`);
-    return { orders: /** @type {Order[]} */ (orders.reverse()), more: Boolean(before) };
+  /**
+   * The orders of the board, then each change, until the connection ends. Oldest first: the row under somebody's
+   * pointer stays where it is.
+   *
+   * @param {AbortSignal} signal
+   * @returns {AsyncGenerator<{ orders: Order[], gone: string[], more: boolean }>}
+   * @throws {Refused}
+   */
+  async *changes(signal) {
+    const silence = new AbortController();
+    /** @type {number | undefined} */
+    let timer;
+    const heard = () => {
+      clearTimeout(timer);
+      timer = setTimeout(() => silence.abort(), SILENCE_MS);
+    };
+    heard();
+    try {
+      const either = AbortSignal.any([signal, silence.signal]);
+      const answer = await fetch("orders/changes", { headers: this.#headers, signal: either, cache: "no-store" });
+      if (!answer.ok) await json(answer); // throws
+      const reader = /** @type {ReadableStream} */ (answer.body).pipeThrough(new TextDecoderStream()).getReader();
+      let text = "";
+      for (let read = await reader.read(); !read.done; read = await reader.read()) {
+        heard();
+        const blocks = (text + read.value).split("\n\n");
+        text = blocks.pop() ?? "";
+        for (const block of blocks) if (block.startsWith("data: ")) yield JSON.parse(block.slice(6));
+      }
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
-  /** @returns {Promise<Order[]>} */
-  async completedOrders() {
-    const { orders } = await this.#get(`orders?status=completed&limit=${RECENT}`);
-    return orders;
+  /**
+   * What became of an alert, by `order_id`, `event_id` or `customer_id`.
+   *
+   * @param {Record<string, string>} asked
+   */
+  async trace(asked) {
+    return this.#get(`trace?${new URLSearchParams(asked)}`);
+  }
+
+  /** Everybody's, or one customer's. @param {string} customer */
+  async connections(customer) {
+    return this.#get(customer ? `connections?${new URLSearchParams({ customer_id: customer })}` : "connections");
   }
 
   /**
