@@ -15,14 +15,15 @@ import runpy
 import signal
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
+REPOSITORY = Path(__file__).parent.parent
 PACKAGES = ("receiver", "sender", "shared")
+_BEGINNINGS = (".__main__", ".cli")  # what is run; it would run beside what was imported
 # What those import only when they begin.
 _AT_START = (
     "uvicorn.loops.auto",
@@ -40,6 +41,7 @@ class Command:
     directory: Path
     log: Path
     group: int
+    errors: Path | None = None  # where standard error goes, if not to the log as well
 
 
 class Running(Protocol):
@@ -71,6 +73,25 @@ def fork(command: Command) -> Running:
     return _Forked(command)
 
 
+def run(
+    module: str,
+    *arguments: str,
+    environment: dict[str, str],
+    directory: Path = REPOSITORY,
+    timeout: float = 60,
+) -> subprocess.CompletedProcess[str]:
+    """As `subprocess.run` of `python -m module arguments` with its output captured, but forked."""
+    with tempfile.TemporaryDirectory() as name:
+        output, errors = Path(name) / "output", Path(name) / "errors"
+        running = fork(Command(module, arguments, environment, directory, output, 0, errors))
+        try:
+            code = running.wait(timeout)
+        finally:
+            running.kill()
+        texts = [path.read_text(encoding="utf-8") for path in (output, errors)]
+        return subprocess.CompletedProcess((module, *arguments), code, *texts)
+
+
 def _modules() -> list[str]:
     """All but those that do something when they are imported."""
     walked = (
@@ -79,7 +100,7 @@ def _modules() -> list[str]:
         for module in pkgutil.walk_packages(import_module(package).__path__, prefix=f"{package}.")
         if not module.name.startswith("sender.database.migrations")  # Alembic's, which runs them
     )
-    return [*PACKAGES, *(name for name in walked if not name.endswith(".__main__")), *_AT_START]
+    return [*PACKAGES, *(name for name in walked if not name.endswith(_BEGINNINGS)), *_AT_START]
 
 
 _context = multiprocessing.get_context("forkserver")
@@ -124,8 +145,10 @@ def _become(command: Command) -> None:
     os.chdir(command.directory)
     os.environ.clear()
     os.environ.update(command.environment)
-    with command.log.open("ab") as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
+    for path, numbers in ((command.log, (1, 2)), (command.errors, (2,))):
+        if path is not None:
+            with path.open("ab") as file:
+                for number in numbers:
+                    os.dup2(file.fileno(), number)
     sys.argv = [command.module, *command.arguments]
     runpy.run_module(command.module, run_name="__main__", alter_sys=True)

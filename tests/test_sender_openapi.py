@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from tests.processes import Processes, SenderProcess
 
 NOT_DESCRIBED = {"/", "/development/api-key"}  # for people and pages
-EXAMPLES = 12  # of each operation and mode
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +108,10 @@ def sender(processes: Processes) -> SenderProcess:
     return sender
 
 
-def test_running_service_does_what_the_document_says(sender: SenderProcess, processes: Processes) -> None:
+@pytest.mark.parametrize("examples", [3, pytest.param(12, marks=pytest.mark.long)])
+def test_running_service_does_what_the_document_says(
+    sender: SenderProcess, processes: Processes, examples: int
+) -> None:
     """Good and bad requests made from the document, the same ones in every run."""
     load_all_checks()
     schema = schemathesis.openapi.from_url(f"{sender.url}/openapi.json")
@@ -127,7 +129,7 @@ def test_running_service_does_what_the_document_says(sender: SenderProcess, proc
         ),
     ]
     bounded = hypothesis.settings(
-        max_examples=EXAMPLES,
+        max_examples=examples,  # of each operation and mode
         derandomize=True,
         database=None,
         deadline=None,

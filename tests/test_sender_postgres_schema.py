@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-import sys
 import time
 from contextlib import asynccontextmanager
 from functools import partial
@@ -24,9 +23,9 @@ from sender.database.tables import events
 from sender.outbox import backlog
 from shared.database_url import PostgresUrl, parse_database_url
 from shared.settings import PREFIX
-from tests import postgres_servers
+from tests import commands, postgres_servers
 from tests.postgres_servers import fresh_database
-from tests.processes import REPOSITORY, clean_environment
+from tests.processes import clean_environment
 from tests.waiting import await_until
 
 if TYPE_CHECKING:
@@ -92,13 +91,7 @@ async def refusal(url: str, **options: Any) -> str:
 
 def migrate(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = clean_environment() | {f"{PREFIX}DATABASE_URL": url}
-    return subprocess.run(
-        [sys.executable, "-m", "shared.commands.cli", "migrate", *arguments],
-        cwd=REPOSITORY,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    return commands.run("shared.commands.cli", "migrate", *arguments, environment=environment)
 
 
 async def test_tables_stand_in_a_schema_of_their_own_beside_somebody_elses(url: str) -> None:
@@ -279,10 +272,7 @@ async def test_process_ends_with_one_line_and_code_2(server: ClusterServer) -> N
         f"{PREFIX}DATABASE_URL": url,
         f"{PREFIX}API_KEYS": "a-key-for-tests-only",
     }
-    command = [sys.executable, "-m", "sender", "--port", "0"]
-    ended = await asyncio.to_thread(
-        subprocess.run, command, cwd=REPOSITORY, env=environment, capture_output=True, text=True
-    )
+    ended = await asyncio.to_thread(commands.run, "sender", "--port", "0", environment=environment)
     assert ended.returncode == 2
     lines = [line for line in ended.stderr.splitlines() if not line.startswith("{")]
     assert len(lines) == 1, ended.stderr

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
 
 from shared.redis.inquiries import GatewayReport, parse_answer, parse_question
+from tests import commands
 from tests.end_to_end.test_main_path import api, complete
 from tests.processes import REPOSITORY, clean_environment
 from tests.stomp_client import stomp
 from tests.websocket_client import connected
 
 if TYPE_CHECKING:
+    import subprocess
     from pathlib import Path
 
     from tests.processes import Processes
@@ -27,8 +27,7 @@ pytestmark = pytest.mark.anyio
 def orderbell(directory: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     environment = {**clean_environment(), "PYTHONPATH": str(REPOSITORY)}
     environment |= {f"ORDERBELL_{name.upper()}": value for name, value in settings.items()}
-    command = [sys.executable, "-m", "shared.commands.cli", *arguments]
-    return subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=60)
+    return commands.run("shared.commands.cli", *arguments, environment=environment, directory=directory)
 
 
 async def test_support_sees_who_is_connected_and_what_became_of_an_alert(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -14,9 +12,11 @@ from pydantic import SecretStr
 from receiver.access.claims import LEEWAY_SECONDS, Rules
 from receiver.access.verifier import SecretVerifier
 from shared.commands.local import LocalDirectory
+from tests import commands
 from tests.processes import REPOSITORY, clean_environment
 
 if TYPE_CHECKING:
+    import subprocess
     from pathlib import Path
 
 pytestmark = pytest.mark.anyio
@@ -28,8 +28,8 @@ VERIFIER = SecretVerifier([SecretStr(SECRET)], Rules())
 def run(directory: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     environment = {**clean_environment(), "PYTHONPATH": str(REPOSITORY)}
     environment |= {f"ORDERBELL_{name.upper()}": value for name, value in settings.items()}
-    command = [sys.executable, "-m", "shared.commands.cli", "token", *arguments]
-    return subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True)
+    cli = "shared.commands.cli"
+    return commands.run(cli, "token", *arguments, environment=environment, directory=directory)
 
 
 async def test_token_is_good_for_its_customer_topics_and_minutes(tmp_path: Path) -> None:

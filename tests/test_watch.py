@@ -16,6 +16,7 @@ import pytest
 from shared.channels import Channel
 from shared.commands.watch import Watcher
 from shared.cursors import Place
+from tests import commands
 from tests.processes import REPOSITORY, clean_environment
 from tests.waiting import wait_until
 
@@ -288,8 +289,8 @@ def test_what_is_wrong_from_the_start_is_one_line(
 ) -> None:
     environment = {**clean_environment(), "PYTHONPATH": str(REPOSITORY)}
     environment |= {f"ORDERBELL_{name.upper()}": value for name, value in settings.items()}
-    command = [sys.executable, "-m", "shared.commands.cli", "watch", "alice", "--gateway", gateway]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    command = ("shared.commands.cli", "watch", "alice", "--gateway", gateway)
+    done = commands.run(*command, environment=environment, directory=tmp_path)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert line in done.stderr.splitlines()[-1]
