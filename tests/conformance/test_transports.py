@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
@@ -16,10 +17,11 @@ from tests.processes import Processes
 from tests.waiting import await_until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from shared.commands.embedded import EmbeddedServer
-    from tests.conformance.client import Driver
+    from tests.conformance.client import Client, Driver
     from tests.processes import ReceiverProcess, SenderProcess
 
 pytestmark = pytest.mark.anyio
@@ -241,6 +243,38 @@ async def test_erased_customers_connections_end_and_nobody_elses(
         await stays.receive_events(1)
 
 
+async def test_revoked_customers_connections_end_on_each_gateway_within_a_second_and_nobody_elses(
+    driver: Driver,
+    gateway: ReceiverProcess,
+    other_gateway: ReceiverProcess,
+    shop: Shop,
+    customer: str,
+    module_processes: Processes,
+) -> None:
+    token, other = module_processes.token(customer), module_processes.token(f"{customer}-other")
+    async with (
+        driver.connected(gateway, token) as one,
+        driver.connected(other_gateway, token) as two,
+        driver.connected(gateway, other) as stays,
+    ):
+        await _revoke(shop.http, customer, (one, two))
+        async with driver.connected(gateway, token, greeted=False) as again:
+            assert await again.receive_end() is End.UNAUTHENTICATED
+        await shop.complete(f"{customer}-other")
+        await stays.receive_events(1)
+
+
+async def _revoke(http: httpx2.AsyncClient, customer: str, clients: Iterable[Client]) -> None:
+    """All tokens of the customer until now; each client's connection ends for it, soon."""
+    started = time.monotonic()
+    revoked = {"customer_id": customer, "issued_before": time.time() + 1}  # `iat` is in whole seconds
+    assert (await http.post("/revocations", json=revoked)).status_code == 200
+    for client in clients:
+        assert await client.receive_end() is End.UNAUTHENTICATED
+    # A second is promised and an idle machine needs half of one; busy ones get more.
+    assert time.monotonic() - started < 8
+
+
 async def test_connection_beyond_a_customers_limit_is_refused_and_leaves_the_others(
     driver: Driver,
     customer: str,
@@ -322,6 +356,8 @@ async def test_connection_stays_and_is_served_while_redis_is_away_and_when_it_is
                 await shop.complete("alice")
                 await late.receive_events(1)
                 assert late.seqs == [3]
+            async with driver.connected(gateway, processes.token("bob")) as revoked:
+                await _revoke(http, "bob", [revoked])
             redis_server.start()
             await await_until(lambda: gateway.answers("/readyz"))
             await shop.complete("alice")
