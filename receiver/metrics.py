@@ -27,7 +27,7 @@ opened_of = cache(opened.labels)
 closed_with = cache(closed.labels)
 refused = Counter("orderbell_handshakes_refused", "Handshakes refused before accepting", ["reason"])
 requests_refused = Counter(
-    "orderbell_requests_refused", "Requests that the edge refused, malformed, too large or too slow", ["kind"]
+    "orderbell_requests_refused", "Requests refused as malformed, too large, too slow or too many", ["kind"]
 )
 foreign = Counter("orderbell_messages_foreign", "Live messages not published by an Orderbell sender")
 strangers_ended = Counter(

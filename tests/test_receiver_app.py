@@ -143,6 +143,27 @@ def test_tickets_wait_for_redis_and_say_so(module_processes: Processes, redis_se
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
 
 
+def test_lists_beyond_a_customers_quota_are_429_and_others_get_theirs(module_processes: Processes) -> None:
+    """Each is a question to the database, which a customer could ask without end."""
+    module_processes.start_sender()
+    gateway = module_processes.start_receiver(lists_per_minute="3")
+
+    def ask(method: str, path: str, customer: str) -> httpx2.Response:
+        headers = {"Authorization": f"Bearer {module_processes.token(customer)}"}
+        body = {"all": True} if method == "POST" else None
+        return httpx2.request(method, gateway.url + path, headers=headers, json=body, trust_env=False)
+
+    statuses = [ask("GET", "/alerts", "lister").status_code for _ in range(2)]
+    statuses += [ask("POST", "/read", "lister").status_code for _ in range(2)]
+    assert statuses == [200, 200, 200, 429]
+    refused = ask("GET", "/alerts", "lister")
+    assert refused.json()["type"].endswith("too-many-lists")
+    assert 1 <= int(refused.headers["retry-after"]) <= 20
+    assert ask("GET", "/alerts", "another").status_code == 200
+    text = httpx2.get(f"{gateway.url}/metrics", trust_env=False).text
+    assert 'orderbell_requests_refused_total{kind="too-many-lists"} 2' in text.replace(".0\n", "\n")
+
+
 def test_tickets_beyond_a_customers_quota_are_429(module_processes: Processes) -> None:
     gateway = module_processes.start_receiver(tickets_per_minute="2", wait_ready=False)
     wait_until(lambda: gateway.answers("/livez"))

@@ -19,7 +19,7 @@ PAGE = ROOT / "docs" / "security.md"
 RISKS = 40
 _BEGIN, _END = "<!-- limits: begin -->\n", "<!-- limits: end -->"
 _OF_SETTINGS = re.compile(
-    r"^(max_|handshakes_|replays_|tickets_|requests_|drain_seconds|heartbeat_|keep_alive|revocation)"
+    r"^(max_|handshakes_|replays_|lists_|tickets_|requests_|drain_seconds|heartbeat_|keep_alive|revocation)"
 )
 
 

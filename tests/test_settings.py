@@ -299,6 +299,7 @@ ODD: dict[str, tuple[str, ...]] = {
     "heartbeat_seconds": (*NUMBERS[1:], "0", "301"),
     "max_connections": (*NUMBERS[1:], "0", "1.5", "10000001"),
     "max_connections_per_customer": (*NUMBERS[1:], "0", "1.5"),
+    "lists_per_minute": (*NUMBERS[1:], "0", "1.5"),
     "tickets_per_minute": (*NUMBERS[1:], "0", "1.5"),
 }  # fmt: skip
 

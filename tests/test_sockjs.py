@@ -44,6 +44,26 @@ def session() -> str:
     return f"/websocket/000/{uuid.uuid4().hex}"
 
 
+async def test_sessions_of_one_address_are_limited_like_all_its_connections(
+    module_processes: Processes, sender: SenderProcess
+) -> None:
+    """They take a place each, without a token and without a socket; another address is not kept out."""
+    gateway = module_processes.start_receiver(sender=sender, handshakes_per_second_per_address="1")
+    async with httpx2.AsyncClient(base_url=gateway.url, trust_env=False, timeout=30) as http:
+
+        async def begin(address: str) -> httpx2.Response:
+            path = f"/websocket/000/{uuid.uuid4().hex}/xhr"
+            return await http.post(path, headers={"X-Forwarded-For": address})
+
+        answers = [await begin("192.0.2.7") for _ in range(40)]
+        statuses = [answer.status_code for answer in answers]
+        assert statuses[0] == 200
+        assert statuses[-1] == 429
+        assert answers[-1].json()["type"].endswith("too-many-handshakes")
+        assert "retry-after" in answers[-1].headers
+        assert (await begin("192.0.2.8")).status_code == 200
+
+
 async def test_session_opens_with_o_and_then_waits(http: httpx2.AsyncClient, session: str) -> None:
     first = await http.post(f"{session}/xhr")
     assert (first.status_code, first.text) == (200, "o\n")

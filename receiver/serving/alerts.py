@@ -6,21 +6,25 @@
     POST /read   {"cursor": "customer:alice=1.42"}, {"ids": ["019…"]} or {"all": true}
     {"unread": 0, "as_of": "customer:alice=1.43"}
 
-The sender answers both from the database; nothing is kept here.
+The sender answers both from the database; nothing is kept here. So a customer's requests are limited: one
+who asks without end would hold up what the sender does for all others.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import msgspec
 from starlette.responses import JSONResponse, Response
 
+from receiver import metrics
 from receiver.connections.messages import ReadReport
 from receiver.feeds.history import HistoryRefused, HistoryUnavailable
 from shared.channels import Channel, InvalidChannel, as_in_a_channel, customer_channel, parse_channel
 from shared.cursors import Cursor, InvalidCursor, parse_after, parse_cursors
 from shared.problems import Problem
+from shared.quota import Quota
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -38,13 +42,15 @@ _decode = msgspec.json.Decoder(ReadReport).decode
 
 
 class AlertsOverHttp:
-    def __init__(self, history: History, doorkeeper: Doorkeeper) -> None:
+    def __init__(self, history: History, doorkeeper: Doorkeeper, *, per_minute: int = 600) -> None:
+        """`per_minute` requests of each customer, at one gateway."""
+        self._quota = Quota(per_minute)
         self._history = history
         self._doorkeeper = doorkeeper
 
     async def list_some(self, request: Request) -> Response:
         """Raises `Problem`."""
-        identity = await self._doorkeeper.identify(request)
+        identity = await self._identify(request)
         if unknown := request.query_params.keys() - _PARAMETERS:
             raise Problem(400, "invalid-query", f"unknown parameter {min(unknown)[:40]!r}")
         channel = _channel(request, identity)
@@ -57,7 +63,7 @@ class AlertsOverHttp:
 
     async def mark_read(self, request: Request) -> Response:
         """Answers once it is in the database. Raises `Problem`."""
-        identity = await self._doorkeeper.identify(request)
+        identity = await self._identify(request)
         channel = customer_channel(identity.customer)
         try:
             report = _decode(await request.body())
@@ -81,6 +87,15 @@ class AlertsOverHttp:
         except HistoryUnavailable as error:
             raise _unavailable(error) from None
         return JSONResponse({"unread": unread, "as_of": as_of}, headers=_HEADERS)
+
+    async def _identify(self, request: Request) -> Identity:
+        """Raises `Problem`, also where there were too many requests."""
+        identity = await self._doorkeeper.identify(request)
+        if later := self._quota.spend(identity.customer):
+            metrics.requests_refused.labels("too-many-lists").inc()
+            headers = {"retry-after": str(math.ceil(later))}
+            raise Problem(429, "too-many-lists", "Ask for the list less often.", headers)
+        return identity
 
 
 def _channel(request: Request, identity: Identity) -> Channel:

@@ -14,6 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from receiver import metrics
 from receiver.access import tickets as ticket_module
 from receiver.access.doorkeeper import Doorkeeper
 from receiver.access.origins import origin_of
@@ -53,6 +54,8 @@ def create_app(
     registry: CollectorRegistry | None,
     admission: Admission | None = None,
     spring: Spring | None = None,
+    *,
+    lists_per_minute: int = 600,
 ) -> Starlette:
     """`development` is given in development mode alone, `spring` with ORDERBELL_SPRING_COMPAT.
 
@@ -63,7 +66,7 @@ def create_app(
     seen = SeenOverHttp(gateway.seen, doorkeeper)
     polling = PollingTransport(gateway, doorkeeper)
     events = Events([EventStreamTransport(gateway, doorkeeper), polling], admission)
-    alerts = AlertsOverHttp(gateway.history, doorkeeper)
+    alerts = AlertsOverHttp(gateway.history, doorkeeper, per_minute=lists_per_minute)
     xhr = XhrTransport(gateway, authentication, origins, spring, admission)
     routes: list[BaseRoute] = [
         Route("/events", events.endpoint, methods=["GET", "OPTIONS"], middleware=[_cors(origins)]),
@@ -175,6 +178,7 @@ class Http:
         try:
             ticket = await self._tickets.issue(identity, origin=origin_of(request))
         except ticket_module.TooManyTickets as error:
+            metrics.requests_refused.labels("too-many-tickets").inc()
             later = {"retry-after": str(math.ceil(error.seconds))}
             raise Problem(429, "too-many-tickets", str(error), later) from None
         except (RedisError, OSError, TimeoutError):

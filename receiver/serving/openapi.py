@@ -111,7 +111,7 @@ def _paths() -> Json:
                 "listAlerts",
                 "The customer's own list, newest first",
                 {200: _json("Alerts, the number of unread ones, and the place where that is true.", _OBJECT)},
-                _ALWAYS,
+                (*_ALWAYS, 429),
                 parameters=[
                     _query("before", CURSORS, "Older than this."),
                     _query("channel", {"type": "string"}, "A topic in place of the customer's own channel."),
@@ -128,7 +128,7 @@ def _paths() -> Json:
                 "markRead",
                 "Mark alerts as read",
                 {200: _json("The number of alerts that are still unread.", _OBJECT)},
-                _ALWAYS,
+                (*_ALWAYS, 429),
                 body=_ref("ReadReport"),
             )
         },

@@ -160,6 +160,7 @@ async def serve(
             None if settings.metrics_listen else registry,
             admission,
             spring,
+            lists_per_minute=settings.lists_per_minute,
         )
 
         async def exposition() -> bytes:

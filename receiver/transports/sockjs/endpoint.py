@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from receiver import metrics
 from receiver.transports.http import cors_of
 from receiver.transports.sockjs.receivers import HEADERS, StreamReceiver, XhrReceiver
 from receiver.transports.sockjs.session import SECOND_RECEIVER, XhrSession
@@ -119,15 +120,17 @@ class XhrTransport:
         return Response()  # it is never sent: the socket is the receiver's
 
     def _begin(self, name: str, request: Request) -> XhrSession:
-        if self._gateway.draining or self._gateway.full:
-            kind = "draining" if self._gateway.draining else "overloaded"
-            raise Problem(503, kind, "Try again in a moment.", {"retry-after": "2"})
+        address = self._gateway.capacity.address(request.client.host if request.client else "")
+        if refusal := self._gateway.refusal(address):
+            metrics.refused.labels(refusal.kind).inc()
+            raise refusal
         session = self._sessions[name] = XhrSession(
             self._life,
             identifying(self._authentication, request, self._spring),
             lambda: self._forget(name),
             spring=self._spring,
         )
+        session.address = address
         self._life.open(session)
         session.carriage.wait_receiver()
         session.carriage.write(session.framed(session.envelope.opening))
