@@ -251,7 +251,8 @@ def _read_round(connection: Connection, wanted: Sequence[Wanted]) -> Iterator[tu
 _STATES = {
     dialect: select(channels).where(is_among(dialect, channels.c.channel, "channels")) for dialect in DIALECTS
 }
-# One statement for many channels. Its parameter is JSON because both databases can unpack that.
+# One statement for many channels. Its parameter is JSON because both databases can unpack that. The order of
+# joining is fixed: whatever the planner believes of the channels, it may never scan `events`.
 _ROW = "events.channel, events.epoch, events.seq, events.identity, events.recorded_at"
 _READ = {
     "sqlite": text(
@@ -265,11 +266,14 @@ _READ = {
     ),
     "postgresql": text(
         f"""
-        SELECT CAST(w ->> 0 AS integer) AS number, {_ROW}, {tombstones.read("postgresql")}
+        SELECT CAST(w ->> 0 AS integer) AS number, found.*
         FROM jsonb_array_elements(CAST(:wanted AS jsonb)) AS w
-        JOIN events ON events.channel = w ->> 1
-            AND events.seq > CAST(w ->> 2 AS bigint) AND events.seq <= CAST(w ->> 3 AS bigint)
-        ORDER BY number, events.seq
+        CROSS JOIN LATERAL (
+            SELECT {_ROW}, {tombstones.read("postgresql")} FROM events
+            WHERE events.channel = w ->> 1
+                AND events.seq > CAST(w ->> 2 AS bigint) AND events.seq <= CAST(w ->> 3 AS bigint)
+            ORDER BY events.seq OFFSET 0) AS found
+        ORDER BY number, found.seq
         """
     ),
 }

@@ -404,6 +404,7 @@ _DELETE_SQLITE = text(
     """
 )
 # By name, the order in which all code locks channels; a locked one keeps its events until the next time.
+# The order of joining is fixed, as in sender/history.py.
 _DELETE_POSTGRES = text(
     """
     WITH old AS MATERIALIZED (
@@ -416,8 +417,11 @@ _DELETE_POSTGRES = text(
         UPDATE channels SET pruned_seq = free.seq FROM free
         WHERE channels.channel = free.channel AND channels.pruned_seq < free.seq),
     gone AS (
-        DELETE FROM events USING free
-        WHERE events.channel = free.channel AND events.seq <= free.seq
+        DELETE FROM events WHERE position = ANY (ARRAY(
+            SELECT found.position FROM free CROSS JOIN LATERAL (
+                SELECT position FROM events
+                WHERE events.channel = free.channel AND events.seq <= free.seq
+                ORDER BY events.seq OFFSET 0) AS found))
         RETURNING 1)
     SELECT count(*) FROM gone
     """

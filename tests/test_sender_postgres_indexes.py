@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from bench.large import as_of_postgres
-from sender import outbox
+from sender import history, outbox, retention
 from sender.database.open import open_database
 from sender.database.postgres_indexes import INDEXES
 from sender.digest import identity_of
@@ -122,3 +123,42 @@ async def test_identity_is_found_and_unique_by_either_index(url: str) -> None:
                 await await_until(lambda: all_there(connection))
                 found = await database.read(partial(outbox.find, source="/s", event_id="1"))
                 assert found is not None
+
+
+async def test_statistics_that_a_migration_dropped_are_collected_at_the_next_start(url: str) -> None:
+    async with open_database(url), plain(url) as connection:
+        for statement in as_of_postgres(500, 5_000, "'2026-11-23T14:25:00.123Z'"):
+            await connection.execute(statement)
+        await connection.execute("ANALYZE")
+        # As migration 0003 does.
+        await connection.execute("ALTER TABLE events ALTER COLUMN channel TYPE varchar(2000)")
+        assert "channel" not in await known_columns(connection)
+        with capture_logs() as logs:
+            async with open_database(url):
+                await await_until(
+                    lambda: [log for log in logs if log["event"] == "statistics were collected"]
+                )
+        assert "channel" in await known_columns(connection)
+
+
+async def known_columns(connection: Any) -> set[str]:
+    rows = await connection.fetch("SELECT attname FROM pg_stats WHERE tablename = 'events'")
+    return {row["attname"] for row in rows}
+
+
+@pytest.mark.long
+async def test_events_are_found_by_index_though_the_statistics_of_channels_are_missing(url: str) -> None:
+    """After a migration or from a dump. The whole table was read for each batch."""
+    async with open_database(url), plain(url) as connection:
+        for statement in as_of_postgres(20_000, 60_000, "'2026-11-23T14:25:00.123Z'"):
+            await connection.execute(statement)
+        await connection.execute("ALTER TABLE events SET (autovacuum_enabled = false)")
+        await connection.execute("ANALYZE")
+        await connection.execute("ALTER TABLE events ALTER COLUMN channel TYPE varchar(2000)")
+        wanted = [[n, f"customer:filled-{n}", 0, 3] for n in range(100)]
+        reading = str(history._READ["postgresql"]).replace(":wanted", f"'{json.dumps(wanted)}'")
+        old = {f"customer:filled-{n}": 3 for n in range(100)}
+        deleting = str(retention._DELETE_POSTGRES).replace(":old", f"'{json.dumps(old)}'")
+        for statement in (reading, deleting):
+            plan = "\n".join(row[0] for row in await connection.fetch(f"EXPLAIN {statement}"))
+            assert "Seq Scan on events" not in plan, plan

@@ -6,6 +6,10 @@ while all senders work. Until then the earlier indexes serve: each statement can
 
 Building is resumable: an unfinished index is invalid, and is built again. One process builds; the others
 check until all indexes are there.
+
+Statistics come first. PostgreSQL drops a column's when its type changes (migration 0003), and a dump has
+none; autovacuum sees no reason to collect them before much of the table has changed. Until then the planner
+believes that each channel has a two-hundredth of all events, and may read the whole table for one.
 """
 
 from __future__ import annotations
@@ -102,7 +106,9 @@ async def _work(connection: AsyncConnection, schema: str) -> list[str]:
     rows = await connection.execute(_FOUND, {"schema": schema})
     valid = {str(row.name): bool(row.valid) for row in rows}
     await connection.rollback()
-    work = []
+    unknown = (await connection.execute(_UNKNOWN, {"schema": schema})).scalars().all()
+    await connection.rollback()
+    work = [f'ANALYZE "{schema}".{table}' for table in unknown]
     for index in INDEXES:
         if valid.get(index.name) is False:
             work.append(f'DROP INDEX CONCURRENTLY IF EXISTS "{schema}".{index.name}')
@@ -130,7 +136,8 @@ async def _run(engine: AsyncEngine, statement: str) -> None:
             await connection.commit()
         finally:
             lock_seconds.reset(token)
-    logger.info("indexes were changed", statement=statement, seconds=round(monotonic() - began, 1))
+    what = "statistics were collected" if statement.startswith("ANALYZE") else "indexes were changed"
+    logger.info(what, statement=statement, seconds=round(monotonic() - began, 1))
 
 
 async def _report(engine: AsyncEngine) -> None:
@@ -151,6 +158,19 @@ _FOUND = text(
     SELECT c.relname AS name, i.indisvalid AS valid FROM pg_index i
     JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname = :schema
+    """
+)
+# Of tables with more than a few pages: columns by which many rows are found.
+_UNKNOWN = text(
+    """
+    SELECT DISTINCT c.relname FROM (VALUES
+        ('events', 'channel'), ('channels', 'channel'), ('orders', 'customer_id'), ('orders', 'order_id')
+    ) AS needed (relation, attribute)
+    JOIN pg_class c ON c.relname = needed.relation AND c.relkind = 'r'
+    JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = :schema
+    WHERE pg_relation_size(c.oid) > 100 * 8192 AND NOT EXISTS (
+        SELECT FROM pg_stats s WHERE s.schemaname = n.nspname AND s.tablename = c.relname
+            AND s.attname = needed.attribute)
     """
 )
 _PROGRESS = text(

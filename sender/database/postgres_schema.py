@@ -71,6 +71,7 @@ def sql(version: str | None, schema: str, role: str | None) -> str:
         _house(schema).strip() + ";",
         f'SET search_path = "{schema}";',
         migrations.as_sql("postgresql", after=version, schema=schema).strip(),
+        f'ANALYZE "{schema}".channels, "{schema}".events, "{schema}".orders;',
         *(granting if role else [f"-- {grant}" for grant in granting]),
     ]
     return "\n".join(parts) + "\n"
