@@ -24,6 +24,7 @@ from bench import (
     machine,
     pictures,
     post_to_frame,
+    signing,
     storm,
     transports,
 )
@@ -44,6 +45,7 @@ PARTS: dict[str, Callable[[Run], Awaitable[Table]]] = {
     "post-to-frame": post_to_frame.run,
     "completions": completions.run,
     "fan-out": fan_out.run,
+    "signing": signing.run,
     "connecting": connecting.run,
     "latency": latency.run,
     "storm": storm.run,

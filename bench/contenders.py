@@ -67,6 +67,7 @@ class Orderbell:
     name = "Orderbell"
     engineio = False
     connects_at_once = 256
+    live_keys = ""
 
     def __init__(self) -> None:
         self.stack: Stack
@@ -75,7 +76,13 @@ class Orderbell:
 
     async def start(self, run: Run, gateways: int, stack: AsyncExitStack) -> None:
         self.stack = stack.enter_context(
-            running_stack(run.redis_binary, run.new_directory("orderbell"), run.group, gateways=gateways)
+            running_stack(
+                run.redis_binary,
+                run.new_directory("orderbell"),
+                run.group,
+                gateways=gateways,
+                live_keys=self.live_keys,
+            )
         )
         self.gateways = [server for server in self.stack.servers if server is not self.stack.sender]
         (self._caller,) = await stack.enter_async_context(callers(self.stack.sender.port, 1))
@@ -105,6 +112,13 @@ class Orderbell:
     async def publish_to_redis(self, events: Sequence[Event]) -> None:
         """As the relay does, with its script, but without what the relay costs."""
         self._redis.publish_in_order(events, lambda event: Names(KEY_PREFIX).live(_channel(event)))
+
+
+class SignedOrderbell(Orderbell):
+    """With ORDERBELL_LIVE_KEYS. Only for what a sender publishes: it signs."""
+
+    name = "Orderbell, signed"
+    live_keys = f"bench:{'0123456789abcdef' * 4}"
 
 
 class Floor:

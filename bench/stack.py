@@ -86,6 +86,7 @@ class Stack:
     jwt_secret: str = field(default_factory=lambda: secrets.token_hex(32))
     servers: list[Server] = field(default_factory=list)
     source: Path = REPOSITORY  # of the version that is measured
+    live_keys: str = ""  # what Redis carries is signed with them
 
     def start_sender(self) -> Server:
         url = self.database_url or f"sqlite:///{self.directory / 'orderbell.db'}"
@@ -121,6 +122,7 @@ class Stack:
             "api_keys": self.api_key,
             "key_prefix": KEY_PREFIX,
             "log_level": "WARNING",
+            **({"live_keys": self.live_keys} if self.live_keys else {}),
         }
         environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
         environment |= {PREFIX + name.upper(): value for name, value in (common | settings).items()}
@@ -177,11 +179,12 @@ def running_stack(
     gateways: int,
     database_url: str = "",
     source: Path = REPOSITORY,
+    live_keys: str = "",
 ) -> Iterator[Stack]:
     """A fresh one; all its processes end with the block."""
     directory.mkdir(parents=True)
     with running_redis(redis_binary, directory, group) as redis:
-        stack = Stack(redis, directory, group, database_url, source=source)
+        stack = Stack(redis, directory, group, database_url, source=source, live_keys=live_keys)
         try:
             stack.start_sender()
             for _ in range(gateways):
