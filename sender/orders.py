@@ -78,6 +78,7 @@ class Completion(NamedTuple):
     now: datetime
     traceparent: str | None
     attributes: Mapping[str, str] | None = None  # of its event: when it expires
+    accepted_by: str = ""  # the name of the API key it came with
 
 
 class Completed(NamedTuple):
@@ -138,15 +139,17 @@ def complete_all(connection: Connection, completions: Sequence[Completion]) -> l
     asked = {"order_ids": [completion.order_id for completion in completions]}
     rows = {row.order_id: row for row in connection.execute(_FIND_LOCKED[connection.dialect.name], asked)}
     drafts: dict[str, Draft] = {}
+    accepted_by: dict[str, str] = {}
     refused: dict[int, CallerError] = {}
     for number, completion in enumerate(completions):
         row = rows.get(completion.order_id)
         if row is not None and row.status == "open" and completion.order_id not in drafts:
             try:
                 drafts[completion.order_id] = _completion_draft(row, completion)
+                accepted_by[completion.order_id] = completion.accepted_by
             except CallerError as error:
                 refused[number] = error
-    done = _record_completions(connection, rows, drafts, now=completions[0].now)
+    done = _record_completions(connection, rows, drafts, accepted_by, now=completions[0].now)
     return [
         refused.get(number) or _outcome(connection, completion.order_id, rows, done)
         for number, completion in enumerate(completions)
@@ -303,10 +306,17 @@ def _completion_draft(row: Row[Any], completion: Completion) -> Draft:
 
 
 def _record_completions(
-    connection: Connection, rows: Mapping[str, Row[Any]], drafts: Mapping[str, Draft], *, now: datetime
+    connection: Connection,
+    rows: Mapping[str, Row[Any]],
+    drafts: Mapping[str, Draft],
+    accepted_by: Mapping[str, str],
+    *,
+    now: datetime,
 ) -> dict[str, Completed]:
     completed_at = format_time(now)
-    recorded = dict(zip(drafts, outbox.record(connection, list(drafts.values()), now=now), strict=True))
+    names = [accepted_by[order_id] for order_id in drafts]
+    receipts = outbox.record(connection, list(drafts.values()), now=now, accepted_by=names)
+    recorded = dict(zip(drafts, receipts, strict=True))
     alerts.note(
         connection, [(draft, recorded[order_id].place) for order_id, draft in drafts.items() if draft.expires]
     )

@@ -63,6 +63,7 @@ class Arrival(msgspec.Struct, frozen=True):
     draft: Draft
     identity: str  # digest of source and id
     content: str  # digest of what its caller posted, before we added to it
+    accepted_by: str = ""  # the name of the API key it came with
 
 
 class Receipt(NamedTuple):
@@ -118,8 +119,8 @@ class Recent(NamedTuple):
     oldest: int
 
 
-def arrival(draft: Draft, content: str) -> Arrival:
-    return Arrival(draft, identity_of(draft.source, draft.id), content)
+def arrival(draft: Draft, content: str, accepted_by: str = "") -> Arrival:
+    return Arrival(draft, identity_of(draft.source, draft.id), content, accepted_by)
 
 
 def find(connection: Connection, source: str, event_id: str) -> Cursor | None:
@@ -128,9 +129,17 @@ def find(connection: Connection, source: str, event_id: str) -> Cursor | None:
     return known[0][1] if known else None
 
 
-def record(connection: Connection, drafts: Sequence[Draft], *, now: datetime) -> list[Recorded]:
-    """Record events whose identities are new because we have just created them."""
-    return _record(connection, [arrival(draft, content="") for draft in drafts], now=now)
+def record(
+    connection: Connection, drafts: Sequence[Draft], *, now: datetime, accepted_by: Sequence[str] = ()
+) -> list[Recorded]:
+    """Record events whose identities are new because we have just created them.
+
+    `accepted_by`: for each, the name of the API key that its request came with.
+    """
+    named = accepted_by or [""] * len(drafts)
+    return _record(
+        connection, [arrival(draft, "", name) for draft, name in zip(drafts, named, strict=True)], now=now
+    )
 
 
 def record_once(connection: Connection, arrivals: Sequence[Arrival], *, now: datetime) -> list[Receipt]:
@@ -318,6 +327,7 @@ def _record(connection: Connection, arrivals: Sequence[Arrival], *, now: datetim
                 "identity": given.identity,
                 "content_digest": given.content,
                 "recorded_at": recorded_at,
+                "accepted_by": given.accepted_by,
                 "text": encoded.decode(),
             }
         )
@@ -400,6 +410,7 @@ _RECORDED = {
     "identity": String,
     "content_digest": String,
     "recorded_at": String,
+    "accepted_by": String,
     "text": String,
 }
 _LISTS = ", ".join(

@@ -7,6 +7,7 @@ bounded memory. `explain` combines them into one verdict, and the findings behin
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,12 +16,14 @@ from sqlalchemy import bindparam, select
 
 from sender import alerts, beginnings, history, outbox
 from sender.database.tables import channels, dead_letters, events, orders
+from sender.publishing import stops
+from sender.publishing.stops import Cause
 from shared.channels import Channel, customer_channel, is_private, name_in
 from shared.cursors import Cursor, Place, parse_cursor
+from shared.times import format_time
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import datetime
+    from collections.abc import Callable, Sequence
 
     from sqlalchemy import Connection
 
@@ -55,6 +58,19 @@ class Relaying(NamedTuple):
 
     redis_up: bool | None
     contested: bool
+    sender: str = ""  # its name
+    # When it published the event at a position; None for what another sender did, or what it has forgotten.
+    published_at: Callable[[int], datetime | None] = lambda _: None
+
+
+class Waited(msgspec.Struct, frozen=True):
+    """A time in which the event could not be published, as one sender saw it."""
+
+    began_at: str
+    ended_at: str
+    sender: str
+    cause: str  # a sender.publishing.stops.Cause
+    detail: str
 
 
 class Life(msgspec.Struct, frozen=True):
@@ -62,6 +78,13 @@ class Life(msgspec.Struct, frozen=True):
 
     cursor: str
     recorded_at: str
+    position: int | None = None
+    accepted_by: str = ""  # the name of the API key; empty if that has none
+    waited: list[Waited] = []  # one after the other, before it was published
+    published_at: str | None = (
+        None  # by the sender that was asked; None where another did, or it has forgotten
+    )
+    published_by: str | None = None
     type: str = ""
     source: str = ""
     id: str = ""
@@ -146,14 +169,21 @@ def _life(
     entry = history.find(connection, channel, seq)
     attributes = _attributes(entry.text if entry is not None else b"")
     became = alerts.state_of(connection, channel, seq, now=now) if is_private(channel) else None
+    waits = outbox.waits(connection, row.position)
     return Life(
         str(Cursor(channel, Place(row.epoch, seq))),
         row.recorded_at,
+        position=row.position,
+        accepted_by=row.accepted_by,
+        waited=[
+            Waited(stop.began_at, stop.ended_at, stop.sender, stop.cause.value, stop.detail)
+            for stop in stops.waited_in(connection, channel, row.recorded_at)
+        ],
         type=attributes.type,
         source=attributes.source,
         id=attributes.id,
         subject=attributes.subject,
-        waiting=outbox.waits(connection, row.position),
+        waiting=waits,
         given_up=f"{dead.reason} {dead.detail}".strip() if dead is not None else None,
         given_up_at=dead.given_up_at if dead is not None else None,
         deleted=seq <= state.pruned_seq,
@@ -188,7 +218,7 @@ def explain(
     `customer_id` is the customer who should have had it; by default the one whose channel it is.
     """
     cursor = parse_cursor(life.cursor)
-    findings = [_recorded(life)]
+    findings = [_recorded(life), *_published(life)]
     if life.given_up is not None:
         findings.append(f"It could not be published and was given up at {life.given_up_at}: {life.given_up}.")
         return Explained(Verdict.GIVEN_UP, findings)
@@ -218,9 +248,43 @@ def explain(
 def _recorded(life: Life) -> str:
     what = life.type or "An event"
     about = f" for {life.subject}" if life.subject else ""
-    return (
-        f"{what}{about} was recorded{f' at {life.recorded_at}' if life.recorded_at else ''} as {life.cursor}."
+    at = f" at {life.recorded_at}" if life.recorded_at else ""
+    key = f", accepted with the API key {life.accepted_by}" if life.accepted_by else ""
+    return f"{what}{about} was recorded{at} as {life.cursor}{key}."
+
+
+def with_publication(life: Life, relaying: Relaying) -> Life:
+    """With what this sender remembers of publishing it."""
+    at = relaying.published_at(life.position) if life.position is not None else None
+    if at is None:
+        return life
+    published_at = format_time(at)
+    return msgspec.structs.replace(
+        life,
+        published_at=published_at,
+        published_by=relaying.sender,
+        waited=[one for one in life.waited if one.ended_at <= published_at],
     )
+
+
+def _published(life: Life) -> list[str]:
+    """How long it waited, and why, as far as that was noted."""
+    findings = [
+        f"It waited from {life.recorded_at} to {one.ended_at}: {_CAUSES[one.cause](one)}."
+        for one in life.waited
+    ]
+    if life.published_at is not None:
+        at, recorded_at = map(datetime.fromisoformat, (life.published_at, life.recorded_at))
+        waited = max(0.0, (at - recorded_at).total_seconds())
+        findings.append(
+            f"{life.published_by} published it to Redis at {life.published_at},"
+            f" {waited:,.3f} s after its record."
+        )
+    return findings
+
+
+def _because(one: Waited) -> str:
+    return f" ({one.detail})" if one.detail else ""
 
 
 def _why_it_waits(relaying: Relaying) -> str:
@@ -325,6 +389,12 @@ def _nobody(channel: Channel, gateways: Sequence[GatewayReport], customer_id: st
     return findings
 
 
+_CAUSES: dict[str, Callable[[Waited], str]] = {
+    Cause.REDIS: lambda one: f"{one.sender} found Redis away, or taking no events{_because(one)}",
+    Cause.DATABASE: lambda one: f"{one.sender} could not use the database",
+    Cause.RESTART: lambda one: f"no sender published it before {one.sender} started",
+    Cause.POISON: lambda one: f"Redis refused an event of this channel before it{_because(one)}",
+}
 _BECAME = {
     alerts.State.RETRACTED.value: (
         Verdict.RETRACTED,
@@ -343,7 +413,7 @@ _ORDER = select(
     orders.c.cancelled_at,
     orders.c.seq,
 ).where(orders.c.order_id == bindparam("order_id"))
-_ROW = select(events.c.position, events.c.epoch, events.c.recorded_at).where(
+_ROW = select(events.c.position, events.c.epoch, events.c.recorded_at, events.c.accepted_by).where(
     events.c.channel == bindparam("channel"), events.c.seq == bindparam("seq")
 )
 _CHANNEL = select(channels.c.channel).where(channels.c.channel == bindparam("channel"))

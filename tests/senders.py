@@ -35,7 +35,7 @@ from shared.redis.signatures import NO_SIGNATURES, Signatures
 from tests import sqlite_databases
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
     from redis.asyncio import Redis
 
@@ -90,16 +90,19 @@ async def run_sender(
     relaying: bool = True,
     pace: Pace = USUAL,
     signatures: Signatures = NO_SIGNATURES,
+    api_keys: Sequence[SecretStr] = (SecretStr(API_KEY),),
+    clock: Clock | None = None,
+    writer: type[LogWriter] = LogWriter,
 ) -> AsyncIterator[RunningSender]:
     """Without `relaying` events stay in the outbox."""
     sqlite_databases.prepare(database_url)
-    clock, metrics, names = Clock(), Metrics(), Names.of(redis_url, key_prefix)
+    clock, metrics, names = clock or Clock(), Metrics(), Names.of(redis_url, key_prefix)
     async with (
         open_database(database_url) as database,
         connect(redis_url, retries=0) as redis,
         pipelines_to(redis) as pipelines,
     ):
-        log = LogWriter(pipelines, names, signatures)
+        log = writer(pipelines, names, signatures)
         relay, teller = Relay(database, log, metrics, clock, pace), SeenTeller(log)
         forgetting = Forgetting(log, ForgettingPace(again_seconds=0.3, retry_seconds=0.05))
         inquirer = Inquirer(pipelines, names, signatures)
@@ -107,7 +110,7 @@ async def run_sender(
         app = create_app(
             api,
             OfficePage(PAGE, SecretStr(API_KEY)),
-            ApiKeys([SecretStr(API_KEY)]),
+            ApiKeys(api_keys),
             metrics,
         )
         transport = httpx2.ASGITransport(app)

@@ -12,9 +12,12 @@ from sqlalchemy import update
 from receiver.connections.connection import End
 from sender import retention
 from sender.database.tables import events
+from sender.publishing.pace import Pace
+from shared.api_keys import ApiKey
 from shared.channels import customer_channel
 from tests.gateways import RunningGateway, run_gateway
 from tests.senders import RunningSender, run_sender
+from tests.test_sender_poison import Refusing
 from tests.waiting import await_until
 
 if TYPE_CHECKING:
@@ -290,3 +293,99 @@ async def await_relayed(sender: RunningSender) -> None:
 
     while await waits():
         pass
+
+
+async def test_the_key_that_an_event_came_with_is_named(
+    tmp_path: Path, redis_url: str, key_prefix: str, anyio_backend: object
+) -> None:
+    keys = (
+        "till:orders:a-key-of-the-till,kitchen:events:a-key-of-the-kitchen,office:admin:a-key-of-the-office"
+    )
+    given = [ApiKey.parse(key) for key in keys.split(",")]
+    bearer = {key.name: {"Authorization": f"Bearer {key.get_secret_value()}"} for key in given}
+    url = f"sqlite:///{tmp_path / 'o'}.db"
+    async with run_sender(url, redis_url, key_prefix, api_keys=given) as sender:
+        order = {"order_id": "1042", "customer_id": "alice"}
+        await sender.client.post("/orders", json=order, headers=bearer["till"])
+        await sender.client.post("/orders/1042/complete", headers=bearer["till"])
+        soup = {"specversion": "1.0", "id": "soup", "source": "/kitchen", "type": "soup", "channel": ALICE}
+        headers = bearer["kitchen"] | {"Content-Type": "application/cloudevents+json"}
+        assert (await sender.client.post("/events", json=soup, headers=headers)).status_code == 202
+        for asked, name in (
+            ({"order_id": "1042"}, "till"),
+            ({"event_id": "soup", "source": "/kitchen"}, "kitchen"),
+        ):
+            answer = await sender.client.get("/trace", params=asked, headers=bearer["office"])
+            [alert] = answer.json()["alerts"]
+            assert alert["event"]["accepted_by"] == name
+            assert f"accepted with the API key {name}." in alert["findings"][0]
+
+
+async def test_how_long_it_waited_and_why_is_known_afterwards(
+    tmp_path: Path, redis_server: EmbeddedServer, key_prefix: str, anyio_backend: object
+) -> None:
+    url = f"sqlite:///{tmp_path / 'o'}.db"
+    async with run_sender(url, redis_server.url, key_prefix) as sender:
+        await complete(sender, "before")
+        await await_relayed(sender)
+        redis_server.kill()
+        sender.clock.advance(seconds=1)
+        await complete(sender, "1042")
+        await await_until(lambda: sender.relay.redis_up is False)
+        sender.clock.advance(seconds=60)
+        redis_server.start()
+        await await_published(sender)
+        sender.clock.advance(seconds=1)
+        await complete(sender, "after")
+        await await_published(sender)
+        alert = await trace(sender, order_id="1042")
+        [waited] = alert["event"]["waited"]
+        assert waited["cause"] == "redis"
+        assert waited["began_at"] <= alert["event"]["recorded_at"] < waited["ended_at"]
+        assert f"to {waited['ended_at']}: {waited['sender']} found Redis away" in alert["said"]
+        assert f"{waited['sender']} published it to Redis at " in alert["said"]
+        for other in ("before", "after"):
+            assert (await trace(sender, order_id=other))["event"]["waited"] == []
+    async with run_sender(url, redis_server.url, key_prefix) as later:  # which remembers nothing itself
+        assert (await trace(later, order_id="1042"))["event"]["waited"] == [waited]
+
+
+async def test_what_waited_for_a_sender_to_start_says_so(
+    tmp_path: Path, redis_url: str, key_prefix: str, anyio_backend: object
+) -> None:
+    url = f"sqlite:///{tmp_path / 'o'}.db"
+    async with run_sender(url, redis_url, key_prefix, relaying=False) as dying:
+        await complete(dying, "1042")
+    dying.clock.advance(minutes=5)
+    async with run_sender(url, redis_url, key_prefix, clock=dying.clock) as sender:
+        await await_published(sender)
+        alert = await trace(sender, order_id="1042")
+    assert [one["cause"] for one in alert["event"]["waited"]] == ["restart"]
+    assert "no sender published it before" in alert["said"]
+
+
+async def test_what_waited_behind_an_event_that_redis_refused_says_so(
+    tmp_path: Path, redis_url: str, key_prefix: str, anyio_backend: object
+) -> None:
+    class Poisoned(Refusing):
+        refusal = (
+            """if string.find(ARGV[i + 1], '"subject":"refused"', 1, true)"""
+            " then return redis.error_reply('ERR this one never') end"
+        )
+
+    url, pace = f"sqlite:///{tmp_path / 'o'}.db", Pace(attempts=2, first_backoff_seconds=1)
+    async with run_sender(url, redis_url, key_prefix, pace=pace, writer=Poisoned) as sender:
+        for order_id, customer_id in (("refused", "alice"), ("1042", "alice"), ("bobs", "bob")):
+            await complete(sender, order_id, customer_id)
+        await await_until(lambda: sender.relay.stops.are_open)
+        sender.clock.advance(seconds=3)
+        await await_published(sender)
+        alert = await trace(sender, order_id="1042")
+        assert [one["cause"] for one in alert["event"]["waited"]] == ["poison"]
+        assert "Redis refused an event of this channel before it (ERR this one never)" in alert["said"]
+        assert (await trace(sender, order_id="bobs"))["event"]["waited"] == []
+
+
+async def await_published(sender: RunningSender) -> None:
+    await await_relayed(sender)
+    await await_until(lambda: not (sender.relay.stops.are_open or sender.relay.stops.unkept))

@@ -74,6 +74,9 @@ events = Table(
     # Of what the caller posted: distinguishes a repetition from a clash.
     Column("content_digest", _Digest, nullable=False),
     Column("recorded_at", _Time, nullable=False),
+    # The name of the API key it came with, empty if that has none. Not null: a ninth column that may be null
+    # would cost each row of PostgreSQL 8 bytes.
+    Column("accepted_by", String(32), nullable=False, server_default=""),
     Column("text", Text, nullable=False),  # the event's final JSON; last, as it may fill pages of its own
     UniqueConstraint("channel", "seq"),
 )
@@ -171,6 +174,20 @@ revocations = Table(
     Column("kept_until", Float(53), nullable=False),  # seconds since 1970; what it means has ended then
     UniqueConstraint("kind", "name"),
 )
+
+# Times in which a sender published nothing, or nothing of one channel; see sender/publishing/stops.py.
+stops = Table(
+    "stops",
+    metadata,
+    Column("position", _Position, primary_key=True, autoincrement=True),
+    Column("began_at", _Time, nullable=False),
+    Column("ended_at", _Time, nullable=False),
+    Column("sender", String(64), nullable=False),
+    Column("channel", _Channel),  # null: all channels
+    Column("cause", String(16), nullable=False),  # a sender.publishing.stops.Cause
+    Column("detail", Text, nullable=False),
+)
+Index("stops_ended_at_index", stops.c.ended_at)
 
 generation = Table(
     "generation",

@@ -116,6 +116,7 @@ class RequireKey:
             return
         state = scope.setdefault("state", {})
         state["api_key"] = key.get_secret_value()
+        state["api_key_name"] = key.name
         state["key_is_good"] = lambda: self._is_good(presented.strip())  # for answers that take long
         await self._app(scope, receive, send)
 

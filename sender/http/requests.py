@@ -72,6 +72,11 @@ def json_response(body: object) -> Response:
     return Response(msgspec.json.encode(body), media_type="application/json")
 
 
+def key_name_of(request: Request) -> str:
+    """The name of the API key, empty if it has none."""
+    return str(getattr(request.state, "api_key_name", ""))
+
+
 def traceparent_of(request: Request) -> str:
     """The caller's trace, or the start of a new one, so that every event can be followed.
 

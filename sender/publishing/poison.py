@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from itertools import groupby, takewhile
 from typing import TYPE_CHECKING
@@ -25,13 +26,13 @@ from shared.redis.wire import CommandRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from datetime import datetime
 
     from sender.database.protocol import Database
     from sender.metrics import Metrics
     from sender.outbox import Waiting
     from sender.publishing.pace import Pace
     from sender.publishing.publisher import Publisher
+    from sender.publishing.stops import Stops
     from shared.channels import Channel
     from shared.redis.channel_log import LogWriter
 
@@ -50,6 +51,7 @@ class PoisonSearch:
         clock: Callable[[], datetime],
         pace: Pace,
         wake: Callable[[], None],
+        stops: Stops,
     ) -> None:
         self._database = database
         self._log = log
@@ -58,6 +60,7 @@ class PoisonSearch:
         self._clock = clock
         self._pace = pace
         self._wake = wake
+        self._stops = stops
         self._suspects: dict[Channel, _Suspect] = {}
         self._loop = asyncio.get_running_loop()
 
@@ -112,6 +115,7 @@ class PoisonSearch:
                 await self._suspect(event, str(refusal))
                 return outcome
         self._suspects.pop(channel, None)
+        self._stops.end_channel(channel)
         return outcome
 
     async def _excuse(self, refusal: CommandRefused) -> None:
@@ -122,6 +126,8 @@ class PoisonSearch:
 
     async def _suspect(self, event: Waiting, refusal: str) -> None:
         """Try again later, or give up."""
+        if event.recorded_at:
+            self._stops.begin_channel(event.channel, datetime.fromisoformat(event.recorded_at), refusal)
         known = self._suspects.get(event.channel)
         attempts = known.attempts + 1 if known and known.position == event.position else 1
         if attempts == self._pace.attempts - 1:
@@ -133,6 +139,7 @@ class PoisonSearch:
         logger.debug("redis refuses an event", position=event.position, attempts=attempts, reason=refusal)
         if attempts >= self._pace.attempts and await self.give_up([event.position], refusal):
             del self._suspects[event.channel]
+            self._stops.end_channel(event.channel)
             self._wake()
 
     async def give_up(self, positions: Sequence[int], refusal: str = "") -> bool:

@@ -19,7 +19,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+from datetime import datetime
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import structlog
@@ -35,11 +37,11 @@ from sender.publishing.pace import USUAL
 from sender.publishing.poison import PoisonSearch
 from sender.publishing.publisher import Publisher
 from sender.publishing.restored import leave_published
+from sender.publishing.stops import Cause, Stops
 from shared.redis.channel_log import NewestEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from datetime import datetime
 
     from sender.database.protocol import Database
     from sender.metrics import Metrics
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 logger = structlog.get_logger(__name__)
 
 _RELEASE_SECONDS = 0.5
+_REMEMBERED = 20_000  # publications, for `published_at`
 
 
 class Relay:
@@ -69,17 +72,22 @@ class Relay:
         self._publisher = Publisher(database, log, metrics, pace, self._note_answer)
         self._ownership = Ownership(database, log, pace)
         self.floor = KnownFloor(database)
-        self._search = PoisonSearch(database, log, self._publisher, metrics, clock, pace, self.wake)
+        self.stops = Stops(database, clock)
+        self._search = PoisonSearch(
+            database, log, self._publisher, metrics, clock, pace, self.wake, self.stops
+        )
         self._metrics = metrics
         self._clock = clock
         self._woken = asyncio.Event()
         self._stopping = False
         self._failures = 0
         self._database_failed = False  # the last failure was the database's, not Redis'
+        self._looked = False  # into the outbox, since the start
         self._compared = False  # the database with Redis, since Redis was last away
         self._policy: str | None = None  # Redis' last known policy for full memory
         # Published and not yet marked, by position. Losing it costs a few duplicates, which Redis refuses.
         self._unmarked: dict[int, NewestEvent] = {}
+        self._published_at: dict[int, datetime] = {}
         self._held: frozenset[int] = (
             frozenset()
         )  # those of them that another transaction's lock keeps from being marked
@@ -111,6 +119,10 @@ class Relay:
         """The newest event that is in Redis, or should be by now, as far as this sender knows."""
         return self._due.newest
 
+    def published_at(self, position: int) -> datetime | None:
+        """When this sender published the event; it remembers the last 20,000 or more since its start."""
+        return self._published_at.get(position)
+
     def wake(self) -> None:
         self._woken.set()
 
@@ -133,6 +145,7 @@ class Relay:
             stopping = self._stopping  # read before the last look, not after it
             self._last_turn = self._loop.time()
             self._woken.clear()
+            self.stops.turn_begins()
             more = await self._try_batch()
             if stopping and not more:
                 return
@@ -145,10 +158,13 @@ class Relay:
             more = await self._relay_batch()
         except (RedisError, OSError) as error:
             self._compared = self._database_failed = False
-            self._note_redis(up=False, reason=str(error) or type(error).__name__)
+            reason = str(error) or type(error).__name__
+            self._note_redis(up=False, reason=reason)
+            self.stops.begin(Cause.REDIS, reason)
         except DatabaseError as error:
             self._compared = False  # it may be another database when it is back
             self.floor.forget()
+            self.stops.begin(Cause.DATABASE, "")
             self._database_failed = True
             if not self._failures:
                 logger.warning("the relay cannot use the database", reason=str(error))
@@ -156,7 +172,8 @@ class Relay:
             self._failures = 0
             # Only now, when all of it is done: a full Redis answers but accepts nothing.
             self._note_redis(up=True)
-            return more
+            self.stops.turn_ends_well()
+            return more or self.stops.unkept
         self._failures += 1
         return False
 
@@ -180,7 +197,11 @@ class Relay:
         )
 
     async def _relay_batch(self) -> bool:
+        await self.stops.keep()
         waiting = await self._read_outbox()
+        if waiting and waiting[0].recorded_at and not self._looked:
+            self.stops.waited_before(datetime.fromisoformat(waiting[0].recorded_at))
+        self._looked = True
         faulty = [event.position for event in waiting if event.fault]
         buried = bool(faulty) and await self._search.give_up(faulty)
         await self._ownership.hold()
@@ -223,7 +244,11 @@ class Relay:
         if published and not self._unmarked:
             self._mark_at = self._loop.time() + self._pace.mark_seconds
         self._unmarked |= {event.position: _generation(event) for event in published}
-        self._metrics.note_published([event.recorded_at for event in published], now=self._clock())
+        now = self._clock()
+        self._published_at |= dict.fromkeys([event.position for event in published], now)
+        if len(self._published_at) > 2 * _REMEMBERED:
+            self._published_at = dict(islice(self._published_at.items(), _REMEMBERED, None))
+        self._metrics.note_published([event.recorded_at for event in published], now=now)
 
     async def _mark_in_time(self) -> None:
         if self._stopping or len(self._unmarked) >= self._pace.batch or self._loop.time() >= self._mark_at:

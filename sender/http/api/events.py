@@ -11,7 +11,7 @@ from sender import alerts, idempotency, outbox
 from sender.digest import digest
 from sender.http import binding, bodies
 from sender.http.bodies import JsonBody
-from sender.http.requests import answered, asked, traceparent_of
+from sender.http.requests import answered, asked, key_name_of, traceparent_of
 from sender.idempotency import Answer, Answered, Asked
 from shared.events import InvalidEvent, parse_event
 from shared.json import canonical_json, parse_json
@@ -70,7 +70,7 @@ class Events:
 
     async def _post_event(self, request: Request, body: JsonBody) -> Response:
         now = self._clock()
-        arrival = self._arrival(body.value, traceparent_of(request), now)
+        arrival = self._arrival(body.value, _Caller.of(request), now)
         return await self.record(request, body, Recording([arrival], now, alone=True))
 
     async def _post_batch(self, request: Request, body: JsonBody) -> Response:
@@ -79,24 +79,24 @@ class Events:
             raise Problem(400, "invalid-body", "a batch is a JSON array of CloudEvents")
         if len(events) > bodies.MAX_BATCH:
             raise Problem(413, "content-too-large", f"a batch has at most {bodies.MAX_BATCH} events")
-        now, traceparent = self._clock(), traceparent_of(request)
-        arrivals = [self._arrival_or_result(event, traceparent, now) for event in events]
+        now, caller = self._clock(), _Caller.of(request)
+        arrivals = [self._arrival_or_result(event, caller, now) for event in events]
         return await self.record(request, body, Recording(arrivals, now))
 
-    def _arrival(self, event: object, traceparent: str, now: datetime) -> outbox.Arrival:
+    def _arrival(self, event: object, caller: _Caller, now: datetime) -> outbox.Arrival:
         """Raises `InvalidEvent`."""
         if not isinstance(event, dict):
             raise InvalidEvent("a CloudEvent is a JSON object")
         # Before defaults are added: a repetition may come in another trace, and a default times would differ.
         content = digest(canonical_json(event))
-        defaults = {"traceparent": traceparent, **self._lifetimes.attributes(event.get("type"), now)}
-        return outbox.arrival(parse_event(defaults | event, now=now), content)
+        defaults = {"traceparent": caller.traceparent, **self._lifetimes.attributes(event.get("type"), now)}
+        return outbox.arrival(parse_event(defaults | event, now=now), content, caller.key_name)
 
     def _arrival_or_result(
-        self, event: object, traceparent: str, now: datetime
+        self, event: object, caller: _Caller, now: datetime
     ) -> outbox.Arrival | bodies.EventResult:
         try:
-            return self._arrival(event, traceparent, now)
+            return self._arrival(event, caller, now)
         except InvalidEvent as error:
             return bodies.EventResult("refused", *_identity(event), error=str(error))
 
@@ -108,6 +108,15 @@ class Events:
             for status, count in Counter(result.status for result in done.result).items():
                 self._metrics.events.labels(status).inc(count)
         return answered(done)
+
+
+class _Caller(NamedTuple):
+    traceparent: str
+    key_name: str
+
+    @classmethod
+    def of(cls, request: Request) -> _Caller:
+        return cls(traceparent_of(request), key_name_of(request))
 
 
 class Recording(NamedTuple):

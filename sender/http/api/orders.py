@@ -12,7 +12,7 @@ from sender import history, idempotency, orders
 from sender.http import bodies
 from sender.http.paths import name_in_path
 from sender.http.problems import RETRY_AFTER_SECONDS
-from sender.http.requests import answered, asked, json_response, traceparent_of
+from sender.http.requests import answered, asked, json_response, key_name_of, traceparent_of
 from sender.idempotency import Answer, Answered, Asked
 from sender.orders import OrderStatus
 from shared.channels import is_name
@@ -78,7 +78,9 @@ class Orders:
         given = body.to(bodies.CompleteOrder)
         now, own = self._clock(), given.attributes()
         attributes = self._lifetimes.attributes(ORDER_COMPLETED, now) | own
-        completion = orders.Completion(order_id, given.data, now, traceparent_of(request), attributes)
+        completion = orders.Completion(
+            order_id, given.data, now, traceparent_of(request), attributes, key_name_of(request)
+        )
         done = await self._database.write_together(
             _complete_all, asked(request, body, completion, completion.now)
         )

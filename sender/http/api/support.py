@@ -59,10 +59,11 @@ class Support:
         if subject.missing is not None:
             explained = [bodies.TracedAlert(None, subject.missing.verdict.value, subject.missing.findings)]
         else:
-            relaying = trace.Relaying(self._relay.redis_up, self._relay.contested)
+            relay = self._relay
+            relaying = trace.Relaying(relay.redis_up, relay.contested, relay.stops.sender, relay.published_at)
             explained = [
                 bodies.TracedAlert(life, given.verdict.value, given.findings)
-                for life in subject.lives
+                for life in (trace.with_publication(one, relaying) for one in subject.lives)
                 for given in [trace.explain(life, relaying, gateways, customer_id=query.customer_id)]
             ]
         return json_response(bodies.TraceBody(subject.asked, subject.channel, explained, gateways))
