@@ -68,6 +68,35 @@ def test_levels_below_the_chosen_one_are_silent() -> None:
     assert [json.loads(line)["event"] for line in logged(program, level="DEBUG")] == ["a", "b", "c", "d"]
 
 
+def test_signals_change_the_level_of_loggers_that_were_used_before() -> None:
+    """While an event loop waits, as in a service."""
+    program = """
+import asyncio, os, signal
+from uvicorn.loops.auto import auto_loop_factory
+
+async def main():
+    bound = logger.bind(part="relay")
+    for number in (None, signal.SIGUSR1, signal.SIGUSR2):
+        if number is not None:
+            os.kill(os.getpid(), number)
+            await asyncio.sleep(0.05)
+        logger.debug("debug"); bound.debug("bound"); logging.getLogger("library").info("library")
+        logger.error("error")
+
+asyncio.Runner(loop_factory=auto_loop_factory()).run(main())
+"""
+    assert [json.loads(line)["event"] for line in logged(program, level="WARNING")] == [
+        "error",
+        "the log level was changed",
+        "debug",
+        "bound",
+        "library",
+        "error",
+        "the log level was changed",
+        "error",
+    ]
+
+
 def test_console_format_is_for_people() -> None:
     (line,) = logged('logger.info("published", events=3)', log_format="console")
     assert "published" in line

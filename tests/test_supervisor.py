@@ -130,6 +130,16 @@ async def complete(processes: Processes, sender: SenderProcess, order_id: str, c
         assert completed.status_code == 200, completed.text
 
 
+async def test_log_level_of_all_workers_changes_with_a_signal(pool: Pool) -> None:
+    changed = "the log level was changed"
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        pool.gateway.process.send_signal(number)
+    wait_until(lambda: len(pool.gateway.records(changed)) == 2 * (1 + WORKERS))
+    assert {record.get("worker") for record in pool.gateway.records(changed)} >= {1, 2}
+    assert {record["to"] for record in pool.gateway.records(changed)} == {"DEBUG", "INFO"}
+    assert pool.gateway.process.poll() is None
+
+
 # What clients see.
 
 

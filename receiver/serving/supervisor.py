@@ -47,7 +47,7 @@ from receiver.serving.worker import ALIVE, LEAVING
 from shared.process.children import outcome_of
 from shared.process.guard import Guard
 from shared.process.listening import join, listen_together, url_of
-from shared.process.logs import configure_logs
+from shared.process.logs import USUAL, VERBOSE, change_level, configure_logs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -163,6 +163,7 @@ class Supervisor:
         directory: str,
         drain_seconds: float,
         hang_seconds: float = HANG_SECONDS,
+        log_level: str = "INFO",
     ) -> None:
         """`directory` is for what workers count."""
         self._seats = [Seat(listening) for listening in sockets]
@@ -170,6 +171,7 @@ class Supervisor:
         self._directory = directory
         self._drain_seconds = drain_seconds
         self._hang_seconds = hang_seconds
+        self._log_level = log_level
         self._workers: set[Worker] = set()
         self._numbers: set[int] = set()  # of those that run, and of those about to
         self._ending = asyncio.Event()
@@ -183,6 +185,8 @@ class Supervisor:
             numbers.append(signal.SIGHUP)
         for number in numbers:
             asyncio.get_running_loop().add_signal_handler(number, self._take_signal, number)
+        for number, level in ((VERBOSE, "DEBUG"), (USUAL, self._log_level)):
+            asyncio.get_running_loop().add_signal_handler(number, self._change_level, number, level)
         async with asyncio.TaskGroup() as self._tasks:
             for seat in self._seats:
                 self._tasks.create_task(self._keep(seat))
@@ -273,6 +277,10 @@ class Supervisor:
         elif number is signal.SIGINT:
             self._send(signal.SIGINT)
 
+    def _change_level(self, number: signal.Signals, level: str) -> None:
+        change_level(level)
+        self._send(number)
+
     def _kill(self) -> None:
         logger.warning("workers did not end in time and are killed", workers=len(self._workers))
         self._send(signal.SIGKILL)
@@ -295,6 +303,10 @@ def supervise(settings: ReceiverSettings, host: str, port: int, count: int) -> i
         return 2
     with directory as path, Guard(settings.drain_seconds + END_SECONDS) as guard:
         supervisor = Supervisor(
-            sockets, process_group=guard.group, directory=path, drain_seconds=settings.drain_seconds
+            sockets,
+            process_group=guard.group,
+            directory=path,
+            drain_seconds=settings.drain_seconds,
+            log_level=settings.log_level,
         )
         return asyncio.run(supervisor.run())

@@ -2,12 +2,15 @@
 
 What happened is logged, once. Never an event's data, never a token. Nothing waits for a line to be
 written, see shared/process/lines.py.
+
+SIGUSR1 lets a running process log at DEBUG, SIGUSR2 at the level of its settings again.
 """
 
 from __future__ import annotations
 
 import atexit
 import logging
+import signal
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
     from structlog.typing import EventDict, WrappedLogger
 
+VERBOSE, USUAL = signal.SIGUSR1, signal.SIGUSR2
 _MAX_TEXT = 1_000  # characters of one value; what callers send ends up in some of them
 
 
@@ -49,7 +53,7 @@ def configure_logs(log_format: str, level: str, service: str) -> Lines:
     structlog.configure(
         processors=[*shared, *rendering],
         logger_factory=lambda name="": _Logger(lines, name),
-        wrapper_class=structlog.make_filtering_bound_logger(level),
+        wrapper_class=_Leveled,
         cache_logger_on_first_use=True,
     )
     handler = _Handler(lines)
@@ -61,7 +65,7 @@ def configure_logs(log_format: str, level: str, service: str) -> Lines:
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level)
+    set_level(level)
     # At DEBUG, websockets prints the frames of clients: tokens and payloads.
     for chatty in ("httpx2", "httpcore2", "alembic", "uvicorn.error", "websockets"):
         logging.getLogger(chatty).setLevel("WARNING")
@@ -70,7 +74,24 @@ def configure_logs(log_format: str, level: str, service: str) -> Lines:
     sys.excepthook = lambda kind, error, traceback: _log_end("ended by an exception", error)
     threading.excepthook = lambda args: _log_end("a thread was ended by an exception", args.exc_value)
     sys.unraisablehook = lambda args: _log_end("an exception was ignored", args.exc_value)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(VERBOSE, lambda *_: change_level("DEBUG"))
+        signal.signal(USUAL, lambda *_: change_level(level))
     return lines
+
+
+class _Leveled(structlog.make_filtering_bound_logger("INFO")):  # type: ignore[misc]
+    """Every cached logger is one of these; `set_level` replaces its base, so a level costs no check."""
+
+
+def set_level(level: str) -> None:
+    _Leveled.__bases__ = (structlog.make_filtering_bound_logger(level),)
+    logging.getLogger().setLevel(level)
+
+
+def change_level(level: str) -> None:
+    set_level(level)
+    structlog.get_logger(__name__).warning("the log level was changed", to=level)
 
 
 def _log_end(event: str, error: BaseException | None) -> None:
