@@ -45,6 +45,13 @@ class Metrics:
             registry=self.registry,
             buckets=(*_SECONDS, 30, 60, 300, 3600),
         )
+        self.order_to_shown = Histogram(
+            "orderbell_order_to_shown_seconds",
+            "Time from an event's record until a device has reported it as shown, absences included; of one"
+            " event a second.",
+            registry=self.registry,
+            buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600, 86400),
+        )
         self.build = Gauge(
             "orderbell_build_info",
             "1; the labels name the release.",
@@ -145,6 +152,9 @@ class Metrics:
                 self.order_to_published.observe(
                     max(0.0, (now - datetime.fromisoformat(text)).total_seconds())
                 )
+
+    def note_shown(self, recorded_at: str, *, now: datetime) -> None:
+        self.order_to_shown.observe(max(0.0, (now - datetime.fromisoformat(recorded_at)).total_seconds()))
 
     def note_backlog(self, backlog: Backlog, *, now: datetime) -> None:
         oldest = datetime.fromisoformat(backlog.oldest) if backlog.oldest else now

@@ -11,7 +11,7 @@ from sqlalchemy import bindparam, select, update
 
 from sender import history
 from sender.database.rows import is_among
-from sender.database.tables import channels
+from sender.database.tables import channels, events
 from shared.channels import is_private
 from shared.errors import CallerError
 from shared.extents import Seen
@@ -62,6 +62,18 @@ def see(connection: Connection, reports: Sequence[Seen]) -> list[Seen]:
     return [Seen(channel, now_seen[channel]) for channel, _ in reports]
 
 
+def recorded_at_of_new(connection: Connection, report: Seen) -> str | None:
+    """When the newest event was recorded that the report says was seen; None if that was known before."""
+    channel, extent = report
+    if not is_private(channel):
+        return None
+    state = history.states(connection, [channel])[channel]
+    newest = extent.last
+    if newest.epoch != state.head.epoch or newest > state.head or newest in state.seen:
+        return None
+    return connection.execute(_RECORDED_AT, {"of": channel, "at": newest.seq}).scalar_one_or_none()
+
+
 def _row(channel: Channel, seen: Extent) -> dict[str, object]:
     row = {"seen_channel": channel, "to_epoch": seen.place.epoch, "to_seq": seen.place.seq}
     return {**row, "to_beyond": seen.ranges_text()}
@@ -104,6 +116,9 @@ class SeenTeller:
             logger.debug("what was seen is not passed on", count=len(some), reason=str(error))
 
 
+_RECORDED_AT = select(events.c.recorded_at).where(
+    events.c.channel == bindparam("of"), events.c.seq == bindparam("at")
+)
 _SEE = (
     update(channels)
     .where(channels.c.channel == bindparam("seen_channel"))

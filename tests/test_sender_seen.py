@@ -191,3 +191,21 @@ async def test_a_burst_of_reports_is_sent_once_and_a_failure_ends_nothing(redis:
         ({ALICE: Extent(Place(1, 4))}, False),
     ]
     running.cancel()
+
+
+@one_database
+async def test_time_from_order_to_shown_is_measured_once_for_what_is_new(sender: RunningSender) -> None:
+    def measured() -> tuple[float, float]:
+        registry = sender.metrics.registry
+        name = "orderbell_order_to_shown_seconds"
+        count, total = (registry.get_sample_value(f"{name}_{part}") for part in ("count", "sum"))
+        assert count is not None
+        assert total is not None
+        return count, total
+
+    sender.clock.advance(seconds=4)
+    for _ in range(2):  # the second says nothing new
+        await sender.client.post("/seen", json={"cursors": [f"{ALICE}=1.2"]})
+    assert measured() == (1, 4)
+    await sender.client.post("/seen", json={"cursors": [f"{ALICE}=1.3"]})  # of one report a second
+    assert measured() == (1, 4)

@@ -53,7 +53,7 @@ class Api:
         self.events = Events(database, relay, metrics, clock, lifetimes)
         self.spring = Spring(self.events, clock)
         self.histories = Histories(database, relay, teller, clock)
-        self.customers = Customers(database, teller, forgetting, clock)
+        self.customers = Customers(database, teller, forgetting, clock, metrics)
         self.support = Support(database, relay, inquirer, clock)
         self.revocations = Revocations(database, clock, kept_days=revocation_days)
         self.operations = Operations(database, relay, metrics, clock)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import time
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,7 +20,7 @@ from shared.extents import Seen, parse_seen
 from shared.problems import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection
@@ -26,18 +28,27 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from sender.database.protocol import Database
+    from sender.metrics import Metrics
     from sender.publishing.forgetting import Forgetting
     from sender.seen import SeenTeller
 
 ANSWERS_AT_ONCE = 500  # deleted in one transaction
+SAMPLE_SECONDS = 1.0
 
 logger = structlog.get_logger(__name__)
 
 
 class Customers:
     def __init__(
-        self, database: Database, teller: SeenTeller, forgetting: Forgetting, clock: Callable[[], datetime]
+        self,
+        database: Database,
+        teller: SeenTeller,
+        forgetting: Forgetting,
+        clock: Callable[[], datetime],
+        metrics: Metrics,
     ) -> None:
+        self._metrics = metrics
+        self._sample_at = 0.0
         self._database = database
         self._teller = teller
         self._forgetting = forgetting
@@ -48,15 +59,28 @@ class Customers:
         given = body.to(bodies.SeenRequest)
         reports = [parse_seen(text) for text in given.cursors]
         now_seen: list[Seen] = []
+        recorded_at: str | None = None
+        sampled = self._sample(reports)
 
         def work(connection: Connection) -> Answer:
-            nonlocal now_seen
+            nonlocal now_seen, recorded_at
+            recorded_at = seen.recorded_at_of_new(connection, sampled) if sampled is not None else None
             now_seen = seen.see(connection, reports)
             return Answer(200, msgspec.json.encode(bodies.SeenBody([str(one) for one in now_seen])))
 
         response = await write_once(self._database, request, body, work, now=self._clock())
+        if recorded_at:
+            self._metrics.note_shown(recorded_at, now=self._clock())
         self._teller.tell_nowait((one for one in now_seen if one.extent.last.seq), devices=True)
         return response
+
+    def _sample(self, reports: Sequence[Seen]) -> Seen | None:
+        """One report in a second, of those that may name something new."""
+        now = time.monotonic()
+        if not reports or now < self._sample_at:
+            return None
+        self._sample_at = now + SAMPLE_SECONDS
+        return random.choice(reports)
 
     async def erase(self, request: Request) -> Response:
         customer_id = name_in_path(request, "customer_id")
