@@ -8,6 +8,7 @@ Its exceptions, by whose fault they are (shared/errors.py); `python -m tests.tes
         InvalidRevocation
         KeyReused
         NoAlerts
+        NotResendable
         NotSeeable
         OrderCancelled
         OrderConflict

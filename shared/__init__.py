@@ -31,6 +31,7 @@ Its exceptions, by whose fault they are (shared/errors.py); `python -m tests.tes
         CommandRefused
         Ended
         NoAnswer
+            Refused
         NotPrimary
         WatchRefused
     OrderbellError

@@ -30,6 +30,7 @@ SOURCE = "/orderbell/sender"
 ORDER_COMPLETED = "order.completed"
 TOMBSTONE = "orderbell.tombstone"
 RETRACTED = "orderbell.retracted"
+TRIAL = "orderbell.trial"  # changes nothing; see sender/trials.py
 READ = "orderbell.read"
 EXPIRED = "orderbell.expired"
 SYSTEM = "orderbell."  # prefix of the types that gateways and clients interpret

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,12 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 
-def orderbell(directory: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+async def orderbell(directory: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """In a thread: the browsers of the test must go on answering pings meanwhile."""
+    return await asyncio.to_thread(run, directory, *arguments, **settings)
+
+
+def run(directory: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     environment = {**clean_environment(), "PYTHONPATH": str(REPOSITORY)}
     environment |= {f"ORDERBELL_{name.upper()}": value for name, value in settings.items()}
     return commands.run("shared.commands.cli", *arguments, environment=environment, directory=directory)
@@ -44,29 +50,61 @@ async def test_support_sees_who_is_connected_and_what_became_of_an_alert(
         event = await complete(client, "1042", "alice")
         await phone.receive_events(1)
 
-        who = orderbell(tmp_path, "who", **settings)
+        who = await orderbell(tmp_path, "who", **settings)
         assert (who.returncode, who.stderr) == (0, "")
         assert (who.stdout.count("hears Redis"), who.stdout.count("alice by websocket")) == (2, 2)
         assert who.stdout.count("bob by websocket") == 1
-        assert "bob" not in orderbell(tmp_path, "who", "alice", **settings).stdout
+        assert "bob" not in (await orderbell(tmp_path, "who", "alice", **settings)).stdout
 
         for asked in (["1042"], ["--order", "1042"], [event["id"]], ["--event", event["id"]], ["alice"]):
-            traced = orderbell(tmp_path, "trace", *asked, **settings)
+            traced = await orderbell(tmp_path, "trace", *asked, **settings)
             assert (traced.returncode, traced.stderr) == (0, ""), asked
             assert "customer:alice=1.1: delivered\n" in traced.stdout, asked
             assert "order.completed for 1042 was recorded at" in traced.stdout
-        as_json = json.loads(orderbell(tmp_path, "trace", "1042", "--json", **settings).stdout)
+        as_json = json.loads((await orderbell(tmp_path, "trace", "1042", "--json", **settings)).stdout)
         assert as_json["alerts"][0]["verdict"] == "delivered"
 
-        nothing = orderbell(tmp_path, "trace", "carol", **settings)
+        nothing = await orderbell(tmp_path, "trace", "carol", **settings)
         assert nothing.returncode == 1
         assert [line for line in nothing.stdout.splitlines() if not line.startswith(" ")] == [
             "order carol: not placed",
             "event carol of /orderbell/sender: not sent",
             "customer carol: not sent",
         ]
-        nobody = orderbell(tmp_path, "who", "carol", **settings)
+        nobody = await orderbell(tmp_path, "who", "carol", **settings)
         assert (nobody.returncode, nobody.stdout.splitlines()[-1]) == (1, "carol is not connected")
+
+
+async def test_alert_is_sent_again_and_a_test_event_is_followed(processes: Processes, tmp_path: Path) -> None:
+    sender, gateway = processes.start_sender(), processes.start_receiver()
+    settings = {"api_key": processes.api_key, "sender_url": sender.url}
+    async with api(processes, sender) as client, connected(gateway, processes.token("alice")) as phone:
+        event = await complete(client, "1042", "alice")
+        again = await orderbell(tmp_path, "resend", "1042", **settings)
+        assert (again.returncode, again.stdout) == (0, "sent again as customer:alice=1.2\n")
+        first, second = await phone.receive_events(2)
+        assert (first["id"], second["replaces"]) == (event["id"], event["id"])
+        unknown = await orderbell(tmp_path, "resend", "1043", **settings)
+        assert (unknown.returncode, unknown.stdout) == (1, "")
+        assert unknown.stderr.endswith("refuses with 404: no order 1043\n")
+
+        test = await orderbell(tmp_path, "send", "--test", "alice", **settings)
+        assert (test.returncode, test.stderr) == (0, "")
+        assert test.stdout.startswith("a device has it: customer:alice=1.3\n")
+        assert (await phone.receive_events(3))[2]["type"] == "orderbell.trial"
+    nobody = await orderbell(tmp_path, "send", "--test", "bob", "--seconds", "0", **settings)
+    assert nobody.returncode == 1
+    assert "Nobody is connected as bob" in nobody.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["resend"], ["resend", "1", "--event", "x"], ["resend", "--event", "x"], ["send", "alice"], ["send"]],
+)
+def test_what_is_to_be_sent_is_named_once(tmp_path: Path, arguments: list[str]) -> None:
+    done = run(tmp_path, *arguments)
+    assert done.returncode == 2
+    assert "Error: " in done.stderr.splitlines()[-1]
 
 
 def test_what_is_no_question_and_no_answer_is_passed_over() -> None:
@@ -92,7 +130,9 @@ async def test_what_a_client_made_up_does_not_steer_the_terminal(
         await client.send("SUBSCRIBE", {"id": "1", "destination": "/x\x1b]0;pwned\x07\x9b2J"})
         await client.expect("ERROR")
     for command in ("who", "trace"):
-        shown = orderbell(tmp_path, command, "alice", api_key=processes.api_key, sender_url=sender.url).stdout
+        shown = (
+            await orderbell(tmp_path, command, "alice", api_key=processes.api_key, sender_url=sender.url)
+        ).stdout
         assert all(line.isprintable() for line in shown.splitlines()), shown
         assert command == "trace" or "pwned" in shown
 
@@ -101,17 +141,17 @@ async def test_what_a_client_made_up_does_not_steer_the_terminal(
 def test_one_line_says_that_the_sender_does_not_answer_or_refuses(
     processes: Processes, tmp_path: Path, command: list[str]
 ) -> None:
-    nowhere = orderbell(tmp_path, *command, api_key="any-key-for-tests-only", sender_url="http://127.0.0.1:9")
+    nowhere = run(tmp_path, *command, api_key="any-key-for-tests-only", sender_url="http://127.0.0.1:9")
     assert (nowhere.returncode, nowhere.stderr.count("\n")) == (3, 1)
     assert nowhere.stderr.startswith("orderbell: http://127.0.0.1:9 does not answer: ")
     sender = processes.start_sender()
-    refused = orderbell(tmp_path, *command, api_key="another-key-for-tests", sender_url=sender.url)
+    refused = run(tmp_path, *command, api_key="another-key-for-tests", sender_url=sender.url)
     assert (refused.returncode, refused.stderr.count("\n")) == (3, 1)
     assert "refuses with 401" in refused.stderr
 
 
 @pytest.mark.parametrize("arguments", [[], ["1042", "--order", "1042"]])
 def test_a_question_about_nothing_or_two_things_is_one_line(tmp_path: Path, arguments: list[str]) -> None:
-    refused = orderbell(tmp_path, "trace", *arguments)
+    refused = run(tmp_path, "trace", *arguments)
     assert refused.returncode == 2
     assert refused.stderr.splitlines()[-1].startswith("Error: ")

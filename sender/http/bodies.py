@@ -116,6 +116,18 @@ class RetractionRequest(msgspec.Struct, forbid_unknown_fields=True):
     reason: Reason = ""
 
 
+class ResendRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Names an order, or an event by its source and id."""
+
+    order_id: Name | None = None
+    source: Annotated[str, msgspec.Meta(min_length=1)] | None = None
+    id: Annotated[str, msgspec.Meta(min_length=1)] | None = None
+
+
+class TrialRequest(msgspec.Struct, forbid_unknown_fields=True):
+    customer_id: Name
+
+
 class ReadRequest(msgspec.Struct, forbid_unknown_fields=True):
     cursors: Annotated[
         list[CursorText],
@@ -154,6 +166,19 @@ class OrderChanges(msgspec.Struct):
     orders: list[msgspec.Raw]  # oldest first; each as it is now
     gone: list[str]  # ids that are no longer on it
     more: bool  # whether there are more open orders than it has
+
+
+class ResentBody(msgspec.Struct):
+    cursor: CursorText
+    event: Event  # it replaces the one that was named
+
+
+class TrialBody(msgspec.Struct):
+    """Where the event is; `GET /trace` by its source and id answers whether it came."""
+
+    cursor: CursorText
+    source: str
+    id: str
 
 
 class CancelledOrder(msgspec.Struct):

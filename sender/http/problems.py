@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.routing import Route
 
-from sender import alerts, idempotency, orders, retractions, revocations, seen
+from sender import alerts, idempotency, orders, resending, retractions, revocations, seen
 from sender.database import errors as database
 from shared import problems
 from shared.channels import InvalidChannel
@@ -36,6 +36,7 @@ _PROBLEMS: dict[type, tuple[int, str, dict[str, str] | None]] = {
     orders.UnknownOrder: (404, "unknown-order", None),
     orders.OrderCancelled: (409, "order-cancelled", None),
     retractions.UnknownAlert: (404, "unknown-alert", None),
+    resending.NotResendable: (409, "not-resendable", None),
     alerts.NoAlerts: (400, "no-alerts", None),
     orders.OrderConflict: (409, "order-conflict", None),
     idempotency.InvalidKey: (400, "invalid-idempotency-key", None),

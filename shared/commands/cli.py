@@ -270,6 +270,62 @@ def erase(customer: str, sender: str | None, yes: bool, data: Path) -> None:
 
 
 @main.command()
+@click.argument("order", required=False)
+@click.option(
+    "--event", "event_id", metavar="ID", help="An event instead of an order, by its CloudEvents id."
+)
+@click.option("--source", metavar="URI", help="The event's source.")
+@click.option("--sender", metavar="URL", help="[default: ORDERBELL_SENDER_URL]")
+@DATA
+def resend(
+    order: str | None, event_id: str | None, source: str | None, sender: str | None, data: Path
+) -> None:
+    """Send the alert of ORDER, or an event, once more.
+
+    As a new event that replaces the first: it pops up on every device of its customer, also where the first
+    was shown. An alert that was taken back is not sent again.
+
+    Exit code 0 if it was recorded, 1 if there is no such alert, 3 if the sender does not answer.
+    """
+    from shared.commands.support import resend as run
+
+    if order is not None and event_id is None and source is None:
+        asked = {"order_id": order}
+    elif order is None and event_id is not None and source is not None:
+        asked = {"id": event_id, "source": source}
+    else:
+        raise click.UsageError("name an order, or give --event and --source")
+    sys.exit(run(LocalDirectory(data), asked, sender))
+
+
+@main.command()
+@click.argument("customer")
+@click.option("--test", "is_test", is_flag=True, help="Required: the event changes nothing.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0),
+    default=5,
+    show_default=True,
+    help="How long to wait until a device has it.",
+)
+@click.option("--sender", metavar="URL", help="[default: ORDERBELL_SENDER_URL]")
+@DATA
+def send(customer: str, *, is_test: bool, seconds: float, sender: str | None, data: Path) -> None:
+    """With --test: send a marked event to CUSTOMER's devices and report whether it came.
+
+    It goes the whole way of an alert, but pops up nowhere and is in no list and no count. (Orders and
+    events of yours are sent through the sender's API.)
+
+    Exit code 0 if a device has it, 1 if none has, 3 if the sender does not answer.
+    """
+    from shared.commands.support import send_test as run
+
+    if not is_test:
+        raise click.UsageError("only test events are sent from here: give --test")
+    sys.exit(run(LocalDirectory(data), customer, sender, seconds))
+
+
+@main.command()
 @click.argument("customer")
 @click.option("--sender", metavar="URL", help="[default: ORDERBELL_SENDER_URL]")
 @DATA

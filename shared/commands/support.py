@@ -1,7 +1,8 @@
-"""`orderbell trace` and `orderbell who`: ask the sender what became of an alert, and who is connected."""
+"""`orderbell trace`, `who`, `resend` and `send --test`: ask the sender what became of an alert, and more."""
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, TypeVar
 
 import click
@@ -21,12 +22,20 @@ TIMEOUT_SECONDS = 15.0
 FOUND, NOT_FOUND, NO_ANSWER = 0, 1, 3
 _SHOWN = 50  # connections
 _UNKNOWN = ("not-placed", "not-sent")
+_CAME = ("delivered", "shown")  # what becomes of a test event that a device has
+_LOOK_SECONDS = 0.2
 
 T = TypeVar("T")
 
 
 class _Event(msgspec.Struct):
     cursor: str
+
+
+class _Trial(msgspec.Struct):
+    cursor: str
+    source: str
+    id: str
 
 
 class _Alert(msgspec.Struct):
@@ -51,6 +60,14 @@ class _Problem(msgspec.Struct):
 
 class NoAnswer(NeighbourError):
     """The sender does not answer, or refuses."""
+
+
+class Refused(NoAnswer):
+    """The sender refuses."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
 
 
 def trace(
@@ -139,14 +156,64 @@ def _print_connections(gateways: Sequence[GatewayReport], connections: int, cust
         _say(f"{customer} is not connected" if customer is not None else "nobody is connected")
 
 
+def resend(local: LocalDirectory, asked: Mapping[str, str], sender: str | None) -> int:
+    """The exit code: 0 when recorded, 1 where there is no such alert, 3 if the sender does not answer."""
+    try:
+        content = _ask(local, "POST", "/resends", sender, body=asked)
+        click.echo(f"sent again as {_decoded(content, _Event).cursor}")
+    except Refused as refusal:
+        _fail(str(refusal))
+        if refusal.status not in (400, 404, 409):
+            return NO_ANSWER
+        return NOT_FOUND
+    except NoAnswer as error:
+        return _fail(str(error))
+    return FOUND
+
+
+def send_test(local: LocalDirectory, customer: str, sender: str | None, seconds: float) -> int:
+    """The exit code: 0 when a device has it, 1 when none has, 3 if the sender does not answer."""
+    deadline = time.monotonic() + seconds
+    try:
+        content = _ask(local, "POST", "/trials", sender, body={"customer_id": customer})
+        trial = _decoded(content, _Trial)
+        asked = {"event_id": trial.id, "source": trial.source}
+        while True:
+            found = _decoded(_ask(local, "GET", "/trace", sender, query=asked), _Trace)
+            came = any(alert.verdict in _CAME for alert in found.alerts)
+            if came or time.monotonic() > deadline:
+                break
+            time.sleep(_LOOK_SECONDS)
+    except NoAnswer as error:
+        return _fail(str(error))
+    _say(f"{'a device has it' if came else 'no device has it'}: {trial.cursor}")
+    for finding in (finding for alert in found.alerts for finding in alert.findings):
+        _say(f"  - {finding}")
+    return FOUND if came else NOT_FOUND
+
+
 def _get(local: LocalDirectory, path: str, asked: Mapping[str, str], sender: str | None) -> bytes:
+    return _ask(local, "GET", path, sender, query=asked)
+
+
+def _ask(
+    local: LocalDirectory,
+    method: str,
+    path: str,
+    sender: str | None,
+    *,
+    query: Mapping[str, str] | None = None,
+    body: Mapping[str, str] | None = None,
+) -> bytes:
     """The answer's body. Raises `NoAnswer`."""
     settings = local.load(CallerSettings)
     url = (sender or str(settings.sender_url)).rstrip("/")
     headers = {"Authorization": f"Bearer {settings.api_keys[0].get_secret_value()}"}
     try:
         with httpx2.Client(trust_env=False, timeout=TIMEOUT_SECONDS) as client:
-            answer = client.get(f"{url}{path}", params=dict(asked), headers=headers)
+            answer = client.request(
+                method, f"{url}{path}", params=dict(query or {}), json=body, headers=headers
+            )
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         raise NoAnswer(f"{url} does not answer: {error}") from None
     if answer.status_code != 200:
@@ -154,7 +221,7 @@ def _get(local: LocalDirectory, path: str, asked: Mapping[str, str], sender: str
             detail = msgspec.json.decode(answer.content, type=_Problem).detail[:200]
         except (msgspec.DecodeError, UnicodeDecodeError):
             detail = "what answers is not an Orderbell sender"
-        raise NoAnswer(f"{url} refuses with {answer.status_code}: {detail}")
+        raise Refused(answer.status_code, f"{url} refuses with {answer.status_code}: {detail}")
     return answer.content
 
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 from redis.exceptions import RedisError
 
-from sender import trace
+from sender import resending, trace, trials
 from sender.http import bodies
-from sender.http.requests import json_response
+from sender.http.requests import json_response, key_name_of, traceparent_of, write_once
+from sender.idempotency import Answer
 from shared.channels import customer_channel
 from shared.events import SOURCE
 from shared.problems import Problem
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
+    from sqlalchemy import Connection
     from starlette.requests import Request
     from starlette.responses import Response
 
@@ -75,6 +77,42 @@ class Support:
         return json_response(
             bodies.ConnectionsBody(sum(one.listening_count for one in gateways or ()), gateways)
         )
+
+    async def resend(self, request: Request) -> Response:
+        body = await bodies.read_json(request, bodies.MAX_BODY_BYTES)
+        given = body.to(bodies.ResendRequest)
+        named = (given.order_id is not None, given.source is not None, given.id is not None)
+        if named not in ((True, False, False), (False, True, True)):
+            raise Problem(400, "invalid-body", "name either an order_id, or source and id")
+        caller = resending.Caller(self._clock(), traceparent_of(request), key_name_of(request))
+
+        def work(connection: Connection) -> Answer:
+            if given.order_id is not None:
+                done = resending.of_order(connection, given.order_id, caller)
+            else:
+                done = resending.of_event(connection, given.source or "", given.id or "", caller)
+            return Answer(
+                200, msgspec.json.encode(bodies.ResentBody(str(done.cursor), msgspec.Raw(done.event)))
+            )
+
+        response = await write_once(self._database, request, body, work, now=caller.now)
+        self._relay.wake()
+        return response
+
+    async def try_out(self, request: Request) -> Response:
+        body = await bodies.read_json(request, bodies.MAX_BODY_BYTES)
+        customer_id, now = body.to(bodies.TrialRequest).customer_id, self._clock()
+        traceparent, accepted_by = traceparent_of(request), key_name_of(request)
+
+        def work(connection: Connection) -> Answer:
+            done = trials.record(
+                connection, customer_id, now=now, traceparent=traceparent, accepted_by=accepted_by
+            )
+            return Answer(200, msgspec.json.encode(bodies.TrialBody(str(done.cursor), done.source, done.id)))
+
+        response = await write_once(self._database, request, body, work, now=now)
+        self._relay.wake()
+        return response
 
     async def _ask(self, channel: Channel | None) -> list[GatewayReport] | None:
         try:

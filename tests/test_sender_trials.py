@@ -1,0 +1,57 @@
+"""Trials: events that go the whole way and change nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from shared.channels import customer_channel
+from tests.gateways import run_gateway
+from tests.senders import RunningSender, run_sender
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+pytestmark = pytest.mark.anyio
+
+ALICE = customer_channel("alice")
+
+
+@pytest.fixture
+async def sender(
+    database_url: str, redis_url: str, key_prefix: str, anyio_backend: object
+) -> AsyncIterator[RunningSender]:
+    async with run_sender(database_url, redis_url, key_prefix) as running:
+        yield running
+
+
+async def test_trial_reaches_the_device_and_no_list_and_no_count(
+    sender: RunningSender, redis_url: str, key_prefix: str
+) -> None:
+    async with (
+        run_gateway(sender.client, redis_url, key_prefix) as gateway,
+        gateway.connected("alice") as browser,
+    ):
+        answer = await sender.client.post("/trials", json={"customer_id": "alice"})
+        assert answer.status_code == 200, answer.text
+        trial = answer.json()
+        assert trial["cursor"] == f"{ALICE}=1.1"
+        await browser.wait_seqs([1])
+        asked = {"source": trial["source"], "event_id": trial["id"]}
+        [traced] = (await sender.client.get("/trace", params=asked)).json()["alerts"]
+        assert traced["verdict"] == "delivered"
+        assert traced["event"]["type"] == "orderbell.trial"
+        listed = (await sender.client.get(f"/channels/{ALICE}/alerts")).json()
+        assert (listed["alerts"], listed["unread"]) == ([], 0)
+
+
+async def test_trial_takes_its_place_among_alerts(sender: RunningSender) -> None:
+    for number in (1, 2):
+        await sender.place(f"{number}")
+        await sender.complete(f"{number}")
+        await sender.client.post("/trials", json={"customer_id": "alice"})
+    listed = (await sender.client.get(f"/channels/{ALICE}/alerts")).json()
+    assert [one["event"]["subject"] for one in listed["alerts"]] == ["2", "1"]
+    assert listed["unread"] == 2
+    assert (await sender.client.post("/trials", json={"customer_id": "a\n"})).status_code == 400
