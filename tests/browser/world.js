@@ -11,9 +11,14 @@ let worlds = 0;
 let lastKey = "";
 
 class Socket extends EventTarget {
+  /** Where each new one is noted. @type {(socket: Socket) => void} */
+  static made = () => {};
+
+  /** @type {any[]} */
   sent = [];
   left = false; // by the client
 
+  /** @param {string | URL} url @param {string} [protocol] */
   constructor(url, protocol) {
     super();
     this.url = new URL(url);
@@ -21,6 +26,7 @@ class Socket extends EventTarget {
     Socket.made(this);
   }
 
+  /** @param {string} text */
   send(text) {
     this.sent.push(JSON.parse(text));
   }
@@ -34,6 +40,7 @@ class Socket extends EventTarget {
     return this;
   }
 
+  /** @param {string} type @param {any} data */
   say(type, data, attributes = {}) {
     const event = { specversion: "1.0", id: `e${++said}`, source: GATEWAY, type, ...attributes, data };
     this.dispatchEvent(new MessageEvent("message", { data: JSON.stringify(event) }));
@@ -46,15 +53,18 @@ class Socket extends EventTarget {
     return this.accept().say("orderbell.hello", { cursor, channels, heartbeat_seconds: 20, gateway: "g", ...more });
   }
 
+  /** @param {number} seq @param {any} [options] */
   event(seq, { channel = "customer:alice", epoch = 1, ...more } = {}) {
     const event = { type: "order.completed", data: { message: `Order ${seq}` }, ...more };
     return this.say(event.type, event.data, { channel, epoch, seq, ...event });
   }
 
+  /** @param {number} seq */
   tombstone(seq, { channel = "customer:alice", epoch = 1 } = {}) {
     return this.say("orderbell.tombstone", { reason: "too-large" }, { channel, epoch, seq });
   }
 
+  /** @param {number} code */
   end(code, reason = "") {
     this.dispatchEvent(new CloseEvent("close", { code, reason, wasClean: code !== 1006 }));
   }
@@ -68,6 +78,7 @@ class Socket extends EventTarget {
 /** Enough of a document for a client that only asks how it is looked at. */
 class Looks extends EventTarget {
   baseURI = document.baseURI;
+  /** @type {DocumentVisibilityState} */
   visibilityState = "visible";
   focused = true;
 
@@ -75,6 +86,7 @@ class Looks extends EventTarget {
     return this.focused;
   }
 
+  /** @param {DocumentVisibilityState} visibilityState */
   become(visibilityState) {
     this.visibilityState = visibilityState;
     this.dispatchEvent(new Event("visibilitychange"));
@@ -82,8 +94,9 @@ class Looks extends EventTarget {
 }
 
 export class World {
+  /** @type {Socket[]} */
   sockets = [];
-  /** What the source has fired: [type, what was in it]. */
+  /** What the source has fired: [type, what was in it]. @type {[string, unknown][]} */
   fired = [];
   time = 1_000_000;
   random = 0.5;
@@ -95,6 +108,8 @@ export class World {
   /**
    * Without a key it shares nothing with any other world. `show` is the listener of "alert", after the one that notes
    * it; null: there is none at all.
+   *
+   * @param {{ key?: string, getToken?: any, show?: ((event: any) => void) | null, environment?: any, [option: string]: any }} [options]
    */
   constructor({ key = `world ${++worlds}`, getToken, show = () => {}, environment, ...options } = {}) {
     const world = this;
@@ -107,9 +122,10 @@ export class World {
       ...options,
       environment: {
         WebSocket: class extends Socket {
-          constructor(...args) {
+          /** @param {string | URL} url @param {string} [protocol] */
+          constructor(url, protocol) {
             Socket.made = (socket) => world.sockets.push(socket);
-            super(...args);
+            super(url, protocol);
           }
         },
         setTimeout: (action, ms) => {
@@ -126,9 +142,10 @@ export class World {
       },
     });
     for (const type of ["open", "message", "alert", "shown", "reset", "reconnecting", "error", "close"]) {
+      /** @param {any} event */
       const note = (event) => {
         this.fired.push([type, contentOf(event)]);
-        if (type === "alert") show(event);
+        if (type === "alert") show?.(event);
       };
       if (type !== "alert" || show) this.source.addEventListener(type, note);
     }
@@ -150,7 +167,7 @@ export class World {
     return this.socket();
   }
 
-  /** Moves the clock, and calls what falls due on the way, in order. */
+  /** Moves the clock, and calls what falls due on the way, in order. @param {number} ms */
   pass(ms) {
     const end = this.time + ms;
     for (;;) {
@@ -164,12 +181,12 @@ export class World {
   }
 
   /** What was fired of this type. */
-  of(type) {
+  of(/** @type {string} */ type) {
     return this.fired.filter(([fired]) => fired === type).map(([, content]) => content);
   }
 
   /** What was fired of this type, once there are so many. */
-  async wait(type, count) {
+  async wait(/** @type {string} */ type, /** @type {number} */ count) {
     await until(() => this.of(type).length >= count);
     return this.of(type);
   }
@@ -177,7 +194,7 @@ export class World {
   /** Until the storage has done what it was asked so far. */
   async settle() {
     for (let n = 0; n < 3; n += 1) {
-      await new Promise((resolve, reject) => {
+      await /** @type {Promise<void>} */ (new Promise((resolve, reject) => {
         const opening = indexedDB.open("orderbell");
         opening.onerror = reject;
         opening.onsuccess = () => {
@@ -185,13 +202,13 @@ export class World {
           const transaction = database.transaction("shown", "readwrite");
           transaction.oncomplete = () => (database.close(), resolve());
         };
-      });
+      }));
       await new Promise((resolve) => setTimeout(resolve));
     }
   }
 }
 
-function contentOf(event) {
+function contentOf(/** @type {any} */ event) {
   if (event.type === "message") return event.lastEventId;
   if (event.type === "alert") return `${event.detail.channel}=${event.detail.epoch}.${event.detail.seq}`;
   if (event.type === "shown") return `${event.detail.cursor} ${event.detail.by}`;
@@ -200,6 +217,7 @@ function contentOf(event) {
   return event.detail ?? null;
 }
 
+/** @template T @param {() => T} condition @returns {Promise<NonNullable<T>>} */
 export async function until(condition, ms = 5_000) {
   for (const end = Date.now() + ms; ; await new Promise((resolve) => setTimeout(resolve, 2))) {
     const value = condition();
@@ -215,7 +233,7 @@ export async function storedBeyond(key = lastKey) {
 }
 
 /** What the browser keeps for this key, else for that of the last world. */
-export async function stored(key = lastKey) {
+export async function stored(/** @type {IDBValidKey} */ key = lastKey) {
   return new Promise((resolve, reject) => {
     const opening = indexedDB.open("orderbell");
     opening.onerror = reject;
