@@ -90,6 +90,7 @@ class Balancer:
     def __init__(self, ports: list[int]) -> None:
         self.ports = ports  # tried in this order; may be changed at any time
         self.swallows = False  # passes nothing on, and ends nothing
+        self._open: set[socket.socket] = set()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
@@ -99,6 +100,12 @@ class Balancer:
 
     def __exit__(self, *_: object) -> None:
         self._listener.close()
+
+    def cut(self) -> None:
+        """Everything that goes through it; without `ports` nothing follows."""
+        for end in list(self._open):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
 
     def _accept(self) -> None:
         while True:
@@ -110,6 +117,7 @@ class Balancer:
             if gateway is None:
                 browser.close()
                 continue
+            self._open |= {browser, gateway}
             for one, other in ((browser, gateway), (gateway, browser)):
                 threading.Thread(target=self._copy, args=(one, other), daemon=True).start()
 
@@ -131,3 +139,4 @@ class Balancer:
                     end.shutdown(
                         socket.SHUT_RDWR
                     )  # closing alone wouldn't wake the thread that reads from it
+        self._open -= {source, target}

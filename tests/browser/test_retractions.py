@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,18 +12,21 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.conftest import evaluate, watch
+from tests.browser.services import Balancer
 from tests.browser.test_shop import complete, order, sign_in
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from playwright.sync_api import Browser, BrowserContext, Page
 
     from tests.browser.services import Services
 
 pytestmark = pytest.mark.browser
 
-_RETURN_MS = 2_000  # for a device that was away to connect again
-
+# Where other tests have the processor; all but one in a hundred are as quick as they must be.
+_AT_MOST_MS = 5_000
 
 # Every moment at which a toast says something of an order, by the page's clock, which is the machine's.
 _DEVICE = """
@@ -31,6 +35,8 @@ _DEVICE = """
     const source = new AlertSource(given.gateway, { key: String(Math.random()) });
     source.addEventListener("alert", ({ detail }) => toasts.show(detail));
     window.appeared = {};
+    window.opened = [];
+    source.addEventListener("open", () => opened.push(Date.now()));
     const note = () => {
       for (const { textContent } of document.querySelectorAll(".orderbell-toast-text")) {
         for (const [, order] of textContent.matchAll(/Order (\\S+) is complete/g)) {
@@ -45,7 +51,13 @@ _DEVICE = """
 """
 
 
-def device(browser: Browser, orderbell: Services, gateway: int) -> Page:
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def device(browser: Browser, orderbell: Services, gateway: str) -> Page:
     """A browser of the customer's, with a page that shows alerts and notes when."""
     context = browser.new_context()
     page = context.new_page()
@@ -55,7 +67,7 @@ def device(browser: Browser, orderbell: Services, gateway: int) -> Page:
     other.goto(orderbell.shop + "static/bell.svg")
     page.close()
     other.goto(orderbell.shop + "livez")
-    evaluate(other, _DEVICE, {"gateway": orderbell.gateways[gateway].url})
+    evaluate(other, _DEVICE, {"gateway": gateway})
     return other
 
 
@@ -68,10 +80,12 @@ def device(browser: Browser, orderbell: Services, gateway: int) -> Page:
     ids=["short", "long"],
 )
 def test_no_order_that_was_taken_back_pops_up_and_three_devices_agree(
-    browser: Browser, orderbell: Services, seed: int, orders: int, within_ms: int
+    browser: Browser, orderbell: Services, stack: ExitStack, seed: int, orders: int, within_ms: int
 ) -> None:
     chance = random.Random(seed)
-    devices = [device(browser, orderbell, gateway) for gateway in (0, 1, 0)]
+    first, second = orderbell.gateways
+    network = stack.enter_context(Balancer([first.port]))  # of the device that will be away
+    devices = [device(browser, orderbell, url) for url in (first.url, second.url, network.url)]
     answered: dict[str, float] = {}
     late: list[str] = []
     for n in range(orders):
@@ -83,14 +97,15 @@ def test_no_order_that_was_taken_back_pops_up_and_three_devices_agree(
         elif fate < 0.35:
             late.append(number)
         if n == orders // 2:
-            devices[2].context.set_offline(True)  # away, and back with both to catch up with
+            network.ports = []  # away, and back with both to catch up with
+            network.cut()
         if late and chance.random() < 0.4:
             chosen = late.pop(chance.randrange(len(late)))
             answered[chosen] = retract(orderbell, chosen)
     for number in late:
         answered[number] = retract(orderbell, number)
-    devices[2].context.set_offline(False)
     back = time.time() * 1_000
+    network.ports = [first.port]
     assert len(answered) > orders / 5
 
     left = orders - len(answered)
@@ -100,14 +115,21 @@ def test_no_order_that_was_taken_back_pops_up_and_three_devices_agree(
     assert page_of(devices[0])["unread"] == left
     assert in_database(orderbell) == left
     time.sleep(2)  # nothing may come now
+    overdue: list[str] = []
     for which, page in enumerate(devices):
         appeared: dict[str, list[float]] = page.evaluate("appeared")
+        opened: list[float] = page.evaluate("opened")
+        if which == 2:  # while it is away it shows what it had, and it can hear of nothing before it is back
+            assert opened[-1] >= back
+        since = opened[-1] if which == 2 else 0
         for number, moment in answered.items():
             last = max(appeared.get(number, [0]))
-            known = moment if which != 2 else max(moment, back + _RETURN_MS)  # it shows what it had
-            assert last <= known + within_ms, (
-                f"device {which} had order {number} on its screen {last - moment:.0f} ms later"
-            )
+            after = last - max(moment, since)
+            said = f"device {which} had order {number} on its screen {after:.0f} ms later"
+            assert after <= _AT_MOST_MS, said
+            if after > within_ms:
+                overdue.append(said)
+    assert len(overdue) <= len(answered) * len(devices) / 100, overdue
     evaluate(devices[1], "await device.markRead()")
     for page in devices:
         wait_until(partial(has_unread, page, 0), timeout=30)
