@@ -145,17 +145,20 @@ async def test_receiver_that_is_aborted_ends_its_session(
     await await_until(is_gone, 4)
 
 
-async def test_session_without_a_receiver_ends_after_five_seconds(
-    http: httpx2.AsyncClient, session: str
+@pytest.mark.long
+async def test_session_without_a_receiver_ends_after_fifteen_seconds(
+    http: httpx2.AsyncClient, session: str, module_processes: Processes
 ) -> None:
     await http.post(f"{session}/xhr")
     began = asyncio.get_running_loop().time()
+    connect = f'["CONNECT\\naccept-version:1.1\\npasscode:{module_processes.token("xenia")}\\n\\n\\u0000"]'
+    assert (await http.post(f"{session}/xhr_send", content=connect)).status_code == 204
 
     async def is_gone() -> bool:
         return (await http.post(f"{session}/xhr_send", content="[]")).status_code == 404
 
-    await await_until(is_gone, 15)
-    assert asyncio.get_running_loop().time() - began > 4
+    await await_until(is_gone, 40)
+    assert asyncio.get_running_loop().time() - began > 14
 
 
 async def test_stream_ends_when_a_browser_has_enough_of_it_and_the_next_one_goes_on(
@@ -217,3 +220,20 @@ async def test_page_of_a_foreign_origin_is_refused_and_one_of_ours_may_read(
     ours = await http.post(f"{session}/xhr", headers={"Origin": SHOP})
     assert ours.headers["access-control-allow-origin"] == SHOP
     assert ours.headers["access-control-allow-credentials"] == "true"
+
+
+async def test_session_that_began_with_a_token_is_served_to_its_customer_alone(
+    http: httpx2.AsyncClient, session: str, module_processes: Processes
+) -> None:
+    def of(customer: str) -> dict[str, str]:
+        return {"Authorization": f"Bearer {module_processes.token(customer)}"}
+
+    mine = of("xenia")
+    assert (await http.post(f"{session}/xhr", headers=mine)).text == "o\n"
+    connect = '["CONNECT\\naccept-version:1.1\\nheart-beat:0,0\\n\\n\\u0000"]'
+    assert (await http.post(f"{session}/xhr_send", content=connect, headers=mine)).status_code == 204
+    for headers in ({}, of("yvonne"), {"Authorization": "Bearer none"}):
+        assert (await http.post(f"{session}/xhr", headers=headers)).status_code == 404
+        assert (await http.post(f"{session}/xhr_send", content="[]", headers=headers)).status_code == 404
+    newer = {"Authorization": f"Bearer {module_processes.token('xenia', lifetime_seconds=900)}"}
+    assert (await http.post(f"{session}/xhr", headers=newer)).text.startswith('a["CONNECTED\\n')

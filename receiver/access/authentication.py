@@ -69,6 +69,10 @@ class Authentication:
             return await self.verify(token=cookie)
         return None
 
+    def carried(self, request: HTTPConnection) -> str:
+        """The token that comes with every request of a client, unverified; empty where none does."""
+        return bearer_token(request) or self._cookie_of(request) or ""
+
     def _cookie_of(self, request: HTTPConnection) -> str | None:
         """First the one that no other site below our domain, and nobody without TLS, could have set."""
         return request.cookies.get(HOST_PREFIX + self._cookie) or request.cookies.get(self._cookie)

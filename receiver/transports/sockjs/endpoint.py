@@ -7,6 +7,7 @@ one of them, or clients reconnect more often. No event is lost either way.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from receiver import metrics
+from receiver.access.authentication import TokenInUrl
+from receiver.access.identity import InvalidToken, KeysUnavailable
 from receiver.transports.http import cors_of
 from receiver.transports.sockjs.receivers import HEADERS, StreamReceiver, XhrReceiver
 from receiver.transports.sockjs.session import SECOND_RECEIVER, XhrSession
@@ -65,14 +68,17 @@ class XhrTransport:
 
     async def xhr(self, request: Request) -> Response:
         await self._admit(request)
+        await self._check_owner(request)
         return self._receive(request, streams=False)
 
     async def streaming(self, request: Request) -> Response:
         await self._admit(request)
+        await self._check_owner(request)
         return self._receive(request, streams=True)
 
     async def send(self, request: Request) -> Response:
         """204, or the protocol's answer to an invalid payload."""
+        await self._check_owner(request)
         session = self._sessions.get(self._name_of(request))
         if session is None or session.closed:
             raise HTTPException(404)
@@ -92,6 +98,26 @@ class XhrTransport:
         """A request that would begin a session. Raises as `_name_of`."""
         if self._admission is not None and self._name_of(request) not in self._sessions:
             await self._admission.check(request, XhrSession.transport)
+
+    async def _check_owner(self, request: Request) -> None:
+        """A session that began with a token, as cookie or header, is served to that customer alone. Without
+        one its name is all that a client has before CONNECT, as at every SockJS server.
+
+        Raises `HTTPException` as where no such session is, and as `_name_of`.
+        """
+        session = self._sessions.get(self._name_of(request))
+        if session is None or session.proof in (b"", self._proof_of(request)):
+            return
+        try:
+            identity = await self._authentication.identify(request)  # by a newer token, perhaps
+        except (InvalidToken, KeysUnavailable, TokenInUrl):
+            identity = None
+        if identity is None or session.identity is None or identity.customer != session.identity.customer:
+            raise HTTPException(404)
+
+    def _proof_of(self, request: Request) -> bytes:
+        token = self._authentication.carried(request)
+        return hashlib.blake2b(token.encode(), digest_size=16).digest() if token else b""
 
     def _name_of(self, request: Request) -> str:
         """Raises `Problem` and `HTTPException`."""
@@ -130,7 +156,7 @@ class XhrTransport:
             lambda: self._forget(name),
             spring=self._spring,
         )
-        session.address = address
+        session.address, session.proof = address, self._proof_of(request)
         self._life.open(session)
         session.carriage.wait_receiver()
         session.carriage.write(session.framed(session.envelope.opening))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 # More may wait than for a socket: messages collect between two receivers and while an answer is put together.
 XHR_LIMITS = replace(LIMITS, buffer_bytes=1024 * 1024)
-AWAY_SECONDS = 5.0  # that a session lives without a receiver
+AWAY_SECONDS = 15.0  # that a session lives without a receiver; other servers' 5 are little for a slow network
 SECOND_RECEIVER = b'c[2010,"Another connection still open"]\n'
 
 
@@ -149,7 +149,7 @@ class Carriage:
 
 
 class XhrSession(SockJsConnection):
-    __slots__ = ("_forget", "carriage")
+    __slots__ = ("_forget", "carriage", "proof")
 
     transport = "sockjs-xhr"
 
@@ -168,6 +168,7 @@ class XhrSession(SockJsConnection):
         self.carriage = Carriage(self, away_seconds)
         self.writer = cast("asyncio.Transport", self.carriage)  # what of one a connection uses
         self._forget = forget
+        self.proof = b""  # a digest of the token that the request which began it carried
 
     @staticmethod
     def framed(message: bytes) -> bytes:
