@@ -73,8 +73,12 @@ class Target(Orderbell):
 
     async def start(self, run: Run, gateways: int, stack: AsyncExitStack) -> None:
         directory = run.new_directory("orderbell")
+        # Earlier versions know no other spelling.
+        url = f"sqlite+aiosqlite:///{directory / 'orderbell.db'}"
         self.stack = stack.enter_context(
-            running_stack(run.redis_binary, directory, run.group, gateways=0, source=self.source)
+            running_stack(
+                run.redis_binary, directory, run.group, gateways=0, database_url=url, source=self.source
+            )
         )
         self.gateways = [self.stack.start_gateway(drain_seconds="2") for _ in range(gateways)]
         (self._caller,) = await stack.enter_async_context(callers(self.stack.sender.port, 1))

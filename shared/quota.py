@@ -1,4 +1,10 @@
-"""A limit for each of many names: so many at once, and so many in a window of time."""
+"""A limit for each of many names: so many at once, and so many in a window of time.
+
+Not the library `limits`: handshakes and replays are on the hot path, a refusal must say when to come back in
+fractions of a second, `charge` lets one piece overdraw, and the names kept are bounded. Of its strategies the
+fixed window lets twice the limit through at its edge, and the moving window keeps a time stamp for each hit.
+Limits across gateways would change our mind: it has storages for Redis.
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from websockets.frames import Opcode
 from websockets.protocol import SERVER, State
 from websockets.protocol import Protocol as Parser
 
-from bench.abuse import ATTACKS, COLUMNS, Attacking, Target, measure
+from bench.abuse import ATTACKS, BEGIN, COLUMNS, END, PAGE, Attacking, Target, measure
 from bench.attackers import Attackers, frame
 from bench.load import compile_native
 from bench.run import Run
@@ -34,6 +34,12 @@ def test_every_attack_is_one_that_attackers_know() -> None:
         assert callable(getattr(Attackers, f"_{attack.kind}"))
         for name in filter(None, (attack.prepare, attack.beside)):
             assert callable(getattr(Attacking, f"_{name.removeprefix('_')}"))
+
+
+def test_page_has_a_row_for_each_attack() -> None:
+    table = PAGE.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0]
+    for attack in ATTACKS:
+        assert f"\n| {attack.name} " in f"\n{table}", attack.name
 
 
 @pytest.mark.long
