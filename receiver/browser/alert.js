@@ -63,12 +63,13 @@ export class AlertEvent extends CustomEvent {
   }
 }
 
-/** @type {AlertEvent | null} */
-let current = null;
+// A page may have loaded the client twice, also in two versions: Toasts of one show the alerts of the other.
+const AT_HAND = Symbol.for("orderbell.alert");
+const page = /** @type {Record<symbol, AlertEvent | null | undefined>} */ (/** @type {unknown} */ (globalThis));
 
 /** The alert whose listeners run at this moment. */
 export function alertAtHand() {
-  return current;
+  return page[AT_HAND] ?? null;
 }
 
 /**
@@ -78,15 +79,15 @@ export function alertAtHand() {
 export function dispatchAlert(target, alert) {
   let thrown = 0;
   const count = () => void (thrown += 1);
-  const before = current;
-  current = alert;
+  const before = page[AT_HAND];
+  page[AT_HAND] = alert;
   // An exception in a listener never reaches the one who dispatches; but it is reported before that goes on.
   globalThis.addEventListener("error", count, true);
   try {
     target.dispatchEvent(alert);
   } finally {
     globalThis.removeEventListener("error", count, true);
-    current = before;
+    page[AT_HAND] = before;
   }
   return thrown;
 }

@@ -107,7 +107,7 @@ export { AlertEvent } from "./alert.js";
 export { DesktopAlerts } from "./desktop.js";
 export { TitleBadge } from "./badge.js";
 export { Toasts } from "./toast.js";
-export { textOf } from "./words.js";
+export { severityOf, textOf } from "./words.js";
 
 const HELLO_MS = 10_000; // from the start of a connection to its hello
 const REPORT_MS = 1_000; // between reports of what was shown: gateways close clients that talk too fast
@@ -129,6 +129,7 @@ const CUSTOMERS = "orderbell/customers"; // BroadcastChannel: who is signed in, 
 const POP_UP_MS = 10 * 60_000; // what was missed for longer is a line in a list, not a row of old toasts
 const CATCH_UP_MS = 10_000; // then pop-ups are no longer held back, whatever is still missing
 
+const HANDLER = Symbol("onalert"); // in the place of a listener
 const OWN_EVENTS = new Set([
   ...["open", "message", "alert", "shown", "reset", "reconnecting", "error", "close"],
   ...["retracted", "expired", "read", "unread", "older"],
@@ -388,6 +389,60 @@ export class AlertSource extends EventTarget {
   }
 
   // --- listening -------------------------------------------------------------------------------------
+
+  // As of an EventSource: one handler for each kind of event, called after its listeners.
+
+  /** @type {((this: AlertSource, event: Event) => unknown) | null} */
+  onopen = null;
+  /** @type {((this: AlertSource, event: MessageEvent<CloudEvent>) => unknown) | null} */
+  onmessage = null;
+  /** @type {((this: AlertSource, event: CustomEvent<ShownDetail>) => unknown) | null} */
+  onshown = null;
+  /** @type {((this: AlertSource, event: CustomEvent<RetractedDetail>) => unknown) | null} */
+  onretracted = null;
+  /** @type {((this: AlertSource, event: CustomEvent<ExpiredDetail>) => unknown) | null} */
+  onexpired = null;
+  /** @type {((this: AlertSource, event: CustomEvent<ReadDetail>) => unknown) | null} */
+  onread = null;
+  /** @type {((this: AlertSource, event: CustomEvent<Count>) => unknown) | null} */
+  onunread = null;
+  /** @type {((this: AlertSource, event: CustomEvent<OlderDetail>) => unknown) | null} */
+  onolder = null;
+  /** @type {((this: AlertSource, event: CustomEvent<ResetDetail>) => unknown) | null} */
+  onreset = null;
+  /** @type {((this: AlertSource, event: CustomEvent<ReconnectingDetail>) => unknown) | null} */
+  onreconnecting = null;
+  /** @type {((this: AlertSource, event: CustomEvent<Fault>) => unknown) | null} */
+  onerror = null;
+  /** @type {((this: AlertSource, event: CloseEvent) => unknown) | null} */
+  onclose = null;
+  /** @type {((this: AlertSource, event: AlertEvent) => unknown) | null} */
+  #onalert = null;
+
+  get onalert() {
+    return this.#onalert;
+  }
+
+  /** As with a listener, this tab shows alerts from now on. */
+  set onalert(handler) {
+    this.#onalert = handler;
+    this.#listeners.delete(HANDLER);
+    if (typeof handler !== "function") return;
+    this.#listeners.add(HANDLER);
+    this.#offers.pump();
+  }
+
+  /** @param {Event} event @returns {boolean} */
+  dispatchEvent(event) {
+    super.dispatchEvent(event);
+    const handler = /** @type {Record<string, unknown>} */ (/** @type {unknown} */ (this))[`on${event.type}`];
+    try {
+      if (typeof handler === "function") handler.call(this, event);
+    } catch (error) {
+      reportThrown(error);
+    }
+    return !event.defaultPrevented;
+  }
 
   /**
    * @template {keyof AlertSourceEventMap} K
@@ -1115,6 +1170,14 @@ export class AlertSource extends EventTarget {
 function closeEvent(code, reason, wasClean) {
   if (typeof CloseEvent !== "undefined") return new CloseEvent("close", { code, reason, wasClean });
   return Object.assign(new Event("close"), { code, reason, wasClean });
+}
+
+/** What a handler threw, as what a listener throws. @param {unknown} error */
+function reportThrown(error) {
+  if (typeof reportError === "function") return reportError(error);
+  queueMicrotask(() => {
+    throw error; // Node has no reportError
+  });
 }
 
 /** @param {readonly string[]} channels */

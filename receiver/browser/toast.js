@@ -12,6 +12,10 @@
  *
  * @typedef {object} Entry
  * @property {string} text
+ * @property {import("./words.js").Severity} severity
+ * @property {string} link
+ * @property {import("./links.js").Action[]} actions
+ * @property {CloudEvent | undefined} event
  * @property {string} title
  * @property {string} lang
  * @property {((seen: boolean) => void) | null} settle  null: it was called
@@ -29,12 +33,14 @@
  */
 
 import { alertAtHand } from "./alert.js";
+import { actionsOf, safe } from "./links.js";
 import { InView, isUncovered } from "./visible.js";
-import { shorten, textOf } from "./words.js";
+import { ENGLISH, SEVERITIES, severityOf, shorten, textOf } from "./words.js";
 
 const SHORTEST_MS = 6_000;
 const LONGEST_MS = 30_000; // however long the text: its beginning is all that is shown
 const MS_PER_CHARACTER = 60;
+const MS_PER_ACTION = 3_000; // to decide
 const MOST = 3; // visible at once; the rest waits
 const SMALL = "(max-width: 30rem), (max-height: 30rem)"; // telephones, and 400 % zoom: one at a time
 const BURST_MS = 1_000; // more than MOST within this become one
@@ -46,7 +52,8 @@ const ANNOUNCED_MS = 7_000; // then it is taken out again
 const QUIET_MS = [1_000, 2_000, 4_000, 8_000, 16_000, 30_000]; // between announcements, while ever more come
 const ANNOUNCED_CHARACTERS = 200;
 
-export class Toasts {
+/** @fires action  CustomEvent `{action, event}`: somebody chose an action that names an event for the page */
+export class Toasts extends EventTarget {
   /** The topmost first. @type {Toast[]} */
   #visible = [];
   /** Those shown outside of an alert, for which there is no room. @type {Entry[]} */
@@ -59,6 +66,8 @@ export class Toasts {
   #announcing;
   /** @type {number | undefined} */
   #silencing;
+  /** @type {number | undefined} */
+  #calming;
   /** @type {Set<() => void>} */
   #whenRoom = new Set();
   /** @type {number | undefined} */
@@ -77,36 +86,40 @@ export class Toasts {
   #small;
   #region;
   #announcer;
+  #alarm;
   #duration;
-  #summary;
-  #untitled;
+  #texts;
+  #origins;
 
   /**
    * Make it when the page loads, not with the first toast.
    *
    * @param {object} [options]
    * @param {number} [options.duration]  the shortest, in milliseconds; 0 leaves toasts until they are closed
-   * @param {string} [options.label]  of the region, for screen readers
-   * @param {string} [options.close]  names the close button
-   * @param {(count: number) => string} [options.summary]  the title of several that came together
-   * @param {string} [options.untitled]  the text of what has none
+   * @param {Partial<import("./words.js").Texts>} [options.texts]  in place of the English ones: languages.js has others
+   * @param {readonly string[]} [options.origins]  to which links may lead, beside the page's own
+   * @param {string} [options.label]  these four: as in `texts`
+   * @param {string} [options.close]
+   * @param {(count: number) => string} [options.summary]
+   * @param {string} [options.untitled]
    */
-  constructor({
-    duration = SHORTEST_MS,
-    label = "Notifications",
-    close = "Close",
-    summary = (count) => `${count} new alerts`,
-    untitled = "News",
-  } = {}) {
+  constructor({ duration = SHORTEST_MS, texts, origins = [], ...others } = {}) {
+    super();
     this.#duration = duration;
-    this.#summary = summary;
-    this.#untitled = untitled;
-    this.closeLabel = close;
+    this.#origins = origins;
+    const given = Object.entries({ ...texts, ...others }).filter(([, text]) => text !== undefined);
+    // A page that overrides some without a word of their language has its own.
+    const lang = given.length > 0 ? "" : ENGLISH.lang;
+    this.#texts = /** @type {import("./words.js").Texts} */ ({ ...ENGLISH, lang, ...Object.fromEntries(given) });
+    this.closeLabel = this.#texts.close;
     this.#announcer = make("div", "orderbell-announcer");
     this.#announcer.setAttribute("role", "status");
+    // For what can't wait until somebody has finished listening. Unlike a status, an alert is read when it is put in.
+    this.#alarm = make("div", "orderbell-announcer");
+    this.#alarm.setAttribute("role", "alert");
     this.#region = make("section", "orderbell-toasts");
     this.#region.setAttribute("role", "region");
-    this.#region.setAttribute("aria-label", label);
+    this.#region.setAttribute("aria-label", this.#texts.label);
     // The top layer: nothing of the page covers it but a modal dialog, into which it moves.
     this.#region.setAttribute("popover", "manual");
     this.#small = window.matchMedia(SMALL);
@@ -134,8 +147,19 @@ export class Toasts {
     let settle = () => {};
     /** @type {Promise<boolean>} */
     const seen = new Promise((resolve) => (settle = resolve));
+    const event = typeof what === "object" && what !== null ? /** @type {CloudEvent} */ (what) : alert?.detail;
+    const data = Object(event?.data);
     /** @type {Entry} */
-    const entry = { text: this.#textOf(what, alert?.detail), title: shorten(title), lang, settle };
+    const entry = {
+      text: this.#textOf(what, event),
+      severity: severityOf(event),
+      link: safe(data.link, this.#origins),
+      actions: actionsOf(data.actions, this.#origins),
+      title: shorten(title),
+      lang,
+      event,
+      settle,
+    };
     alert?.into(this);
     alert?.shown(seen);
     for (const ending of [signal, alert?.signal]) ending?.addEventListener("abort", () => this.#withdraw(entry));
@@ -146,8 +170,8 @@ export class Toasts {
 
   /** @param {unknown} what @param {CloudEvent | undefined} event */
   #textOf(what, event) {
-    const said = typeof what === "object" && what !== null ? textOf(what) : what;
-    return shorten(said) || shorten(event && textOf(event)) || this.#untitled;
+    const said = typeof what === "object" ? "" : shorten(what);
+    return said || shorten(event && textOf(event, this.#texts.messages)) || this.#texts.untitled;
   }
 
   /** Takes all toasts away, as when somebody signs out. */
@@ -156,18 +180,18 @@ export class Toasts {
     this.#settle(this.#waiting.splice(0), false);
     this.#unannounced = [];
     this.#announcer.replaceChildren();
+    this.#calm();
     this.#region.hidePopover?.();
   }
 
   /** Takes away all toasts, and everything that this object has put into the page. */
   destroy() {
     this.clear();
-    for (const timer of [this.#announcing, this.#silencing, this.#looking]) clearTimeout(timer);
+    for (const timer of [this.#announcing, this.#silencing, this.#calming, this.#looking]) clearTimeout(timer);
     this.#listening.abort();
     this.#watching.disconnect();
     this.#inView.close();
-    this.#region.remove();
-    this.#announcer.remove();
+    for (const element of [this.#region, this.#announcer, this.#alarm]) element.remove();
   }
 
   // --- room ----------------------------------------------------------------------------------------------
@@ -175,7 +199,7 @@ export class Toasts {
   /** Whether an alert would be shown at once. While somebody reads, or aims at a button, nothing moves. */
   get hasRoom() {
     if (this.#waiting.length > 0 || this.#held) return false;
-    return this.#visible.length < this.#most || this.#burst.flatMap(({ entries }) => entries).length >= MOST || this.#undrawn;
+    return this.#hasPlace || this.#burst.flatMap(({ entries }) => entries).length >= MOST || this.#undrawn;
   }
 
   /** @param {() => void} action */
@@ -184,7 +208,7 @@ export class Toasts {
   }
 
   #offerRoom() {
-    if (this.#waiting.length > 0 && !this.#held && this.#visible.length < this.#most) {
+    if (this.#waiting.length > 0 && !this.#held && this.#hasPlace) {
       for (const entry of this.#waiting.splice(0)) this.#put(entry);
     }
     if (!this.hasRoom) return;
@@ -193,8 +217,10 @@ export class Toasts {
     for (const action of actions) action();
   }
 
-  get #most() {
-    return this.#small.matches ? 1 : MOST;
+  /** What stays until it is closed has places of its own, or nothing else would be shown until then. */
+  get #hasPlace() {
+    const most = this.#small.matches ? 1 : MOST;
+    return this.#visible.length - Math.min(this.#visible.filter(stays).length, most) < most;
   }
 
   /** Toasts that are so new that more than a few become one. */
@@ -221,7 +247,7 @@ export class Toasts {
       // In the newest one's place, so that nothing jumps.
       for (const toast of burst) if (toast !== last) this.#takeOver(toast);
       this.#fill(last, entries);
-    } else if (this.#visible.length < this.#most) {
+    } else if (this.#hasPlace) {
       this.#add([entry]);
     } else {
       this.#fill(last, [...last.entries, entry]);
@@ -260,7 +286,9 @@ export class Toasts {
     toast.visibleSince = 0; // what it says now was not seen yet
     const texts = textsOf(toast);
     const characters = texts.reduce((sum, { text }) => sum + text.length, entries[0].title.length);
-    toast.remaining = Math.min(Math.max(this.#duration, characters * MS_PER_CHARACTER), LONGEST_MS);
+    const decisions = entries.length > 1 ? 0 : entries[0].actions.length;
+    const shortest = this.#duration + decisions * MS_PER_ACTION;
+    toast.remaining = Math.min(Math.max(shortest, characters * MS_PER_CHARACTER), LONGEST_MS);
     toast.stale = true;
     if (this.#rendering) return;
     // Of a hundred in one go only the last is drawn.
@@ -277,17 +305,55 @@ export class Toasts {
     const [first] = entries;
     const several = entries.length > 1;
     const texts = textsOf(toast);
-    const title = several ? this.#summary(entries.length) : first.title;
+    const title = several ? this.#texts.summary(entries.length) : first.title;
+    const severity = worstOf(toast);
     const body = make("div", "orderbell-toast-body");
-    if (title) body.append(words("strong", "orderbell-toast-title", title, several ? "" : first.lang));
-    for (const { text, lang } of texts) body.append(words("p", "orderbell-toast-text", text, lang));
+    toast.element.dataset.severity = severity;
+    const marked = this.#texts.severities[severity];
+    if (marked) body.append(words("span", "orderbell-toast-severity", marked, this.#texts.lang));
+    if (title) body.append(words("strong", "orderbell-toast-title", title, several ? this.#texts.lang : first.lang));
+    for (const { text, lang, link } of texts) {
+      const said = words("p", "orderbell-toast-text", link ? "" : text, lang);
+      if (link) said.append(this.#anchor(toast, link, text));
+      body.append(said);
+    }
     if (texts.length < entries.length) body.append(make("p", "orderbell-toast-text", "…"));
+    if (!several && first.actions.length > 0) body.append(this.#actions(toast, first));
     toast.body.remove();
     toast.body = body;
     toast.close.before(body);
     // The button stays the same: somebody may be pressing it.
     toast.close.setAttribute("aria-label", `${this.closeLabel}: ${shorten(title || texts[0].text, 80)}`);
     toast.stale = false;
+  }
+
+  /** @param {Toast} toast @param {Entry} entry */
+  #actions(toast, { actions, event }) {
+    const row = make("div", "orderbell-toast-actions");
+    for (const { label, url, event: name } of actions) {
+      const action = url ? this.#anchor(toast, url, label) : make("button", "", label);
+      action.className = "orderbell-toast-action";
+      if (!url) {
+        action.setAttribute("type", "button");
+        action.addEventListener("click", () => {
+          this.#close(toast);
+          this.dispatchEvent(new CustomEvent("action", { detail: { action: name, event } }));
+        });
+      }
+      row.append(action);
+    }
+    return row;
+  }
+
+  /** @param {Toast} toast @param {string} url @param {string} text */
+  #anchor(toast, url, text) {
+    const anchor = make("a", "orderbell-toast-link", text);
+    anchor.setAttribute("href", url);
+    anchor.addEventListener("click", () => {
+      this.#settle(toast.entries, true); // this page may go now
+      setTimeout(() => this.#close(toast)); // once the browser has followed it
+    });
+    return anchor;
   }
 
   /**
@@ -308,6 +374,7 @@ export class Toasts {
 
   /** @param {Toast} toast */
   #close(toast) {
+    if (!this.#visible.includes(toast)) return;
     const hadFocus = toast.element.contains(document.activeElement);
     const byKeyboard = toast.element.querySelector(":focus-visible") !== null;
     this.#remove(toast);
@@ -349,11 +416,12 @@ export class Toasts {
       if (passed > LATE_MS) for (const toast of this.#visible) toast.visibleSince = 0; // frozen meanwhile, or asleep
       for (const toast of this.#visible) this.#lookAt(toast);
       const [topmost] = this.#visible;
+      const ages = this.#visible.find((toast) => !stays(toast));
       // A dialog that sent out no event, or one that another script has put over us.
       if (topmost && !topmost.visibleSince && isLookedAt() && ++this.#looks % 10 === 0) this.#place();
-      if (topmost?.visibleSince && this.#duration > 0 && !this.#held) {
-        topmost.remaining -= Math.min(passed, LATE_MS);
-        if (topmost.remaining <= 0) this.#close(topmost);
+      if (ages?.visibleSince && this.#duration > 0 && !this.#held) {
+        ages.remaining -= Math.min(passed, LATE_MS);
+        if (ages.remaining <= 0) this.#close(ages);
       }
       this.#offerRoom();
       if (this.#visible.length > 0) this.#look();
@@ -444,6 +512,7 @@ export class Toasts {
       const focused = document.activeElement;
       const before = this.#before;
       home.append(this.#announcer, this.#region);
+      if (this.#alarm.isConnected) this.#announcer.after(this.#alarm);
       if (focused instanceof HTMLElement && this.#region.contains(focused)) focused.focus();
       this.#before = before;
     }
@@ -468,6 +537,7 @@ export class Toasts {
 
   /** @param {Entry} entry */
   #announce(entry) {
+    if (entry.severity === "critical") return this.#alert(entry);
     this.#unannounced.push(entry);
     if (this.#announcing !== undefined) return;
     const since = Date.now() - this.#announcedAt;
@@ -478,14 +548,37 @@ export class Toasts {
     this.#announcing = window.setTimeout(() => this.#speak(), wait);
   }
 
+  /** At once, and over what is being read. @param {Entry} entry */
+  #alert(entry) {
+    // Many at once would only cut each other off.
+    if (this.#alarm.childElementCount < MOST) this.#alarm.append(this.#said(entry));
+    if (!this.#alarm.isConnected) this.#announcer.after(this.#alarm);
+    clearTimeout(this.#calming);
+    this.#calming = window.setTimeout(() => this.#calm(), ANNOUNCED_MS);
+  }
+
+  #calm() {
+    this.#alarm.remove();
+    this.#alarm.replaceChildren();
+  }
+
+  /** @param {Entry} entry */
+  #said({ text, lang, severity }) {
+    const marked = this.#texts.severities[severity];
+    const said = words("p", "", "", "");
+    if (marked) said.append(words("span", "", `${marked}: `, this.#texts.lang));
+    said.append(words("span", "", shorten(text, ANNOUNCED_CHARACTERS), lang));
+    return said;
+  }
+
   #speak() {
     this.#announcing = undefined;
     const entries = this.#unannounced.splice(0);
     if (entries.length === 0) return;
     const said =
       entries.length > MOST
-        ? [words("p", "", this.#summary(entries.length), "")]
-        : entries.map(({ text, lang }) => words("p", "", shorten(text, ANNOUNCED_CHARACTERS), lang));
+        ? [words("p", "", this.#texts.summary(entries.length), this.#texts.lang)]
+        : entries.map((entry) => this.#said(entry));
     this.#announcer.replaceChildren(...said);
     this.#announcements += 1;
     this.#announcedAt = Date.now();
@@ -496,6 +589,16 @@ export class Toasts {
 
 function isLookedAt() {
   return document.visibilityState === "visible" && !document.hidden;
+}
+
+/** @param {Toast} toast */
+function worstOf({ entries }) {
+  return SEVERITIES[Math.max(...entries.map(({ severity }) => SEVERITIES.indexOf(severity)), 0)];
+}
+
+/** Until somebody closes it. @param {Toast} toast */
+function stays(toast) {
+  return worstOf(toast) === "critical";
 }
 
 /** The newest first, no more than a person takes in. @param {Toast} toast */

@@ -231,3 +231,76 @@ def test_alerts_wait_for_room_and_then_are_claimed(client_context: BrowserContex
         [{}, []],
         ["Order 2", "Order 3", "Order 5", "Order 4"],
     ]
+
+
+def test_handler_receives_without_showing_and_onalert_shows(page: Page) -> None:
+    seen = evaluate(
+        page,
+        """
+        const world = new World({ show: null });
+        const { source } = world;
+        const messages = [];
+        source.onmessage = ({ data }) => messages.push(data.seq);
+        const socket = (await world.socket()).hello().event(1);
+        await until(() => messages.length === 1);
+        const before = source.shows;
+        const alerts = [];
+        source.onalert = ({ detail }) => alerts.push(detail.seq);
+        await until(() => alerts.length === 1);
+        const during = source.shows;
+        source.onalert = null;
+        const after = source.shows;
+        source.onmessage = null;
+        socket.event(2);
+        await world.wait("message", 2);
+        return { messages, alerts, shows: [before, during, after] };
+        """,
+    )
+    assert seen == {"messages": [1], "alerts": [1], "shows": [False, True, False]}
+
+
+def test_handler_that_throws_has_shown_nothing_and_ends_nothing(page: Page) -> None:
+    seen = evaluate(
+        page,
+        """
+        const world = new World({ show: null });
+        const { source } = world;
+        source.onalert = ({ detail }) => {
+          if (detail.seq === 1) throw new Error("this is a test");
+        };
+        const thrown = [];
+        const hear = (event) => (event.preventDefault(), thrown.push(event.error.message));
+        addEventListener("error", hear);
+        const socket = (await world.socket()).hello().event(1).event(2);
+        await until(() => thrown.length === 1);
+        await until(() => socket.sent.length > 0);
+        await world.settle();
+        removeEventListener("error", hear);
+        return [thrown, await stored(), (await storedBeyond())[0]];
+        """,
+    )
+    assert seen == [["this is a test"], f"{ALICE}=1.0", {ALICE: [[2, 2]]}]
+
+
+def test_toasts_of_one_copy_of_the_client_report_to_the_source_of_another(
+    client_context: BrowserContext,
+) -> None:
+    """Else the alerts would count as shown when the listener returns, whether anybody saw them or not."""
+    page = open_client(client_context)
+    seen = evaluate(
+        page,
+        """
+        const { Toasts } = await import("/client/v1/bundle/orderbell.js");
+        const toasts = new Toasts();
+        document.body.style.visibility = "hidden";
+        const world = new World({ show: ({ detail }) => toasts.show(detail) });
+        const socket = (await world.socket()).hello().event(1);
+        await world.wait("alert", 1);
+        await world.settle();
+        const before = [await stored(), (await storedBeyond())[1]];
+        document.body.style.visibility = "visible";
+        await until(() => socket.sent.length > 0);
+        return [...before, socket.sent[0].data.cursor];
+        """,
+    )
+    assert seen == [f"{ALICE}=1.0", [f"{ALICE}=1.1"], f"{ALICE}=1.1"]

@@ -398,3 +398,138 @@ def test_what_was_destroyed_leaves_nothing(page: Page, toasts: Locator) -> None:
     expect(toasts).to_have_count(1)
     expect(page.locator(".orderbell-toasts")).to_have_count(1)
     expect(page.locator("[role=status]")).to_have_count(1)
+
+
+def show_event(page: Page, data: object, **attributes: object) -> None:
+    event = {"id": "1", "type": "order.completed", "subject": "1042", "data": data, **attributes}
+    evaluate(page, "toasts.show(given)", event)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        None,
+        7,
+        "text",
+        True,
+        [],
+        {},
+        {"message": ""},
+        {"message": "   "},
+        {"message": None},
+        {"message": {"a": 1}},
+        {"message": "x" * 60_000, "link": "x" * 60_000, "actions": [{}] * 1_000},
+        {"message": "\u202e\u2066\u0000\ufeff ready"},
+        {"message": "Ready", "link": {"a": []}, "actions": {"a": 1}, "severity": {}, "values": 7},
+        {"message_key": {}, "values": []},
+    ],
+    ids=repr,
+)
+def test_whatever_an_event_holds_a_toast_of_bounded_size_and_time_is_shown(
+    page: Page, toasts: Locator, data: object
+) -> None:
+    show_event(page, data)
+    expect(toasts).to_have_count(1)
+    text = toasts.locator(".orderbell-toast-text").inner_text()
+    assert 0 < len(text) < 600
+    page.clock.run_for(30_200)
+    expect(toasts).to_have_count(0)
+
+
+def test_link_and_actions_are_reached_by_keyboard_and_say_what_they_do(page: Page, toasts: Locator) -> None:
+    evaluate(page, "toasts.addEventListener('action', ({ detail }) => (window.chosen = detail))")
+    actions = [{"label": "Track it", "url": "/track/1042"}, {"label": "Remind me", "event": "remind"}]
+    show_event(page, {"message": "Order 1042 is late", "link": "/orders/1042", "actions": actions})
+    link = toasts.get_by_role("link", name="Order 1042 is late")
+    assert link.evaluate("(link) => link.href") == "http://client.test/orders/1042"
+    assert (
+        toasts.get_by_role("link", name="Track it").get_attribute("href") == "http://client.test/track/1042"
+    )
+    reached = []
+    for _ in range(4):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.textContent"))
+    assert reached == ["Order 1042 is late", "Track it", "Remind me", "×"]
+    page.keyboard.press("Shift+Tab")
+    page.clock.run_for(60_000)  # nobody is hurried who has the focus in it
+    page.keyboard.press("Enter")
+    expect(toasts).to_have_count(0)
+    chosen = page.evaluate("[chosen.action, chosen.event.subject]")
+    assert chosen == ["remind", "1042"]
+
+
+def test_following_a_link_counts_as_seen_and_closes_the_toast(page: Page, toasts: Locator) -> None:
+    evaluate(page, SEEN + "note('one', toasts.show({ data: { message: 'Order 1', link: '#order-1' } }))")
+    toasts.get_by_role("link").click()
+    page.clock.run_for(10)
+    expect(toasts).to_have_count(0)
+    assert evaluate(page, "return seen") == {"one": True}
+    assert page.url.endswith("#order-1")
+
+
+@pytest.mark.parametrize(
+    "url", ["javascript:document.title='hit'", "https://evil.example/", "//evil.example"]
+)
+def test_link_that_leads_elsewhere_is_left_out_and_the_text_stays(
+    page: Page, toasts: Locator, url: str
+) -> None:
+    show_event(page, {"message": "Order 1", "link": url, "actions": [{"label": "Go", "url": url}]})
+    expect(toasts).to_have_text(["Order 1×"])
+    expect(toasts.get_by_role("link")).to_have_count(0)
+
+
+def test_critical_alert_stays_is_said_at_once_and_holds_up_no_other(page: Page, toasts: Locator) -> None:
+    show_event(page, {"message": "The kitchen is closed", "severity": "critical"})
+    expect(page.get_by_role("alert")).to_have_text("Urgent: The kitchen is closed")
+    expect(page.get_by_role("status")).to_have_text("")
+    page.clock.run_for(60_000)
+    expect(toasts).to_have_count(1)
+    expect(page.get_by_role("alert")).to_have_count(0)
+    for n in range(1, 5):
+        show(page, f"Order {n}")
+        page.clock.run_for(1_100)
+    expect(toasts).to_have_count(4)
+    page.clock.run_for(60_000)
+    expect(toasts).to_have_count(1)
+    toasts.get_by_role("button").click()
+    expect(toasts).to_have_count(0)
+
+
+@pytest.mark.parametrize("severity", ["success", "warning", "critical"])
+def test_severity_shows_without_colour(page: Page, toasts: Locator, severity: str) -> None:
+    page.emulate_media(forced_colors="active")
+    show_event(page, {"message": "Order 1", "severity": severity})
+    show(page, "Order 2")
+    mark = "(toast) => getComputedStyle(toast.querySelector('.orderbell-toast-bell'), '::before').content"
+    marks = [toasts.nth(n).evaluate(mark) for n in range(2)]
+    assert marks[0] != marks[1]
+    assert marks[0] != "none"
+
+
+def test_texts_are_replaced_in_one_object_and_the_rest_stays(page: Page) -> None:
+    evaluate(
+        page,
+        """
+        const { LANGUAGES } = await import("/client/v1/languages.js");
+        const texts = { ...LANGUAGES.he, close: "x", messages: { ready: "הזמנה {order}" } };
+        const { Toasts } = await import("/client/v1/orderbell.js");
+        window.toasts = new Toasts({ texts });
+        """,
+    )
+    show_event(page, {"message_key": "ready", "values": {"order": 7}, "severity": "warning"})
+    toast = page.locator(".orderbell-toast")
+    expect(toast.locator(".orderbell-toast-text")).to_have_text("הזמנה 7")
+    expect(toast.locator(".orderbell-toast-severity")).to_have_text("אזהרה")
+    expect(toast.locator(".orderbell-toast-severity")).to_have_attribute("lang", "he")
+    expect(page.get_by_role("region", name="התראות")).to_have_count(1)
+    expect(page.get_by_role("button", name="x: הזמנה 7")).to_have_count(1)
+
+
+def test_toasts_stand_at_the_end_of_a_page_that_runs_from_right_to_left(page: Page, toasts: Locator) -> None:
+    evaluate(page, "document.documentElement.dir = 'rtl'")
+    show(page, "הזמנה 1042 הושלמה")
+    box = toasts.bounding_box()
+    assert box is not None
+    assert box["x"] < 100
+    bar = toasts.evaluate("(toast) => getComputedStyle(toast).borderRightWidth")
+    assert bar == "4px"

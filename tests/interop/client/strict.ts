@@ -1,7 +1,10 @@
 import { AlertSource, DesktopAlerts, TitleBadge, Toasts, textOf, type AlertEvent } from "@orderbell/client";
 import type { CloudEvent } from "@orderbell/client";
+import { LANGUAGES } from "@orderbell/client/languages";
 
-const toasts = new Toasts({ duration: 5_000, summary: (count: number) => `${count} orders` });
+const messages = { "order.ready": "Bestellung {order} ist fertig", late: ({ minutes }: Record<string, unknown>) => String(minutes) };
+const texts = { ...LANGUAGES.de, messages };
+const toasts = new Toasts({ duration: 5_000, texts, summary: (count: number) => `${count} orders` });
 const stop = new AbortController();
 const alerts = new AlertSource("https://alerts.example/", {
   key: "alice",
@@ -26,6 +29,9 @@ alerts.addEventListener("shown", ({ detail: { first, place, by } }) => {
 });
 alerts.addEventListener("error", ({ detail: { kind, message } }) => console.error(kind.length, message.length));
 alerts.addEventListener("close", ({ code, reason }) => console.log(code.toFixed(), reason.trim()));
+alerts.onmessage = ({ data }) => console.log(data.id.length, textOf(data, messages));
+alerts.onalert = (event) => event.into(toasts);
+alerts.onalert = null;
 alerts.addEventListener("menu.changed", (event) => console.log(event.type));
 const open: boolean = alerts.readyState === AlertSource.OPEN;
 const desktop = new DesktopAlerts();
@@ -39,3 +45,7 @@ alerts.close();
 new AlertSource("/", { key: 5 });
 // @ts-expect-error  what an alert has not
 alerts.addEventListener("alert", ({ nothing }) => nothing);
+// @ts-expect-error  what a message has not
+alerts.onmessage = ({ detail }) => detail;
+// @ts-expect-error  no such severity
+new Toasts({ texts: { severities: { loud: "!" } } });

@@ -1,0 +1,46 @@
+/**
+ * Where an alert leads: `data.link`, and up to two `data.actions`, each with a `label` and either a `url` or an `event`
+ * for the page.
+ *
+ * Whoever may send an event must not be able to lead people anywhere: an address is one of the page's own origin, or of
+ * one that the page has named. What is not, is left out.
+ *
+ * @typedef {{ label: string, url: string, event: string }} Action  one of url and event is ""
+ */
+
+import { shorten } from "./words.js";
+
+const MOST = 2;
+const LABEL = 40; // characters
+const LONGEST = 2_000; // of an address
+
+let warned = false;
+
+/** @param {unknown} url @param {readonly string[]} origins  beside the page's own @returns {string} "" if it is none */
+export function safe(url, origins) {
+  if (typeof url !== "string" || url.length > LONGEST) return "";
+  try {
+    const { href, protocol, origin, username, password } = new URL(url, location.href);
+    const allowed = origin === location.origin || origins.includes(origin);
+    if (allowed && /^https?:$/.test(protocol) && !username && !password) return href;
+  } catch {
+    // not an address
+  }
+  if (!warned) console.warn("orderbell: a link that leads elsewhere is left out; `origins` of Toasts allows others:", shorten(url, 80));
+  warned = true;
+  return "";
+}
+
+/** @param {unknown} actions @param {readonly string[]} origins @returns {Action[]} */
+export function actionsOf(actions, origins) {
+  if (!Array.isArray(actions)) return [];
+  const found = [];
+  for (const action of actions.slice(0, MOST)) {
+    const { label, url, event } = Object(action);
+    const name = shorten(label, LABEL);
+    const href = safe(url, origins);
+    const own = typeof event === "string" && !href ? event.slice(0, 100) : "";
+    if (name && (href || own)) found.push({ label: name, url: href, event: own });
+  }
+  return found;
+}
