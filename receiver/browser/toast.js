@@ -199,7 +199,7 @@ export class Toasts extends EventTarget {
   /** Whether an alert would be shown at once. While somebody reads, or aims at a button, nothing moves. */
   get hasRoom() {
     if (this.#waiting.length > 0 || this.#held) return false;
-    return this.#hasPlace || this.#burst.flatMap(({ entries }) => entries).length >= MOST || this.#undrawn;
+    return this.#hasPlace || this.#joins || this.#burst.flatMap(({ entries }) => entries).length >= MOST || this.#undrawn;
   }
 
   /** @param {() => void} action */
@@ -208,7 +208,7 @@ export class Toasts extends EventTarget {
   }
 
   #offerRoom() {
-    if (this.#waiting.length > 0 && !this.#held && this.#hasPlace) {
+    if (this.#waiting.length > 0 && !this.#held && (this.#hasPlace || this.#joins)) {
       for (const entry of this.#waiting.splice(0)) this.#put(entry);
     }
     if (!this.hasRoom) return;
@@ -219,8 +219,13 @@ export class Toasts extends EventTarget {
 
   /** What stays until it is closed has places of its own, or nothing else would be shown until then. */
   get #hasPlace() {
-    const most = this.#small.matches ? 1 : MOST;
-    return this.#visible.length - Math.min(this.#visible.filter(stays).length, most) < most;
+    if (this.#small.matches) return this.#visible.length === 0;
+    return this.#visible.length - Math.min(this.#visible.filter(stays).length, MOST) < MOST;
+  }
+
+  /** On a small screen the others join what stays. */
+  get #joins() {
+    return this.#small.matches && this.#visible.length === 1 && stays(this.#visible[0]);
   }
 
   /** Toasts that are so new that more than a few become one. */
@@ -318,7 +323,9 @@ export class Toasts extends EventTarget {
       body.append(said);
     }
     if (texts.length < entries.length) body.append(make("p", "orderbell-toast-text", "…"));
-    if (!several && first.actions.length > 0) body.append(this.#actions(toast, first));
+    const urgent = entries.filter((entry) => entry.severity === "critical");
+    const [asking] = several && urgent.length === 1 ? urgent : several ? [] : entries;
+    if (asking?.actions.length) body.append(this.#actions(toast, asking));
     toast.body.remove();
     toast.body = body;
     toast.close.before(body);
@@ -601,9 +608,10 @@ function stays(toast) {
   return worstOf(toast) === "critical";
 }
 
-/** The newest first, no more than a person takes in. @param {Toast} toast */
+/** The urgent and then the newest first, no more than a person takes in. @param {Toast} toast */
 function textsOf({ entries }) {
-  return entries.length > 1 ? entries.slice(-MOST).reverse() : entries;
+  const isUrgent = (/** @type {Entry} */ { severity }) => Number(severity === "critical");
+  return [...entries].reverse().sort((one, other) => isUrgent(other) - isUrgent(one)).slice(0, MOST);
 }
 
 /** A text of others: in its own language and direction. @param {string} tag @param {string} name @param {string} text @param {string} lang */
