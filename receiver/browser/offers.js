@@ -140,7 +140,9 @@ export class Offers {
     for (const alert of this.#waiting.values()) {
       if (this.#tab.isOver(alert.event) && this.#waiting.delete(alert.cursor)) void this.#shown.pass(alert);
     }
-    const due = [...this.#waiting.values()].filter((alert) => alert.due <= now).slice(0, BATCH);
+    // Nothing waits for longer than that; where it seems so, the clock was put back.
+    const isDue = (/** @type {Waiting} */ { due }) => due <= now || due - now > LONGEST_RETRY_MS;
+    const due = [...this.#waiting.values()].filter(isDue).slice(0, BATCH);
     if (due.length === 0) return false;
     const outcomes = await this.#shown.claim(due.map((alert) => ({ ...alert, show: () => this.#offer(alert) })));
     let more = false;
@@ -211,7 +213,7 @@ export class Offers {
   }
 
   async #renew() {
-    const old = [...this.#held.values()].filter(({ since }) => this.#tab.now() - since > HOLD_MS);
+    const old = [...this.#held.values()].filter(({ since }) => Math.abs(this.#tab.now() - since) > HOLD_MS);
     for (const { alert, controller } of old) {
       this.#tab.log("an alert was not seen; left to others", alert.cursor);
       this.#letGo(alert, controller);

@@ -1124,11 +1124,14 @@ export class AlertSource extends EventTarget {
     }, TICK_MS);
   }
 
-  /** Connections die silently while a machine sleeps; the clock shows that it slept. */
+  /**
+   * Connections die silently while a machine sleeps; the clock shows that it slept. Where it was put back, the next
+   * hello says again how far it is from the server's, and silence is measured anew.
+   */
   #checkSleep() {
-    const slept = this.#environment.now() - this.#tickAt > SLEPT_MS;
+    const passed = this.#environment.now() - this.#tickAt;
     this.#tickAt = this.#environment.now();
-    if (slept) this.#renew();
+    if (passed > SLEPT_MS || passed < 0) this.#renew();
   }
 
   #checkSilence() {

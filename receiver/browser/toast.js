@@ -32,6 +32,8 @@
  * @property {boolean} stale  its entries are others than its element says
  */
 
+// Time is performance.now(): a clock that is put back would keep toasts on the screen, unseen.
+
 import { alertAtHand } from "./alert.js";
 import { actionsOf, safe } from "./links.js";
 import { InView, isUncovered } from "./visible.js";
@@ -230,7 +232,7 @@ export class Toasts extends EventTarget {
 
   /** Toasts that are so new that more than a few become one. */
   get #burst() {
-    return this.#visible.filter((toast) => Date.now() - toast.shownAt < BURST_MS);
+    return this.#visible.filter((toast) => performance.now() - toast.shownAt < BURST_MS);
   }
 
   /** Whether the newest toast was made in this very moment: nobody sees it change when others join it. */
@@ -274,7 +276,7 @@ export class Toasts extends EventTarget {
     close.setAttribute("type", "button");
     element.append(make("span", "orderbell-toast-bell"), close);
     /** @type {Toast} */
-    const toast = { element, body, close, entries, shownAt: Date.now(), visibleSince: 0, seen: false, remaining: 0, stale: false };
+    const toast = { element, body, close, entries, shownAt: performance.now(), visibleSince: 0, seen: false, remaining: 0, stale: false };
     close.addEventListener("click", () => this.#close(toast));
     this.#visible.push(toast);
     this.#fill(toast, entries);
@@ -417,9 +419,9 @@ export class Toasts extends EventTarget {
    */
   #look() {
     clearTimeout(this.#looking);
-    this.#lookedAt = Date.now();
+    this.#lookedAt = performance.now();
     this.#looking = window.setTimeout(() => {
-      const passed = Date.now() - this.#lookedAt;
+      const passed = performance.now() - this.#lookedAt;
       if (passed > LATE_MS) for (const toast of this.#visible) toast.visibleSince = 0; // frozen meanwhile, or asleep
       for (const toast of this.#visible) this.#lookAt(toast);
       const [topmost] = this.#visible;
@@ -442,8 +444,8 @@ export class Toasts extends EventTarget {
       toast.visibleSince = 0;
       return;
     }
-    toast.visibleSince ||= Date.now();
-    if (Date.now() - toast.visibleSince < SEEN_MS) return;
+    toast.visibleSince ||= performance.now();
+    if (performance.now() - toast.visibleSince < SEEN_MS) return;
     toast.seen = true;
     this.#settle(toast.entries, true);
   }
@@ -547,7 +549,7 @@ export class Toasts extends EventTarget {
     if (entry.severity === "critical") return this.#alert(entry);
     this.#unannounced.push(entry);
     if (this.#announcing !== undefined) return;
-    const since = Date.now() - this.#announcedAt;
+    const since = performance.now() - this.#announcedAt;
     // A person who hears of an order every second can't listen to anything else, so in a stream the pauses grow.
     const pause = QUIET_MS[Math.min(this.#announcements, QUIET_MS.length) - 1] ?? 0;
     if (since > 2 * pause) this.#announcements = 0;
@@ -588,7 +590,7 @@ export class Toasts extends EventTarget {
         : entries.map((entry) => this.#said(entry));
     this.#announcer.replaceChildren(...said);
     this.#announcements += 1;
-    this.#announcedAt = Date.now();
+    this.#announcedAt = performance.now();
     clearTimeout(this.#silencing);
     this.#silencing = window.setTimeout(() => this.#announcer.replaceChildren(), ANNOUNCED_MS);
   }

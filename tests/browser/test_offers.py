@@ -282,6 +282,50 @@ def test_handler_that_throws_has_shown_nothing_and_ends_nothing(page: Page) -> N
     assert seen == [["this is a test"], f"{ALICE}=1.0", {ALICE: [[2, 2]]}]
 
 
+def test_clock_that_is_put_back_holds_up_no_alert(page: Page) -> None:
+    alerts = evaluate(
+        page,
+        """
+        const world = new World();
+        const socket = (await world.socket()).hello();
+        world.document.focused = false; // other tabs go first, for a moment
+        socket.event(1);
+        await world.wait("message", 1);
+        await world.settle();
+        world.setClock(-3_600_000);
+        world.pass(1_000);
+        return world.wait("alert", 1);
+        """,
+    )
+    assert alerts == [f"{ALICE}=1.1"]
+
+
+def test_alert_that_is_valid_by_the_server_pops_up_after_the_clock_was_set(page: Page) -> None:
+    """What expires does so by the server's clock, which only a hello compares with ours."""
+    alerts = evaluate(
+        page,
+        """
+        const world = new World();
+        const time = (ms) => new Date(1_000_000 + ms).toISOString();
+        (await world.socket()).accept().say("orderbell.hello", given, { time: time(0) });
+        await world.wait("open", 1);
+        const alerts = [];
+        for (const hour of [1, -1]) {
+          world.setClock(hour * 3_600_000);
+          world.pass(5_000);
+          const socket = (await world.next()).accept();
+          socket.say("orderbell.hello", given, { time: time(10_000) });
+          await world.wait("open", alerts.length + 2);
+          socket.event(alerts.length + 1, { expirytime: time(60_000) });
+          alerts.push((await world.wait("alert", alerts.length + 1)).at(-1));
+        }
+        return alerts;
+        """,
+        {"cursor": f"{ALICE}=1.0", "channels": [ALICE], "heartbeat_seconds": 20, "gateway": "g"},
+    )
+    assert alerts == [f"{ALICE}=1.1", f"{ALICE}=1.2"]
+
+
 def test_toasts_of_one_copy_of_the_client_report_to_the_source_of_another(
     client_context: BrowserContext,
 ) -> None:

@@ -221,6 +221,22 @@ def test_it_was_seen_once_it_was_on_the_screen_for_a_moment(page: Page, toasts: 
     assert evaluate(page, "return seen") == {"one": True}
 
 
+def test_clock_that_is_put_back_changes_nothing(page: Page, toasts: Locator) -> None:
+    """Else they would stay for an hour, be seen by nobody, and swallow each other."""
+    evaluate(page, SEEN + "note('one', toasts.show('Order 1'))")
+    page.clock.run_for(100)
+    page.clock.set_system_time(-3_540_000)
+    page.clock.run_for(500)
+    assert evaluate(page, "return seen") == {"one": True}
+    page.clock.run_for(700)
+    show(page, "Order 2", "Order 3")
+    expect(toasts).to_have_count(3)
+    page.clock.run_for(300)
+    expect(page.get_by_role("status")).to_contain_text("Order 3")
+    page.clock.run_for(20_000)
+    expect(toasts).to_have_count(0)
+
+
 def test_a_break_begins_the_moment_anew(page: Page, toasts: Locator) -> None:
     hide = "document.querySelector('.orderbell-toasts').style.visibility = given"
     evaluate(page, SEEN + "note('one', toasts.show('Order 1'))")
@@ -405,7 +421,7 @@ def show_event(page: Page, data: object, **attributes: object) -> None:
     evaluate(page, "toasts.show(given)", event)
 
 
-ODD = [
+ODD: list[object] = [
     *(None, 7, "text", True, [], {}),
     *({"message": message} for message in ("", "   ", None, {"a": 1}, "\u202e\u2066\u0000\ufeff ready")),
     {"message": "x" * 60_000, "link": "x" * 60_000, "actions": [{}] * 1_000},

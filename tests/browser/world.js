@@ -180,6 +180,12 @@ export class World {
     this.time = end;
   }
 
+  /** Somebody sets the clock, by so much; timers don't go by it. @param {number} ms */
+  setClock(ms) {
+    this.time += ms;
+    for (const timer of this.#timers.values()) if (timer) timer.at += ms;
+  }
+
   /** What was fired of this type. */
   of(/** @type {string} */ type) {
     return this.fired.filter(([fired]) => fired === type).map(([, content]) => content);

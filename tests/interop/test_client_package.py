@@ -31,7 +31,7 @@ pytestmark = pytest.mark.long
 CLIENT = Path(__file__).parents[2] / "receiver" / "browser"
 CONSUMERS = Path(__file__).parent / "client"
 INSTALL_SECONDS = 300
-BUILD_SECONDS = 120
+BUILD_SECONDS = 300
 
 Command = list[str | Path]
 
