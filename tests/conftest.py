@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 # Two busy cores make any single example late now and then; that is no failure.
-hypothesis.settings.register_profile("orderbell", deadline=None)
+hypothesis.settings.register_profile(
+    "orderbell", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("orderbell")
 
 
