@@ -1,7 +1,7 @@
 """The gateway's line to the sender: short questions over HTTP, several times a second, as long as it runs.
 
-Requests go out in one write and answers are parsed by httptools, over connections that are kept: 0.1 ms of
-processor time a question, where httpx takes 2. No redirects, cookies or compression, and no proxies: a
+Requests go out in one write and answers are parsed by httptools, over connections that are kept: 0.2 ms of
+processor time a question, where httpx takes 1.7. No redirects, cookies or compression, and no proxies: a
 company's outbound proxy is not for the way to its own sender.
 
 A kept connection may end in the moment in which it is used again. So a question that got no byte of an answer
