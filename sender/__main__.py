@@ -28,7 +28,7 @@ from sender.publishing.forgetting import Forgetting
 from sender.publishing.relay import Relay
 from sender.publishing.sweep import Sweep
 from sender.retention import Retention
-from sender.seen import SeenTeller
+from sender.seen import SeenNotifier
 from sender.traced import TracedDatabase, TracedLogWriter, TracedRequests
 from shared.process.garbage import spare_what_lives
 from shared.process.limits import Limits
@@ -112,7 +112,7 @@ async def serve(settings: SenderSettings, listener: socket.socket, metrics: Metr
             relay.floor,
             publishes=lambda: relay.publishes,
         )
-        teller, forgetting = SeenTeller(log), Forgetting(log)
+        notifier, forgetting = SeenNotifier(log), Forgetting(log)
         retention = Retention(
             database,
             metrics,
@@ -128,7 +128,7 @@ async def serve(settings: SenderSettings, listener: socket.socket, metrics: Metr
         api = Api(
             stored,
             relay,
-            teller,
+            notifier,
             metrics,
             _now,
             forgetting,
@@ -170,7 +170,7 @@ async def serve(settings: SenderSettings, listener: socket.socket, metrics: Metr
             relaying = tasks.create_task(relay.run())
             others = [
                 tasks.create_task(part.run())
-                for part in (sweep, teller, retention, forgetting, expiry, api.board)
+                for part in (sweep, notifier, retention, forgetting, expiry, api.board)
             ]
             await Server(service).serve(sockets=[listener])
             relay.stop()

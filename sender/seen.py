@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 logger = structlog.get_logger(__name__)
 
-_MAX_UNTOLD = (
+_MAX_WAITING = (
     10_000  # channels; beyond, they are dropped: the database has them, and the next report repeats them
 )
-_TOLD_AT_ONCE = 500
+_AT_ONCE = 500
 
 
 class NotSeeable(CallerError):
@@ -79,7 +79,7 @@ def _row(channel: Channel, seen: Extent) -> dict[str, object]:
     return {**row, "to_beyond": seen.ranges_text()}
 
 
-class SeenTeller:
+class SeenNotifier:
     """Passes on to Redis what was seen: best effort, and no answer waits for it.
 
     All that is new in a channel is passed on together, so a burst of reports costs one.
@@ -87,15 +87,15 @@ class SeenTeller:
 
     def __init__(self, log: LogWriter) -> None:
         self._log = log
-        self._untold: dict[bool, dict[Channel, Extent]] = {True: {}, False: {}}
+        self._waiting: dict[bool, dict[Channel, Extent]] = {True: {}, False: {}}
         self._changed = asyncio.Event()
 
-    def tell_nowait(self, seen: Iterable[Seen], *, devices: bool) -> None:
+    def pass_on(self, seen: Iterable[Seen], *, devices: bool) -> None:
         """`devices`: whether to notify the customer's other devices as well."""
-        untold = self._untold[devices]
+        waiting = self._waiting[devices]
         for channel, extent in seen:
-            if channel in untold or len(untold) < _MAX_UNTOLD:
-                untold[channel] = extent.union(untold.get(channel, extent))
+            if channel in waiting or len(waiting) < _MAX_WAITING:
+                waiting[channel] = extent.union(waiting.get(channel, extent))
         self._changed.set()
 
     async def run(self) -> None:
@@ -104,14 +104,14 @@ class SeenTeller:
             await self._changed.wait()
             self._changed.clear()
             for devices in (True, False):
-                while self._untold[devices]:
-                    await self._tell_some(devices=devices)
+                while self._waiting[devices]:
+                    await self._pass_on_some(devices=devices)
 
-    async def _tell_some(self, *, devices: bool) -> None:
-        untold = self._untold[devices]
-        some = [Seen(*untold.popitem()) for _ in range(min(_TOLD_AT_ONCE, len(untold)))]
+    async def _pass_on_some(self, *, devices: bool) -> None:
+        waiting = self._waiting[devices]
+        some = [Seen(*waiting.popitem()) for _ in range(min(_AT_ONCE, len(waiting)))]
         try:
-            await self._log.see(some, tell=devices)
+            await self._log.see(some, notify=devices)
         except (RedisError, OSError) as error:
             logger.debug("what was seen is not passed on", count=len(some), reason=str(error))
 

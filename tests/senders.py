@@ -26,7 +26,7 @@ from sender.publishing.forgetting import Forgetting
 from sender.publishing.forgetting import Pace as ForgettingPace
 from sender.publishing.pace import USUAL, Pace
 from sender.publishing.relay import Relay
-from sender.seen import SeenTeller
+from sender.seen import SeenNotifier
 from shared.redis.channel_log import LogWriter
 from shared.redis.connect import AnyPipelines, connect, pipelines_to
 from shared.redis.inquiries import Inquirer
@@ -103,10 +103,10 @@ async def run_sender(
         pipelines_to(redis) as pipelines,
     ):
         log = writer(pipelines, names, signatures)
-        relay, teller = Relay(database, log, metrics, clock, pace), SeenTeller(log)
+        relay, notifier = Relay(database, log, metrics, clock, pace), SeenNotifier(log)
         forgetting = Forgetting(log, ForgettingPace(again_seconds=0.3, retry_seconds=0.05))
         inquirer = Inquirer(pipelines, names, signatures)
-        api = Api(database, relay, teller, metrics, clock, forgetting, inquirer)
+        api = Api(database, relay, notifier, metrics, clock, forgetting, inquirer)
         app = create_app(
             api,
             OfficePage(PAGE, SecretStr(API_KEY)),
@@ -117,7 +117,7 @@ async def run_sender(
         headers = {"Authorization": f"Bearer {API_KEY}"}
         client = httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=headers)
         async with client, asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(part.run()) for part in (teller, forgetting, api.board)]
+            running = [tasks.create_task(part.run()) for part in (notifier, forgetting, api.board)]
             if relaying:
                 running.append(tasks.create_task(relay.run()))
             yield RunningSender(

@@ -435,7 +435,7 @@ async def test_seen_place_that_is_none_is_replaced(
 async def test_other_devices_hear_of_seen_once_and_only_if_it_was_reported(
     writer: LogWriter, live: Live
 ) -> None:
-    await writer.see([Seen(ALICE, Extent(Place(1, 2)))], tell=False)
+    await writer.see([Seen(ALICE, Extent(Place(1, 2)))], notify=False)
     await writer.see([Seen(ALICE, Extent(Place(1, 5)))])
     await writer.see([Seen(ALICE, Extent(Place(1, 5)))])
     await writer.see([Seen(ALICE, Extent(Place(1, 4)))])

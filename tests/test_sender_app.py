@@ -20,7 +20,7 @@ from sender.metrics import Metrics
 from sender.publishing.forgetting import Forgetting
 from sender.publishing.pace import Pace
 from sender.publishing.relay import Relay
-from sender.seen import SeenTeller
+from sender.seen import SeenNotifier
 from shared.redis.channel_log import LogWriter
 from shared.redis.inquiries import Inquirer
 from shared.redis.keys import Names
@@ -199,7 +199,7 @@ def broken(redis: Redis) -> Callable[[Exception], httpx2.AsyncClient]:
         api = Api(
             database,
             relay,
-            SeenTeller(log),
+            SeenNotifier(log),
             metrics,
             Clock(),
             Forgetting(log),

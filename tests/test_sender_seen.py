@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from sender.seen import SeenTeller
+from sender.seen import SeenNotifier
 from shared.channels import Channel
 from shared.cursors import Place
 from shared.extents import Extent, Seen
@@ -160,32 +160,32 @@ async def test_reports_are_answered_while_redis_is_away(database_url: str, key_p
 
 
 class SlowLog(LogWriter):
-    """The first telling waits, the second finds Redis away; what was told is noted."""
+    """The first call waits, the second finds Redis away; what was passed on is noted."""
 
     def __init__(self, redis: Redis) -> None:
         super().__init__(Pipelines(redis), Names("ob-unused"))
-        self.told: list[tuple[dict[Channel, Extent], bool]] = []
+        self.passed_on: list[tuple[dict[Channel, Extent], bool]] = []
         self.go = asyncio.Event()
 
-    async def see(self, seen: Sequence[Seen], *, tell: bool = True) -> None:
+    async def see(self, seen: Sequence[Seen], *, notify: bool = True) -> None:
         await self.go.wait()
-        self.told.append((dict(seen), tell))
-        if len(self.told) == 2:
+        self.passed_on.append((dict(seen), notify))
+        if len(self.passed_on) == 2:
             raise RedisConnectionError
 
 
 async def test_a_burst_of_reports_is_sent_once_and_a_failure_ends_nothing(redis: Redis) -> None:
     log = SlowLog(redis)
-    teller = SeenTeller(log)
-    running = asyncio.create_task(teller.run())
-    teller.tell_nowait([Seen(ALICE, Extent(Place(1, 1)))], devices=True)
+    notifier = SeenNotifier(log)
+    running = asyncio.create_task(notifier.run())
+    notifier.pass_on([Seen(ALICE, Extent(Place(1, 1)))], devices=True)
     await asyncio.sleep(0)  # the first is on its way
     for seq in (2, 4, 3):
-        teller.tell_nowait([Seen(ALICE, Extent(Place(1, seq)))], devices=True)
-    teller.tell_nowait([Seen(ALICE, Extent(Place(1, 4)))], devices=False)
+        notifier.pass_on([Seen(ALICE, Extent(Place(1, seq)))], devices=True)
+    notifier.pass_on([Seen(ALICE, Extent(Place(1, 4)))], devices=False)
     log.go.set()
-    await await_until(lambda: len(log.told) == 3)
-    assert log.told == [
+    await await_until(lambda: len(log.passed_on) == 3)
+    assert log.passed_on == [
         ({ALICE: Extent(Place(1, 1))}, True),
         ({ALICE: Extent(Place(1, 4))}, True),
         ({ALICE: Extent(Place(1, 4))}, False),

@@ -129,7 +129,7 @@ def _read_version(connection: Connection, schema: str) -> str | None:
 
 
 async def _migrate(engine: AsyncEngine, schema: str) -> None:
-    told = False
+    logged = False
     while True:
         async with engine.connect() as locking, locking.begin():
             if (await locking.execute(_TAKE_LOCK, {"lock": _MIGRATION_LOCK})).scalar_one():
@@ -139,9 +139,9 @@ async def _migrate(engine: AsyncEngine, schema: str) -> None:
                     await _migrate_alone(engine, schema)
                 return  # if another process was first, there is nothing left to do
         # No transaction while we wait: behind a small pooler it could occupy the other's connection.
-        if not told:
+        if not logged:
             logger.info("another process is migrating the database; waiting for it")
-            told = True
+            logged = True
         await asyncio.sleep(_AGAIN_SECONDS)
 
 

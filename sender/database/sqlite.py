@@ -59,7 +59,7 @@ _FREE_SHARE = 0.1  # of the file: free pages for new rows
 _FREE_PAGES = 1_000  # at least: 4 MB
 _RETURNED_PAGES = 100  # at a time
 _SPARE_BYTES = 2**26
-_TOLD_BYTES = 2**26
+_LOGGED_BYTES = 2**26
 _REWRITTEN_BYTES = 2**31  # at a start: larger ones would take minutes
 _INCREMENTAL = 2  # the mode of auto_vacuum in which we return pages when it suits us
 
@@ -294,7 +294,7 @@ def _let_it_shrink(connection: Connection, path: str) -> None:
     if shutil.disk_usage(Path(path).absolute().parent).free < 2 * size + _SPARE_BYTES:
         logger.warning("too little disk space to rewrite the database file: it cannot shrink", bytes=size)
         return
-    if size > _TOLD_BYTES:
+    if size > _LOGGED_BYTES:
         logger.info("the database file is rewritten once, so that it can shrink", bytes=size)
     driver.execute(f"PRAGMA auto_vacuum = {_INCREMENTAL}")
     try:
@@ -302,7 +302,7 @@ def _let_it_shrink(connection: Connection, path: str) -> None:
     except sqlite3.OperationalError as error:  # for example a backup reads it; the next start tries again
         logger.warning("the database file could not be rewritten: it cannot shrink", reason=str(error))
         return
-    if size > _TOLD_BYTES:
+    if size > _LOGGED_BYTES:
         logger.info("the database file was rewritten", seconds=round(perf_counter() - began, 1))
 
 

@@ -200,11 +200,11 @@ class LogWriter:
         replies = await self._run(PUBLISH, calls)
         return [Published(PublishAnswer(r[0].decode()), Place(int(r[1]), int(r[2]))) for r in replies]
 
-    async def see(self, seen: Sequence[Seen], *, tell: bool = True) -> None:
-        """Add to what was seen; with `tell`, the customer's other devices are notified."""
+    async def see(self, seen: Sequence[Seen], *, notify: bool = True) -> None:
+        """Add to what was seen; with `notify`, the customer's other devices are notified."""
         calls: list[Command] = []
         for channel, extent in seen:
-            key, live = self._names.seen(channel), self._names.live(channel) if tell else ""
+            key, live = self._names.seen(channel), self._names.live(channel) if notify else ""
             place = b"seen %d %d" % extent.place
             signatures = (
                 self._signatures.sign(Kind.SEEN, key.encode(), str(extent).encode()),

@@ -65,6 +65,7 @@ class Request(Protocol):
 class Poll(Connection):
     __slots__ = (
         "_catching_up",
+        "_due",
         "_life",
         "_limits",
         "_lost",
@@ -73,7 +74,6 @@ class Poll(Connection):
         "_room",
         "_sessions",
         "_timer",
-        "_told",
         "_waiting",
         "cursor",
         "final",
@@ -99,7 +99,7 @@ class Poll(Connection):
         self._waiting: Request | None = None
         self._pages: list[Page] = []
         self._catching_up = True
-        self._told = False  # something has come that answers a waiting request
+        self._due = False  # something has come that answers a waiting request
         self._lost = False  # the gateway has forgotten it
         self._ready: asyncio.Event | None = None  # of requests that wait for the first answer
         self._room: asyncio.Future[None] | None = None  # of the task that catches up
@@ -123,7 +123,7 @@ class Poll(Connection):
         if self._waits() > self._limits.buffer_bytes:
             self.end(End.SLOW, "too slow")
         else:
-            self._tell()
+            self._note_due()
 
     def _waits(self) -> int:
         return sum(page.size for page in self._pages)
@@ -148,7 +148,7 @@ class Poll(Connection):
         # Notices while it catches up only describe the present state, so they end no wait; and a client
         # without a session would get them again with its next request.
         if isinstance(notice, Reset) or (self.session and not self._catching_up):
-            self._tell()
+            self._note_due()
 
     def beat(self, now: float) -> None:
         """Nothing is sent while a request waits; its time-out is well within what proxies allow."""
@@ -183,7 +183,7 @@ class Poll(Connection):
         if not self._pages:
             return False
         # A session is greeted once, and then at once; without one every answer has a hello.
-        return bool(self._told or self._pages[0].events or (self.session and not self._catching_up))
+        return bool(self._due or self._pages[0].events or (self.session and not self._catching_up))
 
     @property
     def is_empty(self) -> bool:
@@ -202,7 +202,7 @@ class Poll(Connection):
     def take(self) -> Page:
         """The next answer's content; moves the cursor behind it."""
         page = self._pages.pop(0) if self._pages else Page()
-        self._told = bool(self._pages)
+        self._due = bool(self._pages)
         if page.places:
             places = parse_cursors(self.cursor) | page.places
             self.cursor = format_cursors(Cursor(*item) for item in places.items())
@@ -274,9 +274,9 @@ class Poll(Connection):
         else:
             self.leave("came back no more")
 
-    def _tell(self) -> None:
+    def _note_due(self) -> None:
         """In the next turn of the loop, so that what was heard together leaves in one answer."""
-        self._told = True
+        self._due = True
         self._make_ready()
         if self._waiting is not None:
             asyncio.get_running_loop().call_soon(self._answer_waiting)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sender.metrics import Metrics
     from sender.publishing.forgetting import Forgetting
     from sender.publishing.relay import Relay
-    from sender.seen import SeenTeller
+    from sender.seen import SeenNotifier
     from shared.redis.inquiries import Inquirer
 
 
@@ -37,7 +37,7 @@ class Api:
         self,
         database: Database,
         relay: Relay,
-        teller: SeenTeller,
+        notifier: SeenNotifier,
         metrics: Metrics,
         clock: Callable[[], datetime],
         forgetting: Forgetting,
@@ -52,8 +52,8 @@ class Api:
         self.alerts = Alerts(database, relay, clock, self.board)
         self.events = Events(database, relay, metrics, clock, lifetimes)
         self.spring = Spring(self.events, clock)
-        self.histories = Histories(database, relay, teller, clock)
-        self.customers = Customers(database, teller, forgetting, clock, metrics)
+        self.histories = Histories(database, relay, notifier, clock)
+        self.customers = Customers(database, notifier, forgetting, clock, metrics)
         self.support = Support(database, relay, inquirer, clock)
         self.revocations = Revocations(database, clock, kept_days=revocation_days)
         self.operations = Operations(database, relay, metrics, clock)

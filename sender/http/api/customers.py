@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sender.database.protocol import Database
     from sender.metrics import Metrics
     from sender.publishing.forgetting import Forgetting
-    from sender.seen import SeenTeller
+    from sender.seen import SeenNotifier
 
 ANSWERS_AT_ONCE = 500  # deleted in one transaction
 SAMPLE_SECONDS = 1.0
@@ -42,7 +42,7 @@ class Customers:
     def __init__(
         self,
         database: Database,
-        teller: SeenTeller,
+        notifier: SeenNotifier,
         forgetting: Forgetting,
         clock: Callable[[], datetime],
         metrics: Metrics,
@@ -50,7 +50,7 @@ class Customers:
         self._metrics = metrics
         self._sample_at = 0.0
         self._database = database
-        self._teller = teller
+        self._notifier = notifier
         self._forgetting = forgetting
         self._clock = clock
 
@@ -71,7 +71,7 @@ class Customers:
         response = await write_once(self._database, request, body, work, now=self._clock())
         if recorded_at:
             self._metrics.note_shown(recorded_at, now=self._clock())
-        self._teller.tell_nowait((one for one in now_seen if one.extent.last.seq), devices=True)
+        self._notifier.pass_on((one for one in now_seen if one.extent.last.seq), devices=True)
         return response
 
     def _sample(self, reports: Sequence[Seen]) -> Seen | None:

@@ -141,7 +141,7 @@ def _record_all(
     receipts = outbox.record_once(connection, good, now=recordings[0].now)
     alerts.note(connection, [(one.draft, place) for one, place in _living(good, receipts)])
     results = map(_result, good, receipts)
-    return [_told(recording, results) for recording in recordings]
+    return [_of_request(recording, results) for recording in recordings]
 
 
 def _living(
@@ -154,11 +154,13 @@ def _living(
             yield arrival, cursor.place
 
 
-def _told(recording: Recording, results: Iterator[bodies.EventResult]) -> list[bodies.EventResult] | Problem:
+def _of_request(
+    recording: Recording, results: Iterator[bodies.EventResult]
+) -> list[bodies.EventResult] | Problem:
     """The results for one request; those of its events are the next of `results`."""
-    told = [next(results) if isinstance(one, outbox.Arrival) else one for one in recording.arrivals]
-    refused = recording.alone and told[0].status == "refused"
-    return Problem(409, "event-conflict", str(told[0].error)) if refused else told
+    own = [next(results) if isinstance(one, outbox.Arrival) else one for one in recording.arrivals]
+    refused = recording.alone and own[0].status == "refused"
+    return Problem(409, "event-conflict", str(own[0].error)) if refused else own
 
 
 def _recorded(results: list[bodies.EventResult]) -> Answer:

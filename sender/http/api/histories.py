@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from sender.database.protocol import Database
     from sender.publishing.relay import Relay
-    from sender.seen import SeenTeller
+    from sender.seen import SeenNotifier
 
 
 class EventsQuery(msgspec.Struct, forbid_unknown_fields=True):
@@ -37,11 +37,11 @@ class EventsQuery(msgspec.Struct, forbid_unknown_fields=True):
 
 class Histories:
     def __init__(
-        self, database: Database, relay: Relay, teller: SeenTeller, clock: Callable[[], datetime]
+        self, database: Database, relay: Relay, notifier: SeenNotifier, clock: Callable[[], datetime]
     ) -> None:
         self._database = database
         self._relay = relay
-        self._teller = teller
+        self._notifier = notifier
         self._clock = clock
 
     async def of_channel(self, request: Request) -> Response:
@@ -95,7 +95,7 @@ class Histories:
         else:
             response = response_to(await self._database.read(work))
         # The next gateway that needs these customers' seen cursors finds them in Redis.
-        self._teller.tell_nowait(unseen, devices=False)
+        self._notifier.pass_on(unseen, devices=False)
         return response
 
 

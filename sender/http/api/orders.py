@@ -118,8 +118,8 @@ async def _stream(board: Board, key_is_good: Callable[[], bool]) -> AsyncIterato
                 continue
             if changes is None:
                 return
-            told = bodies.OrderChanges(changes.orders, changes.gone, changes.more)
-            yield b"data: %b\n\n" % msgspec.json.encode(told)  # JSON has no line ends
+            shown = bodies.OrderChanges(changes.orders, changes.gone, changes.more)
+            yield b"data: %b\n\n" % msgspec.json.encode(shown)  # JSON has no line ends
 
 
 # Which function wraps which, from the outside in: `Database.write_together` calls one of these in a
