@@ -143,6 +143,9 @@ def test_tickets_wait_for_redis_and_say_so(module_processes: Processes, redis_se
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
 
 
+LISTS = (("GET", "/alerts"), ("POST", "/read"))
+
+
 def test_lists_beyond_a_customers_quota_are_429_and_others_get_theirs(module_processes: Processes) -> None:
     """Each is a question to the database, which a customer could ask without end."""
     module_processes.start_sender()
@@ -153,9 +156,9 @@ def test_lists_beyond_a_customers_quota_are_429_and_others_get_theirs(module_pro
         body = {"all": True} if method == "POST" else None
         return httpx2.request(method, gateway.url + path, headers=headers, json=body, trust_env=False)
 
-    statuses = [ask("GET", "/alerts", "lister").status_code for _ in range(2)]
-    statuses += [ask("POST", "/read", "lister").status_code for _ in range(2)]
-    assert statuses == [200, 200, 200, 429]
+    # A tenth of a minute's may come at once, and one at least.
+    statuses = [ask(method, path, "lister").status_code for method, path in LISTS]
+    assert statuses == [200, 429]
     refused = ask("GET", "/alerts", "lister")
     assert refused.json()["type"].endswith("too-many-lists")
     assert 1 <= int(refused.headers["retry-after"]) <= 20

@@ -43,8 +43,9 @@ _decode = msgspec.json.Decoder(ReadReport).decode
 
 class AlertsOverHttp:
     def __init__(self, history: History, doorkeeper: Doorkeeper, *, per_minute: int = 600) -> None:
-        """`per_minute` requests of each customer, at one gateway."""
-        self._quota = Quota(per_minute)
+        """`per_minute` requests of each customer, at one gateway; a tenth of them at once."""
+        at_once = max(1, per_minute // 10)
+        self._quota = Quota(at_once, window_seconds=60 * at_once / per_minute)
         self._history = history
         self._doorkeeper = doorkeeper
 
