@@ -381,8 +381,8 @@ async def compare(
     idle.notes = ["Of one connection."]
     single = Table("compare-single", "One at a time: the next message once all have the last", SINGLE_COLUMNS)
     single.notes = [
-        f"{ONE_AT_A_TIME_CONNECTIONS} connections; medians of the rounds. The seconds have the sender's part,"
-        " the last column has the gateway's processor time alone."
+        f"{ONE_AT_A_TIME_CONNECTIONS} connections; medians of the rounds. The rates include the sender's part,"
+        " the last column only the gateway's processor time."
     ]
     for way in WAYS:  # what is imported or made once is not any way's
         await measure(stack, gateway, way, 1)
@@ -443,7 +443,7 @@ def page(busy: Table, idle: Table, single: Table, measured_on: str) -> str:
         (
             "polling wastes requests",
             wasted > 1,
-            f"{wasted:.0f} requests a minute while nothing comes, one answer in each that says so",
+            f"{wasted:.0f} requests a minute while nothing comes, each answered with nothing",
         ),
         (
             "long polling holds resources",
@@ -465,9 +465,10 @@ def page(busy: Table, idle: Table, single: Table, measured_on: str) -> str:
             carried[1] >= 4 * carried[0],
             f"one at a time, a core of the gateway carries {carried[0]:,.0f} a second by long polling and"
             f" {carried[1]:,.0f} over WebSocket, {carried[1] / carried[0]:.1f} times as many; with sender and"
-            f" clients on the same machine {reached[0]:,.0f} and {reached[1]:,.0f} came. At 100 a second, of"
+            f" clients on the same machine, {reached[0]:,.0f} and {reached[1]:,.0f} came. At 100 a second, of"
             f" which long polling answers several together, {last:,} messages cost {many[0] / many[1]:.1f}"
-            f" times as much: {many[0] / int(last or 1):.0f} and {many[1] / int(last or 1):.0f} µs a message",
+            f" times as much by long polling: {many[0] / int(last or 1):.0f} and"
+            f" {many[1] / int(last or 1):.0f} µs a message",
         ),
     ]
     lines = [
