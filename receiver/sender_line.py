@@ -4,8 +4,8 @@ Requests go out in one write and answers are parsed by httptools, over connectio
 processor time a question, where httpx takes 1.7. No redirects, cookies or compression, and no proxies: a
 company's outbound proxy is not for the way to its own sender.
 
-A kept connection may end in the moment in which it is used again. So a question that got no byte of an answer
-over one is asked once more over a new one: whatever is asked here may be repeated.
+A kept connection may end at the moment in which it is used again. So a question that got no byte of an answer
+over a kept connection is asked once more over a new one: whatever is asked here may be repeated.
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ class _Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._fail(f"not an answer in HTTP: {error}")
+            self._fail(f"not an HTTP answer: {error}")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True

@@ -14,7 +14,7 @@ and as long as the rate says, which is a multiple of what comes. Windows shrink 
 
 Orders are kept unless a setting says for how long; then completed ones go that long after their completion,
 and open ones stay. Channels that have nothing left are removed once a day (sender/beginnings.py); not in the
-first hour, in which senders of an earlier release may still run, who would let them begin at 1 again.
+first hour, in which senders of an earlier release may still run, which would let them begin at 1 again.
 
 A clock that jumps ahead would make everything old at once. So if the time since the newest event or our last
 round is longer than a day, nothing is deleted for an hour, and the log has an error: this costs an idle shop,

@@ -145,8 +145,8 @@ def of_customer(connection: Connection, customer_id: str, *, now: datetime) -> S
         if beginnings.beginnings(connection, [channel])[channel].erased:
             return Subject(asked, channel, [], Explained(Verdict.ERASED, ["This customer was erased."]))
         why = (
-            "No order of this customer was completed and no event was sent to them, or none that the history"
-            " still has. Is the id right?"
+            "No order of this customer was completed and no event was sent to them, or the history no"
+            " longer has any. Is the id right?"
         )
         return Subject(asked, channel, [], Explained(Verdict.NOT_SENT, [why]))
     newest = alerts.page(connection, channel, before=None, limit=NEWEST, now=now).alerts
@@ -278,7 +278,7 @@ def _published(life: Life) -> list[str]:
         waited = max(0.0, (at - recorded_at).total_seconds())
         findings.append(
             f"{life.published_by} published it to Redis at {life.published_at},"
-            f" {waited:,.3f} s after its record."
+            f" {waited:,.3f} s after it was recorded."
         )
     return findings
 
@@ -323,7 +323,7 @@ def _at_gateways(
         waits = f"; it has {one.waiting_bytes:,} bytes still to read" if one.waiting_bytes else ""
         spoke = f"last sent a message at {one.spoke_at}" if one.spoke_at else "has sent no message yet"
         findings.append(
-            f"{one.customer} is connected to {report.gateway} by {one.transport} since {one.since};"
+            f"{one.customer} has been connected to {report.gateway} by {one.transport} since {one.since};"
             f" its page {spoke}. The event {state}{waits}."
         )
     if verdict is Verdict.DELIVERED:
@@ -390,10 +390,10 @@ def _nobody(channel: Channel, gateways: Sequence[GatewayReport], customer_id: st
 
 
 _CAUSES: dict[str, Callable[[Waited], str]] = {
-    Cause.REDIS: lambda one: f"{one.sender} found Redis away, or taking no events{_because(one)}",
+    Cause.REDIS: lambda one: f"{one.sender} found that Redis was away or took no events{_because(one)}",
     Cause.DATABASE: lambda one: f"{one.sender} could not use the database",
     Cause.RESTART: lambda one: f"no sender published it before {one.sender} started",
-    Cause.POISON: lambda one: f"Redis refused an event of this channel before it{_because(one)}",
+    Cause.POISON: lambda one: f"Redis refused an earlier event of this channel{_because(one)}",
 }
 _BECAME = {
     alerts.State.RETRACTED.value: (

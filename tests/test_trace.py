@@ -130,7 +130,7 @@ async def test_it_was_handed_over_but_not_shown(sender: RunningSender, gateway: 
         await browser.wait_seqs([1])
         alert = await trace(sender, order_id="1042")
     assert alert["verdict"] == "delivered"
-    assert "alice is connected to in-process by websocket since" in alert["said"]
+    assert "alice has been connected to in-process by websocket since" in alert["said"]
     assert "The event was handed over to this connection" in alert["said"]
     assert "not reported as shown" in alert["said"]
 
@@ -342,7 +342,7 @@ async def test_how_long_it_waited_and_why_is_known_afterwards(
         [waited] = alert["event"]["waited"]
         assert waited["cause"] == "redis"
         assert waited["began_at"] <= alert["event"]["recorded_at"] < waited["ended_at"]
-        assert f"to {waited['ended_at']}: {waited['sender']} found Redis away" in alert["said"]
+        assert f"to {waited['ended_at']}: {waited['sender']} found that Redis was away" in alert["said"]
         assert f"{waited['sender']} published it to Redis at " in alert["said"]
         for other in ("before", "after"):
             assert (await trace(sender, order_id=other))["event"]["waited"] == []
@@ -382,7 +382,7 @@ async def test_what_waited_behind_an_event_that_redis_refused_says_so(
         await await_published(sender)
         alert = await trace(sender, order_id="1042")
         assert [one["cause"] for one in alert["event"]["waited"]] == ["poison"]
-        assert "Redis refused an event of this channel before it (ERR this one never)" in alert["said"]
+        assert "Redis refused an earlier event of this channel (ERR this one never)" in alert["said"]
         assert (await trace(sender, order_id="bobs"))["event"]["waited"] == []
 
 

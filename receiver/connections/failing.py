@@ -1,4 +1,4 @@
-"""A connection in which something fails ends, and no other does: who meets the failure has many of them."""
+"""A failure in one connection ends that connection alone, although its caller serves many."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def end_failed(connection: Connection, event: str) -> None:
 
 
 def end_one(connection: Connection, end: End, reason: str) -> None:
-    """One of many: the others must not be missed out because this one can't be ended in order."""
+    """End one of many: the others must not be left out because this one can't be ended in order."""
     try:
         connection.end(end, reason)
     except Exception:

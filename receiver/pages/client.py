@@ -1,7 +1,7 @@
 """The browser client's files: its sources, and the two that pages load, made from them beforehand.
 
-`bundle/` has the script as one file, and the style, both also with Brotli; `make client` makes them. Where
-the sources are others than those that it was made from, as while somebody works on them, they are served.
+`bundle/` has the script as one file, and the style, both also with Brotli; `make client` makes them. If the
+sources have changed since, as while somebody works on them, the sources are served instead.
 
 A name that contains the file's hash may be kept for ever. A gateway of another version, as while one is being
 replaced by the next, answers with its own file, which is not kept; only `integrity` would refuse that.
@@ -56,7 +56,7 @@ def built_files() -> dict[str, Built]:
         if _digest(file["sources"]) == file["digest"]:
             found[name] = Built(file["name"], file["integrity"])
         else:
-            logger.warning("%s is older than its sources, which are served instead; make client", name)
+            logger.warning("%s is older than its sources, which are served instead; run `make client`", name)
     return found
 
 

@@ -7,7 +7,7 @@
     {"unread": 0, "as_of": "customer:alice=1.43"}
 
 The sender answers both from the database; nothing is kept here. So a customer's requests are limited: one
-who asks without end would hold up what the sender does for all others.
+client that asks without end would hold up what the sender does for all others.
 """
 
 from __future__ import annotations

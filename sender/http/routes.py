@@ -288,7 +288,7 @@ CALLS = (
         "/trials",
         "tryOut",
         lambda api: api.support.try_out,
-        "Send a customer's devices an event that changes nothing there, to be followed by `GET /trace`",
+        "Send a customer's devices an event that changes nothing there; follow it with `GET /trace`",
         {200: answer("It is recorded, and that is on disk.", schema("TrialBody"))},
         WRITING,
         body=json_body(bodies.TrialRequest),

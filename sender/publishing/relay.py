@@ -310,7 +310,9 @@ class Relay:
             return
         await self._mark()  # what then is still in the outbox moves into the new epoch
         if left := await leave_published(self._database, self._log.reader):
-            logger.info("the backup's outbox has events that were published before", count=left)
+            logger.info(
+                "the outbox had events that were already published; they are not published again", count=left
+            )
         new = await self._database.write(partial(begin_epoch, after=known))
         self._metrics.epoch_changes.inc()
         logger.error("the database went back: redis knows newer events; a new epoch begins", epoch=new)

@@ -1,7 +1,7 @@
-"""What waits in a restored outbox though it was published before: a backup has what waited at its moment.
+"""Events that wait in a restored outbox although they were published: they waited when the backup was made.
 
-In the new epoch it would be published, and shown, a second time. Redis shows what it was: the log has the
-same text, which contains the event's id. Such events leave the outbox and stay in the old epoch, like all
+In the new epoch they would be published, and shown, a second time. Redis shows which they are: its log has
+the same text, which contains the event's id. Such events leave the outbox and stay in the old epoch, like all
 others of the backup that were published. What Redis no longer has, or does not show, is published again.
 """
 
@@ -38,7 +38,7 @@ async def leave_published(database: Database, log: LogReader, *, at_once: int = 
             published = await _published(log, waiting)
         except CommandRefused as refusal:
             logger.warning(
-                "redis does not show what was published; it is published again", reason=str(refusal)
+                "redis refuses to show what was published; it may be published again", reason=str(refusal)
             )
             break
         if published:

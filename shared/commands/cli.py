@@ -282,8 +282,8 @@ def resend(
 ) -> None:
     """Send the alert of ORDER, or an event, once more.
 
-    As a new event that replaces the first: it pops up on every device of its customer, also where the first
-    was shown. An alert that was taken back is not sent again.
+    It is recorded as a new event that replaces the first, so it pops up on every device of its customer,
+    even where the first was shown. An alert that was taken back is not sent again.
 
     Exit code 0 if it was recorded, 1 if there is no such alert, 3 if the sender does not answer.
     """
@@ -313,8 +313,8 @@ def resend(
 def send(customer: str, *, is_test: bool, seconds: float, sender: str | None, data: Path) -> None:
     """With --test: send a marked event to CUSTOMER's devices and report whether it came.
 
-    It goes the whole way of an alert, but pops up nowhere and is in no list and no count. (Orders and
-    events of yours are sent through the sender's API.)
+    It goes the whole way that an alert takes, but pops up nowhere and is in no list and no count. (Your own
+    orders and events are sent through the sender's API.)
 
     Exit code 0 if a device has it, 1 if none has, 3 if the sender does not answer.
     """

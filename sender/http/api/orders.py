@@ -99,10 +99,10 @@ class Orders:
     async def changes(self, request: Request) -> Response:
         """Server-Sent Events. The first has all orders of the board; comments keep a quiet stream open."""
         if request.url.query:
-            raise Problem(400, "invalid-query", "this call has no parameters")
+            raise Problem(400, "invalid-query", "this call takes no parameters")
         if self._board.is_full:
             later = {"Retry-After": str(RETRY_AFTER_SECONDS)}
-            raise Problem(503, "overloaded", "too many already listen to this sender's orders", later)
+            raise Problem(503, "overloaded", "too many callers already listen to this sender's orders", later)
         stream = _stream(self._board, request.state.key_is_good)
         return StreamingResponse(stream, headers=_STREAM_HEADERS, media_type="text/event-stream")
 

@@ -70,7 +70,7 @@ export function gatewayCard(gateway, heading) {
   const counts = Object.entries(gateway.connections).map(([name, count]) => `${count.toLocaleString()} ${name}`);
   const state = gateway.redis ? "hears Redis" : "pulls from the sender";
   made.append(make("p", "about", `${counts.join(", ") || "no connections"} · ${state} · up since `, moment(gateway.started_at)));
-  if (gateway.place) made.append(make("p", "about", `has handed over all up to ${gateway.place}`));
+  if (gateway.place) made.append(make("p", "about", `has handed over everything up to ${gateway.place}`));
   for (const why of not_ready) made.append(make("p", "failure", `Not ready: ${why}`));
   if (listening.length > 0) made.append(table(listening));
   const more = listening_count - listening.length;
@@ -85,7 +85,7 @@ export function gatewayCard(gateway, heading) {
 /** @param {Connection[]} connections */
 function table(connections) {
   const head = make("tr", "");
-  for (const name of ["Customer", "Transport", "Since", "Last word", "State"]) {
+  for (const name of ["Customer", "Transport", "Since", "Last message", "State"]) {
     const cell = make("th", "", name);
     cell.setAttribute("scope", "col");
     head.append(cell);
