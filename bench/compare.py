@@ -381,8 +381,8 @@ async def compare(
     idle.notes = ["Of one connection."]
     single = Table("compare-single", "One at a time: the next message once all have the last", SINGLE_COLUMNS)
     single.notes = [
-        f"{ONE_AT_A_TIME_CONNECTIONS} connections; medians of the rounds. The rates include the sender's part,"
-        " the last column only the gateway's processor time."
+        f"{ONE_AT_A_TIME_CONNECTIONS} connections; medians of the rounds. The rates include the sender's"
+        " part, the last column only the gateway's processor time."
     ]
     for way in WAYS:  # what is imported or made once is not any way's
         await measure(stack, gateway, way, 1)
