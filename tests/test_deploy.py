@@ -81,6 +81,13 @@ def test_pods_are_hardened_and_get_no_variables_of_services() -> None:
         assert "memory" in container["resources"]["limits"]
 
 
+def test_what_redis_carries_is_signed() -> None:
+    for pod in pods():
+        container = pod["containers"][0]
+        if container["name"] in ("sender", "receiver"):
+            assert "ORDERBELL_LIVE_KEYS_FILE" in {variable["name"] for variable in container["env"]}
+
+
 def test_graces_fit_the_drain() -> None:
     receiver = next(pod for pod in pods() if pod["containers"][0]["name"] == "receiver")
     needed = float(MAPPED["ORDERBELL_READY_DELAY_SECONDS"]) + float(MAPPED["ORDERBELL_DRAIN_SECONDS"]) + 10
