@@ -311,8 +311,9 @@ def resend(
 @click.option("--sender", metavar="URL", help="[default: ORDERBELL_SENDER_URL]")
 @DATA
 def send(customer: str, *, is_test: bool, seconds: float, sender: str | None, data: Path) -> None:
-    """With --test: send a marked event to CUSTOMER's devices and report whether it came.
+    """Send a test event to a customer's devices.
 
+    With --test, CUSTOMER is sent an event that is marked as a test, and whether a device got it is reported.
     It goes the whole way that an alert takes, but pops up nowhere and is in no list and no count. (Your own
     orders and events are sent through the sender's API.)
 
