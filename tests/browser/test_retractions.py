@@ -129,7 +129,7 @@ def test_no_order_that_was_taken_back_pops_up_and_three_devices_agree(
             assert after <= _AT_MOST_MS, said
             if after > within_ms:
                 overdue.append(said)
-    assert len(overdue) <= len(answered) * len(devices) / 100, overdue
+    assert not overdue
     evaluate(devices[1], "await device.markRead()")
     for page in devices:
         wait_until(partial(has_unread, page, 0), timeout=30)

@@ -72,7 +72,6 @@ OWN_WILL = 0
 STOP = frozenset({1000, 1002, 1003, 1007, 1008, 1009, 4400, 4403})
 LEAST = {4409: LONGEST, 4429: SPREAD}
 POP_UP = 0.3  # after an alert came: what is taken back in the same catch-up never pops up
-READS = 0.05  # of the alerts that pop up: the share that is marked as read on this device
 
 
 class Who(msgspec.Struct, frozen=True):
@@ -92,6 +91,7 @@ class _Start(msgspec.Struct, tag="start"):
     seed: int
     dedupe: bool = True
     heed: bool = True
+    reads: float = 0.0
 
 
 class _Status(msgspec.Struct, tag="status"):
@@ -151,8 +151,13 @@ class Swarm:
         seed: int = 0,
         dedupe: bool = True,
         heed: bool = True,
+        reads: float = 0.0,
     ) -> None:
-        self._process.tell(_Start(devices, ports, str(ledger), seed, dedupe, heed))
+        """`reads`: of the alerts that pop up, the share that is marked as read on this device.
+
+        A gateway of an earlier version refuses such a report, and the device gives up.
+        """
+        self._process.tell(_Start(devices, ports, str(ledger), seed, dedupe, heed, reads))
 
     def status(self) -> Status:
         return self._process.ask(_Status(), Status)
@@ -280,6 +285,7 @@ class _Device:
         *,
         dedupe: bool,
         heed: bool,
+        reads: float,
     ) -> None:
         self.who = who
         self.gateway = who.gateway % len(ports)
@@ -291,6 +297,7 @@ class _Device:
         self._chance = chance
         self._dedupe = dedupe
         self._heed = heed
+        self._reads = reads
         self.alerts = _Alerts()
         self._to_read: list[dict[str, Any]] = []  # reports of what was read here
         self._until: dict[str, Place] = {}  # where the channels were when this connection began
@@ -471,7 +478,7 @@ class _Device:
             asyncio.get_running_loop().call_later(POP_UP, self._pop_up, place, alert)
             return
         self._ledger.write(PopUp(now(), self.who.device, alert.order_id))
-        if self._chance.random() < READS:
+        if self._chance.random() < self._reads:
             alone = self._chance.random() < 0.5
             self._to_read.append({"ids": [alert.event_id]} if alone else {"cursor": alert.cursor})
             self._unreported.set()
@@ -530,6 +537,7 @@ class _Swarm:
                 random.Random(chance.random()),
                 dedupe=start.dedupe,
                 heed=start.heed,
+                reads=start.reads,
             )
             for who in start.devices
         }

@@ -32,6 +32,7 @@ CONNECT_SECONDS = 60.0  # for the whole swarm, at first
 SETTLE_SECONDS = 60.0  # for everything to be shown: who found no gateway looks again within 30 s
 PROGRESS_SECONDS = 5.0
 TOKEN_SECONDS = 6 * 3600.0
+DEVICE_READS = 0.05  # of the alerts that pop up, where alerts are read
 
 
 @dataclass(frozen=True)
@@ -216,7 +217,8 @@ def running(
         people = _people(system, customers, load)
         devices = {who.device: who.customer for who in people}
         ports, clients = system.client_ports, directory / "clients.jsonl"
-        swarm.start(people, ports, clients, seed=seed, dedupe=dedupe, heed=heed)
+        reads = DEVICE_READS if load.life.read else 0.0
+        swarm.start(people, ports, clients, seed=seed, dedupe=dedupe, heed=heed, reads=reads)
         callers.start(
             customers,
             system.caller_ports,
