@@ -12,7 +12,7 @@ share the client's socket, and end with it.
 
 A reset comes on the subscription that it is about, whether or not a client asks for notices, because a hole
 must never be silent. An event counts as seen when it is acknowledged; with `ack:auto` that is when it is
-sent, as STOMP has it; it is reported within a second.
+sent, as STOMP has it.
 
 Clients may send to no destination. With ORDERBELL_SPRING_COMPAT they may send to `/app/hello`, anybody may
 read every topic, and events of the topics of Spring's pages come as their data alone (spring.py, beside
@@ -319,7 +319,7 @@ class SockJsConnection(StompConnection):
 class _Subscribed(Connection):
     """One subscription, as feeds know it. `channel` is None for the gateway's own notices."""
 
-    __slots__ = ("_form", "_notices", "_parent", "_sent", "channel", "subscription")
+    __slots__ = ("_form", "_notices", "_parent", "channel", "subscription")
 
     transport = "stomp"
 
@@ -333,9 +333,6 @@ class _Subscribed(Connection):
         self.ending = Ending("", "")
         self._form = form_of(subscription, parent.version, parent.envelope, parent.framed)
         self._notices = 0
-        # With `ack:auto`, what was sent and is not yet reported as seen. A report for each event would cost
-        # more than the event.
-        self._sent: Place | None = None
 
     def deliver(self, channel: Channel, place: Place, text: bytes) -> None:
         if not self.closed:
@@ -360,19 +357,8 @@ class _Subscribed(Connection):
 
     def _note_sent(self, place: Place) -> None:
         if self.subscription.acknowledge is stomp.Acknowledge.AUTO:
-            if self._sent is None:
-                self._parent.life.clock.attend(self)
-            self._sent = place
-
-    def look(self, now: float) -> bool:
-        """Report what was sent in the last second."""
-        self._report_sent()
-        return False
-
-    def _report_sent(self) -> None:
-        sent, self._sent = self._sent, None
-        if sent is not None:
-            self.acknowledge(sent)
+            # At once: such a client keeps no cursor; what is unreported when this gateway dies comes again.
+            self.acknowledge(place)
 
     def acknowledge(self, place: Place) -> None:
         """Of this event, or of all up to it. Only of a customer's own channel it is kept what was seen."""
@@ -407,7 +393,6 @@ class _Subscribed(Connection):
     def leave(self) -> None:
         if not self.closed:
             self.closed = True
-            self._report_sent()
             self._parent.life.leave(self)
 
 
