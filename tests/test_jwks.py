@@ -268,6 +268,18 @@ async def test_key_that_is_withdrawn_counts_no_more(issuer: Issuer) -> None:
             await verifier.verify(sign_with("ES256"))
 
 
+async def test_token_that_comes_as_a_fetch_ends_holds_nothing_up(issuer: Issuer) -> None:
+    """One begins to look for its key in each turn of the loop, so also in the one in which a fetch ends."""
+    async with verifier_of(issuer, pace=Pace(refresh=0.01)) as verifier:
+        await fetched(verifier)
+        asked, looking = len(issuer.asked), []
+        while len(issuer.asked) < asked + 5:
+            looking.append(asyncio.create_task(verifier.verify(sign_with("ES256", kid="made-up"))))
+            await asyncio.sleep(0)
+        outcomes = await asyncio.gather(*looking, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} <= {InvalidToken, KeysUnavailable}
+
+
 # --- an issuer that fails
 
 

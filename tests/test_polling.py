@@ -338,8 +338,9 @@ async def test_customer_that_polls_without_a_pause_is_asked_to_come_later(
             break
     assert (answer.status_code, answer.json()["type"]) == (429, "urn:orderbell:problem:too-fast")
     assert int(answer.headers["retry-after"]) >= 1
-    refused = [(await http.get(f"/events?{query}")).status_code for query in ("wait=0.9", "wait=5&session=x")]
-    assert refused == [429, 429]
+    for query in ("wait=0.9", "wait=5&session=x{}"):  # some a second are allowed, but not so many at once
+        answers = await asyncio.gather(*[http.get(f"/events?{query.format(n)}") for n in range(40)])
+        assert 429 in {answer.status_code for answer in answers}
     assert seqs(await http.get("/events?wait=1")) == []
 
 

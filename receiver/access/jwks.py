@@ -178,11 +178,15 @@ class KeySet:
 
     def _start_fetch(self) -> None:
         self._fetched_at = time.monotonic()
-        self._fetching = asyncio.create_task(self._fetch())
-        self._fetching.add_done_callback(self._fetched)
+        self._fetching = asyncio.create_task(self._fetch_once())
 
-    def _fetched(self, task: asyncio.Task[None]) -> None:
-        self._fetching = None
+    async def _fetch_once(self) -> None:
+        try:
+            await self._fetch()
+        finally:
+            # Before it is done, not in a callback after: waiting for a task that is done gives no other a
+            # turn, so `find` would wait for it again and again, and the whole gateway would stand still.
+            self._fetching = None
 
     async def _keep_fresh(self) -> None:
         """Until cancelled."""
