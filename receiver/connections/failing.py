@@ -24,6 +24,6 @@ def end_one(connection: Connection, end: End, reason: str) -> None:
     """End one of many: the others must not be left out because this one can't be ended in order."""
     try:
         connection.end(end, reason)
-    except Exception:
+    except Exception:  # of one connection: what ends it has others to attend to
         logger.exception("a connection could not be ended", transport=connection.transport)
         connection.drop()

@@ -285,7 +285,7 @@ class Life:
             await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
             try:
                 self.say_goodbye(connection)
-            except Exception:
+            except Exception:  # of one connection: the others are still to be sent away
                 end_failed(connection, "a connection could not be sent away")
         await self.clock.wait_empty()
 
