@@ -24,7 +24,7 @@ define shown
 	code=0; $(2) || code=$$?; kill $$dots; wait $$dots 2>/dev/null; trap - EXIT; echo; exit $$code
 endef
 
-.PHONY: help run test test-long test-all lint lint-python lint-browser client bench bench-abuse compare chaos fuzz audit sbom lock clean moved
+.PHONY: help run test test-long test-all lint lint-python lint-browser docs client bench bench-abuse compare chaos fuzz audit sbom lock clean moved
 
 help:
 	@echo 'make run       everything on this machine, with nothing to prepare; Ctrl-C ends it; ARGS="--sender-port 9090"'
@@ -32,6 +32,7 @@ help:
 	@echo 'make test-all  also the long ones: load, chaos, whole processes, other servers and clients'
 	@echo 'make test-long only the long ones'
 	@echo 'make lint      ruff and mypy; tsc and eslint for browser code, and the Lua scripts (needs npm)'
+	@echo 'make docs      the docs as a site, in build/docs; fails where a link leads nowhere'
 	@echo 'make client    the browser client as one file, after a change of its sources (needs npm)'
 	@echo 'make bench     the benchmarks'
 	@echo 'make bench-abuse  what good clients notice while a gateway is attacked; ARGS="--rounds 1"'
@@ -70,6 +71,10 @@ lint-browser: $(LINTERS)/stamp
 	$(LINTERS)/.bin/eslint --config tests/browser/eslint.config.js receiver sender tests bench
 	node tests/browser/bundle.js --check
 	node tests/browser/lua.js $$(find receiver sender shared -name '*.lua')
+
+docs: $(VENV)/dev.stamp
+	@$(BIN)/python -m mkdocs build
+	@echo 'orderbell: open build/docs/index.html'
 
 client: $(LINTERS)/stamp
 	@node tests/browser/bundle.js
