@@ -13,6 +13,7 @@ import structlog
 from uvicorn.loops.auto import auto_loop_factory
 
 import orderbell_start  # noqa: F401 - before our other imports: it checks that they are ours
+from sender import metrics
 from sender.database.errors import DatabaseError, DatabaseUnusable
 from sender.database.open import open_database
 from sender.expiry import Expiry
@@ -23,7 +24,6 @@ from sender.http.bodies import MAX_BATCH_BYTES
 from sender.http.leaving import Leaving
 from sender.http.pages import OfficePage
 from sender.lifetimes import Lifetimes
-from sender.metrics import Metrics
 from sender.publishing.forgetting import Forgetting
 from sender.publishing.relay import Relay
 from sender.publishing.sweep import Sweep
@@ -69,22 +69,22 @@ def main(host: str, port: int, uds: str | None) -> None:
     requests are answered.
     """
     settings = load(SenderSettings, host=None if uds else host)
-    metrics = Metrics()
+    metrics.describe()
     lines = configure_logs(settings.log_format, settings.log_level, "sender")
     lines.dropped = metrics.log_lines_dropped.inc
     with listening_on(host, port, uds) as listener:
-        _run(settings, listener, metrics)
+        _run(settings, listener)
 
 
-def _run(settings: SenderSettings, listener: socket.socket, metrics: Metrics) -> None:
+def _run(settings: SenderSettings, listener: socket.socket) -> None:
     try:
         with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
-            runner.run(serve(settings, listener, metrics))
+            runner.run(serve(settings, listener))
     except (DatabaseUnusable, DatabaseError) as error:
         _end(f"ORDERBELL_DATABASE_URL: {error}")
 
 
-async def serve(settings: SenderSettings, listener: socket.socket, metrics: Metrics) -> None:
+async def serve(settings: SenderSettings, listener: socket.socket) -> None:
     """Build everything, and end everything on return."""
     async with (
         tracing("sender", enabled=settings.traces) as traces,
@@ -103,11 +103,10 @@ async def serve(settings: SenderSettings, listener: socket.socket, metrics: Metr
             if traces is None
             else TracedLogWriter(pipelines, names, traces, signatures)
         )
-        relay = Relay(database, log, metrics, _now)
+        relay = Relay(database, log, _now)
         sweep = Sweep(
             database,
             LogReader(pipelines, names),
-            metrics,
             relay.wake,
             relay.floor,
             publishes=lambda: relay.publishes,
@@ -115,7 +114,6 @@ async def serve(settings: SenderSettings, listener: socket.socket, metrics: Metr
         notifier, forgetting = SeenNotifier(log), Forgetting(log)
         retention = Retention(
             database,
-            metrics,
             _now,
             history_days=settings.history_days,
             orders_days=settings.orders_days,
@@ -129,7 +127,6 @@ async def serve(settings: SenderSettings, listener: socket.socket, metrics: Metr
             stored,
             relay,
             notifier,
-            metrics,
             _now,
             forgetting,
             inquirer,
@@ -140,7 +137,6 @@ async def serve(settings: SenderSettings, listener: socket.socket, metrics: Metr
             api,
             pages,
             _api_keys(settings),
-            metrics,
             spring=settings.spring_compat,
             requests_per_minute=settings.requests_per_minute,
             metrics_here=settings.metrics_listen is None,

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import structlog
 from sqlalchemy import bindparam, delete, select, text, update
 
-from sender import beginnings, dead_letters, outbox, revocations
+from sender import beginnings, dead_letters, metrics, outbox, revocations
 from sender.database.errors import DatabaseError
 from sender.database.tables import events, idempotency
 from sender.idempotency import KEPT_HOURS
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from sender.database.protocol import Database
-    from sender.metrics import Metrics
     from sender.outbox import Floor
 
 logger = structlog.get_logger(__name__)
@@ -95,7 +94,6 @@ class Retention:
     def __init__(
         self,
         database: Database,
-        metrics: Metrics,
         clock: Callable[[], datetime],
         *,
         history_days: float,
@@ -105,7 +103,6 @@ class Retention:
     ) -> None:
         """Without `orders_days`, orders are kept for ever."""
         self._database = database
-        self._metrics = metrics
         self._clock = clock
         self._pace = pace
         self._floor = floor
@@ -145,7 +142,7 @@ class Retention:
             lambda step, connection: prune_window(
                 connection, **step._asdict(), before=before, now=now, floor=self._floor()
             ),
-            self._metrics.pruned.inc,
+            metrics.pruned.inc,
         ):
             logger.info("history pruned", events=count)
         if self._orders_kept is not None:
@@ -155,7 +152,7 @@ class Retention:
                 lambda step, connection: prune_orders(
                     connection, **step._asdict(), before=before_orders, now=now
                 ),
-                self._metrics.pruned_orders.inc,
+                metrics.pruned_orders.inc,
             ):
                 logger.info("orders pruned", orders=count)
         if self._channels_are_due():
@@ -178,10 +175,10 @@ class Retention:
         if self._doubted is not None:
             ahead = bool(heard) and now - max(heard) > self._pace.doubt_after
             if ahead and loop_time - self._doubted < self._pace.doubt_seconds:
-                self._metrics.retention_doubts.set(1)
+                metrics.retention_doubts.set(1)
                 return False
             self._doubted = None
-        self._metrics.retention_doubts.set(0)
+        metrics.retention_doubts.set(0)
         self._last = now
         return True
 
@@ -220,7 +217,7 @@ class Retention:
                     await self._database.write(partial(beginnings.raise_mark, seq=looked.highest))
                 removed = await self._database.write(partial(beginnings.remove, names=looked.empty))
             taken = perf_counter() - began
-            self._metrics.removed_channels.inc(removed)
+            metrics.removed_channels.inc(removed)
             total += removed
             if looked.last is None:
                 break

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
-from sender import outbox
+from sender import metrics, outbox
 from sender.database.errors import DatabaseUnavailable
 from sender.database.open import open_database
 from sender.generation import mint_installation
-from sender.metrics import Metrics
 from sender.outbox import arrival
 from sender.publishing.pace import Pace
 from sender.publishing.relay import Relay
@@ -24,6 +23,7 @@ from shared.redis.keys import Names
 from shared.redis.server import REPLY_SECONDS
 from shared.redis.wire import Pipelines
 from tests import sqlite_databases
+from tests.counted import Counted
 from tests.senders import Clock
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Bench:
         self.pipelines = pipelines
         self.names = names
         self.redis = redis
-        self.metrics = Metrics()
+        self.counted = Counted(metrics.registry)
         self.clock = Clock()
         self.pace = Pace()  # of the relays made from now on
         self.writer: LogWriter | None = None  # likewise; usually one for each
@@ -54,7 +54,7 @@ class Bench:
 
     def relay(self, database: Database | None = None, pace: Pace | None = None) -> Relay:
         writer = self.writer or LogWriter(self.pipelines, self.names)
-        return Relay(database or self.database, writer, self.metrics, self.clock, pace or self.pace)
+        return Relay(database or self.database, writer, self.clock, pace or self.pace)
 
     async def record(self, *channels: Channel) -> None:
         def work(connection: Connection) -> None:
@@ -98,10 +98,7 @@ class Bench:
             await self.redis.delete(self.names.log(channel), self.names.head(channel))
 
     def count(self, answer: str) -> float:
-        return (
-            self.metrics.registry.get_sample_value("orderbell_relay_published_total", {"answer": answer})
-            or 0.0
-        )
+        return self.counted("orderbell_relay_published_total", answer=answer)
 
 
 @asynccontextmanager

@@ -16,12 +16,12 @@ from sqlalchemy import Connection, event
 from sqlalchemy.engine import Engine
 
 import sender
+from sender import metrics
 from sender.database.open import open_database
 from sender.http.api import Api
 from sender.http.api_keys import ApiKeys
 from sender.http.app import create_app
 from sender.http.pages import OfficePage
-from sender.metrics import Metrics
 from sender.publishing.forgetting import Forgetting
 from sender.publishing.forgetting import Pace as ForgettingPace
 from sender.publishing.pace import USUAL, Pace
@@ -33,6 +33,7 @@ from shared.redis.inquiries import Inquirer
 from shared.redis.keys import Names
 from shared.redis.signatures import NO_SIGNATURES, Signatures
 from tests import sqlite_databases
+from tests.counted import Counted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -66,7 +67,7 @@ class RunningSender:
     client: httpx2.AsyncClient
     database: Database
     relay: Relay
-    metrics: Metrics
+    counted: Counted
     clock: Clock
     redis: Redis
     pipelines: AnyPipelines
@@ -96,22 +97,22 @@ async def run_sender(
 ) -> AsyncIterator[RunningSender]:
     """Without `relaying` events stay in the outbox."""
     sqlite_databases.prepare(database_url)
-    clock, metrics, names = clock or Clock(), Metrics(), Names.of(redis_url, key_prefix)
+    clock, names = clock or Clock(), Names.of(redis_url, key_prefix)
+    counted = Counted(metrics.registry)
     async with (
         open_database(database_url) as database,
         connect(redis_url, retries=0) as redis,
         pipelines_to(redis) as pipelines,
     ):
         log = writer(pipelines, names, signatures)
-        relay, notifier = Relay(database, log, metrics, clock, pace), SeenNotifier(log)
+        relay, notifier = Relay(database, log, clock, pace), SeenNotifier(log)
         forgetting = Forgetting(log, ForgettingPace(again_seconds=0.3, retry_seconds=0.05))
         inquirer = Inquirer(pipelines, names, signatures)
-        api = Api(database, relay, notifier, metrics, clock, forgetting, inquirer)
+        api = Api(database, relay, notifier, clock, forgetting, inquirer)
         app = create_app(
             api,
             OfficePage(PAGE, SecretStr(API_KEY)),
             ApiKeys(api_keys),
-            metrics,
         )
         transport = httpx2.ASGITransport(app)
         headers = {"Authorization": f"Bearer {API_KEY}"}
@@ -121,7 +122,7 @@ async def run_sender(
             if relaying:
                 running.append(tasks.create_task(relay.run()))
             yield RunningSender(
-                client, database, relay, metrics, clock, cast("Redis", redis), pipelines, names, api
+                client, database, relay, counted, clock, cast("Redis", redis), pipelines, names, api
             )
             for task in running:
                 task.cancel()

@@ -55,7 +55,7 @@ async def a_week_later(sender: RunningSender, pace: Pace = AT_ONCE) -> None:
     """The newest event of all is kept, so it has to be another customer's."""
     sender.clock.advance(days=8)
     await complete(sender, "somebody", f"somebody-{sender.clock().isoformat()}")
-    await Retention(sender.database, sender.metrics, sender.clock, history_days=7, pace=pace).sweep()
+    await Retention(sender.database, sender.clock, history_days=7, pace=pace).sweep()
 
 
 async def names(sender: RunningSender) -> list[str]:
@@ -74,7 +74,7 @@ async def test_channel_without_events_is_removed_and_others_stay(sender: Running
     await complete(sender, "bob", "3")
     await a_week_later(sender)
     assert await names(sender) == ["customer:somebody"]
-    assert sender.metrics.registry.get_sample_value("orderbell_channels_removed_total") == 2
+    assert sender.counted("orderbell_channels_removed_total") == 2
     await complete(sender, "alice", "4")
     sender.clock.advance(days=1)
     await a_week_later(sender, Pace(doubt_seconds=0))
@@ -147,7 +147,7 @@ async def test_channel_of_a_past_epoch_goes_when_its_events_are_gone(sender: Run
     await complete(sender, "alice", "1")
     await sender.database.write(partial(begin_epoch, after=1))
     await complete(sender, "somebody", "2")
-    await Retention(sender.database, sender.metrics, sender.clock, history_days=7, pace=AT_ONCE).sweep()
+    await Retention(sender.database, sender.clock, history_days=7, pace=AT_ONCE).sweep()
     assert "customer:alice" in await names(sender)  # its event is still there
     await a_week_later(sender)
     assert await names(sender) == ["customer:somebody"]
@@ -180,7 +180,7 @@ async def test_none_is_removed_in_the_first_hour_nor_again_on_the_same_day(sende
     await a_week_later(sender, Pace(doubt_seconds=0))
     assert "customer:alice" in await names(sender)
     once = Pace(doubt_seconds=0, channels_after_seconds=0)
-    retention = Retention(sender.database, sender.metrics, sender.clock, history_days=7, pace=once)
+    retention = Retention(sender.database, sender.clock, history_days=7, pace=once)
     await retention.sweep()
     assert await names(sender) == ["customer:somebody"]
     await sender.database.write(

@@ -231,7 +231,7 @@ async def test_dead_letters_are_kept_for_the_historys_time_since_they_were_given
     sender.clock.advance(days=30)  # Redis was away
     await give_up(sender)
     trusting = Pace(doubt_seconds=0)
-    retention = Retention(sender.database, sender.metrics, sender.clock, history_days=7, pace=trusting)
+    retention = Retention(sender.database, sender.clock, history_days=7, pace=trusting)
     sender.clock.advance(days=6)
     await retention.sweep()
     assert len((await listed(sender))["dead_letters"]) == 1

@@ -66,8 +66,7 @@ async def test_event_with_a_fault_becomes_a_tombstone_and_what_follows_is_publis
     assert await bench.waiting() == 0
     reason = "too-large" if "REPEAT" in text else "not-an-event"
     assert await given_up(bench) == [("customer:alice=1.2", reason)]
-    count = bench.metrics.registry.get_sample_value("orderbell_dead_letters_total", {"reason": reason})
-    assert count == 1
+    assert bench.counted("orderbell_dead_letters_total", reason=reason) == 1
 
 
 def is_sqlite(bench: Bench) -> bool:

@@ -364,7 +364,7 @@ async def test_stale_relay_of_several_only_reads_again(bench: Bench, known: int)
     await relay.run()
     await bench.relay_once()
     assert await bench.head(ALICE) == Place(3, 1)
-    assert bench.metrics.registry.get_sample_value("orderbell_epoch_changes_total") == 0
+    assert bench.counted("orderbell_epoch_changes_total") == 0
 
 
 async def test_relay_that_wakes_up_late_refills_nothing_that_is_no_longer_kept(sqlite_bench: Bench) -> None:
@@ -415,7 +415,7 @@ async def test_redis_ahead_of_the_database_begins_a_new_epoch(bench: Bench) -> N
     assert await bench.head(ALICE) == Place(2, 4)
     assert await bench.logged(ALICE) == [4]
     assert await bench.waiting() == 0
-    assert bench.metrics.registry.get_sample_value("orderbell_epoch_changes_total") == 1
+    assert bench.counted("orderbell_epoch_changes_total") == 1
 
 
 async def test_database_that_went_back_is_found_before_anything_is_published(bench: Bench) -> None:
@@ -434,7 +434,7 @@ async def test_database_that_went_back_is_found_before_anything_is_published(ben
     await bench.relay_once()
     assert await bench.logged(ALICE) == list(range(3, 12))
     assert await bench.head(ALICE) == Place(2, 11)
-    assert bench.metrics.registry.get_sample_value("orderbell_epoch_changes_total") == 1
+    assert bench.counted("orderbell_epoch_changes_total") == 1
 
 
 async def test_database_that_went_back_and_caught_up_is_known_by_its_newest_event(bench: Bench) -> None:
@@ -451,7 +451,7 @@ async def test_database_that_went_back_and_caught_up_is_known_by_its_newest_even
     await bench.relay_once()
     assert await bench.head(ALICE) == Place(2, 11)
     assert await bench.logged(ALICE) == list(range(3, 12))
-    assert bench.metrics.registry.get_sample_value("orderbell_epoch_changes_total") == 1
+    assert bench.counted("orderbell_epoch_changes_total") == 1
 
 
 async def test_what_waited_in_the_backup_and_was_published_before_is_not_published_again(
@@ -513,7 +513,7 @@ async def test_redis_knows_the_newest_event_published(bench: Bench) -> None:
         b"identity": newest.identity.encode(),
     }
     await bench.relay_once()
-    assert bench.metrics.registry.get_sample_value("orderbell_epoch_changes_total") == 0
+    assert bench.counted("orderbell_epoch_changes_total") == 0
 
 
 @pytest.mark.parametrize(
@@ -543,7 +543,7 @@ async def test_pruning_does_not_look_like_going_back(bench: Bench) -> None:
     await bench.relay_once()
     bench.clock.advance(days=8)
     trusting = RetentionPace(doubt_seconds=0)
-    retention = Retention(bench.database, bench.metrics, bench.clock, history_days=7, pace=trusting)
+    retention = Retention(bench.database, bench.clock, history_days=7, pace=trusting)
     await retention.sweep()
     await bench.relay_once()
     await bench.record(ALICE)
@@ -693,7 +693,7 @@ async def test_backlog_that_takes_longer_than_a_second_should_be_there_to_its_en
     await sqlite_bench.record(*[ALICE] * 10)
     log = Watched(sqlite_bench.pipelines, sqlite_bench.names)
     pace = Pace(late_seconds=0.0, batch=3)
-    relay = Relay(sqlite_bench.database, log, sqlite_bench.metrics, sqlite_bench.clock, pace)
+    relay = Relay(sqlite_bench.database, log, sqlite_bench.clock, pace)
     relay.stop()
     await relay.run()
     assert told == [10] * 4

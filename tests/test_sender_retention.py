@@ -53,7 +53,7 @@ async def outbox_is_empty(sender: RunningSender) -> bool:
 
 
 def retention_of(sender: RunningSender, pace: Pace = USUAL) -> Retention:
-    return Retention(sender.database, sender.metrics, sender.clock, history_days=7, pace=pace)
+    return Retention(sender.database, sender.clock, history_days=7, pace=pace)
 
 
 async def test_old_events_are_gone_and_so_are_cursors_before_them(
@@ -72,7 +72,7 @@ async def test_old_events_are_gone_and_so_are_cursors_before_them(
     assert (gone.status_code, gone.json()["as_of"]) == (410, "customer:alice=1.3")
     kept = await sender.client.get("/channels/customer:alice/events?after=customer:alice=1.2")
     assert [event["seq"] for event in kept.json()["events"]] == [3]
-    assert sender.metrics.registry.get_sample_value("orderbell_events_pruned_total") == 3
+    assert sender.counted("orderbell_events_pruned_total") == 3
 
 
 async def test_channel_goes_on_counting_when_all_of_it_is_gone(sender: RunningSender) -> None:
@@ -197,7 +197,7 @@ async def test_sweeps_are_repeated(sender: RunningSender) -> None:
     running = asyncio.create_task(retention_of(sender, Pace(every_seconds=0.01, doubt_seconds=0)).run())
     await complete_new(sender, "1")
     sender.clock.advance(days=8)
-    await await_until(lambda: sender.metrics.registry.get_sample_value("orderbell_events_pruned_total"))
+    await await_until(lambda: sender.counted("orderbell_events_pruned_total"))
     running.cancel()
 
 
@@ -214,7 +214,7 @@ async def test_orders_stay_unless_a_setting_says_for_how_long(sender: RunningSen
     assert await order_ids(sender) == ["bobs-3", "3", "bobs-2", "2", "open"]
     await pruning_orders(sender, days=8).sweep()
     assert await order_ids(sender) == ["bobs-3", "3", "open"]
-    assert sender.metrics.registry.get_sample_value("orderbell_orders_pruned_total") == 4
+    assert sender.counted("orderbell_orders_pruned_total") == 4
 
 
 async def test_orders_are_found_behind_open_ones_and_behind_those_from_the_future(
@@ -268,13 +268,13 @@ async def test_doubt_about_the_clock_is_a_metric(sender: RunningSender) -> None:
     await complete_new(sender, "1")
     retention = retention_of(sender, Pace())
     await retention.sweep()
-    assert sender.metrics.registry.get_sample_value("orderbell_retention_doubts_clock") == 0
+    assert sender.counted.gauge("orderbell_retention_doubts_clock") == 0
     sender.clock.advance(days=8)
     await retention.sweep()
-    assert sender.metrics.registry.get_sample_value("orderbell_retention_doubts_clock") == 1
+    assert sender.counted.gauge("orderbell_retention_doubts_clock") == 1
     sender.clock.advance(days=-8)
     await retention.sweep()
-    assert sender.metrics.registry.get_sample_value("orderbell_retention_doubts_clock") == 0
+    assert sender.counted.gauge("orderbell_retention_doubts_clock") == 0
 
 
 ORDER = {"order_id": "1", "customer_id": "alice"}
@@ -283,7 +283,6 @@ ORDER = {"order_id": "1", "customer_id": "alice"}
 def pruning_orders(sender: RunningSender, *, days: float, batch: int = 500) -> Retention:
     return Retention(
         sender.database,
-        sender.metrics,
         sender.clock,
         history_days=1_000,
         orders_days=days,

@@ -47,7 +47,7 @@ class Bench:
 
     def sweeping(self, pace: Pace) -> Sweep:
         sender = self.sender
-        return Sweep(sender.database, self.log, sender.metrics, self._wake, sender.relay.floor, pace)
+        return Sweep(sender.database, self.log, self._wake, sender.relay.floor, pace)
 
     def _wake(self) -> None:
         self.woken += 1
@@ -263,7 +263,6 @@ async def test_sweep_outlives_a_redis_that_is_away(
         sweep = Counting(
             sender.database,
             bench.log,
-            sender.metrics,
             bench._wake,
             sender.relay.floor,
             Pace(every_seconds=0.05),

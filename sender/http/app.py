@@ -12,6 +12,7 @@ from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.routing import Mount, Route
 
+from sender import metrics
 from sender.http.paths import RawPaths
 from sender.http.problems import HANDLERS
 from sender.http.routes import CALLS, SPRING_CALLS
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from sender.http.api_keys import ApiKeys
     from sender.http.pages import OfficePage
     from sender.http.routes import Call
-    from sender.metrics import Metrics
     from shared.api_keys import ApiKey, Scope
 
 
@@ -41,7 +41,6 @@ def create_app(
     api: Api,
     pages: OfficePage,
     api_keys: ApiKeys,
-    metrics: Metrics,
     *,
     spring: bool = False,
     requests_per_minute: int = 600_000,
@@ -61,7 +60,7 @@ def create_app(
     ]
     app = Starlette(
         routes=routes,
-        middleware=[Middleware(MeasureRequests, metrics), Middleware(RawPaths)],
+        middleware=[Middleware(MeasureRequests), Middleware(RawPaths)],
         exception_handlers=HANDLERS,
     )
     app.state.calls = calls  # as `/openapi.json` describes them
@@ -163,9 +162,8 @@ class RequireKey:
 class MeasureRequests:
     """Measures how long each request took, by its route, never by its path."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._metrics = metrics
 
     async def __call__(self, scope: Scope_, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -185,7 +183,7 @@ class MeasureRequests:
             route = getattr(scope.get("route"), "path", "none")
             method = scope["method"] if scope["method"] in _METHODS else "other"
             taken = time.perf_counter() - start
-            self._metrics.requests.labels(method, route, status).observe(taken)
+            metrics.requests.labels(method, route, status).observe(taken)
 
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

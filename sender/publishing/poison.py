@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from sender import dead_letters
+from sender import dead_letters, metrics
 from sender.database.errors import DatabaseError
 from sender.publishing.publisher import Outcome
 from shared.redis.channel_log import blames_what_was_sent
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from sender.database.protocol import Database
-    from sender.metrics import Metrics
     from sender.outbox import Waiting
     from sender.publishing.pace import Pace
     from sender.publishing.publisher import Publisher
@@ -47,7 +46,6 @@ class PoisonSearch:
         database: Database,
         log: LogWriter,
         publisher: Publisher,
-        metrics: Metrics,
         clock: Callable[[], datetime],
         pace: Pace,
         wake: Callable[[], None],
@@ -56,7 +54,6 @@ class PoisonSearch:
         self._database = database
         self._log = log
         self._publisher = publisher
-        self._metrics = metrics
         self._clock = clock
         self._pace = pace
         self._wake = wake
@@ -151,7 +148,7 @@ class PoisonSearch:
             logger.debug("dead letters cannot be stored now", reason=str(error))
             return False
         for dead in given_up:
-            self._metrics.dead_letters.labels(dead.fault.value).inc()
+            metrics.dead_letters.labels(dead.fault.value).inc()
             logger.error(
                 "an event can't be published; a tombstone takes its place",
                 cursor=str(dead.cursor),

@@ -13,7 +13,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from sender import history
+from sender import history, metrics
 from sender.generation import current_epoch
 from shared.redis.channel_log import PublishAnswer, Published
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from sender.database.protocol import Database
-    from sender.metrics import Metrics
     from sender.outbox import Waiting
     from sender.publishing.pace import Pace
     from shared.channels import Channel
@@ -45,12 +44,9 @@ class Outcome(NamedTuple):
 class Publisher:
     """Calls `answered` whenever Redis has answered."""
 
-    def __init__(
-        self, database: Database, log: LogWriter, metrics: Metrics, pace: Pace, answered: Callable[[], None]
-    ) -> None:
+    def __init__(self, database: Database, log: LogWriter, pace: Pace, answered: Callable[[], None]) -> None:
         self._database = database
         self._log = log
-        self._metrics = metrics
         self._pace = pace
         self._answered = answered
 
@@ -97,7 +93,7 @@ class Publisher:
         answers = await self._log.publish(batches, restart=restart)
         self._answered()
         for published in answers:
-            self._metrics.published.labels(published.answer.value).inc()
+            metrics.published.labels(published.answer.value).inc()
         return answers
 
     async def _refill(
@@ -116,7 +112,7 @@ class Publisher:
             # Holes without events were closed by retention or a new epoch; what still waits is read again.
             batches = [(name, entries) for name, entries in found.items() if entries]
             replies = await self._send(batches, restart=True) if batches else []
-            self._metrics.refilled.inc(sum(len(entries) for _, entries in batches))
+            metrics.refilled.inc(sum(len(entries) for _, entries in batches))
             for name in found:
                 del holes[name]
             for (name, _), published in zip(batches, replies, strict=True):

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 import structlog
 from redis.exceptions import RedisError
 
-from sender import outbox
+from sender import metrics, outbox
 from sender.database.errors import DatabaseError
 from sender.generation import begin_epoch, current_epoch, has, newest
 from sender.publishing.due import Due
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from sender.database.protocol import Database
-    from sender.metrics import Metrics
     from sender.outbox import Waiting
     from sender.publishing.pace import Pace
     from shared.redis.channel_log import LogWriter
@@ -62,21 +61,17 @@ class Relay:
         self,
         database: Database,
         log: LogWriter,
-        metrics: Metrics,
         clock: Callable[[], datetime],
         pace: Pace = USUAL,
     ) -> None:
         self._database = database
         self._log = log
         self._pace = pace
-        self._publisher = Publisher(database, log, metrics, pace, self._note_answer)
+        self._publisher = Publisher(database, log, pace, self._note_answer)
         self._ownership = Ownership(database, log, pace)
         self.floor = KnownFloor(database)
         self.stops = Stops(database, clock)
-        self._search = PoisonSearch(
-            database, log, self._publisher, metrics, clock, pace, self.wake, self.stops
-        )
-        self._metrics = metrics
+        self._search = PoisonSearch(database, log, self._publisher, clock, pace, self.wake, self.stops)
         self._clock = clock
         self._woken = asyncio.Event()
         self._stopping = False
@@ -248,7 +243,7 @@ class Relay:
         self._published_at |= dict.fromkeys([event.position for event in published], now)
         if len(self._published_at) > 2 * _REMEMBERED:
             self._published_at = dict(islice(self._published_at.items(), _REMEMBERED, None))
-        self._metrics.note_published([event.recorded_at for event in published], now=now)
+        metrics.note_published([event.recorded_at for event in published], now=now)
 
     async def _mark_in_time(self) -> None:
         if self._stopping or len(self._unmarked) >= self._pace.batch or self._loop.time() >= self._mark_at:
@@ -298,7 +293,7 @@ class Relay:
         """Log a change of state, once."""
         if up is not self.redis_up:
             self.redis_up = up
-            self._metrics.redis_up.set(up)
+            metrics.redis_up.set(up)
             if up:
                 logger.info("redis takes events")
             else:
@@ -314,7 +309,7 @@ class Relay:
                 "the outbox had events that were already published; they are not published again", count=left
             )
         new = await self._database.write(partial(begin_epoch, after=known))
-        self._metrics.epoch_changes.inc()
+        metrics.epoch_changes.inc()
         logger.error("the database went back: redis knows newer events; a new epoch begins", epoch=new)
 
 

@@ -24,14 +24,13 @@ from typing import TYPE_CHECKING
 import structlog
 from redis.exceptions import RedisError
 
-from sender import outbox
+from sender import metrics, outbox
 from sender.database.errors import DatabaseError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sender.database.protocol import Database
-    from sender.metrics import Metrics
     from sender.outbox import Tail
     from sender.publishing.floor import KnownFloor
     from shared.redis.channel_log import LogReader
@@ -50,7 +49,6 @@ class Sweep:
         self,
         database: Database,
         log: LogReader,
-        metrics: Metrics,
         wake_relay: Callable[[], None],
         floor: KnownFloor,
         pace: Pace = Pace(),
@@ -59,7 +57,6 @@ class Sweep:
         """`publishes`: whether the relay does; if not, what Redis lacks need not be lost."""
         self._database = database
         self._log = log
-        self._metrics = metrics
         self._pace = pace
         self._wake_relay = wake_relay
         self._floor = floor
@@ -110,7 +107,7 @@ class Sweep:
         finally:  # a write that failed may have been committed
             self._floor.forget()
         self._wake_relay()
-        self._metrics.returned.inc(returned)
+        metrics.returned.inc(returned)
         logger.warning("redis has lost events; they are published again", count=returned)
         return returned
 

@@ -201,9 +201,9 @@ async def test_46_herd_that_comes_back_at_once_asks_the_sender_a_few_times_not_e
 
 
 def history_requests(world: World) -> float:
-    labels = {"method": "POST", "route": "/history", "status": "200"}
-    registry = world.sender.metrics.registry
-    return registry.get_sample_value("orderbell_request_seconds_count", labels) or 0.0
+    return world.sender.counted(
+        "orderbell_request_seconds_count", method="POST", route="/history", status="200"
+    )
 
 
 @pytest.mark.anyio

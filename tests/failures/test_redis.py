@@ -158,7 +158,6 @@ async def sweeping(world: World) -> AsyncIterator[None]:
         sweep = Sweep(
             sender.database,
             log,
-            sender.metrics,
             sender.relay.wake,
             sender.relay.floor,
             Pace(every_seconds=0.2),

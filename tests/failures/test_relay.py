@@ -63,7 +63,7 @@ async def frozen_relay(sender: RunningSender, redis_url: str) -> AsyncIterator[t
     """Another sender's, that has read the outbox and then is stopped."""
     async with connect_server(redis_url, retries=0) as redis, Pipelines(redis) as pipelines:
         log = Frozen(pipelines, sender)
-        relay = Relay(sender.database, log, sender.metrics, sender.clock)
+        relay = Relay(sender.database, log, sender.clock)
         task = asyncio.create_task(relay.run())
         await asyncio.wait_for(log.reached.wait(), 20)
         yield log, relay
@@ -75,7 +75,7 @@ async def frozen_relay(sender: RunningSender, redis_url: str) -> AsyncIterator[t
 async def relay_once(sender: RunningSender) -> None:
     """What waits in the outbox is published, by a relay of this sender."""
     async with Pipelines(sender.redis) as pipelines:
-        relay = Relay(sender.database, LogWriter(pipelines, sender.names), sender.metrics, sender.clock)
+        relay = Relay(sender.database, LogWriter(pipelines, sender.names), sender.clock)
         relay.stop()
         await relay.run()
 
@@ -218,8 +218,7 @@ async def test_17_reply_that_is_lost_after_the_script_ran_is_asked_for_again(wor
 
 
 def answers(world: World, answer: str) -> float:
-    registry = world.sender.metrics.registry
-    return registry.get_sample_value("orderbell_relay_published_total", {"answer": answer}) or 0.0
+    return world.sender.counted("orderbell_relay_published_total", answer=answer)
 
 
 async def test_17_replies_that_break_off_in_the_middle_cost_nothing(world: World) -> None:

@@ -397,7 +397,7 @@ async def test_11_large_backlog_is_drained_in_batches_each_customers_events_in_o
         await sender.database.write(lambda connection: record(connection, *drafts))
         async with Pipelines(sender.redis) as pipelines:
             log = Counting(pipelines, sender.names)
-            draining = Relay(sender.database, log, sender.metrics, sender.clock)
+            draining = Relay(sender.database, log, sender.clock)
             draining.stop()
             task = asyncio.create_task(draining.run())
             await log.begun.wait()
@@ -422,7 +422,7 @@ async def test_12_cursor_before_what_is_kept_is_reset_and_goes_on(world: World) 
     await await_until(lambda: published(sender.database))
     sender.clock.advance(days=8)
     trusting = RetentionPace(doubt_seconds=0)
-    await Retention(sender.database, sender.metrics, sender.clock, history_days=7, pace=trusting).sweep()
+    await Retention(sender.database, sender.clock, history_days=7, pace=trusting).sweep()
     command(world.redis_server, "FLUSHALL")
     gateway = await world.gateway()
     async with gateway.connected(after="customer:alice=1.1") as browser:

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from sender.database.protocol import Database
-    from sender.metrics import Metrics
     from sender.publishing.forgetting import Forgetting
     from sender.publishing.relay import Relay
     from sender.seen import SeenNotifier
@@ -38,7 +37,6 @@ class Api:
         database: Database,
         relay: Relay,
         notifier: SeenNotifier,
-        metrics: Metrics,
         clock: Callable[[], datetime],
         forgetting: Forgetting,
         inquirer: Inquirer,
@@ -48,12 +46,12 @@ class Api:
     ) -> None:
         lifetimes = lifetimes or Lifetimes()
         self.board = Board(database)
-        self.orders = Orders(database, relay, metrics, clock, lifetimes, self.board)
+        self.orders = Orders(database, relay, clock, lifetimes, self.board)
         self.alerts = Alerts(database, relay, clock, self.board)
-        self.events = Events(database, relay, metrics, clock, lifetimes)
+        self.events = Events(database, relay, clock, lifetimes)
         self.spring = Spring(self.events, clock)
         self.histories = Histories(database, relay, notifier, clock)
-        self.customers = Customers(database, notifier, forgetting, clock, metrics)
+        self.customers = Customers(database, notifier, forgetting, clock)
         self.support = Support(database, relay, inquirer, clock)
         self.revocations = Revocations(database, clock, kept_days=revocation_days)
-        self.operations = Operations(database, relay, metrics, clock)
+        self.operations = Operations(database, relay, clock)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
-from sender import erasure, seen
+from sender import erasure, metrics, seen
 from sender.http import bodies
 from sender.http.paths import name_in_path
 from sender.http.requests import json_response, write_once
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from sender.database.protocol import Database
-    from sender.metrics import Metrics
     from sender.publishing.forgetting import Forgetting
     from sender.seen import SeenNotifier
 
@@ -45,9 +44,7 @@ class Customers:
         notifier: SeenNotifier,
         forgetting: Forgetting,
         clock: Callable[[], datetime],
-        metrics: Metrics,
     ) -> None:
-        self._metrics = metrics
         self._sample_at = 0.0
         self._database = database
         self._notifier = notifier
@@ -70,7 +67,7 @@ class Customers:
 
         response = await write_once(self._database, request, body, work, now=self._clock())
         if recorded_at:
-            self._metrics.note_shown(recorded_at, now=self._clock())
+            metrics.note_shown(recorded_at, now=self._clock())
         self._notifier.pass_on((one for one in now_seen if one.extent.last.seq), devices=True)
         return response
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from sender import alerts, idempotency, outbox
+from sender import alerts, idempotency, metrics, outbox
 from sender.digest import digest
 from sender.http import binding, bodies
 from sender.http.bodies import JsonBody
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from sender.database.protocol import Database
     from sender.lifetimes import Lifetimes
-    from sender.metrics import Metrics
     from sender.publishing.relay import Relay
     from shared.cursors import Place
 
@@ -37,14 +36,12 @@ class Events:
         self,
         database: Database,
         relay: Relay,
-        metrics: Metrics,
         clock: Callable[[], datetime],
         lifetimes: Lifetimes,
     ) -> None:
         self._lifetimes = lifetimes
         self._database = database
         self._relay = relay
-        self._metrics = metrics
         self._clock = clock
 
     async def post(self, request: Request) -> Response:
@@ -106,7 +103,7 @@ class Events:
         if done.result is not None:
             self._relay.wake()
             for status, count in Counter(result.status for result in done.result).items():
-                self._metrics.events.labels(status).inc(count)
+                metrics.events.labels(status).inc(count)
         return answered(done)
 
 

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
 from sender import dead_letters, history, metrics, outbox
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from sender.database.protocol import Database
-    from sender.metrics import Metrics
     from sender.publishing.relay import Relay
 
 METRICS_SECONDS = 1.0  # for the database to answer
@@ -37,12 +37,9 @@ class DeadLettersQuery(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Operations:
-    def __init__(
-        self, database: Database, relay: Relay, metrics: Metrics, clock: Callable[[], datetime]
-    ) -> None:
+    def __init__(self, database: Database, relay: Relay, clock: Callable[[], datetime]) -> None:
         self._database = database
         self._relay = relay
-        self._metrics = metrics
         self._clock = clock
 
     async def dead_letters(self, request: Request) -> Response:
@@ -71,7 +68,7 @@ class Operations:
         )
 
     async def metrics(self, request: Request) -> Response:
-        return Response(await self.exposition(), media_type=metrics.CONTENT_TYPE)
+        return Response(await self.exposition(), media_type=CONTENT_TYPE_LATEST)
 
     async def exposition(self) -> bytes:
         """Answers even while the database is away, when metrics are needed most."""
@@ -79,12 +76,12 @@ class Operations:
             async with asyncio.timeout(METRICS_SECONDS):
                 backlog, kept = await self._database.read(partial(_counts, floor=self._relay.floor.now))
         except (DatabaseError, TimeoutError):
-            self._metrics.database_up.set(0)
+            metrics.database_up.set(0)
         else:
-            self._metrics.database_up.set(1)
-            self._metrics.note_backlog(backlog, now=self._clock())
-            self._metrics.dead_letters_kept.set(kept)
-        return self._metrics.exposition()
+            metrics.database_up.set(1)
+            metrics.note_backlog(backlog, now=self._clock())
+            metrics.dead_letters_kept.set(kept)
+        return generate_latest(metrics.registry)
 
     async def _database_answers(self) -> bool:
         try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from starlette.responses import StreamingResponse
 
-from sender import history, idempotency, orders
+from sender import history, idempotency, metrics, orders
 from sender.http import bodies
 from sender.http.paths import name_in_path
 from sender.http.problems import RETRY_AFTER_SECONDS
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from sender.board import Board
     from sender.database.protocol import Database
     from sender.lifetimes import Lifetimes
-    from sender.metrics import Metrics
     from sender.publishing.relay import Relay
 
 
@@ -50,7 +49,6 @@ class Orders:
         self,
         database: Database,
         relay: Relay,
-        metrics: Metrics,
         clock: Callable[[], datetime],
         lifetimes: Lifetimes,
         board: Board,
@@ -59,7 +57,6 @@ class Orders:
         self._board = board
         self._database = database
         self._relay = relay
-        self._metrics = metrics
         self._clock = clock
 
     async def place(self, request: Request) -> Response:
@@ -85,7 +82,7 @@ class Orders:
             _complete_all, asked(request, body, completion, completion.now)
         )
         if done.result is not None and done.result.new:
-            self._metrics.completions.inc()
+            metrics.completions.inc()
             self._relay.wake()
             self._board.wake()
         return answered(done)
