@@ -5,10 +5,10 @@ time: a device that returns with its old cursor `=1.42` would be believed as soo
 and would miss them in silence. So a place is never used twice: there is a mark that no removed channel was
 beyond (`generation.begin_after`), and a channel without a row begins after it. An old cursor gets a reset.
 
-The mark moves in large steps, once a week or so, because a move concerns customers who never had an event and
-are connected at that moment: they were at the mark before. Their first event finds them before its channel's
-beginning, so they get a reset, too. Nothing of such a channel is deleted yet, so a reset continues at the
-beginning instead of the head, and the event is delivered as usual.
+The mark moves in large steps, once a week or so, because each move affects customers who are connected and
+never had an event: their place is the old mark. Their first event begins the channel after the new one, so it
+comes with a reset. Nothing of such a channel has been deleted, so this reset continues at the channel's
+beginning rather than at its head, and the event is delivered as usual.
 
 Rows are removed in a transaction after the one that moves the mark: where a row is missing, the mark holds.
 """
@@ -67,8 +67,8 @@ def beginnings(connection: Connection, names: Sequence[Channel]) -> dict[Channel
 
 
 def begin(connection: Connection, names: Sequence[Channel]) -> dict[Channel, int]:
-    """Move channels whose rows have just been inserted to where they begin; by how much each is moved."""
-    # A statement of its own: the row's removal, which the insertion may have waited for, is visible to it.
+    """Move channels whose rows were just inserted to where they begin; returns by how much each was moved."""
+    # A separate statement sees the removal of a row, for which the insertion may have waited.
     moved = {name: start.after for name, start in beginnings(connection, names).items() if start.after}
     for channel, seq in sorted(moved.items()):
         connection.execute(_BEGIN, {"begun": channel, "by": seq})
@@ -88,12 +88,12 @@ def look(connection: Connection, *, after: str, limit: int) -> Looked:
 
 
 def raise_mark(connection: Connection, seq: int) -> None:
-    """So that channels up to that seq may be removed."""
+    """Raise the mark, so that channels up to that seq may be removed."""
     connection.execute(_RAISE, {"to": -(-seq // STEP) * STEP})
 
 
 def remove(connection: Connection, names: Sequence[str]) -> int:
-    """Remove the rows of those that still have nothing left, and are not beyond the mark; how many."""
+    """Remove the rows of channels that still are empty and not beyond the mark; returns how many."""
     given = {"names": list(names)}
     dialect = connection.dialect.name
     # Locked first: an event that is being recorded keeps its channel.
@@ -117,7 +117,7 @@ _BEGIN = (
     .values(
         seq=channels.c.seq + bindparam("by"),
         pruned_seq=bindparam("by"),
-        # Nothing before is there to be shown: a new browser starts behind it, and not with a reset.
+        # There is nothing earlier to show: a new browser starts here, without a reset.
         seen_epoch=channels.c.epoch,
         seen_seq=bindparam("by"),
     )
@@ -136,7 +136,7 @@ _LOOK = text(
 _RAISE = (
     update(generation).where(generation.c.begin_after < bindparam("to")).values(begin_after=bindparam("to"))
 )
-# One that records an event at this moment holds its channel's row; afterwards the row has a higher seq.
+# A transaction that is recording an event holds its channel's row; afterwards the row has a higher seq.
 _LOCK = {
     dialect: text(
         f"""

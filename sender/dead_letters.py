@@ -74,7 +74,7 @@ def give_up(
         why = {"why": fault.value, "said": refusal, "now": format_time(now)}
         connection.execute(_KEEP[connection.dialect.name], {"given": position, **why})
         connection.execute(_BURY, {"given": position, "tombstone": row.tombstone(fault).decode()})
-        if is_private(row.channel):  # a tombstone is no alert that could be unread
+        if is_private(row.channel):  # a tombstone never counts as unread
             alerts.mark(connection, row.channel, row.place.seq, alerts.Mark.SYSTEM)
         given_up.append(GivenUp(Cursor(row.channel, row.place), fault))
     return given_up

@@ -68,8 +68,8 @@ def erase(connection: Connection, customer_id: str) -> Erased:
     buried = connection.execute(_DELETE_DEAD_LETTERS, {"erased": channel}).rowcount
     connection.execute(_DELETE_STATES, {"erased": channel})
     if seq is None:
-        # Never an event, or none since it was erased. The row is kept all the same: while Redis is away, it
-        # is what shows gateways that the devices of this customer are to be ended.
+        # The customer never had an event, or none since the last erasure. The row is kept all the same: while
+        # Redis is away, it shows gateways that this customer's connections must end.
         seq = connection.execute(_SEQ, {"erased": name_of(channel)}).scalar() or 0
     else:
         connection.execute(_DELETE_CHANNEL, {"erased": channel})

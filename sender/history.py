@@ -69,10 +69,10 @@ class State:
         return Reset.PRUNED if place.seq < self.pruned_seq else None
 
     def continuation(self, reset: Reset | None) -> Place:
-        """Where reading goes on after a reset: at the head, as what was before has to be loaded anyway.
+        """Where reading continues after a reset: at the head, because the page reloads what was before it.
 
-        Where all events since the channel's beginning are kept, a place before is no proof that any was
-        missed (sender/beginnings.py): reading goes on with the first.
+        If all events since the channel's beginning are kept, an earlier place does not prove that any was
+        missed (sender/beginnings.py), so reading continues with the first.
         """
         if reset is Reset.PRUNED and beginnings.is_beginning(self.pruned_seq):
             return Place(self.head.epoch, self.pruned_seq)

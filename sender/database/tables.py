@@ -58,7 +58,7 @@ channels = Table(
     Column("epoch", BigInteger, nullable=False, server_default="1"),
     Column("seen_epoch", BigInteger, nullable=False, server_default="0"),  # 0: never reported
     Column("seen_seq", BigInteger, nullable=False, server_default="0"),
-    # What was seen beyond, as `+42+45-47` (shared/extents.py); of a few alerts that waited elsewhere.
+    # What was seen beyond it, as `+42+45-47` (shared/extents.py), while earlier alerts still wait elsewhere.
     Column("seen_beyond", String(MAX_RANGES_TEXT), nullable=False, server_default=""),
     Column("read_seq", BigInteger, nullable=False, server_default="0"),  # all up to here was read
 )
@@ -83,7 +83,7 @@ events = Table(
 # An identity is unique: on SQLite its column is, on PostgreSQL this, in half the bytes (migration 0008).
 IDENTITY_AS_UUID = "CAST(lpad(identity, 32, '0') AS uuid)"
 
-# In both, an event moves into a new epoch as long as it waits.
+# When a new epoch begins, events that still wait move into it, in both tables.
 outbox = Table(
     "outbox",
     metadata,

@@ -71,7 +71,7 @@ Moment = Annotated[
 
 class CompleteOrder(msgspec.Struct, forbid_unknown_fields=True):
     data: Data = {}
-    expirytime: Moment | None = None  # after it the alert is nothing any more
+    expirytime: Moment | None = None  # after it the alert has expired
     popuntil: Moment | None = None  # after it the alert is only listed
 
     def attributes(self) -> dict[str, str]:
@@ -131,13 +131,13 @@ class TrialRequest(msgspec.Struct, forbid_unknown_fields=True):
 class ReadRequest(msgspec.Struct, forbid_unknown_fields=True):
     cursors: Annotated[
         list[CursorText],
-        msgspec.Meta(max_length=MAX_CHANNELS, description="Everything up to each of them was read."),
+        msgspec.Meta(max_length=MAX_CHANNELS, description="Everything up to each cursor was read."),
     ] = []
     ids: Annotated[
-        list[str], msgspec.Meta(max_length=MAX_IDS, description="Of events that alone were read.")
+        list[str], msgspec.Meta(max_length=MAX_IDS, description="Ids of events; only these were read.")
     ] = []
     customer_id: Annotated[
-        Name | None, msgspec.Meta(description="Whose events `ids` are; required with them.")
+        Name | None, msgspec.Meta(description="The customer whose events `ids` names; required with them.")
     ] = None
 
 
@@ -316,10 +316,10 @@ Seconds = Annotated[
 class RevocationRequest(msgspec.Struct, forbid_unknown_fields=True):
     """Either a token's id, or a customer."""
 
-    # Without NUL, which PostgreSQL keeps in no text.
+    # Without NUL, which PostgreSQL cannot store in a text.
     jti: Annotated[str, msgspec.Meta(max_length=revocations.MAX_JTI, pattern=r"^[^\x00]+$")] | None = None
     customer_id: str | None = None
-    # Of the customer, the tokens issued before: seconds since 1970, or RFC 3339. All until now, if absent.
+    # Revokes the customer's tokens issued before: seconds since 1970, or RFC 3339. If absent: all until now.
     issued_before: Seconds | str | None = None
 
 

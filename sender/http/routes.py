@@ -209,7 +209,7 @@ CALLS = (
         "moveSeen",
         lambda api: api.customers.move_seen,
         "Add to what customers have seen; a report beyond the head or of another epoch is ignored",
-        {200: answer("What was seen of each channel now, in order.", schema("SeenBody"))},
+        {200: answer("What each customer has seen now, in the order given.", schema("SeenBody"))},
         WRITING,
         body=json_body(bodies.SeenRequest),
     ),

@@ -27,7 +27,7 @@ class Due:
         return max([self.published, *late[-1:]])
 
     @property
-    def is_to_be_told(self) -> bool:
+    def awaits_report(self) -> bool:
         """Whether `events_wait` is due again."""
         return not self._recorded or self._loop.time() - self._recorded[-1][0] > self._late_seconds / 4
 

@@ -116,7 +116,7 @@ class PoisonSearch:
         return outcome
 
     async def _excuse(self, refusal: CommandRefused) -> None:
-        """Raise it unless it was about what was sent, and Redis accepts other events."""
+        """Raise the refusal, unless it was about what was sent and Redis accepts other events."""
         if not blames_what_was_sent(refusal):
             raise refusal
         await self._log.rehearse()
@@ -128,7 +128,7 @@ class PoisonSearch:
         known = self._suspects.get(event.channel)
         attempts = known.attempts + 1 if known and known.position == event.position else 1
         if attempts == self._pace.attempts - 1:
-            # Perhaps not the event is at fault but the channel's keys.
+            # The channel's keys may be at fault, not the event.
             await self._log.forget(event.channel)
         self._suspects[event.channel] = _Suspect(
             event.position, attempts, due=self._loop.time() + self._pace.backoff(attempts)

@@ -83,9 +83,8 @@ class Relay:
         # Published and not yet marked, by position. Losing it costs a few duplicates, which Redis refuses.
         self._unmarked: dict[int, NewestEvent] = {}
         self._published_at: dict[int, datetime] = {}
-        self._held: frozenset[int] = (
-            frozenset()
-        )  # those of them that another transaction's lock keeps from being marked
+        # Those of them that cannot be marked yet, because another transaction has locked their rows.
+        self._held: frozenset[int] = frozenset()
         self._due = Due(pace.late_seconds)
         self._mark_at = math.inf
         self._loop = asyncio.get_running_loop()
@@ -230,7 +229,7 @@ class Relay:
         waiting = await self._database.read(work)
         if not waiting:
             self._due.nothing_waits()
-        elif self._due.is_to_be_told:
+        elif self._due.awaits_report:
             more = len(waiting) >= self._pace.batch
             self._due.events_wait(await self._database.read(newest) if more else _generation(waiting[-1]))
         return waiting

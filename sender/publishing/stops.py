@@ -1,8 +1,8 @@
 """Stops: times in which this sender published nothing, or nothing of one channel, and why.
 
-Publishing an event writes nothing that would still name it later (sender/database/tables.py), so how long one
-event waited is not kept. A stop is: one row for all events that waited in it, written when it is over, with
-the times between which events were recorded and waited. `orderbell trace` reads them.
+Publishing an event leaves no row that names it (sender/database/tables.py), so the time that a single event
+waited is not stored. A stop is stored instead: one row for all events that waited in it, written when it is
+over, with its beginning and its end. `orderbell trace` reads them.
 
 Short stops are not kept, and of the others the newest `KEPT`. Other senders may have published meanwhile:
 what a stop says is true of the sender that it names.
@@ -83,7 +83,7 @@ class Stops:
         return self._begun is not None or bool(self._of_channels)
 
     def turn_begins(self) -> None:
-        """What is recorded from now on may not be seen by the turn that begins."""
+        """The turn that begins now may not see what is recorded from now on."""
         self._turn_at = self._clock()
 
     def turn_ends_well(self) -> None:
@@ -105,7 +105,7 @@ class Stops:
             self._end(begun, channel)
 
     def waited_before(self, recorded_at: datetime) -> None:
-        """At the first turn, an event of that time still waited: nobody has published since."""
+        """An event recorded at that time still waited at the first turn, so no sender has published since."""
         if recorded_at < self._started_at:
             self._end(_Begun(recorded_at, Cause.RESTART, ""), None, at=self._started_at)
 

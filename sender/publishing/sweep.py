@@ -6,10 +6,10 @@ would show a browser that returns meanwhile that there is nothing new.
 
 So the heads in Redis of the channels with the newest events are compared with the database: a loss is always
 a tail. The newest events are those since Redis was last found to have everything, and some before them: a
-tail that was lost as an outage began lies before all the thousands that waited for its end. The fail-over
-itself need not be noticed: reconnecting silently hides it, and each part of a cluster may have one of its
-own. Lost events go back into the outbox, and the relay publishes them as usual; gateways that have them drop
-the repetition.
+tail that was lost when an outage began lies before the thousands of events that waited for its end. The
+fail-over itself need not be noticed: reconnecting silently hides it, and each part of a cluster may have one
+of its own. Lost events go back into the outbox, and the relay publishes them as usual; gateways that have
+them drop the repetition.
 
 A channel without a head in Redis needs nothing: gateways then ask the history.
 """

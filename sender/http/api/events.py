@@ -84,7 +84,7 @@ class Events:
         """Raises `InvalidEvent`."""
         if not isinstance(event, dict):
             raise InvalidEvent("a CloudEvent is a JSON object")
-        # Before defaults are added: a repetition may come in another trace, and a default times would differ.
+        # Before defaults are added: a repetition may belong to another trace, and default times would differ.
         content = digest(canonical_json(event))
         defaults = {"traceparent": caller.traceparent, **self._lifetimes.attributes(event.get("type"), now)}
         return outbox.arrival(parse_event(defaults | event, now=now), content, caller.key_name)
@@ -144,7 +144,7 @@ def _record_all(
 def _living(
     arrivals: Sequence[outbox.Arrival], receipts: Sequence[outbox.Receipt]
 ) -> Iterator[tuple[outbox.Arrival, Place]]:
-    """The new events that say something of alerts' lives."""
+    """The new events that replace others or expire."""
     for arrival, (status, cursor) in zip(arrivals, receipts, strict=True):
         draft = arrival.draft
         if (draft.replaces or draft.expires) and status is outbox.Status.ACCEPTED and cursor is not None:

@@ -38,8 +38,8 @@ class Spring:
         now = self._clock()
         event = event_of(SOURCE, MESSAGES, text) | {"traceparent": traceparent_of(request)}
         recording = Recording([outbox.arrival(parse_event(event, now=now), content="")], now, alone=True)
-        request.state.api_key = ""  # there is none: an Idempotency-Key is everybody's
-        # Recognised by its text: each request's event has an id of its own.
+        request.state.api_key = ""  # callers have none here, so all share their Idempotency-Keys
+        # A repetition is recognised by its text, because each request's event gets a new id.
         done = await self._events.record(request, JsonBody(body, text), recording)
         replayed = done.headers.get("idempotency-replayed")
         headers = {"Idempotency-Replayed": replayed} if replayed else None
