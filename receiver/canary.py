@@ -1,4 +1,4 @@
-"""The canary: an event that a gateway sends to itself, by the whole way of an alert, measured as a metric.
+"""The canary: an event that a gateway sends to itself over the whole way of an alert, measured as a metric.
 
 Every `ORDERBELL_CANARY_SECONDS` the gateway posts an event to the sender, in a topic that no token names, and
 waits for it where a browser's events arrive: HTTP, database, relay, Redis, subscription, feed. A gateway that
@@ -40,7 +40,7 @@ class Pace:
 
     every: float
     wait: float = 10.0  # for an event to come
-    retry: float = 1.0  # after it could not even listen
+    retry: float = 1.0  # if not even the subscription succeeded
 
 
 class _Event(msgspec.Struct):
@@ -68,7 +68,7 @@ class Perch(Connection):
         self._come.clear()
 
     async def wait(self) -> None:
-        """Until the expected event has come. Raises `ConnectionError` once none can come any more."""
+        """Wait for the expected event. Raises `ConnectionError` once none can come any more."""
         await self._come.wait()
         if self.closed:
             raise ConnectionError(self.ending.reason)
@@ -77,7 +77,7 @@ class Perch(Connection):
         try:
             event = _decode(text)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return  # not ours: without ORDERBELL_LIVE_KEYS, whoever can write to Redis can publish anything
+            return  # not ours: without ORDERBELL_LIVE_KEYS, any program that writes to Redis can publish here
         if event.id == self._awaited:
             self._come.set()
 
@@ -85,7 +85,7 @@ class Perch(Connection):
         """Ignored: an event lost to a reset counts as late, and that is what is measured."""
 
     def beat(self, now: float) -> None:
-        """It has no client that could be silent."""
+        """Does nothing: there is no client that could be silent."""
 
     def end(self, end: End, reason: str) -> None:
         self.closed = True
@@ -93,7 +93,7 @@ class Perch(Connection):
         self._come.set()
 
     async def wait_writable(self) -> None:
-        """It always is."""
+        """Returns at once: this is always writable."""
 
 
 class Canary:

@@ -43,7 +43,7 @@ logger = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
-    """What a client asks for. Nothing of it can be changed. It may hold a token or a ticket: don't log it."""
+    """What a client asks for, read-only. It may contain a token or a ticket: don't log it."""
 
     transport: str  # websocket, sse, polling, stomp, sockjs, sockjs-xhr
     method: str  # GET, or POST for some of SockJS's ways
@@ -73,7 +73,7 @@ class Handshake:
 
 
 class InvalidHook(OperatorError):
-    """ORDERBELL_ADMIT names nothing that can be called."""
+    """ORDERBELL_ADMIT does not name a function that takes a handshake."""
 
 
 class _Failed(Exception):
@@ -115,7 +115,7 @@ class Admission:
 
     @property
     def unended(self) -> int:
-        """Calls that have not returned, in a thread or in the loop, whether or not anybody still waits."""
+        """Calls that have not returned, in a thread or in the loop, even if their client has left."""
         return max(len(self._running), self._threads.busy)
 
     async def check(self, request: HTTPConnection, transport: str) -> None:
@@ -147,7 +147,7 @@ class Admission:
         return task.result()
 
     async def _call(self, handshake: Handshake) -> object:
-        """Raises `_Failed`, whatever the hook raises: it is not ours."""
+        """Raises `_Failed` for whatever the hook raises."""
         try:
             answer = self._hook(handshake) if self._waits else await self._threads.run(self._hook, handshake)
             return await answer if inspect.isawaitable(answer) else answer
@@ -170,7 +170,7 @@ class _Threads:
         def settle(result: Any, error: BaseException | None) -> None:
             self.busy -= 1
             if future.done():
-                return  # nobody waits any more
+                return  # its client has left
             if error is None:
                 future.set_result(result)
             else:

@@ -26,7 +26,7 @@ REVOKED = "the token was revoked"
 
 
 class TokenInUrl(CallerError):
-    """A request that carries what looks like a token in its URL."""
+    """A request with a token in its URL, or something that looks like one."""
 
 
 class Authentication:
@@ -39,9 +39,9 @@ class Authentication:
     async def verify(
         self, *, token: str = "", ticket: str = "", request: HTTPConnection | None = None
     ) -> Identity:
-        """`request` is what a ticket came with; without it, a ticket of any page is taken.
+        """`request` is the one that a ticket came with; without it, the ticket of any page is accepted.
 
-        Raises `InvalidToken`, or `KeysUnavailable` where it can't be verified now.
+        Raises `InvalidToken`, or `KeysUnavailable` if it can't be verified now.
         """
         identity = await (self._verifier.verify(token) if token else self._redeem(ticket, request))
         if self.revocations.touches(identity):
@@ -57,7 +57,7 @@ class Authentication:
             raise KeysUnavailable("tickets can't be checked now") from error
 
     async def identify(self, request: HTTPConnection) -> Identity | None:
-        """The client's identity; None where the request proves none. Raises as `verify`, and `TokenInUrl`."""
+        """The client's identity; None if the request proves none. Raises as `verify`, and `TokenInUrl`."""
         if _REFUSED_PARAMETERS & request.query_params.keys():
             raise TokenInUrl("a token must not be in a URL; POST /tickets issues a ticket for it")
         if token := bearer_token(request):
@@ -70,17 +70,17 @@ class Authentication:
         return None
 
     def carried(self, request: HTTPConnection) -> str:
-        """The token that comes with every request of a client, unverified; empty where none does."""
+        """The token that a client sends with every request, unverified; empty if it sends none."""
         return bearer_token(request) or self._cookie_of(request) or ""
 
     def _cookie_of(self, request: HTTPConnection) -> str | None:
-        """First the one that no other site below our domain, and nobody without TLS, could have set."""
+        """The `__Host-` cookie counts first: only we could have set it, and only over TLS."""
         return request.cookies.get(HOST_PREFIX + self._cookie) or request.cookies.get(self._cookie)
 
     async def identify_same_site(self, request: HTTPConnection) -> Identity:
         """As `identify`, for plain requests of our own pages: SameSite=Strict vouches for the cookie.
 
-        Browsers send no Origin with a same-origin GET. Raises `InvalidToken` where nothing is proved.
+        Browsers send no Origin with a same-origin GET. Raises `InvalidToken` if the request proves nothing.
         """
         identity = await self.identify(request)
         if identity is None and (token := self._cookie_of(request)):

@@ -1,4 +1,4 @@
-"""How many connections there may be: in all, by address, and of strangers, which are not authenticated yet.
+"""How many connections there may be: in all, by address, and of strangers, clients not yet authenticated.
 
 Strangers never keep customers out. Their limit is far below that of all connections, so the rest is a reserve
 for authenticated ones. At the limit a new stranger is accepted and the oldest one ended: a real client
@@ -43,7 +43,7 @@ EXEMPT = ""
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one gateway; of each worker where there are several."""
+    """Of one gateway; of each worker if there are several."""
 
     connections: int = 10_000
     per_address: int = 1_000
@@ -91,7 +91,7 @@ class Capacity:
         return EXEMPT if not host or self._proxies.trust(host) else _address(host)
 
     def refusal(self, address: str) -> Problem | None:
-        """Why one more is refused now; None if it is admitted. Each call counts as a handshake."""
+        """Why one more connection is refused now; None if it is admitted. Each call counts as a handshake."""
         if self.full:
             return _later(503, "overloaded", "Try again in a moment.", 2)
         if seconds := self._handshakes.spend(_ALL):
@@ -122,13 +122,13 @@ class Capacity:
                 self._make_room(of_address)
 
     def prove(self, connection: Connection) -> None:
-        """It is authenticated. Repeating is harmless."""
+        """The connection is authenticated. Repeating is harmless."""
         if connection in self._strangers:
             del self._strangers[connection]
             self._forget_stranger(connection)
 
     def leave(self, connection: Connection) -> None:
-        """Once for each that has entered."""
+        """Must be called once for each connection that has entered."""
         self.prove(connection)
         address = connection.address
         if address != EXEMPT:
@@ -164,7 +164,7 @@ def _address(host: str) -> str:
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
-        return host[:64]  # what a trusted proxy calls it
+        return host[:64]  # a name that a trusted proxy gave it
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None:
             return str(address.ipv4_mapped)

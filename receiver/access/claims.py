@@ -3,9 +3,9 @@
 The rules are those of RFC 8725: nothing in the token chooses how it is verified; `exp`, an audience
 and a customer are required, and which claims hold them is a setting, since issuers differ:
 
-* most put the audience into `aud`, a text or a list; the access tokens of Cognito, Clerk and many a Keycloak
-  have none, and name the client in `client_id` or `azp`;
-* the customer is `sub` at most of them; Okta's access tokens have a login there and the id in `uid`;
+* most put the audience into `aud`, a text or a list; access tokens of Cognito, Clerk and many Keycloaks have
+  no `aud` and name the client in `client_id` or `azp`;
+* most put the customer into `sub`; Okta's access tokens have a login there and the id in `uid`;
 * custom claims are named `https://shop.example/x` (Auth0), `custom:x` (Cognito), or lie within others:
   `realm_access.roles` (Keycloak).
 
@@ -47,7 +47,7 @@ def check_length(token: str) -> None:
 
 
 def header_of(token: str) -> dict[str, Any]:
-    """Its header, not verified yet. Raises `InvalidToken`."""
+    """The token's header, unverified. Raises `InvalidToken`."""
     try:
         return jwt.get_unverified_header(token)
     except (jwt.PyJWTError, ValueError):
@@ -55,7 +55,7 @@ def header_of(token: str) -> dict[str, Any]:
 
 
 def verified_payload(token: str, key: Any, algorithms: Sequence[str]) -> bytes:
-    """What is signed, if `key` and one of the algorithms have signed it. Raises `InvalidToken`."""
+    """The payload, if it is signed with `key` and one of the algorithms. Raises `InvalidToken`."""
     try:
         payload: bytes = api_jws.decode(token, key, algorithms=algorithms)
     except jwt.InvalidAlgorithmError:
@@ -136,7 +136,7 @@ class Rules:
 
 
 def _check_times(claims: dict[str, Any]) -> tuple[float, float | None]:
-    """Until when it is valid, leeway included, and when it was issued."""
+    """Until when the token is valid, leeway included, and when it was issued."""
     now = time.time()
     expires_at, issued_at = _time(claims, "exp"), _time(claims, "iat")
     if expires_at is None:
@@ -176,12 +176,12 @@ def _time(claims: dict[str, Any], name: str) -> float | None:
 
 
 def _shown(value: object) -> str:
-    """For the log: short, and on one line. It is signed, so it came from the issuer."""
+    """A claim for the log: short, and on one line. It is signed, so it came from the issuer."""
     text = repr(value)
     return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 @lru_cache(maxsize=1_000)
 def _one_for_all(topics: tuple[str, ...]) -> tuple[str, ...]:
-    """Thousands of tokens name the same few; they share one object."""
+    """Thousands of tokens list the same few topics; they share one tuple."""
     return topics

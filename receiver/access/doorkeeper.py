@@ -28,7 +28,7 @@ class Doorkeeper:
         try:
             if request.method in ("GET", "HEAD"):
                 return await self._authentication.identify_same_site(request)
-            # With every other method browsers send the page's origin, so a cookie counts only with one.
+            # With all other methods browsers send the page's origin, so a cookie counts only with one.
             if identity := await self._authentication.identify(request):
                 return identity
             raise InvalidToken("a token is required")

@@ -10,11 +10,13 @@ from shared.errors import CallerError, NeighbourError
 
 
 class InvalidToken(CallerError):
-    """A token that proves nothing now; a new one may. The message is the reason and quotes no part of it."""
+    """A token that proves nothing now; a new one may. The message gives the reason and quotes no part of the
+    token.
+    """
 
 
 class ForbiddenToken(InvalidToken):
-    """A token that is never accepted here, nor is another of its kind: the settings and its issuer disagree.
+    """A token that is never accepted here, nor any other of its kind: the settings and its issuer disagree.
 
     `detail` is for the log: what the token contains, and what the settings expect.
     """
@@ -32,7 +34,7 @@ class KeysUnavailable(NeighbourError):
 class Identity:
     """A customer, the topics they may read, and until when this holds (seconds since 1970)."""
 
-    customer: str  # empty where a client needs no token: it has no channel of its own
+    customer: str  # empty if a client needs no token: it has no channel of its own
     topics: tuple[str, ...]  # in order, each once; kept for each connection, so it should be small
     expires_at: float
     jti: str | None = None  # the token's own id, by which it can be revoked

@@ -1,13 +1,13 @@
 """Tokens signed with a key that their issuer publishes, and those keys.
 
-The keys we have count until the issuer has answered with others: while it is away, and while new ones
-are being fetched, tokens of known keys are verified without waiting. An unknown key is fetched for at once,
-by one request for all that wait; a flood of made-up keys spends the few requests that may follow each other
-(`Pace`), and from then on the answer is "come back" and never "your token is bad", which a page could take
-for final.
+The known keys stay valid until the issuer has answered with others: while it is away, and while new keys are
+being fetched, tokens with known keys are verified without waiting. An unknown key makes the gateway ask the
+issuer at once, with one request for all tokens that wait. A flood of made-up keys uses up the few requests
+that may follow each other (`Pace`); from then on the answer is "come back" and never "your token is bad",
+which a page could take for final.
 
-What the issuer may answer: keys; anything else, or nothing in time, is logged, survived and asked again. Its
-answer is read up to `MAX_BYTES`. Keys for encryption, symmetric ones and those we can't use are passed over.
+If the issuer answers anything but keys, or nothing in time, that is logged and the issuer asked again. Its
+answer is read up to `MAX_BYTES`. Keys for encryption, symmetric keys and unusable ones are ignored.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Pace:
     """Seconds."""
 
     answer: float = 4  # for the whole answer of the issuer
-    keys: float = 5  # for a token's key
+    keys: float = 5  # for a token to wait for its key
     refresh: float = 300  # between two looks at the issuer's keys
     retry: float = 1  # after a failure, twice as long after each
     max_retry: float = 10
@@ -111,7 +111,7 @@ class KeySet:
             await self._client.aclose()
 
     async def try_now(self) -> str | None:
-        """`unable`, when the fetch that is under way or a new one has ended."""
+        """`unable`, once the fetch under way, or else a new one, has ended."""
         if self._fetching is None:
             self._start_fetch()
         if self._fetching is not None:
@@ -127,7 +127,7 @@ class KeySet:
 
     @property
     def unable(self) -> str | None:
-        """Why no token can be verified; None where some can."""
+        """Why no token can be verified; None if some can."""
         return None if self._keys else self._failure
 
     async def find(self, header: dict[str, Any]) -> Key:
@@ -151,14 +151,14 @@ class KeySet:
         raise InvalidToken("the token's key is not one of its issuer's")
 
     def _known(self, kid: str | None, algorithm: str) -> Key | None:
-        """Without a `kid`, the only key there is for its algorithm."""
+        """For a token without a `kid`: the key, if it is the only one for its algorithm."""
         if kid is not None:
             return next((key for key in self._keys.get(kid, ()) if algorithm in key.algorithms), None)
         fitting = [key for keys in self._keys.values() for key in keys if algorithm in key.algorithms]
         return fitting[0] if len(fitting) == 1 else None
 
     async def _join_fetch(self) -> None:
-        """The fetch under way, else a new one. Raises `KeysUnavailable` where it is too soon."""
+        """The fetch under way, else a new one. Raises `KeysUnavailable` if it is too soon for another."""
         if self._fetching is None:
             self._spend()
             self._start_fetch()
@@ -184,8 +184,9 @@ class KeySet:
         try:
             await self._fetch()
         finally:
-            # Before it is done, not in a callback after: waiting for a task that is done gives no other a
-            # turn, so `find` would wait for it again and again, and the whole gateway would stand still.
+            # Cleared before the task is done, not in a callback afterwards: waiting for a finished task gives
+            # no other task a turn, so `find` would wait for it again and again, and the whole gateway would
+            # stand still.
             self._fetching = None
 
     async def _keep_fresh(self) -> None:
@@ -269,7 +270,7 @@ def _parse(body: bytes) -> dict[str, list[Key]]:
 
 
 def _usable(jwk: dict[str, Any]) -> Key | None:
-    """A public key that verifies signatures, by its `alg`; without one, by the algorithms of its kind."""
+    """A public key that verifies signatures by its `alg`, or without one by the algorithms for its type."""
     operations = jwk.get("key_ops", ["verify"])
     if jwk.get("use", "sig") != "sig" or not isinstance(operations, list) or "verify" not in operations:
         return None

@@ -37,12 +37,12 @@ class Origins:
 
     @property
     def exact(self) -> list[str]:
-        """Those without patterns, as browsers send them."""
+        """The origins that are not patterns, as browsers send them."""
         return sorted(map(str, self._exact))
 
     @property
     def regex(self) -> str | None:
-        """What the patterns match, for CORS; None without any."""
+        """The patterns as one regular expression, for CORS; None if there are none."""
         texts = [re.escape(str(p)).replace(r"\*\.", r"[a-z0-9_.-]+\.", 1) for p in self._patterns]
         return "|".join(texts) or None
 
@@ -68,7 +68,7 @@ class Origins:
 
 
 def origin_of(request: HTTPConnection) -> str:
-    """The origin of the page that sent it, in its one spelling; empty where none is named."""
+    """The origin of the page that sent the request, in its one spelling; empty if the request names none."""
     origin = _parse(request.headers.get("origin", ""))
     return str(origin) if origin else ""
 
@@ -98,7 +98,7 @@ def _parse(text: str) -> Origin | None:
     return _parse_short(text) if len(text) <= _MAX_ORIGIN else None
 
 
-@lru_cache(maxsize=1_000)  # nearly all are the same few
+@lru_cache(maxsize=1_000)  # nearly all requests name the same few
 def _parse_short(text: str) -> Origin | None:
     try:
         return parse_origin(text)

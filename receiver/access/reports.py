@@ -26,11 +26,12 @@ class Reports:
         self._kinds: dict[str, _Kind] = {}
 
     def warn(self, what: str, **details: object) -> None:
-        """`what` is the kind, and one of a few texts. The line shows how many of its kind were left out."""
+        """`what` is the kind of line, one of a few texts. The line shows how many of its kind were left out.
+        """
         self._report(logging.WARNING, what, details)
 
     def inform(self, what: str, **details: object) -> None:
-        """As `warn`, for what may be harmless."""
+        """As `warn`, at the level of information."""
         self._report(logging.INFO, what, details)
 
     def _report(self, level: int, what: str, details: dict[str, object]) -> None:

@@ -1,4 +1,4 @@
-"""Tokens that were revoked, as a gateway knows them, and how it learns of them.
+"""The revoked tokens that a gateway knows of, and how it learns of them.
 
 The sender has the list. A gateway reads all of it at start, and what is new several times a second, without
 Redis; so a revocation takes effect within a second at every gateway that reaches the sender, also after it
@@ -7,8 +7,8 @@ connections that are open already are ended when the revocation is read.
 
 A token without `iat` counts as issued before any revocation of its customer.
 
-While the sender can't be reached nothing new is learnt; what is known stays in force. An older sender has no
-list: it answers 404 and is asked less often.
+While the sender can't be reached, the gateway learns of no new revocations; those it knows stay in force. An
+older sender has no list: it answers 404 and is asked less often.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Revocations:
         return issued_before > 0 and (identity.iat is None or identity.iat < issued_before)
 
     def forget_ended(self) -> None:
-        """Drop those whose tokens have expired."""
+        """Drop revocations whose tokens have expired."""
         now = self._clock()
         if now < self._forget_at:
             return
@@ -94,10 +94,10 @@ class Page(msgspec.Struct):
 
 
 class KnowsRevocations(Protocol):
-    """The sender, as this needs it."""
+    """The part of the sender that this needs."""
 
     async def revocations(self, after: int) -> Page | None:
-        """What follows a position; None from an older sender. Raises `RevocationsUnavailable`."""
+        """The revocations after a position; None from an older sender. Raises `RevocationsUnavailable`."""
 
 
 class RevocationList:

@@ -3,9 +3,9 @@
 Redis keeps a ticket's hash, never the ticket; reading Redis gives nobody a usable one. With
 `ORDERBELL_LIVE_KEYS` its content is signed, so writing to Redis does not either.
 
-A ticket is bound to the page that asked for it: one that has leaked is of no use to a page of another origin,
-nor to a client that names none. A ticket that was asked for without an Origin, by a shop's server or an app,
-is bound to nothing, because nobody knows which page it is for.
+A ticket is bound to the origin of the page that asked for it: if it leaks, it is of no use to a page of
+another origin, nor to a client that names no origin. A ticket that was asked for without an Origin, by a
+shop's server or an app, is bound to none, because the gateway cannot know which page it is for.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class _Bound(msgspec.Struct):
 
 
 class TooManyTickets(CallerError):
-    """A customer has asked for too many; `seconds` until there may be one more."""
+    """A customer has asked for too many tickets; `seconds` until there may be one more."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"too many tickets for this customer; try again in {math.ceil(seconds)} s")
@@ -48,7 +48,7 @@ class TooManyTickets(CallerError):
 
 
 class Tickets:
-    """Methods raise redis-py's errors and `TimeoutError` where Redis is away."""
+    """Methods raise redis-py's errors and `TimeoutError` if Redis is away."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Tickets:
         self._quota = Quota(per_minute)
 
     async def issue(self, identity: Identity, *, origin: str = "") -> str:
-        """`origin` of the page that asks; empty where it is not known. Raises `TooManyTickets`."""
+        """`origin`: of the page that asks; empty if it is not known. Raises `TooManyTickets`."""
         if seconds := self._quota.spend(identity.customer):
             raise TooManyTickets(seconds)
         ticket = secrets.token_urlsafe(32)
@@ -76,8 +76,8 @@ class Tickets:
         return ticket
 
     async def redeem(self, ticket: str, comes_from: Callable[[str], bool] = lambda _: True) -> Identity:
-        """Raises `InvalidToken` for a ticket that never existed, was used, or has expired, and where the
-        request does not come from the origin to which it is bound.
+        """Raises `InvalidToken` if the ticket never existed, was used or has expired, or if the request does
+        not come from the origin to which it is bound.
         """
         if not _TICKET.fullmatch(ticket):
             raise InvalidToken("not a ticket")

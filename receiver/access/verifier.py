@@ -28,7 +28,7 @@ class Verifier(Protocol):
 
     @property
     def unable(self) -> str | None:
-        """Why no token can be verified now; None where they can."""
+        """Why no token can be verified now; None if tokens can be."""
 
     async def try_now(self) -> str | None:
         """`unable`, once that is known for sure."""
@@ -76,7 +76,7 @@ def _key(secret: SecretStr) -> jwt.PyJWK:
 
 
 class _OneSecret(HMACAlgorithm):
-    """HS256 with a secret that stays. PyJWT looks with each token whether its secret is some other kind of
+    """HS256 with a secret that stays. With each token, PyJWT checks whether its secret is some other kind of
     key, which takes longer than all the rest of the verification.
     """
 
@@ -89,7 +89,7 @@ class _OneSecret(HMACAlgorithm):
 
 
 class ReportingVerifier(contextlib.AbstractAsyncContextManager["ReportingVerifier"]):
-    """Logs, now and then, what an operator can fix: a setting that the issuer disagrees with, a clock."""
+    """Logs now and then what an operator can fix: a setting that the issuer disagrees with, or a clock."""
 
     def __init__(self, verifier: Verifier) -> None:
         self._verifier = verifier

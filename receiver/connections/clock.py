@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from receiver.connections.connection import Connection
 
 _FAILED = "a connection's heartbeat failed"
-_AGES = 1_009  # a prime, so that addresses in steps spread over all of them
-_MAX_RETRY_MS = 2_000  # over which those that are sent away spread their return
+_AGES = 1_009  # a prime, so that evenly spaced addresses spread over all ages
+_MAX_RETRY_MS = 2_000  # clients that are sent away spread their return over it
 
 
 class Clock:
     def __init__(
         self, heartbeat_seconds: float, *, tick_seconds: float = 1.0, max_age_seconds: float = math.inf
     ) -> None:
-        """`max_age_seconds`: how long a connection may last, give or take a tenth, so that connections which
+        """`max_age_seconds`: how long a connection may last, give or take a tenth, so that connections that
         came together don't leave together.
         """
         self._max_age = max_age_seconds
@@ -54,11 +54,11 @@ class Clock:
         self._empty.clear()
 
     def attend(self, connection: Connection) -> None:
-        """Call its `look` each second, from the next on, until that returns False."""
+        """Call the connection's `look` each second from now on, until that returns False."""
         self._attended.add(connection)
 
     def discard(self, connection: Connection) -> None:
-        """A connection is gone; once for each that was added."""
+        """A connection is gone. Must be called once for each that was added."""
         for slot in self._slots:
             slot.discard(connection)
         self._attended.discard(connection)
@@ -67,7 +67,7 @@ class Clock:
             self._empty.set()
 
     async def wait_empty(self) -> None:
-        """Until all are gone."""
+        """Wait until all connections are gone."""
         await self._empty.wait()
 
     async def run(self) -> None:
@@ -93,7 +93,9 @@ class Clock:
                 self._attended.discard(connection)
 
     def _max_age_of(self, connection: Connection) -> float:
-        """Its own, always the same: where it lies in memory is as good as a number drawn for it, and free."""
+        """A connection's own maximum: its address in memory is as good as a random number, and stays the
+        same.
+        """
         return self._max_age * (0.9 + 0.2 * (id(connection) // 16 % _AGES) / _AGES)
 
     def _beat(self, slot: set[Connection], now: float, wall_clock: float) -> None:

@@ -15,15 +15,15 @@ logger = structlog.get_logger(__name__)
 
 
 def end_failed(connection: Connection, event: str) -> None:
-    """To be called in an `except`, whose error is logged. The client comes back with its cursor."""
+    """Call this in an `except` block; its error is logged. The client comes back with its cursor."""
     logger.exception(event, transport=connection.transport)
     end_one(connection, End.INTERNAL_ERROR, "internal error")
 
 
 def end_one(connection: Connection, end: End, reason: str) -> None:
-    """End one of many: the others must not be left out because this one can't be ended in order."""
+    """End one of many connections: the others must be ended even if this one can't be ended cleanly."""
     try:
         connection.end(end, reason)
-    except Exception:  # of one connection: what ends it has others to attend to
+    except Exception:  # of one connection: the caller has others to serve
         logger.exception("a connection could not be ended", transport=connection.transport)
         connection.drop()

@@ -1,8 +1,8 @@
 """The life of every connection of a gateway, whatever its transport.
 
-It is accepted (`open`), its client is identified, it enters its channels' feeds, is greeted with where it
-starts, caught up and live in each feed (`serve`), and ended. The waiting parts run in the task that accepted
-it; once it is live no task belongs to it.
+A connection is accepted (`open`) and its client identified. It enters its channels' feeds, gets hello with
+the places where it starts, is caught up and goes live in each feed (`serve`). In the end it leaves them. What
+waits runs in the task that accepted the connection; once it is live, no task belongs to it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from shared.cursors import Place
     from shared.extents import Extent
 
-_MAX_RETRY_MS = 2_000  # over which clients sent away spread their return
+_MAX_RETRY_MS = 2_000  # clients that are sent away spread their return over it
 
 logger = structlog.get_logger(__name__)
 
@@ -85,7 +85,7 @@ class Life:
         self._tasks: asyncio.TaskGroup
 
     async def run(self) -> None:
-        """Must be running for messages to be handled."""
+        """Runs until cancelled; messages are handled only while this runs."""
         async with asyncio.TaskGroup() as self._tasks:
             await asyncio.Event().wait()  # until it is cancelled
 
@@ -100,13 +100,13 @@ class Life:
             end_failed(connection, "a connection's task failed")
 
     def open(self, connection: Connection) -> None:
-        """It is accepted; from now on `lost` will be called for it, once."""
+        """The connection is accepted. From now on, `lost` will be called for it once."""
         self.clock.add(connection)
         self.capacity.enter(connection)
         metrics.connections_of(connection.transport).inc()
 
     def end_erased(self, feed: Feed) -> None:
-        """Its customer was erased: a token that is still good does not keep them here."""
+        """The connection's customer was erased: it ends even if the token is still valid."""
         for connection in self.clock.connections:
             # Judged by its identity, not its feeds: STOMP's are those of its subscriptions.
             identity = connection.identity
@@ -114,9 +114,9 @@ class Life:
                 end_one(connection, End.UNAUTHENTICATED, "the customer was erased")
 
     async def wait_proof(self, connection: Connection, request: HTTPConnection) -> Identity | None:
-        """The identity of its first message; None where it ended first. `request` is its handshake.
+        """The identity that its first message proves; None if it ended first. `request` is its handshake.
 
-        Raises `InvalidToken` where none comes in time.
+        Raises `InvalidToken` if no message comes in time.
         """
         proof: asyncio.Future[Identity] = asyncio.get_running_loop().create_future()
         self._proving[connection] = request, proof
@@ -133,9 +133,9 @@ class Life:
         *,
         channels: Sequence[Channel] = (),
     ) -> None:
-        """Bring an authenticated connection into its feeds: those of its identity, or of the channels given.
+        """Bring an authenticated connection into its identity's feeds, or those of the channels given.
 
-        Ends it where that fails.
+        Ends it if that fails.
         """
         channels = channels or identity.channels
         foreign = [channel for channel in cursors if channel not in channels]
@@ -143,7 +143,7 @@ class Life:
             connection.end(End.FORBIDDEN, f"the token does not name {foreign[0]}")
         if connection.closed:
             return
-        if self._authentication.revocations.touches(identity):  # since it was verified
+        if self._authentication.revocations.touches(identity):  # revoked since it was verified
             connection.end(End.UNAUTHENTICATED, "the token was revoked")
             return
         connection.identity = identity
@@ -164,10 +164,10 @@ class Life:
         heads = {feed.channel: feed.place or starts[feed.channel] for feed in connection.feeds}
         return Hello.at(starts, heads, heartbeat_seconds=terms.heartbeat_seconds, gateway=terms.gateway)
 
-    # What its transport reports.
+    # What the transport reports.
 
     def receive(self, connection: Connection, text: bytes) -> None:
-        """A message of its client."""
+        """Handle a message of the connection's client."""
         connection.spoke_at = asyncio.get_running_loop().time()
         try:
             message = parse_message(text)
@@ -185,7 +185,7 @@ class Life:
             connection.end(End.BAD_MESSAGE, str(error))
 
     def report_seen(self, connection: Connection, report: SeenReport) -> None:
-        """Only places up to its feeds' own count: what was not handed over can't have been seen.
+        """Only places up to those of its feeds count: what was not handed over can't have been seen.
 
         Raises `BadMessage`.
         """
@@ -197,7 +197,7 @@ class Life:
             self.note_seen(connection, channel, extent)
 
     def report_read(self, connection: Connection, report: ReadReport) -> None:
-        """Only of the customer's own channel, and up to its feed's place. Raises `BadMessage`."""
+        """Only alerts of the customer's own channel count, up to its feed's place. Raises `BadMessage`."""
         try:
             places = parse_cursors(report.cursor)
         except InvalidCursor as error:
@@ -209,17 +209,17 @@ class Life:
                     self._reads.report(feed.channel, up_to, report.ids)
 
     def note_seen(self, connection: Connection, channel: Channel, extent: Extent) -> None:
-        """As `report_seen`, of one channel."""
+        """As `report_seen`, for one channel."""
         feed = next((feed for feed in connection.feeds if feed.channel == channel), None)
         if feed is not None and is_private(channel) and feed.place is not None and extent.last <= feed.place:
             self._seen.report(channel, extent)
 
     def leave(self, connection: Connection) -> None:
-        """Nothing is sent to it any more: it leaves its feeds now, not when its client is gone."""
+        """Nothing is sent any more: the connection leaves its feeds now, not when its client is gone."""
         self._keeper.leave(connection)
 
     def lost(self, connection: Connection) -> None:
-        """It is gone; `ending` describes how."""
+        """The connection is gone; `ending` describes how."""
         self.leave(connection)
         self.clock.discard(connection)
         self.capacity.leave(connection)
@@ -241,11 +241,11 @@ class Life:
             logger.debug("connection closed", **fields)
         elif connection.identity is not None:
             logger.info("connection closed", **fields)
-        else:  # anybody can cause these, as many as they like
+        else:  # any client can cause any number of these
             self._of_strangers.info("connection closed", kind=f"{connection.transport} {code}", **fields)
 
     async def _verify(self, connection: Connection, credentials: Credentials) -> None:
-        """The first makes it a customer's connection, later ones renew its end."""
+        """The first token makes it a customer's connection; later ones extend it."""
         try:
             # A ticket that renews must name the same customer, so its page does not matter.
             request, _ = self._proving.get(connection, (None, None))

@@ -13,7 +13,7 @@ MAX_IDS = 100  # in one message
 
 
 class BadMessage(CallerError, ValueError):
-    """A client sent what no client of ours sends."""
+    """A message that breaks the protocol."""
 
 
 class SeenReport(msgspec.Struct):
@@ -46,7 +46,9 @@ class Credentials(msgspec.Struct):
 
 
 class Ping(msgspec.Struct):
-    """`orderbell.ping`: asks for a pong, and reports on the page: a pong frame proves only a browser."""
+    """`orderbell.ping`: asks for a pong, and reports on the page. (A WebSocket's pong frame proves only that
+    there is a browser.)
+    """
 
     visible: bool = True
     shows: bool = True  # whether an alert would be shown there now

@@ -1,6 +1,6 @@
-"""The gateway's own messages: data, until a transport writes them.
+"""The gateway's own messages, as data; each transport writes them in its own form.
 
-Most transports write it as a CloudEvent that has no place in any channel; that is made once for all
+Most transports write a notice as a CloudEvent without a place in any channel; it is made once for all
 connections that get the same notice.
 """
 
@@ -68,7 +68,7 @@ class Hello(Notice, frozen=True):
     heartbeat_seconds: float
     gateway: str
     accepts: tuple[str, ...]  # the types of messages that a client may send; older gateways don't send it
-    as_of: str = ""  # where the channels are now: all that comes up to there was missed
+    as_of: str = ""  # where the channels are now: events up to there were missed
 
     @classmethod
     def at(
@@ -98,14 +98,14 @@ class Pong(Notice, frozen=True):
 
 
 class Reset(Notice, frozen=True):
-    """A cursor can't be honoured: go on at `cursor` and fetch again what you show."""
+    """A cursor can't be honoured: the client continues at `cursor` and reloads what it shows."""
 
     type = "orderbell.reset"
 
     channel: Channel
     reason: str
     cursor: str
-    refetch: str = ""  # a topic has nothing to fetch
+    refetch: str = ""  # empty for topics, which have nothing to reload
 
     @classmethod
     def to(cls, channel: Channel, place: Place, reason: str) -> Reset:
@@ -119,7 +119,7 @@ class SeenElsewhere(Notice, frozen=True):
     type = "orderbell.seen"
 
     cursor: str
-    seen: str = ""  # where there is something beyond
+    seen: str = ""  # present if there is something beyond
 
     @classmethod
     def of(cls, channel: Channel, extent: Extent) -> SeenElsewhere:
@@ -137,7 +137,8 @@ class Unread(Notice, frozen=True):
 
 
 class Ring(Notice, frozen=True):
-    """No device has shown the alerts up to `cursor` for long: a page that can show them should do so."""
+    """For a long time, no device has shown the alerts up to `cursor`: a page that can show them should do so.
+    """
 
     type = "orderbell.ring"
 

@@ -21,7 +21,7 @@ REFUSED = 500
 class Ended(NamedTuple):
     """A connection or a handshake that has ended. Times are seconds since 1970."""
 
-    channel: Channel | None  # its customer's own; None where nobody proved to be a customer
+    channel: Channel | None  # its customer's own; None if the client never authenticated
     transport: str
     opened_at: float
     ended_at: float
@@ -30,7 +30,7 @@ class Ended(NamedTuple):
 
 
 class Register:
-    """The newest endings. Flooding it with refused handshakes costs the memory of refusals alone."""
+    """The newest endings. A flood of refused handshakes pushes out earlier refusals only."""
 
     def __init__(self, now: float, *, ended: int = ENDED, refused: int = REFUSED) -> None:
         self._ended: deque[Ended] = deque(maxlen=ended)
