@@ -26,8 +26,7 @@ class Reports:
         self._kinds: dict[str, _Kind] = {}
 
     def warn(self, what: str, **details: object) -> None:
-        """`what` is the kind of line, one of a few texts. The line shows how many of its kind were left out.
-        """
+        """`what` is the kind of line, one of a few texts. The line shows how many like it were left out."""
         self._report(logging.WARNING, what, details)
 
     def inform(self, what: str, **details: object) -> None:

@@ -137,8 +137,7 @@ class Unread(Notice, frozen=True):
 
 
 class Ring(Notice, frozen=True):
-    """For a long time, no device has shown the alerts up to `cursor`: a page that can show them should do so.
-    """
+    """No device has shown the alerts up to `cursor` for long: a page that can show them should do so."""
 
     type = "orderbell.ring"
 

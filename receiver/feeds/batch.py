@@ -1,8 +1,8 @@
 """Questions asked one at a time, answered many at a time.
 
-Connections that arrive together ask the same things of the same servers, and a round trip costs far
-more than another question in it. While one batch is on its way the next one fills. A lone question is sent at
-once; under load the batch waits a few milliseconds to fill.
+Connections that arrive together ask the same servers the same things, and a round trip costs far more than
+another question in it. While one batch is on its way, the next one fills. A lone question is sent at once;
+under load the batch waits a few milliseconds to fill.
 """
 
 from __future__ import annotations

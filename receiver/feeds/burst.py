@@ -1,11 +1,11 @@
-"""What is heard in one read of Redis leaves together, and is looked at before anything is written.
+"""Events heard in one read of Redis: all are examined before anything is written, then they leave together.
 
-After a system call Python starts cold: the mitigations that kernels use cost the processor its branch
-predictions, and the kernel its caches. With one customer each, this saves a sixth of a delivery's processor
-time.
+After a system call Python runs slower for a while: the kernel's mitigations discard the processor's branch
+predictions, and the kernel displaces its caches. If each event is for one customer, this saves a sixth of a
+delivery's processor time.
 
 Connections that share finished bytes get them from here, straight to the kernel; the others are handed the
-event. A connection is one or the other, so each gets everything in its order.
+event. A connection is of one kind, so each gets everything in order.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class Burst:
     def __init__(self) -> None:
         self.finished: list[Finished] = []
         self.handed: list[Handed] = []
-        self.feed: Feed | None = None  # the last of the finished bytes are its events
+        self.feed: Feed | None = None  # the feed of the last finished bytes
 
     def write(self) -> None:
-        """Send all of it, before anything is sent that was heard later."""
+        """Send everything. Must be called before anything that was heard later is sent."""
         finished, handed, self.feed = self.finished, self.handed, None
         if finished:
             self.finished = []
@@ -55,14 +55,14 @@ class Burst:
 
 
 def write_all(finished: Iterable[Finished]) -> None:
-    """Write bytes to all that share them. None of them has closed before; some may do so here."""
+    """Write bytes to all connections that share them. None has closed before; some may close here."""
     for connections, data in finished:
         size = len(data)
         for connection in connections:
             if connection.paused:
                 connection.write(data)
                 continue
-            # Straight to the kernel: a call of ours for each would cost as much again.
+            # Straight to the kernel: calling a method of ours for each would double the cost.
             try:
                 sent = connection.socket.send(data)
             except OSError:  # it takes nothing now, or the connection is gone: the transport finds out which
@@ -76,6 +76,6 @@ def hand_over(connections: Iterable[Connection], channel: Channel, place: Place,
     for connection in connections:
         try:
             connection.deliver(channel, place, text)
-        except Exception:  # of one connection: its feed has gone on, so it must come back with its cursor
+        except Exception:  # of one connection: its feed has moved on, so its client must come back
             logger.exception("an event could not be delivered", transport=connection.transport)
             connection.end(End.INTERNAL_ERROR, "internal error")

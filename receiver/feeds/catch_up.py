@@ -1,18 +1,17 @@
 """From "the last event I had" to live events: in order, without gap or repeat.
 
-Two things fall behind and are caught up in the same way. A connection that has just come, from its
-cursor to its feed's place; then it joins those that are live. And a feed that missed live messages, or
-can't know whether it did, from its place to the channel's head; then every connection live in it is in place.
+Two things are caught up in the same way. A new connection, from its cursor to its feed's place; then it joins
+the live ones. And a feed that missed live messages, or can't know whether it did, from its place to the
+channel's head; with it, every connection that is live in it is caught up.
 
-It rests on this order: **subscribe first, read second, compare places last**. A feed is subscribed
-before anything is read, so what is published after the reading is heard; what was published before is
-in the log, because the publish script appends and publishes in one step; and what the log does not have
-the sender's history has, because an event is committed before it is published. Both sources are read
-after a place and give what follows it without a gap (receiver/feeds/sources.py), so no buffer of live events
-is needed: reading goes on until the places are equal, and between that comparison and joining nothing is
-awaited.
+It rests on this order: **subscribe first, read second, compare places last**. A feed is subscribed before
+anything is read, so what is published after the reading is heard; what was published before is in the log,
+because the publish script appends and publishes in one step; and the sender's history has what the log does
+not, because an event is committed before it is published. Both sources are read after a place and give what
+follows it without a gap (receiver/feeds/sources.py), so no buffer of live events is needed: reading continues
+until the places are equal, and between that comparison and joining nothing is awaited.
 
-Feeds are repaired one at a time each, all side by side.
+Many feeds are repaired at the same time, each by one task.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
     from shared.quota import Quota
     from shared.redis.channel_log import Entry
 
-_PIECE_BYTES = 64 * 1024  # to one connection at a time; then it has to read
+_PIECE_BYTES = 64 * 1024  # written to a connection before its client has to read
 
 logger = structlog.get_logger(__name__)
 
@@ -58,12 +57,12 @@ class CatchUp:
         piece_bytes: int = _PIECE_BYTES,
         replays: Quota | None = None,
     ) -> None:
-        """`erased` is called where the history says that a feed's customer was erased since."""
+        """`erased` is called if the history reports that a feed's customer was erased meanwhile."""
         self._sources = sources
         self._erased = erased
         self._replays = replays
         self._piece_bytes = piece_bytes
-        self._repairing: dict[Feed, bool] = {}  # and whether it was requested again since the read
+        self._repairing: dict[Feed, bool] = {}  # the value: whether it was requested again since the read
         self._unplaced: list[Feed] = []  # those that wait for their first place
         self._tasks: asyncio.TaskGroup | None = None
 
@@ -77,17 +76,17 @@ class CatchUp:
     # A connection.
 
     def start_now(self, feed: Feed, cursor: Place | None) -> Place | None:
-        """Where a connection starts in a feed that is established; None where that must be asked for."""
+        """The place where a connection starts in an established feed; None if `start` must ask for it."""
         if cursor is not None or not is_private(feed.channel):
             return cursor or feed.place
         return feed.seen.place if feed.seen is not None else None
 
     async def start(self, feed: Feed) -> Place:
-        """How far the customer has seen all. Raises `Unavailable`."""
+        """The place up to which the customer has seen everything. Raises `Unavailable`."""
         return (await self.recall_seen(feed)).place
 
     async def recall_seen(self, feed: Feed) -> Extent:
-        """What the customer has seen, where that may have been missed. Raises `Unavailable`."""
+        """Read anew what the customer has seen, if a report may have been missed. Raises `Unavailable`."""
         assert feed.place is not None
         return feed.note_seen(await self._sources.seen(feed.channel, feed.place))
 
@@ -99,7 +98,7 @@ class CatchUp:
                 return
             found = await self._sources.read(feed.channel, place)
             if found.complete and feed.place is not None and found.head < feed.place:
-                # The log ends before what the feed has, so Redis has lost its tail. The history hasn't.
+                # The log ends before the feed's place, so Redis has lost its tail. The history has it.
                 found = await self._sources.read_history(feed.channel, place)
             if found.reset:
                 metrics.resets.labels(found.reset).inc()
@@ -115,7 +114,7 @@ class CatchUp:
                 await self._align(feed, place)
 
     def _may_replay(self, connection: Connection, count: int) -> bool:
-        """Ends the connection where its customer asks for the history again and again."""
+        """Ends the connection if its customer asks for the history again and again."""
         identity = connection.identity
         if self._replays is None or identity is None:
             return True
@@ -126,7 +125,7 @@ class CatchUp:
         return True
 
     async def _align(self, feed: Feed, place: Place) -> None:
-        """A connection has read everything and its feed is elsewhere: one of the two was misled."""
+        """A connection has read everything, but its feed is elsewhere: one of the two was misled."""
         before = feed.place
         feed.expect(place)
         await self.repair(feed)
@@ -138,7 +137,7 @@ class CatchUp:
     # A feed.
 
     def request(self, feed: Feed, cause: str) -> None:
-        """Repair a feed soon, with what is read from now on; give it its place if it has none."""
+        """Repair a feed soon, by a read that begins after this call; give it its place if it has none."""
         if self._tasks is None:
             return
         if feed in self._repairing:
@@ -157,7 +156,7 @@ class CatchUp:
         return feed in self._repairing
 
     def _establish_unplaced(self) -> None:
-        """All that one read confirmed: under load, its channels cost one task together."""
+        """Establish all channels that one read confirmed: under load, one task for all of them is cheaper."""
         feeds, self._unplaced = self._unplaced, []
         if self._tasks is not None:
             self._tasks.create_task(self._establish_soon(feeds))
@@ -179,7 +178,7 @@ class CatchUp:
                 feed.settle_claim()
 
     async def establish(self, feeds: Sequence[Feed]) -> None:
-        """Give feeds their first places. Raises `Unavailable` where some got none."""
+        """Give feeds their first places. Raises `Unavailable` if some got none."""
         known = await self._sources.known([feed.channel for feed in feeds])
         unknown = list(feeds[len(known) :])
         for feed, (head, seen) in zip(feeds, known, strict=False):
@@ -205,7 +204,7 @@ class CatchUp:
             raise Unavailable(str(refusal))
 
     async def _repair_soon(self, feed: Feed) -> None:
-        """Once more if anything happened meanwhile: what was read may have been too old."""
+        """Repair once more if anything happened meanwhile: what was read may have been too old."""
         try:
             again = True
             while again:
@@ -214,7 +213,7 @@ class CatchUp:
                 again = self._repairing[feed]
             feed.settle_claim()
             if feed.seen is None and feed.live and is_private(feed.channel):
-                await self.recall_seen(feed)  # what waits on a screen here may have been shown elsewhere
+                await self.recall_seen(feed)  # waiting alerts may have been shown elsewhere
         except Unavailable as error:
             logger.debug("a feed can't be repaired yet", channel=feed.channel, reason=str(error))
             feed.ask_history_again()
@@ -226,12 +225,12 @@ class CatchUp:
     async def repair(self, feed: Feed) -> None:
         """Bring a feed to its channel's head, handing over what was missed. Raises `Unavailable`.
 
-        Several may do so at once, and live events come meanwhile: each hands over only what is the next.
+        Several tasks may do so at once, and live events come meanwhile: each hands over only the next event.
         """
         while (place := feed.place) is not None:
             found = await self._sources.read(feed.channel, place)
             if found.complete and feed.is_short_of(found.head):
-                # The log ends before what is expected, so Redis has lost its tail. The history hasn't.
+                # The log ends before what is expected, so Redis has lost its tail. The history has it.
                 found = await self._sources.read_history(feed.channel, place)
             self._note_erased(feed, found)
             if found.reset and feed.place == place:
@@ -241,13 +240,13 @@ class CatchUp:
                 if feed.place == Place(entry.place.epoch, entry.place.seq - 1):
                     feed.deliver(entry)
             if found.seen is not None:
-                feed.see(found.seen)  # in pull mode, nothing else says what other devices have shown
+                feed.see(found.seen)  # in pull mode, nothing else reports what other devices have shown
             if found.complete:
                 self._forget_what_never_was(feed, found)
                 return
 
     def _note_erased(self, feed: Feed, found: Continuation) -> None:
-        """While Redis is away, and where its notice was missed, the history is all that knows."""
+        """While Redis is away, or if its notice was missed, only the history shows it."""
         if found.erased is None:
             return
         before, feed.erased = feed.erased, found.erased

@@ -1,8 +1,8 @@
-"""One channel as a gateway knows it: where it is, and which connections hear it.
+"""One channel as a gateway knows it: its place, and the connections that hear it.
 
-A feed's `place` is the last event that was handed to every connection that is live in it. That one number is
-checked for each event; a connection that joins has reached the same place before, so no connection's own
-place needs to be kept or compared afterwards:
+A feed's `place` is the last event that was handed to every connection that is live in it. Only this number is
+checked for each event: a connection joins once it has reached the same place, so its own place need not be
+kept or compared afterwards:
 
 * an event with the next seq is handed to all that are live, and becomes the feed's place;
 * one at or before the place is a repeat and is dropped;
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
     from shared.extents import Range
     from shared.redis.channel_log import Entry
 
-_NOTHING = ()  # what no message begins with
+_NOTHING = ()  # no message begins with it
 
 C = TypeVar("C", bound="Connection")
 
 
 class Feed:
-    """`member_count` connections have entered it; the live ones among them are in place."""
+    """`member_count` connections have entered it; the live ones have everything up to its place."""
 
     __slots__ = (
         "_beyond",
@@ -69,31 +69,29 @@ class Feed:
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
-        # The place. Epoch 0: unknown until the subscription is confirmed and the head was read. Events that
-        # come count `_seq` alone; the place as an object is made where it is asked for, once.
+        # The place. Epoch 0: unknown until the subscription is confirmed and the head was read. Events only
+        # change `_seq`; the `Place` is made when it is asked for, once.
         self._epoch, self._seq = 0, 0
         self._place: Place | None = None
         self._following: bytes | tuple[()] = _NOTHING  # how the live message of the next event begins
         self._expected: Place | None = None  # the newest at which an event is known, handed over or not
-        # What the customer has seen, as `Extent` has it; in most feeds there is nothing beyond.
+        # What the customer has seen, in the parts of an `Extent`; in most feeds nothing is beyond.
         self._seen: Place | None = None
         self._beyond: tuple[Range, ...] = ()
-        self._seen_may_lack = False  # more may have been reported, while Redis was not heard
-        self._claimed: Extent | None = (
-            None  # reported as seen, though nothing was handed over up to there yet
-        )
+        self._seen_may_lack = False  # reports may have been missed while Redis was not heard
+        self._claimed: Extent | None = None  # reported as seen, although the feed is not there yet
         # Both are replaced whole, so a connection may leave while they are iterated.
         self._sharing: tuple[SharingConnection, ...] = ()
         self._others: tuple[Connection, ...] = ()
         self._waiting: dict[Connection, asyncio.Future[None]] | None = None  # most never have one
-        self._headless = False  # Redis knows no head of it, and the history was asked since
+        self._headless = False  # Redis knows no head of it, and the history has been asked
         # Whether its customer was erased, as the history last said. A change to True ends the open
         # connections; later ones are legitimate.
         self.erased: bool | None = None
         self.member_count = 0
-        self._counted = -1  # the seq at which its unread alerts were counted last
+        self._counted = -1  # the seq at which its unread alerts were last counted
         self.unread: Unread | None = None
-        self.unseen_since = 0.0  # loop time; 0: nothing is, as far as was looked
+        self.unseen_since = 0.0  # loop time; 0: nothing was unseen when last checked
 
     # Where it is.
 
@@ -109,7 +107,7 @@ class Feed:
 
     @property
     def seen(self) -> Extent | None:
-        """None where it is not known, or not all of it."""
+        """None if it is not known, or not completely."""
         return None if self._seen is None or self._seen_may_lack else Extent(self._seen, self._beyond)
 
     @property
@@ -121,11 +119,11 @@ class Feed:
         return self._headless
 
     def note_head(self, head: Place | None) -> None:
-        """What Redis has as its head; for None the history is asked, once."""
+        """Note the head that Redis knows. If it knows none, the history is asked, once."""
         self._headless = head is None
 
     def ask_history_again(self) -> None:
-        """It could not be asked: a head that Redis does not know is a reason to ask it once more."""
+        """The history could not be asked: if Redis knows no head, ask it once more."""
         self._headless = False
 
     def _go_to(self, place: Place) -> None:
@@ -134,11 +132,11 @@ class Feed:
         self._following = LIVE_BEGINNING % (place.epoch, place.seq + 1)
 
     def establish(self, head: Place, seen: Extent | None = None) -> None:
-        """Set the first place: no connection is live yet, so each that joins reads what comes before it."""
+        """Set the first place. No connection is live yet, so each one that joins reads what is before."""
         if self.place is None:
             self._go_to(max(head, self._expected or head))
             if seen is not None:
-                # One object for both where they are equal: most customers have seen all there is.
+                # One object for both if they are equal, because most customers have seen everything.
                 self.note_seen(Extent(head) if seen == Extent(head) else seen)
         waiting, self._waiting = self._waiting, None
         for future in (waiting or {}).values():
@@ -146,7 +144,7 @@ class Feed:
                 future.set_result(None)
 
     async def wait_established(self, connection: Connection) -> None:
-        """Until the place is known, or the connection has left. For one task of each connection."""
+        """Wait until the place is known, or the connection has left. One task of a connection may wait."""
         if self.place is None and not connection.closed:
             self._waiting = self._waiting or {}
             future = self._waiting[connection] = asyncio.get_running_loop().create_future()
@@ -157,11 +155,11 @@ class Feed:
         self._expected = max(place, self._expected or place)
 
     def expect_nothing(self) -> None:
-        """What was expected was never committed."""
+        """The expected events were never committed."""
         self._expected = self.place
 
     def is_short_of(self, head: Place) -> bool:
-        """Whether more is expected than is there up to that head. A feed moves on while it is read for."""
+        """Whether more is expected than there is up to that head. A feed moves on while it is read for."""
         reached = max(head, self.place or head)
         claimed = self._claimed.last if self._claimed is not None else None
         return any(more is not None and more > reached for more in (self._expected, claimed))
@@ -183,14 +181,14 @@ class Feed:
         return (*self.sharing, *self.others)
 
     def join(self, connection: Connection) -> None:
-        """It is where the feed is: from now on it gets what comes. Once for each."""
+        """The connection has reached the feed's place and gets what comes from now on. Once for each."""
         if _shares(connection, self._sharing):
             self._sharing += (connection,)
         else:
             self._others += (connection,)
 
     def leave(self, connection: Connection) -> None:
-        """Also one that never joined."""
+        """Also for a connection that never joined."""
         self._sharing = _without(self._sharing, connection)
         self._others = _without(self._others, connection)
         self._wait_no_more(connection)
@@ -203,7 +201,7 @@ class Feed:
     # What comes.
 
     def take_next(self, message: bytes, burst: Burst) -> bool:
-        """Take a live message that is just the next event, as nearly all are; False where it is not.
+        """Take a live message if it is the next event, as nearly all are; False if it is not.
 
         The event goes into the burst, for every connection that is live now.
         """
@@ -226,7 +224,7 @@ class Feed:
         return True
 
     def hear(self, event: Entry) -> bool:
-        """Take a live event; False where the feed must be repaired first."""
+        """Take a live event; False if the feed must be repaired first."""
         at = self.place
         self.expect(event.place)
         if at is None:
@@ -240,7 +238,7 @@ class Feed:
         return True
 
     def deliver(self, event: Entry) -> None:
-        """Hand the next event to every live connection. The caller has checked that it is the next."""
+        """Hand the next event to every live connection. The caller has checked that it is the next one."""
         place, text = event
         self._go_to(place)
         if sharing := self.sharing:
@@ -248,15 +246,15 @@ class Feed:
         hand_over(self.others, self.channel, place, text)
 
     def reset(self, place: Place, reason: str) -> None:
-        """Continue at another place, and notify every connection why."""
+        """Continue at another place, and notify every connection of the reason."""
         self._go_to(place)
         self._notify(Reset.to(self.channel, place, reason))
 
     def see(self, extent: Extent) -> bool:
-        """A device has shown these; False where the feed has not reached them all yet.
+        """A device has shown these; False if the feed has not reached all of them yet.
 
-        Then it is only claimed, until a repair has shown whether there are such events: a browser that took
-        a false place for seen would show none of the events to come.
+        Then they only count as claimed until a repair has shown whether they exist: a browser that believed a
+        false place would show none of the events to come.
         """
         at = self.place
         if at is None or extent.last > at:
@@ -266,7 +264,7 @@ class Feed:
         return True
 
     def note_seen(self, extent: Extent) -> Extent:
-        """What that is now. Nothing is taken away: another device may have seen more meanwhile."""
+        """Add to what was seen. Nothing is removed: another device may have seen more meanwhile."""
         known = Extent(self._seen, self._beyond) if self._seen is not None else None
         union = extent.union(known) if known is not None else extent
         self._seen, self._beyond, self._seen_may_lack = union.place, union.beyond, False
@@ -279,7 +277,9 @@ class Feed:
         self._seen_may_lack = True
 
     def settle_claim(self) -> None:
-        """Everything was handed over: a place claimed as seen exists, or no sender of ours reported it."""
+        """Everything was handed over: a place claimed as seen exists by now, or it was not reported by a
+        sender of ours.
+        """
         claimed, self._claimed = self._claimed, None
         if claimed is not None and not self.see(claimed):
             self._claimed = None
@@ -293,7 +293,7 @@ class Feed:
         return self._counted != self._seq and self._epoch > 0
 
     def counted(self, place: Place | None) -> None:
-        """The count that was asked for while it was at this place has come."""
+        """The count has arrived that was asked for at this place."""
         self._counted = place.seq if place is not None and place.epoch == self._epoch else -1
 
     def note_unread(self, unread: Unread) -> None:
@@ -312,10 +312,10 @@ class Feed:
 
 
 class TopicFeed(Feed):
-    """A feed for thousands: joining and leaving costs the same, however many connections are in it.
+    """A feed for thousands of connections: joining and leaving costs the same, however many there are.
 
-    A customer's own feed keeps the tuples alone, which are smaller and looked at faster. Here, new tuples for
-    each one that comes would copy all that are there.
+    A customer's own feed keeps only tuples, which are smaller and faster to read. Here, making new tuples for
+    each connection that joins would copy all others each time.
     """
 
     __slots__ = ("_crowd", "_sharing_crowd", "_stale")
@@ -325,7 +325,7 @@ class TopicFeed(Feed):
         # In the order in which they came.
         self._sharing_crowd: dict[SharingConnection, None] = {}
         self._crowd: dict[Connection, None] = {}
-        self._stale = False  # some have come or gone since the tuples were made
+        self._stale = False  # connections have joined or left since the tuples were made
 
     @property
     def sharing(self) -> tuple[SharingConnection, ...]:
@@ -356,7 +356,7 @@ class TopicFeed(Feed):
         return super().take_next(message, burst)
 
     def _outdate(self) -> None:
-        self._sharing, self._others = (), ()  # a quiet topic must not keep those that have gone
+        self._sharing, self._others = (), ()  # a quiet topic must not keep closed connections in memory
         self._stale = True
 
     def _refresh(self) -> None:
@@ -366,7 +366,7 @@ class TopicFeed(Feed):
 
 
 def _shares(connection: Connection, others: Iterable[SharingConnection]) -> TypeGuard[SharingConnection]:
-    """A feed makes one kind of finished bytes; a connection of another kind is handed the event."""
+    """A feed makes finished bytes of one kind only; connections of other kinds are handed the event."""
     if not (isinstance(connection, SharingConnection) and connection.shares):
         return False
     return all(other.frame is connection.frame for other in itertools.islice(others, 1))

@@ -31,14 +31,14 @@ class HistoryUnavailable(revocations.RevocationsUnavailable):
 
 
 class HistoryRefused(HistoryUnavailable):
-    """The sender refuses one of the questions as invalid, and so answers none of them."""
+    """The sender refuses one of the questions as invalid, and therefore answers none of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Continuation:
     """What is known of a channel after a place.
 
-    Either `entries` follow that place without a gap, or `reset` is why that place can't be honoured.
+    Either `entries` follow that place without a gap, or `reset` gives the reason why it can't be honoured.
     `head` is where the channel was when it was asked for; after a reset, go on there.
     """
 
@@ -57,7 +57,7 @@ class Continuation:
 
     @property
     def empty(self) -> bool:
-        """Whether it reports more events but returns none."""
+        """Whether the answer reports more events but contains none."""
         return not (self.complete or self.entries or self.reset)
 
 
@@ -101,7 +101,7 @@ class History:
         self.installation = ""  # the id of the sender's database, once known
 
     async def read(self, asked: Sequence[Channel | Cursor], *, limit: int = _EVENTS) -> list[Continuation]:
-        """What follows each cursor; for a channel alone, what its customer has not seen.
+        """What follows each cursor; for a channel without one, what its customer has not seen.
 
         At most `MAX_CHANNELS`. Raises `HistoryUnavailable`, also as `HistoryRefused`.
         """
@@ -127,7 +127,7 @@ class History:
             raise HistoryUnavailable(f"unexpected answer from the sender: {error}") from error
 
     async def ask_installation(self) -> None:
-        """Find out `installation`, where the sender can be reached."""
+        """Find out `installation`, if the sender can be reached."""
         with contextlib.suppress(HistoryUnavailable):
             await self.newest()
 
@@ -137,7 +137,7 @@ class History:
 
     async def list_alerts(self, channel: Channel, before: Cursor | None, limit: int) -> bytes:
         """A page of a channel's alerts, as the sender has it. Raises `HistoryUnavailable`."""
-        # Quoted once more: a `%` of the channel's own would be undone on the way.
+        # Quoted once more: otherwise a `%` of the channel's own would be decoded on the way.
         query = {"limit": str(limit), **({"before": str(before)} if before is not None else {})}
         path = f"/channels/{quote(channel, safe='')}/alerts?{urlencode(query)}"
         return await self._ask("GET", path)
@@ -155,7 +155,7 @@ class History:
     async def mark_read(
         self, cursors: Sequence[Cursor], ids: Sequence[str], *, customer: str
     ) -> list[tuple[int, str]]:
-        """As `count_unread`, afterwards: one count for each cursor, and one for the ids."""
+        """Returns the counts afterwards, as `count_unread`: one for each cursor, and one for the ids."""
         body: dict[str, object] = {"cursors": [str(cursor) for cursor in cursors]}
         if ids:
             body |= {"ids": ids, "customer_id": customer}
@@ -206,7 +206,7 @@ def _counts(answer: bytes) -> list[tuple[int, str]]:
 
 def _continuation(channel: _Channel) -> Continuation:
     after, head = parse_cursor(channel.after).place, parse_cursor(channel.as_of).place
-    # The sender gives events without holes, so their places follow from where they begin.
+    # The sender returns events without holes, so their places follow from the first one.
     entries = tuple(
         Entry(Place(after.epoch, after.seq + n), bytes(text)) for n, text in enumerate(channel.events, 1)
     )

@@ -1,7 +1,7 @@
-"""The feeds of this gateway, by channel: a look-up, no waiting.
+"""The feeds of this gateway, by channel. Nothing here waits.
 
-A feed whose last member has left stays for a while: a page that reloads, or a client between two polls, finds
-it in place, and Redis is asked for no subscription. How many stay so is bounded.
+A feed whose last member has left stays for a while: a page that reloads, or a client between two polls, then
+needs no new subscription. The number of empty feeds is bounded.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Hub:
         self._max_lingering = max_lingering
         self._clock = clock
         self._feeds: dict[Channel, Feed] = {}
-        self._empty: dict[Feed, float] = {}  # and since when, the longest first
+        self._empty: dict[Feed, float] = {}  # since when each is empty, the longest first
 
     def __len__(self) -> int:
         return len(self._feeds)
@@ -69,7 +69,7 @@ class Hub:
             self._empty[feed] = self._clock()
 
     def drop_empty(self) -> None:
-        """Forget the feeds that have been without members for long, or are too many."""
+        """Forget feeds that have been empty for long, or exceed the number allowed."""
         before = self._clock() - self._linger_seconds
         dropped: list[Feed] = []
         for feed, since in self._empty.items():

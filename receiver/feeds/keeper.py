@@ -1,6 +1,6 @@
 """The one door to a gateway's feeds: enter channels, learn where to start, catch up and be live, leave.
 
-It owns the subscription and all that keeps feeds in place, and is what the subscription reports to.
+It owns the subscription and everything that keeps feeds up to date; the subscription reports to it.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
     from shared.redis.channel_log import LogReader
 
 
-_ERASED_SECONDS = 300.0  # for which a signed notice counts: a sender's clock may be wrong by as much
+_ERASED_SECONDS = 300.0  # for which a signed notice is valid: a sender's clock may be wrong by as much
 
 logger = structlog.get_logger(__name__)
 
 
 class Subscribing(Protocol):
-    """What hears Redis, as feeds need it."""
+    """The part of the subscription that feeds need."""
 
     @property
     def hears(self) -> bool: ...
@@ -62,8 +62,8 @@ class Keeper:
         ring_again_seconds: float = 0,
         replays: Quota | None = None,
     ) -> None:
-        """`subscription_to` makes the subscription, which reports to its argument. `replays` limits the
-        events that each customer may be given again.
+        """`subscription_to` makes the subscription, which reports to its argument. `replays` limits how many
+        events are replayed to each customer.
         """
         self._pace = pace or Pace()
         self.subscription = subscription_to(self)
@@ -77,7 +77,7 @@ class Keeper:
         self._rounds = Rounds(self._hub, self.sources, self._catch_up, self._hears, self._pace)
         self._counts = Counts(self._hub, history, ring_again_seconds=ring_again_seconds)
         self.when_erased: Callable[[Feed], None] = _nobody_is_ended
-        self._questions = Feed(GATEWAYS)  # nobody enters it; what senders ask is heard there
+        self._questions = Feed(GATEWAYS)  # no connection enters it; senders' questions are heard there
         self._when_asked: Callable[[bytes], None] | None = None
 
     async def run(self) -> None:
@@ -111,9 +111,9 @@ class Keeper:
     async def starts(
         self, connection: Connection, cursors: Mapping[Channel, Place]
     ) -> dict[Channel, Place] | None:
-        """Where it starts in each of its channels, once their places are known; None where it has ended.
+        """Where it starts in each of its channels, once their places are known; None if it has ended.
 
-        Ends it where they can't be read now.
+        Ends it if they can't be read now.
         """
         try:
             return await self._starts(connection, cursors)
@@ -133,14 +133,14 @@ class Keeper:
                 return None
             cursor = cursors.get(feed.channel)
             if feed.seen is None and cursor is not None and cursor != feed.place and is_private(feed.channel):
-                # What it is about to get may have been shown by another device.
+                # Another device may have shown what it is about to get.
                 await self._catch_up.recall_seen(feed)
             start = self._catch_up.start_now(feed, cursor)
             starts[feed.channel] = start or await self._catch_up.start(feed)
         return starts
 
     async def bring_in(self, connection: Connection, starts: Mapping[Channel, Place]) -> None:
-        """Hand over what follows its starts, then all that comes; it is ended where that can't be read."""
+        """Hand over what follows its starts, then everything that comes. Ends it if that can't be read."""
         try:
             await self._bring_in(connection, starts)
         except Unavailable as error:
@@ -160,7 +160,7 @@ class Keeper:
                 await self._catch_up.join(connection, feed, start)
 
     def leave(self, connection: Connection) -> None:
-        """Nothing comes to it any more; calling this once is enough."""
+        """It leaves its feeds, and nothing is delivered to it any more. Repeating is harmless."""
         feeds, connection.feeds = connection.feeds, ()
         for feed in feeds:
             self._hub.leave(feed, connection)
@@ -189,7 +189,8 @@ class Keeper:
             if not feed.see(live.extent):
                 self._catch_up.request(feed, "seen")
         elif isinstance(live, ErasedNotice):
-            # An old one that somebody publishes again would end the connections of a customer that came back.
+            # If somebody publishes an old notice again, it must not end the connections of a customer who
+            # came back.
             if live.at is None or abs(time.time() - live.at) < _ERASED_SECONDS:
                 self._end_erased(feed)
             else:
@@ -202,10 +203,12 @@ class Keeper:
         self.when_erased(feed)
 
     def confirmed(self, feed: Feed) -> None:
-        """Redis has subscribed us: what was published before is in the log, what comes now is heard."""
+        """Redis has subscribed us: what was published before is in the log, and what is published now is
+        heard.
+        """
         if feed is self._questions:
             return
-        feed.forget_seen()  # what other devices reported meanwhile was missed
+        feed.forget_seen()  # other devices' reports were missed meanwhile
         self._catch_up.request(feed, "subscribed")
 
     def learn_epoch(self, epoch: int) -> None:
@@ -216,7 +219,7 @@ class Keeper:
 
 
 def _nobody_is_ended(feed: Feed) -> None:
-    """What an erasure does in a keeper without a gateway: nothing."""
+    """Used in a keeper without a gateway, which has no connections to end."""
 
 
 def _give_up(connection: Connection, error: Unavailable) -> None:

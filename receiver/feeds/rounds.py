@@ -1,16 +1,16 @@
-"""Looks regularly whether any feed missed something, and whether Redis is the senders' at all.
+"""Checks regularly whether any feed missed something, and whether the senders publish into this Redis at all.
 
-A feed can miss an event without any gap being heard: the last event before a quiet hour, or everything
-while Redis was away. So the heads of all feeds are compared with their places every few seconds, in
-pipelines. While Redis is away the sender is asked instead, more often: pull mode.
+A feed can miss an event without hearing a gap: the last event before a quiet hour, or everything while Redis
+was away. So the heads of all feeds are compared with their places every few seconds, in pipelines. While
+Redis is away the sender is asked instead, more often: pull mode.
 
-A Redis that answers may still be the wrong one: after a split the senders may publish into one while we look
-into the other, where nothing moves and nothing is missing. Or no sender can reach it. So with each check the
-sender is asked, too, what is the newest event that should be in Redis; if that is not in ours at the next
-check, seconds later, it is pull mode until it is. The same holds for a Redis that we hear but that refuses
-to be read. Such a gateway stays ready: it serves a second late, and it can't know whether another would do
-better. If all are behind, which is what a sender cut off from Redis looks like, to take all of them out of
-the balancer would turn late alerts into none.
+A Redis that answers may still be the wrong one: after a split the senders may publish into one server while
+we read the other, where nothing moves and nothing seems to be missing. Or no sender can reach it. So each
+check also asks the sender for the newest event that should be in Redis; if ours lacks it at the next check,
+seconds later, the gateway pulls until it is there. It also pulls if we hear Redis but may not read it. Such a
+gateway stays ready: it serves a second late, and it can't know whether another would do better. If a sender
+is cut off from Redis, all gateways are behind; taking all of them out of the balancer would turn late alerts
+into none.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Rounds:
             await self._wait(heard=heard)
 
     def wake(self) -> None:
-        """Whether Redis is heard may have changed."""
+        """Call this when Redis may have become heard or unheard."""
         self._woken.set()
 
     async def _turn(self) -> None:
@@ -71,13 +71,15 @@ class Rounds:
             await self._look()
         else:
             self._pull()
-            # Once it is heard, pulling goes on until it has this: it may have lost everything, and the relay
-            # comes back when it comes.
+            # Once Redis is heard, pulling continues until it has this event: Redis may have lost everything,
+            # and the relay may come back later than we do.
             self._sources.behind, self._logged_behind = True, False
             self._due = await self._sources.newest_published()
 
     async def _wait(self, *, heard: bool) -> None:
-        """Until the next round, which comes at once when Redis was lost since the last began, or is back."""
+        """Wait for the next round, which comes at once if Redis was lost or came back since the last one
+        began.
+        """
         try:
             async with asyncio.timeout(self._pause()):
                 while self._hears() is heard:
@@ -97,7 +99,7 @@ class Rounds:
         try:
             behind = await self._compare()
         except (RedisError, OSError, TimeoutError) as error:
-            # The subscription may still hear it: such a Redis passes messages on but refuses reads.
+            # The subscription may still hear it: such a Redis delivers messages but refuses reads.
             behind = True
             if not self._logged_behind:
                 logger.warning("redis can't be read", reason=str(error) or "no answer in time")
@@ -143,7 +145,7 @@ class Rounds:
                 self._catch_up.request(feed, "check")
 
     def learn_epoch(self, epoch: int) -> None:
-        """The database went back: every earlier cursor must be judged anew, of quiet channels too."""
+        """The database went back: every earlier cursor must be judged anew, also in quiet channels."""
         if epoch <= self._sources.epoch:
             return
         self._sources.epoch = epoch
@@ -159,10 +161,10 @@ class Rounds:
 
 
 def _is_out_of_place(feed: Feed, place: Place | None, head: Place | None) -> bool:
-    """Compares with `place`, where the feed was when the head was asked for, and with where it is now."""
+    """Compares the head with `place`, where the feed was when the head was asked for, and its place now."""
     at = feed.place
     if place is None or at is None:
         return True
-    if head is None:  # emptied, or nothing was ever published; only the history knows which, and only once
+    if head is None:  # Redis was emptied, or nothing was ever published; the history is asked which, once
         return not feed.headless
     return head > at or head < place or at < (feed.expected or place)

@@ -4,8 +4,8 @@ The sender writes it to the database and then notifies the customer's other devi
 them. Reports of one moment travel together, merged as sets; repeating one is harmless, and losing one to a
 crash costs at most a repeated pop-up on a device that had shown nothing yet.
 
-A refused report is tried once more without what lies beyond the cursors, which an older sender does not know,
-and then given up: nothing else may wait behind it.
+A refused report is tried once more without what is beyond the cursors, because an older sender does not know
+that form, and then dropped, so that it holds up no other report.
 """
 
 from __future__ import annotations

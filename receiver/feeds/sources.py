@@ -1,9 +1,9 @@
-"""What follows a place: from Redis' log where that can be trusted, else from the sender's history.
+"""What follows a place: from Redis' log if that can be trusted, else from the sender's history.
 
-The log may lie: it may be empty, trimmed, or of a Redis that lost its tail. `follows` decides, from the
-log alone, whether it can be trusted; where it can't, the history, which always can, is asked.
+The log may be wrong: empty, trimmed, or of a Redis that lost its tail. `follows` decides, from the log alone,
+whether it can be trusted; if not, the history is asked, which is always right.
 
-Both are asked for many connections and feeds of a gateway in one request.
+One request asks for many connections and feeds of a gateway.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ if TYPE_CHECKING:
     from shared.cursors import Place
     from shared.redis.channel_log import Known, LogRead, LogReader
 
-LOG_EVENTS = 200  # of one channel, in one look at its log
+LOG_EVENTS = 200  # of one channel, in one read of its log
 _LOG_CHANNELS = 200  # in one pipeline
 _PIPELINE_EVENTS = 1_000  # in one pipeline; of 64 KiB at most each
-_ROOMLESS = 100  # answers of the history in a row; more than a batch has channels that fill one
+_ROOMLESS = 100  # answers in a row without room; a batch has fewer channels that could fill one
 
 Q = TypeVar("Q")
 A = TypeVar("A")
 
 
 class Unavailable(NeighbourError):
-    """Neither the log nor the history could give what follows; either may soon."""
+    """Neither the log nor the history could be read; trying again may help."""
 
 
 def follows(place: Place, read: LogRead) -> Continuation | None:
-    """What follows a place, if the log alone can show it; None where the history must be asked."""
+    """What follows a place, if the log alone can show it; None if the history must be asked."""
     head, entries = read.head, read.entries
     if head is None or head.epoch != place.epoch:
         return None
@@ -56,15 +56,15 @@ def follows(place: Place, read: LogRead) -> Continuation | None:
 
 
 class Sources:
-    """While Redis is not heard, or is `behind`, the history alone is asked."""
+    """While Redis is not heard, or is `behind`, only the history is asked."""
 
     def __init__(self, log: LogReader, history: History, hears: Callable[[], bool], pace: Pace) -> None:
         self._log = log
         self._history = history
-        self._hears = hears  # while Redis is not heard, waiting for its time-outs would only delay
+        self._hears = hears  # while Redis is not heard, waiting for its time-outs would only cause delays
         self._pace = pace
-        self.epoch = 0  # the newest known of; the history judges whatever is older
-        self.behind = False  # Redis lacks what was published
+        self.epoch = 0  # the newest one known; only the history can judge older places
+        self.behind = False  # Redis lacks events that were published
         of_redis = partial(Batch, limit=_LOG_CHANNELS, gather_seconds=pace.gather_seconds)
         self._log_reads: Batch[Cursor, LogRead | None] = of_redis(self._read_log)
         self._seen_reads: Batch[Channel, Extent | None] = of_redis(log.seen)
@@ -83,16 +83,17 @@ class Sources:
 
     async def read(self, channel: Channel, place: Place) -> Continuation:
         """What follows a place. Raises `Unavailable`."""
-        if place.epoch < self.epoch:  # the log of a quiet channel is still of that epoch
+        if place.epoch < self.epoch:  # a quiet channel's log still shows that epoch
             return await self.read_history(channel, place)
         read = await self._ask_redis(self._log_reads, Cursor(channel, place))
         continuation = follows(place, read) if read else None
         return continuation or await self.read_history(channel, place)
 
     async def read_history(self, channel: Channel, place: Place) -> Continuation:
-        """The same from the history alone.
+        """As `read`, from the history alone.
 
-        An answer that reports events but holds none had no room: others' filled it. It is asked again.
+        An answer that reports events but contains none had no room left after those of other channels; it is
+        asked for again.
         """
         for _ in range(_ROOMLESS):
             continuation = await self._ask_history(Cursor(channel, place))
@@ -102,7 +103,7 @@ class Sources:
         raise Unavailable(f"{channel}: the history returns none of the events it reports")
 
     async def known(self, channels: Sequence[Channel]) -> list[Known]:
-        """What Redis knows of some channels, in order; less, or nothing, where it can't be asked."""
+        """What Redis knows of some channels, in order; incomplete or empty if it can't be asked."""
         known: list[Known] = []
         try:
             while len(known) < len(channels) and self.asks_redis:
@@ -112,22 +113,22 @@ class Sources:
         return known
 
     async def unseen(self, channels: Sequence[Channel]) -> list[Continuation | HistoryRefused]:
-        """What the history knows that customers have not seen, in order. Raises `Unavailable`."""
+        """What the history has that customers have not seen, in order. Raises `Unavailable`."""
         try:
             return await self._history_reads.ask_all(channels)
         except HistoryUnavailable as error:
             raise Unavailable(str(error)) from error
 
     async def seen(self, channel: Channel, head: Place) -> Extent:
-        """What a customer has seen, of a channel that is at `head`. Raises `Unavailable`."""
+        """What a customer has seen of a channel whose head is `head`. Raises `Unavailable`."""
         seen = await self._ask_redis(self._seen_reads, channel)
-        if seen is None or seen.last > head:  # what does not exist can't have been seen: one of them is wrong
+        if seen is None or seen.last > head:  # what does not exist can't have been seen
             answer = await self._ask_history(channel)
             seen = answer.seen or Extent(answer.after)
         return seen
 
     async def heads(self, channels: Sequence[Channel]) -> list[Place | None]:
-        """Redis' own record of it. Raises redis-py's errors and `TimeoutError`."""
+        """The channels' heads in Redis. Raises redis-py's errors and `TimeoutError`."""
         return await self._log.heads(channels)
 
     async def newest_in_redis(self) -> NewestEvent:
@@ -135,7 +136,9 @@ class Sources:
         return await self._log.newest()
 
     async def newest_published(self) -> NewestEvent:
-        """What should be in Redis by now, as the sender reports; zeros where it does not answer."""
+        """The newest event that should be in Redis by now, as the sender reports; zeros if it does not
+        answer.
+        """
         try:
             async with asyncio.timeout(self._pace.newest_seconds):
                 return await self._history.newest()
@@ -143,14 +146,16 @@ class Sources:
             return NewestEvent(0, 0)
 
     async def _read_log(self, cursors: Sequence[Cursor]) -> Sequence[LogRead]:
-        """The more channels ask, the fewer events each gets at once: one answer must not hold up the rest."""
+        """The more channels are read, the fewer events each gets at once, so that one answer does not hold up
+        the rest.
+        """
         asked = [(cursor.channel, cursor.place.seq) for cursor in cursors]
         return await self._log.read(asked, limit=min(LOG_EVENTS, _PIPELINE_EVENTS // len(cursors)))
 
     async def _read_history(
         self, asked: Sequence[Channel | Cursor]
     ) -> Sequence[Continuation | HistoryRefused]:
-        """One refused question must not cost the others their answers: it is found by halving."""
+        """One refused question must not cost the others their answers: it is found by bisection."""
         try:
             answers = await self._history.read(asked)
         except HistoryRefused as refusal:
@@ -162,7 +167,7 @@ class Sources:
         return answers
 
     async def _ask_redis(self, batch: Batch[Q, A | None], question: Q) -> A | None:
-        """None where Redis does not know, or is away."""
+        """None if Redis does not know, or is away."""
         if not self.asks_redis:
             return None
         try:
