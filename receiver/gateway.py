@@ -1,4 +1,4 @@
-"""One gateway: its parts, put together."""
+"""One gateway: its parts and how they are connected."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Gateway:
         )
 
     async def run(self) -> None:
-        """Everything that runs beside the connections; only cancellation or a defect ends it."""
+        """Runs everything beside the connections; only cancellation or a defect ends it."""
         async with asyncio.TaskGroup() as tasks:
             for part in (self.keeper, self.seen, self.reads, self.clock, self.life, self._revocations):
                 tasks.create_task(part.run(), name=type(part).__name__)
@@ -109,14 +109,14 @@ class Gateway:
         return self.capacity.full
 
     def unable(self) -> Problem | None:
-        """Why nobody may connect now."""
+        """Why no client may connect now; None if clients may."""
         if self.draining or self.full:
             kind = "draining" if self.draining else "overloaded"
             return Problem(503, kind, "Try again in a moment.", {"retry-after": "2"})
         return None
 
     def refusal(self, address: str) -> Problem | None:
-        """Why a client of that address may not connect now. Asked once for each handshake."""
+        """Why a client of that address may not connect now, or None. Called once for each handshake."""
         return self.unable() or self.capacity.refusal(address)
 
     async def drain(self, seconds: float) -> None:

@@ -112,7 +112,7 @@ class Inquiries:
 
 
 def _similar(channel: Channel, connections: Iterable[Connection]) -> list[str]:
-    """Connected customers whose names differ only in case: often the one that was meant."""
+    """Connected customers whose names differ only in case: often one of them was meant."""
     customers = {one.identity.customer for one in connections if one.identity is not None}
     asked = name_in(channel)
     alike = {name for name in customers if name.casefold() == asked.casefold()}
@@ -122,7 +122,7 @@ def _similar(channel: Channel, connections: Iterable[Connection]) -> list[str]:
 def _connection(connection: Connection, channel: Channel | None) -> ConnectionReport:
     identity = connection.identity
     assert identity is not None
-    offset = time.time() - asyncio.get_running_loop().time()  # from the loop's clock to the wall's
+    offset = time.time() - asyncio.get_running_loop().time()  # from the loop's clock to the time of day
     entered = [(part, feed) for part in connection.parts for feed in part.feeds]
     asked = [(part, feed) for part, feed in entered if channel is None or feed.channel == channel]
     return ConnectionReport(
@@ -150,7 +150,7 @@ def _ending(ended: Ended) -> EndingReport:
 
 
 def _text(seconds: float) -> str:
-    """Times too far ahead, as some tokens' ends, become the last possible one."""
+    """A time as text. Times too far ahead, such as the end of some tokens, become the last possible one."""
     try:
         return format_time(datetime.fromtimestamp(seconds, UTC))
     except (OverflowError, OSError, ValueError):

@@ -2,10 +2,10 @@
 
 Requests go out in one write and answers are parsed by httptools, over connections that are kept: 0.2 ms of
 processor time a question, where httpx takes 1.7. No redirects, cookies or compression, and no proxies: a
-company's outbound proxy is not for the way to its own sender.
+company's outbound proxy does not lead to its own sender.
 
-A kept connection may end at the moment in which it is used again. So a question that got no byte of an answer
-over a kept connection is asked once more over a new one: whatever is asked here may be repeated.
+A kept connection may end at the moment when it is used again. So a question that got no byte of an answer
+over a kept connection is asked once more over a new one; every question asked here may be repeated.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
-SILENCE_SECONDS = 5.0  # in which an answer, or its next bytes, must come
+SILENCE_SECONDS = 5.0  # the answer, or its next bytes, must come within this time
 MAX_ANSWER_BYTES = 256 * 2**20
 _CONNECT_SECONDS = 1.0  # to one address of several
 _KEPT = 4  # connections without a question
@@ -61,7 +61,7 @@ class SenderLine:
         silence_seconds: float = SILENCE_SECONDS,
         max_answer_bytes: int = MAX_ANSWER_BYTES,
     ) -> None:
-        """`url` may have a path: what is asked stands below it."""
+        """`url` may have a path, below which everything is asked."""
         parts = urlsplit(url)
         self._host = parts.hostname or ""
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -107,7 +107,7 @@ class SenderLine:
     async def _ask(self, connection: _Connection, data: bytes) -> Answer:
         try:
             answer = await connection.ask(data)
-        except BaseException:  # also when cancelled: an answer that comes later would be taken for another's
+        except BaseException:  # cancellation, too: a late answer would be taken for that of another question
             connection.abort()
             raise
         if connection.reusable and len(self._kept) < _KEPT:
@@ -122,7 +122,7 @@ class SenderLine:
             async with asyncio.timeout(self._silence_seconds):
                 found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
                 addresses = list(dict.fromkeys(address[4][0] for address in found))
-                # An address that leads nowhere, as IPv6 does in some networks, must not use up all the time.
+                # An unreachable address, such as IPv6 in some networks, must not use up all the time.
                 for address in addresses[:-1]:
                     try:
                         async with asyncio.timeout(_CONNECT_SECONDS):
@@ -154,12 +154,12 @@ class _Connection(asyncio.Protocol):
         self._asked: asyncio.Future[Answer] | None = None
         self._deadline: asyncio.Timeout | None = None
         self.lost = False
-        self.answering = False  # bytes of the answer have come
+        self.answering = False  # some of the answer has come
         self.reusable = False
         self._parser = httptools.HttpResponseParser(self)
         self._body: list[bytes] = []
         self._size = 0
-        self._states_end = False  # by a length or chunks; otherwise the answer ends with the connection
+        self._states_end = False  # the answer has a length or chunks; otherwise it ends with the connection
         self._headers_came = False
 
     async def ask(self, data: bytes) -> Answer:
@@ -201,7 +201,7 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
         if self._headers_came and not self._states_end and exc is None:
-            self._finish()  # RFC 9112 6.3, 8: it ends where the connection does
+            self._finish()  # RFC 9112 6.3, 8: the answer ends with the connection
         self._fail(f"the connection ended: {exc}" if exc else "the connection ended")
 
     def _fail(self, why: str) -> None:
@@ -219,7 +219,7 @@ class _Connection(asyncio.Protocol):
         self._size = 0
         self._states_end = self._headers_came = False
         if self._asked is None or self._asked.done():
-            self._transport.abort()  # an answer to no question: none may be taken for the next one's
+            self._transport.abort()  # an unrequested answer must not be taken for that of the next question
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._states_end |= name.lower() in (b"content-length", b"transfer-encoding")
@@ -235,6 +235,6 @@ class _Connection(asyncio.Protocol):
             self._body.append(body)
 
     def on_message_complete(self) -> None:
-        if self._parser.get_status_code() >= 200:  # not an interim one, which the final one follows
+        if self._parser.get_status_code() >= 200:  # interim answers are followed by the final one
             self.reusable = self._parser.should_keep_alive()
             self._finish()

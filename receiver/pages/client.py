@@ -1,10 +1,10 @@
-"""The browser client's files: its sources, and the two that pages load, made from them beforehand.
+"""The browser client's files: its sources, and the two files that are built from them for pages to load.
 
 `bundle/` has the script as one file, and the style, both also with Brotli; `make client` makes them. If the
-sources have changed since, as while somebody works on them, the sources are served instead.
+sources have changed since, as during development, the sources are served instead.
 
-A name that contains the file's hash may be kept for ever. A gateway of another version, as while one is being
-replaced by the next, answers with its own file, which is not kept; only `integrity` would refuse that.
+A name that contains the file's hash may be kept for ever. A gateway of another version, as during a rolling
+upgrade, answers with its own file, which browsers may not keep; only a page with `integrity` refuses it.
 """
 
 from __future__ import annotations
@@ -27,10 +27,9 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parents[1] / "browser"
 BUNDLE = FOLDER / "bundle"
-LIST = "manifest.json"  # of the names that may be kept
+LIST = "manifest.json"  # lists the names that may be kept
 
-# Scripts and styles may be loaded by other sites' pages, as a client must; by those that isolate themselves,
-# too.
+# Other sites' pages must be able to load the client, also cross-origin isolated ones.
 _ANYWHERE = {"access-control-allow-origin": "*", "cross-origin-resource-policy": "cross-origin"}
 _FOREVER = "public, max-age=31536000, immutable"
 _NAMED = re.compile(r"(orderbell|toast)-[\w.+-]+-[0-9a-f]{12}\.(js|css)")
@@ -46,7 +45,7 @@ class Built(NamedTuple):
 
 
 def built_files() -> dict[str, Built]:
-    """By the name of its source; only those that are made from the sources that are here."""
+    """The built files by the name of their source; only those that match the sources here."""
     try:
         listed = json.loads((BUNDLE / "bundle.json").read_text(encoding="utf-8"))["files"]
     except FileNotFoundError:

@@ -36,7 +36,7 @@ class Development:
     def __init__(
         self, settings: ReceiverSettings, authentication: Authentication, sender: httpx2.AsyncClient
     ) -> None:
-        self._secret = settings.secrets[0]  # settings without one are refused
+        self._secret = settings.secrets[0]  # settings without a secret are refused
         self._settings = settings
         self._authentication = authentication
         self._sender = sender
@@ -74,12 +74,12 @@ class Development:
         return response
 
     def _cookie(self, request: Request) -> tuple[str, bool]:
-        """Its name, and whether it is for TLS alone: a browser keeps no `__Host-` cookie without."""
+        """The cookie's name, and whether it is for TLS alone, as a `__Host-` cookie must be."""
         secure = request.url.scheme == "https"
         return (HOST_PREFIX if secure else "") + self._settings.jwt_cookie, secure
 
     async def session(self, request: Request) -> Response:
-        """The customer signed in: null is an answer, not an error in the browser's console."""
+        """The customer who is signed in, or null: an error status would show up in the browser's console."""
         _check_host(request)
         try:
             identity = await self._authentication.identify_same_site(request)
@@ -108,7 +108,9 @@ class Development:
         )
 
     async def complete(self, request: Request) -> Response:
-        """Place an order of the customer signed in and complete it at once, for the page that compares."""
+        """Place an order of the signed-in customer and complete it at once, for the page that compares
+        transports.
+        """
         placed = await self.orders(request)
         if placed.status_code not in (200, 201):
             return placed
@@ -116,7 +118,7 @@ class Development:
         return await self._ask("POST", f"/orders/{quote(order_id, safe='')}/complete")
 
     async def compare(self, request: Request) -> Response:
-        """The transports, side by side."""
+        """The page that shows the transports side by side."""
         _check_host(request)
         return HTMLResponse((FOLDER / "compare.html").read_text(encoding="utf-8"), headers=HEADERS)
 
@@ -134,7 +136,7 @@ class _Order(msgspec.Struct):
 
 
 def _check_host(request: Request) -> None:
-    """Another site's name must not lead here: its pages would count as ours (DNS rebinding)."""
+    """Another site's name must not resolve to here: its pages would count as ours (DNS rebinding)."""
     if not is_loopback(host_of(request.headers.get("host", ""))):
         raise Problem(403, "foreign-host", "Development mode answers on loopback names only.")
 

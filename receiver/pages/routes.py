@@ -38,7 +38,7 @@ def page_routes(*, development: bool) -> list[BaseRoute]:
 
 
 def modules(entry: str = "orderbell.js") -> list[str]:
-    """The modules of its own folder that a page loads with this one, itself first."""
+    """The module itself, then the modules of its folder that it imports, directly or through others."""
     found = [entry]
     folder = entry.rpartition("/")[0]
     for name in found:
@@ -49,6 +49,8 @@ def modules(entry: str = "orderbell.js") -> list[str]:
 
 
 def preloading(page: str, base: str, scripts: list[str]) -> str:
-    """The page, which asks for all its modules at once instead of one level of imports after the other."""
+    """The page, with hints that make browsers load all its modules at once, not one level of imports after
+    the other.
+    """
     links = "".join(f'<link rel="modulepreload" href="{base}/{name}">' for name in scripts)
     return page.replace("</head>", f"{links}</head>", 1)

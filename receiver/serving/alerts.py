@@ -6,8 +6,8 @@
     POST /read   {"cursor": "customer:alice=1.42"}, {"ids": ["019…"]} or {"all": true}
     {"unread": 0, "as_of": "customer:alice=1.43"}
 
-The sender answers both from the database; nothing is kept here. So a customer's requests are limited: one
-client that asks without end would hold up what the sender does for all others.
+The sender answers both from the database; nothing is kept here. So a customer's requests are limited: a
+client that asks without end would slow the sender down for all others.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _decode = msgspec.json.Decoder(ReadReport).decode
 
 class AlertsOverHttp:
     def __init__(self, history: History, doorkeeper: Doorkeeper, *, per_minute: int = 600) -> None:
-        """`per_minute` requests of each customer, at one gateway; a tenth of them at once."""
+        """`per_minute`: requests of each customer at one gateway; a tenth of them may come at once."""
         at_once = max(1, per_minute // 10)
         self._quota = Quota(at_once, window_seconds=60 * at_once / per_minute)
         self._history = history
@@ -63,7 +63,7 @@ class AlertsOverHttp:
         return Response(body, media_type="application/json", headers=_HEADERS)
 
     async def mark_read(self, request: Request) -> Response:
-        """Answers once it is in the database. Raises `Problem`."""
+        """Answers once the change is in the database. Raises `Problem`."""
         identity = await self._identify(request)
         channel = customer_channel(identity.customer)
         try:
@@ -90,7 +90,7 @@ class AlertsOverHttp:
         return JSONResponse({"unread": unread, "as_of": as_of}, headers=_HEADERS)
 
     async def _identify(self, request: Request) -> Identity:
-        """Raises `Problem`, also where there were too many requests."""
+        """Raises `Problem`, also after too many requests."""
         identity = await self._doorkeeper.identify(request)
         if later := self._quota.spend(identity.customer):
             metrics.requests_refused.labels("too-many-lists").inc()
@@ -100,7 +100,7 @@ class AlertsOverHttp:
 
 
 def _channel(request: Request, identity: Identity) -> Channel:
-    """The customer's own, or a topic that the token names."""
+    """The customer's own channel, or a topic that the token names."""
     given = request.query_params.get("channel")
     if given is None:
         return customer_channel(identity.customer)

@@ -57,7 +57,7 @@ def create_app(
     *,
     lists_per_minute: int = 600,
 ) -> Starlette:
-    """`development` is given in development mode alone, `spring` with ORDERBELL_SPRING_COMPAT.
+    """`development` is given only in development mode, `spring` only with ORDERBELL_SPRING_COMPAT.
 
     WebSockets are not routes: the edge takes them first, see receiver/transports/websocket/endpoint.py.
     """
@@ -114,7 +114,7 @@ def _document(document: dict[str, Any]) -> Callable[[Request], Awaitable[Respons
 
 
 def _cors(origins: Origins) -> Middleware:
-    """For the calls that other sites' pages make; a WebSocket would only pay for it."""
+    """CORS, for the calls that other sites' pages make. WebSockets don't need it and would pay for it."""
     return Middleware(
         CORSMiddleware,
         allow_origins=origins.exact,
@@ -190,7 +190,7 @@ class Http:
         return JSONResponse({"status": "ok"})
 
     async def readyz(self, request: Request) -> Response:
-        """Whether new connections should come here. Open ones are served either way."""
+        """Whether new connections should come here. Open connections are served in any case."""
         body = self._readiness.body()
         return JSONResponse(body, 200 if body["ready"] else 503)
 

@@ -1,7 +1,7 @@
 """`/asyncapi.json`: what clients get over WebSocket, event streams and STOMP, and what goes over Redis.
 
 AsyncAPI 3.0, from the gateway's side: it sends events and notices, and receives a client's messages. Notices,
-messages and names in Redis come from the code's own types, so none can be missing.
+messages and names in Redis are generated from the code's own types, so none can be missing.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ _OF_REDIS: Json = {
         "seen 1 42",
     ),
     "liveErased": _text("liveErased", "The customer was erased.", "^erased$", "erased"),
-    "probe": _text("probe", "What comes back shows that Redis is heard.", "", "17"),
+    "probe": _text("probe", "A message that comes back proves that the gateway hears Redis.", "", "17"),
 }
 
 

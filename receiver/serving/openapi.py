@@ -66,7 +66,7 @@ def _paths() -> Json:
                         },
                     },
                     304: {"description": "Nothing has come since the answer with this ETag."},
-                    426: _problem("Neither a stream nor a poll was asked for."),
+                    426: _problem("The request asks for neither a stream nor a poll."),
                 },
                 (*_ALWAYS, 429),
                 parameters=[
@@ -77,14 +77,14 @@ def _paths() -> Json:
                     ),
                     _query("after", CURSORS, "Where to resume; by default after what the customer has seen."),
                     _query("session", {"type": "string", "pattern": "^[A-Za-z0-9._~-]{1,64}$"}, "Of a poll."),
-                    _header("Last-Event-ID", "As `after`, over which it takes precedence."),
+                    _header("Last-Event-ID", "As `after`; takes precedence over it."),
                     _header("If-None-Match", "For plain polls."),
                 ],
             ),
             "delete": _operation(
                 "endPolling",
                 "End a poll's session before its time",
-                {204: {"description": "It has ended, or there was none."}},
+                {204: {"description": "The session has ended, or there was none."}},
                 _ALWAYS,
                 parameters=[_query("session", {"type": "string"}, "Its name.")],
             ),
@@ -135,7 +135,10 @@ def _paths() -> Json:
         **{
             f"{prefix}/info": {
                 "get": _operation(
-                    name, "SockJS's information", {200: _json("What is offered.", _OBJECT)}, open=True
+                    name,
+                    "SockJS's information",
+                    {200: _json("What it offers.", _OBJECT)},
+                    open=True,
                 )
             }
             for prefix, name in (("/websocket", "sockjsInfo"), ("/gs-guide-websocket", "guideSockjsInfo"))
@@ -147,7 +150,10 @@ def _paths() -> Json:
             "get": _operation(
                 "ready",
                 "Whether new connections should come here",
-                {200: _json("They should.", _OBJECT), 503: _json("They should not.", _OBJECT)},
+                {
+                    200: _json("They should.", _OBJECT),
+                    503: _json("They should not.", _OBJECT),
+                },
                 open=True,
             )
         },

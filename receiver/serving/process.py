@@ -1,4 +1,4 @@
-"""One gateway's process: everything is built, served until a signal comes, and closed here."""
+"""One gateway's process: builds everything, serves until a signal comes, and closes everything."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from shared.settings import ReceiverSettings
 
-BODY_BYTES = 256 * 1024  # of a request; the largest is a list of ids to be marked as read
+BODY_BYTES = 256 * 1024  # of a request; the largest lists ids to be marked as read
 
 logger = structlog.get_logger(__name__)
 
@@ -54,10 +54,10 @@ class Watcher(Protocol):
     """What a worker reports to its supervisor."""
 
     def alive(self) -> None:
-        """About once a second: its loop turns."""
+        """Called about once a second, while the worker's loop turns."""
 
     def leaving(self) -> None:
-        """It accepts no more connections."""
+        """Called when the worker accepts no more connections."""
 
 
 def name_of(listening: socket.socket) -> str:
@@ -66,7 +66,7 @@ def name_of(listening: socket.socket) -> str:
 
 
 def signatures_of(settings: ReceiverSettings) -> Signatures:
-    """Those by which this gateway knows what its own services put into Redis."""
+    """The signatures by which this gateway recognises what its own services put into Redis."""
     sampled = Sampled(logger)
 
     def reject(kind: str) -> None:
@@ -84,8 +84,8 @@ def run(
     registry: CollectorRegistry = REGISTRY,
     watcher: Watcher | None = None,
 ) -> None:
-    """`registry` is what /metrics shows. `watcher` is given where a supervisor watches; its next worker takes
-    the socket over.
+    """`registry`: the metrics that /metrics shows. `watcher` is given if a supervisor watches; the next
+    worker then takes the socket over.
     """
     lines = configure_logs(settings.log_format, settings.log_level, "receiver")
     lines.dropped = metrics.log_lines_dropped.inc
@@ -101,7 +101,7 @@ async def serve(
     registry: CollectorRegistry,
     watcher: Watcher | None,
 ) -> None:
-    """Everything is built here and ends with this."""
+    """Build everything, and end everything on return."""
     sender_client = httpx2.AsyncClient(
         base_url=str(settings.sender_url),
         headers={"authorization": f"Bearer {settings.api_keys[0].get_secret_value()}"},

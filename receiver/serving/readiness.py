@@ -1,4 +1,4 @@
-"""Ready means that customers are served, by whatever route.
+"""Ready means that customers are served, in whatever way.
 
 A gateway that does not hear Redis pulls events from the sender and still serves; so Redis alone never makes
 it unready. These do:
@@ -11,9 +11,10 @@ it unready. These do:
   new connections unknown to Redis can't be caught up. Shorter absences are a sender's restart, in which
   Redis serves nearly all.
 
-The reasons are logged when they change, in detail too: what is known of a fault at first ("not fetched yet")
-is not yet its cause. They are counted, and stand in the body of /readyz. Which answer means what:
-401 and 403 blame the key; 404 and other 4xx the address; all else is an absence; the sender is asked again.
+Reasons are logged whenever they, or their details, change: what is known of a fault at first ("not fetched
+yet") is not yet its cause. They are counted, and listed in the body of /readyz. What the sender's answers
+mean: after 401 and 403 the key is wrong, after 404 and other 4xx the address; anything else is an absence.
+The sender is asked again in any case.
 """
 
 from __future__ import annotations
@@ -57,9 +58,9 @@ class Pace:
     check: float = 5.0  # between two questions to the sender
     retry: float = 1.0  # after one that failed
     answer: float = 3.0  # for its answer
-    start: float = 3.0  # for Redis to be heard at first; then we pull
-    grace: float = 30.0  # without the sender, while Redis is heard
-    quiet: float = 3.0  # after the start nothing is logged of a sender that starts beside us
+    start: float = 3.0  # for Redis to be heard at first; after that we pull
+    grace: float = 30.0  # that the sender may be away while Redis is heard
+    quiet: float = 3.0  # after our start, in which a sender that starts beside us may be away unlogged
 
 
 class Readiness:
@@ -73,7 +74,7 @@ class Readiness:
         pace: Pace | None = None,
     ) -> None:
         """`url`: the sender's, for messages. `hears`: whether events come from Redis. `unable`: why no token
-        can be verified, if so.
+        can be verified; None if tokens can be.
         """
         self._sender = sender
         self._url = shown(url)
@@ -131,7 +132,7 @@ class Readiness:
 
     @property
     def reasons(self) -> dict[Reason, str]:
-        """Why new connections can't be served; empty where they can."""
+        """Why new connections can't be served; empty if they can."""
         reasons: dict[Reason, str] = {}
         now = asyncio.get_running_loop().time()
         hears = self._hears()
@@ -162,7 +163,7 @@ class Readiness:
         }
 
     def _note(self) -> None:
-        """Log what has changed, and count."""
+        """Log and count what has changed."""
         reasons = self.reasons
         quiet = {Reason.STARTING, *({Reason.SENDER} if self._starts_beside_us() else ())}
         lasting: dict[Reason, str] = {reason: why for reason, why in reasons.items() if reason not in quiet}

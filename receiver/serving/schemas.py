@@ -25,7 +25,7 @@ CLOUD_EVENT: dict[str, Any] = {
         "data": {},
     },
 }
-# What an event has beside that: its place.
+# What an event has in addition: its place.
 EVENT: dict[str, Any] = {
     "type": "object",
     "required": ["channel", "epoch", "seq"],

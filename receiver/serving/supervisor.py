@@ -1,4 +1,4 @@
-"""The supervisor: several gateways on one port, each in its own process, and none missing for long.
+"""The supervisor: several gateways on one port, each in its own process; one that dies is replaced.
 
 Every worker is a whole gateway. Each has its own listening socket, and they share the port by SO_REUSEPORT.
 Measured against one socket that all inherit (uvloop, two cores, connections to each worker):
@@ -8,23 +8,23 @@ Measured against one socket that all inherit (uvloop, two cores, connections to 
     2,000 at once, 4 workers  520 502 491 487        633 568 476 323
     one by one,    4 workers  271 253 239 237        425 356 208 11
 
-The first worker to wake takes all that wait on an inherited socket. Connections last for hours, so what is
-uneven stays so. With SO_REUSEPORT the kernel chooses by a hash of the addresses.
+On an inherited socket, the first worker to wake takes all waiting connections. They last for hours, so an
+uneven distribution stays uneven. With SO_REUSEPORT the kernel chooses by a hash of the addresses.
 
-SO_REUSEPORT is blamed because the queue belongs to the socket: when its process dies, those that
-wait in it are reset. So the sockets are ours, listening before any worker starts, and workers inherit them:
-the queue of one that dies, or drains, waits for its successor on the same socket. Nothing is reset but what
-the dead one had accepted, and those browsers come back with their cursors. Only a worker that dies again
-and again is not waited for: its socket is closed and the kernel spreads newcomers over the others, rather
-than letting every n-th wait for a gateway that does not come.
+The known drawback of SO_REUSEPORT: the queue belongs to the socket, so when its process dies, connections
+that wait in it are reset. Here, the supervisor owns the sockets, which listen before any worker starts, and
+workers inherit them: the queue of a worker that dies or drains waits for its successor on the same socket.
+Only connections that the dead worker had accepted are reset, and those browsers come back with their cursors.
+If a worker dies again and again, its socket is closed, and the kernel spreads new connections over the
+others, so that not every n-th waits for a gateway that does not come.
 
-Workers are fresh processes, not forks: nothing is shared by mistake, and no copied memory fills up.
-A guard ends them when we are killed, see shared/process/guard.py; its process group also keeps Ctrl-C from
+Workers are new processes, not forks: nothing is shared by mistake, and no copied memory fills up. If the
+supervisor is killed, a guard ends them (shared/process/guard.py); its process group also keeps Ctrl-C from
 reaching them twice.
 
-What workers count is kept in files that all of them read (prometheus_client's multiprocess mode), in a
-directory of ours. Figures of the process itself (CPU, memory, files) and of Python exist for a single
-gateway alone.
+Workers keep their counts in files that all of them read (prometheus_client's multiprocess mode), in a
+directory of the supervisor's. Figures of the process (CPU, memory, files) and of Python exist only for a
+single gateway.
 """
 
 from __future__ import annotations
@@ -54,19 +54,21 @@ if TYPE_CHECKING:
 
     from shared.settings import ReceiverSettings
 
-LIVED_SECONDS = 30.0  # a worker that lived so long did not die at once
+LIVED_SECONDS = 30.0  # a worker that lived longer did not die at once
 FIRST_DELAY_SECONDS = 1.0
 MAX_DELAY_SECONDS = 30.0
-HOLD_SECONDS = 2.0  # a queue is kept for a successor that comes within this; a start takes another one or two
+HOLD_SECONDS = 2.0  # that a queue waits for its successor's start, which takes another one or two
 END_SECONDS = 15.0  # beyond the drain; a worker needs less than ten
-BEGIN_SECONDS = 60.0  # for a worker to report at first that it is alive; on a busy machine a start takes many
-HANG_SECONDS = 15.0  # for it to report again; each does every second
+BEGIN_SECONDS = 60.0  # for a worker's first report; on a busy machine a start takes many
+HANG_SECONDS = 15.0  # for the next report; a worker reports every second
 
 logger = structlog.get_logger(__name__)
 
 
 class BackOff:
-    """How long to wait before a successor: at first not at all, then longer with each that dies at once."""
+    """How long to wait before starting a successor: at first not at all, then longer after each that dies at
+    once.
+    """
 
     def __init__(self) -> None:
         self._next = 0.0
@@ -81,7 +83,9 @@ class BackOff:
 
 
 class Seat:
-    """Where one worker listens: the socket, which outlives it, and how long its successors have to wait."""
+    """Where one worker listens: the socket, which outlives the worker, and how long its successors have to
+    wait.
+    """
 
     def __init__(self, listening: socket.socket) -> None:
         self._listening = listening
@@ -89,13 +93,15 @@ class Seat:
         self._back_off = BackOff()
 
     def open(self) -> socket.socket:
-        """The socket; a new one where it had to be closed. Raises `OSError` where another has the port."""
+        """The socket; a new one if it had to be closed. Raises `OSError` if another program has the port."""
         if self.closed:
             self._listening = join(self._address)
         return self._listening
 
     def vacate(self, lived_seconds: float) -> float:
-        """Its worker has died: seconds to wait. The socket is closed where that is too long for its queue."""
+        """Its worker has died: returns the seconds to wait, and closes the socket if they are too long for
+        its queue.
+        """
         delay = self._back_off.after(lived_seconds)
         if delay > HOLD_SECONDS:
             self.close()
@@ -110,19 +116,19 @@ class Seat:
 
 
 class Worker:
-    """One process; `number` is no other's while it runs."""
+    """One process; `number` is unique while it runs."""
 
     def __init__(self, number: int, process: asyncio.subprocess.Process, line: socket.socket) -> None:
         self.number = number
         self.process = process
-        self.left = asyncio.Event()  # it accepts no more connections: it drains, hangs or is dead
+        self.left = asyncio.Event()  # it accepts no more connections, because it drains, hangs or is dead
         self.drains = False
         self.hung = False
         self._line = line
         self.ended: asyncio.Task[None]
 
     async def watch(self, begin_seconds: float, hang_seconds: float) -> None:
-        """Until it has ended. It is killed when it has not reported for so long that it is alive."""
+        """Until it has ended. A worker that does not report that it is alive is killed."""
         patience = begin_seconds
         with self._line:
             while said := await self._hear(patience):
@@ -133,12 +139,12 @@ class Worker:
         self.left.set()
 
     async def _hear(self, seconds: float) -> bytes:
-        """What it reports within that time; empty where it is dead, or is killed for its silence."""
+        """What it reports within that time; empty if it is dead, or is killed for its silence."""
         try:
             async with asyncio.timeout(seconds):
                 return await asyncio.get_running_loop().sock_recv(self._line, 100)
         except TimeoutError:
-            # If something waits in the line, it was our own loop that did not turn.
+            # If a report has come after all, our own loop did not turn in time.
             with contextlib.suppress(BlockingIOError):
                 return self._line.recv(100)
         except OSError:
@@ -173,7 +179,7 @@ class Supervisor:
         self._hang_seconds = hang_seconds
         self._log_level = log_level
         self._workers: set[Worker] = set()
-        self._numbers: set[int] = set()  # of those that run, and of those about to
+        self._numbers: set[int] = set()  # of workers that run or are about to
         self._ending = asyncio.Event()
         self._failed = False
         self._tasks: asyncio.TaskGroup
@@ -193,7 +199,7 @@ class Supervisor:
         return 1 if self._failed else 0
 
     async def _keep(self, seat: Seat) -> None:
-        """A worker in this seat, and a successor as soon as it accepts no more connections."""
+        """Keep a worker in this seat: a successor starts once the last one accepts no more connections."""
         loop = asyncio.get_running_loop()
         while not self._ending.is_set():
             started_at = loop.time()
@@ -205,7 +211,7 @@ class Supervisor:
                 await self._wait_ending(delay)
 
     async def _run_worker(self, seat: Seat) -> str | None:
-        """Until it accepts no more connections; returns why it died, None where it drains."""
+        """Until it accepts no more connections. Returns why it died; None if it drains."""
         try:
             worker = await self._start(seat.open())
         except OSError as error:  # no memory, too many processes, the port taken meanwhile
@@ -257,7 +263,10 @@ class Supervisor:
         mark_process_dead(worker.number, self._directory)  # type: ignore[no-untyped-call]
         self._numbers.discard(worker.number)
         self._workers.discard(worker)
-        if self._ending.is_set() and code not in (0, -signal.SIGTERM):  # by SIGTERM: it had not begun yet
+        if self._ending.is_set() and code not in (
+            0,
+            -signal.SIGTERM,
+        ):  # ended before it began
             self._failed = True
             logger.warning("a worker did not drain", reason=worker.outcome)
 
@@ -267,10 +276,10 @@ class Supervisor:
                 await self._ending.wait()
 
     def _take_signal(self, number: signal.Signals) -> None:
-        """The first drains. A second SIGINT skips what is left of it, as with one gateway."""
+        """The first signal drains. A second SIGINT skips the rest of the drain, as with a single gateway."""
         if not self._ending.is_set():
             self._ending.set()
-            for seat in self._seats:  # ours first: nothing listens any more once the workers stop
+            for seat in self._seats:  # our sockets first, so that nothing listens once the workers stop
                 seat.close()
             self._send(signal.SIGTERM)
             asyncio.get_running_loop().call_later(self._drain_seconds + END_SECONDS, self._kill)
@@ -292,7 +301,7 @@ class Supervisor:
 
 
 def supervise(settings: ReceiverSettings, host: str, port: int, count: int) -> int:
-    """Run so many workers until SIGTERM or SIGINT; the exit code."""
+    """Run the workers until SIGTERM or SIGINT. Returns the exit code."""
     sockets = listen_together(host, port, count)
     configure_logs(settings.log_format, settings.log_level, "receiver")
     logger.info("starting workers", url=url_of(sockets[0]), workers=count)

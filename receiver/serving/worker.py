@@ -2,9 +2,9 @@
 
     python -m receiver.serving.worker <number> <listening socket> <socket to the supervisor>
 
-It differs from a lone gateway in this: its name and its log lines carry its number, what it counts is
-kept in files that all workers read, and it reports to the supervisor that it is alive, and when it accepts
-no more connections.
+It differs from a single gateway in three ways: its name and its log lines carry its number; its counts are
+kept in files that all workers read; and it reports to the supervisor that it is alive, and when it accepts no
+more connections.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ class Line:
         try:
             self._supervisor.send(what)
         except BlockingIOError:
-            pass  # the supervisor is stopped, and will find more than enough when it continues
+            pass  # the supervisor is suspended, and will find enough reports when it continues
         except (BrokenPipeError, ConnectionResetError):
-            # It was killed; we go because of that, and tidy up in its place.
+            # The supervisor was killed, so we end, too, and tidy up in its place.
             shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
 
 
 def main(number: int, listening: socket.socket, supervisor: socket.socket) -> None:
     _count_as(number)
-    # Not earlier: the counters are made when their module is imported.
+    # Imported only now, because importing receiver.metrics makes the counters.
     from receiver.serving.process import name_of, run
 
     registry = CollectorRegistry()
@@ -61,10 +61,10 @@ def main(number: int, listening: socket.socket, supervisor: socket.socket) -> No
 
 
 def _count_as(number: int) -> None:
-    """Name our files by our number, not by our process id.
+    """Name this worker's files by its number, not by its process id.
 
-    The worker that takes the number over goes on from our counts, and there are never more files than
-    workers, however often one dies.
+    The next worker with this number continues its counts, and there are never more files than workers,
+    however often one dies.
     """
     values.ValueClass = MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]
 
