@@ -14,7 +14,7 @@ from receiver import metrics
 from shared.events import SOURCE
 
 EVERY_SECONDS = 1.0
-_AGAIN_SECONDS = 0.02  # after an event of somebody else's
+_AGAIN_SECONDS = 0.02  # after an event that is not the sender's own
 _SHORTEST = 100  # bytes; a probe or a notice is shorter, an event is not
 _BEGINNING = 1024  # bytes of a message in which its attributes are
 _ORDER = re.compile(rb'"source":"%b".*?"time":"([0-9TZ:.+-]{20,32})"' % re.escape(SOURCE.encode()))
@@ -25,7 +25,7 @@ class Ages:
         self._due = 0.0
 
     def look(self, message: bytes, now: float) -> None:
-        """`now` is the loop's time. Does nothing more than once a second."""
+        """`now` is the loop's time. Measures at most once a second."""
         if now < self._due or len(message) < _SHORTEST:
             return
         match = _ORDER.search(message[:_BEGINNING])

@@ -1,12 +1,12 @@
-"""Whether the Redis that is heard is our own installation's.
+"""Whether the Redis that we hear belongs to our own installation.
 
 Two installations that were given the same server, database number and prefix would show one shop's events to
 the other's customers. Senders keep each other from publishing (sender/publishing/ownership.py) and note in
 Redis whose events it holds; a gateway compares that with the id of its own sender's database, before it
 subscribes and with each probe. While they differ, Redis is not heard, and events are pulled from the sender.
 
-A gateway that has never reached a sender can't know, and hears: a sender that is away when a gateway starts
-is common, two such installations are not.
+A gateway that has never reached a sender can't know, and listens anyway: a sender that is away when a gateway
+starts is common, two such installations are not.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class KnowsInstallation(Protocol):
     installation: str  # empty until it is known
 
     async def ask_installation(self) -> None:
-        """Look it up, where the sender can be reached."""
+        """Look it up, if the sender can be reached."""
 
 
 class Belonging:
-    """`learn_epoch` is called before anything is heard: what Redis holds of an older epoch is outdated."""
+    """`learn_epoch` is called before anything is heard: what Redis holds of older epochs is outdated."""
 
     def __init__(self, log: LogReader, sender: KnowsInstallation, learn_epoch: Callable[[int], None]) -> None:
         self._log = log
@@ -42,7 +42,7 @@ class Belonging:
         self._learn_epoch = learn_epoch
 
     async def check(self) -> None:
-        """Raises `AnotherInstallation`; redis-py's errors and `TimeoutError` where Redis can't be asked."""
+        """Raises `AnotherInstallation`; redis-py's errors and `TimeoutError` if Redis can't be asked."""
         theirs, epoch = await self._log.owner()
         if theirs and not self._sender.installation:
             try:

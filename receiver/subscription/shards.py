@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from shared.redis.signatures import Signatures
     from shared.redis.url import Address
 
-LOOK_SECONDS = 0.5  # between two looks for where the slots are, while a primary is not heard
-_PROBE_NAMES = 100_000  # with so many even a node of one slot finds its own
-_GATHER_SECONDS = 0.02  # where one slot moved, others do
+LOOK_SECONDS = 0.5  # between two look-ups of the slots, while a primary is not heard
+_PROBE_NAMES = 100_000  # tried until one is in the node's slots; enough for a node with a single slot
+_GATHER_SECONDS = 0.02  # when one slot moves, others follow
 
 logger = structlog.get_logger(__name__)
 
@@ -111,7 +111,7 @@ class Shards:
         self._tasks: dict[Address, asyncio.Task[None]] = {}
         self._feeds: defaultdict[int, set[Feed]] = defaultdict(set)  # what is wanted, by slot
         self._places: dict[Feed, Shard] = {}  # where it is subscribed, or will be
-        self._placed_at = 0  # the look by which all feeds were placed
+        self._placed_at = 0  # the look-up by which all feeds were placed
         self._moved: dict[int, Address] = {}  # slots, as reported by the nodes that refused them
         self._to_look = False
         self._woken = asyncio.Event()
@@ -121,7 +121,9 @@ class Shards:
         return bool(self._shards) and all(shard.hears for shard in self._shards.values())
 
     def subscribe(self, feed: Feed) -> None:
-        """Want its channel from now on; the hearer is notified when Redis has confirmed it."""
+        """Subscribe to its channel and keep it subscribed. The hearer is notified when Redis has confirmed
+        it.
+        """
         slot = self._slot(feed)
         self._feeds[slot].add(feed)
         self._place(slot, feed)
@@ -147,7 +149,7 @@ class Shards:
         self._woken.set()
 
     async def run(self) -> None:
-        """Keep hearing every primary, whichever those are."""
+        """Keep hearing every primary, even as these change."""
         async with asyncio.TaskGroup() as tasks:
             while True:
                 await self._learn()
@@ -197,7 +199,7 @@ class Shards:
                 self._place(slot, feed)
 
     def _place(self, slot: int, feed: Feed) -> None:
-        """Subscribe a channel where its slot is; nothing where it is there already."""
+        """Subscribe to a channel at the node that has its slot, unless it is subscribed there already."""
         owner = self._cluster.owner(slot)
         shard = self._shards.get(owner) if owner else None
         before = self._places.get(feed)
@@ -219,11 +221,11 @@ class Shards:
 
 
 class Shard(Subscription):
-    """At one primary."""
+    """The subscription at one primary."""
 
     _subscribe_command = b"SSUBSCRIBE"
     _unsubscribe_command = b"SUNSUBSCRIBE"
-    _channels_per_command = 1  # those of one command would have to be of one slot
+    _channels_per_command = 1  # because all channels of one command must be in one slot
 
     def __init__(self, shards: Shards, address: Address, cluster: Cluster, gateway: str) -> None:
         super().__init__(
@@ -245,7 +247,7 @@ class Shard(Subscription):
         self._probe = self._find_probe()
 
     def keep_probe(self) -> None:
-        """Its name must be in a slot of this node, which may have moved."""
+        """The probe's name must be in a slot of this node; the slot may have moved."""
         if self._cluster.owner(slot_of_key(self._probe)) != self._address:
             self._probe = self._find_probe()
             self._send_subscribe(self._probe)
@@ -269,7 +271,7 @@ class Shard(Subscription):
             self._shards.moved(self, redirection.slot, redirection.address)
 
     def _take_end(self, name: bytes) -> None:
-        """Either on request, or because its slot has moved away."""
+        """A subscription has ended: we unsubscribed, or its slot has moved away."""
         if name == self._probe:
             self._shards.ended(self, None)
         elif name in self._feeds and name not in self._unconfirmed:

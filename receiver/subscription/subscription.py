@@ -1,14 +1,14 @@
 """The gateway's one connection that hears Redis, and the shortest way from there to the browsers.
 
-It is a `shared.redis.wire.Wire`: messages are taken many a read, and we see what redis-py's Pub/Sub hides,
-every loss of the connection and every confirmation. Commands of one moment leave in one write.
+It is a `shared.redis.wire.Wire`, which takes many messages in one read and shows what redis-py's Pub/Sub
+hides: every loss of the connection and every confirmation. Commands of one moment leave in one write.
 
-A message that is just its feed's next event, as nearly all are, goes into a burst for all live connections.
-All of one read leaves together. Every other message is left to the hearer.
+A message that is its feed's next event, as nearly all are, goes into a burst for all live connections; all of
+one read leaves together. Every other message goes to the hearer.
 
 Two things make silence visible. A subscription counts only when Redis has confirmed it. And the gateway
-publishes a probe to itself, by another connection, and must hear it here: a Redis that is frozen, cut
-off, or that was demoted while this connection stayed open, is noticed within `Pace.silence_seconds`.
+publishes a probe to itself over another connection, and must hear it here: so a Redis that is frozen, cut
+off, or was demoted while this connection stayed open is noticed within `Pace.silence_seconds`.
 
 One task owns the connection. It never ends by itself; its owner cancels it.
 """
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from shared.redis.keys import Names
     from shared.redis.signatures import Signatures
 
-_GATHER_SECONDS = 0.005  # for the commands of a crowd to leave in one write
+_GATHER_SECONDS = 0.005  # under load, for commands to leave in one write
 _MAX_BACKOFF_SECONDS = 2.0
 _PROBES = 8  # under way at a time
 
@@ -65,7 +65,9 @@ class Hearer(Protocol):
     """Takes what the subscription hears."""
 
     def hear(self, feed: Feed, message: bytes) -> None:
-        """What is not just the next event of that feed. Everything heard before has been written."""
+        """Called with a message that is not the feed's next event. Everything heard before it has been
+        written.
+        """
 
     def confirmed(self, feed: Feed) -> None: ...
     def hearing_changed(self) -> None: ...
@@ -97,8 +99,8 @@ class Subscription:
         self._pipelines = pipelines
         self._hearer = hearer
         self._names = names
-        self._probe = names.probe(f"{gateway}:{uuid.uuid4().hex}").encode()  # no other gateway's, ever
-        self._feeds: dict[bytes, Feed] = {}  # what is wanted, by its channel's name in Redis
+        self._probe = names.probe(f"{gateway}:{uuid.uuid4().hex}").encode()  # unique among gateways
+        self._feeds: dict[bytes, Feed] = {}  # subscribed or to be subscribed, by the channel's name in Redis
         self._unconfirmed: Counter[bytes] = Counter()  # commands sent, confirmations not yet come
         self._wire: Wire | None = None
         self._unsent: list[tuple[bytes, bytes]] = []  # command and channel
@@ -106,7 +108,7 @@ class Subscription:
         self._lost: asyncio.Future[str]
         self._confirmed = asyncio.Event()  # the probe's channel is subscribed
         self._heard_at = 0.0  # loop time of the last probe
-        # Probes published and not heard yet. Nobody else knows them before, so nobody can pretend for Redis.
+        # Probes published and not heard yet. They are random, so no other publisher can imitate Redis.
         self._sent_probes: deque[bytes] = deque(maxlen=_PROBES)
         self._hears = False
         self._burst = Burst()
@@ -117,7 +119,7 @@ class Subscription:
 
     @property
     def hears(self) -> bool:
-        """A probe came through, and the last one not too long ago."""
+        """Whether a probe has come back, and the last one recently enough."""
         return self._hears
 
     def subscribe(self, feed: Feed) -> None:
@@ -133,7 +135,7 @@ class Subscription:
             self._send(self._unsubscribe_command, name)
 
     async def run(self) -> None:
-        """Keep hearing Redis, whatever happens to it."""
+        """Run until cancelled: connect again after every loss."""
         attempt = 0
         while True:
             try:
@@ -189,11 +191,11 @@ class Subscription:
             except (NotPrimary, AnotherInstallation) as error:
                 self._lose(str(error))
             except (RedisError, OSError, TimeoutError):
-                pass  # its silence is what is noticed
+                pass  # the missing probe will be noticed
             await asyncio.sleep(self._pace.probe_seconds)
 
     def _log_loss(self, why: str) -> None:
-        """Log each kind of reason once a loss, however many attempts it takes to come back."""
+        """Log each kind of reason once a loss, however many attempts it takes to reconnect."""
         if not self._logged:
             metrics.subscription_losses.inc()
         kind = why.partition(":")[0]
@@ -214,7 +216,7 @@ class Subscription:
 
     def _send(self, command: bytes, name: bytes) -> None:
         if self._wire is None:
-            return  # what is wanted is sent when it is back
+            return  # once reconnected, everything is subscribed anew
         if not self._unsent:
             loop = asyncio.get_running_loop()
             crowd = loop.time() - self._flushed_at < CROWD_SECONDS
@@ -222,7 +224,9 @@ class Subscription:
         self._unsent.append((command, name))
 
     def _flush(self) -> None:
-        """Order is kept: a channel may be wanted, left and wanted again in one turn."""
+        """Send the commands in their order: a channel may be subscribed, left and subscribed again in one
+        turn.
+        """
         commands: list[Command] = []
         for command, group in itertools.groupby(self._unsent, key=lambda pair: pair[0]):
             names = [name for _, name in group]
@@ -238,10 +242,10 @@ class Subscription:
             self._lost.set_result(why)
 
     def _take(self, replies: list[Any]) -> None:
-        """All of one read."""
+        """Take all replies of one read."""
         try:
             self._take_each(replies)
-        finally:  # their feeds have already moved past them, so they must leave whatever failed after them
+        finally:  # events of the burst must leave even after a failure: their feeds have moved past them
             self._burst.write()
         if replies and _is_message(replies[-1]):
             self._ages.look(replies[-1][2], asyncio.get_running_loop().time())
@@ -249,13 +253,15 @@ class Subscription:
             self._delivered([reply[2] for reply in replies if _is_message(reply)])
 
     def _take_each(self, replies: list[Any]) -> None:
-        """Leaves in the burst what is to be written. One loop: a call more for each would be costly."""
+        """Collects in the burst what is to be written. One loop, because one more call for each message would
+        be costly.
+        """
         feeds, burst = self._feeds, self._burst
         open_signed = self._open_signed
         for reply in replies:
             try:
                 kind, name, value = reply
-            except (TypeError, ValueError):  # an error, or what Redis never sends here
+            except (TypeError, ValueError):  # an error, or something that Redis never sends here
                 self._take_refusal(reply)
                 continue
             if kind == b"message" or kind == b"smessage":
@@ -278,7 +284,7 @@ class Subscription:
         self._lose(f"redis refuses: {reply}")
 
     def _take_end(self, name: bytes) -> None:
-        """A sharded subscription has ended; a classic one ends only at our command."""
+        """A sharded subscription has ended. (A classic one ends only if we unsubscribe.)"""
 
     def _take_probe(self, message: bytes) -> None:
         if message not in self._sent_probes:
@@ -293,10 +299,10 @@ class Subscription:
 
     def _take_confirmation(self, name: bytes) -> None:
         if name not in self._unconfirmed:
-            return  # it is no longer wanted
+            return  # it was left meanwhile
         self._unconfirmed[name] -= 1
         if self._unconfirmed[name] > 0:
-            return  # left and wanted again: the later command is on its way
+            return  # it was left and subscribed again: the later command is on its way
         del self._unconfirmed[name]
         if name == self._probe:
             self._confirmed.set()

@@ -1,4 +1,4 @@
-"""What the transports over plain HTTP have in common: what they read from a request, and how they refuse.
+"""Common to the transports over plain HTTP: what they read from a request, and how they refuse one.
 
 `Last-Event-ID` takes precedence over `after`: an EventSource that reconnects by itself sends the header along
 with its first URL.
@@ -44,7 +44,7 @@ def cursors_of(request: Request) -> dict[Channel, Place]:
 
 
 def cors_of(request: Request) -> list[Header]:
-    """The page may read the answer: its origin was accepted."""
+    """Headers that let the page read the answer, because its origin was accepted."""
     origin = request.headers.get("origin", "").encode()
     if not origin:
         return []
@@ -56,7 +56,7 @@ def cors_of(request: Request) -> list[Header]:
 
 
 def refusal(end: End, reason: str) -> Problem:
-    """An end as a status: 401 asks for a new token, 429 and 503 say when to come back."""
+    """An end as an HTTP status: 401 asks for a new token, 429 and 503 say when to come back."""
     status = STATUSES[end]
     headers = {}
     if status == 401:

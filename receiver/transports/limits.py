@@ -10,10 +10,10 @@ from receiver.transports.websocket.traffic import CUSTOMERS, STRANGERS, Allowanc
 @dataclass(frozen=True)
 class StreamLimits:
     buffer_bytes: int = 256 * 1024  # that wait for one client
-    kernel_bytes: int = 128 * 1024  # and as many in the kernel, which would keep megabytes; it doubles this
-    stall_bytes: int = 64 * 1024  # from here on the stall clock runs
+    kernel_bytes: int = 128 * 1024  # as many in the kernel, which would keep megabytes; it doubles this
+    stall_bytes: int = 64 * 1024  # from here on the client must read within `stall_seconds`
     stall_seconds: float = 5.0
-    linger_seconds: float = 2.0  # for the client to read our last bytes and end its side
+    linger_seconds: float = 2.0  # for the client to read our last bytes and close its side
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
     {"cursor": "customer:alice=1.42"}
     {"cursor": "customer:alice=1.40+42+45-47"}
 
-As `orderbell.seen` over a WebSocket. The sender judges it: a place beyond the newest event moves nothing.
+The same as `orderbell.seen` over a WebSocket. The sender checks it: a place beyond the newest event has no
+effect.
 """
 
 from __future__ import annotations

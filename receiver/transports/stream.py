@@ -1,12 +1,11 @@
-"""A connection that streams to one socket: what waits for its client, how much and how long.
+"""A connection that streams to one socket, and the limits on what waits for its client.
 
-What is sent goes straight to the kernel, past the transport, while the kernel takes it. What it does not take
-waits in the transport's buffer, and `paused` shows that something does; so everything leaves in the order in
-which it was written.
+Bytes go straight to the kernel, past asyncio's transport, while the kernel takes them. What it does not take
+waits in the transport's buffer, and `paused` is set; from then on everything is written to that buffer, so
+the order is kept.
 
-Backpressure is that buffer. It is bounded in bytes and in time (`StreamLimits`); beyond either the connection
-is ended as slow. Dropping one event instead would leave a gap; ending makes the client come back with its
-cursor.
+That buffer is bounded in bytes and in time (`StreamLimits`); beyond either limit the connection is ended as
+slow. Dropping one event instead would leave a gap; ending makes the client come back with its cursor.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class StreamConnection(Connection, asyncio.Protocol):
-    """`writer` is the transport, or what stands in its place for a moment."""
+    """`writer` is the transport, or what temporarily takes its place."""
 
     __slots__ = ("_limits", "_waiter", "life", "paused", "socket", "waiting_since", "writer")
 
@@ -32,9 +31,9 @@ class StreamConnection(Connection, asyncio.Protocol):
         self.life = life
         self._limits = limits
         self.writer: asyncio.Transport
-        self.socket: socket.SocketType  # the transport's own, to send by while nothing waits
+        self.socket: socket.SocketType  # the transport's own, for sending while nothing waits
         self.paused = False  # something waits in the transport's buffer
-        self.waiting_since = 0.0  # when it fell behind, or began to end; loop time
+        self.waiting_since = 0.0  # since when bytes wait, or since its end began; loop time
         self._waiter: asyncio.Future[None] | None = None  # of the one task that catches up
 
     def write(self, data: bytes) -> None:
@@ -46,12 +45,12 @@ class StreamConnection(Connection, asyncio.Protocol):
     def write_straight(self, data: bytes) -> None:
         """As `write`, past the transport while the kernel takes it, which costs half as much.
 
-        Only once something was written: what stands in the transport's place must not be overtaken.
+        Not for the first bytes: what temporarily takes the transport's place must not be overtaken.
         """
         if not (self.closed or self.paused):
             try:
                 sent = self.socket.send(data)
-            except OSError:  # it takes nothing now, or the connection is gone: the transport finds out which
+            except OSError:  # it takes nothing now, or the connection is gone: the transport finds out
                 sent = 0
             if sent == len(data):
                 return
@@ -59,7 +58,7 @@ class StreamConnection(Connection, asyncio.Protocol):
         self.write(data)
 
     def look(self, now: float) -> bool:
-        """While something waits for the client to read, or to end its side."""
+        """Called while something waits for the client to read, or to close its side."""
         if self.closed:
             if now - self.waiting_since > self._limits.linger_seconds:
                 self.writer.abort()
@@ -73,7 +72,7 @@ class StreamConnection(Connection, asyncio.Protocol):
 
     @property
     def behind(self) -> bool:
-        """So much waits for the client that it will soon be ended as slow."""
+        """Whether so much waits for the client that it will soon be ended as slow."""
         return self.paused and self.writer.get_write_buffer_size() > self._limits.stall_bytes
 
     async def wait_writable(self) -> None:
@@ -106,7 +105,7 @@ class StreamConnection(Connection, asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
-        self.socket.detach()  # its file is the transport's, which closes it now
+        self.socket.detach()  # its file descriptor belongs to the transport, which closes it now
         self._wake()
         self.life.lost(self)
 
@@ -122,10 +121,10 @@ class StreamConnection(Connection, asyncio.Protocol):
 
 
 def _socket_of(transport: asyncio.BaseTransport) -> socket.SocketType:
-    """The transport's own file, as a socket that can send. To be detached before the transport closes it.
+    """The transport's own file, as a socket that can send. Detach it before the transport closes it.
 
-    Sending costs the kernel a tenth less than writing, which is what uvloop does.
+    `send` costs the kernel a tenth less than `write`, which uvloop uses.
     """
-    assert transport.get_extra_info("sslcontext") is None  # what goes past TLS would leave in the clear
+    assert transport.get_extra_info("sslcontext") is None  # bytes sent past TLS would not be encrypted
     of = transport.get_extra_info("socket")
     return socket.SocketType(of.family, of.type, of.proto, of.fileno())

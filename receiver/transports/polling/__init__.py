@@ -1,1 +1,1 @@
-"""Long polling and polling: requests that are answered, again and again, with what came since."""
+"""Long polling and polling: each request is answered with what has come since the last one."""

@@ -31,12 +31,12 @@ class Answer(NamedTuple):
 
 
 def answer_to(poll: Poll, known: str | None = None) -> Answer:
-    """From what waits, which then counts as given. In plain polling `known` is the client's If-None-Match."""
+    """The answer with what waits, which then counts as delivered. `known`: a plain poll's If-None-Match."""
     page = poll.take()
     end, poll.final = (poll.final, None) if poll.is_empty else (None, poll.final)
     poll.answered()
     if end is not None and not (page.events or page.notices):
-        # More came at once than may wait: its next request finds everything by the cursor.
+        # More came at once than may wait: the client's next request finds everything by the cursor.
         slow = end is End.SLOW and poll.cursor
         return nothing(poll.cursor) if slow else _of(refusal(end, poll.ending.reason))
     return _of_page(page, poll.cursor) if known is None else _unless_known(page, poll.cursor, known)
@@ -57,7 +57,7 @@ def _of_page(page: Page, cursor: str) -> Answer:
 
 
 def _unless_known(page: Page, cursor: str, known: str) -> Answer:
-    """304 to a client that has the same already."""
+    """304 if the client already has the same answer."""
     etag = _etag(page, cursor)
     # Caches must ask again each time, and shared ones must not store it.
     headers: list[Header] = [(b"etag", etag), (b"cache-control", b"private, no-cache")]
@@ -77,7 +77,7 @@ def _body(page: Page, cursor: str) -> bytes:
 
 
 def _etag(page: Page, cursor: str) -> bytes:
-    """Weak: notices get a new id and time with each answer, and say the same."""
+    """Weak, because notices get a new id and time with each answer but mean the same."""
     digest = hashlib.blake2b(cursor.encode(), digest_size=12)
     for notice in page.notices:
         digest.update(notice.type.encode() + notice.data)

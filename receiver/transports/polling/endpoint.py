@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from shared.cursors import Place
     from shared.process.edge import Edge
 
-PER_MINUTE = 1_200  # plain polls of one customer; a long poll waits, so it needs no such limit
-_SHORTEST_WAIT = 1.0  # seconds; what waits less, or begins a session, is counted as a plain poll
+PER_MINUTE = 1_200  # plain polls of one customer; long polls wait, so they need no such limit
+_SHORTEST_WAIT = 1.0  # seconds; a request that waits less, or begins a session, counts as a plain poll
 _SECONDS = re.compile(r"\d{1,4}(\.\d{1,3})?")
 _SESSION = re.compile(r"[A-Za-z0-9._~-]{1,64}")
 
@@ -83,7 +83,7 @@ class PollingTransport:
             return Response(media_type="application/json")
         poll = self._find(identity, session, cursors)
         if poll is None:
-            if waits and session:  # it is greeted, and so answered at once
+            if waits and session:  # a new session is answered with hello at once
                 self._spend(identity)
             poll = self._begin(identity, session, seconds, cursors)
         done = False
@@ -94,11 +94,11 @@ class PollingTransport:
             if not done:
                 poll.leave("the request failed")
         if given is None:
-            return Response()  # it is never sent: the socket is the waiting request's
+            return Response()  # never sent: the waiting request has the socket
         return Response(given.body, given.status, {n.decode(): v.decode() for n, v in given.headers})
 
     async def end_session(self, request: Request) -> Response:
-        """204, whether there was one or not. Raises `Problem`."""
+        """Answers 204, whether there was a session or not. Raises `Problem`."""
         identity = await self._doorkeeper.identify(request)
         try:
             poll = self._sessions.find(identity, _session_of(request))
@@ -110,7 +110,7 @@ class PollingTransport:
         return Response(status_code=204)
 
     def _spend(self, identity: Identity) -> None:
-        """Count a request that does not wait. Raises `Problem` where there were too many."""
+        """Count a request that does not wait. Raises `Problem` if there were too many."""
         if later := self._quota.spend(identity.customer):
             headers = {"retry-after": str(math.ceil(later))}
             raise Problem(429, End.TOO_FAST.value, "Poll less often, or wait.", headers)
@@ -118,10 +118,10 @@ class PollingTransport:
     async def _ask(
         self, request: Request, poll: Poll, seconds: float, cursors: dict[Channel, Place]
     ) -> Answer | None:
-        """The answer; None if the request waits for it."""
+        """The answer to a request; None if it waits for one."""
         turn = poll.next_turn()
         await poll.wait_ready()
-        if poll.turn != turn:  # another request of the session has come: this one was given up
+        if poll.turn != turn:  # a later request of the session has come, so this one was given up
             return nothing(format_cursors(Cursor(*item) for item in cursors.items()))
         if not seconds:
             return answer_to(poll, request.headers.get("if-none-match", ""))
@@ -139,7 +139,7 @@ class PollingTransport:
         return None
 
     def _find(self, identity: Identity, session: str, cursors: dict[Channel, Place]) -> Poll | None:
-        """The session that this request continues, if their cursors agree."""
+        """The session that this request continues, if the cursors agree."""
         poll = self._sessions.find(identity, session)
         if poll is None:
             return None
@@ -150,7 +150,7 @@ class PollingTransport:
             return None
         poll.identity = identity  # its token may be a newer one
         if self._gateway.draining:
-            self._life.say_goodbye(poll)  # now: its client may be unable to connect for another request
+            self._life.say_goodbye(poll)  # now: the client may be unable to connect again
         return poll
 
     def _continues(self, poll: Poll, identity: Identity, cursors: dict[Channel, Place]) -> bool:
@@ -159,7 +159,8 @@ class PollingTransport:
             return False
         if not poll.closed:
             return True
-        # It has ended and still has to report why; unless a token ran out, as this request brings another.
+        # It has ended and still has to report the reason; not if its token expired, because this request has
+        # a new one.
         return not (poll.final is End.UNAUTHENTICATED and of.expires_at < time.time())
 
     def _begin(self, identity: Identity, session: str, seconds: float, cursors: dict[Channel, Place]) -> Poll:
@@ -168,7 +169,7 @@ class PollingTransport:
             raise Problem(503, kind, "Try again in a moment.", {"retry-after": "2"})
         kind_of = LongPoll if seconds else Poll
         poll = kind_of(self._life, self._sessions, identity, session, self._limits)
-        poll.identity = identity  # no stranger
+        poll.identity = identity  # it is authenticated
         self._life.open(poll)
         self._life.start(poll, self._serve(poll, identity, cursors))
         return poll

@@ -1,12 +1,12 @@
-"""A client that polls, as feeds know it: what it has not fetched yet, and its cursor.
+"""A client that polls, as a connection: what it has not fetched yet, and its cursor.
 
 It collects events and notices in pages, one for each answer. In an answer notices come before events, so a
 reset after events begins a new page; so does an event that would make the answer too large.
 
 Without a session it lives for one request. With one it stays in its feeds between two requests, for some
-seconds: events and notices wait here meanwhile, and the subscription stays. The cursor alone would find the
-events again, but not the notices. Backpressure: catching up pauses after one answer's worth, and a session
-for which too much waits is ended. Its client continues with its cursor.
+seconds: events and notices wait here meanwhile, and the subscription stays. With the cursor alone, the client
+would get the events again, but not the notices. Backpressure: catching up pauses after one answer's worth,
+and a session for which too much waits is ended. Its client continues with its cursor.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Limits:
-    answer_bytes: int = 128 * 1024  # of the events in one answer; at least one of them
+    answer_bytes: int = 128 * 1024  # of the events in one answer, which has at least one
     buffer_bytes: int = 384 * 1024  # of events that wait for the requests of a session
     linger_seconds: float = 30.0  # that a session waits for its client's next request
-    farewell_seconds: float = 2.0  # for a client's next request to get why its session has ended
+    farewell_seconds: float = 2.0  # for a client's next request to get the reason why its session has ended
     longest_wait_seconds: float = 55.0  # of a request: proxies end it after 60
 
 
@@ -49,17 +49,17 @@ class Page:
         self.notices: list[Notice] = []
         self.events: list[bytes] = []
         self.size = 0  # bytes of events
-        self.places: dict[Channel, Place] = {}  # after it, of the channels that moved
+        self.places: dict[Channel, Place] = {}  # the places after it, of channels that moved
 
 
 class Request(Protocol):
     """A request that waits for its answer."""
 
     def answer_now(self) -> None:
-        """With what is there."""
+        """Answer with what there is."""
 
     def give_way(self) -> None:
-        """To a newer request of the same client: be answered with nothing."""
+        """Answer with nothing, because a newer request of the same client has come."""
 
 
 class Poll(Connection):
@@ -93,17 +93,17 @@ class Poll(Connection):
         self._limits = limits
         self.identity = identity
         self.session = session
-        self.cursor = ""  # its client has had everything up to here
+        self.cursor = ""  # the client has everything up to here
         self.turn = 0  # the number of the newest request
-        self.final: End | None = None  # why it ended, until its client was answered with it
+        self.final: End | None = None  # why it ended, until the client has been informed
         self._waiting: Request | None = None
         self._pages: list[Page] = []
         self._catching_up = True
-        self._due = False  # something has come that answers a waiting request
-        self._lost = False  # the gateway has forgotten it
-        self._ready: asyncio.Event | None = None  # of requests that wait for the first answer
+        self._due = False  # something has come for a waiting request
+        self._lost = False  # `Life.lost` was called
+        self._ready: asyncio.Event | None = None  # for requests that wait for the first answer
         self._room: asyncio.Future[None] | None = None  # of the task that catches up
-        self._timer: asyncio.TimerHandle | None = None  # of the request, or for the next one
+        self._timer: asyncio.TimerHandle | None = None  # of the waiting request, or for the next one
         if session:
             sessions.add(identity, self)
 
@@ -145,13 +145,15 @@ class Poll(Connection):
         page.notices.append(notice)
         if isinstance(notice, (Hello, Reset)):
             page.places |= parse_cursors(notice.cursor)
-        # Notices while it catches up only describe the present state, so they end no wait; and a client
+        # Notices during catching up only describe the present state, so they don't end a wait; a client
         # without a session would get them again with its next request.
         if isinstance(notice, Reset) or (self.session and not self._catching_up):
             self._note_due()
 
     def beat(self, now: float) -> None:
-        """Nothing is sent while a request waits; its time-out is well within what proxies allow."""
+        """Sends nothing while a request waits, because the request's time-out is well within what proxies
+        allow.
+        """
 
     def end(self, end: End, reason: str) -> None:
         if self.closed:
@@ -159,14 +161,14 @@ class Poll(Connection):
         self.closed = True
         self.ending = Ending(end.value, reason)
         if end is End.SLOW:
-            self._pages.clear()  # its cursor finds them again
+            self._pages.clear()  # the client gets them again by its cursor
         elif self._pages:
             self._pages[-1].notices.append(Ended(end.value, reason))
         self.final = end
         self._close()
 
     async def wait_writable(self) -> None:
-        """A request without a session gets one page; the next request gets what follows."""
+        """A request without a session gets one page; the next request gets the following one."""
         while not self.closed and self._waits() >= self._limits.answer_bytes:
             if not self.session:
                 self.leave("answered")
@@ -179,10 +181,10 @@ class Poll(Connection):
 
     @property
     def has_news(self) -> bool:
-        """Whether there is anything that answers a waiting request."""
+        """Whether there is anything for a waiting request."""
         if not self._pages:
             return False
-        # A session is greeted once, and then at once; without one every answer has a hello.
+        # A session gets hello once, and at once; without a session every answer has a hello.
         return bool(self._due or self._pages[0].events or (self.session and not self._catching_up))
 
     @property
@@ -190,7 +192,7 @@ class Poll(Connection):
         return not self._pages
 
     async def wait_ready(self) -> None:
-        """Until there is something to answer with, or it has caught up."""
+        """Wait until there is something to answer with, or everything is caught up."""
         if self._catching_up and not self.closed and not self.has_news:
             self._ready = self._ready or asyncio.Event()
             await self._ready.wait()
@@ -200,7 +202,7 @@ class Poll(Connection):
         self._make_ready()
 
     def take(self) -> Page:
-        """The next answer's content; moves the cursor behind it."""
+        """The next answer's content. Moves the cursor past it."""
         page = self._pages.pop(0) if self._pages else Page()
         self._due = bool(self._pages)
         if page.places:
@@ -210,7 +212,7 @@ class Poll(Connection):
         return page
 
     def next_turn(self) -> int:
-        """A request has come: its number. One that still waits gives way to it."""
+        """A request has come: returns its number. An earlier one that still waits gives way to it."""
         self._set_timer(None)
         self.turn += 1
         waiting, self._waiting = self._waiting, None
@@ -219,12 +221,12 @@ class Poll(Connection):
         return self.turn
 
     def wait(self, request: Request, seconds: float) -> None:
-        """It is answered as soon as there is something to answer with, or after that time."""
+        """Answer the request as soon as there is something to answer with, or after that time."""
         self._waiting = request
         self._set_timer(seconds)
 
     def answered(self) -> None:
-        """Its request was answered: wait for the next one, or leave if none will come."""
+        """The request was answered: wait for the next one, or leave if none will come."""
         if self.closed and (self.is_empty or not self.session):
             self._be_lost()
         elif self.closed:
@@ -235,14 +237,14 @@ class Poll(Connection):
             self.leave("answered")
 
     def leave(self, reason: str) -> None:
-        """Its client has gone, or has its answer: there is nothing to report to it."""
+        """The client has gone, or has its answer: there is nothing left to report."""
         if not self.closed:
             self.closed = True
             self.ending = Ending("left", reason)
         self._be_lost()
 
     def _close(self) -> None:
-        """Nothing comes any more. Its client still has to get the reason."""
+        """Nothing comes any more, but the client still has to get the reason."""
         self._life.leave(self)
         self._make_room()
         self._make_ready()
@@ -275,7 +277,7 @@ class Poll(Connection):
             self.leave("came back no more")
 
     def _note_due(self) -> None:
-        """In the next turn of the loop, so that what was heard together leaves in one answer."""
+        """Answers in the next turn of the loop, so that what was heard together leaves in one answer."""
         self._due = True
         self._make_ready()
         if self._waiting is not None:

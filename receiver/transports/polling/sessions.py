@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Sessions:
-    """Each poll removes itself: at its end, or once its client has got the reason of the end."""
+    """Each poll removes itself at its end, or once its client has been informed of the reason."""
 
     def __init__(self) -> None:
         self._polls: dict[tuple[str, str], Poll] = {}

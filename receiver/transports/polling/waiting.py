@@ -1,6 +1,6 @@
-"""A request that waits for its answer, as a socket taken over from the edge: no task, no request object.
+"""A request that waits for its answer: a socket taken over from the edge, without a task or a request object.
 
-Afterwards the edge gets its socket back, and the client's next request comes on it.
+Afterwards the edge gets the socket back, and the client's next request comes on it.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from shared.process.edge import Edge
     from shared.process.head import Header
 
-_MAX_AHEAD = 16 * 1024  # bytes that a client sends before it is answered
+_MAX_AHEAD = 16 * 1024  # bytes that a client may send before it is answered
 
 
 class Waiting(asyncio.Protocol):
     __slots__ = ("_ahead", "_edge", "_headers", "_poll", "_transport")
 
     def __init__(self, poll: Poll, edge: Edge, headers: Sequence[Header]) -> None:
-        """`headers` go with the answer."""
+        """`headers` are added to the answer."""
         self._poll: Poll | None = poll
         self._edge = edge
         self._headers = headers

@@ -1,1 +1,1 @@
-"""STOMP over SockJS's HTTP transports, for clients that no WebSocket reaches."""
+"""STOMP over SockJS's HTTP transports, for clients that cannot use WebSockets."""

@@ -1,8 +1,8 @@
 """`/websocket/<server>/<session>/xhr`, `xhr_streaming` and `xhr_send`, as SockJS has them.
 
-A session lives in one gateway's memory. At another gateway its client gets a new session (`o`), takes the old
-one for lost, and connects again: with several gateways, the balancer should send all requests of a client to
-one of them, or clients reconnect more often. No event is lost either way.
+A session lives in one gateway's memory. At another gateway its client gets a new session (`o`), considers the
+old one lost, and reconnects. With several gateways, the balancer should therefore send all requests of a
+client to the same one; otherwise clients reconnect often. No event is lost either way.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class XhrTransport:
 
     @property
     def endpoints(self) -> dict[str, Callable[[Request], Awaitable[Response]]]:
-        """By the last part of their paths."""
+        """The endpoints by the last part of their paths."""
         return {"xhr": self.xhr, "xhr_streaming": self.streaming, "xhr_send": self.send}
 
     async def xhr(self, request: Request) -> Response:
@@ -77,7 +77,7 @@ class XhrTransport:
         return self._receive(request, streams=True)
 
     async def send(self, request: Request) -> Response:
-        """204, or the protocol's answer to an invalid payload."""
+        """Answers 204, or the protocol's error for an invalid payload."""
         await self._check_owner(request)
         session = self._sessions.get(self._name_of(request))
         if session is None or session.closed:
@@ -95,13 +95,13 @@ class XhrTransport:
         return Response(status_code=204, media_type="text/plain")
 
     async def _admit(self, request: Request) -> None:
-        """A request that would begin a session. Raises as `_name_of`."""
+        """Admit a request that would begin a session. Raises as `_name_of`."""
         if self._admission is not None and self._name_of(request) not in self._sessions:
             await self._admission.check(request, XhrSession.transport)
 
     async def _check_owner(self, request: Request) -> None:
-        """A session that began with a token, as cookie or header, is served to that customer alone. Without
-        one its name is all that a client has before CONNECT, as at every SockJS server.
+        """A session that began with a token, in a cookie or a header, is served only to its customer.
+        Otherwise its name is all that identifies a client before CONNECT, as with every SockJS server.
 
         Raises `HTTPException` as where no such session is, and as `_name_of`.
         """
@@ -109,7 +109,7 @@ class XhrTransport:
         if session is None or session.proof in (b"", self._proof_of(request)):
             return
         try:
-            identity = await self._authentication.identify(request)  # by a newer token, perhaps
+            identity = await self._authentication.identify(request)  # perhaps by a newer token
         except (InvalidToken, KeysUnavailable, TokenInUrl):
             identity = None
         if identity is None or session.identity is None or identity.customer != session.identity.customer:
@@ -143,7 +143,7 @@ class XhrTransport:
         except OSError:
             raise Problem(503, "gone", "The client has left.") from None
         session.carriage.attach(receiver)
-        return Response()  # it is never sent: the socket is the receiver's
+        return Response()  # never sent: the receiver has the socket
 
     def _begin(self, name: str, request: Request) -> XhrSession:
         address = self._gateway.capacity.address(request.client.host if request.client else "")

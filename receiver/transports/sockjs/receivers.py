@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from shared.process.head import Header
 
 STREAM_BYTES = 128 * 1024  # of one streaming answer
-_PRELUDE = b"h" * 2048 + b"\n"  # some browsers show a stream only from here on
-_MAX_AHEAD = 16 * 1024  # bytes that a client sends before it is answered
+_PRELUDE = b"h" * 2048 + b"\n"  # some browsers show a stream only after so many bytes
+_MAX_AHEAD = 16 * 1024  # bytes that a client may send before it is answered
 _BETWEEN = re.compile(rb"\]\na\[")
 
 HEADERS: list[Header] = [
@@ -51,7 +51,7 @@ class _Taken(asyncio.Protocol):
             self._transport.pause_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client has aborted the receiver, and messages of the session may be lost with it."""
+        """The client has aborted the receiver, and messages of the session may have been lost with it."""
         if not self._done:
             self._done = True
             self._session.vanish("closed by the client")
@@ -74,7 +74,7 @@ class XhrReceiver(_Taken):
         return 0
 
     def take(self, messages: bytes) -> bool:
-        self._answer(_BETWEEN.sub(b",", messages))  # one frame, as far as it can be one
+        self._answer(_BETWEEN.sub(b",", messages))  # joined into one frame if possible
         return False
 
     def end(self) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 # More may wait than for a socket: messages collect between two receivers and while an answer is put together.
 XHR_LIMITS = replace(LIMITS, buffer_bytes=1024 * 1024)
-AWAY_SECONDS = 15.0  # that a session lives without a receiver; other servers' 5 are little for a slow network
+AWAY_SECONDS = 15.0  # that a session lives without a receiver; other servers' 5 are too few on slow networks
 SECOND_RECEIVER = b'c[2010,"Another connection still open"]\n'
 
 
@@ -37,17 +37,17 @@ class Receiver(Protocol):
 
     @property
     def may_take(self) -> bool:
-        """Its client reads what it was sent."""
+        """Whether the client reads what it is sent."""
 
     @property
     def unsent(self) -> int:
         """Bytes that wait in its socket."""
 
     def take(self, messages: bytes) -> bool:
-        """Send them; returns whether it takes more."""
+        """Send messages. Returns whether it takes more."""
 
     def end(self) -> None:
-        """Nothing more comes."""
+        """Called when nothing more comes."""
 
 
 class Carriage:
@@ -62,7 +62,7 @@ class Carriage:
         self._receiver: Receiver | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._lost = False
-        self.farewell = b""  # the last message, for each receiver that still comes
+        self.farewell = b""  # the last message, sent to every later receiver
 
     # What the connection calls.
 
@@ -80,7 +80,7 @@ class Carriage:
         return self._lost
 
     def pause_reading(self) -> None:
-        """Requests are judged one by one."""
+        """Does nothing: each request is checked by itself."""
 
     def close(self) -> None:
         self.abort()
@@ -97,7 +97,7 @@ class Carriage:
     # What receivers call.
 
     def wait_receiver(self) -> None:
-        """One should come: its request may have failed after it began the session."""
+        """Wait for the first receiver: its request may have failed after it began the session."""
         self._set_timer(self._away_seconds)
 
     @property
@@ -112,7 +112,7 @@ class Carriage:
         self.flush()
 
     def detach(self, receiver: Receiver) -> None:
-        """It takes no more; another one should come."""
+        """The receiver takes no more; wait for another one."""
         if self._receiver is receiver:
             self._receiver = None
             self.wait_receiver()
@@ -129,7 +129,7 @@ class Carriage:
         self._note_what_waits()
 
     def _flush_soon(self) -> None:
-        """In the next turn of the loop, so that messages heard together leave in one answer."""
+        """Sends in the next turn of the loop, so that messages heard together leave in one answer."""
         if not self._due:
             self._due = True
             asyncio.get_running_loop().call_soon(self.flush)
@@ -166,9 +166,9 @@ class XhrSession(SockJsConnection):
         """`forget` is called at its end."""
         super().__init__(life, SOCKJS, identify, limits, spring=spring)
         self.carriage = Carriage(self, away_seconds)
-        self.writer = cast("asyncio.Transport", self.carriage)  # what of one a connection uses
+        self.writer = cast("asyncio.Transport", self.carriage)  # as much of one as is used
         self._forget = forget
-        self.proof = b""  # a digest of the token that the request which began it carried
+        self.proof = b""  # digest of the token with which it began
 
     @staticmethod
     def framed(message: bytes) -> bytes:
@@ -179,7 +179,7 @@ class XhrSession(SockJsConnection):
         self.write(data)
 
     def beat(self, now: float) -> None:
-        """A client is alive as long as its receivers come."""
+        """Does nothing: a client is alive as long as its receivers come."""
         if not self.closed and self.carriage.has_receiver:
             self._show_alive()
 

@@ -1,12 +1,12 @@
 """One event stream: an HTTP response that does not end, on a socket taken over from the edge.
 
-Every event carries the connection's whole cursor as its `id`: that is what a client sends as `Last-Event-ID`
-when it comes back, to whichever gateway. Events are plain messages; the gateway's own messages have their
-type as `event`. The answer's head waits for the first message, so what ends a connection before that is an
-HTTP status; afterwards it is an event, `orderbell.end`.
+Every event carries the connection's whole cursor as its `id`: a client sends it as `Last-Event-ID` when it
+comes back, to any gateway. Events are plain messages; the gateway's own messages have their type as `event`.
+The answer's head waits for the first message, so what ends a connection before that is an HTTP status;
+afterwards it is an event, `orderbell.end`.
 
-A client sends nothing on this socket. A vanished one is noticed by what it does not acknowledge: a comment
-each heartbeat at least.
+A client sends nothing on this socket. If it vanishes, that is noticed because TCP does not acknowledge what
+is sent: at least a comment each heartbeat.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from shared.process.head import Header
     from shared.redis.channel_log import Entry
 
-RETRY_MS = 2_000  # until a client that lost its connection comes back; it spreads with the network
+RETRY_MS = 2_000  # until a client that lost its connection comes back; networks' delays spread it
 _MAX_IGNORED = 16 * 1024  # bytes that a client may send, though nothing reads them
 
 _HEADERS: list[Header] = [
@@ -74,12 +74,12 @@ class EventStream(StreamConnection, SharingConnection):
     def _id(self) -> bytes:
         feeds = self.feeds
         if self.shares and self in feeds[0].sharing and (place := feeds[0].place) is not None:
-            return f"{feeds[0].channel}={place}".encode()  # its events do not come by here
+            return f"{feeds[0].channel}={place}".encode()  # its events bypass `_event`
         return b",".join(self._cursors.values())
 
     @property
     def shares(self) -> bool:
-        """With one channel, an event's id is the same for all that hear it."""
+        """With one channel, an event's id is the same for all connections."""
         return len(self.feeds) == 1
 
     @staticmethod
@@ -137,5 +137,5 @@ class EventStream(StreamConnection, SharingConnection):
             self.writer.abort()
 
     def eof_received(self) -> None:
-        """It has left: no client closes only one side of an event stream."""
+        """The client has left: none closes only one side of an event stream."""
         self._end("left", "closed by the client")

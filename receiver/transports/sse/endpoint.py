@@ -1,11 +1,11 @@
 """`GET /events` with `Accept: text/event-stream`.
 
-A browser's EventSource sends no header of the page's: the token comes as a same-site cookie, or as a ticket
-in the URL. A ticket serves once, so a page opens a new EventSource with a new ticket where one has ended;
-with a cookie EventSource comes back by itself. Any answer but 200 ends it for good.
+A browser's EventSource cannot send headers of the page's, so the token comes as a same-site cookie, or as a
+ticket in the URL. A ticket works once, so when an EventSource has ended, the page opens another with a new
+ticket; with a cookie, it reconnects by itself. Any answer but 200 ends it for good.
 
-`Last-Event-ID` counts more than `after`: a browser that comes back by itself sends the first with the URL of
-its beginning.
+`Last-Event-ID` takes precedence over `after`, because a browser that reconnects by itself sends the header
+along with its first URL.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class EventStreamTransport:
         return MEDIA_TYPE in (one.partition(";")[0].strip().lower() for one in accepted)
 
     async def endpoint(self, request: Request) -> Response:
-        """Raises `Problem` for what is refused; else the answer was written by the connection itself."""
+        """Raises `Problem` if refused; otherwise the connection itself writes the answer."""
         address = self._gateway.capacity.address(request.client.host if request.client else "")
         if refusal := self._gateway.refusal(address):
             metrics.refused.labels(refusal.kind).inc()
@@ -66,7 +66,7 @@ class EventStreamTransport:
         except Exception:
             connection.end(End.INTERNAL_ERROR, "internal error")
             raise
-        return Response()  # it is never sent: the socket is the connection's
+        return Response()  # never sent: the connection has the socket
 
 
 def _take_over(request: Request, connection: EventStream) -> EventStream:

@@ -1,8 +1,8 @@
-"""STOMP over a WebSocket or SockJS: a client's frames are handled in order, and it gets MESSAGEs.
+"""STOMP over a WebSocket or SockJS: handles a client's frames in order, and sends it MESSAGEs.
 
-Each subscription is a separate connection as far as feeds are concerned: it enters its channel when it
-comes, from the place it names or from where the customer has seen, and leaves when it goes. All of them
-share the client's socket, and end with it.
+To feeds, each subscription is a connection of its own: it enters its channel with SUBSCRIBE, at the place it
+names or after what the customer has seen, and leaves with UNSUBSCRIBE. All of them share the client's socket,
+and end with it.
 
 | destination            | gives                                                                 |
 |------------------------|-----------------------------------------------------------------------|
@@ -10,9 +10,9 @@ share the client's socket, and end with it.
 | `/topic/<name>`        | a topic that the token names                                          |
 | `/user/queue/notices`  | the gateway's own messages: hello of each subscription, seen, bye                |
 
-A reset comes on the subscription that it is about, whether or not a client asks for notices, because a hole
-must never be silent. An event counts as seen when it is acknowledged; with `ack:auto` that is when it is
-sent, as STOMP has it.
+A reset comes on the subscription that it concerns, whether or not the client subscribes to notices, because a
+hole must never be silent. An event counts as seen when it is acknowledged; with `ack:auto` that is when it is
+sent, as STOMP defines it.
 
 Clients may send to no destination. With ORDERBELL_SPRING_COMPAT they may send to `/app/hello`, anybody may
 read every topic, and events of the topics of Spring's pages come as their data alone (spring.py, beside
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
 ORDERS = "/user/queue/orders"
 NOTICES = "/user/queue/notices"
 TOPICS = "/topic/"
-MAX_WAITING = 200  # frames that a client sends before the first of them is done
+MAX_WAITING = 200  # frames of a client that wait to be handled
 
 # A client may acknowledge each event with a frame of its own.
 LIMITS = WebSocketLimits(
@@ -75,7 +75,7 @@ logger = structlog.get_logger(__name__)
 
 
 class StompConnection(WebSocketConnection):
-    """The client's socket."""
+    """The connection of the client's socket."""
 
     __slots__ = (
         "_connected",
@@ -102,7 +102,7 @@ class StompConnection(WebSocketConnection):
         *,
         spring: Spring | None = None,
     ) -> None:
-        """`identify` gets the token of CONNECT, empty where the handshake authenticated the client.
+        """`identify` gets the token of CONNECT, which is empty if the handshake authenticated the client.
 
         It raises `InvalidToken` and `KeysUnavailable`. `spring` is given with ORDERBELL_SPRING_COMPAT alone.
         """
@@ -119,7 +119,7 @@ class StompConnection(WebSocketConnection):
         self._writable = asyncio.Lock()
         self._connected = asyncio.Event()
 
-    framed = staticmethod(text_frame)  # a message as it is written
+    framed = staticmethod(text_frame)  # how a message is written to the socket
 
     # The gateway's side.
 
@@ -128,7 +128,7 @@ class StompConnection(WebSocketConnection):
         return self._subscribed.values()
 
     def notify(self, notice: Notice) -> None:
-        """Goes to the subscriptions that ask for notices."""
+        """Sends the notice to the subscriptions to notices."""
         for subscribed in list(self._subscribed.values()):
             if subscribed.channel is None:
                 subscribed.notify(notice)
@@ -138,7 +138,7 @@ class StompConnection(WebSocketConnection):
         self._show_alive()
 
     def _show_alive(self) -> None:
-        # A SockJS client keeps its own heartbeats from the STOMP client above it, which waits for STOMP's.
+        # SockJS heartbeats do not reach the STOMP client above SockJS, which waits for those of STOMP.
         if self._wants_beats:
             self.write(self.framed(self.envelope.wrap(HEARTBEAT)))
         elif self.envelope.beat:
@@ -156,12 +156,12 @@ class StompConnection(WebSocketConnection):
         super().close(code, reason)
 
     def _send_last(self, frame: Frame) -> None:
-        """However much waits: a check here would end a connection that is already being ended."""
+        """However much waits: a check here would end a connection that is ending already."""
         if not self.closed:
             self.writer.write(self.encoded(frame))
 
     async def wait_connected(self) -> None:
-        """Until the client has authenticated, for which it has some seconds, or has ended."""
+        """Wait until the client has authenticated, for which it has some seconds, or has ended."""
         try:
             async with asyncio.timeout(self.life.terms.authenticate_seconds):
                 await self._connected.wait()
@@ -174,11 +174,11 @@ class StompConnection(WebSocketConnection):
             await self.wait_writable()
 
     def send(self, frame: Frame) -> None:
-        """After the answer to CONNECT: straight to the kernel while it takes it."""
+        """Send straight to the kernel, if it takes the bytes. Not for the answer to CONNECT."""
         self.write_straight(self.encoded(frame))
 
     def encoded(self, frame: Frame) -> bytes:
-        """As it is written."""
+        """The bytes of a frame as they are written."""
         return self.framed(self.envelope.wrap(frame.encode(self._session.version)))
 
     @property
@@ -229,7 +229,7 @@ class StompConnection(WebSocketConnection):
                 await self._log_in(token, wants_beats=wants_beats_ms > 0)
             case stomp.Subscribed(subscription):
                 self._subscribe(subscription, frame)
-                return  # its receipt comes when it is live
+                return  # the receipt comes when the subscription is live
             case stomp.Unsubscribed(subscription):
                 self._subscribed.pop(subscription.id).leave()
             case stomp.Acknowledged(subscription, place):
@@ -345,7 +345,7 @@ class _Subscribed(Connection):
             self._note_sent(entries[-1].place)
 
     def _message(self, channel: Channel, place: Place, text: bytes) -> bytes:
-        """Nothing where a page of Spring's could not read it."""
+        """None if a page of Spring's could not read it."""
         if is_private(channel):
             return self._form.bytes_of(place, text)
         if not (self._parent.for_spring and of_spring.is_spring(channel)):
@@ -357,11 +357,12 @@ class _Subscribed(Connection):
 
     def _note_sent(self, place: Place) -> None:
         if self.subscription.acknowledge is stomp.Acknowledge.AUTO:
-            # At once: such a client keeps no cursor; what is unreported when this gateway dies comes again.
+            # At once, because such a client keeps no cursor: what is unreported when this gateway dies comes
+            # again.
             self.acknowledge(place)
 
     def acknowledge(self, place: Place) -> None:
-        """Of this event, or of all up to it. Only of a customer's own channel it is kept what was seen."""
+        """Of this event, or of all up to it. What was seen is kept only for a customer's own channel."""
         if self.channel is None or not is_private(self.channel):
             return
         alone = self.subscription.acknowledge is stomp.Acknowledge.EACH
@@ -382,7 +383,7 @@ class _Subscribed(Connection):
             self._parent.notify(notice)
 
     def beat(self, now: float) -> None:
-        """Left to the socket."""
+        """Does nothing: the socket's connection beats."""
 
     def end(self, end: End, reason: str) -> None:
         self._parent.end(end, reason)
@@ -399,7 +400,7 @@ class _Subscribed(Connection):
 def _cursors(
     after: Place | dict[Channel, Place], channel: Channel, identity: Identity
 ) -> dict[Channel, Place]:
-    """A client may give each subscription all its cursors; those of other channels don't matter here."""
+    """A client may give each subscription all its cursors; those of other channels are ignored."""
     if isinstance(after, Place):
         return {channel: after}
     others = set(identity.channels) - {channel}
@@ -407,7 +408,8 @@ def _cursors(
 
 
 def _channel_of(destination: str, identity: Identity, *, open: bool) -> Channel | None:
-    """None for the gateway's notices. Raises `FrameRefused` for what is not there or not allowed.
+    """None for the gateway's notices. Raises `FrameRefused` for a destination that does not exist or is not
+    allowed.
 
     `open`: anybody may read every topic.
     """

@@ -1,9 +1,9 @@
-"""Where STOMP clients connect: `/stomp`, `/gs-guide-websocket` and `/websocket`, these two as SockJS, too.
+"""Where STOMP clients connect: `/stomp`, and, also with SockJS, `/gs-guide-websocket` and `/websocket`.
 
-They are the names in Spring's guide and in its article on several applications, so that a page which was
-written for them only needs another host and a token; the guide's older page used SockJS. The token comes in
-CONNECT, or with the handshake as for every WebSocket. SockJS clients ask `…/info` first; what they use where
-WebSockets do not pass is receiver/transports/sockjs.
+These are the names in Spring's guide and in the article on several applications, so a page that was written
+for them needs only another host and a token; the guide's older page used SockJS. The token comes in CONNECT,
+or with the handshake as for every WebSocket. SockJS clients ask `…/info` first; if WebSockets do not pass,
+they use receiver/transports/sockjs.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _SOCKJS = re.compile(rb"/(?:gs-guide-)?websocket/[^/.]{1,64}/[^/.]{1,64}/websock
 
 
 class StompTransport(UpgradeEndpoint):
-    """`spring` is given with ORDERBELL_SPRING_COMPAT alone: a client needs no token then."""
+    """`spring` is given only with ORDERBELL_SPRING_COMPAT; a client then needs no token."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class StompTransport(UpgradeEndpoint):
 def identifying(
     authentication: Authentication, request: HTTPConnection, spring: Spring | None
 ) -> Callable[[str], Awaitable[Identity]]:
-    """Whose a connection is, by the token of its CONNECT, else by the request with which it came."""
+    """Identifies a client by the token of its CONNECT, else by the request with which it came."""
 
     async def identify(token: str) -> Identity:
         if token and not (spring and _is_password(token)):
@@ -104,7 +104,7 @@ def identifying(
 
 
 def _is_password(passcode: str) -> bool:
-    """Spring's pages may send one (`guest`), which its simple broker passes over. A JWT has three parts."""
+    """Spring's pages may send a password (`guest`), which Spring ignores. A JWT has three parts."""
     return passcode.count(".") != 2
 
 

@@ -1,4 +1,4 @@
-"""What STOMP frames travel in: WebSocket messages as they are, or SockJS's.
+"""How STOMP frames are wrapped: not at all in WebSocket messages, or in SockJS's frames.
 
 SockJS 0.3.3, https://github.com/sockjs/sockjs-protocol: the server's messages are `o` (open), `h`
 (heartbeat), `a["…"]` (messages) and `c[code,"reason"]` (close); a client's are a JSON array of strings, or
@@ -22,7 +22,7 @@ _encode = msgspec.json.Encoder().encode
 
 class Envelope(Protocol):
     opening: bytes  # sent when the connection is accepted; may be empty
-    beat: bytes  # sent where the client asked for no heartbeats of STOMP's; may be empty
+    beat: bytes  # sent if the client asked for no STOMP heartbeats; may be empty
 
     def __hash__(self) -> int: ...
     def wrap(self, frame: bytes) -> bytes: ...
@@ -54,7 +54,7 @@ class SockJs:
     beat = b"h"
 
     def wrap(self, frame: bytes) -> bytes:
-        """Raises `UnicodeDecodeError` for what is not text; all that is sent is."""
+        """Raises `UnicodeDecodeError` for what is not text; everything we send is text."""
         return b"a" + _encode([frame.decode()])
 
     def unwrap(self, text: bytes) -> Sequence[bytes]:
@@ -70,6 +70,6 @@ class SockJs:
         return b"c" + _encode([code, reason])
 
 
-# They keep nothing of a connection, so all share them.
+# They keep no state of a connection, so all connections share them.
 PLAIN = Plain()
 SOCKJS = SockJs()

@@ -1,8 +1,8 @@
-"""A subscription's MESSAGEs as they are written to its client's socket, made with little work for each event.
+"""A subscription's MESSAGEs as bytes for the client's socket, made with little work for each event.
 
-What differs between two events of a subscription is their place and their text. All else is made once, for
-all subscriptions that are alike: nearly all are, as a client's library names its first subscription always
-the same. What all of a topic's alike subscriptions get is made once for each event, too.
+Two MESSAGEs of a subscription differ only in place and text. Everything else is made once for all equal
+subscriptions; nearly all are equal, because a library always gives its first subscription the same name. For
+a topic, the bytes for all equal subscriptions are also made once for each event.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _KINDS = 1024  # of forms that are kept
 
 
 class Form:
-    """Of the MESSAGEs with an event: `session.message`, in an envelope, framed."""
+    """The form of MESSAGEs with an event: `session.message`, in an envelope, framed."""
 
     __slots__ = ("_envelope", "_framed", "_has_ack", "_is_plain", "_template")
 
@@ -75,7 +75,7 @@ def _form(
     return Form(head + own + b"content-length:%d\n\n%b\0", envelope, framed, has_ack=has_ack)
 
 
-@lru_cache(maxsize=4)  # its subscriptions get each event one after the other
+@lru_cache(maxsize=4)  # a topic's subscriptions get each event one after the other
 def shared_bytes(form: Form, place: Place, text: bytes) -> bytes:
-    """As `Form.bytes_of`, of an event that many get."""
+    """As `Form.bytes_of`, for an event that many subscriptions get."""
     return form.bytes_of(place, text)

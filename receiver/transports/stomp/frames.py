@@ -6,10 +6,9 @@ The versions differ in one thing that matters here, the escapes in headers:
 * CONNECT and CONNECTED are never escaped, so that every version can read them.
 
 Lines may end in CRLF in every version, because some clients of 1.1 do that. Of a repeated header the first
-one counts (1.2, "Repeated Header Entries"). A header holds no NUL, though the grammar of 1.2 would allow
-it: no client could find the end of such a frame. A parser takes bytes cut anywhere, since stomp-websocket
-cuts what it sends every 16 KiB. A parser that has refused something is of no use afterwards, because its
-connection ends.
+one counts (1.2, "Repeated Header Entries"). A header holds no NUL, though the grammar of 1.2 would allow it:
+no client could find the end of such a frame. A parser takes bytes cut anywhere, because stomp-websocket cuts
+what it sends every 16 KiB. After a refusal, the parser must not be used any more: its connection ends.
 
 No library does this: Python's STOMP packages are clients, and their parsers expect a server's frames.
 """
@@ -98,11 +97,13 @@ class Parser:
         self.version = Version.V12
         self._max_frame_bytes = max_frame_bytes
         self._buffer = bytearray()
-        self._searched = 0  # bytes of the buffer that hold no end of what is being looked for
-        self._head: tuple[str, dict[str, str], int | None] | None = None  # of the frame whose body comes
+        self._searched = 0  # so many bytes of the buffer were searched for an end, in vain
+        self._head: tuple[str, dict[str, str], int | None] | None = None  # its body is read
 
     def feed(self, data: bytes) -> Iterator[Frame]:
-        """The frames that `data` completes. Raises `InvalidFrame`, after the frames before it were given."""
+        """The frames that `data` completes. Raises `InvalidFrame` after the frames before the fault were
+        returned.
+        """
         self._buffer += data
         while (frame := self._next()) is not None:
             yield frame
@@ -131,7 +132,9 @@ class Parser:
         return None if end < 0 else end
 
     def _take_head(self) -> bool:
-        """Whether the head of a frame is whole; then it is kept, and the buffer begins with the body."""
+        """Take the head of a frame, if it is whole; the buffer then begins with the body. Returns whether it
+        was.
+        """
         if not self._skip_line_ends():
             return False
         start = max(0, self._searched - 2)

@@ -7,7 +7,7 @@
 |           | DISCONNECT                                        | over                                  |
 | over      | nothing: what still comes is passed over          | over                                  |
 
-Transactions (BEGIN, COMMIT, ABORT) are refused: nothing that a client sends here could be undone.
+Transactions (BEGIN, COMMIT, ABORT) are refused, because nothing that a client sends here could be undone.
 
 Rules that real clients need (measured on @stomp/stompjs 5 to 7, stomp-websocket 2.3.3 and Spring's client):
 
@@ -45,12 +45,12 @@ class Acknowledge(enum.Enum):
     """When an event counts as acknowledged."""
 
     AUTO = "auto"  # as soon as it is sent
-    CLIENT = "client"  # with an ACK of it, or of a later one
+    CLIENT = "client"  # with an ACK of that event, or of a later one
     EACH = "client-individual"  # with an ACK of its own
 
 
 class FrameRefused(CallerError):
-    """What a client may not do; it gets an ERROR with this message, and the connection ends."""
+    """A frame that is not allowed: the client gets an ERROR with this message, and the connection ends."""
 
     def __init__(self, message: str, *, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -71,7 +71,7 @@ class Subscription:
 
 
 class Login(NamedTuple):
-    """CONNECT. `token` is empty where the client gave none; times are in milliseconds, 0 for no heartbeat."""
+    """CONNECT. `token` is empty if the client gave none; times are in milliseconds, 0 for no heartbeat."""
 
     token: str
     client_beats_ms: int
@@ -122,7 +122,7 @@ class Session:
         self._count = 0
 
     def take(self, frame: Frame) -> Request | None:
-        """What the frame asks for; None where there is nothing to do. Raises `FrameRefused`."""
+        """What the frame asks for; None if there is nothing to do. Raises `FrameRefused`."""
         try:
             if self._state is _State.OVER:
                 return None
@@ -157,7 +157,7 @@ class Session:
             case "ACK":
                 return self._acknowledge(frame.headers)
             case "NACK":
-                self._acknowledge(frame.headers)  # it must name what was handed over; it moves nothing
+                self._acknowledge(frame.headers)  # it must name a handed-over event; it has no effect
                 return None
             case "SEND":
                 destination = _required(frame.headers, "destination")
@@ -172,7 +172,7 @@ class Session:
 
     def _subscribe(self, headers: Mapping[str, str]) -> Subscription:
         destination = _required(headers, "destination")
-        # 1.0 lets a client subscribe without an id; its destination names it then.
+        # In 1.0 a client may subscribe without an id; the destination then serves as its id.
         name = headers.get("id") or (destination if self.version is Version.V10 else _required(headers, "id"))
         if name in self.subscriptions:
             raise FrameRefused(f"subscription {name[:40]!r} already exists")
@@ -197,7 +197,9 @@ class Session:
         return self.subscriptions[name]
 
     def _acknowledge(self, headers: Mapping[str, str]) -> Acknowledged:
-        """1.2 names the `ack` of a MESSAGE as `id`; 1.1 and 1.0 name its `message-id`. Both hold one text."""
+        """1.2 names the `ack` of a MESSAGE as `id`; 1.1 and 1.0 name its `message-id`. Both have the same
+        text.
+        """
         text = headers.get("id") or headers.get("message-id") or ""
         match = _ID.fullmatch(text)
         subscription = self._numbered(int(match[1])) if match else None
@@ -212,14 +214,14 @@ class Session:
 
 
 def connected(version: Version, *, session: str, customer: str, beats_ms: tuple[int, int]) -> Frame:
-    """The answer to CONNECT. `beats_ms`: how often the gateway sends a line end, and wants to receive one."""
+    """The answer to CONNECT. `beats_ms`: how often the gateway sends a line end, and expects one."""
     headers = {
         "version": version.value,
         "heart-beat": f"{beats_ms[0]},{beats_ms[1]}",
         "server": f"orderbell/{__version__}",
         "session": session,
     }
-    if re.fullmatch(r"[\w.@-]+", customer):  # CONNECTED has no escapes, and a customer may have any name
+    if re.fullmatch(r"[\w.@-]+", customer):  # CONNECTED has no escapes, but a customer may have any name
         headers["user-name"] = customer
     return Frame("CONNECTED", headers)
 
@@ -255,7 +257,7 @@ def notice(subscription: Subscription, number: int, text: bytes) -> Frame:
 
 
 def receipt(of: Frame) -> Frame | None:
-    """To be sent once what the frame asked for is done."""
+    """The receipt, to be sent once the frame was carried out."""
     name = of.headers.get("receipt")
     return Frame("RECEIPT", {"receipt-id": name}) if name is not None else None
 
@@ -293,5 +295,5 @@ def _after(text: str) -> Place | dict[Channel, Place]:
 
 
 def _plain(text: str) -> str:
-    """Without what would need an escape."""
+    """The text without characters that would need an escape."""
     return re.sub(r"[\r\n:\\]", " ", text)

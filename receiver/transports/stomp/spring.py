@@ -2,7 +2,7 @@
 
 The article's page and the guide's send to the same destination and expect different answers
 (shared/spring.py). The topic that a page listens to shows which page it is; if it listens to neither topic,
-or to both, a JSON body is the guide's.
+or to both, a JSON body is taken for the guide's.
 
 As by Spring's applications, a message that they could not read is dropped, with a line in the log and none to
 the client. Escapes are those of Spring's `HtmlUtils.htmlEscape`: every character that HTML 4 has a name for,
@@ -57,11 +57,11 @@ logger = structlog.get_logger(__name__)
 
 
 class Unreadable(CallerError, ValueError):
-    """A message that the applications could not read either."""
+    """A message that Spring's applications could not read either."""
 
 
 class SenderAway(NeighbourError):
-    """The sender did not take a message; it may later."""
+    """The sender did not take a message; it may do so later."""
 
 
 class Body(NamedTuple):
@@ -76,7 +76,7 @@ class Spring:
         self._sampled = Sampled(logger)
 
     async def run(self) -> None:
-        """Compare with the sender's settings, once it answers."""
+        """Compare our setting with the sender's, once it answers."""
         while True:
             try:
                 answer = await self._sender.get("/submit")
@@ -96,7 +96,7 @@ class Spring:
             self._sampled.warning("a message could not be read and was dropped", reason=str(error))
 
     async def submit(self, request: Request) -> Response:
-        """`POST /submit`, which the article's sender calls: it works with the old one, too."""
+        """`POST /submit`, as the article's sender calls it, so that it works unchanged."""
         if not self._origins.accept(request):
             raise Problem(403, "foreign-origin", "This origin is not in ORDERBELL_ALLOWED_ORIGINS.")
         text = received_text(posted_text(request.headers.get("content-type", ""), await request.body()))
@@ -122,7 +122,7 @@ class Spring:
 
 
 def answer_to(sent: Sent, listening: Collection[Channel]) -> tuple[Channel, object]:
-    """What everybody at a topic gets. Raises `Unreadable`."""
+    """The answer that everybody at a topic gets. Raises `Unreadable`."""
     charset = _CHARSET.search(sent.content_type.lower())
     try:
         text = decoded(sent.body, charset[1] if charset else "utf-8")
@@ -150,7 +150,7 @@ class _Hello(msgspec.Struct):
 
 
 def _name_in(text: str) -> str:
-    """As Jackson reads it: a text alone is the name, and numbers and truth values count as their text."""
+    """As Jackson reads it: a plain text is the name, and numbers and truth values count as their text."""
     try:
         hello = msgspec.json.decode(text, type=_Hello | str)
     except (msgspec.DecodeError, RecursionError):
@@ -182,9 +182,9 @@ def is_spring(channel: Channel) -> bool:
     return channel in (MESSAGES, GREETINGS)
 
 
-@lru_cache(maxsize=64)  # all who listen get the same
+@lru_cache(maxsize=64)  # all subscribers get the same
 def body_of(text: bytes) -> Body | None:
-    """An event's data as Spring would send it; None for the place of one that could not be published."""
+    """An event's data as Spring would send it; None for a tombstone."""
     event = _decode(text)
     if event.type == TOMBSTONE:
         return None

@@ -1,12 +1,11 @@
 """One WebSocket after its handshake: a socket and a few flags.
 
-Nothing runs for an idle connection and nothing is kept for it but this object. Frames from the client
-are rare (seen, pong, close); the websockets library parses and checks them, with a parser that is made
-when bytes come and dropped when they end between two messages. It gets one frame at a time, and none that is
-more than the client may send (receiver/transports/websocket/traffic.py): such a connection is not read any
-more.
+An idle connection has no task and no memory but this object. Frames from the client are rare (seen, pong,
+close); the websockets library parses and checks them, with a parser that is made when bytes come and dropped
+when they end between two messages. It gets one frame at a time, and none beyond what the client may send
+(receiver/transports/websocket/traffic.py); after that, the connection is not read any more.
 
-What is sent, and what waits to be sent, is receiver/transports/stream.py's.
+Sending is in receiver/transports/stream.py.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from shared.cursors import Place
     from shared.redis.channel_log import Entry
 
-_EMPTY_PONG = b"\x8a\x80"  # before its mask of four bytes, which masks nothing
+_EMPTY_PONG = b"\x8a\x80"  # without its mask of four bytes, which follows
 _EMPTY_PONG_BYTES = 6
 _USUAL = frozenset({Close.NORMAL, Close.GOING_AWAY, Close.NO_CODE})  # of a client's close frame
 
@@ -85,7 +84,7 @@ class WebSocketConnection(StreamConnection, SharingConnection):
     def notify(self, notice: Notice) -> None:
         if self._greeted:
             self.write_straight(text_frame(notice.cloud_event))
-        else:  # the handshake's answer may still be in the transport
+        else:  # the answer to the handshake may still be in the transport
             self._greeted = True
             self.write(text_frame(notice.cloud_event))
 
@@ -97,7 +96,8 @@ class WebSocketConnection(StreamConnection, SharingConnection):
         self.heard = False
         self._traffic = None
         if not self.closed:
-            # Pings prove the client, the message proves us: a page can't see pings. Hello comes first.
+            # The ping proves that the client is alive, the message that we are: a page can't see pings. Hello
+            # comes first.
             if self._greeted:
                 self.write_straight(_beat(int(now)))
             else:
@@ -117,7 +117,7 @@ class WebSocketConnection(StreamConnection, SharingConnection):
         self.writer.abort()
 
     def abort(self, reason: str, code: Close = Close.VANISHED) -> None:
-        """End at once, without a close frame: the client does not read."""
+        """End at once, without a close frame, because the client does not read."""
         self._end(code, reason)
         self.writer.abort()
 
@@ -131,7 +131,7 @@ class WebSocketConnection(StreamConnection, SharingConnection):
         if not self.heard:
             self.heard = True
             if self._is_between_frames and len(data) == _EMPTY_PONG_BYTES and data.startswith(_EMPTY_PONG):
-                return  # answers our ping; parsers for that were a fifth of an idle gateway's time
+                return  # our ping's answer; parsers for these took a fifth of an idle gateway's time
         if self._parser is None:
             self._parser = Parser(SERVER, max_size=self._limits.message_bytes)
         parser = self._parser
@@ -146,7 +146,7 @@ class WebSocketConnection(StreamConnection, SharingConnection):
         return not self._missing and not self._head
 
     def _parse_frames(self, parser: Parser, data: bytes) -> bool:
-        """Frame by frame; False where the client has sent too much, and is not read any more."""
+        """Parse frame by frame; False if the client has sent too much and must not be read any more."""
         if self._traffic is None:
             self._traffic = Traffic()
         if not self._is_between_frames:
@@ -184,7 +184,7 @@ class WebSocketConnection(StreamConnection, SharingConnection):
             reason = "closed by the client" if code in _USUAL else f"closed by the client with {code}"
             self._end(code if code in _USUAL else "other", reason)
         elif self.closed:
-            pass  # what counts now is only the client's answer to our close frame
+            pass  # now only the client's answer to our close frame counts
         elif frame.opcode is Opcode.BINARY:
             self.close(Close.UNSUPPORTED_DATA, "text only")
         elif frame.opcode in (Opcode.TEXT, Opcode.CONT):
@@ -209,18 +209,18 @@ class WebSocketConnection(StreamConnection, SharingConnection):
             self.received(text)
 
     def received(self, text: bytes) -> None:
-        """A message of the client, in UTF-8."""
+        """Handle a message of the client, which is in UTF-8."""
         self.life.receive(self, text)
 
     def _flush(self, parser: Parser) -> bool:
-        """Send what the parser answers: pongs, a close. False once the connection ends."""
+        """Send the parser's answers: pongs, a close. False once the connection ends."""
         answer = b"".join(parser.data_to_send())
-        if self._close_sent:  # what counts now is only the client's answer to it
+        if self._close_sent:  # now only the client's answer to it counts
             answer = b""
         if parser.parser_exc is not None:
             code = parser.close_sent.code if parser.close_sent else Close.VANISHED
             self._end(code, str(parser.parser_exc))
-        if answer and self.behind:  # pings from one that does not read
+        if answer and self.behind:  # pings of a client that does not read
             self.abort("does not read the answers to its pings", Close.SLOW)
             return False
         if answer:

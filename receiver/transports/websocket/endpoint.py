@@ -42,7 +42,7 @@ class WebSocketTransport(UpgradeEndpoint):
         return WebSocketConnection(self._life)
 
     async def begin(self, request: HTTPConnection, connection: WebSocketConnection) -> None:
-        """Authenticate, then serve; what is wrong with the request is a close code."""
+        """Authenticate, then serve. Faults of the request become close codes."""
         try:
             cursors = _cursors(request)
             identity = await self._authentication.identify(request)
@@ -64,7 +64,7 @@ class WebSocketTransport(UpgradeEndpoint):
         self, connection: WebSocketConnection, request: HTTPConnection
     ) -> Identity | None:
         """The identity of its first message; None where the connection ended first."""
-        connection.writer.write(b"")  # the answer to the handshake, for which it waits
+        connection.writer.write(b"")  # sends the answer to the handshake, for which the client waits
         return await self._life.wait_proof(connection, request)
 
 

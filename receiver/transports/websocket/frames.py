@@ -1,7 +1,7 @@
 """WebSocket frames as a server writes them: unmasked, whole, uncompressed. RFC 6455 5.2.
 
-What browsers send is parsed by the websockets library (receiver/transports/websocket/connection.py). What we
-send is made here, because it is made once and then written to every connection that shares it.
+The websockets library parses what browsers send (receiver/transports/websocket/connection.py). What we send
+is made here, once, and then written to every connection that shares it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def text_frame(payload: bytes) -> bytes:
     return text_header(len(payload)) + payload
 
 
-@lru_cache(maxsize=4096)  # to look one up takes a third of the time of making it
+@lru_cache(maxsize=4096)  # a look-up takes a third of the time of making one
 def text_header(size: int) -> bytes:
     if size < 126:
         return b"\x81" + size.to_bytes(1, "big")
@@ -28,15 +28,15 @@ def text_header(size: int) -> bytes:
 
 
 def close_frame(code: int, reason: str) -> bytes:
-    """The reason is cut to what a close frame holds."""
+    """The reason is shortened to what a close frame can hold."""
     text = reason.encode()[:_MAX_REASON_BYTES].decode(errors="ignore").encode()
     return bytes((_FIN_CLOSE, 2 + len(text))) + code.to_bytes(2, "big") + text
 
 
 def frame_size(data: bytes, start: int) -> int | None:
-    """The size of a client's frame that begins at `start`; only its header need be there.
+    """The size of a client's frame that begins at `start`; only its header must be there.
 
-    None where the header is not whole yet.
+    None if the header is not whole yet.
     """
     available = len(data) - start
     if available < 2:

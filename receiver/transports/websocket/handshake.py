@@ -1,8 +1,8 @@
 """The WebSocket handshake, RFC 6455 4.2: what a request must contain, and the answer that accepts it.
 
-A connection that lives for hours costs one small object, and what is sent to it passes no task, no queue and
-no ASGI message: the edge hands the socket over (`accept`), and the request goes. The answer to the handshake
-leaves with the first that the new protocol writes.
+A connection that lives for hours costs one small object, and no task, queue or ASGI message is between it and
+its socket: the edge hands the socket over (`accept`), and the request's objects are freed. The answer to the
+handshake leaves together with the first bytes that the new protocol writes.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from shared.process.edge import Edge
     from shared.process.head import Head, Header
 
-HOLD_SECONDS = 0.1  # for the answer to wait for the first message, which may need a server that is away
+HOLD_SECONDS = 0.1  # that the answer waits for the first message, which may need a server that is away
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
 class Taking(Protocol):
-    """What may take a connection over: an `asyncio.Protocol` that writes to its `writer`."""
+    """A protocol that may take a connection over: an `asyncio.Protocol` that writes to its `writer`."""
 
     writer: asyncio.Transport
 
@@ -33,14 +33,14 @@ P = TypeVar("P", bound=Taking)
 
 
 class Fault(NamedTuple):
-    """The answer to an invalid handshake."""
+    """An invalid handshake, and how to answer it."""
 
     status: int
     headers: list[Header]
 
 
 def fault_of(head: Head) -> Fault | None:
-    """What is wrong with a request that asks for a WebSocket; None for a good handshake."""
+    """What is wrong with a request that asks for a WebSocket; None for a valid handshake."""
     if head.method != "GET":
         return Fault(405, [(b"allow", b"GET")])
     if head.values(b"sec-websocket-version") != [b"13"]:
@@ -58,7 +58,7 @@ def offers(head: Head, subprotocol: str) -> bool:
 
 
 def accept(edge: Edge, head: Head, subprotocol: str | None, protocol: P) -> P:
-    """Hand the socket to `protocol`, behind the answer that accepts. The head has no fault.
+    """Hand the socket to `protocol`, behind the answer that accepts. The head must be valid.
 
     Raises as `Edge.take_over`.
     """
@@ -77,9 +77,9 @@ def accept(edge: Edge, head: Head, subprotocol: str | None, protocol: P) -> P:
 
 
 class Held:
-    """Stands in for a transport while the first bytes wait for those that follow: one system call and one
-    segment less for each connection. For `HOLD_SECONDS` at most, then they leave alone. What sends past it
-    must have written through it before: a connection enters no feed before its hello.
+    """Takes a transport's place while the first bytes wait for those that follow, which saves each connection
+    a system call and a packet. After `HOLD_SECONDS` at most they leave alone. Code that bypasses it must have
+    written through it before: so a connection enters no feed before its hello.
     """
 
     __slots__ = ("_first", "_protocol", "_timer", "_transport")

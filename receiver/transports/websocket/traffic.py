@@ -1,8 +1,8 @@
 """What one client may send: frames and bytes, in a second and between two heartbeats.
 
-It is counted when a frame begins, by the size that its header names, so nothing is parsed that is too much. A
-read that only continues a frame counts as a frame, too: a client that sends byte by byte costs as much.
-Clients that have not authenticated may send a token, and little else.
+A frame is counted when it begins, by the size in its header, so nothing excessive is parsed. A read that only
+continues a frame also counts as one, because a client that sends byte by byte costs as much. Clients that
+have not authenticated may send a token, and little else.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ STRANGERS = Allowance(20, 20, 32 * 1024, 32 * 1024)
 
 
 class Traffic:
-    """Since the last heartbeat. Made where something comes, so an idle connection has none."""
+    """What has come since the last heartbeat. Made when something comes, so an idle connection has none."""
 
     __slots__ = ("_bytes", "_bytes_in_second", "_frames", "_frames_in_second", "_second")
 
@@ -43,7 +43,7 @@ class Traffic:
         self._bytes_in_second += size
 
     def count_read(self) -> None:
-        """One that began no frame."""
+        """Count a read that began no frame."""
         self._frames += 1
 
     def exceeds(self, allowance: Allowance) -> bool:

@@ -1,12 +1,12 @@
 """From a request that wants to upgrade to an open connection, for every transport on a WebSocket.
 
-Two kinds of requests are refused before accepting: those that no page should retry in the same way (a
-foreign origin, no subprotocol that we know) and those that a balancer should see (overload, a drain). What a
-page's code must learn, above all an expired token, is reported after accepting, in the transport's words: a
-browser shows its page nothing of a refused handshake.
+Two kinds of requests are refused before accepting: those that no page should retry unchanged (a foreign
+origin, no known subprotocol) and those that a balancer should see (overload, a drain). What a page's code
+must learn, above all that its token has expired, is reported after accepting, in the transport's own form: of
+a refused handshake, a browser shows its page nothing.
 
-The way from the edge is the hot path of a gateway to which all clients come back: no router, no middleware
-and no ASGI is on it.
+When all clients come back to a gateway, this is its hot path: there is no router, no middleware and no ASGI
+on it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 
 class UnknownSubprotocol(CallerError):
-    """The client offers none that the transport speaks."""
+    """The client offers no subprotocol that the transport speaks."""
 
 
 class UpgradeEndpoint(abc.ABC):
@@ -59,22 +59,22 @@ class UpgradeEndpoint(abc.ABC):
 
     @abc.abstractmethod
     def subprotocol(self, head: Head) -> str | None:
-        """The one to answer with, of those that the client offers. Raises `UnknownSubprotocol`."""
+        """The subprotocol to answer with, of those that the client offers. Raises `UnknownSubprotocol`."""
 
     @abc.abstractmethod
     def name(self, head: Head) -> str:
-        """The transport that the client asks for."""
+        """The name of the transport that the client asks for."""
 
     @abc.abstractmethod
     def connection(self, request: HTTPConnection) -> WebSocketConnection:
-        """What takes the socket over."""
+        """The connection that takes the socket over."""
 
     @abc.abstractmethod
     async def begin(self, request: HTTPConnection, connection: WebSocketConnection) -> None:
-        """What comes first on an accepted connection, and may wait."""
+        """What is done first on an accepted connection, and may wait."""
 
     def take(self, head: Head, edge: Edge) -> bool:
-        """Called by the edge with each request that wants to upgrade; returns whether it was ours."""
+        """Called by the edge with each request to upgrade. Returns whether it was for us."""
         if b"websocket" not in head.upgrade or not self.serves(head.path):
             return False
         if fault := handshake.fault_of(head):
@@ -118,7 +118,7 @@ class UpgradeEndpoint(abc.ABC):
     ) -> None:
         try:
             await admission.check(request, self.name(head))
-            if refusal := self._gateway.unable():  # meanwhile a drain may have begun
+            if refusal := self._gateway.unable():  # a drain may have begun meanwhile
                 raise refusal
         except Problem as problem:
             if not edge.ended:
@@ -127,7 +127,7 @@ class UpgradeEndpoint(abc.ABC):
         try:
             self._accept(head, edge, request, subprotocol)
         except OSError:
-            pass  # the client has left meanwhile
+            pass  # the client has left
 
     async def _run(self, request: HTTPConnection, connection: WebSocketConnection) -> None:
         try:
