@@ -16,7 +16,7 @@ from pydantic import SecretStr
 class Scope(enum.StrEnum):
     ORDERS = "orders"  # place, complete and list orders
     EVENTS = "events"  # record events of one's own
-    HISTORY = "history"  # read events, move seen cursors: what a gateway needs
+    HISTORY = "history"  # read events, move seen cursors; gateways need it
     ALERTS = "alerts"  # read, retract and mark alerts
     ADMIN = "admin"  # erase, revoke, dead letters, traces; each call leaves a line in the log
 

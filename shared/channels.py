@@ -24,7 +24,7 @@ Channel = NewType("Channel", str)
 MAX_NAME = 128  # characters
 MAX_CHANNEL = len("customer:") + MAX_NAME * len("%F0%9F%94%94")  # characters of a channel's text
 
-# One character of a name, as it stands in a channel: in exactly one way, by the table of RFC 3629, 4.
+# One character of a name, in the only way that a channel may spell it, by the table of RFC 3629, 4.
 _ESCAPED = "|".join(
     (
         "%(?:2[0-9A-CF]|3[A-F]|5[B-E]|60|7[B-E])",  # ASCII that is neither plain nor a control character
@@ -37,9 +37,9 @@ _ESCAPED = "|".join(
 )
 _PLAIN_NAME = rf"[A-Za-z0-9._@-]{{1,{MAX_NAME}}}"
 ENCODED_NAME = rf"(?:[A-Za-z0-9._@-]|{_ESCAPED}){{1,{MAX_NAME}}}"
-# A plain name is tried first: nearly all names are plain, and these match ten times as fast.
+# Plain names are tried first: nearly all are plain, and they match ten times as fast.
 CHANNEL = rf"(?:customer|topic):(?:{_PLAIN_NAME}|{ENCODED_NAME})"
-NAME = rf"[^\x00-\x1f\x7f-\x9f]{{1,{MAX_NAME}}}"  # of a text that came as UTF-8, which has no surrogates
+NAME = rf"[^\x00-\x1f\x7f-\x9f]{{1,{MAX_NAME}}}"  # for texts that came as UTF-8, which has no surrogates
 
 _CHANNEL = re.compile(CHANNEL)
 _NAME = re.compile(rf"(?!.*[\ud800-\udfff]){NAME}")
@@ -48,7 +48,7 @@ _TO_ENCODE = re.compile(rb"[^A-Za-z0-9._@-]")
 
 
 class InvalidChannel(CallerError, ValueError):
-    """A text that names no channel, or an id that can't be part of one."""
+    """A text that is not a channel, or an id that can't be part of one."""
 
 
 def parse_channel(text: str) -> Channel:
@@ -84,7 +84,7 @@ def is_private(channel: Channel) -> bool:
 
 
 def as_in_a_channel(text: str) -> str:
-    """A piece of a URL that was a channel, or cursors; it may have been normalised on its way."""
+    """A part of a URL that is a channel, or cursors, and may have been normalised on its way."""
     # RFC 3986, 2.3: to a URL `~` and `%7E` are the same. Everything else that we encode stays encoded.
     return text.replace("~", "%7E")
 

@@ -3,9 +3,9 @@
 `customer:alice=1.42` is the place epoch 1, seq 42 in that channel; `=1.0` is before its first event.
 Cursors of several channels are joined by commas; a comma in a name is percent-encoded (shared/channels.py).
 
-In a URL a channel or a cursor may stand as it is, because it has only characters that may: in
-`?after=customer:auth0%7C5f7c=1.42` the escape is the cursor's own. Or it was encoded once more as any text is
-by a URL library: `?after=customer%3Aauth0%257C5f7c%3D1.42`. What is a cursor as it stands is taken as that.
+In a URL a channel or a cursor may stand as it is, because all its characters are allowed there: in
+`?after=customer:auth0%7C5f7c=1.42` the escape belongs to the cursor. Or a URL library has encoded it once
+more: `?after=customer%3Aauth0%257C5f7c%3D1.42`. A text that is a valid cursor as it stands is taken as that.
 Either way a text names one customer. Only doubly encoded names could be confused: for them, encode the colon.
 """
 
@@ -28,7 +28,7 @@ _CURSOR = re.compile(rf"({CHANNEL})=([1-9][0-9]{{0,15}})\.(0|[1-9][0-9]{{0,15}})
 
 
 class InvalidCursor(CallerError, ValueError):
-    """A text that was never any event's cursor."""
+    """A text that is not the cursor of any event."""
 
 
 class Place(NamedTuple):

@@ -1,15 +1,15 @@
-"""The database's URL, in any form that libpq takes and consoles print; other forms get one line of advice.
+"""The database's URL, in any form that libpq accepts and consoles print; other forms get one line of advice.
 
     sqlite:///orderbell.db                                          a file; with four slashes an absolute path
     postgresql://user:password@host:5432/database?sslmode=require
 
 Hosts may be several (`h1:5432,h2:5433`), a socket's directory (`?host=/var/run/postgresql`), or missing. A
-password may have characters that no URL has: it ends at the first `@`, as for libpq, and where that can't be
-right the fault shows what to write. Faults never quote the URL, because it contains the password.
+password may have characters that a URL may not: it ends at the first `@`, as in libpq, and if that can't be
+right, the message shows what to write. Messages never quote the URL, because it contains the password.
 
 Options of other languages' drivers (Prisma's `schema`, `ssl=true`, `prepared_statement_cache_size=0`) mean
-here what they mean there. Those that change nothing for us are passed over and named in the log; any other is
-a fault: PostgreSQL would take it for a parameter of the server's, and a pooler refuse it.
+here what they mean there. Options without an effect here are ignored and named in the log; any other is a
+fault, because PostgreSQL would take it for a parameter of the server, and a pooler would refuse it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _TLS = (
     "ssl_max_protocol_version",
 )
 _TO_DRIVER = (*_TLS, "passfile", "service", "krbsrvname", "gsslib")
-_MEANS_NOTHING = (  # to us: we can't choose what they set, or we set it for every connection
+_MEANS_NOTHING = (  # here: asyncpg can't set these, or we set them for every connection
     "channel_binding",
     "connection_limit",
     "fallback_application_name",
@@ -97,7 +97,7 @@ class SqliteUrl:
 
 @dataclass(frozen=True)
 class PostgresUrl:
-    hosts: tuple[tuple[str, int | None], ...]  # a name, an address or a socket's directory; none: libpq's own
+    hosts: tuple[tuple[str, int | None], ...]  # a name, an address or a socket's directory; none: libpq's
     user: str | None
     password: str | None = field(repr=False)
     database: str | None
@@ -176,7 +176,7 @@ def _split_credentials(rest: str) -> tuple[str, str]:
     if not at:
         return "", rest
     if "/" in before:
-        if "?" not in before:  # after a question mark it may stand in an option: ?user=a@b
+        if "?" not in before:  # after a question mark it may be in an option: ?user=a@b
             raise InvalidDatabaseUrl("a / in the password is written as %2F, an @ in a name as %40")
         return "", rest
     return before, after

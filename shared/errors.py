@@ -1,6 +1,6 @@
 """The root of our exceptions. The branches show whose fault an error is, and so what to do about it.
 
-Each of our exceptions belongs to one branch, which is all that the boundary that catches it needs to know:
+Each of our exceptions belongs to one branch, and the code that answers for it needs to know only that:
 
 * `CallerError`     what was sent cannot be taken; sent again unchanged, it is refused again. HTTP's 4xx.
 * `OperatorError`   a setting, or what is installed, is wrong; a person has to change it. Exit code 2.

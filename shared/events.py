@@ -183,7 +183,7 @@ def is_traceparent(text: str) -> bool:
 
 
 def _is_plain(attributes: dict[str, Any]) -> bool:
-    """Whether nothing is missing and nothing needs a closer look, as with nearly all events."""
+    """Whether nothing is missing and nothing needs a closer check, as with nearly all events."""
     if not (_REQUIRED <= attributes.keys() <= _PLAIN and all(attributes.values())):
         return False
     try:

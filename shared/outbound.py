@@ -1,9 +1,8 @@
-"""Ways out: which of our requests go through a proxy, the same for gateway, sender and tools.
+"""Which of our outgoing requests go through a proxy, the same for gateway, sender and tools.
 
 Orderbell's own parts (Redis, the database, sender and gateways) are reached directly, whatever the
-environment says: a proxy is for the way out of a company. Only the customers' issuer lies outside; its
-keys are fetched through the proxy that HTTPS_PROXY, HTTP_PROXY or ALL_PROXY name, unless NO_PROXY lists its
-host.
+environment says: a proxy leads out of a company. Only the customers' issuer is outside; its keys are fetched
+through the proxy that HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names, unless NO_PROXY lists its host.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ class UnusableProxy(OperatorError, ValueError):
 
 
 def proxy_for(url: str) -> str | None:
-    """The proxy's URL, where there is one. Raises `UnusableProxy`."""
+    """The proxy's URL, if there is one. Raises `UnusableProxy`."""
     parts = urlsplit(url)
     if is_loopback(parts.hostname):
         return None

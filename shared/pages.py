@@ -1,4 +1,4 @@
-"""Pages of our own services: their files, with the headers that every part of a page gets."""
+"""Files of our own services' pages, with the headers that every part of a page gets."""
 
 from __future__ import annotations
 
@@ -33,25 +33,25 @@ HEADERS = {
     "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
     "cross-origin-opener-policy": "same-origin",
     "referrer-policy": "no-referrer",
-    "cache-control": "no-cache",  # always asked for, rarely sent: the files have ETags
+    "cache-control": "no-cache",  # browsers ask each time and rarely get the file again: it has an ETag
 }
 
 
 def in_development(page: str) -> str:
-    """The page, marked so that its scripts know that it is in development mode."""
+    """The page, marked for its scripts as in development mode."""
     return page.replace('data-development="false"', 'data-development="true"', 1)
 
 
 class PageFiles(StaticFiles):
-    """A directory's files, with `HEADERS` and others; texts are compressed, each once.
+    """A directory's files, with `HEADERS` and others; each text is compressed once.
 
-    A file `name.br` beside one is what Brotli made of it.
+    A file `name.br` is the Brotli form of the file `name`.
     """
 
     def __init__(self, directory: Path, others: Mapping[str, str] | None = None) -> None:
         super().__init__(directory=directory)
         self._headers = [(n.encode(), v.encode()) for n, v in {**HEADERS, **(others or {})}.items()]
-        self._compressed: dict[tuple[str, float], _Coded | None] = {}  # by path and time of the last change
+        self._compressed: dict[tuple[str, float], _Coded | None] = {}  # by path and time of last change
 
     def file_response(
         self, full_path: StrPath, stat_result: os.stat_result, scope: Scope, status_code: int = 200
@@ -74,7 +74,7 @@ class PageFiles(StaticFiles):
         key = (f"{coding} {path}", found.st_mtime)
         if key not in self._compressed:
             body = _brotli(path) if coding == "br" else gzip.compress(Path(path).read_bytes(), 9, mtime=0)
-            # No time within: every gateway gives the same bytes.
+            # No time inside, so that every gateway returns the same bytes.
             etag = body and f'"{hashlib.sha256(body).hexdigest()[:32]}"'
             self._compressed[key] = _Coded(coding, body, etag) if body and etag else None
         return self._compressed[key]
@@ -102,7 +102,7 @@ def _brotli(path: str) -> bytes | None:
 
 
 def codings(accept_encoding: str) -> list[str]:
-    """Those of ours that are taken, the smaller first. RFC 9110 12.5.3: a `q` of 0 refuses."""
+    """The codings that the client accepts, the smaller first. RFC 9110 12.5.3: a `q` of 0 refuses."""
     weights = {}
     for part in accept_encoding.lower().split(","):
         coding, _, weight = part.partition(";")

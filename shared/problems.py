@@ -24,7 +24,7 @@ MEDIA_TYPE = "application/problem+json"
 
 
 class Problem(OrderbellError):
-    """Raised where a request ends; `response` is the answer to its caller.
+    """Raised to end a request; `response` is the answer to its caller.
 
     `kind` is the last part of the problem's type, `urn:orderbell:problem:<kind>`, and stays the same
     between versions; `extra` are further members of the answer.

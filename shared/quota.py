@@ -1,9 +1,10 @@
 """A limit for each of many names: so many at once, and so many in a window of time.
 
-Not the library `limits`: handshakes and replays are on the hot path, a refusal must say when to come back in
-fractions of a second, `charge` lets one piece overdraw, and the names kept are bounded. Of its strategies the
-fixed window lets twice the limit through at its edge, and the moving window keeps a time stamp for each hit.
-Limits across gateways would change our mind: it has storages for Redis.
+Why not the library `limits`: handshakes and replays are on the hot path, a refusal must give the time to come
+back in fractions of a second, `charge` may overdraw once, and the number of names is bounded. Of the
+library's strategies, the fixed window lets twice the limit through at its edge, and the moving window keeps a
+time stamp for each hit. If limits were to hold across gateways, it would be the better choice: it has
+storages for Redis.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-MAX_NAMES = 10_000  # those that were used longest ago begin anew
+MAX_NAMES = 10_000  # names that were used longest ago begin anew
 
 
 class Quota:
@@ -27,11 +28,11 @@ class Quota:
         self.most = most
         self.window_seconds = window_seconds
         self._clock = clock
-        # What is left of each, and as of when. A name that is missing here has all of it.
+        # What is left for each name, and at what time. A name that is missing here has everything left.
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def spend(self, name: str) -> float:
-        """0 where one more is allowed, and was taken; else the seconds until one is."""
+        """Take one. Returns 0 if that is allowed, else the seconds until it is."""
         now = self._clock()
         left = self._take_left(name, now)
         wait = 0.0 if left >= 1 else (1 - left) * self.window_seconds / self.most
@@ -39,18 +40,16 @@ class Quota:
         return wait
 
     def spend_and_count(self, name: str) -> tuple[float, int]:
-        """As `spend`, and how many are left."""
+        """As `spend`; also returns how many are left."""
         wait = self.spend(name)
         return wait, int(self._left[name][0])
 
     def seconds_to_all(self, left: int) -> int:
-        """Until all of it is there again, where so many are left."""
+        """The seconds until everything is there again, if so many are left."""
         return math.ceil((self.most - left) * self.window_seconds / self.most)
 
     def charge(self, name: str, count: int) -> float:
-        """As `spend`, of many that are one piece: allowed while any is left, and then what is left may be
-        less than nothing.
-        """
+        """As `spend`, for many at once: allowed while any is left, and then perhaps overdrawn."""
         now = self._clock()
         left = self._take_left(name, now)
         wait = 0.0 if left > 0 else (-left or 1) * self.window_seconds / self.most

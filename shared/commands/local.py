@@ -1,8 +1,8 @@
-"""The local directory, `.orderbell/`: what `orderbell up` keeps from one run to the next.
+"""The local directory, `.orderbell/`: the files that `orderbell up` keeps from one run to the next.
 
-`api-key`, `jwt-secret` and `live-key` are made once; `environment` has all settings of the current run, so
-that `orderbell token`, `watch` and `doctor` know them, and so does a gateway that you start beside it:
-`set -a; . .orderbell/environment; python -m receiver --port 8093`. All are readable by their owner alone.
+`api-key`, `jwt-secret` and `live-key` are made once; `environment` has all settings of the current run, for
+`orderbell token`, `watch` and `doctor`, and for a gateway that you start beside it: `set -a; .
+.orderbell/environment; python -m receiver --port 8093`. All are readable by their owner alone.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class LocalDirectory:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """For one run alone: two relays, each with its own Redis, would each publish half of the events.
+        """Reserve it for one run: two relays, each with its own Redis, would each publish half of the events.
 
-        Raises `InUse`, or `OSError` where no directory can be made.
+        Raises `InUse`, or `OSError` if the directory can't be made.
         """
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (self.path / "lock").open("w") as lock:
@@ -59,7 +59,7 @@ class LocalDirectory:
 
     @contextlib.contextmanager
     def tell(self, environment: MutableMapping[str, str], gateways: Sequence[str] = ()) -> Iterator[None]:
-        """Keep the settings and the gateways' URLs in the directory while they hold."""
+        """Keep the settings and the gateways' URLs in the directory during this run."""
         ours = {name: value for name, value in sorted(environment.items()) if name.startswith(PREFIX)}
         path = self.path / "environment"
         _write(path, "".join(f"{name}={shlex.quote(value)}\n" for name, value in ours.items()))
@@ -77,9 +77,9 @@ class LocalDirectory:
         return []
 
     def adopt(self, environment: MutableMapping[str, str]) -> None:
-        """Take the settings of the current run, or at least its secrets, except for what is already set."""
+        """Take the settings of the current run, or at least its secrets, except what is already set."""
         for name, value in self._settings().items():
-            # Tokens are verified in only one way, and a setting that is given decides it.
+            # Tokens are verified in only one way, which a given setting decides.
             others = ("JWKS_URL", "JWT_SECRETS") if name == PREFIX + "JWT_SECRET" else ()
             if not any(is_set(environment, one) for one in (name, *(PREFIX + other for other in others))):
                 environment[name] = value
@@ -105,7 +105,7 @@ def is_set(environment: MutableMapping[str, str], name: str) -> bool:
 
 
 def given(environment: MutableMapping[str, str], name: str) -> str:
-    """A setting's value, from its variable or its file; empty where neither can be read."""
+    """A setting's value, from its variable or its file; empty if neither can be read."""
     path = environment.get(f"{name}_FILE")
     if environment.get(name) or not path:
         return environment.get(name, "")
@@ -115,7 +115,7 @@ def given(environment: MutableMapping[str, str], name: str) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    # Never readable by others, not even while it is written; and never half written.
+    # Others can never read it, not even while it is written, and it is never half written.
     new = path.with_name(f"{path.name}.{os.getpid()}")
     with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
         file.write(text)

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import click
 
-# Gateways: README, "How fast it is". Measured on a shared core; a core of its own does more.
+# Gateways: README, "How fast it is". Measured on a shared core; a dedicated core does more.
 CONNECTION_KIB = 2.5  # an idle WebSocket
 GATEWAY_MIB = 70  # a gateway without connections
 DELIVERY_SECONDS = 30e-6  # of processor time, to one customer
 CONNECTING_SECONDS = 700e-6  # of processor time, with its token
-BUSY = 0.5  # of a core, at the peak; the rest is for connections that come from a lost gateway
+BUSY = 0.5  # of a core, at the peak; the rest is for the connections of a lost gateway
 
 # Redis: docs/redis.md, `stream-node-max-bytes 1024`.
 LOG_FIRST_KB = 1.5  # a channel with one event of the last day, head included
@@ -68,7 +68,7 @@ def need(load: Load) -> Need:
     each = math.ceil(connections / (gateways - 1))
     active = load.customers * (
         1 - math.exp(-load.events_a_day)
-    )  # have an event today, if they come by chance
+    )  # have an event today, if events are distributed at random
     recent = load.customers * (1 - math.exp(-load.events_a_day * WEEK_DAYS))
     redis_kb = active * LOG_FIRST_KB + max(0.0, per_day - active) * LOG_MORE_KB + (recent - active) * HEAD_KB
     rows = math.ceil(per_day * load.history_days)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class IssuerSettings(ReceiverSettings):
-    """An issuer needs no API key."""
+    """An issuer's settings, which need no API key."""
 
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
 
@@ -39,7 +39,7 @@ def minter(
 ) -> Callable[[], str]:
     """Returns a function that makes a new token each time; the settings are read once.
 
-    Raises `click.ClickException` where we can't, and exits with 2 for faults in the settings.
+    Raises `click.ClickException` if we can't sign, and exits with 2 for faults in the settings.
     """
     for name in (customer, *topics):
         if not is_name(name):

@@ -1,7 +1,7 @@
 """Everything on one machine: an embedded Valkey, a SQLite file, one sender and some gateways.
 
-`make run` calls it. What is set in the environment is used; the rest is created, so that nothing has
-to be prepared. Faults are reported before anything is started.
+`make run` calls it. Settings in the environment are used; everything else is created, so nothing has to be
+prepared. Faults are reported before anything is started.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Plan:
 
     @property
     def ports(self) -> dict[str, int]:
-        """By name of the service, as its lines are prefixed."""
+        """The ports by the service's name, which prefixes its lines."""
         gateways = {f"gateway {port}": port for port in self.receiver_ports}
         return {"sender": self.sender_port, **gateways}
 
@@ -78,7 +78,9 @@ def up(plan: Plan) -> int:
 
 @contextlib.contextmanager
 def _prepare(plan: Plan) -> Iterator[EmbeddedServer | None]:
-    """Settings in the environment, and a server that is still to be started. Raises `CannotStart`."""
+    """Fill in settings of the environment. Returns an embedded server that is still to be started, if one is
+    needed. Raises `CannotStart`.
+    """
     with contextlib.ExitStack() as stack:
         _check_ports(plan)
         local = LocalDirectory(plan.data)
@@ -125,7 +127,7 @@ def _find_server() -> Path:
 def _fill_environment(
     environment: MutableMapping[str, str], plan: Plan, local: LocalDirectory, embedded: EmbeddedServer | None
 ) -> None:
-    """The children read their settings from the environment, as everywhere."""
+    """Children read their settings from the environment, like any service."""
     signs_in = not is_set(environment, PREFIX + "JWKS_URL")  # otherwise the customers' issuer does
     ours = {
         "DATABASE_URL": f"sqlite:///{local.path / 'orderbell.db'}",

@@ -1,7 +1,7 @@
 """The transports of `orderbell watch`: each yields CloudEvents as texts until it ends.
 
 `trace`, if given, gets the conversation line by line: `>` is what we send, `<` what comes. It never gets the
-token, which is shown as `…`.
+token; `…` stands in its place.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 WAIT_SECONDS = 25  # of a long poll
 SILENCE_SECONDS = 460.0  # above 1.5 times the longest heartbeat
-# The codes that mean "stop" in the contract; all others mean "come back".
+# The codes that mean "stop" in docs/protocol.md; all others mean "come back".
 _FINAL_CODES = frozenset({1002, 1003, 1008, 1009, 4400, 4403})
 _FINAL_STATUSES = frozenset({400, 401, 403, 404, 406, 426})
 _FINAL_ENDS = frozenset({"bad-message", "forbidden"})
@@ -107,7 +107,7 @@ async def _connected(
         url,
         subprotocols=[Subprotocol(subprotocol)],
         additional_headers=headers,
-        proxy=None,  # as all ways within Orderbell: shared/outbound.py
+        proxy=None,  # direct, like all connections within Orderbell (shared/outbound.py)
         max_size=2**20,
         logger=_traced(asked),
     )
@@ -129,7 +129,7 @@ async def _connected(
 
 
 def _traced(asked: Asked) -> logging.Logger:
-    """What websockets logs of each handshake and frame is what we want to show."""
+    """Shows what the websockets library logs of each handshake and frame."""
     logger = logging.Logger("orderbell.watch", logging.DEBUG)
     if asked.trace is None:
         logger.disabled = True
@@ -145,7 +145,8 @@ class _Tracing(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         direction, _, text = record.getMessage().partition(" ")
-        # Texts are shown whole by whoever has them: websockets cuts them, and so may cut a token.
+        # Texts of frames are shown elsewhere, whole: websockets shortens them, perhaps in the middle of a
+        # token.
         if direction in ("<", ">") and not text.startswith(_FRAMES):
             self._asked.show(direction, text)
 
@@ -298,7 +299,7 @@ async def _asking(
 
 
 async def _lines(answer: httpx2.Response) -> AsyncIterator[str]:
-    """Of an event stream: httpx2's own also end at characters that stand within JSON."""
+    """The lines of an event stream. httpx2's own also end at characters that may occur within JSON."""
     rest = b""
     async for chunk in answer.aiter_bytes():
         *lines, rest = (rest + chunk).split(b"\n")

@@ -1,7 +1,8 @@
-"""What an operator would look at first: settings, Redis, the sender, the database, the gateways, the clocks.
+"""Checks what an operator would look at first: settings, Redis, the sender, the database, the gateways,
+clocks.
 
-Every fault comes with the line to change. Nothing is changed except a ticket's key in Redis, which is
-taken back; services are asked as they ask each other, directly.
+Every fault comes with the line to change. Nothing is changed except a ticket's key in Redis, which is deleted
+again; services are reached directly, as they reach each other.
 """
 
 from __future__ import annotations
@@ -37,11 +38,11 @@ if TYPE_CHECKING:
     from shared.commands.local import LocalDirectory
 
 _GATEWAYS = "run it with a gateway's settings: ORDERBELL_JWT_SECRET or ORDERBELL_JWKS_URL"
-CUSTOMER = "orderbell.doctor"  # how those begin that we connect as; nothing is ever published to them
+CUSTOMER = "orderbell.doctor"  # prefix of the customers that we connect as; nothing is ever published to them
 
 
 class DoctorSettings(SenderSettings, ReceiverSettings):
-    """The settings of both services; where a sender runs, the gateways' may be missing."""
+    """The settings of both services; on a sender's machine, those of gateways may be missing."""
 
     @property
     def verifies(self) -> bool:
@@ -126,10 +127,11 @@ async def _doors(
     settings: DoctorSettings,
     where: redis.Where | None,
 ) -> list[Finding]:
-    """One gateway, by its WebSocket; whether it hears Redis does not depend on whose token is given.
+    """Check one gateway by its WebSocket. Whether it hears Redis does not depend on the customer of the
+    token.
 
-    A customer's channel that another gateway has subscribed proves nothing. So the channel is that of a
-    customer of our own; where only the issuer can sign, the sender asks all gateways through Redis.
+    A channel that another gateway has also subscribed proves nothing. So we use a customer of our own; if
+    only the issuer can sign tokens, the sender asks all gateways through Redis.
     """
     own = _token(settings)
     if given is None or own is None or where is None:
@@ -148,7 +150,7 @@ def _limits(settings: DoctorSettings, *, local: bool) -> list[Finding]:
     findings = []
     if settings.heartbeat_seconds > door.LONGEST_HEARTBEAT:
         findings.append(door.heartbeat("heartbeat", settings.heartbeat_seconds))
-    if local:  # gateways that are asked report their own limits
+    if local:  # gateways report their own limits
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if hard != resource.RLIM_INFINITY:
             findings.append(services.open_files("open files", hard, settings.max_connections))
@@ -156,7 +158,7 @@ def _limits(settings: DoctorSettings, *, local: bool) -> list[Finding]:
 
 
 def _token(settings: DoctorSettings) -> str | None:
-    """A token of a customer of our own, where we can sign one.
+    """A token for a customer of our own, if we can sign one.
 
     A new one each time: a gateway keeps a channel for a while after its last client has left, and would hide
     that the next one hears another Redis.

@@ -1,4 +1,4 @@
-"""The database, where its URL is given: whether it can be reached and written to. It is left unchanged."""
+"""The database, if its URL is given: whether it can be reached and written to. It is left unchanged."""
 
 from __future__ import annotations
 

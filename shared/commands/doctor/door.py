@@ -1,4 +1,4 @@
-"""A real WebSocket, as a customer's browser makes it: to a gateway, and through the public address."""
+"""A real WebSocket, as a customer's browser opens it: to a gateway, and through the public address."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 SECONDS = 5
 REDIS = "gateway door redis"
-LONGEST_HEARTBEAT = 45.0  # haproxy on Debian cuts what is idle for 50 s, nginx and ALB after 60
-_HEAR_SECONDS = 3.0  # for a gateway to subscribe a channel that was just entered
+LONGEST_HEARTBEAT = 45.0  # HAProxy on Debian cuts connections that are idle for 50 s, nginx and ALB after 60
+_HEAR_SECONDS = 3.0  # for a gateway to subscribe to a channel that was just entered
 _UPGRADE = (
     "let the proxy pass WebSockets; nginx: proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade;"
     " proxy_set_header Connection upgrade; (docs/proxies.md)"
@@ -56,7 +56,8 @@ async def look(
     public: bool,
     hears: Hears | None = None,
 ) -> list[Finding]:
-    """With `where`, also checks that the gateway hears that Redis. `public`: as that address's own page.
+    """With `where`, also check that the gateway hears that Redis. `public`: with that address as the page's
+    origin.
 
     `hears` returns the gateways that hear it; without it, the channel of the token's customer must be
     subscribed there, which proves something only if no other gateway has that customer.
@@ -159,7 +160,7 @@ def heartbeat(what: str, seconds: float) -> Finding:
 
 
 async def _answers(hears: Hears, gateway: str) -> bool:
-    """True where the sender can't be asked: another finding reports that."""
+    """True if the sender can't be asked: another finding reports that."""
     deadline = time.monotonic() + _HEAR_SECONDS
     while (names := await hears()) is not None and gateway not in names:
         if time.monotonic() > deadline:

@@ -1,6 +1,7 @@
 """Redis: whether it answers, allows what the services need, has room, and is the sender's.
 
-What services can do without and a user may not ask (PING, INFO, TIME) is left out and is not a fault.
+Commands that services don't need (PING, INFO, TIME) are left out if our user may not use them; that is not a
+fault.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 OLDEST = (6, 2)
 _NO_RIGHT = r"(?i)noperm|can't access|no permission|user executing the script can't"
 NEARLY_FULL = 0.9
-_TRIES = 30  # until what the sender has published must be in Redis
+_TRIES = 30  # to find in Redis what the sender has published
 _TRY_SECONDS = 0.1
 SAME_REDIS = "ORDERBELL_REDIS_URL (with its database number), ORDERBELL_KEY_PREFIX: the same for all"
 _FULL = "raise its maxmemory, or give Orderbell its own Redis"
@@ -51,7 +52,7 @@ class Where(NamedTuple):
 
 
 async def look(where: Where, sender: Sender | None, *, publishes: bool) -> list[Finding]:
-    """`sender` is the sender's own report, where it answers. `publishes`: these are a sender's settings."""
+    """`sender` is the sender's own report, if it answers. `publishes`: these are a sender's settings."""
     async with connect(where.url, retries=0) as redis, pipelines_to(redis) as pipelines:
         try:
             started = time.monotonic()
@@ -71,14 +72,14 @@ async def look(where: Where, sender: Sender | None, *, publishes: bool) -> list[
 
 
 async def _if_allowed(asking: Awaitable[object]) -> object:
-    """The answer; None where our user may not ask."""
+    """The answer; None if our user may not ask."""
     with contextlib.suppress(NoPermissionError):
         return await asking
     return None
 
 
 def _behind(redis: Redis | Cluster) -> str:
-    """Which server serves us, where the URL doesn't show it."""
+    """Which server serves us, if the URL doesn't show it."""
     if isinstance(redis, Cluster):
         primaries = ", ".join(map(str, sorted(redis.primaries)))
         return f"; a cluster of {len(redis.nodes)} nodes, its primaries {primaries}"
@@ -135,7 +136,9 @@ def memory(policy: str, used: int, limit: int) -> Finding:
 async def _works(
     redis: Redis | Cluster, pipelines: AnyPipelines, names: Names, *, publishes: bool
 ) -> list[Finding]:
-    """Tries what the services do. One service's rights are enough; a sender's settings need a sender's."""
+    """Try what the services do. The rights of either service suffice; with a sender's settings, those of a
+    sender.
+    """
     refused = {role: await refusals(redis, pipelines, names, role) for role in Role}
     needed = Role.SENDER if publishes else Role.GATEWAY
     may = [role.value for role in Role if not refused[role]]
@@ -186,7 +189,7 @@ async def _noted(pipelines: AnyPipelines, names: Names) -> _Noted:
 
 
 def _elsewhere(noted: _Noted, sender: Sender) -> str:
-    """Why this can't be the sender's Redis; empty where it can."""
+    """Why this can't be the sender's Redis; empty if it can."""
     if sender.installation and noted.installation and sender.installation != noted.installation:
         return "it holds the events of another installation, not our sender's"
     if sender.installation and not noted.installation:

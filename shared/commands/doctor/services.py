@@ -70,7 +70,7 @@ def _sender(answer: httpx2.Response, readiness: dict[str, Any]) -> Sender | None
 
 
 async def gateways_heard(http: httpx2.AsyncClient, sender: str, key: str) -> frozenset[str] | None:
-    """The gateways that answer the sender through Redis; None where it can't be asked with this key."""
+    """The gateways that answer the sender through Redis; None if it can't be asked with this key."""
     try:
         answer = await http.get(f"{sender}/connections", headers={"authorization": f"Bearer {key}"})
         return frozenset(str(report["gateway"]) for report in answer.json()["gateways"])
@@ -86,7 +86,7 @@ async def look_at_gateway(http: httpx2.AsyncClient, url: str, settings: Receiver
 async def _ready(
     http: httpx2.AsyncClient, what: str, url: str, fix: str
 ) -> tuple[list[Finding], dict[str, Any] | None]:
-    """The body of /readyz; None where no service of ours answers."""
+    """The body of /readyz; None if no service of ours answers."""
     fix = fix.format("http://127.0.0.1:8090" if what == "sender" else "http://127.0.0.1:8091")
     try:
         response = await http.get(f"{url}/readyz")
@@ -102,7 +102,7 @@ async def _ready(
         findings = [ok(what, f"{url} is ready")]
     else:
         why = reasons(body)
-        # The bodies of both services name what is wrong, but not always what to change.
+        # Both services' bodies name the fault, but not always what to change.
         names = "another ORDERBELL_KEY_PREFIX, or another database number, for one of the two"
         findings = [fail(what, f"{url} is not ready: {why}", names if "another installation" in why else "")]
     if date := response.headers.get("date"):
@@ -123,7 +123,7 @@ def _word(value: object) -> str:
 
 
 async def _figures(http: httpx2.AsyncClient, url: str, settings: ReceiverSettings) -> list[Finding]:
-    """What its metrics show, where they can be read."""
+    """The figures of its metrics, if they can be read."""
     try:
         metrics = (await http.get(f"{url}/metrics")).text
     except httpx2.HTTPError:

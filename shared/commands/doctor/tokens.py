@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 async def look(settings: ReceiverSettings, token: str | None) -> list[Finding]:
-    # What a gateway does, by what a gateway has: commands stand above both services.
+    # A gateway's own code does what a gateway does: commands may import both services.
     from receiver.access.verifier import create_verifier
 
     findings = _writable_claims(settings)
