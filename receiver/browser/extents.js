@@ -37,27 +37,23 @@ export function includes(extent, { epoch, seq }) {
  */
 export function include(extent, epoch, first, last = first) {
   if (epoch < extent.upTo.epoch || last < first) return;
-  if (epoch > extent.upTo.epoch) Object.assign(extent, extentUpTo({ epoch, seq: first - 1 }));
-  const apart = extent.beyond.filter(([from, to]) => to < first - 1 || from > last + 1);
-  const touching = extent.beyond.filter(([from, to]) => to >= first - 1 && from <= last + 1);
-  /** @type {Range} */
-  const joined = [Math.min(first, ...touching.map(([from]) => from)), Math.max(last, ...touching.map(([, to]) => to))];
-  extent.beyond = [...apart, joined].sort(([one], [other]) => one - other);
-  settle(extent);
-}
-
-/** Adds everything up to this place. @param {Extent} extent @param {Place} place */
-export function includeUpTo(extent, place) {
-  if (reaches(extent.upTo, place)) return;
-  if (place.epoch > extent.upTo.epoch) extent.beyond = [];
-  extent.upTo = place;
-  settle(extent);
+  if (epoch > extent.upTo.epoch) Object.assign(extent, extentUpTo({ epoch, seq: Math.max(first - 1, 0) }));
+  /** @type {Range[]} */
+  const ranges = [[0, extent.upTo.seq], ...extent.beyond, [first, last]];
+  /** @type {Range[]} */
+  const joined = [];
+  for (const [from, to] of ranges.sort(([one], [other]) => one - other)) {
+    const before = joined[joined.length - 1];
+    if (before && from <= before[1] + 1) before[1] = Math.max(before[1], to);
+    else joined.push([from, to]);
+  }
+  const [[, seq], ...beyond] = joined;
+  Object.assign(extent, { upTo: { epoch, seq }, beyond });
 }
 
 /** Adds all of another one. @param {Extent} extent @param {Extent} other */
 export function unite(extent, { upTo, beyond }) {
-  includeUpTo(extent, upTo);
-  for (const [first, last] of beyond) include(extent, upTo.epoch, first, last);
+  for (const [first, last] of [[0, upTo.seq], ...beyond]) include(extent, upTo.epoch, first, last);
 }
 
 /** Whether all of the other one is in it. @param {Extent | undefined} extent @param {Extent} other */
@@ -98,16 +94,6 @@ function extentOf(upTo, ranges) {
 export function formatExtent(channel, { upTo, beyond }) {
   const ranges = beyond.slice(-RANGES).map(([first, last]) => (first === last ? `+${first}` : `+${first}-${last}`));
   return formatCursor(channel, upTo) + ranges.join("");
-}
-
-/** Moves the place over the ranges that it touches. @param {Extent} extent */
-function settle(extent) {
-  const { epoch } = extent.upTo;
-  for (const [first, last] of extent.beyond) {
-    if (first <= extent.upTo.seq + 1 && last > extent.upTo.seq) extent.upTo = { epoch, seq: last };
-  }
-  const { seq } = extent.upTo;
-  extent.beyond = extent.beyond.filter(([, last]) => last > seq);
 }
 
 /** What a browser has stored, perhaps not by us. @param {unknown} stored @returns {Range[]} */

@@ -1,19 +1,21 @@
 /**
  * What is wrong with a set-up, said once: as an "error" event, and in one line on the console that says what to change.
  *
- * @typedef {"token" | "refused" | "forbidden" | "unreachable" | "origin" | "policy" | "storage" | "customer" | "behind"} Kind
+ * Where the words are many, they are in hints.js, which is loaded when they are needed.
+ *
+ * @typedef {"token" | "refused" | "forbidden" | "unreachable" | "origin" | "policy" | "storage" | "customer"} Kind
  * @typedef {{ kind: Kind, message: string, cause?: unknown }} Fault
  */
-
-const REACH_MS = 5_000;
 
 export class Faults {
   /** @type {Set<Kind>} */
   #said = new Set();
+  #url;
   #report;
 
-  /** @param {(fault: Fault) => void} report */
-  constructor(report) {
+  /** @param {URL} url  of the gateway @param {(fault: Fault) => void} report */
+  constructor(url, report) {
+    this.#url = url;
     this.#report = report;
   }
 
@@ -25,35 +27,24 @@ export class Faults {
     console.warn(`orderbell: ${message}`, ...(cause === undefined ? [] : [cause]));
   }
 
+  /** Says it in the words of hints.js; the kind has to do where they can't be had. @param {import("./hints.js").Kind} kind @param {unknown} [cause] */
+  async explain(kind, cause) {
+    const hints = await this.#load();
+    this.say(kind, hints?.HINTS[kind](this.#url) ?? kind, cause);
+  }
+
+  /** No connection was ever opened; a browser does not say why. @param {typeof globalThis.fetch} fetch */
+  async diagnose(fetch) {
+    const hints = await this.#load();
+    return hints?.diagnose(this.#url, fetch) ?? "unreachable";
+  }
+
+  #load() {
+    return import("./hints.js").catch(() => null);
+  }
+
   /** It works now; should it fail again, that is news. @param {Kind[]} kinds */
   over(...kinds) {
     for (const kind of kinds) this.#said.delete(kind);
   }
-}
-
-/**
- * Why no connection was ever opened. A browser says nothing but 1006, whoever refused it.
- *
- * @param {URL} url @param {typeof globalThis.fetch} fetch @param {string} origin  of the page
- * @returns {Promise<{ kind: Kind, message: string }>}
- */
-export async function diagnose(url, fetch, origin) {
-  const { href, host } = new URL("livez", url);
-  try {
-    // An opaque answer is one: it says that somebody is there, and asks for no permission.
-    await fetch(href, { mode: "no-cors", cache: "no-store", credentials: "omit", signal: AbortSignal.timeout(REACH_MS) });
-  } catch {
-    return { kind: "unreachable", message: `no answer from ${host}. Is this the gateway's address? Trying again.` };
-  }
-  return {
-    kind: "origin",
-    message:
-      `${host} answers, but no connection comes about. If this page's origin is not the gateway's own, add ${origin} to` +
-      " ORDERBELL_ALLOWED_ORIGINS there; a proxy between has to pass WebSocket upgrades on. Trying again.",
-  };
-}
-
-/** @param {SecurityPolicyViolationEvent} violation @param {URL} url */
-export function isOurViolation({ effectiveDirective, blockedURI }, url) {
-  return effectiveDirective === "connect-src" && blockedURI.replace(/^ws/, "http").startsWith(url.origin);
 }

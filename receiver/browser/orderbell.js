@@ -94,7 +94,7 @@ import { AlertEvent, dispatchAlert } from "./alert.js";
 import { Offered, SYSTEM, Unread, isOver, isReplaced, placeOf } from "./alerts.js";
 import { advance, formatCursor, formatCursors, parseCursors, reaches } from "./cursors.js";
 import { covers, extentUpTo, formatExtent, include, includes, parseExtents } from "./extents.js";
-import { Faults, diagnose, isOurViolation } from "./faults.js";
+import { Faults } from "./faults.js";
 import { Offers } from "./offers.js";
 import { Backoff, answerTo } from "./returning.js";
 import { Shown } from "./shown.js";
@@ -134,9 +134,6 @@ const OWN_EVENTS = new Set([
   ...["open", "message", "alert", "shown", "reset", "reconnecting", "error", "close"],
   ...["retracted", "expired", "read", "unread", "older"],
 ]);
-const FORGETFUL =
-  "this browser keeps nothing for this page (are cookies or site data blocked?). Alerts still pop up; but after a" +
-  " reload, or in a second tab, one may be shown again.";
 
 // Who claims first: the tab that is looked at. A visible tab beside it waits a moment, one that can only raise an alert
 // of the desktop longer than a slow visible one may take. A late claim costs nothing.
@@ -263,41 +260,37 @@ export class AlertSource extends EventTarget {
     super();
     this.#environment = { ...browser(), ...environment };
     this.#log = log ?? (debug ? (/** @type {unknown[]} */ ...words) => console.debug("orderbell:", ...words) : () => {});
-    this.#faults = new Faults((fault) => {
+    this.#url = new URL("events", addressOf(url, this.#environment.document));
+    this.#faults = new Faults(this.#url, (fault) => {
       this.#log(`error: ${fault.kind}`, fault.message);
       this.#fire("error", fault);
     });
-    this.#url = new URL("events", addressOf(url, this.#environment.document));
     this.#getToken = getToken;
     this.#desktop = desktop;
     this.#ways = new Ways(transports, this.#environment);
     this.#popUpFor = popUpFor;
     this.#backoff = new Backoff(this.#environment.random);
     this.#shown = new Shown(key, {
+      ...this.#environment,
       tab: this.#name,
-      indexedDB: this.#environment.indexedDB,
-      broadcastChannel: this.#environment.broadcastChannel,
-      now: this.#environment.now,
       ontab: (item) => this.#shownElsewhere(item),
       onfree: () => this.#offers.free(),
-      onfault: (error) => this.#faults.say("storage", FORGETFUL, error),
+      onfault: (error) => this.#faults.explain("storage", error),
     });
     this.#offers = new Offers(this.#shown, {
+      ...this.#environment,
       shows: () => this.shows,
       offer: (event, held) => this.#offer(event, held),
       isOver: (event) => isOver(event, this.#serverNow),
       seen: (channel) => this.#report(channel),
       elsewhere: ({ channel, place }) => this.#tell(channel, place.epoch, place.seq, place.seq, "tab"),
-      now: this.#environment.now,
-      setTimeout: this.#environment.setTimeout,
-      clearTimeout: this.#environment.clearTimeout,
       log: this.#log,
     });
     this.#inView = new InView(() => this.#offers.pump());
     if (this.#environment.document.documentElement) this.#inView.watch(this.#environment.document.documentElement);
     this.#customers = this.#hearOfCustomers();
     // Node shows nothing, so it has nothing to remember.
-    if (!this.#environment.indexedDB && "origin" in globalThis) this.#faults.say("storage", FORGETFUL);
+    if (!this.#environment.indexedDB && "origin" in globalThis) void this.#faults.explain("storage");
     this.#listen();
     if (signal?.aborted) this.close();
     else signal?.addEventListener("abort", () => this.close(), { signal: this.#listening.signal });
@@ -656,15 +649,15 @@ export class AlertSource extends EventTarget {
 
   /** @param {number} code @param {string} reason @param {boolean} wasClean */
   #stop(code, reason, wasClean) {
-    if (code === 4403) this.#faults.say("forbidden", `the gateway forbids it: ${reason || "no reason given"}.`);
-    if (code === 4401) this.#faults.say("refused", `the gateway refuses the token: ${reason || "no reason given"}.`);
+    const why = reason || "no reason given";
+    if (code === 4403) this.#faults.say("forbidden", `the gateway forbids it: ${why}.`);
+    if (code === 4401) this.#faults.say("refused", `the gateway refuses the token: ${why}.`);
     this.#end(code, reason, wasClean);
   }
 
   async #diagnose() {
-    const { origin } = globalThis.location ?? {};
-    const { kind, message } = await diagnose(this.#url, this.#environment.fetch, origin);
-    if (this.readyState === AlertSource.CONNECTING && this.#unwelcome > 0) this.#faults.say(kind, message);
+    const kind = await this.#faults.diagnose(this.#environment.fetch);
+    if (this.readyState === AlertSource.CONNECTING && this.#unwelcome > 0) void this.#faults.explain(kind);
   }
 
   /** @param {number} delay @param {number} [code] @param {string} [reason] */
@@ -1067,8 +1060,9 @@ export class AlertSource extends EventTarget {
     document.addEventListener(
       "securitypolicyviolation",
       (event) => {
-        if (!isOurViolation(event, this.#url)) return;
-        this.#faults.say("policy", `this page's Content-Security-Policy forbids it: add ${origins(this.#url)} to connect-src.`);
+        const { effectiveDirective: directive, blockedURI: blocked } = event;
+        if (directive !== "connect-src" || !blocked.replace(/^ws/, "http").startsWith(this.#url.origin)) return;
+        void this.#faults.explain("policy");
       },
       { signal },
     );
@@ -1186,11 +1180,6 @@ function reportThrown(error) {
 /** @param {readonly string[]} channels */
 function customerOf(channels) {
   return channels.find((channel) => channel.startsWith("customer:")) ?? null;
-}
-
-/** @param {URL} url  for a policy, which knows WebSockets as an origin of their own */
-function origins({ origin }) {
-  return `${origin} ${origin.replace(/^http/, "ws")}`;
 }
 
 /**

@@ -20,17 +20,13 @@ export const STABLE_MS = 5_000; // open for less than this doesn't count as succ
  * @property {number} [spreadMs]  the first time, wait a random part of this instead of backing off
  */
 
-/** @type {ReadonlyMap<number, Answer>} RFC 6455 7.4; 4000-4999 are Orderbell's. */
+// RFC 6455 7.4; 4000-4999 are Orderbell's.
+/** Normal; or coming back would only repeat the mistake: bad messages, and whatever else is against the protocol. */
+const ENDS = [1000, 1002, 1003, 1007, 1008, 1009, 4400];
+/** @type {ReadonlyMap<number, Answer>} */
 const ANSWERS = new Map([
-  [1000, { does: "stop" }], // normal
-  [1002, { does: "stop" }], // protocol: coming back would only repeat the mistake
-  [1003, { does: "stop" }],
-  [1007, { does: "stop" }],
-  [1008, { does: "stop" }],
-  [1009, { does: "stop" }],
   [1012, { does: "return", spreadMs: SPREAD_MS }], // going away
   [1013, { does: "return", spreadMs: SPREAD_MS }],
-  [4400, { does: "stop" }], // bad message
   [4401, { does: "authenticate" }],
   [4403, { does: "forget" }], // forbidden: perhaps only the cursor, kept from another customer or topic
   [4409, { does: "return", leastMs: LONGEST_MS }], // too many connections: another has to end first
@@ -40,7 +36,7 @@ const ANSWERS = new Map([
 /** @param {number} code @returns {Answer} */
 export function answerTo(code) {
   // 1001, 1005, 1006, 1011, 4408 and whatever is invented later: the event is still owed, so come back.
-  return ANSWERS.get(code) ?? { does: "return" };
+  return ANSWERS.get(code) ?? { does: ENDS.includes(code) ? "stop" : "return" };
 }
 
 export class Backoff {

@@ -35,7 +35,6 @@
 // Time is performance.now(): a clock that is put back would keep toasts on the screen, unseen.
 
 import { alertAtHand } from "./alert.js";
-import { actionsOf, safe } from "./links.js";
 import { InView, isUncovered } from "./visible.js";
 import { ENGLISH, SEVERITIES, severityOf, shorten, textOf } from "./words.js";
 
@@ -53,6 +52,9 @@ const ANNOUNCE_MS = 150; // a live region filled right after it was made isn't r
 const ANNOUNCED_MS = 7_000; // then it is taken out again
 const QUIET_MS = [1_000, 2_000, 4_000, 8_000, 16_000, 30_000]; // between announcements, while ever more come
 const ANNOUNCED_CHARACTERS = 200;
+
+/** Loaded with the first alert that leads somewhere. @type {typeof import("./links.js") | undefined} */
+let links;
 
 /** @fires action  CustomEvent `{action, event}`: somebody chose an action that names an event for the page */
 export class Toasts extends EventTarget {
@@ -155,8 +157,8 @@ export class Toasts extends EventTarget {
     const entry = {
       text: this.#textOf(what, event),
       severity: severityOf(event),
-      link: safe(data.link, this.#origins),
-      actions: actionsOf(data.actions, this.#origins),
+      link: "",
+      actions: [],
       title: shorten(title),
       lang,
       event,
@@ -166,8 +168,26 @@ export class Toasts extends EventTarget {
     alert?.shown(seen);
     for (const ending of [signal, alert?.signal]) ending?.addEventListener("abort", () => this.#withdraw(entry));
     alert?.ended.addEventListener("abort", () => this.#withdraw(entry, { seen: true }));
+    if (data.link || data.actions) this.#lead(entry);
     if (!signal?.aborted) this.#put(entry);
     return seen;
+  }
+
+  /**
+   * Its link and its actions, which the first toast that has some shows a moment later: no alert waits for a file.
+   *
+   * @param {Entry} entry
+   */
+  #lead(entry) {
+    const { link, actions } = Object(entry.event?.data);
+    const complete = (/** @type {typeof import("./links.js")} */ { actionsOf, safe }) =>
+      void Object.assign(entry, { link: safe(link, this.#origins), actions: actionsOf(actions, this.#origins) });
+    if (links) return complete(links);
+    import("./links.js").then((module) => {
+      complete((links = module));
+      const toast = this.#visible.find(({ entries }) => entries.includes(entry));
+      if (toast) this.#fill(toast, toast.entries);
+    }, console.warn);
   }
 
   /** @param {unknown} what @param {CloudEvent | undefined} event */
@@ -314,6 +334,7 @@ export class Toasts extends EventTarget {
     const texts = textsOf(toast);
     const title = several ? this.#texts.summary(entries.length) : first.title;
     const severity = worstOf(toast);
+    const followed = () => this.#follow(toast);
     const body = make("div", "orderbell-toast-body");
     toast.element.dataset.severity = severity;
     const marked = this.#texts.severities[severity];
@@ -321,13 +342,15 @@ export class Toasts extends EventTarget {
     if (title) body.append(words("strong", "orderbell-toast-title", title, several ? this.#texts.lang : first.lang));
     for (const { text, lang, link } of texts) {
       const said = words("p", "orderbell-toast-text", link ? "" : text, lang);
-      if (link) said.append(this.#anchor(toast, link, text));
+      if (link && links) said.append(links.anchor(link, text, followed));
       body.append(said);
     }
     if (texts.length < entries.length) body.append(make("p", "orderbell-toast-text", "…"));
     const urgent = entries.filter((entry) => entry.severity === "critical");
     const [asking] = several && urgent.length === 1 ? urgent : several ? [] : entries;
-    if (asking?.actions.length) body.append(this.#actions(toast, asking));
+    if (links && asking?.actions.length) {
+      body.append(links.buttons(asking.actions, followed, (name) => this.#choose(toast, name, asking)));
+    }
     toast.body.remove();
     toast.body = body;
     toast.close.before(body);
@@ -336,33 +359,16 @@ export class Toasts extends EventTarget {
     toast.stale = false;
   }
 
-  /** @param {Toast} toast @param {Entry} entry */
-  #actions(toast, { actions, event }) {
-    const row = make("div", "orderbell-toast-actions");
-    for (const { label, url, event: name } of actions) {
-      const action = url ? this.#anchor(toast, url, label) : make("button", "", label);
-      action.className = "orderbell-toast-action";
-      if (!url) {
-        action.setAttribute("type", "button");
-        action.addEventListener("click", () => {
-          this.#close(toast);
-          this.dispatchEvent(new CustomEvent("action", { detail: { action: name, event } }));
-        });
-      }
-      row.append(action);
-    }
-    return row;
+  /** Somebody has followed one of its links: this page may go now. @param {Toast} toast */
+  #follow(toast) {
+    this.#settle(toast.entries, true);
+    setTimeout(() => this.#close(toast)); // once the browser has followed it
   }
 
-  /** @param {Toast} toast @param {string} url @param {string} text */
-  #anchor(toast, url, text) {
-    const anchor = make("a", "orderbell-toast-link", text);
-    anchor.setAttribute("href", url);
-    anchor.addEventListener("click", () => {
-      this.#settle(toast.entries, true); // this page may go now
-      setTimeout(() => this.#close(toast)); // once the browser has followed it
-    });
-    return anchor;
+  /** @param {Toast} toast @param {string} action @param {Entry} entry */
+  #choose(toast, action, { event }) {
+    this.#close(toast);
+    this.dispatchEvent(new CustomEvent("action", { detail: { action, event } }));
   }
 
   /**

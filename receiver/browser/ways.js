@@ -95,12 +95,12 @@ export class Ways {
 
   /** @param {URL} url @param {() => void} better */
   #tryLater(url, better) {
+    const { WebSocket, random, setTimeout } = this.#environment;
     const delay = this.#worked ? SOON_MS : this.#againMs;
-    const later = (/** @type {() => void} */ action, /** @type {number} */ ms) => this.#environment.setTimeout(action, ms);
-    this.#timer = later(
+    this.#timer = setTimeout(
       async () => {
         const probe = await import("./transports/probe.js").catch(() => null);
-        if (await probe?.passes(webSocketTransport(this.#environment.WebSocket), url, later)) {
+        if (await probe?.passes(webSocketTransport(WebSocket), url, setTimeout)) {
           this.#at = 0;
           better();
         } else {
@@ -109,7 +109,7 @@ export class Ways {
           this.#tryLater(url, better);
         }
       },
-      delay * (0.8 + 0.4 * this.#environment.random()),
+      delay * (0.8 + 0.4 * random()),
     );
   }
 }

@@ -39,7 +39,7 @@ async function script() {
   const { code } = await minify(outputFiles[0].text, {
     module: true,
     ecma: 2020,
-    compress: { passes: 3, unsafe_arrows: true, pure_getters: true },
+    compress: { passes: 5, unsafe_arrows: true, pure_getters: true, keep_fargs: false },
   });
   return { text: banner + code, sources: Object.keys(metafile.inputs) };
 }
