@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import evaluate, watch
+from tests.browser.conftest import evaluate, pop_ups, watch
 from tests.browser.services import Balancer
 from tests.browser.test_shop import complete, order, sign_in
 from tests.waiting import wait_until
@@ -162,6 +162,25 @@ def retract(orderbell: Services, number: str) -> float:
 def in_database(orderbell: Services) -> Any:
     answer = orderbell.api.post("/unread", json={"channels": [f"customer:{orderbell.customer}"]})
     return answer.json()["counts"][0]["unread"]
+
+
+def test_order_that_is_cancelled_before_it_is_complete_is_no_longer_in_the_kitchen(
+    context: BrowserContext, orderbell: Services
+) -> None:
+    """Of which the customer gets no event."""
+    watch(context)
+    page = context.new_page()
+    page.clock.install()
+    page.goto(orderbell.shop)
+    sign_in(page, orderbell.customer)
+    soup, tea = order(page, "Tomato soup"), order(page, "Iced tea")
+    orderbell.api.post(f"/orders/{soup}/cancel").raise_for_status()
+    states = page.locator("#orders .state")
+    expect(states).to_have_text(["In the kitchen"] * 2)
+    page.clock.fast_forward("00:06")
+    expect(page.locator(f'#orders li[data-order-id="{soup}"]')).to_contain_text("Cancelled")
+    expect(page.locator(f'#orders li[data-order-id="{tea}"]')).to_contain_text("In the kitchen")
+    assert pop_ups(page) == []
 
 
 def test_order_that_the_back_office_takes_back_leaves_the_shop_and_its_count(

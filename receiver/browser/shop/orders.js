@@ -1,5 +1,6 @@
 /**
- * The customer's orders and their state: fetched once, then kept true by events.
+ * The customer's orders and their state: fetched once, then kept true by events. An order that is cancelled before it
+ * is complete sends none, because nobody was alerted of it; so what is open is asked for from time to time.
  *
  * @typedef {object} Order
  * @property {string} order_id
@@ -16,6 +17,7 @@ import { DEVELOPMENT, json } from "./session.js";
 // An order only moves on in these: it never opens again, and one that was cancelled stays so.
 const STATES = { open: "In the kitchen", completed: "Complete", cancelled: "Cancelled" };
 const ORDER = Object.keys(STATES);
+const ASK_MS = 5_000;
 
 export class Orders {
   /** By id. @type {Map<string, Order>} */
@@ -23,13 +25,24 @@ export class Orders {
   /** By id; the newest first, as they are listed. @type {Map<string, HTMLElement>} */
   #rows = new Map();
   #list = element("orders");
+  /** @type {number | undefined} */
+  #asking;
+  #ended = false;
 
   /** All of them, anew: at the beginning, and where events were missed. */
   async load() {
     if (!DEVELOPMENT) return; // only there does the gateway ask the sender on a customer's behalf
     /** @type {{ orders: Order[] }} */
     const { orders } = await json(await fetch("development/orders"));
+    if (this.#ended) return; // signed out meanwhile
     for (const order of orders.reverse()) this.add(order);
+    this.#asking ??= window.setInterval(() => this.#ask(), ASK_MS);
+  }
+
+  /** Where nobody looks at it, or nothing is open, the page has no question. */
+  #ask() {
+    if (document.hidden || ![...this.#orders.values()].some(({ status }) => status === "open")) return;
+    this.load().catch(() => {}); // the connection's state is at the top; the next question comes
   }
 
   /** @param {Order} order */
@@ -50,7 +63,10 @@ export class Orders {
     this.#put({ order_id, data, created_at, status: "completed", completed_at });
   }
 
+  /** For good: somebody has signed out. */
   clear() {
+    this.#ended = true;
+    clearInterval(this.#asking);
     this.#orders.clear();
     this.#rows.clear();
     this.#list.replaceChildren();
