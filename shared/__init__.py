@@ -1,4 +1,4 @@
-"""What Orderbell's sender and receiver agree on: events, channels, cursors, Redis, settings.
+"""What Orderbell's sender and receiver share: events, channels, cursors, Redis, settings.
 
 It imports neither of them.
 

@@ -1,4 +1,4 @@
-"""JSON as we take it from outside: RFC 8259, UTF-8, no NaN, bounded depth, and no name twice in one object.
+"""JSON from outside: RFC 8259, UTF-8, no NaN, bounded depth, and no name twice in one object.
 
 RFC 8259, 4 leaves open what a repeated name means, and parsers differ: one checks the first `order_id`, the
 next one uses the last. So it is refused, at every depth.
@@ -46,7 +46,7 @@ def parse_json(body: bytes) -> Any:
 
 
 def canonical_json(value: object) -> bytes:
-    """The same bytes for the same JSON, however it was spaced and escaped and its members ordered."""
+    """The same bytes for the same JSON, whatever its spacing, escapes and order of members."""
     return msgspec.json.encode(value, order="sorted")
 
 

@@ -1,4 +1,4 @@
-"""The answers of two Spring applications, for pages and callers that were written for them.
+"""Answers as two Spring applications give them, for pages and callers that were written for those.
 
 With ORDERBELL_SPRING_COMPAT=1 Orderbell replaces the application of Spring's guide "Using WebSocket to build
 an interactive web application" and the pair of the article on two applications:
@@ -29,10 +29,10 @@ TYPE = "spring.message"
 MESSAGES = topic_channel("messages")
 GREETINGS = topic_channel("greetings")
 
-# What callers write at `POST /submit`. curl -d says that it is a form, and the article's own sender that it
-# is JSON, though it is a text; none of them is parsed.
+# The content types of callers of `POST /submit`. curl -d calls its text a form, and the article's own sender
+# calls it JSON; neither is parsed.
 _TEXTS = re.compile(r"text/[a-z0-9.+-]+|application/x-www-form-urlencoded|application/json|")
-# Python knows more that are not about characters (idna, unicode_escape).
+# Python has further codecs that are not character sets (idna, unicode_escape).
 _CHARSETS = re.compile(
     r"utf-?8|utf-16(?:be|le)?|us-ascii|iso-8859-\d+|windows-125\d|shift_jis|euc-jp|euc-kr|gbk|gb18030|big5"
     r"|koi8-[ru]"
@@ -54,12 +54,12 @@ def event_of(source: str, channel: Channel, data: object) -> dict[str, Any]:
 
 
 def received_text(text: str) -> str:
-    """What everybody gets of a text that was posted."""
+    """The text that everybody gets after one was posted."""
     return f"Received message: {text}"
 
 
 def submitted_text(text: str) -> str:
-    """What everybody gets of a text that a page has sent."""
+    """The text that everybody gets after a page has sent one."""
     return f"Submitted message: {text}"
 
 

@@ -14,23 +14,23 @@ _TIME = re.compile(
 _LEAP = 60  # the second that 23:59 UTC has now and then
 _LAST_MINUTE = 23 * 60 + 59
 _DAY = 24 * 60
-_YEAR_ZERO = 2000  # `calendar` has no year 0, whose months are the same
+_YEAR_ZERO = 2000  # stands in for year 0, which `calendar` lacks; its months are the same
 
 
-@lru_cache(maxsize=16)  # a batch's events all ask for the same moment
+@lru_cache(maxsize=16)  # all events of a batch have the same moment
 def format_time(moment: datetime) -> str:
     """RFC 3339 in UTC with milliseconds."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def parse_time(text: str) -> datetime:
-    """A text for which `is_time` holds, as a moment; a leap second is the one before it."""
+    """The moment of a text for which `is_time` holds; a leap second counts as the one before it."""
     day, clock = text[:10], text[11:].upper()
     if clock[6:8] == "60":
         clock = clock[:6] + "59" + clock[8:]
     try:
         return datetime.fromisoformat(f"{day}T{clock}").astimezone(UTC)
-    except (ValueError, OverflowError):  # year 0, which RFC 3339 has and `datetime` lacks; or the very ends
+    except (ValueError, OverflowError):  # year 0, which `datetime` lacks; or beyond its first or last moment
         return (datetime.min if day < "5" else datetime.max).replace(tzinfo=UTC)
 
 

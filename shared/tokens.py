@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from shared.settings import ReceiverSettings
 
-MAX_TOPICS = 99  # of one token: with the customer's own channel a cursor text is at its limit
+MAX_TOPICS = 99  # of one token: with the customer's own channel they fill a cursor text
 
 
 class ClaimNames(NamedTuple):

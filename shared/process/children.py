@@ -23,7 +23,7 @@ _COLORS = ("cyan", "green", "yellow", "magenta", "blue", "bright_green", "bright
 
 
 def outcome_of(process: asyncio.subprocess.Process) -> str:
-    """How it has ended."""
+    """How the process has ended."""
     code = process.returncode
     if code is not None and code < 0:
         return f"was ended by {signal.Signals(-code).name}"
@@ -83,7 +83,7 @@ class ChildEnded(NeighbourError):
 
 
 class Children:
-    """All of them in one process group, see guard.py."""
+    """All of them in one process group (guard.py)."""
 
     def __init__(self, process_group: int, *, name_width: int) -> None:
         self._process_group = process_group

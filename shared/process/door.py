@@ -1,4 +1,4 @@
-"""What all connections of one server share: its limits, its proxies, and what may take a connection over."""
+"""Shared by all connections of one server: limits, proxies, and the function that may take one over."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Door:
         take: Callable[[Head, Edge], bool] | None = None,
         root_path: str = "",
     ) -> None:
-        """`take` is asked with each head that wants to upgrade: True where it took the connection over or
-        answered. `refused` is notified of the kind of each refusal. `root_path` is cut off where a target
-        begins with it.
+        """`take` is called with each head that wants to upgrade, and returns True if it took the connection
+        over or answered. `refused` is called with the kind of each refusal. `root_path` is cut off if a
+        target begins with it.
         """
         self.limits = limits
         self.proxies = proxies
@@ -47,7 +47,7 @@ class Door:
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> Edge:
-        """What uvicorn calls for each connection, as its setting `http`."""
+        """Uvicorn's setting `http`: called for each connection."""
         return Edge(self, config, server_state, app_state)
 
     def tick(self, now: float) -> None:

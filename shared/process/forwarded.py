@@ -1,7 +1,7 @@
 """The client as a proxy reports it: X-Forwarded-For and X-Forwarded-Proto, from trusted proxies alone.
 
-The same rule as uvicorn's ProxyHeadersMiddleware, which answers it for requests that uvicorn serves; this is
-for those that a transport takes from the edge. A test holds the two together.
+The same rule as that of uvicorn's ProxyHeadersMiddleware, which applies it to requests that uvicorn serves;
+this is for those that a transport takes from the edge. A test compares the two.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _SCHEMES = frozenset({b"http", b"https", b"ws", b"wss"})
 
 
 class Peer(NamedTuple):
-    """Where a request comes from; `port` is 0 where a proxy does not report one."""
+    """Where a request comes from; `port` is 0 if a proxy does not report one."""
 
     host: str
     port: int

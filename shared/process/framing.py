@@ -1,9 +1,9 @@
 """Where a request's body ends. RFC 9112 6 and 7.1; no I/O.
 
-uvicorn parses a body's content. The edge (shared/process/edge.py) only counts its bytes, so that it
-finds the head of the next request on the same connection. A body that this module finds malformed is
-refused, even where a more lenient parser would read on: two readings of one body are how requests are
-smuggled.
+uvicorn parses a body's content. The edge (shared/process/edge.py) only counts its bytes, so that it finds the
+head of the next request on the same connection. A body that this module finds malformed is refused, even if a
+more lenient parser would accept it, because requests are smuggled where two parsers read one body
+differently.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ class Chunked:
 
     def __init__(self) -> None:
         self.done = False
-        self._data_left = 0  # of the chunk, with the CRLF that ends it
+        self._data_left = 0  # bytes of the chunk, with the CRLF that ends it
         self._line = b""  # the beginning of a line that is not whole yet
-        self._trailer_bytes = -1  # below 0 while there are chunks
+        self._trailer_bytes = -1  # below 0 until the last chunk
 
     def take(self, data: bytes) -> int:
         at = 0

@@ -6,7 +6,7 @@ import gc
 
 
 def spare_what_lives() -> None:
-    """Call it once everything permanent is made; cycles made later are still found, only less often.
+    """Call it once everything permanent exists; cycles made later are still found, but less often.
 
     Connections and requests form no cycles, so walking them all every 700 allocations finds nothing: a sender
     under load spent a seventh of its time on that.

@@ -1,9 +1,8 @@
 """The guard: ends our child processes when we die, however we die.
 
-Children join the guard's process group. The guard waits for the end of a pipe that only we hold; it comes
-with our exit, also after `kill -9`; then it ends the whole group. It is the group's leader, so the group's
-id can't become another's. PR_SET_PDEATHSIG would do as well, but only on Linux, and it reacts to the end of
-a thread.
+Children join the guard's process group. The guard waits for the end of a pipe that only we hold, which comes
+with our exit, even after `kill -9`; then it ends the whole group. It is the group's leader, so the group's id
+can't be reused. PR_SET_PDEATHSIG would do as well, but only on Linux, and it reacts to the end of a thread.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import subprocess
 import sys
 import time
 
-GRACE_SECONDS = 3.0  # between SIGTERM and SIGKILL; Ctrl-C and all else have ended within five
+GRACE_SECONDS = 3.0  # between SIGTERM and SIGKILL, so that everything ends within five
 
 
 class Guard:
@@ -25,7 +24,8 @@ class Guard:
         self._grace_seconds = grace_seconds
 
     def __enter__(self) -> Guard:
-        # By path and with -I -S: it starts in some 15 ms and needs nothing but the standard library.
+        # By path and with -I -S: the guard then starts in some 15 ms and needs nothing but the standard
+        # library.
         self.process = subprocess.Popen(
             [sys.executable, "-I", "-S", __file__, str(self._grace_seconds)],
             stdin=subprocess.PIPE,

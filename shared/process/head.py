@@ -30,11 +30,11 @@ class Head:
     def __init__(self) -> None:
         self.method = ""
         self.version = ""
-        self.target = b""  # as an origin-form: path and query, whatever form it had
+        self.target = b""  # in origin-form (path and query), whatever form it came in
         self.path = b""
         self.query = b""
         self.headers: list[Header] = []
-        self.upgrade: frozenset[bytes] = frozenset()  # what the client would rather speak, in lower case
+        self.upgrade: frozenset[bytes] = frozenset()  # the protocols that the client asks for, in lower case
         self.peer = Peer("", 0, "http")
 
     # What httptools calls while it parses.
@@ -70,7 +70,7 @@ class Head:
 
 
 class RequestRefused(CallerError):
-    """A request that is answered by the edge; `kind` is counted, and ends the problem's type."""
+    """A request that the edge refuses; `kind` is counted, and is the last part of the problem's type."""
 
     def __init__(self, status: int, kind: str, detail: str) -> None:
         super().__init__(detail)
@@ -110,7 +110,7 @@ def check_host(head: Head) -> None:
 
 
 def normalise(head: Head, root_path: bytes) -> bool:
-    """Bring the target into origin-form, without the root path; whether anything was changed."""
+    """Bring the target into origin-form, without the root path. Returns whether anything was changed."""
     given = head.target
     if not given.startswith((b"/", b"*")):
         match = _ABSOLUTE.fullmatch(given)
@@ -128,7 +128,7 @@ def normalise(head: Head, root_path: bytes) -> bool:
 
 
 def is_last(head: Head | None) -> bool:
-    """Whether its connection ends with the answer."""
+    """Whether the connection ends with the answer to this request."""
     if head is None or head.version == "1.0":
         return True
     return b"close" in lower(head.tokens(b"connection"))

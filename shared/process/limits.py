@@ -1,4 +1,4 @@
-"""What a request and its connection may cost, at the edge of both services."""
+"""Limits on a request and its connection, at the edge of both services."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one connection to the edge; a connection that was taken over has those of its transport."""
+    """Of one connection to the edge; a connection that was taken over has its transport's limits."""
 
     head_bytes: int = 32 * 1024  # room for a large cookie and a token
     head_lines: int = 256

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MAX_LINES = 10_000
 MAX_BYTES = 4 * 2**20
 END_SECONDS = 1.0  # for the last lines, when the process ends
-_PIPE_BUF = 4096  # what Linux writes to a pipe without mixing it with what others write
+_PIPE_BUF = 4096  # up to so many bytes, Linux writes to a pipe without mixing in what others write
 
 
 class Lines:
@@ -36,12 +36,12 @@ class Lines:
         self._max_lines = max_lines
         self._max_bytes = max_bytes
         self._lines: deque[bytes] = deque()
-        self._bytes = 0  # of what waits; touched by both sides, so it is set under the lock
-        self._unsaid = 0  # dropped, and in no note yet
+        self._bytes = 0  # that wait; both threads change it, so only under the lock
+        self._unsaid = 0  # dropped, and not yet reported
         self._lock = threading.Lock()
         self._some = threading.Event()
         self._ending = False
-        self.dropped: Callable[[int], None] = lambda count: None  # notified by the thread, with each note
+        self.dropped: Callable[[int], None] = lambda count: None  # called by the thread with each report
         self._thread = threading.Thread(target=self._write_all, name="log lines", daemon=True)
         self._thread.start()
 
@@ -71,7 +71,7 @@ class Lines:
                 self._write(batch)
 
     def _take(self) -> bytes:
-        """As many whole lines as go into one write without being mixed with another process's."""
+        """As many whole lines as fit into one write that other processes' lines can't be mixed into."""
         with self._lock:
             taken: list[bytes] = []
             size = 0
@@ -95,5 +95,6 @@ class Lines:
                 except BlockingIOError:  # another process that shares the file made it non-blocking
                     select.select([], [self._file], [])
         except OSError:
-            # Closed, or its disk is full: there is nowhere to report it, so these lines are only counted.
+            # The file is closed, or its disk is full. There is nowhere to report that, so these lines are
+            # only counted.
             self.dropped(data.count(b"\n"))

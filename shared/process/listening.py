@@ -1,4 +1,4 @@
-"""Listening: sockets that are bound before anything else starts, or one clear line why they can't be."""
+"""Listening: binds sockets before anything else starts, or prints one line that says why it can't."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
 
 @contextlib.contextmanager
 def listening_on(host: str, port: int, uds: str | None = None) -> Iterator[socket.socket]:
-    """As `listen`, or as `listen_unix` where `uds` is given; its file goes with this."""
+    """As `listen`, or as `listen_unix` if `uds` is given; its file is removed at the end."""
     with listen(host, port) if uds is None else listen_unix(uds) as listening:
         try:
             yield listening
@@ -71,7 +71,7 @@ def remove_unix(path: str) -> None:
 
 
 def _is_left_over(path: str) -> bool:
-    """Whether an abandoned socket is there. Raises `OSError` where something else is."""
+    """Whether an abandoned socket is there. Raises `OSError` if it is something else."""
     try:
         if not stat.S_ISSOCK(os.stat(path).st_mode):
             raise OSError(errno.EEXIST, "a file there is not a socket")
@@ -97,8 +97,8 @@ def listen_together(host: str, port: int, count: int) -> list[socket.socket]:
 
     Faults end the process as those of `listen` do.
     """
-    # The first asks for the port alone: with SO_REUSEPORT from the start it would quietly share that of
-    # another program of ours. Sockets that join must find the option set, whenever that was done.
+    # The first socket binds without SO_REUSEPORT, which would let it share the port of another program of
+    # ours unnoticed. It gets the option afterwards, which is early enough for the others that join.
     first = listen(host, port)
     first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     address = first.getsockname()
@@ -133,7 +133,7 @@ def _listen(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
         family=family,
         backlog=BACKLOG,
         reuse_port=reuse_port,
-        dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6(),  # every address means IPv4 ones, too
+        dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6(),  # "every address" includes IPv4
     )
     # Linux ends a connection whose peer acknowledges nothing for so long, also one that closed its
     # window. Every accepted connection inherits it.

@@ -1,7 +1,7 @@
 """Logs: one JSON object a line (or colours for a console), ours and the libraries' alike.
 
-What happened is logged, once. Never an event's data, never a token. Nothing waits for a line to be
-written, see shared/process/lines.py.
+What happened is logged, once. Never an event's data, never a token. Nothing waits for a line to be written
+(shared/process/lines.py).
 
 SIGUSR1 lets a running process log at DEBUG, SIGUSR2 at the level of its settings again.
 """
@@ -69,7 +69,7 @@ def configure_logs(log_format: str, level: str, service: str) -> Lines:
     # At DEBUG, websockets prints the frames of clients: tokens and payloads.
     for chatty in ("httpx2", "httpcore2", "alembic", "uvicorn.error", "websockets"):
         logging.getLogger(chatty).setLevel("WARNING")
-    # What Python prints by itself would wait for the reader of a full pipe.
+    # Python's own printing would wait for the reader of a full pipe.
     logging.captureWarnings(capture=True)
     sys.excepthook = lambda kind, error, traceback: _log_end("ended by an exception", error)
     threading.excepthook = lambda args: _log_end("a thread was ended by an exception", args.exc_value)
@@ -100,7 +100,7 @@ def _log_end(event: str, error: BaseException | None) -> None:
 
 
 def _note_of(processors: list[Any]) -> Callable[[int], str]:
-    """Makes the line about dropped lines: it must not go through the queue itself."""
+    """Makes the line that reports dropped lines, which must not go through the queue itself."""
 
     def note(count: int) -> str:
         event: Any = {"event": "log lines were dropped, their reader was too slow", "count": count}
@@ -128,7 +128,7 @@ def _to_json(event: EventDict, default: Callable[[object], object]) -> str:
 
 
 class _Logger:
-    """Where structlog's records end up: our lines, whatever the level."""
+    """Writes structlog's records to our lines, whatever their level."""
 
     def __init__(self, lines: Lines | None, name: str = "") -> None:
         self.name = name
@@ -138,7 +138,7 @@ class _Logger:
 
 
 class _Handler(logging.Handler):
-    """Where the records of the standard library's logging end up."""
+    """Writes the records of the standard library's logging."""
 
     def __init__(self, lines: Lines) -> None:
         super().__init__()

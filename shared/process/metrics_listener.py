@@ -30,7 +30,8 @@ class MetricsListener:
 
     @contextlib.asynccontextmanager
     async def serve(self, address: str | None, *, shared: bool = False) -> AsyncIterator[None]:
-        """While this lasts; nowhere without an address. `shared`: other workers listen there, too.
+        """Serves while this is entered; not at all without an address. `shared`: other workers listen there,
+        too.
 
         A port in use ends the process with 2.
         """
@@ -53,7 +54,7 @@ class MetricsListener:
                     writer.write(await self._answer(await reader.readuntil(b"\r\n\r\n")))
                     await writer.drain()
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            pass  # whatever that was, it ends here
+            pass  # a fault of this connection ends it, and nothing else
         finally:
             self._count -= 1
             writer.close()

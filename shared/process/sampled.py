@@ -29,7 +29,7 @@ class Sampled:
             self._logger.warning(event, **fields)
 
     def info(self, event: str, *, kind: str = "", **fields: Any) -> None:
-        """The same; events of different kinds, one of a few texts, too, are sampled apart."""
+        """As `warning`; each `kind`, one of a few texts, is sampled separately."""
         if self._is_due(f"{event} {kind}", fields):
             self._logger.info(event, **fields)
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from shared.process.edge import Edge
     from shared.process.head import Head
 
-IDLE_SECONDS = 0.5  # that idle connections stay open when we leave: the next answer closes them
+IDLE_SECONDS = 0.5  # that idle connections stay open at the end, so that the next answer closes them
 POLL_SECONDS = 0.05
 _FILES_BESIDE = 100  # listening sockets, Redis, the database, logs
 
@@ -54,7 +54,7 @@ async def _nothing() -> None:
 
 @dataclass(frozen=True)
 class Service:
-    """What differs between the services."""
+    """The differences between the services."""
 
     app: ASGIApp
     trusted_proxies: Sequence[str]
@@ -63,13 +63,13 @@ class Service:
     take: Callable[[Head, Edge], bool] | None = None  # see `shared.process.door.Door`
     root_path: str = ""
     hsts_seconds: int = 31_536_000  # see `shared.process.security_headers`
-    leaving: Callable[[], None] = lambda: None  # called once, when the signal has come: not ready any more
+    leaving: Callable[[], None] = lambda: None  # called once when the signal comes, to be no longer ready
     ready_delay_seconds: float = 0.0  # between that and the end of the listener
     closed: Callable[[], None] = lambda: None  # called when no connection is accepted any more
     drain: Callable[[], Awaitable[None]] = _nothing  # ends what was taken over; a second SIGINT cancels it
     grace_seconds: float = 5.0  # for plain requests that are under way when the drain is over
     alive: Callable[[], None] = lambda: None  # called once a second, while the loop turns
-    successor: bool = False  # another process listens on the same socket: leave it the queue
+    successor: bool = False  # another process listens on the same socket and takes the queue over
 
 
 class Server(uvicorn.Server):
@@ -125,7 +125,7 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        # uvicorn's own raises each signal again when it has ended.
+        # uvicorn's own method raises each signal again at its end.
         loop = asyncio.get_running_loop()
         numbers = [signal.SIGTERM, signal.SIGINT]
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # of nohup
@@ -176,7 +176,7 @@ class Server(uvicorn.Server):
                 await task
 
     async def _wait_idle(self) -> None:
-        """A moment in which busy connections end by themselves, with an answer that closes them."""
+        """Wait a moment, in which busy connections end with an answer that closes them."""
         if self._door.edges:
             await asyncio.sleep(IDLE_SECONDS)
 
@@ -189,9 +189,7 @@ class Server(uvicorn.Server):
             logger.info("requests that were never sent whole are given up", count=len(half_sent))
             for edge in half_sent:
                 edge.give_up()
-            await asyncio.sleep(
-                IDLE_SECONDS
-            )  # to close at once would reset them, and their answers with them
+            await asyncio.sleep(IDLE_SECONDS)  # closing at once would reset them, and lose their answers
 
     def _half_sent(self) -> list[Edge]:
         return [edge for edge in self._door.edges if edge.half_sent]
@@ -210,7 +208,7 @@ class Server(uvicorn.Server):
     async def _accept_all(self, queue: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         queue.setblocking(False)
-        queue.listen(0)  # so that new connections are not even queued: they try again, elsewhere
+        queue.listen(0)  # so that new connections are not even queued, but try again elsewhere
         while True:
             try:
                 accepted, _ = queue.accept()
@@ -237,7 +235,7 @@ def raise_file_limit(needed: int) -> int:
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        with contextlib.suppress(ValueError, OSError):  # macOS reports unlimited and allows less
+        with contextlib.suppress(ValueError, OSError):  # macOS reports no limit and allows less
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
             soft = hard
     if soft != resource.RLIM_INFINITY and soft < needed + _FILES_BESIDE:

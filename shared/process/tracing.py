@@ -37,7 +37,7 @@ _MAX_PER_SECOND = 100  # deliveries that a gateway records
 
 
 class Tracing:
-    """If OpenTelemetry is not installed, shared/settings.py reports it.
+    """(If OpenTelemetry is not installed, shared/settings.py reports it.)
 
     Tests pass an `exporter`; usually the environment names one.
     """
@@ -130,7 +130,7 @@ class Tracing:
 
 @asynccontextmanager
 async def tracing(service: str, *, enabled: bool) -> AsyncIterator[Tracing | None]:
-    """None if not enabled. At the end, waiting spans are sent, or given up after some seconds."""
+    """None if not enabled. At the end, waiting spans are sent, or dropped after some seconds."""
     if not enabled:
         yield None
         return

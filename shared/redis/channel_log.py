@@ -57,18 +57,18 @@ SEE = Script.read("see")
 ADVANCE = Script.read("advance")
 CLAIM = Script.read("claim")
 
-# Redis' errors about its own state. Redis 6 puts them behind the script's own error, later ones in front.
+# Redis' errors about its own state. Redis 6 puts them behind the script's own error, later versions in front.
 _STATE = re.compile(
     r"\b(OOM|MISCONF|READONLY|LOADING|BUSY|NOSCRIPT|NOPERM|NOAUTH|WRONGPASS|DENIED|NOREPLICAS|MASTERDOWN"
     r"|CLUSTERDOWN|CROSSSLOT|MOVED|ASK|TRYAGAIN|UNKILLABLE|EXECABORT|INPROG)\b"
 )
 
 _NUMBER = re.compile(rb"0|[1-9][0-9]{0,15}")
-# How the live message of (epoch, seq) begins, up to and with the brace of its JSON. Comparing with it shows
-# what `parse_live` would, in a fraction of the time, where one event is expected.
+# How the live message of (epoch, seq) begins, up to and including the brace of its JSON. If one particular
+# event is expected, comparing with this takes a fraction of the time of `parse_live`.
 LIVE_BEGINNING = b"%d %d {"
 _LIVE = re.compile(rb"([1-9][0-9]{0,15}) ([1-9][0-9]{0,15}) (?=\{)")
-# Gateways of before ranges take the first alone; the script publishes both.
+# Gateways of versions before ranges understand only the first; the script publishes both.
 _SEEN = re.compile(rb"seen ([1-9][0-9]{0,15}) (0|[1-9][0-9]{0,15})(\+[0-9+-]+)?")
 ERASED = b"erased"
 _ERASED_AT = re.compile(rb"erased ([1-9][0-9]{0,15})")
@@ -80,7 +80,7 @@ class PublishAnswer(enum.Enum):
     OK = "OK"
     DUP = "DUP"  # all of it was already there
     GAP = "GAP"  # something before it is missing; nothing after `last` was published
-    STALE = "STALE"  # the database went back meanwhile: this publisher's epoch is old
+    STALE = "STALE"  # a newer epoch has begun: this publisher's is old
 
 
 class AnotherInstallation(OperatorError, RedisError):
@@ -90,7 +90,7 @@ class AnotherInstallation(OperatorError, RedisError):
 class Claim(NamedTuple):
     owner: str  # the installation that has the names; empty: none
     left_seconds: float
-    noted: str  # the installation whose events are in Redis, as far as noted
+    noted: str  # the installation whose events are in Redis, if noted
 
 
 class Published(NamedTuple):
@@ -127,7 +127,7 @@ class ErasedNotice(NamedTuple):
     """The customer was erased: their connections must end."""
 
     at: float | None = (
-        None  # seconds since 1970; a signed notice has it, so that it can't be used again later
+        None  # seconds since 1970; signed notices have it, so that they can't be replayed later
     )
 
 
@@ -149,7 +149,7 @@ class LogRead:
 class LogWriter:
     """Publishes into channels' logs. One process may have several; many processes may.
 
-    Methods raise redis-py's errors and `TimeoutError`; any part may then have been done, and repeating is
+    Methods raise redis-py's errors and `TimeoutError`. Any part may then have been done; repeating is
     harmless.
     """
 
@@ -157,11 +157,11 @@ class LogWriter:
         self._pipelines = pipelines
         self._names = names
         self._signatures = signatures
-        self.barred = ""  # why nothing may be written; empty where it may
+        self.barred = ""  # why nothing may be written; empty if it may
 
     @property
     def reader(self) -> LogReader:
-        """Reads what was published here."""
+        """A reader of the same logs."""
         return LogReader(self._pipelines, self._names, self._signatures)
 
     async def claim(self, installation: str, seconds: int, *, take: bool, settle: bool = False) -> Claim:
@@ -215,14 +215,14 @@ class LogWriter:
         await self._run(SEE, calls)
 
     def _sign(self, live: str, message: bytes) -> bytes:
-        """The signature of a live message, which is also that of the event in the log."""
+        """The signature of a live message, which is also the event's in the log."""
         return self._signatures.sign(Kind.LIVE, live.encode(), message)
 
     async def advance(self, newest: NewestEvent) -> NewestEvent:
-        """Note the newest event published; returns what Redis knew before, zeros where it knew nothing.
+        """Note the newest event published; returns what Redis knew before, zeros if it knew nothing.
 
-        It never goes back: what was known may be newer. A value that no sender of ours wrote is begun
-        anew, or nothing more would be published.
+        The record never goes back: Redis may know a newer one. A value that no sender of ours wrote is
+        replaced; otherwise nothing more would be published.
         """
         try:
             return await self._advance(newest)
@@ -236,7 +236,7 @@ class LogWriter:
         return await self._advance(newest)
 
     async def maxmemory_policy(self) -> str | None:
-        """None where Redis does not report it. In a cluster, one node's."""
+        """None if Redis does not report it. In a cluster, one node's."""
         [info] = await self._pipelines.ask([("INFO", "memory")])
         found = re.search(rb"maxmemory_policy:(\S+)", info) if isinstance(info, bytes) else None
         return found[1].decode() if found else None
@@ -248,7 +248,7 @@ class LogWriter:
         await self._run(PUBLISH, [(2, *keys, 1, 1, 1, 1, self._names.live(channel), "refuse", 1, b"{}", b"")])
 
     async def forget(self, channel: Channel) -> None:
-        """As if nothing of the channel had been published: readers then ask the history."""
+        """Make Redis forget the channel, as if nothing had been published: readers then ask the history."""
         self._check_barred()
         await self._pipelines.execute([("DEL", self._names.log(channel), self._names.head(channel))])
 
@@ -269,7 +269,7 @@ class LogWriter:
         return NewestEvent(int(epoch), int(position), identity.decode(errors="replace"))
 
     async def _run(self, script: Script, calls: Sequence[Command]) -> list[Any]:
-        """As `_evaluate`, where anything may be written. Raises `AnotherInstallation`."""
+        """As `_evaluate`, unless writing is barred. Raises `AnotherInstallation`."""
         self._check_barred()
         return await self._evaluate(script, calls)
 
@@ -286,7 +286,7 @@ class LogWriter:
         except RedisError as error:
             if "NOSCRIPT" not in str(error):  # a restarted server knows no scripts
                 raise
-        # Each with the whole script: in a cluster, any node may lack it.
+        # Each call with the whole script, because in a cluster any node may lack it.
         return await self._pipelines.execute([("EVAL", text, *call) for call in calls])
 
 
@@ -308,7 +308,7 @@ class LogReader:
         return [_head(reply) for reply in await self._ask(commands)]
 
     async def known(self, channels: Sequence[Channel]) -> list[Known]:
-        """Head of each and what was seen of it, where Redis knows them."""
+        """Each channel's head and what was seen of it, if Redis knows them."""
         commands: list[Command] = []
         for channel in channels:
             commands.append(("HMGET", self._names.head(channel), "epoch", "seq"))
@@ -321,19 +321,19 @@ class LogReader:
         ]
 
     async def newest(self) -> NewestEvent:
-        """The newest event that a sender has published; zeros where Redis does not know."""
+        """The newest event that a sender has published; zeros if Redis does not know."""
         [reply] = await self._ask([("HMGET", self._names.newest(), "epoch", "position")])
         known = _place(*reply) if reply else None
         return NewestEvent(*known) if known else NewestEvent(0, 0)
 
     async def owner(self) -> tuple[str, int]:
-        """The installation whose events these are (empty where Redis does not know), and its epoch."""
+        """The installation whose events these are (empty if Redis does not know), and its epoch."""
         [reply] = await self._ask([("HMGET", self._names.newest(), "installation", "epoch")])
         installation, epoch = reply or (None, None)
         return (installation or b"").decode(errors="replace"), _number(epoch) or 0
 
     async def seen(self, channels: Sequence[Channel]) -> list[Extent | None]:
-        """What each customer has seen; None where Redis does not know."""
+        """What each customer has seen; None if Redis does not know."""
         replies = await self._ask([("GET", self._names.seen(channel)) for channel in channels])
         return [self._seen(channel, reply) for channel, reply in zip(channels, replies, strict=True)]
 
@@ -387,7 +387,7 @@ class LogReader:
 
 
 def blames_what_was_sent(refusal: CommandRefused) -> bool:
-    """Whether Redis refused this command alone."""
+    """Whether Redis refused the command because of its content, not of its own state."""
     text = str(refusal)
     return text.startswith(("ERR", "WRONGTYPE")) and not _STATE.search(text)
 
@@ -412,7 +412,7 @@ def _extent(epoch: bytes, seq: bytes, ranges: bytes) -> Extent | None:
 
 
 def _place(epoch: bytes | None, seq: bytes | None) -> Place | None:
-    """None for what is missing, and for a value that was never an event's."""
+    """None for a missing value, and for one that is not an event's place."""
     numbers = _number(epoch), _number(seq)
     return Place(numbers[0], numbers[1]) if numbers[0] and numbers[1] is not None else None
 
@@ -440,7 +440,7 @@ def _message_of(entry: Entry) -> bytes:
 def parse_live(message: bytes) -> Entry | SeenNotice | ErasedNotice | None:
     """A live message's content; None for one that no sender of ours published.
 
-    A signature in front is passed over: where there are keys, it was checked and taken off before.
+    A signature in front is skipped; if there are keys, it was checked and removed before.
     """
     message = unsigned(message)
     if match := _LIVE.match(message):

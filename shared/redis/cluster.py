@@ -6,12 +6,11 @@ slot that it no longer has answers MOVED, or, while the slot is on its way, for 
 failed meanwhile, and each of them is sent once more. What fails again is reported to the caller, never
 skipped.
 
-A channel's commands keep their order by that, too: its keys share a slot by their braces, the publish script
-takes only what is next, and a relay waits for the answer before it publishes more.
+A channel's commands keep their order nevertheless: the braces put its keys into one slot, the publish script
+takes only the next event, and a relay waits for the answer before it publishes more.
 
-Live messages are sharded Pub/Sub, always: they reach the one node where a channel's subscribers are, and what
-a gateway hears does not cross the whole cluster. So it must be Redis 7 or later, or Valkey. An older one
-would have to get classic messages through any node; it is refused instead.
+Live messages always use sharded Pub/Sub: they reach the one node where a channel's subscribers are, and don't
+cross the whole cluster. This needs Redis 7 or later, or Valkey; an older cluster is refused.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 1.0  # for the nodes that are asked where the slots are
 _ASKED = 5  # nodes, when the slots are looked up
-_TRY_AGAIN_SECONDS = 0.1  # while a slot is moved, a script's keys may be on both sides
+_TRY_AGAIN_SECONDS = 0.1  # while a slot moves, a script's keys may be on two nodes
 OLDEST = 7  # has sharded Pub/Sub; Valkey reports a version like Redis 7's
 _REDIRECTION = re.compile(r"(MOVED|ASK) (\d+) (.*):(\d+)")
 _AGAIN = ("MOVED ", "ASK ", "TRYAGAIN", "CLUSTERDOWN", "READONLY", "LOADING", "MASTERDOWN")
@@ -50,7 +49,7 @@ logger = structlog.get_logger(__name__)
 
 
 class Cluster:
-    """Where the slots are, as last reported by a node, and a client for each node."""
+    """The nodes that have the slots, as last reported, and a client for each node."""
 
     def __init__(self, url: RedisUrl, *, oldest: int = OLDEST) -> None:
         """Nodes of a major version before `oldest` are refused."""
@@ -64,7 +63,7 @@ class Cluster:
         self.looked = 0  # how often the slots were looked up, or corrected
 
     def owner(self, slot: int) -> Address | None:
-        """None where no node has the slot, or none was asked yet."""
+        """The node that has the slot; None if there is none, or no node was asked yet."""
         return self._owners.get(slot)
 
     def slots(self, primary: Address) -> list[int]:
@@ -76,7 +75,7 @@ class Cluster:
         return self._clients[address]
 
     async def look(self, looked: int | None = None) -> None:
-        """Look up where the slots are; with `looked`, unless that was done since then.
+        """Look up where the slots are; with `looked`, only if nobody has done so since that look-up.
 
         Raises a `RedisConnectionError` that quotes each node's answer.
         """
@@ -90,14 +89,14 @@ class Cluster:
             if not views:
                 reasons = [f"{address}: {answer}" for address, answer in zip(asked, answers, strict=True)]
                 raise RedisConnectionError(f"the cluster can't be used: {'; '.join(reasons)}")
-            # A node that was cut off, or slept, reports an old state.
+            # A node that was cut off or suspended reports an old state.
             newest = max(views, key=lambda answer: answer.epoch)
             self._adopt(newest.owners)
             self.nodes = newest.nodes
             await self._close_clients_of_others()
 
     def move(self, slots: Mapping[int, Address]) -> None:
-        """Take over what nodes reported of slots that they had until now: they are the first to know."""
+        """Note what nodes reported of slots that they had until now: they are the first to know."""
         if any(self._owners.get(slot) != owner for slot, owner in slots.items()):
             self._adopt({**self._owners, **slots})
 
@@ -138,7 +137,7 @@ class Cluster:
 
 
 async def _answer_or_none(asking: Any) -> Any:
-    """The answer; None where the question is not permitted: managed clusters don't have all of them."""
+    """The answer; None if the command is not permitted: managed clusters lack some."""
     try:
         return await asking
     except ResponseError:
@@ -163,7 +162,7 @@ class _SlotView:
 class ClusterPipelines:
     """`Pipelines` to every node, used as one.
 
-    What fails is sent once more, so send only what may run twice.
+    Failed commands are sent once more, so send only commands that may run twice.
     """
 
     publish_command = "SPUBLISH"
@@ -230,7 +229,7 @@ class ClusterPipelines:
             return [error] * len(commands)
 
     async def _follow(self, failures: Sequence[Exception], looked: int) -> None:
-        """Look up where the slots are now. A node that answered MOVED knows better than one that is asked."""
+        """Look up where the slots are now. A node that answered MOVED knows better than any other."""
         if any(not str(failure).startswith(("ASK ", "TRYAGAIN")) for failure in failures):
             try:
                 await self._cluster.look(looked)
@@ -242,7 +241,7 @@ class ClusterPipelines:
             await asyncio.sleep(_TRY_AGAIN_SECONDS)
 
     async def _try_again(self, commands: Sequence[Command], failures: Sequence[Exception]) -> list[Any]:
-        """Send commands for slots on their way, one by one with ASKING: they are few, and soon done."""
+        """Send commands for slots that are moving, one by one with ASKING: there are few of them."""
         replies = await self._try(
             [
                 command
@@ -282,7 +281,7 @@ class Redirection:
 
 
 def slot_of(command: Command) -> int:
-    """Our commands name one key first, or after a script and the number of its keys."""
+    """The slot of a command: our commands name a key first, or after a script and the number of its keys."""
     key = command[3 if command[0] in ("EVALSHA", "EVAL") else 1]
     return slot_of_key(key if isinstance(key, bytes) else str(key).encode())
 
@@ -297,7 +296,7 @@ def _is_on_its_way(reply: object) -> bool:
 
 
 def _is_to_be_sent_again(reply: object) -> bool:
-    """Whether it was lost with its connection, or refused only by the wrong node."""
+    """Whether a command was lost with its connection, or refused only because the node was the wrong one."""
     if isinstance(reply, (RedisError, OSError)) and not isinstance(reply, CommandRefused):
         return True
     return isinstance(reply, Exception) and str(reply).startswith(_AGAIN)

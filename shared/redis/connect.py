@@ -33,5 +33,5 @@ async def greet(redis: Redis | Cluster) -> None:
     if isinstance(redis, Cluster):
         await redis.look()
     else:
-        with contextlib.suppress(NoPermissionError):  # it answers, and no service needs the right to PING
+        with contextlib.suppress(NoPermissionError):  # it has answered; no service needs the right
             await redis.ping()

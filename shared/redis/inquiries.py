@@ -5,10 +5,11 @@ A gateway writes nothing for each delivery; it keeps what it knows in bounded me
 * `ob:live:{gateways}`   Pub/Sub: the question, as JSON. Every gateway is always subscribed to it
 * `ob:answers:<id>`      list: each gateway's answer, as JSON; expires after some seconds
 
-A gateway that does not hear Redis does not answer. Nobody knows how many gateways there are, so the asker
-stops waiting once no answer has come for a while.
+A gateway that does not hear Redis does not answer. The number of gateways is not known, so the asker stops
+waiting once no answer has come for a while.
 
-With ORDERBELL_LIVE_KEYS both are signed; an answer with the name of its list, so for its question alone.
+With ORDERBELL_LIVE_KEYS both are signed; an answer with the name of its list, so it is valid for its question
+only.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from shared.redis.keys import Names
     from shared.redis.signatures import Signatures
 
-GATEWAYS = Channel("gateways")  # like no customer's and no topic's, which have a colon
+GATEWAYS = Channel("gateways")  # not a customer's or a topic's, whose names have a colon
 MAX_CONNECTIONS = 100  # of one answer
 MAX_ANSWER_BYTES = 256 * 1024
 _MAX_GATEWAYS = 1_000
@@ -49,7 +50,7 @@ class ConnectionReport(msgspec.Struct, frozen=True):
     transport: str
     since: str
     topics: list[str]
-    live: bool  # in the channel asked for, or in all of its own; else it is being caught up
+    live: bool  # in the channel asked for, or in all of its own; if not, it is being caught up
     waiting_bytes: int  # for its client to read
     spoke_at: str | None  # when its page last sent a message; pongs don't count
     token_expires_at: str
@@ -70,7 +71,7 @@ class GatewayReport(msgspec.Struct, frozen=True):
 
     gateway: str
     started_at: str
-    redis: bool  # it hears Redis; else it pulls events from the sender
+    redis: bool  # whether it hears Redis; if not, it pulls events from the sender
     not_ready: list[str]  # why; empty where it is ready
     connections: dict[str, int]  # how many, by transport
     channels: int  # that it is subscribed to
@@ -136,7 +137,7 @@ class Inquirer:
 
 
 class Answerer:
-    """Hands one gateway's answers in."""
+    """Sends one gateway's answers."""
 
     def __init__(self, pipelines: AnyPipelines, names: Names, signatures: Signatures = NO_SIGNATURES) -> None:
         self._pipelines = pipelines
@@ -154,7 +155,7 @@ class Answerer:
 
 
 def parse_answer(answer: bytes) -> GatewayReport | None:
-    """None for what no gateway of ours has answered."""
+    """None if it is not the answer of a gateway of ours."""
     try:
         report = _decode_report(answer)
         for cursor in filter(None, (report.place, report.expected)):

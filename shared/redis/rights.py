@@ -1,7 +1,7 @@
-"""What sender and gateways must be allowed in Redis, tried out: for `orderbell doctor`.
+"""The rights that sender and gateways need in Redis, tried out for `orderbell doctor`.
 
-Each right is tried as the services use it, under names that expire in seconds and that nothing hears.
-Nothing else is asked of Redis: the users of deploy/users.acl pass, and any user that passes may serve.
+Each right is tried as the services use it, under names that expire in seconds and that nothing hears. Nothing
+else is tried: the users of deploy/users.acl pass, and any user that passes is good enough for a service.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Refusal(NamedTuple):
 async def refusals(
     redis: Redis | Cluster, pipelines: AnyPipelines, names: Names, role: Role
 ) -> list[Refusal]:
-    """What Redis refuses of all that a service does. Raises redis-py's errors where Redis is away."""
+    """What Redis refuses of all that a service does. Raises redis-py's errors if Redis is away."""
     trial = _Trial(redis, pipelines, names)
     return await (trial.sender() if role is Role.SENDER else trial.gateway())
 
@@ -70,7 +70,7 @@ class _Trial:
                 ("publish after a gap", PUBLISH, (*publish[:-1], "restart", 9, b"{}", b"")),
                 ("note seen cursors", SEE, (1, names.seen(channel), "1.1", _SECONDS, live, b"", b"", b"")),
                 ("note the newest event", ADVANCE, (1, names.newest(), 0, 0, "")),
-                # For no installation, and without taking: it changes nothing.
+                # For no installation, and without `take`, so that it changes nothing.
                 ("claim the names", CLAIM, (2, names.newest(), names.owner(), "doctor", 1, "", "")),
             ]
         )
@@ -111,7 +111,7 @@ class _Trial:
         ]
 
     async def _scripts(self, trials: Sequence[tuple[str, Script, tuple[Any, ...]]]) -> list[Refusal]:
-        """By EVAL first: what runs by EVALSHA alone would fail after Redis has restarted."""
+        """By EVAL first: a user who may only use EVALSHA would fail after Redis has restarted."""
         commands: list[tuple[str, Command]] = []
         for what, script, call in trials:
             text, digest = script.using(self._pipelines.publish_command)

@@ -1,9 +1,8 @@
 """Connecting to one server, with deadlines that notice a peer that stopped answering.
 
-The server is named by the URL, or by sentinels: then each connection that is opened goes to the primary of
-the moment, once that server has confirmed its role. An open connection must ask again (shared/redis/wire.py
-does): a primary that was replaced may not know it yet, and goes on answering. Clusters are
-shared/redis/cluster.py's.
+The URL names the server, or sentinels do: then each new connection goes to the current primary, once that
+server has confirmed its role. An open connection must ask the sentinels again (shared/redis/wire.py does),
+because a replaced primary may not know it yet and still answers. Clusters are in shared/redis/cluster.py.
 """
 
 from __future__ import annotations
@@ -38,20 +37,20 @@ _KEEPALIVE: dict[str, int] = {
     "TCP_KEEPIDLE": 10,
     "TCP_KEEPINTVL": 3,
     "TCP_KEEPCNT": 3,
-    # An unanswered write stops the keepalive probes, and Linux then waits for some 15 minutes.
+    # While a write is unacknowledged, Linux sends no keepalive probes, and waits for some 15 minutes.
     "TCP_USER_TIMEOUT": 10_000,
 }
 
 
 class _EndsWhenCancelled:
-    """Sends commands as redis-py does, and lets a cancellation through, and a loss be one.
+    """Sends commands as redis-py does, but lets cancellations through, and reports a loss as one.
 
-    redis-py sends with `asyncio.wait_for`, and that of Python 3.11 returns as if nothing had happened where
-    the sending finishes in the moment it is cancelled. A task that loops over commands then never ends, and
-    the process that waits for it hangs in its shutdown. The reply is left unread, so the connection goes.
+    redis-py sends with `asyncio.wait_for`. Python 3.11's swallows the cancellation if the sending finishes in
+    the moment in which it is cancelled. A task that loops over commands then never ends, and the process
+    hangs in its shutdown. The reply is left unread, so the connection is closed.
 
-    uvloop raises RuntimeError where something is written to a socket that has been closed meanwhile.
-    redis-py does not expect it, nor does any code that waits for Redis to come back.
+    uvloop raises RuntimeError if a socket was closed meanwhile. Neither redis-py nor the code that waits for
+    Redis to come back expects it.
     """
 
     async def send_packed_command(self, *args: Any, **kwargs: Any) -> None:
@@ -78,7 +77,7 @@ class _Unix(_EndsWhenCancelled, UnixDomainSocketConnection):
 
 
 class _AtPrimary:
-    """Trusts the sentinels only when the server agrees: either may be late."""
+    """Trusts the sentinels only if the server confirms: either may be behind."""
 
     async def connect_to(self, address: tuple[str, int]) -> None:
         await super().connect_to(address)  # type: ignore[misc] # a mixin
@@ -114,7 +113,7 @@ class _Sentinels(Sentinel):
 
 
 async def answers_within(seconds: float, asking: Sequence[Awaitable[Any]]) -> list[Any]:
-    """What each answers or raises; late ones are not waited for."""
+    """What each sentinel answers or raises; late ones are not waited for."""
     tasks = [asyncio.ensure_future(one) for one in asking]
     try:
         await asyncio.wait(tasks, timeout=seconds)
@@ -154,7 +153,7 @@ _CLASSES = {Connection: _Tcp, SSLConnection: _Tls, UnixDomainSocketConnection: _
 def connect_server(url: str, *, retries: int = 2, max_connections: int = 50) -> Redis:
     """A client with its own pool; nothing is sent before the first command.
 
-    Commands are repeated after a lost connection, so send only what may run twice. Raises
+    Commands are repeated after a lost connection, so send only those that may run twice. Raises
     `InvalidRedisUrl`.
     """
     parsed = parse_redis_url(url)
@@ -162,8 +161,8 @@ def connect_server(url: str, *, retries: int = 2, max_connections: int = 50) -> 
         raise InvalidRedisUrl("a cluster is not a single server: shared/redis/cluster.py connects to it")
     options = _options(retries, max_connections)
     if parsed.credentials:
-        # PING and CLIENT SETINFO are rights that our users need not have. Without credentials they stay: the
-        # PING on connecting shows, before any command, that the server wants some.
+        # Our users need no rights to PING and CLIENT SETINFO, so these are left out. Without credentials they
+        # are sent: the PING on connecting reveals, before any command, that the server requires credentials.
         options |= {"driver_info": None, "health_check_interval": 0}
     if parsed.kind is Kind.SENTINEL:
         return _connect_through_sentinels(parsed, options)
@@ -190,7 +189,7 @@ def _connect_through_sentinels(url: RedisUrl, options: dict[str, Any]) -> Redis:
 
 def _options(retries: int, max_connections: int) -> dict[str, Any]:
     return {
-        "protocol": 2,  # RESP3 costs redis-py more for each reply and gives us nothing
+        "protocol": 2,  # RESP3 costs redis-py more for each reply and has no advantage here
         "retry": Retry(ExponentialWithJitterBackoff(base=0.05, cap=1), retries),
         "max_connections": max_connections,
         "socket_timeout": REPLY_SECONDS,
@@ -202,5 +201,5 @@ def _options(retries: int, max_connections: int) -> dict[str, Any]:
 
 
 def keepalive_options() -> Mapping[int, int]:
-    """The options that this system has; macOS, for one, lacks some."""
+    """The options that this system has; macOS lacks some."""
     return {getattr(socket, name): value for name, value in _KEEPALIVE.items() if hasattr(socket, name)}

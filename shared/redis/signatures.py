@@ -94,7 +94,7 @@ class Signatures:
         return self._keys[0].sign(kind, name, content) if self._keys else b""
 
     def check(self, kind: Kind, name: bytes, content: bytes, signature: bytes) -> bool:
-        """Whether the content may be believed. Without keys all may."""
+        """Whether the signature is valid. Without keys, anything is."""
         for key in self._keys:
             if signature.startswith(key.beginning):
                 if hmac.compare_digest(signature, key.sign(kind, name, content)):
@@ -129,7 +129,7 @@ class Signatures:
             state.update(name + b"\0" + content)
             if same(signature, beginning + state.hexdigest().encode()):
                 return content
-            return self.open(kind, name, sealed)  # by another key, or not at all
+            return self.open(kind, name, sealed)  # signed by another key, or not at all
 
         return open_one
 

@@ -6,9 +6,9 @@
     redis+cluster://[user:password@]host[:port],…                         some of the cluster's nodes
 
 `rediss` in place of `redis` is TLS, to sentinels too; `valkey` and `valkeys` mean the same as `redis` and
-`rediss`. User and password are those of the servers; sentinels that want one have `?sentinel_password=`, and
-`&sentinel_user=` with it. Every other option is in `_OPTIONS`: an unknown one is a fault, because redis-py
-would find it at the first connection only, or never.
+`rediss`. User and password are those of the servers; sentinels have their own in `?sentinel_password=` and
+`&sentinel_user=`. Every other option is in `_OPTIONS`. An unknown option is a fault, because redis-py would
+notice it only at the first connection, or never.
 
 Messages quote no part that may belong to a password.
 """
@@ -35,7 +35,7 @@ _ENCODE = "percent-encode what is special in user and password, as %40 for @, %2
 
 
 class InvalidRedisUrl(OperatorError, ValueError):
-    """Every fault of one URL. It quotes no password."""
+    """All faults of one URL. The message quotes no password."""
 
 
 class Kind(enum.Enum):
@@ -55,7 +55,7 @@ class Address(NamedTuple):
 class RedisUrl(NamedTuple):
     text: str
     kind: Kind
-    addresses: tuple[Address, ...] = ()  # of the server, of the sentinels, or of some nodes
+    addresses: tuple[Address, ...] = ()  # of the server, the sentinels, or some nodes
     path: str = ""  # of a Unix socket, in place of an address; as in a URL
     service: str = ""
     db: int = 0
@@ -65,7 +65,7 @@ class RedisUrl(NamedTuple):
     options: str = ""  # a query
 
     def server(self, address: Address | None = None) -> str:
-        """The URL of one server, as redis-py takes it; without an address, of the one that was named."""
+        """The URL of one server for redis-py; without an address, that of the named server."""
         if self.path:
             query = "&".join(filter(None, (f"db={self.db}", self.options)))
             return f"unix://{self.credentials}{self.path}?{query}"
@@ -88,7 +88,7 @@ def shown(url: str) -> str:
     scheme, _, rest = url.partition("://")
     place = rest.partition("?")[0]
     if "@" in rest and "@" not in place:
-        return f"{scheme}://…"  # a question mark in a password, or a password in the query
+        return f"{scheme}://…"  # the password may have a question mark, or be in the query
     return f"{scheme}://{place.rpartition('@')[2]}"
 
 
@@ -110,7 +110,7 @@ def check_redis_url(text: str) -> None:
             "ssl_ca_certs, ssl_ca_path: not a certificate authority's certificates"
         ) from None
     if "ssl_certfile" in options:
-        # A callable, or OpenSSL would ask for a password on the terminal.
+        # A callable, so that OpenSSL does not ask for a password on the terminal.
         password = options.get("ssl_password", "")
         try:
             context.load_cert_chain(options["ssl_certfile"], options.get("ssl_keyfile"), lambda: password)
@@ -132,7 +132,7 @@ def parse_redis_url(text: str) -> RedisUrl:
         raise InvalidRedisUrl("it contains a space")
     before_query, _, query = rest.partition("?")
     if "@" in query or "#" in rest:
-        # What stands before it belongs to a password, and would be quoted as a host or an option.
+        # The text before it belongs to a password, and would be quoted as a host or an option.
         raise InvalidRedisUrl(_ENCODE)
     parts = _Parts(text, before_query, query, tls=family == "rediss")
     url = _parse_unix(parts) if family == "unix" else _parse_hosts(parts, Kind[kind.upper() or "SERVER"])
@@ -178,7 +178,7 @@ class _Parts:
             self.faults.append("two database numbers: one in the path, one in ?db=")
         number = text or option or "0"
         if not (number.isascii() and number.isdecimal() and len(number) <= 9):
-            # The path may be the end of a password that has a slash in it.
+            # The path may be the end of a password that contains a slash.
             self.faults.append(
                 "not a database number after the host; expected 0, 1, 2 … as in redis://host:6379/0"
             )
@@ -240,7 +240,7 @@ def _parse_hosts(parts: _Parts, kind: Kind) -> RedisUrl:
 
 
 def _addresses(hosts: str, default_port: int, faults: list[str]) -> tuple[Address, ...]:
-    """An invalid address is numbered, not quoted: it may be half of a password with a slash in it."""
+    """An invalid address is numbered, not quoted: it may be part of a password that contains a slash."""
     parts = hosts.split(",")
     which = [f"host {n} of {len(parts)}" if len(parts) > 1 else "the host" for n, _ in enumerate(parts, 1)]
     found = [_address(part, default_port, name, faults) for part, name in zip(parts, which, strict=True)]

@@ -1,9 +1,9 @@
 """Connections to Redis for the gateway's hot path: redis-py opens them, hiredis reads them.
 
 redis-py knows URLs, TLS, passwords and Sentinels, and connects. But each of its commands costs 40 to 100
-microseconds in a pipeline and each of its Pub/Sub messages 10; hiredis alone takes half of one. So once
-redis-py has connected, the socket is ours: a `Wire` for what arrives unasked
-(receiver/subscription/subscription.py), `Pipelines` for questions and answers.
+microseconds in a pipeline, and each of its Pub/Sub messages 10; hiredis alone needs half a microsecond. So
+once redis-py has connected, we take its socket: a `Wire` for messages that arrive unasked
+(receiver/subscription/subscription.py), `Pipelines` for commands and replies.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class NotPrimary(NeighbourError, RedisConnectionError):
 
 
 def accepted(replies: list[Any]) -> list[Any]:
-    """Raises the first error among replies, as `CommandRefused` where it is Redis' own."""
+    """Raises the first error among replies; one that Redis sent as `CommandRefused`."""
     for reply in replies:
         if isinstance(reply, hiredis.ReplyError):
             raise CommandRefused(str(reply))
@@ -62,7 +62,7 @@ class Wire(asyncio.Protocol):
     ) -> None:
         writer = connection._writer  # redis-py offers no other way to its socket; test_wire.py pins it
         assert writer is not None
-        self._connection = connection  # kept, or it would close the socket when collected
+        self._connection = connection  # kept, because it would close the socket when collected
         self._transport = cast("asyncio.Transport", writer.transport)  # uvloop's don't subclass it
         self._reader = hiredis.Reader()
         self._on_replies = on_replies
@@ -88,7 +88,7 @@ class Wire(asyncio.Protocol):
         return wire
 
     def send(self, commands: Sequence[Command]) -> None:
-        """All in one write. What is sent on a lost wire is dropped."""
+        """Send all commands in one write. Commands sent on a lost wire are dropped."""
         if not self._lost:
             self._transport.write(b"".join(map(hiredis.pack_command, commands)))  # type: ignore[arg-type]
 
@@ -122,7 +122,7 @@ class Wire(asyncio.Protocol):
         self._watching.add_done_callback(self._lose_if_failed)
 
     async def _leave_when_replaced(self, pool: SentinelConnectionPool) -> None:
-        """A replaced primary may not know it yet: it still answers, and what it accepts is lost."""
+        """Leave a replaced primary: it may not know it yet and still answer, but what it accepts is lost."""
         here = (self._connection.host, self._connection.port)  # type: ignore[attr-defined] # TCP
         while True:
             await asyncio.sleep(SENTINEL_CHECK_SECONDS)
@@ -177,7 +177,7 @@ class Pipelines:
             try:
                 replies = await future
             except asyncio.CancelledError:
-                # A reply is missing: later ones could not be distinguished from it.
+                # A reply is missing; later replies could be taken for it.
                 self._lose("no reply in time")
                 raise
         if any(isinstance(reply, Exception) and str(reply).startswith("READONLY") for reply in replies):

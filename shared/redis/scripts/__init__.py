@@ -1,4 +1,4 @@
-"""What runs inside Redis: the top of each `.lua` file says what it does, takes and returns."""
+"""The scripts that run inside Redis. The top of each `.lua` file says what it does, takes and returns."""
 
 from __future__ import annotations
 
@@ -17,6 +17,6 @@ class Script(NamedTuple):
 
     @cache  # noqa: B019 - a tuple that lives as long as the process
     def using(self, publish_command: str) -> tuple[str, str]:
-        """Text and digest, as it is for one server (PUBLISH) or for a cluster (SPUBLISH)."""
+        """Its text and digest, for one server (PUBLISH) or for a cluster (SPUBLISH)."""
         text = self.text.replace("'PUBLISH'", f"'{publish_command}'")
         return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
