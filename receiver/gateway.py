@@ -87,6 +87,7 @@ class Gateway:
         terms = Terms(name, settings.heartbeat_seconds, settings.max_connections_per_customer)
         self.reads = ReadReports(history)
         self.history = history
+        history.introduce(name, lambda: self.keeper.sources.asks_redis)
         self.life = Life(self.keeper, self.clock, self.seen, self.reads, authentication, self.capacity, terms)
         self.keeper.when_erased = self.life.end_erased
         self._revocations = RevocationList(

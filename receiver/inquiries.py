@@ -145,7 +145,12 @@ def _waiting_bytes(connection: Connection) -> int:
 
 def _ending(ended: Ended) -> EndingReport:
     return EndingReport(
-        ended.transport, _text(ended.opened_at), _text(ended.ended_at), ended.code, ended.reason
+        ended.transport,
+        _text(ended.opened_at),
+        _text(ended.ended_at),
+        ended.code,
+        ended.reason,
+        ended.requests,
     )
 
 

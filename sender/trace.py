@@ -1,56 +1,36 @@
-"""What became of an alert, for support: from the database, this sender's relay, and the gateways.
+"""What became of an alert, in sentences for support.
 
-The database knows what is durable: whether there is such an order or event, whether it still waits, was given
-up or deleted, and what the customer's devices have shown. Gateways know the rest (receiver/inquiries.py), in
-bounded memory. `explain` combines them into one verdict, and the findings behind it, as sentences.
+sender/lives.py has what the database knows, the relay what it published. Gateways know the rest
+(receiver/inquiries.py), in bounded memory. `explain` combines them into one verdict, and the findings behind
+it.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime
-from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
-from sqlalchemy import bindparam, select
 
-from sender import alerts, beginnings, history, outbox
-from sender.database.tables import channels, dead_letters, events, orders
-from sender.publishing import stops
+from sender.alerts import State
 from sender.publishing.stops import Cause
-from shared.channels import Channel, customer_channel, is_private, name_in
-from shared.cursors import Cursor, Place, parse_cursor
+from sender.verdicts import Explained, Verdict
+from shared.channels import is_private, name_in
+from shared.cursors import parse_cursor
 from shared.times import format_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from sqlalchemy import Connection
+    from sender.lives import Change, Life, Waited
+    from sender.roll import Caller
+    from shared.channels import Channel
+    from shared.cursors import Cursor, Place
+    from shared.redis.inquiries import ConnectionReport, EndingReport, GatewayReport
 
-    from shared.redis.inquiries import GatewayReport
-
-NEWEST = 5  # alerts of a customer
-
-
-class Verdict(Enum):
-    """What became of an alert."""
-
-    NOT_PLACED = "not-placed"  # there is no such order
-    NOT_COMPLETED = "not-completed"
-    NOT_SENT = "not-sent"  # there is no such event, or none at all for this customer
-    ERASED = "erased"
-    DELETED = "deleted"  # older than the history is kept
-    GIVEN_UP = "given-up"  # it could not be published
-    WAITING = "waiting"  # recorded and not published yet
-    RETRACTED = "retracted"
-    REPLACED = "replaced"
-    READ = "read"
-    SHOWN = "shown"
-    EXPIRED = "expired"
-    DELIVERED = "delivered"  # handed to a device that is connected; not reported as shown
-    NO_ANSWER = "no-answer"  # no gateway answers
-    LATE = "late"  # the gateway of a connected device has not had it yet
-    NOBODY = "nobody-connected"
+_ENDINGS = 3  # the newest are named
+_REFUSALS = 4  # kinds of them
 
 
 class Relaying(NamedTuple):
@@ -63,194 +43,15 @@ class Relaying(NamedTuple):
     published_at: Callable[[int], datetime | None] = lambda _: None
 
 
-class Waited(msgspec.Struct, frozen=True):
-    """A time in which the event could not be published, as one sender saw it."""
+class Known(NamedTuple):
+    """What gateways report."""
 
-    began_at: str
-    ended_at: str
-    sender: str
-    cause: str  # a sender.publishing.stops.Cause
-    detail: str
+    gateways: Sequence[GatewayReport] | None  # None where they could not be asked
+    silent: Sequence[Caller] = ()  # have asked this sender lately, and do not answer
 
-
-class Life(msgspec.Struct, frozen=True):
-    """An event's life, as far as the database knows it."""
-
-    cursor: str
-    recorded_at: str
-    position: int | None = None
-    accepted_by: str = ""  # the name of the API key; empty if that has none
-    waited: list[Waited] = []  # one after the other, before it was published
-    published_at: str | None = (
-        None  # by the sender that was asked; None where another did, or it has forgotten
-    )
-    published_by: str | None = None
-    type: str = ""
-    source: str = ""
-    id: str = ""
-    subject: str | None = None
-    waiting: bool = False
-    given_up: str | None = None  # why
-    given_up_at: str | None = None
-    deleted: bool = False
-    shown: bool = False  # by a device of the customer; of topics that is not known
-    state: str | None = None  # of the alert in its customer's list: unseen, seen, read, retracted …
-
-
-class Explained(msgspec.Struct, frozen=True):
-    verdict: Verdict
-    findings: list[str]
-
-
-class Subject(NamedTuple):
-    """What was asked for and what the database has of it, from one snapshot."""
-
-    asked: str  # in words
-    channel: Channel | None
-    lives: list[Life]  # the newest first
-    missing: Explained | None = None  # why there is none
-
-
-def of_order(connection: Connection, order_id: str, *, now: datetime) -> Subject:
-    row = connection.execute(_ORDER, {"order_id": order_id}).one_or_none()
-    asked = f"order {order_id}"
-    if row is None:
-        why = "No order with this id was ever placed here, or it was erased together with its customer."
-        return Subject(asked, None, [], Explained(Verdict.NOT_PLACED, [why]))
-    channel = customer_channel(row.customer_id)
-    if row.seq is None:
-        state = f"was cancelled at {row.cancelled_at}" if row.cancelled_at else "is still open"
-        why = f"{row.customer_id}'s order was placed at {row.created_at} and {state}: nothing was sent."
-        return Subject(asked, channel, [], Explained(Verdict.NOT_COMPLETED, [why]))
-    return Subject(asked, channel, [_life(connection, channel, row.seq, now, recorded_at=row.completed_at)])
-
-
-def of_event(connection: Connection, source: str, event_id: str, *, now: datetime) -> Subject:
-    asked = f"event {event_id} of {source}"
-    found = outbox.find(connection, source, event_id)
-    if found is None:
-        why = (
-            "No event with this source and id is kept: it was never accepted here, is older than the history,"
-            " or its customer was erased. Is the source right?"
-        )
-        return Subject(asked, None, [], Explained(Verdict.NOT_SENT, [why]))
-    return Subject(asked, found.channel, [_life(connection, found.channel, found.place.seq, now)])
-
-
-def of_customer(connection: Connection, customer_id: str, *, now: datetime) -> Subject:
-    """The newest alerts of the customer's own channel."""
-    channel = customer_channel(customer_id)
-    asked = f"customer {customer_id}"
-    if connection.execute(_CHANNEL, {"channel": channel}).one_or_none() is None:
-        if beginnings.beginnings(connection, [channel])[channel].erased:
-            return Subject(asked, channel, [], Explained(Verdict.ERASED, ["This customer was erased."]))
-        why = (
-            "No order of this customer was completed and no event was sent to them, or the history no"
-            " longer has any. Is the id right?"
-        )
-        return Subject(asked, channel, [], Explained(Verdict.NOT_SENT, [why]))
-    newest = alerts.page(connection, channel, before=None, limit=NEWEST, now=now).alerts
-    seqs = [alert.place.seq for alert in newest] or [history.head(connection, channel).place.seq]
-    return Subject(asked, channel, [_life(connection, channel, seq, now) for seq in seqs])
-
-
-def _life(
-    connection: Connection, channel: Channel, seq: int, now: datetime, *, recorded_at: str = ""
-) -> Life:
-    state = history.states(connection, [channel])[channel]
-    shown = is_private(channel) and Place(state.head.epoch, seq) in state.seen
-    row = connection.execute(_ROW, {"channel": channel, "seq": seq}).one_or_none()
-    if row is None:
-        cursor = str(Cursor(channel, Place(state.head.epoch, seq)))
-        # With a removed channel went what was seen of it.
-        known = seq > state.pruned_seq or not beginnings.is_beginning(state.pruned_seq)
-        return Life(cursor, recorded_at, deleted=True, shown=shown and known)
-    dead = connection.execute(_DEAD, {"position": row.position}).one_or_none()
-    entry = history.find(connection, channel, seq)
-    attributes = _attributes(entry.text if entry is not None else b"")
-    became = alerts.state_of(connection, channel, seq, now=now) if is_private(channel) else None
-    waits = outbox.waits(connection, row.position)
-    return Life(
-        str(Cursor(channel, Place(row.epoch, seq))),
-        row.recorded_at,
-        position=row.position,
-        accepted_by=row.accepted_by,
-        waited=[
-            Waited(stop.began_at, stop.ended_at, stop.sender, stop.cause.value, stop.detail)
-            for stop in stops.waited_in(connection, channel, row.recorded_at)
-        ],
-        type=attributes.type,
-        source=attributes.source,
-        id=attributes.id,
-        subject=attributes.subject,
-        waiting=waits,
-        given_up=f"{dead.reason} {dead.detail}".strip() if dead is not None else None,
-        given_up_at=dead.given_up_at if dead is not None else None,
-        deleted=seq <= state.pruned_seq,
-        shown=shown,
-        state=became.value if became is not None else None,
-    )
-
-
-class _Attributes(msgspec.Struct):
-    type: str = ""
-    source: str = ""
-    id: str = ""
-    subject: str | None = None
-
-
-def _attributes(text: bytes) -> _Attributes:
-    try:
-        return _decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return _Attributes()
-
-
-def explain(
-    life: Life,
-    relaying: Relaying,
-    gateways: Sequence[GatewayReport] | None,
-    *,
-    customer_id: str | None = None,
-) -> Explained:
-    """Why the event was or was not shown. `gateways` is None if they could not be asked.
-
-    `customer_id` is the customer who should have had it; by default the one whose channel it is.
-    """
-    cursor = parse_cursor(life.cursor)
-    findings = [_recorded(life), *_published(life)]
-    if life.given_up is not None:
-        findings.append(f"It could not be published and was given up at {life.given_up_at}: {life.given_up}.")
-        return Explained(Verdict.GIVEN_UP, findings)
-    if life.state in _BECAME:
-        verdict, says = _BECAME[life.state]
-        return Explained(verdict, [*findings, says])
-    if life.shown:
-        findings.append("One of the customer's devices has shown it; others then show no pop-up for it.")
-        return Explained(Verdict.SHOWN, findings)
-    if life.waiting and not any(_has_reached(report, cursor.place) for report in gateways or ()):
-        return Explained(Verdict.WAITING, [*findings, _why_it_waits(relaying)])
-    if life.deleted:
-        findings.append(
-            "It is no longer kept: it is older than the history (ORDERBELL_HISTORY_DAYS), or the database was"
-            " restored since."
-        )
-        return Explained(Verdict.DELETED, findings)
-    if gateways is None:
-        findings.append("The gateways could not be asked: this sender does not reach Redis.")
-        return Explained(Verdict.NO_ANSWER, findings)
-    if not gateways:
-        findings.append("No gateway answers: none is running, or none hears Redis.")
-        return Explained(Verdict.NO_ANSWER, findings)
-    return _at_gateways(cursor, findings, gateways, customer_id)
-
-
-def _recorded(life: Life) -> str:
-    what = life.type or "An event"
-    about = f" for {life.subject}" if life.subject else ""
-    at = f" at {life.recorded_at}" if life.recorded_at else ""
-    key = f", accepted with the API key {life.accepted_by}" if life.accepted_by else ""
-    return f"{what}{about} was recorded{at} as {life.cursor}{key}."
+    @property
+    def pulling(self) -> list[str]:
+        return [one.name for one in self.silent if one.pulls]
 
 
 def with_publication(life: Life, relaying: Relaying) -> Life:
@@ -265,6 +66,60 @@ def with_publication(life: Life, relaying: Relaying) -> Life:
         published_by=relaying.sender,
         waited=[one for one in life.waited if one.ended_at <= published_at],
     )
+
+
+def explain(life: Life, relaying: Relaying, known: Known, *, customer_id: str | None = None) -> Explained:
+    """Why the event was or was not shown.
+
+    `customer_id` is the customer who should have had it; by default the one whose channel it is.
+    """
+    cursor = parse_cursor(life.cursor)
+    findings = [_recorded(life), *_published(life)]
+    gateways = known.gateways
+    if life.given_up is not None:
+        findings.append(f"It could not be published and was given up at {life.given_up_at}: {life.given_up}.")
+        return Explained(Verdict.GIVEN_UP, findings)
+    if life.state in _BECAME:
+        verdict = _BECAME[life.state]
+        return Explained(verdict, [*findings, *_became(verdict, life), *_before_that(life, cursor, known)])
+    if life.shown:
+        findings.append(
+            "One of the customer's devices has shown it, even if the pop-up was closed at once; others then"
+            " show no pop-up for it."
+        )
+        return Explained(Verdict.SHOWN, findings)
+    if life.waiting and not any(_has_reached(report, cursor.place) for report in gateways or ()):
+        return Explained(Verdict.WAITING, [*findings, _why_it_waits(relaying)])
+    if life.deleted:
+        findings.append(
+            "It is no longer kept: it is older than the history (ORDERBELL_HISTORY_DAYS), or the database was"
+            " restored since."
+        )
+        return Explained(Verdict.DELETED, findings)
+    if not life.waiting and life.published_at is None:
+        findings.append(
+            "It was published to Redis. When, is no longer known: the sender that did so has restarted since,"
+            " or is another one."
+        )
+    findings += _of_silent(known)
+    if gateways is None:
+        findings.append("The gateways could not be asked: this sender does not reach Redis.")
+        return Explained(Verdict.NO_ANSWER, findings)
+    if not gateways:
+        findings.append("No gateway answers: none is running, or none hears Redis.")
+        return Explained(Verdict.NO_ANSWER, findings)
+    return _at_gateways(cursor, findings, known, gateways, customer_id)
+
+
+# The event itself.
+
+
+def _recorded(life: Life) -> str:
+    what = life.type or "An event"
+    about = f" for {life.subject}" if life.subject else ""
+    at = f" at {life.recorded_at}" if life.recorded_at else ""
+    key = f", accepted with the API key {life.accepted_by}" if life.accepted_by else ""
+    return f"{what}{about} was recorded{at} as {life.cursor}{key}."
 
 
 def _published(life: Life) -> list[str]:
@@ -298,8 +153,62 @@ def _why_it_waits(relaying: Relaying) -> str:
     return "It waits to be published; usually that takes milliseconds. If it lasts, see the sender's log."
 
 
+def _became(verdict: Verdict, life: Life) -> list[str]:
+    change = life.changed
+    if verdict is Verdict.READ:
+        return ["The customer has read it."]
+    if verdict is Verdict.EXPIRED:
+        return [f"It expired at {life.expires_at}: nothing pops up after its `expirytime`."]
+    if verdict is Verdict.REPLACED:
+        newer = f", {_named(change)}," if change is not None else ""
+        return [f"A newer alert{newer} has replaced it, and is shown instead."]
+    at = f" at {change.recorded_at}" if change is not None else ""
+    reason = f" The reason given: {change.reason}" if change is not None and change.reason else ""
+    return [f"It was taken back{at}: it no longer pops up, and has left every screen.{reason}"]
+
+
+def _named(change: Change) -> str:
+    about = f" for {change.subject}" if change.subject else ""
+    return f"{change.type}{about} of {change.recorded_at} ({change.cursor})"
+
+
+def _before_that(life: Life, cursor: Cursor, known: Known) -> list[str]:
+    """Where an alert became something else before any device had shown it: were there devices?"""
+    if life.shown or life.state == State.READ or not known.gateways:
+        return []
+    findings = ["No device had reported it as shown before."]
+    for report in known.gateways:
+        findings += [f"{_connected(one.customer, report, one)}." for one in report.listening]
+    if len(findings) == 1:
+        findings += [f"Nobody is connected as {name_in(cursor.channel)} now.", *_endings(known.gateways)]
+    return findings
+
+
+# At the gateways.
+
+
+def _of_silent(known: Known) -> list[str]:
+    findings = []
+    for one in known.silent:
+        if one.pulls:
+            findings.append(
+                f"{one.name} does not hear Redis, so it can't be asked who is connected. Customers that are"
+                " connected there get events about a second late: it pulls them from this sender."
+            )
+        elif known.gateways is not None:
+            findings.append(
+                f"{one.name} asked this sender for events some seconds ago and does not answer now: it has"
+                " just ended, or hears another Redis."
+            )
+    return findings
+
+
 def _at_gateways(
-    cursor: Cursor, findings: list[str], gateways: Sequence[GatewayReport], customer_id: str | None
+    cursor: Cursor,
+    findings: list[str],
+    known: Known,
+    gateways: Sequence[GatewayReport],
+    customer_id: str | None,
 ) -> Explained:
     channel, place = cursor
     for report in gateways:
@@ -312,25 +221,28 @@ def _at_gateways(
     ]
     if not listening:
         findings += _nobody(channel, gateways, customer_id)
-        return Explained(Verdict.NOBODY, findings)
+        # Somebody may be at a gateway that can't be asked.
+        return Explained(Verdict.NO_ANSWER if known.pulling else Verdict.NOBODY, findings)
     verdict = Verdict.LATE
     for report, one in listening:
-        reached = _has_reached(report, place)
-        handed = reached and one.live
+        handed = _has_reached(report, place) and one.live
         state = "was handed over to this connection" if handed else "was not handed over to it yet"
         if handed:
             verdict = Verdict.DELIVERED
         waits = f"; it has {one.waiting_bytes:,} bytes still to read" if one.waiting_bytes else ""
         spoke = f"last sent a message at {one.spoke_at}" if one.spoke_at else "has sent no message yet"
         findings.append(
-            f"{one.customer} has been connected to {report.gateway} by {one.transport} since {one.since};"
-            f" its page {spoke}. The event {state}{waits}."
+            f"{_connected(one.customer, report, one)}; its page {spoke}. The event {state}{waits}."
         )
     if verdict is Verdict.DELIVERED:
         findings.append(
             "It was not reported as shown: the page is hidden, shows other pop-ups first, or does not report."
         )
     return Explained(verdict, findings)
+
+
+def _connected(customer: str, report: GatewayReport, one: ConnectionReport) -> str:
+    return f"{customer} has been connected to {report.gateway} by {one.transport} since {one.since}"
 
 
 def _has_reached(report: GatewayReport, place: Place) -> bool:
@@ -350,38 +262,21 @@ def _of_gateway(report: GatewayReport, place: Place) -> list[str]:
 
 
 def _nobody(channel: Channel, gateways: Sequence[GatewayReport], customer_id: str | None) -> list[str]:
-    findings = []
     if not is_private(channel):
         others = sum(report.listening_count for report in gateways)
         if customer_id is None:
-            findings.append(f"No connection may read {channel}: its token must name the topic.")
-        else:
-            findings.append(
-                f"No connection of {customer_id} may read {channel}: they are not connected, or their token"
-                f" does not name the topic ({others} other connections read it)."
-            )
-        return findings
+            return [f"No connection may read {channel}: its token must name the topic."]
+        return [
+            f"No connection of {customer_id} may read {channel}: they are not connected, or their token"
+            f" does not name the topic ({others} other connections read it)."
+        ]
     name = customer_id or name_in(channel)
-    findings.append(f"Nobody is connected as {name}. The event is kept, and comes when they return.")
-    ended = sorted((one.ended_at, one, report) for report in gateways for one in report.ended)
-    for _, one, report in ended[-3:]:
-        findings.append(
-            f"A connection to {report.gateway} by {one.transport} ended at {one.ended_at} with {one.code}:"
-            f" {one.reason or 'no reason given'} (it had begun at {one.since})."
-        )
-    if not ended:
-        since = max(report.remembers_since for report in gateways)
-        findings.append(f"The gateways remember no connection of this customer since {since}.")
+    findings = [f"Nobody is connected as {name}. The event is kept, and comes when they return."]
+    findings += _endings(gateways)
     similar = sorted({other for report in gateways for other in report.similar})
     if similar:
         findings.append(f"Connected customers whose names differ only in case: {', '.join(similar)}.")
-    refused = sorted((one.ended_at, one, report) for report in gateways for one in report.refused)
-    if refused:
-        _, one, report = refused[-1]
-        findings.append(
-            f"{len(refused)} connections of unknown customers were refused lately; the last one by"
-            f" {report.gateway} at {one.ended_at} with {one.code}: {one.reason}."
-        )
+    findings += _refusals(gateways)
     if any(report.connections for report in gateways):
         findings.append(
             "If their page is open, its token names somebody else, or it connects to another installation."
@@ -389,6 +284,67 @@ def _nobody(channel: Channel, gateways: Sequence[GatewayReport], customer_id: st
     return findings
 
 
+def _endings(gateways: Sequence[GatewayReport]) -> list[str]:
+    """The customer's last connections."""
+    ended = sorted(((one, report) for report in gateways for one in report.ended), key=_at)
+    if not ended:
+        since = max(report.remembers_since for report in gateways)
+        return [f"The gateways remember no connection of this customer since {since}."]
+    findings = []
+    for one, report in ended[-_ENDINGS:]:
+        if one.requests:
+            times = "once" if one.requests == 1 else f"{one.requests:,} times"
+            findings.append(
+                f"Their page asks {report.gateway} by {one.transport}, and is connected only while it asks:"
+                f" {times} since {one.since}, last at {one.ended_at}."
+            )
+            continue
+        findings.append(
+            f"A connection to {report.gateway} by {one.transport} ended at {one.ended_at} with {_why(one)}"
+            f" ({_meaning(one)}it had begun at {one.since})."
+        )
+    return findings
+
+
+def _refusals(gateways: Sequence[GatewayReport]) -> list[str]:
+    """Of unknown customers, by kind, the most frequent first: the last one alone may be anybody's."""
+    refused = sorted(((one, report) for report in gateways for one in report.refused), key=_at)
+    last = {(one.code, one.reason): (one, report) for one, report in refused}
+    kinds = Counter((one.code, one.reason) for one, _ in refused).most_common(_REFUSALS)
+    findings = []
+    for kind, count in kinds:
+        one, report = last[kind]
+        findings.append(
+            f"Refused lately, of unknown customers: {count:,} with {_why(one)} ({_meaning(one)}the last by"
+            f" {report.gateway} at {one.ended_at})."
+        )
+    return findings
+
+
+def _at(one: tuple[EndingReport, GatewayReport]) -> str:
+    return one[0].ended_at
+
+
+def _why(one: EndingReport) -> str:
+    return f"{one.code}: {one.reason or 'no reason given'}"
+
+
+def _meaning(one: EndingReport) -> str:
+    """Of a code, for a reader who does not know them."""
+    return f"{_MEANINGS[one.code]}; " if one.code in _MEANINGS else ""
+
+
+_MEANINGS = {
+    "1000": "it was closed normally",
+    "1001": "the page was left",
+    "1006": "it was cut",
+    "1012": "the gateway ended or restarted",
+    "4401": "its token was not, or no longer, valid",
+    "4403": "its token does not allow this",
+    "4408": "it read too slowly",
+    "4409": "the customer had too many connections",
+    "4429": "it sent too much",
+}
 _CAUSES: dict[str, Callable[[Waited], str]] = {
     Cause.REDIS: lambda one: f"{one.sender} found that Redis was away or took no events{_because(one)}",
     Cause.DATABASE: lambda one: f"{one.sender} could not use the database",
@@ -396,27 +352,8 @@ _CAUSES: dict[str, Callable[[Waited], str]] = {
     Cause.POISON: lambda one: f"Redis refused an earlier event of this channel{_because(one)}",
 }
 _BECAME = {
-    alerts.State.RETRACTED.value: (
-        Verdict.RETRACTED,
-        "It was taken back: it no longer pops up, and has left every screen.",
-    ),
-    alerts.State.REPLACED.value: (Verdict.REPLACED, "A newer alert has replaced it, and is shown instead."),
-    alerts.State.READ.value: (Verdict.READ, "The customer has read it."),
-    alerts.State.EXPIRED.value: (Verdict.EXPIRED, "It has expired: nothing pops up after its `expirytime`."),
+    State.RETRACTED.value: Verdict.RETRACTED,
+    State.REPLACED.value: Verdict.REPLACED,
+    State.READ.value: Verdict.READ,
+    State.EXPIRED.value: Verdict.EXPIRED,
 }
-_decode = msgspec.json.Decoder(_Attributes).decode
-_ORDER = select(
-    orders.c.customer_id,
-    orders.c.status,
-    orders.c.created_at,
-    orders.c.completed_at,
-    orders.c.cancelled_at,
-    orders.c.seq,
-).where(orders.c.order_id == bindparam("order_id"))
-_ROW = select(events.c.position, events.c.epoch, events.c.recorded_at, events.c.accepted_by).where(
-    events.c.channel == bindparam("channel"), events.c.seq == bindparam("seq")
-)
-_CHANNEL = select(channels.c.channel).where(channels.c.channel == bindparam("channel"))
-_DEAD = select(dead_letters.c.reason, dead_letters.c.detail, dead_letters.c.given_up_at).where(
-    dead_letters.c.position == bindparam("position")
-)

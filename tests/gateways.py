@@ -159,6 +159,7 @@ async def run_gateway(
     hearing_pace: HearingPace | None = None,
     not_ready: Iterable[str] = (),
     signatures: Signatures = NO_SIGNATURES,
+    name: str = "in-process",
 ) -> AsyncIterator[RunningGateway]:
     """With `hears`, it is ready when this begins."""
     settings = ReceiverSettings(
@@ -176,7 +177,7 @@ async def run_gateway(
             History(OverHttpx(sender)),
             authentication,
             settings,
-            name="in-process",
+            name=name,
             pace=pace,
             hearing_pace=hearing_pace,
             signatures=signatures,

@@ -9,12 +9,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import update
 
+from receiver.access.identity import Identity
 from receiver.connections.connection import End
+from receiver.connections.messages import SeenReport
+from receiver.transports.polling.poll import Poll
+from receiver.transports.polling.sessions import Sessions
 from sender import retention
 from sender.database.tables import events
 from sender.publishing.pace import Pace
 from shared.api_keys import ApiKey
 from shared.channels import customer_channel
+from shared.times import format_time
 from tests.gateways import RunningGateway, run_gateway
 from tests.senders import RunningSender, run_sender
 from tests.test_sender_poison import Refusing
@@ -120,8 +125,7 @@ async def test_a_token_that_was_refused(sender: RunningSender, gateway: RunningG
     await complete(sender, "1042")
     await await_relayed(sender)
     said = (await trace(sender, order_id="1042"))["said"]
-    assert "1 connections of unknown customers were refused lately" in said
-    assert "with 4401: the token has expired" in said
+    assert "Refused lately, of unknown customers: 1 with 4401: the token has expired" in said
 
 
 async def test_it_was_handed_over_but_not_shown(sender: RunningSender, gateway: RunningGateway) -> None:
@@ -287,12 +291,10 @@ async def test_all_connections_are_counted_and_the_one_that_lags_comes_first(
 async def await_relayed(sender: RunningSender) -> None:
     """Until nothing waits in the outbox."""
 
-    async def waits() -> bool:
-        answer = (await sender.client.get("/metrics")).text
-        return "orderbell_outbox_events 0.0" not in answer
+    async def relayed() -> bool:
+        return "orderbell_outbox_events 0.0" in (await sender.client.get("/metrics")).text
 
-    while await waits():
-        pass
+    await await_until(relayed)
 
 
 async def test_the_key_that_an_event_came_with_is_named(
@@ -389,3 +391,167 @@ async def test_what_waited_behind_an_event_that_redis_refused_says_so(
 async def await_published(sender: RunningSender) -> None:
     await await_relayed(sender)
     await await_until(lambda: not (sender.relay.stops.are_open or sender.relay.stops.unkept))
+
+
+# Ten more.
+
+
+async def test_a_newer_alert_has_replaced_it(sender: RunningSender, gateway: RunningGateway) -> None:
+    for number in ("1", "2"):
+        event = {
+            "specversion": "1.0",
+            "id": f"table-7/{number}",
+            "source": "/kitchen",
+            "type": "meal.ready",
+            "subject": "table-7",
+            "channel": ALICE,
+            "replaces": True,
+        }
+        headers = {"Content-Type": "application/cloudevents+json"}
+        assert (await sender.client.post("/events", json=event, headers=headers)).status_code == 202
+    await await_relayed(sender)
+    alert = await trace(sender, source="/kitchen", event_id="table-7/1")
+    assert alert["verdict"] == "replaced"
+    assert "A newer alert, meal.ready for table-7 of " in alert["said"]
+    assert f"({ALICE}=1.2), has replaced it" in alert["said"]
+    assert "No device had reported it as shown before." in alert["said"]
+
+
+async def test_it_was_taken_back_before_anybody_saw_it(
+    sender: RunningSender, gateway: RunningGateway
+) -> None:
+    await complete(sender, "1042")
+    sender.clock.advance(minutes=3)
+    body = {"order_id": "1042", "reason": "completed by mistake"}
+    assert (await sender.client.post("/retractions", json=body)).status_code == 200
+    async with gateway.connected("alice"):
+        await await_relayed(sender)
+        alert = await trace(sender, order_id="1042")
+    assert alert["verdict"] == "retracted"
+    assert "It was taken back at 2026-11-23T14:28:00" in alert["said"]
+    assert "The reason given: completed by mistake" in alert["said"]
+    assert "No device had reported it as shown before." in alert["said"]
+    assert "alice has been connected to in-process by websocket since" in alert["said"]
+
+
+async def test_it_expired_while_she_was_away(sender: RunningSender, gateway: RunningGateway) -> None:
+    async with gateway.connected("alice"):
+        pass
+    ends = sender.clock() + timedelta(minutes=10)
+    await sender.place("1042", "alice")
+    body = {"expirytime": format_time(ends)}
+    assert (await sender.complete("1042", json=body)).status_code == 200
+    sender.clock.advance(minutes=11)
+    await await_relayed(sender)
+    alert = await trace(sender, order_id="1042")
+    assert alert["verdict"] == "expired"
+    assert "It expired at 2026-11-23T14:35:00" in alert["said"]
+    assert "Nobody is connected as alice now." in alert["said"]
+    assert "A connection to in-process by websocket ended at" in alert["said"]
+
+
+async def test_her_tokens_were_revoked(sender: RunningSender, gateway: RunningGateway) -> None:
+    async with gateway.connected("alice") as browser:
+        answer = await sender.client.post("/revocations", json={"customer_id": "alice"})
+        assert answer.status_code == 200
+        await browser.wait_close()
+    await complete(sender, "1042")
+    await await_relayed(sender)
+    alert = await trace(sender, order_id="1042")
+    assert alert["verdict"] == "nobody-connected"
+    assert "with 4401: the token was revoked (its token was not, or no longer, valid;" in alert["said"]
+
+
+async def test_her_page_polls_and_all_its_requests_are_one_line(
+    sender: RunningSender, gateway: RunningGateway
+) -> None:
+    life = gateway.gateway.life
+    for _ in range(30):
+        poll = Poll(life, Sessions(), Identity("alice", (), expires_at=4e9))
+        life.open(poll)
+        await life.serve(poll, poll.identity, {})  # type: ignore[arg-type] # it was given one
+        poll.leave("answered")
+    await complete(sender, "1042")
+    await await_relayed(sender)
+    alert = await trace(sender, order_id="1042")
+    assert alert["verdict"] == "nobody-connected"
+    assert (
+        "Their page asks in-process by polling, and is connected only while it asks: 30 times"
+        in alert["said"]
+    )
+    assert "ended at" not in alert["said"]
+
+
+async def test_her_gateway_is_cut_off_from_redis(
+    sender: RunningSender, gateway: RunningGateway, redis_server: EmbeddedServer
+) -> None:
+    """It can't be asked, but pulls from the sender; the other answers that it has nobody."""
+    async with run_gateway(sender.client, redis_server.url, "elsewhere", name="cut-off") as other:
+        async with other.connected("alice") as browser:
+            redis_server.kill()
+            await await_until(lambda: not other.hears)
+            await complete(sender, "1042")
+            await browser.wait_seqs([1])
+            await await_relayed(sender)
+            alert = await trace(sender, order_id="1042")
+            assert alert["verdict"] == "no-answer"
+            assert "cut-off does not hear Redis, so it can't be asked who is connected." in alert["said"]
+            assert (await sender.client.get("/connections")).json()["silent"] == ["cut-off"]
+
+
+async def test_the_sender_restarted_meanwhile(
+    tmp_path: Path, redis_url: str, key_prefix: str, anyio_backend: object
+) -> None:
+    url = f"sqlite:///{tmp_path / 'o'}.db"
+    async with run_sender(url, redis_url, key_prefix) as before:
+        await complete(before, "1042")
+        await await_published(before)
+    async with (
+        run_sender(url, redis_url, key_prefix) as after,
+        run_gateway(after.client, redis_url, key_prefix),
+    ):
+        alert = await trace(after, order_id="1042")
+    assert "It was published to Redis. When, is no longer known" in alert["said"]
+
+
+async def test_it_was_shown_and_closed_at_once(sender: RunningSender, gateway: RunningGateway) -> None:
+    async with gateway.connected("alice") as browser:
+        await complete(sender, "1042")
+        await browser.wait_seqs([1])
+        gateway.gateway.life.report_seen(browser.connection, SeenReport(f"{ALICE}=1.1"))
+
+        async def seen() -> bool:
+            return bool((await trace(sender, order_id="1042"))["verdict"] == "shown")
+
+        await await_until(seen)
+        alert = await trace(sender, order_id="1042")
+    assert "has shown it, even if the pop-up was closed at once" in alert["said"]
+
+
+async def test_her_page_comes_from_a_foreign_origin_among_strangers_with_bad_tokens(
+    sender: RunningSender, gateway: RunningGateway
+) -> None:
+    life = gateway.gateway.life
+    for _ in range(3):
+        life.note_refusal(
+            "foreign-origin", "This origin is not in ORDERBELL_ALLOWED_ORIGINS.", transport="sse"
+        )
+    life.note_refusal("overloaded", "Try again in a moment.")
+    await complete(sender, "1042")
+    await await_relayed(sender)
+    said = (await trace(sender, order_id="1042"))["said"]
+    assert (
+        "of unknown customers: 3 with foreign-origin: This origin is not in ORDERBELL_ALLOWED_ORIGINS."
+        in said
+    )
+    assert "of unknown customers: 1 with overloaded: Try again in a moment." in said
+
+
+async def test_she_has_too_many_connections(sender: RunningSender, gateway: RunningGateway) -> None:
+    async with gateway.connected("alice") as browser:
+        browser.connection.end(End.TOO_MANY_CONNECTIONS, "too many connections of one customer")
+        await browser.wait_close()
+    await complete(sender, "1042")
+    await await_relayed(sender)
+    said = (await trace(sender, order_id="1042"))["said"]
+    assert "with 4409: too many connections of one customer (the customer had too many connections;" in said

@@ -269,9 +269,9 @@ class Life:
         elif connection.identity is not None:
             connection.identity = identity
 
-    def note_refusal(self, kind: str, reason: str) -> None:
-        """A handshake was refused before it was accepted."""
-        self.register.note_refusal("websocket", kind, reason, now=time.time())
+    def note_refusal(self, kind: str, reason: str, *, transport: str = "websocket") -> None:
+        """A handshake, or a request that would be a connection, was refused before it was accepted."""
+        self.register.note_refusal(transport, kind, reason, now=time.time())
 
     # The end.
 

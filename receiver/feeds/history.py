@@ -16,7 +16,7 @@ from shared.extents import parse_seen
 from shared.redis.channel_log import Entry, NewestEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from receiver.sender_line import Asking
     from shared.channels import Channel
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 MAX_CHANNELS = 500  # of one request
 _EVENTS = 200  # of one channel in one answer
+_NONE: Mapping[str, str] = {}
 
 
 class HistoryUnavailable(revocations.RevocationsUnavailable):
@@ -99,6 +100,12 @@ class History:
     def __init__(self, sender: Asking) -> None:
         self._sender = sender
         self.installation = ""  # the id of the sender's database, once known
+        self._gateway = ""
+        self._hears: Callable[[], bool] = lambda: True
+
+    def introduce(self, gateway: str, hears: Callable[[], bool]) -> None:
+        """The sender learns the gateway's name, and whether it hears Redis: else it can't be asked there."""
+        self._gateway, self._hears = quote(gateway, safe=":/._-[]"), hears
 
     async def read(self, asked: Sequence[Channel | Cursor], *, limit: int = _EVENTS) -> list[Continuation]:
         """What follows each cursor; for a channel without one, what its customer has not seen.
@@ -119,7 +126,10 @@ class History:
 
         Raises `HistoryUnavailable`.
         """
-        answer = await self._post("/history", {"after": []})
+        introduction = {"orderbell-gateway": self._gateway} if self._gateway else {}
+        if not self._hears():
+            introduction["orderbell-pulls"] = "true"
+        answer = await self._post("/history", {"after": []}, introduction)
         try:
             epoch, position = self._decode(answer).newest.split(".")
             return NewestEvent(int(epoch), int(position))
@@ -181,11 +191,14 @@ class History:
         self.installation = decoded.installation or self.installation
         return decoded
 
-    async def _post(self, path: str, body: object) -> bytes:
-        return await self._ask("POST", path, msgspec.json.encode(body))
+    async def _post(self, path: str, body: object, headers: Mapping[str, str] = _NONE) -> bytes:
+        return await self._ask("POST", path, msgspec.json.encode(body), headers)
 
-    async def _ask(self, method: str, path: str, content: bytes | None = None) -> bytes:
-        headers = {"content-type": "application/json"} if content is not None else {}
+    async def _ask(
+        self, method: str, path: str, content: bytes | None = None, headers: Mapping[str, str] = _NONE
+    ) -> bytes:
+        if content is not None:
+            headers = {"content-type": "application/json", **headers}
         try:
             response = await self._sender.request(method, path, content=content, headers=headers)
         except SenderSilent as error:

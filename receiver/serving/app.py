@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from receiver.access.authentication import Authentication
     from receiver.access.origins import Origins
     from receiver.access.tickets import Tickets
+    from receiver.connections.life import Life
     from receiver.gateway import Gateway
     from receiver.pages.development import Development
     from receiver.serving.readiness import Readiness
@@ -65,7 +66,7 @@ def create_app(
     http = Http(readiness, doorkeeper, tickets, registry)
     seen = SeenOverHttp(gateway.seen, doorkeeper)
     polling = PollingTransport(gateway, doorkeeper)
-    events = Events([EventStreamTransport(gateway, doorkeeper), polling], admission)
+    events = Events([EventStreamTransport(gateway, doorkeeper), polling], gateway.life, admission)
     alerts = AlertsOverHttp(gateway.history, doorkeeper, per_minute=lists_per_minute)
     xhr = XhrTransport(gateway, authentication, origins, spring, admission)
     routes: list[BaseRoute] = [
@@ -140,16 +141,23 @@ class HttpTransport(Protocol):
 class Events:
     """`GET /events` without an upgrade: the first transport that the request asks for."""
 
-    def __init__(self, transports: Sequence[HttpTransport], admission: Admission | None = None) -> None:
+    def __init__(
+        self, transports: Sequence[HttpTransport], life: Life, admission: Admission | None = None
+    ) -> None:
         self._transports = transports
+        self._life = life
         self._admission = admission
 
     async def endpoint(self, request: Request) -> Response:
         for transport in self._transports:
             if transport.wants(request):
-                if self._admission is not None:
-                    await self._admission.check(request, transport.name)
-                return await transport.endpoint(request)
+                try:
+                    if self._admission is not None:
+                        await self._admission.check(request, transport.name)
+                    return await transport.endpoint(request)
+                except Problem as problem:
+                    self._life.note_refusal(problem.kind, problem.detail, transport=transport.name)
+                    raise
         raise Problem(
             426,
             "upgrade-required",

@@ -10,10 +10,10 @@ from sender import revocations
 from sender.alerts import MAX_IDS, State
 from sender.history import DEFAULT_LIMIT, MAX_LIMIT
 from sender.http.binding import media_type
+from sender.lives import Life
 from sender.orders import Order
 from sender.retractions import MAX_REASON
 from sender.tombstones import Fault
-from sender.trace import Life
 from shared.channels import NAME
 from shared.cursors import MAX_NUMBER
 from shared.extents import MAX_RANGES
@@ -302,9 +302,12 @@ class TraceBody(msgspec.Struct):
     gateways: list[GatewayReport] | None  # null where they could not be asked
 
 
-class ConnectionsBody(msgspec.Struct):
+class ConnectionsBody(msgspec.Struct, omit_defaults=True):
     connections: int
     gateways: list[GatewayReport] | None  # null where they could not be asked
+    silent: list[
+        str
+    ] = []  # gateways that have asked this sender lately and do not answer; they may not hear Redis
 
 
 _MAX_TIME = 253_402_300_800  # the year 10000; also rejects milliseconds given as seconds

@@ -52,6 +52,7 @@ class _Trace(msgspec.Struct):
 class _Connections(msgspec.Struct):
     connections: int
     gateways: list[GatewayReport] | None
+    silent: list[str] = []
 
 
 class _Problem(msgspec.Struct):
@@ -132,6 +133,8 @@ def who(local: LocalDirectory, customer: str | None, sender: str | None, *, as_j
         return _fail("the gateways can't be asked: the sender does not reach Redis")
     if not as_json:
         _print_connections(found.gateways, found.connections, customer)
+        for name in found.silent:
+            _say(f"{name}: asked the sender lately, but does not answer; it may not hear Redis")
     return FOUND if found.connections else NOT_FOUND
 
 
@@ -149,6 +152,9 @@ def _print_connections(gateways: Sequence[GatewayReport], connections: int, cust
         if report.listening_count > _SHOWN:
             _say(f"  and {report.listening_count - _SHOWN:,} more")
         for ended in report.ended:
+            if ended.requests:
+                _say(f"  asks by {ended.transport}, last {ended.ended_at}, {ended.requests:,} times in all")
+                continue
             _say(f"  ended {ended.ended_at}: {ended.transport}, {ended.code} {ended.reason}".rstrip())
     if not gateways:
         _say("no gateway answers: none is running, or none hears Redis")

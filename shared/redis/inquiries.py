@@ -64,6 +64,7 @@ class EndingReport(msgspec.Struct, frozen=True):
     ended_at: str
     code: str
     reason: str
+    requests: int = 0  # of a client that polls: each was a connection; 0 for every other
 
 
 class GatewayReport(msgspec.Struct, frozen=True):

@@ -92,6 +92,7 @@ class _Start(msgspec.Struct, tag="start"):
     dedupe: bool = True
     heed: bool = True
     reads: float = 0.0
+    come_seconds: float = 0.0
 
 
 class _Status(msgspec.Struct, tag="status"):
@@ -152,12 +153,14 @@ class Swarm:
         dedupe: bool = True,
         heed: bool = True,
         reads: float = 0.0,
+        come_seconds: float = 0.0,
     ) -> None:
         """`reads`: of the alerts that pop up, the share that is marked as read on this device.
 
-        A gateway of an earlier version refuses such a report, and the device gives up.
+        A gateway of an earlier version refuses such a report, and the device gives up. The devices come one
+        after the other within `come_seconds`.
         """
-        self._process.tell(_Start(devices, ports, str(ledger), seed, dedupe, heed, reads))
+        self._process.tell(_Start(devices, ports, str(ledger), seed, dedupe, heed, reads, come_seconds))
 
     def status(self) -> Status:
         return self._process.ask(_Status(), Status)
@@ -307,7 +310,8 @@ class _Device:
         self._hole: tuple[str, Place, int] | None = None
         self._unreported = asyncio.Event()
 
-    async def run(self) -> None:
+    async def run(self, *, after_seconds: float = 0.0) -> None:
+        await asyncio.sleep(after_seconds)
         while True:
             began, code = now(), 1006
             try:
@@ -543,11 +547,12 @@ class _Swarm:
         }
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
-    def come(self, names: list[str], gateway: int | None = None) -> None:
-        for name in names:
+    def come(self, names: list[str], gateway: int | None = None, *, seconds: float = 0.0) -> None:
+        for number, name in enumerate(names):
             if gateway is not None:
                 self.devices[name].gateway = gateway
-            self.tasks[name] = asyncio.create_task(self.devices[name].run())
+            after = seconds * number / len(names)
+            self.tasks[name] = asyncio.create_task(self.devices[name].run(after_seconds=after))
 
     async def leave(self, names: list[str]) -> None:
         tasks = [self.tasks.pop(name) for name in names]
@@ -582,7 +587,7 @@ async def _main() -> None:
         nonlocal swarm
         if isinstance(command, _Start):
             swarm = _Swarm(command)
-            swarm.come([who.device for who in command.devices])
+            swarm.come([who.device for who in command.devices], seconds=command.come_seconds)
             return None
         assert swarm is not None, "start it first"
         if isinstance(command, _Status):

@@ -42,6 +42,7 @@ class Load:
     second_devices: int = 50  # customers who have two
     transports: tuple[str, ...] = ("websocket",)  # of the devices, in turn
     life: Life = NONE  # what becomes of alerts later
+    come_seconds: float = 0.0  # within which the devices connect at first, one after the other
 
 
 @dataclass
@@ -218,7 +219,16 @@ def running(
         devices = {who.device: who.customer for who in people}
         ports, clients = system.client_ports, directory / "clients.jsonl"
         reads = DEVICE_READS if load.life.read else 0.0
-        swarm.start(people, ports, clients, seed=seed, dedupe=dedupe, heed=heed, reads=reads)
+        swarm.start(
+            people,
+            ports,
+            clients,
+            seed=seed,
+            dedupe=dedupe,
+            heed=heed,
+            reads=reads,
+            come_seconds=load.come_seconds,
+        )
         callers.start(
             customers,
             system.caller_ports,

@@ -6,14 +6,17 @@ import re
 import signal
 import sqlite3
 import statistics
+import time
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx2
 
 from tests.chaos import nemesis, report
+from tests.chaos.figures import Figures
 from tests.chaos.ledger import End, Fault, Reset, now, read
 from tests.chaos.run import running
 from tests.chaos.slow_reader import SlowReader
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
 
     from tests.chaos.checker import Verdict
     from tests.chaos.run import Load, Run
-    from tests.processes import ReceiverProcess
+    from tests.processes import ReceiverProcess, SenderProcess
 
 CALM = 3.0  # seconds of load before anything happens
 
@@ -328,6 +331,48 @@ def _copy(database: Path, copy: Path) -> None:
         source.backup(target)
 
 
+def rolling_restart(stage: Stage) -> Outcome:
+    """Three gateways and two senders behind HAProxy, restarted one after the other."""
+    from tests.interop import proxies  # it imports pytest, which no other scenario needs
+
+    drain, ready_delay, rate = 20.0, 3.0, 200
+    come_seconds = stage.load.customers / 250
+    with replace(stage, load=replace(stage.load, come_seconds=come_seconds)).running(
+        database="postgres",
+        gateways=3,
+        senders=2,
+        drain_seconds=drain,
+        front=partial(proxies.running, "haproxy", stage.directory, stage.process_group),
+        ready_delay_seconds=str(ready_delay),
+        handshakes_per_second=str(rate),
+    ) as run:
+        gateways = run.system.gateways
+        run.sleep(CALM)
+        began = now()
+        with Figures([gateway.url for gateway in gateways]) as figures:
+            processes: list[SenderProcess | ReceiverProcess] = [*run.system.senders, *gateways]
+            for process in processes:
+                run.sleep(CALM)
+                run.progress(f"restarting {run.system.name(process)}")
+                asked = time.monotonic()
+                code = process.terminate(timeout=drain + ready_delay + 30)
+                process.start()
+                run.progress(f"restarted, with {code}, after {time.monotonic() - asked:.1f} s")
+            run.sleep(2 * CALM)
+            run.wait_connected()
+        seconds = now() - began
+        verdict = run.finish()
+    p99, worst = figures.quantile(0.99), figures.worst_quantile(0.99)
+    words = (
+        f"all restarted within {seconds:.0f} s under {verdict.answered / seconds:.0f} orders a second;"
+        f" one gateway took {figures.connects:.0f} connections a second at most, of {rate} set,"
+        f" and refused {figures.refused}; order to frame by {figures.frames} samples: p99 at most {p99:g} s,"
+        f" in its worst ten seconds {worst:g} s; callers asked again: {dict(run.answers)}"
+    )
+    good = figures.connects < rate, not figures.refused, worst <= 1, figures.frames > seconds, not run.answers
+    return _outcome(verdict, words, *good, set(verdict.ends) <= {1012})
+
+
 SCENARIOS: dict[str, Callable[[Stage], Outcome]] = {
     story.__name__.replace("_", "-"): story
     for story in (
@@ -344,5 +389,6 @@ SCENARIOS: dict[str, Callable[[Stage], Outcome]] = {
         postgres_restarted,
         slow_readers,
         database_restored,
+        rolling_restart,
     )
 }

@@ -41,6 +41,7 @@ class Kind(NamedTuple):
     alerts: tuple[str, str]  # where browsers come in: as it stands there, and with a port of ours
     orders: tuple[str, str]
     command: Callable[[Path, Path], list[str | Path]]  # the program, and its file
+    more: str = ""  # a line for each further gateway, where a file may have more than it shows
 
 
 def _nginx(nginx: Path, file: Path) -> list[str | Path]:
@@ -74,6 +75,7 @@ KINDS = {
         ("bind :80\n", "bind 127.0.0.1:{}\n"),
         ("bind :8090\n", "bind 127.0.0.1:{}\n"),
         _haproxy,
+        "    server gateway-{number} 127.0.0.1:{port}\n",
     ),
     "caddy": Kind(
         "Caddyfile",
@@ -96,12 +98,19 @@ def running(
     text = (DEPLOY / kind.file).read_text(encoding="utf-8")
     changes = [(kind.alerts[0], kind.alerts[1].format(front.gateways))]
     changes += [(kind.orders[0], kind.orders[1].format(front.senders))]
-    for service, inner, ports in (("gateway", 8091, gateways), ("sender", 8090, senders)):
+    shown = gateways[:2] if kind.more else gateways
+    for service, inner, ports in (("gateway", 8091, shown), ("sender", 8090, senders)):
         for number, port in enumerate(ports, 1):
             changes.append((f"{service}-{number}.internal:{inner}", f"127.0.0.1:{port}"))
+    further = (
+        kind.more.format(number=number, port=port)
+        for number, port in enumerate(gateways[len(shown) :], len(shown) + 1)
+    )
+    last = f"127.0.0.1:{shown[-1]}\n"
     for there, ours in changes:
         assert text.count(there) == 1, (kind.file, there)
         text = text.replace(there, ours)
+    text = text.replace(last, last + "".join(further))
     file = directory / kind.file
     file.write_text(("{\n\tadmin off\n}\n" if name == "caddy" else "") + text)
     log = directory / f"{name}.log"

@@ -122,7 +122,9 @@ class XhrTransport:
     def _name_of(self, request: Request) -> str:
         """Raises `Problem` and `HTTPException`."""
         if not self._origins.accept(request):
-            raise Problem(403, "foreign-origin", "This origin is not in ORDERBELL_ALLOWED_ORIGINS.")
+            problem = Problem(403, "foreign-origin", "This origin is not in ORDERBELL_ALLOWED_ORIGINS.")
+            self._life.note_refusal(problem.kind, problem.detail, transport=XhrSession.transport)
+            raise problem
         server, name = request.path_params["server"], request.path_params["session"]
         if not (_NAME.fullmatch(server) and _NAME.fullmatch(name)):
             raise HTTPException(404)
@@ -149,6 +151,7 @@ class XhrTransport:
         address = self._gateway.capacity.address(request.client.host if request.client else "")
         if refusal := self._gateway.refusal(address):
             metrics.refused.labels(refusal.kind).inc()
+            self._life.note_refusal(refusal.kind, refusal.detail, transport=XhrSession.transport)
             raise refusal
         session = self._sessions[name] = XhrSession(
             self._life,

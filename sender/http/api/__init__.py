@@ -19,6 +19,7 @@ from sender.http.api.revocations import Revocations
 from sender.http.api.spring import Spring
 from sender.http.api.support import Support
 from sender.lifetimes import Lifetimes
+from sender.roll import Roll
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,8 +51,9 @@ class Api:
         self.alerts = Alerts(database, relay, clock, self.board)
         self.events = Events(database, relay, clock, lifetimes)
         self.spring = Spring(self.events, clock)
-        self.histories = Histories(database, relay, notifier, clock)
+        roll = Roll()
+        self.histories = Histories(database, relay, notifier, clock, roll)
         self.customers = Customers(database, notifier, forgetting, clock)
-        self.support = Support(database, relay, inquirer, clock)
+        self.support = Support(database, relay, inquirer, clock, roll)
         self.revocations = Revocations(database, clock, kept_days=revocation_days)
         self.operations = Operations(database, relay, clock)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from sender.database.protocol import Database
     from sender.publishing.relay import Relay
+    from sender.roll import Roll
     from sender.seen import SeenNotifier
 
 
@@ -37,12 +38,18 @@ class EventsQuery(msgspec.Struct, forbid_unknown_fields=True):
 
 class Histories:
     def __init__(
-        self, database: Database, relay: Relay, notifier: SeenNotifier, clock: Callable[[], datetime]
+        self,
+        database: Database,
+        relay: Relay,
+        notifier: SeenNotifier,
+        clock: Callable[[], datetime],
+        roll: Roll,
     ) -> None:
         self._database = database
         self._relay = relay
         self._notifier = notifier
         self._clock = clock
+        self._roll = roll
 
     async def of_channel(self, request: Request) -> Response:
         channel = channel_in_path(request, "channel")
@@ -70,6 +77,8 @@ class Histories:
         return json_response(bodies.ChannelEvents(_raw(found), str(Cursor(channel, last)), as_of))
 
     async def of_many(self, request: Request) -> Response:
+        if gateway := request.headers.get("orderbell-gateway"):
+            self._roll.note(gateway, pulls="orderbell-pulls" in request.headers)
         asked = await bodies.read_json(request, bodies.MAX_CURSORS_BYTES)
         given = asked.to(bodies.HistoryRequest)
         requests = [_history_request(text) for text in given.after]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 from redis.exceptions import RedisError
 
-from sender import resending, trace, trials
+from sender import lives, resending, trace, trials
 from sender.http import bodies
 from sender.http.requests import json_response, key_name_of, traceparent_of, write_once
 from sender.idempotency import Answer
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from sender.database.protocol import Database
     from sender.publishing.relay import Relay
+    from sender.roll import Caller, Roll
     from shared.channels import Channel
     from shared.redis.inquiries import GatewayReport, Inquirer
 
@@ -47,12 +48,18 @@ class ConnectionsQuery(msgspec.Struct, forbid_unknown_fields=True):
 
 class Support:
     def __init__(
-        self, database: Database, relay: Relay, inquirer: Inquirer, clock: Callable[[], datetime]
+        self,
+        database: Database,
+        relay: Relay,
+        inquirer: Inquirer,
+        clock: Callable[[], datetime],
+        roll: Roll,
     ) -> None:
         self._database = database
         self._relay = relay
         self._inquirer = inquirer
         self._clock = clock
+        self._roll = roll
 
     async def trace(self, request: Request) -> Response:
         query = bodies.parse_query(request, TraceQuery)
@@ -63,10 +70,11 @@ class Support:
         else:
             relay = self._relay
             relaying = trace.Relaying(relay.redis_up, relay.contested, relay.stops.sender, relay.published_at)
+            known = trace.Known(gateways, self._silent(gateways))
             explained = [
                 bodies.TracedAlert(life, given.verdict.value, given.findings)
                 for life in (trace.with_publication(one, relaying) for one in subject.lives)
-                for given in [trace.explain(life, relaying, gateways, customer_id=query.customer_id)]
+                for given in [trace.explain(life, relaying, known, customer_id=query.customer_id)]
             ]
         return json_response(bodies.TraceBody(subject.asked, subject.channel, explained, gateways))
 
@@ -74,9 +82,9 @@ class Support:
         query = bodies.parse_query(request, ConnectionsQuery)
         channel = customer_channel(query.customer_id) if query.customer_id is not None else None
         gateways = await self._ask(channel)
-        return json_response(
-            bodies.ConnectionsBody(sum(one.listening_count for one in gateways or ()), gateways)
-        )
+        silent = [one.name for one in self._silent(gateways)]
+        count = sum(one.listening_count for one in gateways or ())
+        return json_response(bodies.ConnectionsBody(count, gateways, silent))
 
     async def resend(self, request: Request) -> Response:
         body = await bodies.read_json(request, bodies.MAX_BODY_BYTES)
@@ -114,6 +122,11 @@ class Support:
         self._relay.wake()
         return response
 
+    def _silent(self, gateways: list[GatewayReport] | None) -> list[Caller]:
+        """Those that have asked this sender lately and do not answer."""
+        answered = {report.gateway for report in gateways or ()}
+        return [one for one in self._roll.lately() if one.name not in answered]
+
     async def _ask(self, channel: Channel | None) -> list[GatewayReport] | None:
         try:
             return await self._inquirer.ask(channel)
@@ -121,12 +134,12 @@ class Support:
             return None
 
 
-def _work(query: TraceQuery, now: datetime) -> partial[trace.Subject]:
+def _work(query: TraceQuery, now: datetime) -> partial[lives.Subject]:
     """What to read. Raises `Problem` unless exactly one thing is asked for."""
     if query.order_id is not None and query.event_id is None:
-        return partial(trace.of_order, order_id=query.order_id, now=now)
+        return partial(lives.of_order, order_id=query.order_id, now=now)
     if query.event_id is not None and query.order_id is None:
-        return partial(trace.of_event, source=query.source or SOURCE, event_id=query.event_id, now=now)
+        return partial(lives.of_event, source=query.source or SOURCE, event_id=query.event_id, now=now)
     if query.customer_id is not None and query.order_id is None:
-        return partial(trace.of_customer, customer_id=query.customer_id, now=now)
+        return partial(lives.of_customer, customer_id=query.customer_id, now=now)
     raise Problem(400, "invalid-query", "give one of order_id, event_id and customer_id")
