@@ -1,8 +1,8 @@
 """`python -m …`, for tests: spawned, as users do it, or forked, which begins in a third of the time.
 
 To import a sender takes a second of processor time, and a run of all tests starts some 300 services. The
-standard library's fork server imports all of Orderbell once; a forked service goes on from there. What can't
-be inherited is made after the fork: loops, threads, sockets, random seeds.
+standard library's fork server imports all of Orderbell once (`tests.fork_server`); a forked service goes on
+from there. What can't be inherited is made after the fork: loops, threads, sockets, random seeds.
 """
 
 from __future__ import annotations
@@ -10,25 +10,16 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import pkgutil
 import runpy
 import signal
 import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
 REPOSITORY = Path(__file__).parent.parent
-PACKAGES = ("receiver", "sender", "shared")
-_BEGINNINGS = (".__main__", ".cli")  # what is run; it would run beside what was imported
-# What those import only when they begin.
-_AT_START = (
-    "uvicorn.loops.auto",
-    "uvicorn.protocols.http.auto",
-)
 
 
 @dataclass(frozen=True)
@@ -92,19 +83,8 @@ def run(
         return subprocess.CompletedProcess((module, *arguments), code, *texts)
 
 
-def _modules() -> list[str]:
-    """All but those that do something when they are imported."""
-    walked = (
-        module.name
-        for package in PACKAGES
-        for module in pkgutil.walk_packages(import_module(package).__path__, prefix=f"{package}.")
-        if not module.name.startswith("sender.database.migrations")  # Alembic's, which runs them
-    )
-    return [*PACKAGES, *(name for name in walked if not name.endswith(_BEGINNINGS)), *_AT_START]
-
-
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(_modules())
+_context.set_forkserver_preload(["tests.fork_server"])
 
 
 class _Forked:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import httpcore2
 import httpx2
-import pytest
 
 if TYPE_CHECKING:
     import ssl
@@ -25,7 +24,7 @@ def read_certificates_once() -> None:
         own = _trust_env and os.environ.keys() & {"SSL_CERT_FILE", "SSL_CERT_DIR"}
         return read() if own else systems()
 
-    pytest.MonkeyPatch().setattr(httpcore2, "default_ssl_context", context)
+    httpcore2.default_ssl_context = context
 
 
 def was_cut(error: Exception) -> bool:
