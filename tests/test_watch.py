@@ -6,8 +6,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -17,6 +15,7 @@ from shared.channels import Channel
 from shared.commands.watch import Watcher
 from shared.cursors import Place
 from tests import commands
+from tests.commands import Command
 from tests.processes import REPOSITORY, clean_environment
 from tests.waiting import wait_until
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from tests.commands import Running
     from tests.processes import Processes, ReceiverProcess, SenderProcess
 
     Watch = Callable[..., "Watching"]
@@ -72,7 +72,7 @@ def test_other_messages_of_the_gateway_are_no_events(watcher: Watcher, kind: str
 class Watching:
     """`orderbell watch` as a process."""
 
-    def __init__(self, process: subprocess.Popen[bytes], out: Path, err: Path) -> None:
+    def __init__(self, process: Running, out: Path, err: Path) -> None:
         self.process = process
         self._out = out
         self._err = err
@@ -83,37 +83,38 @@ class Watching:
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self._out.read_text().splitlines()]
+        return [json.loads(line) for line in _text(self._out).splitlines()]
 
     @property
     def says(self) -> str:
-        return self._err.read_text()
+        return _text(self._err)
 
     def wait_connected(self, times: int = 1) -> None:
         wait_until(lambda: self.says.count("connected to") >= times)
 
 
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""  # it is made as the process begins
+
+
 @pytest.fixture
-def watch(processes: Processes, tmp_path: Path) -> Iterator[Watch]:
-    started: list[subprocess.Popen[bytes]] = []
+def watch(processes: Processes, tmp_path: Path, process_group: int) -> Iterator[Watch]:
+    started: list[Running] = []
 
     def watch(gateway: ReceiverProcess, *arguments: str, **settings: str) -> Watching:
         out, err = tmp_path / f"out-{len(started)}", tmp_path / f"err-{len(started)}"
         settings = {"jwt_secret": processes.jwt_secret, **settings}
-        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-        environment |= {f"ORDERBELL_{name.upper()}": value for name, value in settings.items()}
-        command = [
-            sys.executable,
-            "-m",
+        environment = {f"ORDERBELL_{name.upper()}": value for name, value in settings.items()}
+        command = Command(
             "shared.commands.cli",
-            "watch",
-            "alice",
-            "--gateway",
-            gateway.url,
-            *arguments,
-        ]
-        with out.open("wb") as stdout, err.open("wb") as stderr:
-            process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=stdout, stderr=stderr)
+            ("watch", "alice", "--gateway", gateway.url, *arguments),
+            {**os.environ, **environment},
+            tmp_path,
+            out,
+            process_group,
+            err,
+        )
+        process = commands.fork(command)
         started.append(process)
         return Watching(process, out, err)
 
