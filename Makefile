@@ -13,6 +13,8 @@ LOCK = $(UV) pip compile pyproject.toml --quiet --universal --generate-hashes --
 	--no-emit-find-links --no-header --python-version 3.11
 UV = $(shell command -v uv || echo $(BIN)/uv)
 ARGS ?=
+# Where bytecode is not kept, each of four processes compiles all tests anew, for eight seconds.
+unexport PYTHONDONTWRITEBYTECODE
 # A virtual environment has its own path in its scripts, so it is made anew after a move.
 MOVED := $(shell command=$$(sed -n 's/^command = //p' $(VENV)/pyvenv.cfg 2>/dev/null); test -z "$$command" || \
 	test "$${command%' $(CURDIR)/$(VENV)'}" != "$$command" || echo moved)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import jsonschema
 import pytest
-import schemathesis
 from redis.asyncio import Redis
 
 from receiver.connections.messages import MESSAGES, parse_message
@@ -82,6 +81,8 @@ def check_streamed(message: dict[str, Any]) -> str:
 
 
 def test_openapi_is_valid() -> None:
+    import schemathesis  # here: it takes half a second of each process that collects this file
+
     schemathesis.openapi.from_dict(OPEN).validate()
 
 

@@ -8,10 +8,7 @@ import hypothesis
 import jsonschema
 import pytest
 import requests
-import schemathesis
 from hypothesis import HealthCheck, Phase
-from schemathesis import GenerationMode
-from schemathesis.checks import load_all_checks, not_a_server_error
 from starlette.applications import Starlette
 from starlette.routing import Route
 
@@ -36,6 +33,8 @@ def document() -> dict[str, Any]:
 
 def test_document_is_valid_openapi_3_1(document: dict[str, Any]) -> None:
     assert document["openapi"] == "3.1.0"
+    import schemathesis  # here: it takes half a second of each process that collects this file
+
     schemathesis.openapi.from_dict(document).validate()
 
 
@@ -113,6 +112,10 @@ def test_running_service_does_what_the_document_says(
     sender: SenderProcess, processes: Processes, examples: int
 ) -> None:
     """Good and bad requests made from the document, the same ones in every run."""
+    import schemathesis
+    from schemathesis import GenerationMode
+    from schemathesis.checks import load_all_checks, not_a_server_error
+
     load_all_checks()
     schema = schemathesis.openapi.from_url(f"{sender.url}/openapi.json")
     checks: Any = [

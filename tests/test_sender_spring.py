@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 import pytest
-import schemathesis
 
 from sender.http import openapi
 from sender.http.routes import CALLS, SPRING_CALLS
@@ -88,6 +87,8 @@ def test_other_calls_still_need_a_key(sender: SenderProcess) -> None:
 
 
 def test_document_describes_the_call_in_this_mode_alone(sender: SenderProcess) -> None:
+    import schemathesis  # here: it takes half a second of each process that collects this file
+
     served = httpx2.get(f"{sender.url}/openapi.json", trust_env=False).json()
     schemathesis.openapi.from_dict(served).validate()
     assert "/submit" in served["paths"]
