@@ -14,6 +14,7 @@ from receiver.feeds.keeper import Keeper
 from receiver.feeds.seen import SeenReports
 from receiver.subscription.belonging import Belonging
 from receiver.subscription.shards import subscription_to
+from receiver.subscription.subscription import USUAL, Subscriber
 from shared.problems import Problem
 from shared.process.forwarded import Proxies
 from shared.quota import Quota
@@ -59,17 +60,18 @@ class Gateway:
         log = LogReader(pipelines, names, signatures)
 
         def subscribing(keeper: Keeper) -> Subscription | Shards:
-            belonging = Belonging(log, history, keeper.learn_epoch)
             return subscription_to(
                 redis,
-                pipelines,
-                names,
-                keeper,
-                gateway=name,
-                pace=hearing_pace,
-                belonging=belonging,
-                delivered=tracing.delivered if tracing is not None else None,
-                signatures=signatures,
+                Subscriber(
+                    gateway=name,
+                    pipelines=pipelines,
+                    names=names,
+                    hearer=keeper,
+                    pace=hearing_pace or USUAL,
+                    belonging=Belonging(log, history, keeper.learn_epoch),
+                    delivered=tracing.delivered if tracing is not None else None,
+                    signatures=signatures,
+                ),
             )
 
         self.keeper = Keeper(

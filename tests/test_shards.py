@@ -9,11 +9,12 @@ import pytest
 
 from receiver.feeds.feed import Feed
 from receiver.subscription.shards import Shards, subscription_to
-from receiver.subscription.subscription import Pace
+from receiver.subscription.subscription import Pace, Subscriber
 from shared.channels import customer_channel
 from shared.redis.cluster import Cluster, ClusterPipelines, slot_of_key
 from shared.redis.connect import connect
 from shared.redis.keys import Names
+from tests.hearer import Hearer
 from tests.redis_servers import ClusterServers, binaries
 from tests.waiting import await_until
 
@@ -27,22 +28,6 @@ PACE = Pace(silence_seconds=2.5)
 SLOT = slot_of_key(b"{customer:alice}")  # the first primary's, at the beginning
 
 
-class Hearer:
-    def __init__(self) -> None:
-        self.messages: list[tuple[Feed, bytes]] = []
-        self.confirmations: list[Feed] = []
-        self.changes = 0
-
-    def hear(self, feed: Feed, message: bytes) -> None:
-        self.messages.append((feed, message))
-
-    def confirmed(self, feed: Feed) -> None:
-        self.confirmations.append(feed)
-
-    def hearing_changed(self) -> None:
-        self.changes += 1
-
-
 class World:
     def __init__(
         self, servers: ClusterServers, cluster: Cluster, pipelines: ClusterPipelines, key_prefix: str
@@ -52,7 +37,7 @@ class World:
         self.pipelines = pipelines
         self.names = Names(key_prefix)
         self.hearer = Hearer()
-        found = subscription_to(cluster, pipelines, self.names, self.hearer, gateway="test", pace=PACE)
+        found = subscription_to(cluster, Subscriber("test", pipelines, self.names, self.hearer, PACE))
         assert isinstance(found, Shards)
         self.shards = found
 

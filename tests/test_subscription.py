@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from receiver.feeds.feed import Feed
-from receiver.subscription.subscription import Pace, Subscription
+from receiver.subscription.subscription import Pace, Subscriber, Subscription
 from shared.channels import customer_channel
 from shared.cursors import Place
 from shared.redis.keys import Names
 from shared.redis.server import connect_server
 from shared.redis.wire import Pipelines
 from tests.connections import Shared
+from tests.hearer import Hearer
 from tests.waiting import await_until
 
 if TYPE_CHECKING:
@@ -30,27 +31,11 @@ ALICE, BOB = Feed(customer_channel("alice")), Feed(customer_channel("bob"))
 NAMES = Names("ob-test")
 
 
-class Hearer:
-    def __init__(self) -> None:
-        self.messages: list[tuple[Feed, bytes]] = []
-        self.confirmations: list[Feed] = []
-        self.changes = 0
-
-    def hear(self, feed: Feed, message: bytes) -> None:
-        self.messages.append((feed, message))
-
-    def confirmed(self, feed: Feed) -> None:
-        self.confirmations.append(feed)
-
-    def hearing_changed(self) -> None:
-        self.changes += 1
-
-
 class World:
     def __init__(self, redis: Redis, pipelines: Pipelines) -> None:
         self.redis = redis
         self.hearer = Hearer()
-        self.subscription = Subscription(redis, pipelines, NAMES, self.hearer, gateway="test")
+        self.subscription = Subscription(redis, Subscriber("test", pipelines, NAMES, self.hearer))
 
     async def publish(self, feed: Feed, message: bytes) -> None:
         await self.redis.publish(NAMES.live(feed.channel), message)

@@ -12,28 +12,21 @@ confirmation makes the gateway catch up. A node that refuses a channel (MOVED) n
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import structlog
 from redis.exceptions import RedisError
 
-from receiver.subscription.subscription import Hearer, Pace, Subscription
-from shared.redis.cluster import Cluster, ClusterPipelines, Redirection, slot_of_key
-from shared.redis.signatures import NO_SIGNATURES
-from shared.redis.wire import Pipelines
+from receiver.subscription.subscription import Subscriber, Subscription
+from shared.redis.cluster import Cluster, Redirection, slot_of_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from redis.asyncio import Redis
 
     from receiver.feeds.feed import Feed
-    from receiver.subscription.belonging import Belonging
-    from shared.redis.connect import AnyPipelines
-    from shared.redis.keys import Names
-    from shared.redis.signatures import Signatures
     from shared.redis.url import Address
 
 LOOK_SECONDS = 0.5  # between two look-ups of the slots, while a primary is not heard
@@ -43,70 +36,16 @@ _GATHER_SECONDS = 0.02  # when one slot moves, others follow
 logger = structlog.get_logger(__name__)
 
 
-def subscription_to(
-    redis: Redis | Cluster,
-    pipelines: AnyPipelines,
-    names: Names,
-    hearer: Hearer,
-    *,
-    gateway: str,
-    pace: Pace | None = None,
-    belonging: Belonging | None = None,
-    delivered: Callable[[Iterable[bytes]], None] | None = None,
-    signatures: Signatures = NO_SIGNATURES,
-) -> Subscription | Shards:
-    if isinstance(redis, Cluster):
-        assert isinstance(pipelines, ClusterPipelines)
-        return Shards(
-            redis,
-            pipelines,
-            names,
-            hearer,
-            gateway=gateway,
-            pace=pace,
-            belonging=belonging,
-            delivered=delivered,
-            signatures=signatures,
-        )
-    assert isinstance(pipelines, Pipelines)
-    return Subscription(
-        redis,
-        pipelines,
-        names,
-        hearer,
-        gateway=gateway,
-        pace=pace,
-        belonging=belonging,
-        delivered=delivered,
-        signatures=signatures,
-    )
+def subscription_to(redis: Redis | Cluster, subscriber: Subscriber) -> Subscription | Shards:
+    return Shards(redis, subscriber) if isinstance(redis, Cluster) else Subscription(redis, subscriber)
 
 
 class Shards:
     """Has the same methods as a `Subscription`."""
 
-    def __init__(
-        self,
-        cluster: Cluster,
-        pipelines: ClusterPipelines,
-        names: Names,
-        hearer: Hearer,
-        *,
-        gateway: str,
-        pace: Pace | None = None,
-        belonging: Belonging | None = None,
-        delivered: Callable[[Iterable[bytes]], None] | None = None,
-        signatures: Signatures = NO_SIGNATURES,
-    ) -> None:
-        self.pace = pace
-        self.belonging = belonging
-        self.delivered = delivered
-        self.signatures = signatures
+    def __init__(self, cluster: Cluster, subscriber: Subscriber) -> None:
         self._cluster = cluster
-        self.pipelines = pipelines
-        self.names = names
-        self.hearer = hearer
-        self._gateway = gateway
+        self._subscriber = subscriber
         self._shards: dict[Address, Shard] = {}
         self._tasks: dict[Address, asyncio.Task[None]] = {}
         self._feeds: defaultdict[int, set[Feed]] = defaultdict(set)  # what is wanted, by slot
@@ -186,12 +125,12 @@ class Shards:
             del self._shards[address]
             self._tasks.pop(address).cancel()
         for address in self._cluster.primaries - self._shards.keys():
-            shard = Shard(self, address, self._cluster, self._gateway)
+            shard = Shard(self, address, self._cluster, self._subscriber)
             self._shards[address] = shard
             self._tasks[address] = tasks.create_task(shard.run())
         for shard in self._shards.values():
             shard.keep_probe()
-        self.hearer.hearing_changed()
+        self._subscriber.hearer.hearing_changed()
 
     def _place_all(self) -> None:
         for slot, feeds in self._feeds.items():
@@ -217,7 +156,7 @@ class Shards:
             shard.forget(feed)
 
     def _slot(self, feed: Feed) -> int:
-        return slot_of_key(self.names.live(feed.channel).encode())
+        return slot_of_key(self._subscriber.names.live(feed.channel).encode())
 
 
 class Shard(Subscription):
@@ -227,22 +166,11 @@ class Shard(Subscription):
     _unsubscribe_command = b"SUNSUBSCRIBE"
     _channels_per_command = 1  # because all channels of one command must be in one slot
 
-    def __init__(self, shards: Shards, address: Address, cluster: Cluster, gateway: str) -> None:
-        super().__init__(
-            cluster.client(address),
-            shards.pipelines,
-            shards.names,
-            shards.hearer,
-            gateway=gateway,
-            pace=shards.pace,
-            belonging=shards.belonging,
-            delivered=shards.delivered,
-            signatures=shards.signatures,
-        )
+    def __init__(self, shards: Shards, address: Address, cluster: Cluster, subscriber: Subscriber) -> None:
+        super().__init__(cluster.client(address), subscriber)
         self._shards = shards
         self._cluster = cluster
         self._address = address
-        self._gateway = f"{gateway}:{uuid.uuid4().hex}"
         self._logger = logger.bind(node=str(address))
         self._probe = self._find_probe()
 

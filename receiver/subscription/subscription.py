@@ -61,6 +61,9 @@ class Pace:
     silence_seconds: float = 4.5  # three probes
 
 
+USUAL = Pace()
+
+
 class Hearer(Protocol):
     """Takes what the subscription hears."""
 
@@ -73,33 +76,38 @@ class Hearer(Protocol):
     def hearing_changed(self) -> None: ...
 
 
+@dataclass(frozen=True)
+class Subscriber:
+    """The gateway as it subscribes, to one server or to each primary of a cluster."""
+
+    gateway: str
+    pipelines: AnyPipelines
+    names: Names
+    hearer: Hearer
+    pace: Pace = USUAL
+    belonging: Belonging | None = None
+    # Called with live messages once they have left; they are traced if it is given.
+    delivered: Callable[[Iterable[bytes]], None] | None = None
+    signatures: Signatures = NO_SIGNATURES
+
+
 class Subscription:
     _subscribe_command = b"SUBSCRIBE"
     _unsubscribe_command = b"UNSUBSCRIBE"
     _channels_per_command = 500
 
-    def __init__(
-        self,
-        redis: Redis,
-        pipelines: AnyPipelines,
-        names: Names,
-        hearer: Hearer,
-        *,
-        gateway: str,
-        pace: Pace | None = None,
-        belonging: Belonging | None = None,
-        delivered: Callable[[Iterable[bytes]], None] | None = None,
-        signatures: Signatures = NO_SIGNATURES,
-    ) -> None:
-        """`delivered` is called with live messages once they have left; they are traced where it is given."""
-        self._belonging = belonging
-        self._open_signed = signatures.opener(Kind.LIVE) if signatures else None
+    def __init__(self, redis: Redis, subscriber: Subscriber) -> None:
         self._redis = redis
-        self._pace = pace or Pace()
-        self._pipelines = pipelines
-        self._hearer = hearer
-        self._names = names
-        self._probe = names.probe(f"{gateway}:{uuid.uuid4().hex}").encode()  # unique among gateways
+        self._pipelines = subscriber.pipelines
+        self._names = subscriber.names
+        self._hearer = subscriber.hearer
+        self._pace = subscriber.pace
+        self._belonging = subscriber.belonging
+        self._delivered = subscriber.delivered
+        signatures = subscriber.signatures
+        self._open_signed = signatures.opener(Kind.LIVE) if signatures else None
+        self._gateway = f"{subscriber.gateway}:{uuid.uuid4().hex}"  # unique among gateways
+        self._probe = self._names.probe(self._gateway).encode()
         self._feeds: dict[bytes, Feed] = {}  # subscribed or to be subscribed, by the channel's name in Redis
         self._unconfirmed: Counter[bytes] = Counter()  # commands sent, confirmations not yet come
         self._wire: Wire | None = None
@@ -113,7 +121,6 @@ class Subscription:
         self._hears = False
         self._burst = Burst()
         self._ages = Ages()
-        self._delivered = delivered
         self._logged: set[str] = set()  # kinds of reasons, since it was last heard
         self._logger = logger
 
