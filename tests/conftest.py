@@ -22,12 +22,15 @@ from tests.https import read_certificates_once
 from tests.postgres_servers import EmptiedDatabase
 from tests.processes import Processes
 from tests.relays import Bench, open_bench
+from tests.senders import run_sender
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from redis.asyncio import Redis
+
+    from tests.senders import RunningSender
 
 # Two busy cores make any single example late now and then; that is no failure.
 hypothesis.settings.register_profile(
@@ -178,6 +181,16 @@ async def bench(database_url: str, redis: Redis, key_prefix: str) -> AsyncIterat
 async def sqlite_bench(tmp_path: Path, redis: Redis, key_prefix: str) -> AsyncIterator[Bench]:
     async with open_bench(f"sqlite:///{tmp_path / 'orderbell.db'}", redis, key_prefix) as bench:
         yield bench
+
+
+@pytest.fixture
+async def sender(
+    request: pytest.FixtureRequest, database_url: str, redis_url: str, key_prefix: str, anyio_backend: object
+) -> AsyncIterator[RunningSender]:
+    """A whole sender in the test's process, on a database of each kind; see the marker `unpublished`."""
+    relaying = request.node.get_closest_marker("unpublished") is None
+    async with run_sender(database_url, redis_url, key_prefix, relaying=relaying) as running:
+        yield running
 
 
 @pytest.fixture

@@ -16,21 +16,11 @@ from tests.test_sender_retention import outbox_is_empty, retention_of
 from tests.waiting import await_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from tests.senders import RunningSender
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.unpublished]
 
 ALICE = Channel("customer:alice")
-
-
-@pytest.fixture
-async def sender(
-    database_url: str, redis_url: str, key_prefix: str, anyio_backend: object
-) -> AsyncIterator[RunningSender]:
-    async with run_sender(database_url, redis_url, key_prefix, relaying=False) as sender:
-        yield sender
 
 
 async def complete(sender: RunningSender, count: int, customer: str = "alice", first: int = 1) -> None:

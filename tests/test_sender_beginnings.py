@@ -15,26 +15,15 @@ from sender.database.tables import alert_states, channels, generation
 from sender.generation import begin_epoch
 from sender.retention import Pace, Retention
 from shared.channels import customer_channel
-from tests.senders import run_sender
 from tests.waiting import await_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from tests.senders import RunningSender
 
 pytestmark = pytest.mark.anyio
 
 ALICE = customer_channel("alice")
 AT_ONCE = Pace(batch=2, doubt_seconds=0, channels_after_seconds=0, channels_again_seconds=0)
-
-
-@pytest.fixture
-async def sender(
-    database_url: str, redis_url: str, key_prefix: str, anyio_backend: object
-) -> AsyncIterator[RunningSender]:
-    async with run_sender(database_url, redis_url, key_prefix) as sender:
-        yield sender
 
 
 async def complete(sender: RunningSender, customer: str, *order_ids: str) -> list[Any]:

@@ -18,27 +18,16 @@ from shared.channels import Channel
 from shared.cursors import Cursor, Place
 from shared.events import parse_event
 from shared.redis.channel_log import NewestEvent
-from tests.senders import run_sender
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from sqlalchemy import Connection
 
     from tests.senders import RunningSender
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.unpublished]
 
 ALICE, BOB = Channel("customer:alice"), Channel("customer:bob")
 LARGE = json.dumps({"data": "x" * 200_000})
-
-
-@pytest.fixture
-async def sender(
-    database_url: str, redis_url: str, key_prefix: str, anyio_backend: object
-) -> AsyncIterator[RunningSender]:
-    async with run_sender(database_url, redis_url, key_prefix, relaying=False) as sender:
-        yield sender
 
 
 async def record(sender: RunningSender, *channels: Channel) -> None:

@@ -16,8 +16,6 @@ from shared.redis.channel_log import ERASED
 from tests.senders import one_database, run_sender
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from sqlalchemy import Connection
 
     from tests.senders import RunningSender
@@ -26,14 +24,6 @@ pytestmark = pytest.mark.anyio
 
 ALICE = 'alice|"née" 100%'
 OTHERS = ['Alice|"née" 100%', "alice|", 'alice|"née" 100', "bob"]
-
-
-@pytest.fixture
-async def sender(
-    database_url: str, redis_url: str, key_prefix: str, anyio_backend: object
-) -> AsyncIterator[RunningSender]:
-    async with run_sender(database_url, redis_url, key_prefix) as sender:
-        yield sender
 
 
 async def order(sender: RunningSender, order_id: str, customer: str, **headers: str) -> Any:

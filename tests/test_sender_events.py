@@ -17,14 +17,14 @@ from starlette.datastructures import Headers
 from sender import outbox
 from sender.http import binding
 from shared.events import InvalidEvent
-from tests.senders import counted_transactions, one_database, run_sender
+from tests.senders import counted_transactions, one_database
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from tests.senders import RunningSender
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.unpublished]
 
 STRUCTURED = "application/cloudevents+json"
 BATCH = "application/cloudevents-batch+json"
@@ -36,14 +36,6 @@ EVENT = {
     "channel": "topic:menu",
     "data": {"dish": "Margherita"},
 }
-
-
-@pytest.fixture
-async def sender(
-    database_url: str, redis_url: str, key_prefix: str, anyio_backend: object
-) -> AsyncIterator[RunningSender]:
-    async with run_sender(database_url, redis_url, key_prefix, relaying=False) as sender:
-        yield sender
 
 
 async def post(sender: RunningSender, event: Any, content_type: str = STRUCTURED, **headers: str) -> Any:

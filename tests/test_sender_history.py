@@ -16,26 +16,16 @@ from shared.cursors import Place
 from shared.events import parse_event
 from shared.extents import Extent
 from shared.redis.channel_log import NewestEvent
-from tests.senders import one_database, run_sender
+from tests.senders import one_database
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from tests.senders import RunningSender
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.unpublished]
 
 NOW = datetime(2026, 11, 23, 14, 25, tzinfo=UTC)
 ALICE = Channel("customer:alice")
 MENU = Channel("topic:menu")
-
-
-@pytest.fixture
-async def sender(
-    database_url: str, redis_url: str, key_prefix: str, anyio_backend: object
-) -> AsyncIterator[RunningSender]:
-    async with run_sender(database_url, redis_url, key_prefix, relaying=False) as sender:
-        yield sender
 
 
 async def record(sender: RunningSender, channel: Channel, count: int, *, size: int = 1) -> None:

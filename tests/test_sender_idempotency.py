@@ -10,25 +10,17 @@ from sqlalchemy import text
 
 from sender import idempotency, outbox, retention
 from tests.claims import claim
-from tests.senders import API_KEY, counted_transactions, one_database, run_sender
+from tests.senders import API_KEY, counted_transactions, one_database
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import Sequence
 
     from sender.database.protocol import Database
     from tests.senders import RunningSender
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.unpublished]
 
 ORDER = {"order_id": "1042", "customer_id": "alice"}
-
-
-@pytest.fixture
-async def sender(
-    database_url: str, redis_url: str, key_prefix: str, anyio_backend: object
-) -> AsyncIterator[RunningSender]:
-    async with run_sender(database_url, redis_url, key_prefix, relaying=False) as sender:
-        yield sender
 
 
 async def post(sender: RunningSender, path: str, body: Any, key: str = "a-key", **headers: str) -> Any:

@@ -10,26 +10,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sender import orders, outbox
-from tests.senders import one_database, run_sender
+from tests.senders import one_database
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from sender.outbox import Waiting
     from tests.senders import RunningSender
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.unpublished]
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-
-
-@pytest.fixture
-async def sender(
-    database_url: str, redis_url: str, key_prefix: str, anyio_backend: object
-) -> AsyncIterator[RunningSender]:
-    """Nothing is published, so that the outbox shows what was recorded."""
-    async with run_sender(database_url, redis_url, key_prefix, relaying=False) as sender:
-        yield sender
 
 
 async def recorded(sender: RunningSender) -> list[Waiting]:

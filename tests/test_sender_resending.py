@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from shared.channels import customer_channel
-from tests.senders import RunningSender, one_database, run_sender
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+from tests.senders import RunningSender, one_database
 
 pytestmark = pytest.mark.anyio
 
 ALICE = customer_channel("alice")
-
-
-@pytest.fixture
-async def sender(
-    database_url: str, redis_url: str, key_prefix: str, anyio_backend: object
-) -> AsyncIterator[RunningSender]:
-    async with run_sender(database_url, redis_url, key_prefix) as running:
-        yield running
 
 
 async def order(sender: RunningSender, order_id: str = "1042") -> Any:

@@ -19,7 +19,6 @@ from tests.senders import run_sender
 from tests.waiting import await_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from datetime import datetime
     from pathlib import Path
 
@@ -28,14 +27,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 USUAL = Pace(doubt_seconds=0)
-
-
-@pytest.fixture
-async def sender(
-    database_url: str, redis_url: str, key_prefix: str, anyio_backend: object
-) -> AsyncIterator[RunningSender]:
-    async with run_sender(database_url, redis_url, key_prefix) as sender:
-        yield sender
 
 
 async def complete_new(sender: RunningSender, *order_ids: str) -> None:

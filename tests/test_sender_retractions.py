@@ -7,25 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.senders import run_sender
 from tests.test_sender_alerts import complete, history, listed, mark_read, post, states, unread
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from tests.senders import RunningSender
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.unpublished]
 
 MENU = "topic:menu"
-
-
-@pytest.fixture
-async def sender(
-    database_url: str, redis_url: str, key_prefix: str, anyio_backend: object
-) -> AsyncIterator[RunningSender]:
-    async with run_sender(database_url, redis_url, key_prefix, relaying=False) as sender:
-        yield sender
 
 
 async def retract(sender: RunningSender, **body: Any) -> Any:

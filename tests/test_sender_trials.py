@@ -8,22 +8,13 @@ import pytest
 
 from shared.channels import customer_channel
 from tests.gateways import run_gateway
-from tests.senders import RunningSender, run_sender
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from tests.senders import RunningSender
 
 pytestmark = pytest.mark.anyio
 
 ALICE = customer_channel("alice")
-
-
-@pytest.fixture
-async def sender(
-    database_url: str, redis_url: str, key_prefix: str, anyio_backend: object
-) -> AsyncIterator[RunningSender]:
-    async with run_sender(database_url, redis_url, key_prefix) as running:
-        yield running
 
 
 async def test_trial_reaches_the_device_and_no_list_and_no_count(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import socket
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from receiver.connections.connection import End
@@ -102,6 +103,15 @@ class Client(abc.ABC):
                     return self.end()
 
 
+def socket_to(gateway: ReceiverProcess, *, buffered: bool) -> socket.socket:
+    """Connected. Without `buffered`, the client's machine takes little that the client does not receive."""
+    sock = socket.socket()
+    if not buffered:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.connect(("127.0.0.1", gateway.port))
+    return sock
+
+
 class Driver(abc.ABC):
     name: ClassVar[str]  # as in metrics and log lines
 
@@ -115,9 +125,7 @@ class Driver(abc.ABC):
         greeted: bool = True,
         buffered: bool = True,
     ) -> AbstractAsyncContextManager[Client]:
-        """With `greeted`, the hello has come when this begins. Without `buffered`, the client's machine takes
-        little that the client does not receive.
-        """
+        """With `greeted`, the hello has come when this begins. `buffered`: see `socket_to`."""
 
     @abc.abstractmethod
     def code(self, end: End) -> str:

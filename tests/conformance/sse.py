@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import socket
 from typing import TYPE_CHECKING, Any
 
 import httpx2
 
 from receiver.connections.connection import End
-from tests.conformance.client import Client, Driver, Ended, end_of
+from tests.conformance.client import Client, Driver, Ended, end_of, socket_to
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -98,11 +97,8 @@ class EventStreamDriver(Driver):
             *([f"Authorization: Bearer {token}"] if token else []),
             *(f"{name}: {value}" for name, value in (headers or {}).items()),
         ]
-        sock = socket.socket()
-        if not buffered:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock = socket_to(gateway, buffered=buffered)
         sock.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", gateway.port))
         reader, writer = await asyncio.open_connection(sock=sock, limit=2**20 if buffered else 1024)
         writer.write("\r\n".join([*lines, "", ""]).encode())
         client = EventStreamClient(reader, gateway, token)

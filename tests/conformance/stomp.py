@@ -6,14 +6,13 @@ import asyncio
 import base64
 import contextlib
 import json
-import socket
 from typing import TYPE_CHECKING, Any
 
 from websockets.exceptions import ConnectionClosed
 
 from receiver.connections.connection import End
 from receiver.transports.websocket.close_codes import CODES, Close
-from tests.conformance.client import TIMEOUT_SECONDS, Client, Driver, Ended
+from tests.conformance.client import TIMEOUT_SECONDS, Client, Driver, Ended, socket_to
 from tests.sockjs_client import xhr_socket
 from tests.stomp_client import ORDERS, StompClient, stomp
 
@@ -111,11 +110,7 @@ class StompDriver(Driver):
 
     @contextlib.asynccontextmanager
     async def _client(self, gateway: ReceiverProcess, *, buffered: bool) -> AsyncIterator[StompClient]:
-        sock = socket.socket()
-        if not buffered:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        sock.connect(("127.0.0.1", gateway.port))
-        async with stomp(gateway, path=self.path, sock=sock) as client:
+        async with stomp(gateway, path=self.path, sock=socket_to(gateway, buffered=buffered)) as client:
             yield client
 
     def code(self, end: End) -> str:

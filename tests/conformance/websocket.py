@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 from typing import TYPE_CHECKING
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from receiver.transports.websocket.close_codes import CODES
-from tests.conformance.client import Client, Driver, Ended
+from tests.conformance.client import Client, Driver, Ended, socket_to
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -54,14 +53,9 @@ class WebSocketDriver(Driver):
         greeted: bool = True,
         buffered: bool = True,
     ) -> AsyncIterator[Client]:
-        sock = socket.socket()
-        if not buffered:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        sock.setblocking(True)
-        sock.connect(("127.0.0.1", gateway.port))
         async with connect(
             gateway.websocket_url + (f"?after={after}" if after else ""),
-            sock=sock,
+            sock=socket_to(gateway, buffered=buffered),
             subprotocols=["cloudevents.json"],  # type: ignore[list-item] # a plain text will do
             additional_headers={"Authorization": f"Bearer {token}"} if token else {},
             max_size=None,
