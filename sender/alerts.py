@@ -25,6 +25,7 @@ from shared.channels import Channel, is_private
 from shared.cursors import Cursor, Place
 from shared.errors import CallerError
 from shared.events import EXPIRED, READ, SYSTEM, system_event
+from shared.extents import Range
 from shared.times import format_time, is_time, parse_time
 
 if TYPE_CHECKING:
@@ -169,10 +170,12 @@ def read(
     up_to: Place | None = None,
     ids: Sequence[str] = (),
     now: datetime,
+    on_read: Callable[[Connection, dict[Channel, list[Range]]], None] | None = None,
 ) -> tuple[Unread, bool]:
     """Mark alerts as read: all up to a place, and those with these ids. Returns the count, and if it changed.
 
     A place beyond the head or of another epoch marks nothing; nor does an unknown id. Raises `NoAlerts`.
+    `on_read` gets what is to be marked, in the same transaction and before it is; some may be marked already.
     """
     if not is_private(channel):
         raise NoAlerts(f"{channel} has no alerts that can be read; only a customer's own channel has")
@@ -181,12 +184,18 @@ def read(
     (before,) = count(connection, [channel], now=now)
     expired = _count_expired(connection, channel, now=now)
     seqs = _seqs_of(connection, channel, state, frozenset(ids)) if ids else []
-    if up_to is not None and up_to.epoch == state.head.epoch and up_to.seq <= state.head.seq:
+    if up_to is not None and not (up_to.epoch == state.head.epoch and up_to.seq <= state.head.seq):
+        up_to = None
+    if on_read is not None:
+        (read_seq,) = connection.execute(_READ_SEQ, {"of": channel}).scalars().all() or (0,)
+        parts = [Range(seq, seq) for seq in seqs if seq > read_seq]
+        if up_to is not None and up_to.seq > read_seq:
+            parts.append(Range(max(read_seq, state.pruned_seq) + 1, up_to.seq))
+        on_read(connection, {channel: parts})
+    if up_to is not None:
         given = {"of": channel, "up_to": up_to.seq}
         if connection.execute(_MOVE_READ, given).rowcount:
             connection.execute(_FORGET_READ, given)
-    else:
-        up_to = None
     for seq in seqs:
         mark(connection, channel, seq, Mark.READ)
     (after,) = count(connection, [channel], now=now)

@@ -17,12 +17,12 @@ from shared.errors import CallerError
 from shared.extents import Seen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from sqlalchemy import Connection
 
     from shared.channels import Channel
-    from shared.extents import Extent
+    from shared.extents import Extent, Range
     from shared.redis.channel_log import LogWriter
 
 logger = structlog.get_logger(__name__)
@@ -37,10 +37,16 @@ class NotSeeable(CallerError):
     """Raised for topics: only a customer's own channel has a seen cursor."""
 
 
-def see(connection: Connection, reports: Sequence[Seen]) -> list[Seen]:
+def see(
+    connection: Connection,
+    reports: Sequence[Seen],
+    *,
+    on_shown: Callable[[Connection, dict[Channel, list[Range]]], None] | None = None,
+) -> list[Seen]:
     """Add reports to what was seen; returns what that is now, in the order given.
 
     One that reaches beyond the head or is of another epoch adds nothing. Raises `NotSeeable`.
+    `on_shown` gets what is new, in the same transaction.
     """
     for channel, _ in reports:
         if not is_private(channel):
@@ -59,6 +65,9 @@ def see(connection: Connection, reports: Sequence[Seen]) -> list[Seen]:
     ]
     if changed:
         connection.execute(_SEE, changed)
+        if on_shown is not None:
+            new = {channel: now_seen[channel].since(states[channel].seen) for channel in names}
+            on_shown(connection, {channel: ranges for channel, ranges in new.items() if ranges})
     return [Seen(channel, now_seen[channel]) for channel, _ in reports]
 
 

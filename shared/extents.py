@@ -85,6 +85,21 @@ class Extent:
             return self if self.place >= other.place else other
         return Extent.of(max(self.place, other.place), (*self.beyond, *other.beyond))
 
+    def since(self, older: Extent) -> list[Range]:
+        """What was added to an older extent, whose union with something this is."""
+        start = older.place.seq if older.place.epoch == self.place.epoch else 0
+        had = older.beyond if older.place.epoch == self.place.epoch else ()
+        added = []
+        for first, last in (Range(start + 1, self.place.seq), *self.beyond):
+            for one in had:
+                if first <= one.first <= last or first <= one.last <= last:
+                    if first < one.first:
+                        added.append(Range(first, one.first - 1))
+                    first = one.last + 1
+            if first <= last:
+                added.append(Range(first, last))
+        return added
+
     def ranges_text(self) -> str:
         return "".join(map(str, self.beyond))
 

@@ -45,6 +45,18 @@ def test_text_is_what_it_was_parsed_from(text: str) -> None:
     assert str(extent(text)) == text
 
 
+@given(st.sets(st.integers(1, 40)), st.sets(st.integers(1, 40)))
+def test_what_a_union_added_are_the_seqs_that_were_not_there(older: set[int], more: set[int]) -> None:
+    before = of_seqs(older)
+    added = before.union(of_seqs(more)).since(before)
+    found = [seq for first, last in added for seq in range(first, last + 1)]
+    assert sorted(found) == sorted(more - older)
+
+
+def test_in_a_new_epoch_all_is_new() -> None:
+    assert extent("2.3+5").since(extent("1.9+12")) == [Range(1, 3), Range(5, 5)]
+
+
 @pytest.mark.parametrize(
     ("text", "normal"),
     [
