@@ -1,8 +1,9 @@
 """Erasing a customer: a person's right to be forgotten (GDPR, article 17).
 
-Nothing that names the customer stays: orders, texts of events, seen places, dead letters and the answers
-kept for repeated requests are deleted here, Redis' keys by sender/publishing/forgetting.py. Only callers can
-know what they wrote about the customer into topics or other customers' events.
+Nothing that names the customer stays: orders, texts of events, seen places, dead letters, webhooks that wait
+or are remembered, and the answers kept for repeated requests are deleted here, Redis' keys by
+sender/publishing/forgetting.py. Only callers can know what they wrote about the customer into topics or other
+customers' events.
 
 Places are never used twice. A device may come back years later with its cursor `=1.42`. If the channel began
 again with seq 1, that cursor would be accepted as soon as there are 42 new events, and those would be missed
@@ -31,6 +32,7 @@ from sender.database.tables import (
     insert_into,
     orders,
     outbox,
+    webhook_deliveries,
 )
 from sender.digest import digest
 from shared.channels import customer_channel
@@ -67,6 +69,7 @@ def erase(connection: Connection, customer_id: str) -> Erased:
     emptied = connection.execute(_EMPTY_EVENTS, given).rowcount
     buried = connection.execute(_DELETE_DEAD_LETTERS, {"erased": channel}).rowcount
     connection.execute(_DELETE_STATES, {"erased": channel})
+    connection.execute(_DELETE_DELIVERIES, {"erased": channel})
     if seq is None:
         # The customer never had an event, or none since the last erasure. The row is kept all the same: while
         # Redis is away, it shows gateways that this customer's connections must end.
@@ -122,6 +125,7 @@ _LEAVE_OUTBOX = delete(outbox).where(
 )
 _DELETE_DEAD_LETTERS = delete(dead_letters).where(dead_letters.c.channel == bindparam("erased"))
 _DELETE_STATES = delete(alert_states).where(alert_states.c.channel == bindparam("erased"))
+_DELETE_DELIVERIES = delete(webhook_deliveries).where(webhook_deliveries.c.channel == bindparam("erased"))
 _DELETE_CHANNEL = delete(channels).where(channels.c.channel == bindparam("erased"))
 _KEEP_SEQ = {dialect: _keep_seq(dialect) for dialect in DIALECTS}
 # Not LIKE: on SQLite it ignores case, and would match Alice for alice.

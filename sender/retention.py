@@ -39,6 +39,7 @@ from sender.database.errors import DatabaseError
 from sender.database.tables import events, idempotency
 from sender.idempotency import KEPT_HOURS
 from sender.outbox import NO_FLOOR
+from sender.webhooks import deliveries
 from shared.times import format_time
 
 if TYPE_CHECKING:
@@ -136,6 +137,8 @@ class Retention:
         await self._drain(partial(restamp_keys, now=now, limit=limit))
         await self._drain(partial(revocations.prune, now=now, limit=limit))
         await self._drain(partial(dead_letters.prune, before=now - self._kept, limit=limit))
+        await self._drain(partial(deliveries.restamp, now=now, limit=limit))
+        await self._drain(partial(deliveries.prune, before=now - self._kept, limit=limit))
         before = now - self._kept
         if count := await self._scan(
             self._events,

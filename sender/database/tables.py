@@ -189,6 +189,38 @@ stops = Table(
 )
 Index("stops_ended_at_index", stops.c.ended_at)
 
+# Reports to the shop's own server, sender/webhooks; without ORDERBELL_WEBHOOK_URL there are none. At most one
+# of each kind for an alert. Either `due_at` is set, or it has ended.
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("channel", _Channel, primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("kind", String(24), primary_key=True),  # a sender.webhooks.message.Kind
+    Column("noted_at", _Time, nullable=False),
+    Column("due_at", _Time),  # the next attempt; while one is made, when another sender may take over
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("ended_at", _Time),
+    Column("outcome", String(12)),  # a sender.webhooks.deliveries.Outcome; null as long as it is due
+    Column("detail", Text, nullable=False, server_default=""),  # why the last attempt failed
+)
+for _column in (webhook_deliveries.c.due_at, webhook_deliveries.c.ended_at):
+    Index(
+        f"webhook_deliveries_{_column.name}_index",
+        _column,
+        sqlite_where=_column.is_not(None),
+        postgresql_where=_column.is_not(None),
+    )
+
+# Up to which position of `events` alerts that no device has shown in time were looked for.
+webhook_search = Table(
+    "webhook_search",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("position", BigInteger, nullable=False),
+    CheckConstraint("id = 1", name="one_row"),
+)
+
 generation = Table(
     "generation",
     metadata,

@@ -1,0 +1,1 @@
+"""Webhooks: reporting to the shop's own server what became of alerts."""
