@@ -30,6 +30,8 @@ from sender.publishing.sweep import Sweep
 from sender.retention import Retention
 from sender.seen import SeenNotifier
 from sender.traced import TracedDatabase, TracedLogWriter, TracedRequests
+from sender.webhooks.courier import Target
+from sender.webhooks.parts import webhooks_to
 from shared.process.garbage import spare_what_lives
 from shared.process.limits import Limits
 from shared.process.listening import listening_on
@@ -123,6 +125,8 @@ async def serve(settings: SenderSettings, listener: socket.socket) -> None:
         expiry, inquirer = Expiry(database, relay.wake, _now), Inquirer(pipelines, names, signatures)
         lifetimes = Lifetimes.of(settings)
         stored: Database = database if traces is None else TracedDatabase(database, traces)
+        target = Target.of(settings)
+        webhooks = webhooks_to(target, database, _now) if target is not None else None
         api = Api(
             stored,
             relay,
@@ -132,6 +136,7 @@ async def serve(settings: SenderSettings, listener: socket.socket) -> None:
             inquirer,
             lifetimes,
             revocation_days=settings.revocation_days,
+            webhooks=webhooks.reports if webhooks is not None else None,
         )
         inner = create_app(
             api,
@@ -166,7 +171,15 @@ async def serve(settings: SenderSettings, listener: socket.socket) -> None:
             relaying = tasks.create_task(relay.run())
             others = [
                 tasks.create_task(part.run())
-                for part in (sweep, notifier, retention, forgetting, expiry, api.board)
+                for part in (
+                    sweep,
+                    notifier,
+                    retention,
+                    forgetting,
+                    expiry,
+                    api.board,
+                    *(webhooks.running if webhooks is not None else ()),
+                )
             ]
             await Server(service).serve(sockets=[listener])
             relay.stop()

@@ -14,6 +14,8 @@ from sender import alerts, beginnings, history, outbox
 from sender.database.tables import alert_states, channels, dead_letters, events, orders
 from sender.publishing import stops
 from sender.verdicts import Explained, Verdict
+from sender.webhooks import deliveries
+from sender.webhooks.deliveries import Delivery  # noqa: TC001 - a field of a struct
 from shared.channels import Channel, customer_channel, is_private
 from shared.cursors import Cursor, Place
 
@@ -67,6 +69,7 @@ class Life(msgspec.Struct, frozen=True):
     deleted: bool = False
     shown: bool = False  # by a device of the customer; of topics that is not known
     state: str | None = None  # of the alert in its customer's list: unseen, seen, read, retracted …
+    webhooks: list[Delivery] = []  # what was or is to be reported of it to the shop's own server
     expires_at: str | None = None
     changed: Change | None = None  # what retracted or replaced it
 
@@ -159,6 +162,7 @@ def _life(
         deleted=seq <= state.pruned_seq,
         shown=shown,
         state=became.value if became is not None else None,
+        webhooks=deliveries.of_alert(connection, channel, seq),
         expires_at=attributes.expirytime or None,
         changed=_change(connection, channel, by_seq) if by_seq is not None else None,
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
+from sender.webhooks.message import Kind
 from shared import __version__
 from shared.redis.channel_log import PublishAnswer
 
@@ -121,6 +122,33 @@ requests = Histogram(
     registry=registry,
     buckets=_SECONDS,
 )
+webhook_attempts = Counter(
+    "orderbell_webhook_attempts",
+    "Attempts to deliver a webhook, by result; `unreachable` is without an answer",
+    ["type", "result"],
+    registry=registry,
+)
+webhooks_given_up = Counter(
+    "orderbell_webhooks_given_up",
+    "Webhooks that were given up: 410, or no success for days",
+    registry=registry,
+)
+webhooks_waiting = Gauge(
+    "orderbell_webhooks_waiting",
+    "Webhooks in the database that are still to be delivered, of all senders; counted up to 10,000",
+    registry=registry,
+)
+webhook_failing = Gauge(
+    "orderbell_webhook_failing",
+    "1 while this sender's last attempt to deliver a webhook failed",
+    registry=registry,
+)
+webhook_seconds = Histogram(
+    "orderbell_webhook_seconds",
+    "Time that the receiver of webhooks took to answer, or that we waited for it",
+    registry=registry,
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30),
+)
 
 
 def describe() -> None:
@@ -128,6 +156,9 @@ def describe() -> None:
     build.labels(__version__, platform.python_version()).set(1)
     for answer in PublishAnswer:
         published.labels(answer.value)
+    for kind in Kind:
+        for result in ("delivered", "refused", "unreachable"):
+            webhook_attempts.labels(kind.value, result)
 
 
 def note_published(recorded_at: Iterable[str], *, now: datetime) -> None:

@@ -16,6 +16,7 @@ import msgspec
 from sender.alerts import State
 from sender.publishing.stops import Cause
 from sender.verdicts import Explained, Verdict
+from sender.webhooks.deliveries import Outcome
 from shared.channels import is_private, name_in
 from shared.cursors import parse_cursor
 from shared.times import format_time
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from sender.lives import Change, Life, Waited
     from sender.roll import Caller
+    from sender.webhooks.deliveries import Delivery
     from shared.channels import Channel
     from shared.cursors import Cursor, Place
     from shared.redis.inquiries import ConnectionReport, EndingReport, GatewayReport
@@ -74,7 +76,7 @@ def explain(life: Life, relaying: Relaying, known: Known, *, customer_id: str | 
     `customer_id` is the customer who should have had it; by default the one whose channel it is.
     """
     cursor = parse_cursor(life.cursor)
-    findings = [_recorded(life), *_published(life)]
+    findings = [_recorded(life), *_published(life), *map(_reported, life.webhooks)]
     gateways = known.gateways
     if life.given_up is not None:
         findings.append(f"It could not be published and was given up at {life.given_up_at}: {life.given_up}.")
@@ -120,6 +122,23 @@ def _recorded(life: Life) -> str:
     at = f" at {life.recorded_at}" if life.recorded_at else ""
     key = f", accepted with the API key {life.accepted_by}" if life.accepted_by else ""
     return f"{what}{about} was recorded{at} as {life.cursor}{key}."
+
+
+def _reported(one: Delivery) -> str:
+    """A webhook."""
+    times = "once" if one.attempts == 1 else f"{one.attempts} times"
+    if one.outcome == Outcome.DELIVERED:
+        return f"The webhook {one.type} was delivered at {one.ended_at}, tried {times}."
+    if one.outcome == Outcome.WITHDRAWN:
+        return f"The webhook {one.type} was not sent: {one.detail} before."
+    tried = f"tried {times}, the last time in vain ({one.detail})" if one.detail else f"tried {times}"
+    if one.outcome == Outcome.GIVEN_UP:
+        return f"The webhook {one.type} was given up at {one.ended_at}: {tried}."
+    if not one.attempts:
+        return f"The webhook {one.type} waits since {one.noted_at} and was not tried yet."
+    return (
+        f"The webhook {one.type} is still to be delivered: {tried}; the next attempt is due at {one.due_at}."
+    )
 
 
 def _published(life: Life) -> list[str]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import math
 import os
 import re
 import sys
@@ -44,6 +45,7 @@ from shared.origins import parse_pattern
 from shared.process.listening import split_address
 from shared.redis.signatures import LiveKey
 from shared.redis.url import check_redis_url
+from shared.webhook_secrets import parse_webhook_secret
 
 PREFIX = "ORDERBELL_"
 _FOR_TESTS = PREFIX + "TEST_"  # read by our tests alone
@@ -60,6 +62,7 @@ _LINK_VALUES = (
     (re.compile(r"ORDERBELL(_[A-Z0-9_]+)?_NAME"), re.compile(r"/.+/.+")),
     (re.compile(r"ORDERBELL(_[A-Z0-9_]+)?_ENV_.+"), re.compile(r".*", re.DOTALL)),
 )
+WEBHOOK_EVENTS = ("alert.shown", "alert.read", "alert.not_shown_in")
 _MIN_KEY_CHARACTERS = 16
 _MIN_SECRET_BYTES = 32  # RFC 7518 3.2: a key for HS256 has at least 256 bits
 
@@ -130,6 +133,8 @@ class Settings(_OfEnvironment):
         "allowed_origins",
         "allowed_hosts",
         "forwarded_allow_ips",
+        "webhook_secrets",
+        "webhook_events",
         mode="before",
         check_fields=False,
     )
@@ -269,6 +274,55 @@ class SenderSettings(DatabaseSettings, Settings):
     # By type of event, where its caller says nothing: order.completed=3d,menu.changed=2h
     expire_after: str = ""
     pop_up_for: str = ""
+    # Reports to the shop's own server of what became of alerts; docs/webhooks.md.
+    webhook_url: HttpUrl | None = None
+    # `whsec_…` each; a message is signed with all of them, so that one can be replaced without a pause.
+    webhook_secrets: Annotated[tuple[SecretStr, ...], NoDecode] = Field((), validate_default=True)
+    webhook_events: CommaSeparated = WEBHOOK_EVENTS
+    # After how long an alert that no device has shown is reported.
+    webhook_not_shown_seconds: float = Field(300, ge=1, le=7 * 86_400, validate_default=True)
+
+    @field_validator("webhook_url", mode="before")
+    @classmethod
+    def _check_webhook_url(cls, url: object, info: ValidationInfo) -> object:
+        if not isinstance(url, str):
+            return url
+        _check_http_url(url, query=True)  # raises ValueError
+        parts = urlsplit(url)
+        is_safe = parts.scheme.lower() == "https" or is_loopback(parts.hostname)
+        if not is_safe and not info.data.get("development"):
+            raise ValueError("expected https://…: what is reported names customers")
+        return url
+
+    @field_validator("webhook_secrets")
+    @classmethod
+    def _check_webhook_secrets(
+        cls, secrets: tuple[SecretStr, ...], info: ValidationInfo
+    ) -> tuple[SecretStr, ...]:
+        for secret in secrets:
+            parse_webhook_secret(secret.get_secret_value())  # raises ValueError
+        if info.data.get("webhook_url") is not None and not secrets:
+            raise ValueError(f"missing: what goes to {PREFIX}WEBHOOK_URL has to be signed")
+        return tuple({secret.get_secret_value(): secret for secret in secrets}.values())  # each once
+
+    @field_validator("webhook_events")
+    @classmethod
+    def _check_webhook_events(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := [name for name in names if name not in WEBHOOK_EVENTS]:
+            raise ValueError(f"expected some of {', '.join(WEBHOOK_EVENTS)}, not {unknown[0][:80]!r}")
+        if not names:
+            raise ValueError(f"expected some of {', '.join(WEBHOOK_EVENTS)}")
+        return names
+
+    @field_validator("webhook_not_shown_seconds")
+    @classmethod
+    def _check_not_shown(cls, seconds: float, info: ValidationInfo) -> float:
+        reported = "alert.not_shown_in" in info.data.get("webhook_events", ())
+        if info.data.get("webhook_url") is None or not reported:
+            return seconds
+        if seconds >= info.data.get("history_days", math.inf) * 86_400:
+            raise ValueError(f"expected less than {PREFIX}HISTORY_DAYS: the alert must still be there")
+        return seconds
 
     @field_validator("expire_after", "pop_up_for")
     @classmethod

@@ -301,6 +301,16 @@ ODD: dict[str, tuple[str, ...]] = {
     "max_connections_per_customer": (*NUMBERS[1:], "0", "1.5"),
     "lists_per_minute": (*NUMBERS[1:], "0", "1.5"),
     "tickets_per_minute": (*NUMBERS[1:], "0", "1.5"),
+    "webhook_url": (
+        "shop", "http://", "http://shop.example", "http://10.0.0.7/x", "https://u:p@shop.example/",
+        "https://shop.example/#x", "ftp://shop.example", "https://shop.example:0/", "https://shop .example",
+    ),
+    "webhook_secrets": (
+        "short", "s" * 40, "whsec_", "whsec_" + "A" * 28, "whsec_" + "A" * 88, "whsec_" + "é" * 32,
+        "whsec_" + "A" * 31, "whsec_" + "A" * 32 + ",whsec_x",
+    ),
+    "webhook_events": (",", "alert.seen", "alert.shown,alert", "Alert.shown", "*"),
+    "webhook_not_shown_seconds": (*NUMBERS[1:], "0", "604801"),
 }  # fmt: skip
 
 
@@ -561,6 +571,43 @@ def test_live_keys_have_an_id_and_a_secret_each(set: Set, faults: Faults) -> Non
         assert line.startswith("orderbell: ORDERBELL_LIVE_KEYS: ")
         assert why in line
         assert SECRET not in line
+
+
+WHSEC = f"whsec_{'A' * 32}"
+
+
+def test_webhooks_are_off_unless_a_url_is_set(set: Set) -> None:
+    set(api_keys=KEY)
+    settings = load(SenderSettings)
+    assert (settings.webhook_url, settings.webhook_secrets) == (None, ())
+    assert settings.webhook_not_shown_seconds == 300
+
+
+def test_webhook_needs_a_secret_and_https_beyond_this_machine(set: Set, faults: Faults) -> None:
+    set(api_keys=KEY, webhook_url="https://shop.example/alerts?shop=1", webhook_events="x")
+    missing, unknown = faults(SenderSettings)
+    assert missing.startswith("orderbell: ORDERBELL_WEBHOOK_SECRETS: missing")
+    assert unknown.startswith("orderbell: ORDERBELL_WEBHOOK_EVENTS: expected some of alert.shown, ")
+    set(webhook_secrets=f"{WHSEC},whsec_{'B' * 32},{WHSEC}", webhook_events="alert.read")
+    settings = load(SenderSettings)
+    assert len(settings.webhook_secrets) == 2
+    assert "AAAA" not in repr(settings)
+    set(webhook_url="http://shop.example/")
+    assert faults(SenderSettings) == [
+        "orderbell: ORDERBELL_WEBHOOK_URL: expected https://…: what is reported names customers"
+    ]
+    for url in ("http://127.0.0.1:8095/", "http://localhost/alerts", "http://[::1]:8095/"):
+        set(webhook_url=url)
+        assert str(load(SenderSettings).webhook_url) == url
+    set(webhook_url="http://shop.example/", development="1")
+    assert load(SenderSettings, host="127.0.0.1").webhook_url is not None
+
+
+def test_alert_is_reported_as_not_shown_while_the_history_has_it(set: Set, faults: Faults) -> None:
+    set(api_keys=KEY, webhook_url="https://shop.example/", webhook_secrets=WHSEC, history_days="0.002")
+    assert "ORDERBELL_WEBHOOK_NOT_SHOWN_SECONDS: expected less than" in faults(SenderSettings)[0]
+    set(webhook_not_shown_seconds="60")
+    assert load(SenderSettings).webhook_not_shown_seconds == 60
 
 
 def test_audiences_may_be_several(set: Set, faults: Faults) -> None:

@@ -12,6 +12,7 @@ import msgspec
 
 from sender import history, idempotency
 from sender.http import binding, bodies
+from sender.webhooks.message import MEDIA_TYPE, Kind, WebhookMessage
 from shared import __version__, problems
 from shared.channels import ENCODED_NAME
 from shared.events import MAX_EVENT_BYTES
@@ -54,6 +55,7 @@ _BODIES = (
     bodies.RevocationsBody,
     bodies.TraceBody,
     bodies.ConnectionsBody,
+    WebhookMessage,
 )
 _REASONS = {
     400: "The request is malformed; `detail` names the part.",
@@ -85,6 +87,7 @@ def document(calls: Iterable[Call]) -> Json:
         "servers": [{"url": "/"}],
         "security": [{"apiKey": []}],
         "paths": _paths(calls),
+        "webhooks": {kind.value: {"post": _webhook(kind)} for kind in Kind},
         "components": {
             "securitySchemes": {
                 "apiKey": {"type": "http", "scheme": "bearer", "description": "One of ORDERBELL_API_KEYS."}
@@ -99,6 +102,26 @@ def _paths(calls: Iterable[Call]) -> Json:
     for call in calls:
         paths.setdefault(call.path, {})[call.method.lower()] = _operation(call)
     return paths
+
+
+def _webhook(kind: Kind) -> Json:
+    """What we ask of the shop's own server, ORDERBELL_WEBHOOK_URL."""
+    told = {
+        name: {"name": name, "in": "header", "required": True, "schema": _TEXT} for name in _WEBHOOK_HEADERS
+    }
+    return {
+        "operationId": kind.value.replace(".", "_"),
+        "summary": _WEBHOOKS[kind],
+        "description": "Signed as Standard Webhooks 1.0; at least once, with one id; in no certain order.",
+        "security": [],
+        "parameters": list(told.values()),
+        "requestBody": {"required": True, "content": {MEDIA_TYPE: {"schema": schema("WebhookMessage")}}},
+        "responses": {
+            "2XX": {"description": "Delivered."},
+            "410": {"description": "Given up, and nothing more is sent for an hour."},
+            "default": {"description": "Tried again later, with 429 and 503 not before Retry-After."},
+        },
+    }
 
 
 def _operation(call: Call) -> Json:
@@ -196,6 +219,12 @@ def _schemas() -> Json:
     return {**components, "CloudEvent": _CLOUD_EVENT, "Event": _EVENT, "Problem": _PROBLEM}
 
 
+_WEBHOOK_HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
+_WEBHOOKS = {
+    Kind.SHOWN: "A device has reported an alert as seen.",
+    Kind.READ: "A customer has read an alert.",
+    Kind.NOT_SHOWN_IN: "No device has shown an alert within ORDERBELL_WEBHOOK_NOT_SHOWN_SECONDS.",
+}
 OBJECT: Json = {"type": "object"}
 _TEXT: Json = {"type": "string", "minLength": 1}
 CHANNEL: Json = {

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
+from sender import metrics
 from sender.database.errors import DatabaseError
 from sender.webhooks import deliveries
 from sender.webhooks.deliveries import Outcome, Result
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     import httpx2
 
     from sender.database.protocol import Database
-    from sender.metrics import Metrics
     from sender.webhooks.deliveries import Taken
     from shared.settings import SenderSettings
 
@@ -130,13 +130,11 @@ class Courier:
     def __init__(
         self,
         database: Database,
-        metrics: Metrics,
         clock: Callable[[], datetime],
         target: Target,
         pace: Pace = USUAL,
     ) -> None:
         self._database = database
-        self._metrics = metrics
         self._clock = clock
         self._target = target
         self._pace = pace
@@ -234,19 +232,19 @@ class Courier:
         before = now - timedelta(seconds=self._pace.give_up)
         work = partial(deliveries.give_up_old, before=before, now=now, limit=_GIVEN_UP_AT_ONCE)
         if count := await self._database.write(work):
-            self._metrics.webhooks_given_up.inc(count)
+            metrics.webhooks_given_up.inc(count)
             logger.error("webhooks were given up; the receiver was away for too long", count=count)
 
     async def _deliver(self, client: httpx2.AsyncClient, taken: Taken) -> None:
         """One attempt. Raises nothing: the next delivery may fare better."""
         began = self._loop.time()
         answer = await self._attempt(client, taken)
-        self._metrics.webhook_attempts.labels(taken.key.kind.value, answer.result).inc()
-        self._metrics.webhook_seconds.observe(self._loop.time() - began)
+        metrics.webhook_attempts.labels(taken.key.kind.value, answer.result).inc()
+        metrics.webhook_seconds.observe(self._loop.time() - began)
         self._note_receiver(answer, began)
         result = self._result(taken, answer)
         if result.outcome is Outcome.GIVEN_UP:
-            self._metrics.webhooks_given_up.inc()
+            metrics.webhooks_given_up.inc()
             logger.error(
                 "a webhook was given up",
                 type=taken.key.kind.value,
@@ -288,9 +286,9 @@ class Courier:
             if self._failures:
                 logger.info("webhooks are delivered again", url=shown(self._target.url))
             self._failures, self._not_before = 0, 0.0
-            self._metrics.webhook_failing.set(0)
+            metrics.webhook_failing.set(0)
             return
-        self._metrics.webhook_failing.set(1)
+        metrics.webhook_failing.set(1)
         pause = min(self._pace.pause * 2.0 ** min(self._failures, 30), self._pace.max_pause)
         if answer.status == HTTPStatus.GONE:
             pause = self._pace.gone

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from sender.database.protocol import Database
-    from sender.metrics import Metrics
     from sender.webhooks.courier import Target
 
 
@@ -30,13 +29,12 @@ class Webhooks:
 def webhooks_to(
     target: Target,
     database: Database,
-    metrics: Metrics,
     clock: Callable[[], datetime],
     *,
     sending: courier.Pace = courier.USUAL,
     searching: search.Pace = search.USUAL,
 ) -> Webhooks:
-    sender = Courier(database, metrics, clock, target, sending)
+    sender = Courier(database, clock, target, sending)
     reports = Reports(target.kinds, sender.wake)
     if Kind.NOT_SHOWN_IN not in target.kinds:
         return Webhooks(reports, (sender,))

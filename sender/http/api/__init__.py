@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sender.publishing.forgetting import Forgetting
     from sender.publishing.relay import Relay
     from sender.seen import SeenNotifier
+    from sender.webhooks.deliveries import Reports
     from shared.redis.inquiries import Inquirer
 
 
@@ -44,16 +45,17 @@ class Api:
         lifetimes: Lifetimes | None = None,
         *,
         revocation_days: float = 30.0,
+        webhooks: Reports | None = None,
     ) -> None:
         lifetimes = lifetimes or Lifetimes()
         self.board = Board(database)
         self.orders = Orders(database, relay, clock, lifetimes, self.board)
-        self.alerts = Alerts(database, relay, clock, self.board)
+        self.alerts = Alerts(database, relay, clock, self.board, webhooks)
         self.events = Events(database, relay, clock, lifetimes)
         self.spring = Spring(self.events, clock)
         roll = Roll()
         self.histories = Histories(database, relay, notifier, clock, roll)
-        self.customers = Customers(database, notifier, forgetting, clock)
+        self.customers = Customers(database, notifier, forgetting, clock, webhooks)
         self.support = Support(database, relay, inquirer, clock, roll)
         self.revocations = Revocations(database, clock, kept_days=revocation_days)
-        self.operations = Operations(database, relay, clock)
+        self.operations = Operations(database, relay, clock, webhooks=webhooks is not None)

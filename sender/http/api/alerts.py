@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sender.board import Board
     from sender.database.protocol import Database
     from sender.publishing.relay import Relay
+    from sender.webhooks.deliveries import Reports
 
 
 class AlertsQuery(msgspec.Struct, forbid_unknown_fields=True):
@@ -36,7 +37,15 @@ class AlertsQuery(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Alerts:
-    def __init__(self, database: Database, relay: Relay, clock: Callable[[], datetime], board: Board) -> None:
+    def __init__(
+        self,
+        database: Database,
+        relay: Relay,
+        clock: Callable[[], datetime],
+        board: Board,
+        webhooks: Reports | None = None,
+    ) -> None:
+        self._webhooks = webhooks
         self._database = database
         self._relay = relay
         self._clock = clock
@@ -90,19 +99,20 @@ class Alerts:
         cursors = sorted(map(parse_cursor, given.cursors))  # by name, the order in which channels are locked
         if given.ids and given.customer_id is None:
             raise Problem(400, "invalid-body", "ids need the customer_id whose events they are")
-        now = self._clock()
+        now, webhooks = self._clock(), self._webhooks
+        on_read = partial(webhooks.read, now=now) if webhooks is not None else None
         changed = False
 
         def work(connection: Connection) -> Answer:
             nonlocal changed
             counts, changed = [], False
             for channel, place in cursors:
-                count, moved = alerts.read(connection, channel, up_to=place, now=now)
+                count, moved = alerts.read(connection, channel, up_to=place, now=now, on_read=on_read)
                 counts.append(count)
                 changed = changed or moved
             if given.ids:
                 channel = customer_channel(given.customer_id or "")
-                count, moved = alerts.read(connection, channel, ids=given.ids, now=now)
+                count, moved = alerts.read(connection, channel, ids=given.ids, now=now, on_read=on_read)
                 counts.append(count)
                 changed = changed or moved
             return Answer(200, _encode(counts))
@@ -110,6 +120,8 @@ class Alerts:
         response = await write_once(self._database, request, body, work, now=now)
         if changed:
             self._relay.wake()
+        if webhooks is not None:
+            webhooks.wake()
         return response
 
     async def unread(self, request: Request) -> Response:

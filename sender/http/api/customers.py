@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sender.database.protocol import Database
     from sender.publishing.forgetting import Forgetting
     from sender.seen import SeenNotifier
+    from sender.webhooks.deliveries import Reports
 
 ANSWERS_AT_ONCE = 500  # deleted in one transaction
 SAMPLE_SECONDS = 1.0
@@ -44,7 +45,9 @@ class Customers:
         notifier: SeenNotifier,
         forgetting: Forgetting,
         clock: Callable[[], datetime],
+        webhooks: Reports | None = None,
     ) -> None:
+        self._webhooks = webhooks
         self._sample_at = 0.0
         self._database = database
         self._notifier = notifier
@@ -57,15 +60,18 @@ class Customers:
         reports = [parse_seen(text) for text in given.cursors]
         now_seen: list[Seen] = []
         recorded_at: str | None = None
-        sampled = self._sample(reports)
+        sampled, now, webhooks = self._sample(reports), self._clock(), self._webhooks
+        on_shown = partial(webhooks.shown, now=now) if webhooks is not None else None
 
         def work(connection: Connection) -> Answer:
             nonlocal now_seen, recorded_at
             recorded_at = seen.recorded_at_of_new(connection, sampled) if sampled is not None else None
-            now_seen = seen.see(connection, reports)
+            now_seen = seen.see(connection, reports, on_shown=on_shown)
             return Answer(200, msgspec.json.encode(bodies.SeenBody([str(one) for one in now_seen])))
 
-        response = await write_once(self._database, request, body, work, now=self._clock())
+        response = await write_once(self._database, request, body, work, now=now)
+        if webhooks is not None:
+            webhooks.wake()
         if recorded_at:
             metrics.note_shown(recorded_at, now=self._clock())
         self._notifier.pass_on((one for one in now_seen if one.extent.last.seq), devices=True)

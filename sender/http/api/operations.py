@@ -15,6 +15,7 @@ from sender.database.errors import DatabaseError
 from sender.http import bodies
 from sender.http.requests import json_response
 from sender.tombstones import Fault
+from sender.webhooks import deliveries
 from shared.cursors import Cursor
 
 if TYPE_CHECKING:
@@ -37,7 +38,10 @@ class DeadLettersQuery(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Operations:
-    def __init__(self, database: Database, relay: Relay, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, database: Database, relay: Relay, clock: Callable[[], datetime], *, webhooks: bool = False
+    ) -> None:
+        self._webhooks = webhooks
         self._database = database
         self._relay = relay
         self._clock = clock
@@ -74,13 +78,16 @@ class Operations:
         """Answers even while the database is away, when metrics are needed most."""
         try:
             async with asyncio.timeout(METRICS_SECONDS):
-                backlog, kept = await self._database.read(partial(_counts, floor=self._relay.floor.now))
+                backlog, kept, webhooks = await self._database.read(
+                    partial(_counts, floor=self._relay.floor.now, webhooks=self._webhooks)
+                )
         except (DatabaseError, TimeoutError):
             metrics.database_up.set(0)
         else:
             metrics.database_up.set(1)
             metrics.note_backlog(backlog, now=self._clock())
             metrics.dead_letters_kept.set(kept)
+            metrics.webhooks_waiting.set(webhooks)
         return generate_latest(metrics.registry)
 
     async def _database_answers(self) -> bool:
@@ -92,8 +99,11 @@ class Operations:
         return True
 
 
-def _counts(connection: Connection, floor: outbox.Floor) -> tuple[outbox.Backlog, int]:
-    return outbox.backlog(connection, floor=floor), dead_letters.count(connection)
+def _counts(
+    connection: Connection, *, floor: outbox.Floor, webhooks: bool
+) -> tuple[outbox.Backlog, int, int]:
+    waiting = deliveries.count(connection) if webhooks else 0
+    return outbox.backlog(connection, floor=floor), dead_letters.count(connection), waiting
 
 
 def _word(good: bool) -> str:
