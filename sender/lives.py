@@ -15,7 +15,7 @@ from sender.database.tables import alert_states, channels, dead_letters, events,
 from sender.publishing import stops
 from sender.verdicts import Explained, Verdict
 from sender.webhooks import deliveries
-from sender.webhooks.deliveries import Delivery  # noqa: TC001 - a field of a struct
+from sender.webhooks.deliveries import Delivery
 from shared.channels import Channel, customer_channel, is_private
 from shared.cursors import Cursor, Place
 

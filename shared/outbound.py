@@ -2,8 +2,8 @@
 
 Orderbell's own parts (Redis, the database, sender and gateways) are reached directly, whatever the
 environment says: a proxy leads out of a company. Only the customers' issuer and the receiver of webhooks may
-be outside; they are reached through the proxy that HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names, unless NO_PROXY
-lists their host.
+be outside; they are reached through the proxy that HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names, unless
+NO_PROXY lists their host.
 """
 
 from __future__ import annotations

@@ -36,11 +36,12 @@ from tests import sqlite_databases
 from tests.counted import Counted
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from redis.asyncio import Redis
 
     from sender.database.protocol import Database
+    from sender.webhooks.parts import Webhooks
 
 API_KEY = "a-key-for-tests-only"
 PAGE = Path(sender.__file__).parent / "http" / "page"
@@ -94,6 +95,7 @@ async def run_sender(
     api_keys: Sequence[SecretStr] = (SecretStr(API_KEY),),
     clock: Clock | None = None,
     writer: type[LogWriter] = LogWriter,
+    webhook: Callable[[Database, Clock], Webhooks] | None = None,
 ) -> AsyncIterator[RunningSender]:
     """Without `relaying` events stay in the outbox."""
     sqlite_databases.prepare(database_url)
@@ -108,7 +110,9 @@ async def run_sender(
         relay, notifier = Relay(database, log, clock, pace), SeenNotifier(log)
         forgetting = Forgetting(log, ForgettingPace(again_seconds=0.3, retry_seconds=0.05))
         inquirer = Inquirer(pipelines, names, signatures)
-        api = Api(database, relay, notifier, clock, forgetting, inquirer)
+        webhooks = webhook(database, clock) if webhook is not None else None
+        reports = webhooks.reports if webhooks is not None else None
+        api = Api(database, relay, notifier, clock, forgetting, inquirer, webhooks=reports)
         app = create_app(
             api,
             OfficePage(PAGE, SecretStr(API_KEY)),
@@ -119,6 +123,8 @@ async def run_sender(
         client = httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=headers)
         async with client, asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(part.run()) for part in (notifier, forgetting, api.board)]
+            if webhooks is not None:
+                running += [tasks.create_task(part.run()) for part in webhooks.running]
             if relaying:
                 running.append(tasks.create_task(relay.run()))
             yield RunningSender(
