@@ -108,7 +108,7 @@ class Receiver:
             assert task is not None
             connections.add(task)
             try:
-                with suppress(OSError, asyncio.IncompleteReadError):
+                with suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
                     while True:
                         await self._serve_one(reader, writer)
             finally:
