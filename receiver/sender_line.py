@@ -204,9 +204,9 @@ class _Connection(asyncio.Protocol):
             self._finish()  # RFC 9112 6.3, 8: the answer ends with the connection
         self._fail(f"the connection ended: {exc}" if exc else "the connection ended")
 
-    def _fail(self, why: str) -> None:
+    def _fail(self, reason: str) -> None:
         if self._asked is not None and not self._asked.done():
-            self._asked.set_exception(SenderSilent(why))
+            self._asked.set_exception(SenderSilent(reason))
 
     def _finish(self) -> None:
         if self._asked is not None and not self._asked.done():

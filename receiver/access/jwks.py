@@ -221,15 +221,15 @@ class KeySet:
                 logger.info("the issuer's keys were fetched", url=shown(self._url), keys=sorted(keys))
             self._keys, self._failure = keys, None
 
-    def _fail(self, why: str) -> None:
+    def _fail(self, reason: str) -> None:
         if self._failure is None or not self._keys:
             self._reports.warn(
                 "the issuer's keys cannot be fetched",
                 url=shown(self._url),
-                reason=why,
+                reason=reason,
                 keys=sorted(self._keys),
             )
-        self._failure = f"{shown(self._url)}: {why}"
+        self._failure = f"{shown(self._url)}: {reason}"
 
     async def _read(self) -> bytes:
         assert self._client is not None, "it was not entered"

@@ -201,13 +201,13 @@ class Subscription:
                 pass  # the missing probe will be noticed
             await asyncio.sleep(self._pace.probe_seconds)
 
-    def _log_loss(self, why: str) -> None:
+    def _log_loss(self, reason: str) -> None:
         """Log each kind of reason once a loss, however many attempts it takes to reconnect."""
         if not self._logged:
             metrics.subscription_losses.inc()
-        kind = why.partition(":")[0]
+        kind = reason.partition(":")[0]
         if kind not in self._logged:
-            self._logger.warning("redis is not heard", reason=why)
+            self._logger.warning("redis is not heard", reason=reason)
         self._logged.add(kind)
         self._note_hearing(hears=False)
 
@@ -244,9 +244,9 @@ class Subscription:
         if self._wire is not None and commands:
             self._wire.send(commands)
 
-    def _lose(self, why: str) -> None:
+    def _lose(self, reason: str) -> None:
         if not self._lost.done():
-            self._lost.set_result(why)
+            self._lost.set_result(reason)
 
     def _take(self, replies: list[Any]) -> None:
         """Take all replies of one read."""

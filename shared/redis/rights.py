@@ -143,7 +143,7 @@ class _Trial:
             for reply in some:
                 replies.put_nowait(reply)
 
-        wire = await Wire.open(redis, take, lambda why: replies.put_nowait(RedisError(why)))
+        wire = await Wire.open(redis, take, lambda reason: replies.put_nowait(RedisError(reason)))
         try:
             wire.send(commands)
             async with asyncio.timeout(_REPLY_SECONDS):

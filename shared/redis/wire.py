@@ -138,10 +138,10 @@ class Wire(asyncio.Protocol):
         if not watching.cancelled() and (error := watching.exception()):
             self._lose(f"the sentinels can't be watched: {error!r}")
 
-    def _lose(self, why: str) -> None:
+    def _lose(self, reason: str) -> None:
         if not self._lost:
             self.abort()
-            self._on_lost(why)
+            self._on_lost(reason)
 
 
 class Pipelines:
@@ -214,11 +214,11 @@ class Pipelines:
                 if not future.done():
                     future.set_result(answered)
 
-    def _lose(self, why: str) -> None:
+    def _lose(self, reason: str) -> None:
         if self._wire is not None:
             self._wire.abort()
             self._wire = None
         waiting, self._waiting = self._waiting, deque()
         for _, _, future in waiting:
             if not future.done():
-                future.set_exception(RedisConnectionError(why))
+                future.set_exception(RedisConnectionError(reason))

@@ -107,12 +107,12 @@ async def _look(settings: DoctorSettings, asked: Asked) -> list[Finding]:
         of_sender_found, sender = await services.look_at_sender(http, url, _key(settings))
         of_redis = await redis.look(where, sender, publishes=of_sender)
         findings += of_redis + of_sender_found
-        heard = None if any(finding.verdict is Verdict.FAIL for finding in of_redis) else where
+        to_hear = None if any(finding.verdict is Verdict.FAIL for finding in of_redis) else where
         for gateway in asked.gateways:
             found = await services.look_at_gateway(http, gateway.rstrip("/"), settings)
             findings += found
             if not any(finding.what == "gateway" and finding.verdict is Verdict.FAIL for finding in found):
-                findings += await _doors(http, url, gateway, asked.token, settings, heard)
+                findings += await _doors(http, url, gateway, asked.token, settings, to_hear)
     if asked.url:
         token = asked.token or _token(settings)
         findings += await door.look("public door", asked.url, token, None, public=True)
