@@ -35,8 +35,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.sql.dml import Insert
 
-    from shared.events import Draft
-    from shared.redis.channel_log import Entry
+    from shared.events import Draft, Entry
 
 MAX_IDS = 100  # of alerts, in one request
 MAX_LIST = 200  # alerts on one page

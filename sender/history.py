@@ -19,8 +19,8 @@ from sender.database.tables import DIALECTS, channels
 from sender.generation import current_epoch
 from shared.channels import Channel, is_private
 from shared.cursors import Cursor, Place
+from shared.events import Entry
 from shared.extents import Extent, parse_ranges
-from shared.redis.channel_log import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

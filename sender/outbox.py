@@ -32,8 +32,7 @@ from sender.database.tables import outbox as table
 from sender.digest import identity_of
 from shared.channels import Channel
 from shared.cursors import Cursor, Place
-from shared.events import Draft
-from shared.redis.channel_log import Entry
+from shared.events import Draft, Entry
 from shared.times import format_time
 
 if TYPE_CHECKING:

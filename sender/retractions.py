@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from shared.redis.channel_log import Entry
+    from shared.events import Entry
 
 MAX_REASON = 500  # characters
 _MAX_NAMES = 2_000  # characters of id and source, or of a subject; longer ones are left out

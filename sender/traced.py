@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
     from sender.database.protocol import Database
     from shared.channels import Channel
+    from shared.events import Entry
     from shared.process.tracing import Tracing
-    from shared.redis.channel_log import Entry, Published
+    from shared.redis.channel_log import Published
     from shared.redis.connect import AnyPipelines
     from shared.redis.keys import Names
     from shared.redis.signatures import Signatures

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import base64
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import uuid_utils
@@ -77,6 +77,13 @@ class Draft(msgspec.Struct, frozen=True):
     def same_content(self, other_text: bytes) -> bool:
         """Whether another event's final text differs from this only by its place."""
         return other_text.startswith(self.attributes + b',"epoch":') and other_text.endswith(self.data)
+
+
+class Entry(NamedTuple):
+    """A recorded event: its place and its final text."""
+
+    place: Place
+    text: bytes
 
 
 def parse_event(attributes: object, *, now: datetime) -> Draft:

@@ -10,14 +10,14 @@ import anyio
 import pytest
 
 from shared.channels import Channel, customer_channel, topic_channel
-from shared.cursors import MAX_NUMBER, Place
+from shared.cursors import Place
+from shared.events import Entry
 from shared.extents import Extent, Seen
 from shared.redis.channel_log import (
     HEAD_SECONDS,
     LOG_LENGTH,
     LOG_SECONDS,
     AnotherInstallation,
-    Entry,
     Known,
     LogRead,
     LogReader,
@@ -25,11 +25,10 @@ from shared.redis.channel_log import (
     NewestEvent,
     PublishAnswer,
     Published,
-    SeenNotice,
     blames_what_was_sent,
-    parse_live,
 )
 from shared.redis.keys import Names
+from shared.redis.live import SeenNotice, parse_live
 from shared.redis.server import connect_server
 from shared.redis.wire import CommandRefused, Pipelines
 from tests.waiting import await_until
@@ -453,23 +452,6 @@ async def test_large_seen_places_are_exact(writer: LogWriter, reader: LogReader,
 
 
 # --- live messages
-
-
-@pytest.mark.parametrize(
-    "message",
-    [b"", b"hello", b"1 2", b"1 2 ", b"0 1 {}", b"1 0 {}", b"01 1 {}", b"1 -1 {}", b"1  1 {}", b" 1 1 {}",
-     b"1 1 []", b"seen 1", b"seen 1 2 ", b"seen 0 1", b"seen 1 2\n", b"\xff",
-     b"1 9007199254740992 {}", b"9999999999999999 1 {}", b"seen 1 9007199254740992",
-     b"seen 9999999999999999 0"],
-)  # fmt: skip
-async def test_message_that_no_sender_published_is_none(message: bytes) -> None:
-    assert parse_live(message) is None
-
-
-async def test_numbers_of_events_end_where_those_of_cursors_do() -> None:
-    last = Place(MAX_NUMBER, MAX_NUMBER)
-    assert parse_live(b"%d %d {}" % last) == Entry(last, b"{}")
-    assert parse_live(b"seen %d %d" % last) == SeenNotice(Extent(last))
 
 
 async def test_channels_do_not_share_keys_and_keep_theirs_in_one_slot() -> None:

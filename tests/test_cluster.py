@@ -10,7 +10,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from shared.channels import customer_channel
 from shared.cursors import Place
-from shared.redis.channel_log import Entry, LogReader, LogWriter, PublishAnswer
+from shared.events import Entry
+from shared.redis.channel_log import LogReader, LogWriter, PublishAnswer
 from shared.redis.cluster import Cluster, ClusterPipelines, Redirection, slot_of_key
 from shared.redis.connect import connect
 from shared.redis.keys import Names

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from shared.channels import Channel
 from shared.cursors import MAX_NUMBER, InvalidCursor, Place
 from shared.extents import MAX_RANGES, MAX_RANGES_TEXT, Extent, Range, Seen, parse_all_seen, parse_seen
-from shared.redis.channel_log import LogReader, LogWriter, SeenNotice, parse_live
+from shared.redis.channel_log import LogReader, LogWriter
 from shared.redis.keys import Names
+from shared.redis.live import SeenNotice, parse_live
 from shared.redis.wire import Pipelines
 
 if TYPE_CHECKING:

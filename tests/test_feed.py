@@ -14,8 +14,8 @@ from receiver.feeds.feed import Feed, TopicFeed
 from receiver.feeds.hub import Hub
 from shared.channels import customer_channel, topic_channel
 from shared.cursors import Place
+from shared.events import Entry
 from shared.extents import Extent, Range
-from shared.redis.channel_log import Entry
 from tests.connections import Handed, Shared
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ import pytest
 
 from shared.channels import customer_channel
 from shared.cursors import Place
-from shared.redis.channel_log import Entry, LogWriter
+from shared.events import Entry
+from shared.redis.channel_log import LogWriter
 from shared.redis.cluster import slot_of_key
 from shared.redis.connect import connect, pipelines_to
 from shared.redis.keys import Names

@@ -12,7 +12,7 @@ from sqlalchemy import MetaData, select, text
 from sender import dead_letters, generation, outbox
 from sender.database.tables import metadata
 from shared.channels import customer_channel
-from shared.redis.channel_log import ERASED
+from shared.redis.live import ERASED
 from tests.senders import one_database, run_sender
 
 if TYPE_CHECKING:

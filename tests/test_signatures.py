@@ -14,8 +14,9 @@ from receiver.access.identity import Identity, InvalidToken
 from receiver.access.tickets import Tickets
 from shared.channels import customer_channel
 from shared.cursors import Place
+from shared.events import Entry
 from shared.extents import Extent, Range, Seen
-from shared.redis.channel_log import Entry, Known, LogRead, LogReader, LogWriter
+from shared.redis.channel_log import Known, LogRead, LogReader, LogWriter
 from shared.redis.inquiries import GatewayReport
 from shared.redis.keys import Names
 from shared.redis.signatures import InvalidLiveKey, Kind, LiveKey, Signatures

@@ -28,7 +28,7 @@ from receiver.transports.websocket.frames import close_frame, text_frame
 from receiver.transports.websocket.handshake import HOLD_SECONDS, Held
 from shared.channels import customer_channel
 from shared.cursors import Place
-from shared.redis.channel_log import Entry
+from shared.events import Entry
 from tests.waiting import await_until
 
 if TYPE_CHECKING:

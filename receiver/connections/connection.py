@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from receiver.feeds.feed import Feed
     from shared.channels import Channel
     from shared.cursors import Place
-    from shared.redis.channel_log import Entry
+    from shared.events import Entry
 
 
 class End(enum.Enum):

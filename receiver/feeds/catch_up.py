@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from receiver.feeds.feed import Feed
     from receiver.feeds.history import Continuation
     from receiver.feeds.sources import Sources
+    from shared.events import Entry
     from shared.quota import Quota
-    from shared.redis.channel_log import Entry
 
 _PIECE_BYTES = 64 * 1024  # written to a connection before its client has to read
 

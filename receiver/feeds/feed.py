@@ -25,7 +25,7 @@ from receiver.connections.notices import Reset, SeenElsewhere
 from receiver.feeds.burst import TOGETHER_BYTES, hand_over, write_all
 from shared.cursors import Place
 from shared.extents import Extent
-from shared.redis.channel_log import LIVE_BEGINNING
+from shared.redis.live import LIVE_BEGINNING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from receiver.connections.notices import Notice, Ring, Unread
     from receiver.feeds.burst import Burst
     from shared.channels import Channel
+    from shared.events import Entry
     from shared.extents import Range
-    from shared.redis.channel_log import Entry
 
 _NOTHING = ()  # no message begins with it
 

@@ -12,8 +12,9 @@ import msgspec
 from receiver.access import revocations
 from receiver.sender_line import SenderSilent
 from shared.cursors import Cursor, Place, parse_cursor
+from shared.events import Entry
 from shared.extents import parse_seen
-from shared.redis.channel_log import Entry, NewestEvent
+from shared.redis.channel_log import NewestEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

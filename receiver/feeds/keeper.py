@@ -22,8 +22,9 @@ from receiver.feeds.pace import Pace
 from receiver.feeds.rounds import Rounds
 from receiver.feeds.sources import Sources, Unavailable
 from shared.channels import is_private
-from shared.redis.channel_log import Entry, ErasedNotice, SeenNotice, parse_live
+from shared.events import Entry
 from shared.redis.inquiries import GATEWAYS
+from shared.redis.live import ErasedNotice, SeenNotice, parse_live
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from sender.publishing.pace import Pace
     from shared.channels import Channel
     from shared.cursors import Place
-    from shared.redis.channel_log import Entry, LogWriter
+    from shared.events import Entry
+    from shared.redis.channel_log import LogWriter
 
 _THERE = (PublishAnswer.OK, PublishAnswer.DUP)  # Redis has what was sent
 

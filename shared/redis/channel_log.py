@@ -1,4 +1,4 @@
-"""The Redis side of a channel: its log of recent events, its head, its live messages. Writer and readers.
+"""The Redis side of a channel: its log of recent events, its head, what was seen. Writer and reader.
 
 Redis only carries what the database holds, so everything here may be deleted at any time:
 
@@ -30,17 +30,18 @@ import structlog
 from redis.exceptions import RedisError
 
 from shared.channels import Channel
-from shared.cursors import MAX_NUMBER, Place
+from shared.cursors import Place
 from shared.errors import OperatorError
-from shared.extents import RANGES, Extent, parse_ranges
+from shared.events import Entry
+from shared.redis.live import ERASED, extent_of, message_of, number_of, place_of
 from shared.redis.scripts import Script
-from shared.redis.signatures import NO_SIGNATURES, Kind, unsigned
+from shared.redis.signatures import NO_SIGNATURES, Kind
 from shared.redis.wire import CommandRefused, accepted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from shared.extents import Seen
+    from shared.extents import Extent, Seen
     from shared.redis.connect import AnyPipelines
     from shared.redis.keys import Names
     from shared.redis.signatures import Signatures
@@ -62,16 +63,6 @@ _STATE = re.compile(
     r"\b(OOM|MISCONF|READONLY|LOADING|BUSY|NOSCRIPT|NOPERM|NOAUTH|WRONGPASS|DENIED|NOREPLICAS|MASTERDOWN"
     r"|CLUSTERDOWN|CROSSSLOT|MOVED|ASK|TRYAGAIN|UNKILLABLE|EXECABORT|INPROG)\b"
 )
-
-_NUMBER = re.compile(rb"0|[1-9][0-9]{0,15}")
-# How the live message of (epoch, seq) begins, up to and including the brace of its JSON. If one particular
-# event is expected, comparing with this takes a fraction of the time of `parse_live`.
-LIVE_BEGINNING = b"%d %d {"
-_LIVE = re.compile(rb"([1-9][0-9]{0,15}) ([1-9][0-9]{0,15}) (?=\{)")
-# Gateways of versions before ranges understand only the first; the script publishes both.
-_SEEN = re.compile(rb"seen ([1-9][0-9]{0,15}) (0|[1-9][0-9]{0,15})(\+[0-9+-]+)?")
-ERASED = b"erased"
-_ERASED_AT = re.compile(rb"erased ([1-9][0-9]{0,15})")
 
 
 class PublishAnswer(enum.Enum):
@@ -108,27 +99,6 @@ class NewestEvent(NamedTuple):
     epoch: int
     position: int
     identity: str = ""
-
-
-class Entry(NamedTuple):
-    """One event: its place and its JSON text."""
-
-    place: Place
-    text: bytes
-
-
-class SeenNotice(NamedTuple):
-    """What the customer has seen."""
-
-    extent: Extent
-
-
-class ErasedNotice(NamedTuple):
-    """The customer was erased: their connections must end."""
-
-    at: float | None = (
-        None  # seconds since 1970; signed notices have it, so that they can't be replayed later
-    )
 
 
 class Known(NamedTuple):
@@ -195,7 +165,7 @@ class LogWriter:
             live = self._names.live(channel)
             call += [live, "restart" if restart else "refuse"]
             for entry in entries:
-                call += [entry.place.seq, entry.text, self._sign(live, _message_of(entry))]
+                call += [entry.place.seq, entry.text, self._sign(live, message_of(entry))]
             calls.append((2, *call))
         replies = await self._run(PUBLISH, calls)
         return [Published(PublishAnswer(r[0].decode()), Place(int(r[1]), int(r[2]))) for r in replies]
@@ -323,14 +293,14 @@ class LogReader:
     async def newest(self) -> NewestEvent:
         """The newest event that a sender has published; zeros if Redis does not know."""
         [reply] = await self._ask([("HMGET", self._names.newest(), "epoch", "position")])
-        known = _place(*reply) if reply else None
+        known = place_of(*reply) if reply else None
         return NewestEvent(*known) if known else NewestEvent(0, 0)
 
     async def owner(self) -> tuple[str, int]:
         """The installation whose events these are (empty if Redis does not know), and its epoch."""
         [reply] = await self._ask([("HMGET", self._names.newest(), "installation", "epoch")])
         installation, epoch = reply or (None, None)
-        return (installation or b"").decode(errors="replace"), _number(epoch) or 0
+        return (installation or b"").decode(errors="replace"), number_of(epoch) or 0
 
     async def seen(self, channels: Sequence[Channel]) -> list[Extent | None]:
         """What each customer has seen; None if Redis does not know."""
@@ -354,7 +324,7 @@ class LogReader:
         text, _, signature = (reply or b"").partition(b" ")
         epoch, _, rest = text.partition(b".")
         seq, plus, ranges = rest.partition(b"+")
-        found = _extent(epoch, seq, plus + ranges)
+        found = extent_of(epoch, seq, plus + ranges)
         if found is None or not self._signatures:
             return found
         name = self._names.seen(channel).encode()
@@ -376,7 +346,7 @@ class LogReader:
         if self._signatures:
             name = self._names.live(channel).encode()
             for entry, signature in read:
-                if not self._signatures.check(Kind.LIVE, name, _message_of(entry), signature):
+                if not self._signatures.check(Kind.LIVE, name, message_of(entry), signature):
                     return LogRead(None, ())
         return LogRead(head, tuple(entry for entry, _ in read))
 
@@ -397,31 +367,7 @@ def _is_of_another_kind(reply: object) -> bool:
 
 
 def _head(reply: list[bytes | None] | None) -> Place | None:
-    return _place(*reply) if reply else None
-
-
-def _extent(epoch: bytes, seq: bytes, ranges: bytes) -> Extent | None:
-    place = _place(epoch, seq)
-    if place is None or not ranges:
-        return Extent(place) if place else None
-    try:
-        text = ranges.decode("ascii")
-        return Extent.of(place, parse_ranges(text)) if RANGES.fullmatch(text) else None
-    except ValueError:
-        return None
-
-
-def _place(epoch: bytes | None, seq: bytes | None) -> Place | None:
-    """None for a missing value, and for one that is not an event's place."""
-    numbers = _number(epoch), _number(seq)
-    return Place(numbers[0], numbers[1]) if numbers[0] and numbers[1] is not None else None
-
-
-def _number(text: bytes | None) -> int | None:
-    if text is None or not _NUMBER.fullmatch(text):
-        return None
-    number = int(text)
-    return number if number <= MAX_NUMBER else None
+    return place_of(*reply) if reply else None
 
 
 def _log_entry(epoch: int, id: bytes, fields: Sequence[bytes]) -> tuple[Entry, bytes]:
@@ -430,25 +376,3 @@ def _log_entry(epoch: int, id: bytes, fields: Sequence[bytes]) -> tuple[Entry, b
         raise ValueError("not an entry of ours")
     signature = fields[3] if len(fields) == 4 else b""
     return Entry(Place(epoch, int(id[:-2])), fields[1]), signature
-
-
-def _message_of(entry: Entry) -> bytes:
-    """The live message of an event."""
-    return b"%d %d %b" % (*entry.place, entry.text)
-
-
-def parse_live(message: bytes) -> Entry | SeenNotice | ErasedNotice | None:
-    """A live message's content; None for one that no sender of ours published.
-
-    A signature in front is skipped; if there are keys, it was checked and removed before.
-    """
-    message = unsigned(message)
-    if match := _LIVE.match(message):
-        place = _place(match[1], match[2])
-        return Entry(place, message[match.end() :]) if place else None
-    if match := _SEEN.fullmatch(message):
-        extent = _extent(match[1], match[2], match[3] or b"")
-        return SeenNotice(extent) if extent else None
-    if match := _ERASED_AT.fullmatch(message):
-        return ErasedNotice(int(match[1]) / 1000)
-    return ErasedNotice() if message == ERASED else None

@@ -18,7 +18,8 @@ from receiver.feeds.rounds import Rounds
 from receiver.feeds.sources import Sources, Unavailable
 from shared.channels import Channel, customer_channel
 from shared.cursors import Cursor, Place
-from shared.redis.channel_log import Entry, Known, LogRead, LogReader, NewestEvent
+from shared.events import Entry
+from shared.redis.channel_log import Known, LogRead, LogReader, NewestEvent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -9,7 +9,8 @@ import pytest
 
 from shared.channels import customer_channel
 from shared.cursors import Place
-from shared.redis.channel_log import Entry, LogWriter
+from shared.events import Entry
+from shared.redis.channel_log import LogWriter
 from shared.redis.keys import Names
 from shared.redis.server import connect_server
 from shared.redis.wire import CommandRefused, Pipelines

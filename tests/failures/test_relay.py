@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
     from shared.channels import Channel
     from shared.commands.embedded import EmbeddedServer
-    from shared.redis.channel_log import Entry, Published
+    from shared.events import Entry
+    from shared.redis.channel_log import Published
     from tests.failures.conftest import World
     from tests.senders import RunningSender
 

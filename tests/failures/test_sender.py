@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from sender.database.protocol import Database
     from shared.channels import Channel
     from shared.commands.embedded import EmbeddedServer
-    from shared.events import Draft
-    from shared.redis.channel_log import Entry, Published
+    from shared.events import Draft, Entry
+    from shared.redis.channel_log import Published
     from shared.redis.keys import Names
     from tests.chaos.proxy import Proxy
     from tests.failures.conftest import World

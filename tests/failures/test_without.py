@@ -13,7 +13,8 @@ import pytest
 from receiver.subscription.subscription import Subscription
 from shared.channels import customer_channel
 from shared.cursors import Place
-from shared.redis.channel_log import Entry, LogWriter, PublishAnswer
+from shared.events import Entry
+from shared.redis.channel_log import LogWriter, PublishAnswer
 from shared.redis.keys import Names
 from shared.redis.wire import Pipelines
 from tests.catch_up import test_catch_up, test_rounds

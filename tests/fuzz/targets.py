@@ -34,8 +34,8 @@ from shared.problems import Problem
 from shared.process.forwarded import Proxies
 from shared.process.framing import Chunked, InvalidBody
 from shared.process.head import RequestRefused, check_host, normalise, parse_head
-from shared.redis.channel_log import parse_live
 from shared.redis.inquiries import parse_answer, parse_question
+from shared.redis.live import parse_live
 from shared.redis.url import InvalidRedisUrl, parse_redis_url
 
 if TYPE_CHECKING:

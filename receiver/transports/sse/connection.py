@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from receiver.connections.notices import Notice
     from shared.channels import Channel
     from shared.cursors import Place
+    from shared.events import Entry
     from shared.process.head import Header
-    from shared.redis.channel_log import Entry
 
 RETRY_MS = 2_000  # until a client that lost its connection comes back; networks' delays spread it
 _MAX_IGNORED = 16 * 1024  # bytes that a client may send, though nothing reads them

@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from receiver.connections.notices import Notice
     from receiver.transports.stomp.envelope import Envelope
     from receiver.transports.stomp.spring import Spring
-    from shared.redis.channel_log import Entry
+    from shared.events import Entry
 
 ORDERS = "/user/queue/orders"
 NOTICES = "/user/queue/notices"

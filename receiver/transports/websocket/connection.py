@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from receiver.connections.notices import Notice
     from shared.channels import Channel
     from shared.cursors import Place
-    from shared.redis.channel_log import Entry
+    from shared.events import Entry
 
 _EMPTY_PONG = b"\x8a\x80"  # without its mask of four bytes, which follows
 _EMPTY_PONG_BYTES = 6
