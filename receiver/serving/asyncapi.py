@@ -13,7 +13,7 @@ import msgspec
 from receiver.connections.messages import MESSAGES
 from receiver.connections.notices import Notice
 from receiver.serving.schemas import CLOUD_EVENT, CURSORS, EVENT
-from receiver.transports.stomp.connection import NOTICES, ORDERS, TOPICS
+from receiver.transports.stomp.destinations import NOTICES, ORDERS, TOPICS
 from receiver.transports.stomp.endpoint import SUBPROTOCOLS
 from receiver.transports.websocket.endpoint import SUBPROTOCOL
 from shared import __version__

@@ -4,25 +4,18 @@ To feeds, each subscription is a connection of its own: it enters its channel wi
 names or after what the customer has seen, and leaves with UNSUBSCRIBE. All of them share the client's socket,
 and end with it.
 
-| destination            | gives                                                                 |
-|------------------------|-----------------------------------------------------------------------|
-| `/user/queue/orders`   | the customer's own channel                                            |
-| `/topic/<name>`        | a topic that the token names                                          |
-| `/user/queue/notices`  | the gateway's own messages: hello of each subscription, seen, bye                |
-
 A reset comes on the subscription that it concerns, whether or not the client subscribes to notices, because a
 hole must never be silent. An event counts as seen when it is acknowledged; with `ack:auto` that is when it is
 sent, as STOMP defines it.
 
-Clients may send to no destination. With ORDERBELL_SPRING_COMPAT they may send to `/app/hello`, anybody may
-read every topic, and events of the topics of Spring's pages come as their data alone (spring.py, beside
-this).
+destinations.py, beside this, has what can be subscribed to. Clients may send to no destination. With
+ORDERBELL_SPRING_COMPAT they may send to `/app/hello`, anybody may read every topic, and events of the topics
+of Spring's pages come as their data alone (spring.py).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -34,36 +27,28 @@ from receiver.connections.notices import Reset
 from receiver.transports.limits import WebSocketLimits
 from receiver.transports.stomp import session as stomp
 from receiver.transports.stomp import spring as of_spring
+from receiver.transports.stomp.destinations import channel_of, cursors_of
 from receiver.transports.stomp.form import form_of, shared_bytes
 from receiver.transports.stomp.frames import HEARTBEAT, Frame, InvalidFrame, Parser, Version
 from receiver.transports.websocket.close_codes import CODES, Close
 from receiver.transports.websocket.connection import WebSocketConnection
 from receiver.transports.websocket.frames import text_frame
 from receiver.transports.websocket.traffic import Allowance
-from shared.channels import (
-    Channel,
-    InvalidChannel,
-    customer_channel,
-    is_private,
-    parse_channel,
-    topic_channel,
-)
+from shared.channels import is_private
 from shared.cursors import Place, parse_cursor
 from shared.extents import Extent, Range
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from receiver.access.identity import Identity
     from receiver.connections.life import Life
     from receiver.connections.notices import Notice
     from receiver.transports.stomp.envelope import Envelope
     from receiver.transports.stomp.spring import Spring
+    from shared.channels import Channel
     from shared.events import Entry
 
-ORDERS = "/user/queue/orders"
-NOTICES = "/user/queue/notices"
-TOPICS = "/topic/"
 MAX_WAITING = 200  # frames of a client that wait to be handled
 
 # A client may acknowledge each event with a frame of its own.
@@ -260,7 +245,7 @@ class StompConnection(WebSocketConnection):
 
     def _subscribe(self, subscription: stomp.Subscription, frame: Frame) -> None:
         assert self.identity is not None
-        channel = _channel_of(subscription.destination, self.identity, open=self._spring is not None)
+        channel = channel_of(subscription.destination, self.identity, open=self._spring is not None)
         subscribed = _Subscribed(self, subscription, channel)
         self._subscribed[subscription.id] = subscribed
         if channel is None:
@@ -270,7 +255,7 @@ class StompConnection(WebSocketConnection):
 
     async def _serve(self, subscribed: _Subscribed, channel: Channel, frame: Frame) -> None:
         assert self.identity is not None
-        cursors = _cursors(subscribed.subscription.after, channel, self.identity)
+        cursors = cursors_of(subscribed.subscription.after, channel, self.identity)
         await self.life.serve(subscribed, self.identity, cursors, channels=(channel,))
         self._confirm(frame)
 
@@ -345,7 +330,7 @@ class _Subscribed(Connection):
             self._note_sent(entries[-1].place)
 
     def _message(self, channel: Channel, place: Place, text: bytes) -> bytes:
-        """None if a page of Spring's could not read it."""
+        """Empty if a page of Spring's could not read it."""
         if is_private(channel):
             return self._form.bytes_of(place, text)
         if not (self._parent.for_spring and of_spring.is_spring(channel)):
@@ -395,41 +380,3 @@ class _Subscribed(Connection):
         if not self.closed:
             self.closed = True
             self._parent.life.leave(self)
-
-
-def _cursors(
-    after: Place | dict[Channel, Place], channel: Channel, identity: Identity
-) -> dict[Channel, Place]:
-    """A client may give each subscription all its cursors; those of other channels are ignored."""
-    if isinstance(after, Place):
-        return {channel: after}
-    others = set(identity.channels) - {channel}
-    return {of: place for of, place in after.items() if of not in others}
-
-
-def _channel_of(destination: str, identity: Identity, *, open: bool) -> Channel | None:
-    """None for the gateway's notices. Raises `FrameRefused` for a destination that does not exist or is not
-    allowed.
-
-    `open`: anybody may read every topic.
-    """
-    if destination == NOTICES:
-        return None
-    if destination == ORDERS:
-        if not identity.customer:
-            raise stomp.FrameRefused(f"a token is required for {ORDERS}")
-        return customer_channel(identity.customer)
-    if not destination.startswith(TOPICS):
-        raise stomp.FrameRefused(f"no such destination: {destination[:80]}")
-    for channel in _spellings(destination.removeprefix(TOPICS)):
-        if open or channel in identity.channels:
-            return channel
-    raise stomp.FrameRefused(f"the token does not name {destination[:80]}")
-
-
-def _spellings(name: str) -> Iterator[Channel]:
-    """The topics that a destination's name may mean: encoded as in a channel, or as it is."""
-    with contextlib.suppress(InvalidChannel):
-        yield parse_channel(f"topic:{name}")
-    with contextlib.suppress(InvalidChannel):
-        yield topic_channel(name)
