@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -102,6 +103,8 @@ def test_who_is_connected_is_shown_by_gateway(context: BrowserContext, orderbell
     page = opened(context, orderbell, "Connected")
     gateways = page.locator("#gateways .gateway")
     expect(gateways).to_have_count(2)
+    news = page.get_by_role("status").filter(has_text=re.compile("connections? at 2 gateways"))
+    expect(news).to_be_visible()
     page.get_by_role("textbox", name="Customer", exact=True).fill(orderbell.customer)
     page.keyboard.press("Enter")
     expect(page.locator("#connections-news")).to_have_text(

@@ -513,9 +513,30 @@ def test_everybody_can_read_it_on_any_screen(orderbell: Services, shop: Page, sc
     for width in (320, 390, 768, 1280):
         shop.set_viewport_size({"width": width, "height": 800})
         assert sideways(shop) == 0, width
+        assert broken_words(shop, "#menu strong, #orders strong") == [], width
     shop.get_by_role("button", name="Sign out").click()
     expect(shop.get_by_label("Your name")).to_be_focused()
     assert contrast_faults(shop) == []
+
+
+def broken_words(page: Page, selector: str) -> list[str]:
+    """Words that go on in the next line."""
+    found: list[str] = page.evaluate(
+        r"""(selector) => {
+          const broken = [];
+          for (const { firstChild: text } of document.querySelectorAll(selector)) {
+            for (const { 0: word, index } of text.data.matchAll(/[^\s-]+/g)) {
+              const range = document.createRange();
+              range.setStart(text, index);
+              range.setEnd(text, index + word.length);
+              if (range.getClientRects().length > 1) broken.push(word);
+            }
+          }
+          return broken;
+        }""",
+        selector,
+    )
+    return found
 
 
 def _take_picture(context: BrowserContext, back_office: Page, shop: Page, path: Path) -> None:

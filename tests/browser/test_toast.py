@@ -552,3 +552,18 @@ def test_toasts_stand_at_the_end_of_a_page_that_runs_from_right_to_left(page: Pa
     assert box["x"] < 100
     bar = toasts.evaluate("(toast) => getComputedStyle(toast).borderRightWidth")
     assert bar == "4px"
+
+
+def test_texts_of_both_directions_stand_at_the_same_edge(page: Page, toasts: Locator) -> None:
+    evaluate(page, "document.documentElement.dir = 'rtl'")
+    show(page, "הזמנה 1042 הושלמה")
+    show(page, "Order 1042 is complete")
+    expect(toasts).to_have_count(2)
+    edges = toasts.locator(".orderbell-toast-text").evaluate_all(
+        """(texts) => texts.map((text) => {
+          const range = document.createRange();
+          range.selectNodeContents(text);
+          return Math.round(range.getBoundingClientRect().right);
+        })"""
+    )
+    assert edges[0] == edges[1]
