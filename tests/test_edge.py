@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import struct
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -383,6 +384,54 @@ async def test_ipv6_socket_takes_ipv4_and_has_the_clients_address() -> None:
         async with running.raw() as client:
             client.send(b"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n")
             assert (await client.asked())["client"] == ["192.0.2.7", 0]
+
+
+@pytest.mark.parametrize("upgrade", ["", "Connection: upgrade\r\nUpgrade: ours\r\n"])
+async def test_client_that_resets_behind_its_request_does_not_count_as_a_proxy_on_our_machine(
+    upgrade: str,
+) -> None:
+    """It has no address any more. Believing what it says of its own would spend others' limits."""
+    clients: list[Any] = []
+
+    def take(head: Head, edge: Edge) -> bool:
+        clients.append(head.peer.host)
+        return False
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        clients.append(scope["client"][0] if scope["client"] else None)
+        await echo(scope, receive, send)
+
+    request = f"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 192.0.2.7\r\n{upgrade}\r\n".encode()
+    async with serving(take=take, app=app) as running:
+        for _ in range(3):
+            with socket.create_connection(running.address) as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                client.sendall(request)
+        async with running.raw() as client:
+            client.send(request.replace(b"192.0.2.7", b"192.0.2.8"))
+            await client.asked()
+    assert "192.0.2.8" in clients  # the test asks what it seems to
+    assert set(clients) == {"192.0.2.8"}
+
+
+async def test_fault_of_one_connection_at_the_edge_ends_that_one_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All share the clock: the half head behind it is still given up in time."""
+    tick = Edge.tick
+
+    def fail(edge: Edge, now: float) -> None:
+        if edge.head is not None:
+            raise RuntimeError("a defect")
+        tick(edge, now)
+
+    async with serving(LIMITS) as running, running.raw() as faulty, running.raw() as other:
+        faulty.send(b"GET /?sleep20 HTTP/1.1\r\nHost: x\r\n\r\n")
+        await await_until(lambda: any(edge.head is not None for edge in running.server._door.edges))
+        other.send(b"GET / HTTP/1.1\r\n")
+        monkeypatch.setattr(Edge, "tick", fail)
+        assert (await other.answer())[0] == 408
+        assert await asyncio.wait_for(faulty.reader.read(), 20) == b""
 
 
 # Taking over.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 from shared.process.edge import Edge
 
 if TYPE_CHECKING:
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from shared.process.forwarded import Proxies
     from shared.process.head import Head
     from shared.process.limits import Limits
+
+logger = structlog.get_logger(__name__)
 
 
 class Door:
@@ -52,5 +56,13 @@ class Door:
 
     def tick(self, now: float) -> None:
         """`Limits.tick_seconds` have passed."""
+        self.for_each(lambda edge: edge.tick(now))
+
+    def for_each(self, act: Callable[[Edge], None]) -> None:
+        """A fault of one connection ends that one alone: the others are still to be looked at."""
         for edge in list(self.edges):
-            edge.tick(now)
+            try:
+                act(edge)
+            except Exception:
+                logger.exception("a connection failed at the edge and was ended")
+                edge.abort()

@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from uvicorn.server import ServerState
 
     from shared.process.door import Door
-    from shared.process.forwarded import Peer
     from shared.process.framing import Body
     from shared.process.head import Head, Header
 
@@ -190,6 +189,11 @@ class Edge(asyncio.Protocol):
         else:
             self.leave()
 
+    def abort(self) -> None:
+        """End at once, whatever is under way."""
+        self._closing = True
+        self._transport.abort()
+
     def tick(self, now: float) -> None:
         limits = self._door.limits
         taken = now - self._since
@@ -271,10 +275,14 @@ class Edge(asyncio.Protocol):
         body = body_of(head, self._door.limits.body_bytes)
         check_host(head)
         rewritten = normalise(head, self._door.root_path)
+        peername = self._transport.get_extra_info("peername")
+        if peername is None:
+            # Reset behind this request: it has no address, and must not count as a proxy on our machine.
+            return self.abort()
         if not head.path:
             return self._redirect(self._door.root_path + b"/" + head.target)
         if head.upgrade:
-            if self._takes(head, body):
+            if self._takes(head, body, peername):
                 return None
             rewritten = True
             strip_upgrade(head)
@@ -285,18 +293,14 @@ class Edge(asyncio.Protocol):
         self._pass_to_inner(head, format_head(head) if rewritten else raw)
         return None
 
-    def _takes(self, head: Head, body: Body | None) -> bool:
+    def _takes(self, head: Head, body: Body | None, peername: Any) -> bool:
         """Whether the upgrade is ours. RFC 9110 7.8: it must be ignored in HTTP/1.0, and may be elsewhere, as
         it is behind a request that is still unanswered.
         """
         if self._door.take is None or head.version != "1.1" or body is not None or not self.idle:
             return False
-        head.peer = self._peer(head)
+        head.peer = self._door.proxies.peer(*_address(peername), head.headers)
         return self._door.take(head, self)
-
-    def _peer(self, head: Head) -> Peer:
-        host, port = _address(self._transport.get_extra_info("peername"))
-        return self._door.proxies.peer(host, port, head.headers)
 
     def _pass_to_inner(self, head: Head, raw: bytes) -> None:
         self._pipelined = not self.idle
@@ -467,9 +471,8 @@ class Edge(asyncio.Protocol):
         return self._closing or self._transport.is_closing()
 
     def extra_info(self, name: str) -> Any:
-        if name not in ("peername", "sockname"):
-            return None
-        return _address(self._transport.get_extra_info(name))
+        found = self._transport.get_extra_info(name) if name in ("peername", "sockname") else None
+        return None if found is None else _address(found)
 
 
 class _Answers:

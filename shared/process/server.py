@@ -157,8 +157,7 @@ class Server(uvicorn.Server):
         await self._close_listeners(sockets or [])
         self._service.closed()
         self._door.leaving = True
-        for edge in list(self._door.edges):
-            edge.leave()
+        self._door.for_each(lambda edge: edge.leave())
         await self._unless_hurried(self._service.drain())
         await self._unless_hurried(self._wait_idle())
         await self._unless_hurried(self._wait_whole())
@@ -187,8 +186,7 @@ class Server(uvicorn.Server):
             await asyncio.sleep(POLL_SECONDS)
         if half_sent := self._half_sent():
             logger.info("requests that were never sent whole are given up", count=len(half_sent))
-            for edge in half_sent:
-                edge.give_up()
+            self._door.for_each(lambda edge: edge.give_up())
             await asyncio.sleep(IDLE_SECONDS)  # closing at once would reset them, and lose their answers
 
     def _half_sent(self) -> list[Edge]:
