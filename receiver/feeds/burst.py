@@ -12,9 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import structlog
-
-from receiver.connections.connection import End
+from receiver.connections.failing import end_failed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,7 +27,7 @@ TOGETHER_BYTES = 16 * 1024  # of events of one channel, heard one after the othe
 Finished = tuple[tuple["SharingConnection", ...], bytes]
 Handed = tuple[tuple["Connection", ...], "Channel", "Place", bytes]
 
-logger = structlog.get_logger(__name__)
+_FAILED = "an event could not be delivered"
 
 
 class Burst:
@@ -60,7 +58,7 @@ def write_all(finished: Iterable[Finished]) -> None:
         size = len(data)
         for connection in connections:
             if connection.paused:
-                connection.write(data)
+                _write(connection, data)
                 continue
             # Straight to the kernel: calling a method of ours for each would double the cost.
             try:
@@ -68,7 +66,14 @@ def write_all(finished: Iterable[Finished]) -> None:
             except OSError:  # it takes nothing now, or the connection is gone: the transport finds out which
                 sent = 0
             if sent != size:
-                connection.write(data[sent:])
+                _write(connection, data[sent:])
+
+
+def _write(connection: SharingConnection, data: bytes) -> None:
+    try:
+        connection.write(data)
+    except Exception:  # of one connection: its feed has moved on, so its client must come back
+        end_failed(connection, _FAILED)
 
 
 def hand_over(connections: Iterable[Connection], channel: Channel, place: Place, text: bytes) -> None:
@@ -77,5 +82,4 @@ def hand_over(connections: Iterable[Connection], channel: Channel, place: Place,
         try:
             connection.deliver(channel, place, text)
         except Exception:  # of one connection: its feed has moved on, so its client must come back
-            logger.exception("an event could not be delivered", transport=connection.transport)
-            connection.end(End.INTERNAL_ERROR, "internal error")
+            end_failed(connection, _FAILED)
