@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 import uuid
 from typing import TYPE_CHECKING
 
@@ -143,6 +145,34 @@ async def test_receiver_that_is_aborted_ends_its_session(
         return (await http.post(f"{session}/xhr_send", content='["\\n"]')).status_code == 404
 
     await await_until(is_gone, 4)
+
+
+async def test_request_that_comes_as_its_session_ends_begins_another_and_is_answered(
+    gateway: ReceiverProcess,
+) -> None:
+    """Its receiver is reset in the moment in which the next one comes: none may wait for what has ended."""
+    for n in range(60):
+        path = f"/websocket/000/{uuid.uuid4().hex}"
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        with socket.create_connection(("127.0.0.1", gateway.port)) as first:
+            first.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            first.settimeout(20)
+            first.sendall(post_of(f"{path}/xhr_streaming"))
+            while b"o\n" not in await asyncio.to_thread(first.recv, 65536):
+                pass
+            if n % 2:
+                first.close()
+            writer.write(post_of(f"{path}/xhr"))
+        async with asyncio.timeout(20):
+            answer = await reader.readuntil(b"\n")
+            assert answer.startswith(b"HTTP/1.1 200")
+            while not (line := await reader.readline()).startswith((b"o", b"c[2010")):
+                assert line, "no answer"
+        writer.close()
+
+
+def post_of(path: str) -> bytes:
+    return f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n".encode()
 
 
 @pytest.mark.long

@@ -132,7 +132,9 @@ class XhrTransport:
 
     def _receive(self, request: Request, *, streams: bool) -> Response:
         name = self._name_of(request)
-        session = self._sessions.get(name) or self._begin(name, request)
+        session = self._sessions.get(name)
+        if session is None or session.carriage.is_closing():  # it is forgotten in the next turn of the loop
+            session = self._begin(name, request)
         if session.carriage.has_receiver:
             return Response(SECOND_RECEIVER, headers={n.decode(): v.decode() for n, v in HEADERS})
         edge: Edge = request.scope["state"]["edge"]
@@ -156,7 +158,7 @@ class XhrTransport:
         session = self._sessions[name] = XhrSession(
             self._life,
             identifying(self._authentication, request, self._spring),
-            lambda: self._forget(name),
+            lambda: self._forget(name, session),
             spring=self._spring,
         )
         session.address, session.proof = address, self._proof_of(request)
@@ -166,5 +168,6 @@ class XhrTransport:
         self._life.start(session, session.wait_connected())
         return session
 
-    def _forget(self, name: str) -> None:
-        self._sessions.pop(name, None)
+    def _forget(self, name: str, session: XhrSession) -> None:
+        if self._sessions.get(name) is session:
+            del self._sessions[name]
