@@ -26,7 +26,7 @@ define shown
 	code=0; $(2) || code=$$?; kill $$dots; wait $$dots 2>/dev/null; trap - EXIT; echo; exit $$code
 endef
 
-.PHONY: help run test test-long test-all lint lint-python lint-browser docs client bench bench-abuse compare chaos fuzz audit sbom lock clean moved
+.PHONY: help run test test-long test-all lint lint-python lint-browser docs client bench bench-abuse compare chaos fuzz autobahn audit sbom lock clean moved
 
 help:
 	@echo 'make run       everything on this machine, with nothing to prepare; Ctrl-C ends it; ARGS="--sender-port 9090"'
@@ -41,6 +41,7 @@ help:
 	@echo 'make compare   polling, long polling, SSE, WebSocket and STOMP side by side: tables and charts in docs/'
 	@echo 'make chaos     ten minutes of everything that can fail; ARGS="--seconds 60 --database postgres"'
 	@echo 'make fuzz      every parser of what comes from outside, a minute each; ARGS="--seconds 600 stomp"'
+	@echo 'make autobahn  Autobahn'"'"'s WebSocket test suite, once it is installed; ARGS="--suite DIRECTORY"'
 	@echo 'make audit     ask pip-audit and npm audit about what is pinned; says where nothing could be asked'
 	@echo 'make sbom      the bill of materials, CycloneDX'
 	@echo 'make lock      pin the dependencies anew, within what pyproject.toml allows'
@@ -92,6 +93,9 @@ compare: $(VENV)/bench.stamp
 
 fuzz: $(VENV)/fuzz.stamp
 	@$(BIN)/python -m tests.fuzz $(ARGS)
+
+autobahn: $(VENV)/dev.stamp
+	@$(BIN)/python -m tests.interop.autobahn $(ARGS)
 
 chaos: $(VENV)/dev.stamp
 	@$(BIN)/python -m tests.chaos $(ARGS)

@@ -404,9 +404,9 @@ async def test_client_that_resets_behind_its_request_does_not_count_as_a_proxy_o
     request = f"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 192.0.2.7\r\n{upgrade}\r\n".encode()
     async with serving(take=take, app=app) as running:
         for _ in range(3):
-            with socket.create_connection(running.address) as client:
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                client.sendall(request)
+            with socket.create_connection(running.address) as rude:
+                rude.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                rude.sendall(request)
         async with running.raw() as client:
             client.send(request.replace(b"192.0.2.7", b"192.0.2.8"))
             await client.asked()

@@ -165,6 +165,39 @@ async def test_message_in_fragments_arrives_whole_around_a_ping(world: World) ->
     assert (pong.opcode, pong.data) == (Opcode.PONG, b"are you there")
 
 
+async def test_ping_is_answered_before_the_message_behind_it(world: World) -> None:
+    """Autobahn 5.6: also where both came in one packet."""
+    protocol = world.browser.protocol
+    protocol.send_text(b"he", fin=False)
+    protocol.send_ping(b"are you there")
+    protocol.send_continuation(b"llo", fin=True)
+    world.life.receive = lambda connection, text: connection.notify(FIRST)  # type: ignore[method-assign]
+    await world.browser.flush()
+    opcodes = [(await world.browser.receive()).opcode for _ in range(2)]
+    assert opcodes == [Opcode.PONG, Opcode.TEXT]
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_close_between_two_fragments_is_answered_as_any_other(world: World, *, at_once: bool) -> None:
+    """RFC 6455 5.4, Autobahn 7.1.5."""
+    sent = b"\x01\x82\0\0\0\0he" + b"\x88\x82\0\0\0\0\x03\xe8" + b"\x80\x83\0\0\0\0llo"
+    for piece in [sent] if at_once else [sent[n : n + 1] for n in range(len(sent))]:
+        with contextlib.suppress(ConnectionError):  # what follows the close may not be taken any more
+            await world.browser.send(piece)
+        await asyncio.sleep(0)
+    assert (await world.browser.receive_close()).code == 1000
+    assert not world.life.messages
+
+
+async def test_text_that_cannot_become_utf8_any_more_is_refused_before_its_last_fragment(
+    world: World,
+) -> None:
+    """RFC 6455 8.1, Autobahn 6.4.1: and what is only cut within a character is not."""
+    await world.browser.send(b"\x01\x83\0\0\0\0a\xf0\x9f" + b"\x00\x82\0\0\0\0\x94\x94")
+    await world.browser.send(b"\x00\x84\0\0\0\0\xf4\x90\x80\x80")
+    assert (await world.browser.receive_close()).code == 1007
+
+
 @pytest.mark.parametrize(
     ("data", "code"),
     [

@@ -10,6 +10,7 @@ Sending is in receiver/transports/stream.py.
 
 from __future__ import annotations
 
+import codecs
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -36,10 +37,26 @@ if TYPE_CHECKING:
 
 _EMPTY_PONG = b"\x8a\x80"  # without its mask of four bytes, which follows
 _EMPTY_PONG_BYTES = 6
+_OPCODE = 0x0F  # in a frame's first byte
+_new_decoder = codecs.getincrementaldecoder("utf-8")
 _USUAL = frozenset({Close.NORMAL, Close.GOING_AWAY, Close.NO_CODE})  # of a client's close frame
 
-
 LIMITS = WebSocketLimits()
+
+
+class _Fragments:
+    """A message that is not whole yet. What can't become UTF-8 any more is refused at once, RFC 6455 8.1."""
+
+    __slots__ = ("_decoder", "texts")
+
+    def __init__(self) -> None:
+        self._decoder = _new_decoder()
+        self.texts: list[bytes] = []
+
+    def add(self, text: bytes, *, final: bool) -> None:
+        """Raises `UnicodeDecodeError`."""
+        self._decoder.decode(text, final)
+        self.texts.append(text)
 
 
 class WebSocketConnection(StreamConnection, SharingConnection):
@@ -64,7 +81,7 @@ class WebSocketConnection(StreamConnection, SharingConnection):
         self._head = b""  # of a frame whose header is not whole yet
         self._missing = 0  # bytes, of a frame that is not whole yet
         self._parser: Parser | None = None
-        self._fragments: list[bytes] | None = None  # of a message that is not whole yet
+        self._fragments: _Fragments | None = None  # of a message that is not whole yet
         self._traffic: Traffic | None = None
         self.heard = True  # any bytes since the last heartbeat
         self._greeted = False  # its first notice, hello, was sent
@@ -161,6 +178,8 @@ class WebSocketConnection(StreamConnection, SharingConnection):
                     break
                 self._missing = size
                 self._traffic.count_frame(min(size, self._limits.message_bytes), self.life.clock.ticks)
+                if data[start] & _OPCODE == Opcode.CLOSE:
+                    parser.current_size = None  # RFC 6455 5.4: it may come between two fragments
             if self._traffic.exceeds(self._limits.customers if self.identity else self._limits.strangers):
                 self._refuse_to_read()
                 return False
@@ -171,6 +190,9 @@ class WebSocketConnection(StreamConnection, SharingConnection):
             for frame in parser.events_received():
                 assert isinstance(frame, Frame)
                 self._take(frame)
+                # Before what is answered to a message behind it.
+                if frame.opcode is Opcode.PING and not self._flush(parser):
+                    return False
         return True
 
     def _refuse_to_read(self) -> None:
@@ -191,21 +213,22 @@ class WebSocketConnection(StreamConnection, SharingConnection):
             self._take_text(bytes(frame.data), final=frame.fin)
 
     def _take_text(self, text: bytes, *, final: bool) -> None:
-        if self._fragments is not None or not final:
-            self._fragments = self._fragments or []
-            self._fragments.append(text)
-            if len(self._fragments) > self._limits.message_fragments:
-                self.end(End.TOO_FAST, "too many fragments")
-                return
-        if not final:
-            return
-        if self._fragments is not None:
-            text, self._fragments = b"".join(self._fragments), None
         try:
-            text.decode()
+            if self._fragments is None and final:
+                text.decode()
+            else:
+                self._fragments = self._fragments or _Fragments()
+                self._fragments.add(text, final=final)
         except UnicodeDecodeError:
             self.close(Close.INVALID_DATA, "not UTF-8")
-        else:
+            return
+        if self._fragments is not None:
+            if len(self._fragments.texts) > self._limits.message_fragments:
+                self.end(End.TOO_FAST, "too many fragments")
+            if not final:
+                return
+            text, self._fragments = b"".join(self._fragments.texts), None
+        if not self.closed:
             self.received(text)
 
     def received(self, text: bytes) -> None:
