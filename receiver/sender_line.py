@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 from urllib.parse import urlsplit
 
 import httptools
-import httpx2
 
 from shared import __version__
 from shared.errors import NeighbourError
+from shared.tls import tls_to_sender
 
 if TYPE_CHECKING:
     import ssl
@@ -60,15 +60,16 @@ class SenderLine:
         *,
         silence_seconds: float = SILENCE_SECONDS,
         max_answer_bytes: int = MAX_ANSWER_BYTES,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        """`url` may have a path, below which everything is asked."""
+        """`url` may have a path, below which everything is asked. `tls` is for https alone."""
         parts = urlsplit(url)
         self._host = parts.hostname or ""
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
         self._path = parts.path.rstrip("/")
         self._tls: ssl.SSLContext | None = None
         if parts.scheme == "https":
-            self._tls = httpx2.create_ssl_context(trust_env=False)
+            self._tls = tls or tls_to_sender(None)
         self._silence_seconds = silence_seconds
         self._max_answer_bytes = max_answer_bytes
         authority = parts.netloc.rpartition("@")[2]

@@ -21,7 +21,7 @@ import sys
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -45,7 +45,11 @@ from shared.origins import parse_pattern
 from shared.process.listening import split_address
 from shared.redis.signatures import LiveKey
 from shared.redis.url import check_redis_url
+from shared.tls import tls_to_sender
 from shared.webhook_secrets import parse_webhook_secret
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 PREFIX = "ORDERBELL_"
 _FOR_TESTS = PREFIX + "TEST_"  # read by our tests alone
@@ -331,8 +335,38 @@ class SenderSettings(DatabaseSettings, Settings):
         return text
 
 
-class ReceiverSettings(Settings):
+class SenderAddress(_OfEnvironment):
+    """Where the sender is, for everything that asks it."""
+
     sender_url: HttpUrl = AnyUrl("http://127.0.0.1:8090")
+    sender_ca: str | None = None  # certificates, PEM: of the only authority that vouches for the sender
+
+    @property
+    def tls(self) -> SSLContext:
+        return tls_to_sender(self.sender_ca)
+
+    @field_validator("sender_url", mode="before")
+    @classmethod
+    def _check_sender_url(cls, url: object) -> object:
+        if isinstance(url, str):
+            _check_http_url(url, query=False)  # raises ValueError
+        return url
+
+    @field_validator("sender_ca")
+    @classmethod
+    def _check_sender_ca(cls, authority: str | None) -> str | None:
+        if authority is not None:
+            tls_to_sender(authority)  # raises ValueError
+        return authority
+
+    @model_validator(mode="after")
+    def _check_that_it_counts(self) -> Self:
+        if self.sender_ca is not None and self.sender_url.scheme != "https":
+            raise ValueError(f"{PREFIX}SENDER_CA needs an {PREFIX}SENDER_URL with https://")
+        return self
+
+
+class ReceiverSettings(SenderAddress, Settings):
     # After how long alerts that no device has shown are offered again; 0: never.
     ring_again_seconds: float = Field(0, ge=0, le=86_400)
     jwt_secret: SecretStr | None = None  # HS256
@@ -375,11 +409,11 @@ class ReceiverSettings(Settings):
     def jwt_audiences(self) -> tuple[str, ...]:
         return tuple(name.strip() for name in self.jwt_audience.split(",") if name.strip())
 
-    @field_validator("sender_url", "jwks_url", mode="before")
+    @field_validator("jwks_url", mode="before")
     @classmethod
-    def _check_url(cls, url: object, info: ValidationInfo) -> object:
+    def _check_jwks_url(cls, url: object) -> object:
         if isinstance(url, str):
-            _check_http_url(url, query=info.field_name == "jwks_url")  # raises ValueError
+            _check_http_url(url, query=True)  # raises ValueError
         return url
 
     @field_validator("jwt_issuer")

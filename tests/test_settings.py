@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shared.settings import PREFIX, ReceiverSettings, SenderSettings, Settings, known_names, load
+from tests.certificates import Certificates
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -235,6 +236,17 @@ def test_cookie_that_no_browser_sends_is_refused(set: Set, faults: Faults, name:
     assert line.startswith("orderbell: ORDERBELL_JWT_COOKIE: ")
 
 
+def test_authority_for_a_sender_without_tls_is_a_fault(set: Set, faults: Faults, tmp_path: Path) -> None:
+    """It would vouch for nothing."""
+    authority = Certificates.make(tmp_path).ca
+    set(api_keys=KEY, jwt_secret=SECRET, sender_ca_file=str(authority))
+    assert faults(ReceiverSettings) == [
+        "orderbell: ORDERBELL_SENDER_CA needs an ORDERBELL_SENDER_URL with https://"
+    ]
+    set(sender_url="https://sender")
+    assert load(ReceiverSettings).sender_ca == authority.read_text().strip()
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.7", "shop.example", ""])
 def test_development_mode_refuses_to_listen_beyond_loopback(set: Set, faults: Faults, host: str) -> None:
     set(api_keys=KEY, development="1")
@@ -282,6 +294,7 @@ ODD: dict[str, tuple[str, ...]] = {
         "http://[::1", "http://[1]", "http://[::1]x", "ftp://sender", "redis://sender", "https//sender",
         f"http://{LONG}", "http://sender,http://other", "http://*",
     ),
+    "sender_ca": ("x", "/etc/ca.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"),
     "jwt_secret": ("short", "s" * 31, "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2Vw\n-----END PUBLIC KEY-----"),
     "jwt_secrets": ("short", "s" * 32 + ",short"),
     "jwks_url": ("keys", "file:///keys", "https://", "https://i:0/keys", "https://u:p@i/keys", "https://i/k#x"),

@@ -102,13 +102,15 @@ async def serve(
     watcher: Watcher | None,
 ) -> None:
     """Build everything, and end everything on return."""
+    tls = settings.tls
     sender_client = httpx2.AsyncClient(
         base_url=str(settings.sender_url),
         headers={"authorization": f"Bearer {settings.api_keys[0].get_secret_value()}"},
         timeout=5,
         trust_env=False,  # a company's outbound proxy is not for the way to its own sender
+        verify=tls,
     )
-    sender_line = SenderLine(str(settings.sender_url), settings.api_keys[0].get_secret_value())
+    sender_line = SenderLine(str(settings.sender_url), settings.api_keys[0].get_secret_value(), tls=tls)
     async with (
         # No retries: while Redis fails, the sender's history is asked instead.
         connect(settings.redis_url, retries=0) as redis,

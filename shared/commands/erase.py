@@ -8,10 +8,9 @@ from urllib.parse import quote
 import click
 import httpx2
 import msgspec
-from pydantic import AnyUrl
 
 from shared.channels import MAX_NAME, is_name
-from shared.settings import HttpUrl, Settings
+from shared.settings import SenderAddress, Settings
 
 if TYPE_CHECKING:
     from shared.commands.local import LocalDirectory
@@ -19,10 +18,8 @@ if TYPE_CHECKING:
 TIMEOUT_SECONDS = 120.0  # the sender searches all answers kept for repeated requests
 
 
-class CallerSettings(Settings):
+class CallerSettings(SenderAddress, Settings):
     """The settings of a caller of the sender."""
-
-    sender_url: HttpUrl = AnyUrl("http://127.0.0.1:8090")
 
 
 class _Report(msgspec.Struct):
@@ -49,7 +46,7 @@ def erase(local: LocalDirectory, customer: str, sender: str | None) -> int:
     # A dot is encoded, too: clients take a segment that is only dots out of the path.
     path = quote(customer, safe="").replace(".", "%2E")
     try:
-        with httpx2.Client(trust_env=False, timeout=TIMEOUT_SECONDS) as client:
+        with httpx2.Client(trust_env=False, timeout=TIMEOUT_SECONDS, verify=settings.tls) as client:
             answer = client.delete(f"{url}/customers/{path}", headers=headers)
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         return fail(f"{url} does not answer: {error}")

@@ -26,7 +26,7 @@ def kick(local: LocalDirectory, customer: str, sender: str | None) -> int:
     url = (sender or str(settings.sender_url)).rstrip("/")
     headers = {"Authorization": f"Bearer {settings.api_keys[0].get_secret_value()}"}
     try:
-        with httpx2.Client(trust_env=False, timeout=TIMEOUT_SECONDS) as client:
+        with httpx2.Client(trust_env=False, timeout=TIMEOUT_SECONDS, verify=settings.tls) as client:
             answer = client.post(f"{url}/revocations", headers=headers, json={"customer_id": customer})
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         return fail(f"{url} does not answer: {error}")

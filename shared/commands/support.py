@@ -216,7 +216,7 @@ def _ask(
     url = (sender or str(settings.sender_url)).rstrip("/")
     headers = {"Authorization": f"Bearer {settings.api_keys[0].get_secret_value()}"}
     try:
-        with httpx2.Client(trust_env=False, timeout=TIMEOUT_SECONDS) as client:
+        with httpx2.Client(trust_env=False, timeout=TIMEOUT_SECONDS, verify=settings.tls) as client:
             answer = client.request(
                 method, f"{url}{path}", params=dict(query or {}), json=body, headers=headers
             )

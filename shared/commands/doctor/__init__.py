@@ -102,7 +102,7 @@ async def _look(settings: DoctorSettings, asked: Asked) -> list[Finding]:
     if of_sender := _is_senders():
         findings += await database.look(settings.database_url)
     where = redis.Where(settings.redis_url, settings.key_prefix)
-    async with services.client() as http:
+    async with services.client(settings.sender_ca) as http:
         url = (asked.sender or str(settings.sender_url)).rstrip("/")
         of_sender_found, sender = await services.look_at_sender(http, url, _key(settings))
         of_redis = await redis.look(where, sender, publishes=of_sender)

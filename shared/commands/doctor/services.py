@@ -12,6 +12,7 @@ import httpx2
 from shared.commands.doctor.clocks import clock
 from shared.commands.doctor.findings import Finding, fail, ok, warn
 from shared.reasons import reason_of
+from shared.tls import tls_to_sender
 
 if TYPE_CHECKING:
     from shared.settings import ReceiverSettings
@@ -30,9 +31,10 @@ class Sender(NamedTuple):
     reaches_redis: bool
 
 
-def client() -> httpx2.AsyncClient:
+def client(authority: str | None) -> httpx2.AsyncClient:
     # Directly, whatever proxies the environment names: as gateways do, see shared/outbound.py.
-    return httpx2.AsyncClient(timeout=SECONDS, trust_env=False)
+    tls = tls_to_sender(authority, beside_public=True)  # gateways are asked, too
+    return httpx2.AsyncClient(timeout=SECONDS, trust_env=False, verify=tls)
 
 
 async def look_at_sender(http: httpx2.AsyncClient, url: str, key: str) -> tuple[list[Finding], Sender | None]:
