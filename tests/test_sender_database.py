@@ -16,7 +16,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, insert, select, text
 from structlog.testing import capture_logs
 
-from sender.database import sqlite
+from sender.database import sqlite, sqlite_connect
 from sender.database.errors import DatabaseFull, DatabaseUnavailable, DatabaseUnusable
 from sender.database.open import open_database
 from sender.database.tables import channels, idempotency, metadata
@@ -322,7 +322,7 @@ async def test_06_commits_are_on_disk_when_answered(sqlite_database: sqlite.Sqli
 async def test_settings_that_did_not_take_refuse_to_start(
     sqlite_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sqlite._PRAGMAS, "synchronous", "9")
+    monkeypatch.setitem(sqlite_connect.PRAGMAS, "synchronous", "9")
     with pytest.raises(DatabaseUnusable, match="synchronous"):
         async with sqlite.open_sqlite(str(sqlite_path)):
             pass

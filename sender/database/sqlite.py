@@ -10,30 +10,27 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
-from sqlalchemy import URL, create_engine, event, inspect
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import NullPool
 
-from sender.database import migrations
-from sender.database.errors import DatabaseError, DatabaseFull, DatabaseUnavailable, DatabaseUnusable
+from sender.database.errors import DatabaseError, DatabaseUnavailable, DatabaseUnusable
 from sender.database.group_commit import GroupCommit
-from sender.database.migrations import Standing
+from sender.database.sqlite_connect import driver_of, engine_of, pragma
+from sender.database.sqlite_errors import explain
+from sender.database.sqlite_schema import INCREMENTAL, prepare
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Connection
 
     from sender.database.group_commit import Job, Queue
 
@@ -52,24 +49,13 @@ class Limits:
 
 USUAL = Limits()
 
+
 # While one turn writes to disk, the next waits for the thread: no trip through the loop between commits.
 _TURNS = 2
 
 _FREE_SHARE = 0.1  # of the file: free pages for new rows
 _FREE_PAGES = 1_000  # at least: 4 MB
 _RETURNED_PAGES = 100  # at a time
-_SPARE_BYTES = 2**26
-_LOGGED_BYTES = 2**26
-_REWRITTEN_BYTES = 2**31  # at a start: larger ones would take minutes
-_INCREMENTAL = 2  # the mode of auto_vacuum in which we return pages when it suits us
-
-_PRAGMAS = {
-    "journal_mode": "wal",
-    "synchronous": 2,  # FULL: with NORMAL, a power failure may lose commits that were answered
-    "foreign_keys": 1,
-    "cache_size": -65_536,  # KiB; the index of digests is read at random
-    "wal_autocheckpoint": 4_000,  # pages: 16 MB
-}
 
 
 @asynccontextmanager
@@ -77,7 +63,7 @@ async def open_sqlite(path: str, limits: Limits = USUAL) -> AsyncIterator[Sqlite
     """Raises `DatabaseUnusable` and `DatabaseError`."""
     if path == ":memory:":
         raise DatabaseUnusable("SQLite needs a file: a database in memory would be lost with the process")
-    await asyncio.to_thread(_prepare, path, limits)
+    await asyncio.to_thread(prepare, path, busy_seconds=limits.busy_seconds)
     database = SqliteDatabase(path, limits)
     try:
         yield database
@@ -91,8 +77,8 @@ class SqliteDatabase:
     def __init__(self, path: str, limits: Limits = USUAL) -> None:
         self._loop = asyncio.get_running_loop()
         self._files = WatchedFiles(path)
-        self._write_engine = _engine(path, limits, begin="BEGIN IMMEDIATE")
-        self._read_engine = _engine(path, limits, begin="BEGIN")
+        self._write_engine = engine_of(path, begin="BEGIN IMMEDIATE", busy_seconds=limits.busy_seconds)
+        self._read_engine = engine_of(path, begin="BEGIN", busy_seconds=limits.busy_seconds)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
         self._writing: Connection | None = None  # the writer's connection
         self._readers = ThreadPoolExecutor(limits.readers, thread_name_prefix="sqlite-reader")
@@ -141,7 +127,7 @@ class SqliteDatabase:
             with connection.begin():
                 return work(connection)
         except (DBAPIError, sqlite3.Error) as error:
-            raise _explain(error) from error
+            raise explain(error) from error
 
     # Everything below runs in the writer's thread.
 
@@ -154,7 +140,7 @@ class SqliteDatabase:
             outcomes = _run(self._writing, jobs) if jobs else []
             self._files.check()  # or the commit may have gone into deleted files
         except (DBAPIError, sqlite3.Error, DatabaseError) as error:
-            return jobs, [_explain(error)] * len(jobs)
+            return jobs, [explain(error)] * len(jobs)
         return jobs, outcomes
 
 
@@ -210,11 +196,11 @@ def _run(connection: Connection, jobs: Sequence[Job[Any, Any]]) -> list[Any]:
         with connection.begin():
             return _run_groups(connection, jobs)
     except _TransactionLost as error:
-        return [_explain(error.__cause__ or error)] * len(jobs)
+        return [explain(error.__cause__ or error)] * len(jobs)
     except Exception as error:  # the thread must outlive a failed commit, whatever its reason
         # After a failed COMMIT, SQLite leaves the transaction open, while SQLAlchemy believes it closed.
-        _driver(connection).rollback()
-        return [_explain(error)] * len(jobs)
+        driver_of(connection).rollback()
+        return [explain(error)] * len(jobs)
 
 
 def _run_groups(connection: Connection, jobs: Sequence[Job[Any, Any]]) -> list[Any]:
@@ -232,7 +218,7 @@ def _run_groups(connection: Connection, jobs: Sequence[Job[Any, Any]]) -> list[A
 
 def _run_group(connection: Connection, work: Callable[..., Any], items: Sequence[Any]) -> Sequence[Any]:
     # The driver's own savepoint costs a tenth of SQLAlchemy's.
-    driver = _driver(connection)
+    driver = driver_of(connection)
     driver.execute("SAVEPOINT job")
     try:
         outcomes: Sequence[Any] = work(connection, items)
@@ -242,7 +228,7 @@ def _run_group(connection: Connection, work: Callable[..., Any], items: Sequence
         driver.execute("ROLLBACK TO job")
         driver.execute("RELEASE job")
         if len(items) == 1:
-            return [_explain(error)]
+            return [explain(error)]
         # One of them made all fail; find out which.
         return [_run_group(connection, work, [item])[0] for item in items]
     driver.execute("RELEASE job")
@@ -250,154 +236,10 @@ def _run_group(connection: Connection, work: Callable[..., Any], items: Sequence
 
 
 def _return_space(connection: Connection) -> float | None:
-    driver = _driver(connection)
+    driver = driver_of(connection)
     began = perf_counter()
-    free, pages = _pragma(driver, "freelist_count"), _pragma(driver, "page_count")
-    if free <= max(_FREE_PAGES, pages * _FREE_SHARE) or _pragma(driver, "auto_vacuum") != _INCREMENTAL:
+    free, pages = pragma(driver, "freelist_count"), pragma(driver, "page_count")
+    if free <= max(_FREE_PAGES, pages * _FREE_SHARE) or pragma(driver, "auto_vacuum") != INCREMENTAL:
         return None
     driver.execute(f"PRAGMA incremental_vacuum({_RETURNED_PAGES})").fetchall()
-    return perf_counter() - began if _pragma(driver, "freelist_count") < free else None
-
-
-def _pragma(driver: sqlite3.Connection, name: str) -> int:
-    return int(driver.execute(f"PRAGMA {name}").fetchone()[0])
-
-
-def _prepare(path: str, limits: Limits) -> None:
-    """Create the file and the schema, and check that SQLite can keep what we promise."""
-    engine = _engine(path, limits, begin="BEGIN IMMEDIATE")
-    try:
-        with engine.connect() as connection:
-            _check_pragmas(connection)
-            with connection.begin():
-                _bring_up_to_date(connection, path)
-            _let_it_shrink(connection, path)
-    except (DBAPIError, sqlite3.Error) as error:
-        raise _explain_start(error, path) from error
-    finally:
-        engine.dispose()
-
-
-def _let_it_shrink(connection: Connection, path: str) -> None:
-    """Files of earlier versions or other programs: their mode changes only if all pages are rewritten."""
-    driver = _driver(connection)
-    if _pragma(driver, "auto_vacuum") == _INCREMENTAL:
-        return
-    size, began = os.stat(path).st_size, perf_counter()
-    if size > _REWRITTEN_BYTES:
-        logger.warning(
-            "the database file cannot shrink; to let it, stop the sender and run in sqlite3:"
-            " PRAGMA auto_vacuum = 2; VACUUM;",
-            bytes=size,
-        )
-        return
-    if shutil.disk_usage(Path(path).absolute().parent).free < 2 * size + _SPARE_BYTES:
-        logger.warning("too little disk space to rewrite the database file: it cannot shrink", bytes=size)
-        return
-    if size > _LOGGED_BYTES:
-        logger.info("the database file is rewritten once, so that it can shrink", bytes=size)
-    driver.execute(f"PRAGMA auto_vacuum = {_INCREMENTAL}")
-    try:
-        driver.execute("VACUUM")
-    except sqlite3.OperationalError as error:  # for example a backup reads it; the next start tries again
-        logger.warning("the database file could not be rewritten: it cannot shrink", reason=str(error))
-        return
-    if size > _LOGGED_BYTES:
-        logger.info("the database file was rewritten", seconds=round(perf_counter() - began, 1))
-
-
-def _bring_up_to_date(connection: Connection, path: str) -> None:
-    version = migrations.read_version(connection)
-    standing = migrations.look(connection, version)
-    newest = migrations.newest_version()
-    if standing is Standing.EMPTY and (others := inspect(connection).get_table_names()):
-        raise DatabaseUnusable(f"{path} is another program's database: it has the table {others[0]}")
-    if standing in (Standing.EMPTY, Standing.BEHIND):
-        migrations.migrate(connection)
-    elif standing is Standing.NEWER:
-        logger.warning(
-            "the database's schema is from a later release, and has all that this one needs",
-            found=version,
-            ours=newest,
-        )
-    elif standing is Standing.FOREIGN:
-        raise DatabaseUnusable(
-            f"{path} is at version {version!r}, which this release (up to {newest}) does not know, and lacks "
-            "tables or columns that it needs: it belongs to another program, or to a much later release"
-        )
-
-
-def _explain_start(error: DBAPIError | sqlite3.Error, path: str) -> Exception:
-    """What is wrong with the file, for the operator."""
-    original = error.orig if isinstance(error, DBAPIError) else error
-    code = getattr(original, "sqlite_errorcode", 0) & 0xFF
-    directory = Path(path).absolute().parent
-    if code == sqlite3.SQLITE_NOTADB:
-        return DatabaseUnusable(f"{path} is not a SQLite database")
-    if code == sqlite3.SQLITE_CANTOPEN and not directory.is_dir():
-        return DatabaseUnusable(f"unable to open database file {path}: there is no directory {directory}")
-    if code == sqlite3.SQLITE_CANTOPEN and Path(path).is_dir():
-        return DatabaseUnusable(f"unable to open database file {path}: it is a directory")
-    if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR):
-        return DatabaseUnusable(
-            f"unable to open database file {path} for writing ({original}): "
-            "it and its directory must be writable for this user"
-        )
-    if code == sqlite3.SQLITE_CORRUPT:
-        return DatabaseUnusable(f"{path} is damaged ({original}); restore a backup")
-    return _explain(error)
-
-
-def _check_pragmas(connection: Connection) -> None:
-    driver = _driver(connection)
-    for name, wanted in _PRAGMAS.items():
-        (found,) = driver.execute(f"PRAGMA {name}").fetchone()
-        if found != wanted:
-            raise DatabaseUnusable(f"SQLite does not accept PRAGMA {name}={wanted} here; it stays {found}")
-
-
-def _driver(connection: Connection) -> sqlite3.Connection:
-    driver = connection.connection.driver_connection
-    assert isinstance(driver, sqlite3.Connection)
-    return driver
-
-
-def _engine(path: str, limits: Limits, *, begin: str) -> Engine:
-    reading = begin == "BEGIN"
-    engine = create_engine(
-        URL.create("sqlite+pysqlite", database=path),
-        poolclass=NullPool,
-        hide_parameters=True,  # they are payloads, and errors are logged
-        # Python's module would begin transactions by itself, and too late; we begin them.
-        connect_args={"isolation_level": None, "check_same_thread": False},
-    )
-
-    @event.listens_for(engine, "connect")
-    def set_pragmas(driver: sqlite3.Connection, _record: object) -> None:
-        driver.execute(f"PRAGMA busy_timeout={limits.busy_seconds * 1000:.0f}")
-        for name, value in _PRAGMAS.items():
-            driver.execute(f"PRAGMA {name}={value}")
-        driver.execute(f"PRAGMA query_only={reading:d}")
-
-    @event.listens_for(engine, "begin")
-    def begin_transaction(connection: Connection) -> None:
-        _driver(connection).execute(begin)  # as with savepoints, see _run_group
-
-    return engine
-
-
-def _explain(error: BaseException) -> Exception:
-    """The error for the caller; one that is not the database's stays as it is."""
-    original = error.orig if isinstance(error, DBAPIError) else error
-    if not isinstance(original, sqlite3.OperationalError | sqlite3.DatabaseError):
-        return error if isinstance(error, Exception) else DatabaseError(str(error))
-    if isinstance(original, sqlite3.IntegrityError):
-        return error if isinstance(error, Exception) else original
-    code = getattr(original, "sqlite_errorcode", 0) & 0xFF  # the lower byte is the kind
-    if code == sqlite3.SQLITE_FULL:
-        return DatabaseFull("the disk is full")
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return DatabaseUnavailable("another process keeps the database locked")
-    if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
-        return DatabaseUnavailable(str(original))
-    return error if isinstance(error, Exception) else original
+    return perf_counter() - began if pragma(driver, "freelist_count") < free else None

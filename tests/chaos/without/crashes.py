@@ -46,12 +46,13 @@ def crash_after_commit(patch: Patch) -> None:
 def _crash_at_completion(patch: Patch, function: str) -> None:
     """When that function of the SQLite writer has done its part, and there is an event."""
     from sender.database import sqlite
+    from sender.database.sqlite_connect import driver_of
 
     do = getattr(sqlite, function)
 
     def do_and_die(connection: Any, jobs: Any) -> object:
         outcomes: object = do(connection, jobs)
-        (events,) = sqlite._driver(connection).execute("SELECT count(*) FROM events").fetchone()
+        (events,) = driver_of(connection).execute("SELECT count(*) FROM events").fetchone()
         if events:
             _die()
         return outcomes

@@ -1,0 +1,65 @@
+"""How SQLite's file is opened, and what every connection to it begins with."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING
+
+from sqlalchemy import URL, create_engine, event
+from sqlalchemy.pool import NullPool
+
+from sender.database.errors import DatabaseUnusable
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+
+PRAGMAS = {
+    "journal_mode": "wal",
+    "synchronous": 2,  # FULL: with NORMAL, a power failure may lose commits that were answered
+    "foreign_keys": 1,
+    "cache_size": -65_536,  # KiB; the index of digests is read at random
+    "wal_autocheckpoint": 4_000,  # pages: 16 MB
+}
+
+
+def driver_of(connection: Connection) -> sqlite3.Connection:
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    return driver
+
+
+def engine_of(path: str, *, begin: str, busy_seconds: float) -> Engine:
+    reading = begin == "BEGIN"
+    engine = create_engine(
+        URL.create("sqlite+pysqlite", database=path),
+        poolclass=NullPool,
+        hide_parameters=True,  # they are payloads, and errors are logged
+        # Python's module would begin transactions by itself, and too late; we begin them.
+        connect_args={"isolation_level": None, "check_same_thread": False},
+    )
+
+    @event.listens_for(engine, "connect")
+    def set_pragmas(driver: sqlite3.Connection, _record: object) -> None:
+        driver.execute(f"PRAGMA busy_timeout={busy_seconds * 1000:.0f}")
+        for name, value in PRAGMAS.items():
+            driver.execute(f"PRAGMA {name}={value}")
+        driver.execute(f"PRAGMA query_only={reading:d}")
+
+    @event.listens_for(engine, "begin")
+    def begin_transaction(connection: Connection) -> None:
+        driver_of(connection).execute(begin)  # as with savepoints, see _run_group
+
+    return engine
+
+
+def pragma(driver: sqlite3.Connection, name: str) -> int:
+    return int(driver.execute(f"PRAGMA {name}").fetchone()[0])
+
+
+def check_pragmas(connection: Connection) -> None:
+    driver = driver_of(connection)
+    for name, wanted in PRAGMAS.items():
+        (found,) = driver.execute(f"PRAGMA {name}").fetchone()
+        if found != wanted:
+            raise DatabaseUnusable(f"SQLite does not accept PRAGMA {name}={wanted} here; it stays {found}")
