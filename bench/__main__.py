@@ -30,7 +30,7 @@ from bench import (
 )
 from bench.contenders import OURS
 from bench.load import compile_native
-from bench.peers.gateways import found
+from bench.peers.gateways import found, streams_found
 from bench.run import Run
 from shared.commands.embedded import path_server, wheel_server
 from shared.process.guard import Guard
@@ -98,6 +98,7 @@ def main(
             rounds,
             seconds,
             _contenders(only, peers=peers),
+            streams_found() if peers else (),
             largest,
         )
         try:

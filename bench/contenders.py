@@ -41,6 +41,7 @@ class Contender(Protocol):
     name: str
     engineio: bool  # its clients speak Socket.IO
     connects_at_once: int
+    gateways: list[Server]
 
     async def start(self, run: Run, gateways: int, stack: AsyncExitStack) -> None:
         """Everything that is needed; `stack` ends it."""

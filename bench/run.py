@@ -29,6 +29,7 @@ class Run:
     rounds: int
     seconds: float  # of one measurement, about
     contenders: Sequence[type[Contender]]  # the floor first
+    streams: Sequence[type[Contender]] = ()  # peers whose clients speak no WebSocket
     largest: int = 1_000_000  # events in a database that is filled before
     _numbers: Iterator[int] = field(default_factory=itertools.count)
     _started: float = field(default_factory=time.monotonic)

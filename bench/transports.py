@@ -4,6 +4,9 @@ The clients are connections of this process that read, count events, and say not
 asks for. In each round a new gateway has the same number of each kind, and events go flat out into Redis, a
 hundred at a time to as many customers of one kind, the next when all have come. The kinds take short turns,
 so that whatever else the machine does meets all of them. Memory is measured on a gateway of each kind's own.
+
+Mercure's hub and Spring's simple broker, where they are installed, take their turns with the others, each on
+a Redis of its own. They verify no token, keep no history and notice no gap.
 """
 
 from __future__ import annotations
@@ -18,12 +21,14 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from bench.contenders import Event, Orderbell
+from bench.peers.gateways import Mercure, Spring
 from bench.table import Table, median, median_ratio
 from bench.usage import Usage, resident_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from bench.contenders import Contender
     from bench.run import Run
 
 CUSTOMERS = 500  # of each kind
@@ -69,10 +74,13 @@ class Client(asyncio.Protocol):
     """A WebSocket."""
 
     name: ClassVar[str] = "websocket"
+    of: ClassVar[type[Contender]] = Orderbell  # whose gateway it connects to
 
-    def __init__(self, counter: Counter, port: int, token: str) -> None:
+    def __init__(self, counter: Counter, port: int, customer: str, token: str) -> None:
+        """`token` is empty where no gateway asks for one."""
         self.counter = counter
         self.port = port
+        self.customer = customer
         self.token = token
         self.greeted = False
         self.closing = False
@@ -97,7 +105,8 @@ class Client(asyncio.Protocol):
 
     def ask(self, target: str, *headers: str) -> None:
         lines = [f"GET {target} HTTP/1.1", f"Host: 127.0.0.1:{self.port}"]
-        lines += [f"Authorization: Bearer {self.token}", *headers, "", ""]
+        lines += [f"Authorization: Bearer {self.token}"] if self.token else []
+        lines += [*headers, "", ""]
         self.transport.write("\r\n".join(lines).encode())
 
     def data_received(self, data: bytes) -> None:
@@ -183,7 +192,36 @@ class LongPoll(Client):
         self.poll(found[1].decode())
 
 
-CLIENTS: tuple[type[Client], ...] = (Client, EventStream, Stomp, LongPoll)
+class MercureStream(Client):
+    name = Mercure.name
+    of: ClassVar[type[Contender]] = Mercure
+
+    def begin(self) -> None:
+        self.ask(f"/.well-known/mercure?topic={self.customer}", "Accept: text/event-stream")
+
+    def greets(self, data: bytes) -> bool:
+        return b"200 OK" in data
+
+
+class SpringStomp(Stomp):
+    """The broker confirms no subscription. It is there by the first turn, which is not counted."""
+
+    name = Spring.name
+    of: ClassVar[type[Contender]] = Spring
+
+    def data_received(self, data: bytes) -> None:
+        if b"101" in data[:16]:
+            self.send("CONNECT\naccept-version:1.2\nhost:127.0.0.1\n\n\0")
+        if b"CONNECTED" in data:
+            self.send(f"SUBSCRIBE\nid:1\ndestination:/topic/{self.customer}\n\n\0")
+        Client.data_received(self, data)
+
+    def greets(self, data: bytes) -> bool:
+        return b"CONNECTED" in data
+
+
+OURS: tuple[type[Client], ...] = (Client, EventStream, Stomp, LongPoll)
+PEERS: tuple[type[Client], ...] = (MercureStream, SpringStomp)
 
 
 async def run(run: Run) -> Table:
@@ -196,36 +234,43 @@ async def run(run: Run) -> Table:
             " the WebSocket's turn before. Memory: what the gateway's grows by, a customer's feed included."
         ],
     )
+    kinds = (*OURS, *(one for one in PEERS if one.of in run.streams))
     costs: defaultdict[str, list[float]] = defaultdict(list)
     for number in range(1, run.rounds + 1):
         run.progress(f"transports: round {number} of {run.rounds}")
         async with contextlib.AsyncExitStack() as stack:
-            contender = Orderbell()
-            await contender.start(run, 1, stack)
-            for kind, cost in await _deliveries(run, contender):
+            contenders = {one: one() for one in dict.fromkeys(kind.of for kind in kinds)}
+            for contender in contenders.values():
+                await contender.start(run, 1, stack)
+            for kind, cost in await _deliveries(run, [(kind, contenders[kind.of]) for kind in kinds]):
                 costs[kind.name].append(cost)
                 table.rounds.append({"transport": kind.name, "microseconds": cost})
-    for kind in CLIENTS:
-        run.progress(f"transports: {kind.name}, memory")
-        memory = await _memory(run, kind)
-        table.rounds.append({"transport": kind.name, "kib": memory})
+    for kind in kinds:
+        memory = None
+        if kind in OURS:
+            run.progress(f"transports: {kind.name}, memory")
+            memory = await _memory(run, kind)
+            table.rounds.append({"transport": kind.name, "kib": memory})
         mine = costs[kind.name]
         table.add(kind.name, median(mine), median_ratio(mine, costs[Client.name]), memory)
     return table
 
 
-async def _deliveries(run: Run, contender: Orderbell) -> list[tuple[type[Client], float]]:
+async def _deliveries(
+    run: Run, kinds: Sequence[tuple[type[Client], Contender]]
+) -> list[tuple[type[Client], float]]:
     """Microseconds a delivery, turn by turn."""
     groups = []
-    for number, kind in enumerate(CLIENTS):
+    for number, (kind, contender) in enumerate(kinds):
         customers, counter = range(number * CUSTOMERS, (number + 1) * CUSTOMERS), Counter()
         clients = await _connect(contender, kind, customers, counter)
-        groups.append((kind, customers, counter, itertools.count(1), clients))
+        groups.append((kind, contender, customers, counter, itertools.count(1), clients))
+    await asyncio.sleep(SETTLE_SECONDS)
     turn_seconds = run.seconds / TURNS
     costs = []
     try:
         for turn in range(1 + TURNS):  # what is made once is not any turn's
-            for kind, customers, counter, places, _ in groups:
+            for kind, contender, customers, counter, places, _ in groups:
                 before = counter.events
                 usage = Usage(contender.gateway_pids)
                 await _publish_for(turn_seconds, contender, counter, customers, places)
@@ -241,7 +286,7 @@ async def _deliveries(run: Run, contender: Orderbell) -> list[tuple[type[Client]
 
 async def _publish_for(
     seconds: float,
-    contender: Orderbell,
+    contender: Contender,
     counter: Counter,
     customers: Sequence[int],
     places: itertools.count[int],
@@ -273,14 +318,15 @@ async def _memory(run: Run, kind: type[Client]) -> float:
 
 
 async def _connect(
-    contender: Orderbell, kind: type[Client], customers: Sequence[int], counter: Counter
+    contender: Contender, kind: type[Client], customers: Sequence[int], counter: Counter
 ) -> list[Client]:
     loop = asyncio.get_running_loop()
     port = contender.gateways[0].port
     ready, clients = counter.ready, list[Client]()
     for start in range(0, len(customers), _AT_ONCE):
-        for customer in customers[start : start + _AT_ONCE]:
-            client = kind(counter, port, contender.stack.token(f"customer-{customer}"))
+        for customer in (f"customer-{n}" for n in customers[start : start + _AT_ONCE]):
+            token = contender.stack.token(customer) if isinstance(contender, Orderbell) else ""
+            client = kind(counter, port, customer, token)
             await loop.create_connection(lambda client=client: client, "127.0.0.1", port)  # type: ignore[misc]
             clients.append(client)
         await counter.wait_ready(ready + len(clients))

@@ -10,7 +10,7 @@ import pwd
 import shutil
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from bench.caller import Caller, callers, post
 from bench.contenders import Contender, Event, RedisPublisher, content, payload
@@ -26,16 +26,18 @@ if TYPE_CHECKING:
 
 DIRECTORY = Path(__file__).parent
 PYTHON = DIRECTORY.parent / ".venv" / "bin" / "python"
+MERCURE = DIRECTORY / "mercure" / "hub"
+SPRING = DIRECTORY / "spring" / "target" / "gateway.jar"
 _NCHAN = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")  # where Debian has it
 
 
 class Peer:
     """Each says how; the rest is the same for all."""
 
-    name: ClassVar[str]
-    engineio: ClassVar[bool] = False
-    connects_at_once: ClassVar[int] = 256
-    publisher: ClassVar[tuple[str, ...]] = ()  # a process that publishes; none: PUBLISH will do
+    name: str
+    engineio: bool = False
+    connects_at_once: int = 256
+    publisher: tuple[str, ...] = ()  # a process that publishes; none: PUBLISH will do
 
     def __init__(self) -> None:
         self.gateways: list[Server] = []
@@ -232,8 +234,45 @@ class Nchan(Peer):
                 tasks.create_task(run(caller))
 
 
+class Mercure(Peer):
+    """Server-sent events."""
+
+    name = "Mercure's hub"
+
+    def command(self, port: int) -> list[str]:
+        return [str(MERCURE), str(port), str(self._redis_port)]
+
+    def target(self, customer: str) -> str:
+        return f"/.well-known/mercure?topic={customer}"
+
+    def message(self, event: Event) -> tuple[str, bytes]:
+        return f"one:{_customer(event)}", payload(event)
+
+
+class Spring(Peer):
+    """STOMP over a WebSocket."""
+
+    name = "Spring's simple broker"
+
+    def command(self, port: int) -> list[str]:
+        settings = [f"--server.port={port}", f"--spring.data.redis.port={self._redis_port}"]
+        return ["java", "-jar", str(SPRING), "--server.address=127.0.0.1", *settings]
+
+    def target(self, customer: str) -> str:
+        return "/stomp"
+
+    def message(self, event: Event) -> tuple[str, bytes]:
+        return f"one:{_customer(event)}", payload(event)
+
+
+def streams_found() -> tuple[type[Contender], ...]:
+    """Those of other transports that are installed here."""
+    java = shutil.which("java") is not None and SPRING.exists()
+    return (*((Mercure,) if MERCURE.exists() else ()), *((Spring,) if java else ()))
+
+
 def found() -> tuple[type[Contender], ...]:
-    """Those that are installed here."""
+    """Those that are installed here and speak WebSocket."""
     node = shutil.which("node") is not None and (DIRECTORY / "node_modules").is_dir()
     python = PYTHON.exists()
     nchan = shutil.which("nginx") is not None and _NCHAN.exists()

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 
-from bench.peers.gateways import DIRECTORY, PYTHON
+from bench.peers.gateways import DIRECTORY, MERCURE, PYTHON, SPRING
 
 
 def main() -> None:
@@ -17,6 +17,14 @@ def main() -> None:
         print("orderbell: no npm here: ws and Socket.IO are left out", file=sys.stderr)
     if not shutil.which("nginx"):
         print("orderbell: no nginx here: Nchan is left out (Debian: libnginx-mod-nchan)", file=sys.stderr)
+    if shutil.which("go"):
+        subprocess.run(["go", "build", "-o", MERCURE.name, "."], cwd=MERCURE.parent, check=True)
+    else:
+        print("orderbell: no Go here: Mercure is left out", file=sys.stderr)
+    if shutil.which("mvn"):
+        subprocess.run(["mvn", "-q", "-B", "package"], cwd=SPRING.parent.parent, check=True)
+    else:
+        print("orderbell: no Maven here: Spring's simple broker is left out", file=sys.stderr)
 
 
 def _install_python() -> None:
