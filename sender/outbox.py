@@ -179,7 +179,7 @@ def unpublished(
     """
     # Never "position greater than the last": rows do not become visible in the order of their numbers.
     dialect = connection.dialect.name
-    given = {"limit": limit, **_given(dialect, floor)}
+    given = {"limit": limit, **given_floor(dialect, floor)}
     if but:
         found = connection.execute(_UNPUBLISHED_BUT[dialect], {**given, "but": list(but)})
     else:
@@ -200,13 +200,31 @@ def mark_published(connection: Connection, published: Iterable[NewestEvent]) -> 
     by_epoch: dict[int, list[int]] = {}
     for event in published:
         by_epoch.setdefault(event.epoch, []).append(event.position)
-    dialect, held = connection.dialect.name, set()
+    held: set[int] = set()
     for epoch, positions in by_epoch.items():
-        given = {"positions": positions, "in_epoch": epoch}
-        marked = connection.execute(_MARK[dialect], given).rowcount
+        marked = _mark(connection, sorted(positions), epoch)
         if marked < len(positions):  # or another sender's relay was first
-            held |= set(connection.execute(_UNMARKED[dialect], given).scalars())
+            given = {"positions": positions, "in_epoch": epoch}
+            held |= set(connection.execute(_UNMARKED[connection.dialect.name], given).scalars())
     return frozenset(held)
+
+
+def _mark(connection: Connection, positions: Sequence[int], epoch: int) -> int:
+    if not _is_postgres(connection):
+        given = {"positions": list(positions), "in_epoch": epoch}
+        return connection.execute(_MARK_SQLITE, given).rowcount
+    firsts, lasts = zip(*runs(positions), strict=True)
+    given = {"firsts": list(firsts), "lasts": list(lasts), "in_epoch": epoch}
+    return connection.execute(_MARK_POSTGRES, given).rowcount
+
+
+def runs(positions: Sequence[int]) -> list[tuple[int, int]]:
+    """The first and the last of each run of consecutive ones."""
+    breaks = [n for n in range(1, len(positions)) if positions[n] != positions[n - 1] + 1]
+    return [
+        (positions[start], positions[end - 1])
+        for start, end in zip([0, *breaks], [*breaks, len(positions)], strict=True)
+    ]
 
 
 def waits(connection: Connection, position: int) -> bool:
@@ -217,7 +235,7 @@ def waits(connection: Connection, position: int) -> bool:
 def backlog(connection: Connection, *, floor: Floor = NO_FLOOR) -> Backlog:
     """How many events wait in the outbox. Costs the same for a million events as for a thousand."""
     dialect = connection.dialect.name
-    counted, first = connection.execute(_BACKLOG[dialect], _given(dialect, floor)).one()
+    counted, first = connection.execute(_BACKLOG[dialect], given_floor(dialect, floor)).one()
     oldest = connection.execute(_RECORDED_AT, {"at": first}).scalar_one_or_none()
     if counted < COUNTED:
         return Backlog(counted, oldest)
@@ -228,7 +246,7 @@ def recent(connection: Connection, *, before: int | None, window: int, floor: Fl
     """The channels of the newest published events, and their range; `before`: of those before a position."""
     dialect = connection.dialect.name
     newest = before if before is not None else extent(connection).position
-    given = {"oldest": newest - window, "newest": newest, **_given(dialect, floor)}
+    given = {"oldest": newest - window, "newest": newest, **given_floor(dialect, floor)}
     rows = connection.execute(_RECENT[dialect], given)
     return Recent(
         [Tail(Channel(channel), first - 1, Place(epoch, last)) for channel, epoch, first, last in rows],
@@ -260,9 +278,17 @@ def settled(connection: Connection, *, floor: Floor = NO_FLOOR) -> int:
     return _first_waiting(connection, floor, before=extent(connection).position)
 
 
+def lower_bound(connection: Connection, floor: Floor) -> int:
+    """A position before which everything is published, if not the last one: the floor, where it holds."""
+    newest = extent(connection)
+    if floor.position and floor.server == newest.server:
+        return floor.position
+    return _first_waiting(connection, NO_FLOOR, before=newest.position)
+
+
 def _first_waiting(connection: Connection, floor: Floor, *, before: int) -> int:
     dialect = connection.dialect.name
-    found = connection.execute(_FIRST[dialect], {**_given(dialect, floor), "before": before})
+    found = connection.execute(_FIRST[dialect], {**given_floor(dialect, floor), "before": before})
     return int(found.scalar_one_or_none() or before)
 
 
@@ -277,7 +303,8 @@ def return_tails(connection: Connection, tails: Sequence[Tail]) -> int:
     )
 
 
-def _given(dialect: str, floor: Floor) -> dict[str, Any]:
+def given_floor(dialect: str, floor: Floor) -> dict[str, Any]:
+    """What `FROM_FLOOR` is bound to."""
     return {"floor": floor.position} | ({"server": floor.server} if dialect == "postgresql" else {})
 
 
@@ -432,7 +459,7 @@ _OF_CHANNELS = "events.channel NOT IN :but AND"
 _SERVER = """
     concat(extract(epoch FROM pg_postmaster_start_time()), '/', pg_relation_filenode(to_regclass('events')))
 """
-_FROM_FLOOR = {
+FROM_FLOOR = {
     "sqlite": "outbox.position >= :floor",
     "postgresql": f"outbox.position >= CASE WHEN :server = {_SERVER} THEN :floor ELSE 0 END",
 }
@@ -441,13 +468,13 @@ _READ = {
     "sqlite": f"""
         SELECT outbox.position, {_ROW}, {tombstones.read("sqlite")}
         FROM outbox CROSS JOIN events ON events.position = outbox.position
-        WHERE {{but}} {_FROM_FLOOR["sqlite"]} ORDER BY outbox.position LIMIT :limit
+        WHERE {{but}} {FROM_FLOOR["sqlite"]} ORDER BY outbox.position LIMIT :limit
         """,
     "postgresql": f"""
         SELECT outbox.position, events.* FROM outbox CROSS JOIN LATERAL (
             SELECT {_ROW}, {tombstones.read("postgresql")} FROM events
             WHERE events.position = outbox.position OFFSET 0) AS events
-        WHERE {{but}} {_FROM_FLOOR["postgresql"]} ORDER BY outbox.position LIMIT :limit
+        WHERE {{but}} {FROM_FLOOR["postgresql"]} ORDER BY outbox.position LIMIT :limit
         """,
 }
 _UNPUBLISHED = {dialect: text(read.format(but="")) for dialect, read in _READ.items()}
@@ -461,11 +488,18 @@ _UNMARKED = {
     )
     for dialect in DIALECTS
 }
-# One locked row must not keep the others from being marked.
-_MARK = {
-    dialect: delete(table).where(table.c.position.in_(unmarked.with_for_update(skip_locked=True)))
-    for dialect, unmarked in _UNMARKED.items()
-}
+_MARK_SQLITE = delete(table).where(table.c.position.in_(_UNMARKED["sqlite"]))
+# One locked row must not keep the others from being marked. Positions come in runs: each is found by one
+# descent of the index, however long it is, and its rows are deleted where they were found.
+_MARK_POSTGRES = text(
+    """
+    DELETE FROM outbox WHERE ctid = ANY (ARRAY(
+        SELECT waiting.ctid FROM unnest(:firsts, :lasts) AS run (first, last) CROSS JOIN LATERAL (
+            SELECT ctid FROM outbox
+            WHERE position >= run.first AND position <= run.last AND epoch = :in_epoch
+            FOR UPDATE SKIP LOCKED) AS waiting))
+    """
+).bindparams(*(bindparam(name, type_=ARRAY(BigInteger)) for name in ("firsts", "lasts")))
 _WAITS = select(table.c.position).where(table.c.position == bindparam("position"))
 _BACKLOG = {
     dialect: text(
@@ -474,7 +508,7 @@ _BACKLOG = {
             SELECT position FROM outbox WHERE {part} ORDER BY position LIMIT {COUNTED}) AS first
         """
     )
-    for dialect, part in _FROM_FLOOR.items()
+    for dialect, part in FROM_FLOOR.items()
 }
 _RECORDED_AT = select(events.c.recorded_at).where(events.c.position == bindparam("at"))
 _EXTENT = {
@@ -485,7 +519,7 @@ _FIRST = {
     dialect: text(
         f"SELECT position FROM outbox WHERE {part} AND position < :before ORDER BY position LIMIT 1"
     )
-    for dialect, part in _FROM_FLOOR.items()
+    for dialect, part in FROM_FLOOR.items()
 }
 # INSERT takes this lock before the row's number, and keeps it until after its row is visible to others.
 _WRITERS = text(
@@ -505,7 +539,7 @@ _RECENT = {
         GROUP BY channel, epoch
         """
     )
-    for dialect, part in _FROM_FLOOR.items()
+    for dialect, part in FROM_FLOOR.items()
 }
 _RETURN = text(
     """

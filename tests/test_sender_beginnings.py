@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 ALICE = customer_channel("alice")
-AT_ONCE = Pace(batch=2, doubt_seconds=0, channels_after_seconds=0, channels_again_seconds=0)
+AT_ONCE = Pace(channels=2, doubt_seconds=0, channels_after_seconds=0, channels_again_seconds=0)
 
 
 async def complete(sender: RunningSender, customer: str, *order_ids: str) -> list[Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import Connection, select
 
-from sender import history, outbox, retention
+from sender import history, outbox, pruning
 from sender.database.tables import events
 from sender.history import ChannelHistory, Request, Reset, Sizes, State
 from sender.outbox import arrival
@@ -45,7 +45,7 @@ async def prune_first(sender: RunningSender, count: int) -> None:
         oldest = select(events.c.position).order_by(events.c.seq).limit(count)
         published = [NewestEvent(1, position) for position in connection.execute(oldest).scalars()]
         outbox.mark_published(connection, published)
-        assert retention.prune_events(connection, before=sender.clock(), limit=500) == count
+        assert pruning.prune_events(connection, before=sender.clock(), limit=500) == count
 
     sender.clock.advance(days=8)
     await sender.database.write(work)

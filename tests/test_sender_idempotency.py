@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import text
 
-from sender import idempotency, outbox, retention
+from sender import idempotency, outbox, pruning
 from tests.claims import claim
 from tests.senders import API_KEY, counted_transactions, one_database
 
@@ -265,8 +265,8 @@ async def test_keys_are_forgotten_after_their_time(sender: RunningSender) -> Non
     claim = idempotency.claim("k", "POST", "/", "a-key", b"", b"")
     once = partial(idempotency.once, claim=claim, work=work, now=now)
     assert not (await sender.database.write(once)).replayed
-    assert await sender.database.write(partial(retention.prune_keys, before=now, limit=10)) == 0
+    assert await sender.database.write(partial(pruning.prune_keys, before=now, limit=10)) == 0
     assert (await sender.database.write(once)).replayed
     later = datetime(2026, 11, 24, 0, 1, tzinfo=UTC)
-    assert await sender.database.write(partial(retention.prune_keys, before=later, limit=10)) == 1
+    assert await sender.database.write(partial(pruning.prune_keys, before=later, limit=10)) == 1
     assert not (await sender.database.write(once)).replayed

@@ -135,6 +135,22 @@ async def test_outbox_holds_what_is_not_marked(database: Database) -> None:
     assert backlog == (2, "2026-11-23T14:25:00.000Z")
 
 
+@pytest.mark.parametrize(
+    ("positions", "found"), [([5], [(5, 5)]), ([1, 2, 3, 5, 7, 8], [(1, 3), (5, 5), (7, 8)])]
+)
+def test_runs_hold_consecutive_positions_alone(positions: list[int], found: list[tuple[int, int]]) -> None:
+    assert outbox.runs(positions) == found
+
+
+async def test_what_waits_between_published_events_stays(database: Database) -> None:
+    await record(database, *(arrival(f"{number}") for number in range(6)))
+    waiting = await database.read(partial(outbox.unpublished, limit=10))
+    published = [NewestEvent(1, waiting[number].position) for number in (0, 1, 3, 5)]
+    marked = await database.write(partial(outbox.mark_published, published=published))
+    left = await database.read(partial(outbox.unpublished, limit=10))
+    assert (marked, [event.entry.place.seq for event in left]) == (frozenset(), [3, 5])
+
+
 async def test_a_long_outbox_is_measured_without_counting_it(database: Database) -> None:
     total = 2 * outbox.COUNTED + 7
     await record(database, *(arrival(str(n)) for n in range(total)))

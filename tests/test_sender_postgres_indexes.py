@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from bench.large import as_of_postgres
-from sender import history, outbox, retention
+from sender import history, outbox, pruning
 from sender.database.open import open_database
 from sender.database.postgres_indexes import INDEXES
 from sender.digest import identity_of
@@ -158,7 +158,9 @@ async def test_events_are_found_by_index_though_the_statistics_of_channels_are_m
         wanted = [[n, f"customer:filled-{n}", 0, 3] for n in range(100)]
         reading = str(history._READ["postgresql"]).replace(":wanted", f"'{json.dumps(wanted)}'")
         old = {f"customer:filled-{n}": 3 for n in range(100)}
-        deleting = str(retention._DELETE_POSTGRES).replace(":old", f"'{json.dumps(old)}'")
+        deleting = str(pruning._DELETE_POSTGRES).replace(":old", f"'{json.dumps(old)}'")
+        for name, value in (("server", "''"), ("floor", "0"), ("last", "9")):
+            deleting = deleting.replace(f":{name}", value)
         for statement in (reading, deleting):
             plan = "\n".join(row[0] for row in await connection.fetch(f"EXPLAIN {statement}"))
             assert "Seq Scan on events" not in plan, plan

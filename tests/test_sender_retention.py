@@ -12,6 +12,7 @@ from sqlalchemy import func, select, update
 from structlog.testing import capture_logs
 
 from sender.database.tables import events, idempotency
+from sender.portions import Limits
 from sender.retention import Pace, Retention
 from shared.times import format_time
 from tests.large_databases import fill_sqlite
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 USUAL = Pace(doubt_seconds=0)
+FAST = Limits(least=5_000, most=5_000, rest=0, rate=math.inf)
 
 
 async def complete_new(sender: RunningSender, *order_ids: str) -> None:
@@ -100,7 +102,7 @@ async def test_what_is_not_published_is_never_pruned(
 async def test_large_backlogs_are_pruned_in_small_transactions(sender: RunningSender) -> None:
     await complete_new(sender, *(str(number) for number in range(7)))
     sender.clock.advance(days=8)
-    await retention_of(sender, Pace(batch=2, doubt_seconds=0)).sweep()
+    await retention_of(sender, Pace(portions=Limits(most=2), doubt_seconds=0)).sweep()
     assert (await sender.client.get("/channels/customer:alice/events")).json()["events"] == []
 
 
@@ -126,7 +128,7 @@ async def test_rows_from_the_future_in_front_hold_up_nothing_behind_them(sender:
     await await_until(lambda: outbox_is_empty(sender))
     before = await kept(sender)
     sender.clock.advance(days=8)
-    await retention_of(sender, Pace(batch=3, doubt_seconds=0)).sweep()
+    await retention_of(sender, Pace(window=3, doubt_seconds=0)).sweep()
     assert before == 15
     # Alice's last is old, and takes with it what came before it; the newest of all stays.
     assert await kept(sender) == 1
@@ -174,7 +176,7 @@ async def test_sweep_goes_on_where_young_rows_began(sender: RunningSender) -> No
     sender.clock.advance(days=6)
     await complete_new(sender, "5")
     sender.clock.advance(days=2)
-    retention = retention_of(sender, Pace(batch=2, doubt_seconds=0))
+    retention = retention_of(sender, Pace(window=2, doubt_seconds=0))
     await retention.sweep()
     began = retention._events.began_after
     assert began > 0
@@ -219,7 +221,7 @@ async def test_orders_are_found_behind_open_ones_and_behind_those_from_the_futur
     await complete_new(sender, "old")
     sender.clock.advance(days=20)
     await complete_new(sender, "young")
-    await pruning_orders(sender, days=10, batch=2).sweep()
+    await pruning_orders(sender, days=10, window=2).sweep()
     assert await order_ids(sender) == [
         "bobs-young",
         "young",
@@ -245,7 +247,7 @@ async def test_key_stored_by_a_clock_that_was_ahead_goes_with_those_of_today(sen
     sender.clock.advance(days=400)
     await sender.client.post("/orders", json=ORDER, headers={"Idempotency-Key": "k"})
     sender.clock.advance(days=-400)
-    retention = retention_of(sender, Pace(batch=1, doubt_seconds=0))
+    retention = retention_of(sender, Pace(portions=Limits(most=1), doubt_seconds=0))
     await retention.sweep()
     again = await sender.client.post("/orders", json=ORDER, headers={"Idempotency-Key": "k"})
     assert again.headers["Idempotency-Replayed"] == "true"
@@ -271,13 +273,13 @@ async def test_doubt_about_the_clock_is_a_metric(sender: RunningSender) -> None:
 ORDER = {"order_id": "1", "customer_id": "alice"}
 
 
-def pruning_orders(sender: RunningSender, *, days: float, batch: int = 500) -> Retention:
+def pruning_orders(sender: RunningSender, *, days: float, window: int = 500) -> Retention:
     return Retention(
         sender.database,
         sender.clock,
         history_days=1_000,
         orders_days=days,
-        pace=Pace(batch=batch, doubt_seconds=0),
+        pace=Pace(window=window, doubt_seconds=0),
     )
 
 
@@ -293,7 +295,7 @@ async def test_file_of_sqlite_shrinks_when_its_history_is_pruned(
     async with run_sender(f"sqlite:///{path}", redis_url, key_prefix, relaying=False) as sender:
         fill_sqlite(path, channels=100, events=30_000, orders=False)
         full = pages(path)
-        await retention_of(sender, Pace(batch=5_000, rate=math.inf, rest=0, doubt_seconds=0)).sweep()
+        await retention_of(sender, Pace(window=5_000, portions=FAST, doubt_seconds=0)).sweep()
         assert await kept(sender) == 1
         left = pages(path)
     assert left < full / 3

@@ -14,7 +14,7 @@ import pytest
 from sender import beginnings
 from sender.beginnings import STEP
 from sender.database.open import open_database
-from sender.retention import prune_events
+from sender.pruning import prune_events
 from tests.waiting import await_until
 from tests.websocket_client import Client, connected
 
@@ -287,7 +287,8 @@ async def remove_all_but_the_newest(url: str) -> None:
     async with open_database(url) as database:
 
         async def pruned() -> bool:
-            await database.write(partial(prune_events, before=datetime.now(UTC) + timedelta(days=1)))
+            tomorrow = datetime.now(UTC) + timedelta(days=1)
+            await database.write(partial(prune_events, before=tomorrow, limit=500))
             looked = await database.read(partial(beginnings.look, after="", limit=10))
             await database.write(partial(beginnings.raise_mark, seq=looked.highest))
             return await database.write(partial(beginnings.remove, names=looked.empty)) == 1

@@ -135,14 +135,13 @@ def pruned_reset(patch: Patch) -> None:
 
 def pruned_note(patch: Patch) -> None:
     """Events are deleted, and it is not noted up to where."""
-    from sender import retention
+    from sender import pruning
 
-    def delete_alone(connection: Any, old: str) -> int:
-        assert connection.dialect.name == "sqlite"
-        deleted: int = connection.execute(retention._DELETE_SQLITE, {"old": old}).rowcount
+    def delete_alone(connection: Any, given: Any) -> int:
+        deleted: int = connection.execute(pruning._DELETE_SQLITE, given).rowcount
         return deleted
 
-    patch(retention, "_delete", delete_alone)
+    patch(pruning, "_delete_on_sqlite", delete_alone)
 
 
 def database_comparison(patch: Patch) -> None:

@@ -1,0 +1,51 @@
+"""Portions: how many rows are deleted at a time, and how long the rest afterwards is.
+
+Callers must not notice that rows are deleted: so a portion is small, it shrinks to half when the database
+takes longer than a few milliseconds for it, and a rest follows that is longer than the work. But deleting
+must keep up with what is recorded. A transaction costs something whatever its size, so where small portions
+cannot reach the rate, they grow even though they are slow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    least: int = 25  # rows; below, most of the work is that of the transaction itself
+    most: int = 250  # so that no caller waits long behind them
+    seconds: float = 0.004  # within the transaction; a portion that takes longer is halved
+    rest: float = 2.0  # times the duration of a portion, at least
+    rate: float = 1_000.0  # rows a second, unless more are recorded:
+    times: float = 12.0  # then so many times what is recorded
+
+
+_STEP = 10  # rows by which a portion grows
+
+
+class Portions:
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self.rows = min(limits.least, limits.most)
+        self.rate = limits.rate
+        self._recorded: tuple[float, int] | None = None  # when, and how many rows by then
+
+    def note_recorded(self, now: float, count: int) -> None:
+        """So many rows were ever recorded by now; the rate follows."""
+        if self._recorded is not None and now > self._recorded[0]:
+            arriving = (count - self._recorded[1]) / (now - self._recorded[0])
+            self.rate = max(self._limits.rate, self._limits.times * arriving)
+        self._recorded = now, count
+
+    def note(self, rows: int, *, worked: float, elapsed: float) -> float:
+        """A portion was deleted: seconds in its transaction, and until its end. Returns how long to rest."""
+        keeps_up = rows >= self.rate * (elapsed + worked * self._limits.rest)
+        if worked > self._limits.seconds and keeps_up:
+            self.rows = max(self.rows // 2, min(self._limits.least, self._limits.most))
+        elif worked <= self._limits.seconds or rows >= self.rows:
+            self.rows = min(self.rows + _STEP, self._limits.most)
+        return self.rest(rows, worked=worked, elapsed=elapsed)
+
+    def rest(self, rows: int, *, worked: float, elapsed: float) -> float:
+        return max(worked * self._limits.rest, rows / self.rate - elapsed)
