@@ -8,16 +8,19 @@ a repetition. In a new epoch, every older cursor gets a reset, and clients conti
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sqlalchemy import bindparam, func, literal_column, select, text, update
+from sqlalchemy import bindparam, func, select, text, update
 
 from sender import tombstones
+from sender.database.rows import is_among
 from sender.database.tables import DIALECTS, channels, events, generation, outbox
 from shared.redis.channel_log import NewestEvent
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Select
+    from collections.abc import Sequence
+
+    from sqlalchemy import Connection
 
     from shared.cursors import Place
 
@@ -50,6 +53,13 @@ def has(connection: Connection, known: NewestEvent) -> bool:
     if row.identity is not None:
         return bool(row.identity == known.identity)
     return known.position < int(row.oldest)  # then retention deleted it; or there never was any
+
+
+def lacking(connection: Connection, published: Sequence[NewestEvent]) -> list[NewestEvent]:
+    """Which of the events that were published a moment ago this database does not have, as it is now."""
+    given = {"positions": [event.position for event in published]}
+    found = {row.position: row.identity for row in connection.execute(_AMONG[connection.dialect.name], given)}
+    return [event for event in published if found.get(event.position) != event.identity]
 
 
 def begin_epoch(connection: Connection, *, after: int) -> int:
@@ -96,16 +106,6 @@ def _moved(event: str, place: Place, new: int) -> str:
     return event.replace(old, f',"epoch":{new},"seq":{place.seq}', 1)
 
 
-def _outbox(dialect: str) -> Select[Any]:
-    columns = (events.c.channel, events.c.epoch, events.c.seq, events.c.identity, events.c.recorded_at)
-    return (
-        select(events.c.position, *columns, literal_column(tombstones.read(dialect)))
-        .join(outbox, outbox.c.position == events.c.position)
-        .order_by(events.c.position)
-        .with_for_update()
-    )
-
-
 _EPOCH = select(generation.c.epoch)
 _INSTALLATION = select(generation.c.installation)
 _MINT = update(generation).where(generation.c.installation.is_(None)).values(installation=bindparam("minted"))
@@ -119,7 +119,31 @@ _AT = select(
     select(events.c.identity).where(events.c.position == bindparam("at")).scalar_subquery().label("identity"),
     func.coalesce(select(func.min(events.c.position)).scalar_subquery(), 1).label("oldest"),
 )
-_OUTBOX = {dialect: _outbox(dialect) for dialect in DIALECTS}
+_AMONG = {
+    dialect: select(events.c.position, events.c.identity).where(
+        is_among(dialect, events.c.position, "positions")
+    )
+    for dialect in DIALECTS
+}
+_ROW = "events.position, events.channel, events.epoch, events.seq, events.identity, events.recorded_at"
+# The order of joining is fixed: a restored database has no statistics of what waits, and may never scan
+# `events` here, while all callers wait for the lock on `channels`.
+_OUTBOX = {
+    "sqlite": text(
+        f"""
+        SELECT {_ROW}, {tombstones.read("sqlite")}
+        FROM outbox CROSS JOIN events ON events.position = outbox.position ORDER BY outbox.position
+        """
+    ),
+    "postgresql": text(
+        f"""
+        SELECT found.* FROM (SELECT position FROM outbox ORDER BY position FOR UPDATE) AS waiting
+        CROSS JOIN LATERAL (
+            SELECT {_ROW}, {tombstones.read("postgresql")} FROM events
+            WHERE events.position = waiting.position FOR UPDATE) AS found
+        """
+    ),
+}
 _MOVE = update(events).where(events.c.position == bindparam("moved"))
 _MOVE_WAITING = update(outbox).where(outbox.c.position == bindparam("moved"))
 _MOVE_CHANNEL = (

@@ -17,7 +17,7 @@ from sender.database.errors import DatabaseUnavailable
 from sender.database.sqlite import SqliteDatabase
 from sender.database.tables import channels, events
 from sender.database.tables import outbox as table
-from sender.generation import begin_epoch
+from sender.generation import begin_epoch, current_epoch
 from sender.publishing.pace import Pace
 from sender.publishing.relay import Relay
 from sender.retention import Pace as RetentionPace
@@ -452,6 +452,62 @@ async def test_database_that_went_back_and_caught_up_is_known_by_its_newest_even
     assert await bench.head(ALICE) == Place(2, 11)
     assert await bench.logged(ALICE) == list(range(3, 12))
     assert bench.counted("orderbell_epoch_changes_total") == 1
+
+
+async def test_database_that_lacks_what_was_published_last_is_noticed_before_redis_has_a_note_of_it(
+    bench: Bench,
+) -> None:
+    """A fail-over lost the last commit; the next event has its place, and would be a repetition of it."""
+    relay = bench.relay(pace=Pace(mark_seconds=60, poll_seconds=60))  # it looks when it is woken
+    async with running(relay):
+        await bench.record(ALICE, ALICE)
+        relay.wake()
+        await await_until(lambda: seqs_are(bench, ALICE, [1, 2]))
+
+        def restore(connection: Connection) -> None:
+            last = connection.execute(select(events.c.position).where(events.c.seq == 2)).scalar_one()
+            connection.execute(events.delete().where(events.c.position == last))
+            connection.execute(table.delete().where(table.c.position == last))
+            connection.execute(update(channels).values(seq=1))
+
+        await bench.database.write(restore)
+        await bench.record(ALICE)
+        relay._compared = False  # as after any failure of the database
+        relay.wake()
+
+        async def is_published() -> bool:
+            return await bench.head(ALICE) == Place(2, 2)
+
+        await await_until(is_published)
+        assert await bench.logged(ALICE) == [2]
+        assert bench.counted("orderbell_epoch_changes_total") == 1
+
+
+@pytest.mark.postgres
+async def test_database_that_went_back_behind_a_pooler_is_noticed_without_an_error(
+    redis: Redis, key_prefix: str, postgres_url: str
+) -> None:
+    with fresh_database(postgres_url) as url:
+        async with open_bench(url, redis, key_prefix) as bench:
+            async with running(bench.relay(pace=Pace(poll_seconds=0.05))) as relay:
+                await bench.record(ALICE, ALICE)
+                await await_until(lambda: bench.redis.hexists(bench.names.newest(), "position"))
+                await await_until(lambda: relay.floor.now.position)
+
+                def restore(connection: Connection) -> None:
+                    connection.execute(events.delete().where(events.c.seq == 2))
+                    connection.execute(update(channels).values(seq=1))
+
+                await bench.database.write(restore)
+                # A new file for the table, as every restored one has.
+                other = await asyncpg.connect(url.replace("+asyncpg", ""))
+                await other.execute("VACUUM FULL orderbell.events")
+                await other.close()
+
+                async def is_noticed() -> bool:
+                    return await bench.database.read(current_epoch) == 2
+
+                await await_until(is_noticed)
 
 
 async def test_what_waited_in_the_backup_and_was_published_before_is_not_published_again(

@@ -29,6 +29,8 @@ class KnownFloor:
         self._aim: _Aim | None = None
         self._loop = asyncio.get_running_loop()
         self.now = NO_FLOOR
+        self._server = ""
+        self.moved = False  # another server answers, or the same one after a restart; the relay resets it
 
     def forget(self) -> None:
         """Events may wait below it: Redis lost some and they were returned, or the database was away."""
@@ -42,6 +44,8 @@ class KnownFloor:
         aim, known = self._aim, self.now
         if aim is None:
             to = await self._database.read(outbox.extent)
+            self.moved = self.moved or self._server not in ("", to.server)
+            self._server = to.server
             # Read second: a transaction that took a position before `to`, and has not ended, is among them.
             aim = _Aim(to, await self._database.read(outbox.writers))
             if to == known or self.now is not known:  # nothing new, or `forget` was called meanwhile

@@ -29,7 +29,7 @@ from redis.exceptions import RedisError
 
 from sender import metrics, outbox
 from sender.database.errors import DatabaseError
-from sender.generation import begin_epoch, current_epoch, has, newest
+from sender.generation import begin_epoch, current_epoch, has, lacking, newest
 from sender.publishing.due import Due
 from sender.publishing.floor import KnownFloor
 from sender.publishing.ownership import Ownership
@@ -199,6 +199,8 @@ class Relay:
         faulty = [event.position for event in waiting if event.fault]
         buried = bool(faulty) and await self._search.give_up(faulty)
         await self._ownership.hold()
+        if self.floor.moved:  # behind a pooler, no error says so
+            self._compared = self.floor.moved = False
         if self._ownership.inherits or not self._compared:
             await self._compare()
             waiting = await self._read_outbox()
@@ -268,15 +270,31 @@ class Relay:
         """Find out whether Redis knows events that the database does not."""
         known = await self._log.advance(NewestEvent(0, 0))
         await self._warn_of_eviction()
+        gone = await self._forget_what_is_gone()
         # Read the database second: other senders record events meanwhile.
         if self._ownership.inherits:  # the other may have published more than it noted
             await self._renew_epoch(max(known.epoch, await self._database.read(current_epoch)))
             await self._log.advance(await self._database.read(newest))
-        elif not await self._database.read(partial(has, known=known)):
-            await self._renew_epoch(known.epoch)
+        elif not (there := await self._database.read(partial(has, known=known))) or gone:
+            # Where only our own are missing, another sender may have begun the epoch that follows theirs.
+            epochs = [event.epoch for event in gone] + ([] if there else [known.epoch])
+            await self._renew_epoch(max(epochs))
             await self._log.advance(await self._database.read(newest))  # notifies the gateways, too
         await self._ownership.settle()
         self._compared = True
+
+    async def _forget_what_is_gone(self) -> list[NewestEvent]:
+        """What we published last and the database no longer has.
+
+        Redis' note of the newest event does not include it yet. Its positions may be other events' by now,
+        which wait, so it must not be marked.
+        """
+        if not self._unmarked:
+            return []
+        gone = await self._database.read(partial(lacking, published=list(self._unmarked.values())))
+        for event in gone:
+            self._unmarked.pop(event.position, None)
+        return gone
 
     async def _warn_of_eviction(self) -> None:
         """Evicted events are not lost, but every gateway has to read them from the database."""
