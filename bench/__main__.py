@@ -20,6 +20,7 @@ from bench import (
     fan_out,
     growth,
     large_databases,
+    large_retention,
     latency,
     machine,
     pictures,
@@ -53,6 +54,7 @@ PARTS: dict[str, Callable[[Run], Awaitable[Table]]] = {
     "transports": transports.run,
     "large-statements": large_databases.statements,
     "large-completions": large_databases.completions,
+    "large-retention": large_retention.retention,
 }
 FILES = 16_000  # of one process: growth has 15,000 connections
 RESULTS = Path(__file__).parent / "results"

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from bench.caller import Caller
     from bench.run import Run
-    from bench.stack import Stack
+    from bench.stack import Server, Stack
 
 SIZES = (1_000, 1_000_000, 10_000_000)  # events; a tenth as many channels
 SINCE_VACUUM = 500_000  # events published
@@ -62,8 +62,8 @@ class Plan(NamedTuple):
 async def statements(run: Run) -> Table:
     """Pages of each statement in each state."""
     found: dict[str, dict[str, float]] = {}
-    for size in _sizes(run):
-        async with _filled(run, size, *_EXPLAINED) as filled:
+    for size in sizes(run):
+        async with filled_database(run, size, *_EXPLAINED) as filled:
             found[f"{size:,}"] = await filled.watch(run)
             async with _execution(filled.url) as other:
                 await other.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
@@ -98,9 +98,9 @@ async def completions(run: Run) -> Table:
             " work on the large one."
         ],
     )
-    small, *large = _sizes(run)
+    small, *large = sizes(run)
     for size in large:
-        async with _filled(run, small) as empty, _filled(run, size) as full:
+        async with filled_database(run, small) as empty, filled_database(run, size) as full:
             for count in CALLERS:
                 pairs = []
                 for n in range(run.rounds):
@@ -117,7 +117,8 @@ async def completions(run: Run) -> Table:
     return table
 
 
-def _sizes(run: Run) -> list[int]:
+def sizes(run: Run) -> list[int]:
+    """Events in a database: few, and then as many as this run is allowed."""
     return [size for size in SIZES if size <= run.largest]
 
 
@@ -138,8 +139,8 @@ class Filled:
     async def watch(self, run: Run) -> dict[str, float]:
         """The median pages of each statement."""
         run.progress(f"watching statements on {self.size:,} events")
-        names = await self._place(int(RATE * (_WARM_SECONDS + _WATCHED_SECONDS)))
-        with self._sender():
+        names = await self.place(int(RATE * (_WARM_SECONDS + _WATCHED_SECONDS)))
+        with self.sender():
             async with callers(self.stack.sender.port, 1) as (caller,):
                 await self._complete_paced(caller, names[: int(RATE * _WARM_SECONDS)])
                 beginning = self.log.stat().st_size
@@ -155,8 +156,8 @@ class Filled:
 
     async def complete(self, run: Run, count: int) -> float:
         """Completions a second, in a closed loop."""
-        names = iter(await self._place(int(4_000 * run.seconds)))
-        with self._sender():
+        names = iter(await self.place(int(4_000 * run.seconds)))
+        with self.sender():
             async with callers(self.stack.sender.port, count) as all_callers:
                 await asyncio.sleep(1.0)  # retention begins
                 began, done = time.monotonic(), 0
@@ -187,7 +188,7 @@ class Filled:
                 "DELETE FROM outbox WHERE position <= (SELECT max(position) FROM events)"
             )
 
-    async def _place(self, count: int) -> list[str]:
+    async def place(self, count: int) -> list[str]:
         prefix = f"order-{self._placed}"
         self._placed += 1
         async with _execution(self.url) as connection:
@@ -205,17 +206,17 @@ class Filled:
                 raise orders.OrderRefused(f"{answer.status} {answer.body.decode(errors='replace')}")
 
     @contextlib.contextmanager
-    def _sender(self) -> Iterator[None]:
-        sender = self.stack.start_sender()
+    def sender(self, **settings: str) -> Iterator[Server]:
+        sender = self.stack.start_sender(**settings)
         try:
-            yield
+            yield sender
         finally:
             sender.end()
             self.stack.servers.remove(sender)
 
 
 @contextlib.asynccontextmanager
-async def _filled(run: Run, size: int, *settings: str) -> AsyncIterator[Filled]:
+async def filled_database(run: Run, size: int, *settings: str) -> AsyncIterator[Filled]:
     binaries = find_binaries()
     if binaries is None:
         raise orders.OrderRefused("no PostgreSQL here that can be started")

@@ -88,9 +88,9 @@ class Stack:
     source: Path = REPOSITORY  # of the version that is measured
     live_keys: str = ""  # what Redis carries is signed with them
 
-    def start_sender(self) -> Server:
+    def start_sender(self, **settings: str) -> Server:
         url = self.database_url or f"sqlite:///{self.directory / 'orderbell.db'}"
-        self.sender = self._start("sender", {"database_url": url})
+        self.sender = self._start("sender", {"database_url": url, **settings})
         return self.sender
 
     def start_gateway(self, workers: int = 1, **settings: str) -> Server:

@@ -16,6 +16,7 @@ from bench.large import as_of_postgres
 from shared.times import format_time
 from tests import postgres_servers
 from tests.chaos import report
+from tests.chaos.ledger import Post, read
 from tests.chaos.run import Load, running
 from tests.interop.test_rolling_upgrade import earlier as earlier  # the fixture
 from tests.large_databases import execute
@@ -29,6 +30,7 @@ pytestmark = [pytest.mark.postgres, pytest.mark.long]
 EVENTS = int(os.environ.get("ORDERBELL_TEST_EVENTS", "100000"))
 LOAD = Load(customers=100, rate=40, second_devices=10)
 CALM_SECONDS = 4.0
+MOST_SECONDS = 30.0  # that a caller waits and asks again: the sender's restart, and no lock beyond it
 
 
 def test_large_database_of_an_earlier_version_is_migrated_and_nothing_is_lost(
@@ -58,9 +60,23 @@ def test_large_database_of_an_earlier_version_is_migrated_and_nothing_is_lost(
             lines = [line for line in sender.text().splitlines() if "migrat" in line or "index" in line]
         kept = execute(server.url, ["SELECT count(*) AS n FROM orderbell.events"])[0]["n"]
     print(report.table(verdict), *lines, sep="\n")
-    print(f"{EVENTS:,} events: no sender for {away:.1f} s")
+    longest = longest_wait(tmp_path / "callers.jsonl")
+    print(f"{EVENTS:,} events: no sender for {away:.1f} s, longest wait of a caller {longest:.1f} s")
     assert verdict.kept, verdict.examples
     assert kept >= EVENTS + verdict.answered
+    assert longest < MOST_SECONDS
+
+
+def longest_wait(ledger: Path) -> float:
+    """Seconds from the first request of an order's completion to its answer."""
+    asked: dict[str, float] = {}
+    waits = [0.0]
+    for post in read([ledger]):
+        if isinstance(post, Post) and post.phase == "invoke":
+            asked.setdefault(post.order_id, post.at)
+        elif isinstance(post, Post):
+            waits.append(post.at - asked[post.order_id])
+    return max(waits)
 
 
 def fill(url: str) -> None:
