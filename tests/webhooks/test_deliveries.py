@@ -143,6 +143,18 @@ async def test_what_the_history_no_longer_has_is_not_sent(sender: RunningSender)
     assert await sender.database.read(deliveries.count) == 1
 
 
+async def test_no_row_names_an_erased_customer(sender: RunningSender) -> None:
+    await alert(sender, "4", "bob")
+    parts = {Channel("customer:bob"): [Range(1, 1)]}
+    await sender.database.write(partial(deliveries.note, kind=Kind.READ, parts=parts, now=sender.clock()))
+    (taken, *_) = await take(sender, limit=1)
+    await end(sender, taken, Outcome.DELIVERED)
+    assert (await sender.client.delete("/customers/alice")).status_code == 200
+    left = await sender.database.read(lambda connection: connection.execute(_CHANNELS).scalars().all())
+    assert left == ["customer:bob"]
+
+
+_CHANNELS = text("SELECT channel FROM webhook_deliveries")
 _SEQS = text("SELECT seq FROM webhook_deliveries ORDER BY seq")
 
 

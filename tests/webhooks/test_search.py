@@ -231,11 +231,13 @@ async def test_row_that_becomes_visible_late_is_not_passed_over(
             await looking.sweep()
             await asyncio.sleep(0.02)
         await writing
-        found = set[str]()
-        while not {"customer:slow", "customer:alice"} <= found:
+
+        async def both_are_found() -> bool:
             await looking.sweep()
-            found = set(await sender.database.read(recorded_channels))
-            await asyncio.sleep(0.01)
+            found = await sender.database.read(recorded_channels)
+            return {"customer:slow", "customer:alice"} <= set(found)
+
+        await await_until(both_are_found, timeout=10)
 
 
 _SLEEP = {"sqlite": text("SELECT 1"), "postgresql": text("SELECT pg_sleep(0.4)")}
