@@ -17,7 +17,6 @@ import msgspec
 import structlog
 from redis.exceptions import RedisError
 
-from receiver.transports.stream import StreamConnection
 from shared.channels import InvalidChannel, is_private, name_in, parse_channel
 from shared.cursors import Cursor
 from shared.redis.inquiries import (
@@ -81,7 +80,7 @@ class Inquiries:
             for one in connections
             if one.identity is not None and (channel is None or channel in one.identity.channels)
         ]
-        shown = heapq.nlargest(MAX_CONNECTIONS, asked, key=lambda one: (_waiting_bytes(one), one.opened_at))
+        shown = heapq.nlargest(MAX_CONNECTIONS, asked, key=lambda one: (one.waiting_bytes, one.opened_at))
         report = GatewayReport(
             gateway=gateway.name,
             started_at=_text(self._started_at),
@@ -131,16 +130,10 @@ def _connection(connection: Connection, channel: Channel | None) -> ConnectionRe
         since=_text(connection.opened_at + offset),
         topics=list(identity.topics[:MAX_CONNECTIONS]),
         live=bool(asked) and all(part in feed.live for part, feed in asked),
-        waiting_bytes=_waiting_bytes(connection),
+        waiting_bytes=connection.waiting_bytes,
         spoke_at=_text(connection.spoke_at + offset) if connection.spoke_at else None,
         token_expires_at=_text(identity.expires_at),
     )
-
-
-def _waiting_bytes(connection: Connection) -> int:
-    if isinstance(connection, StreamConnection) and connection.paused:
-        return int(connection.writer.get_write_buffer_size())
-    return 0
 
 
 def _ending(ended: Ended) -> EndingReport:

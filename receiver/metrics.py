@@ -7,15 +7,42 @@ that have died; each gauge declares how to combine those of the living. See rece
 from __future__ import annotations
 
 import platform
+from collections import defaultdict
 from functools import cache
 from typing import TYPE_CHECKING
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from receiver.connections.connection import End
 from shared import __version__
+from shared.process import head
+from shared.redis.signatures import Kind
 
 if TYPE_CHECKING:
     from shared.settings import ReceiverSettings
+
+TRANSPORTS = ("websocket", "sse", "long-polling", "polling", "stomp", "sockjs", "sockjs-xhr")
+# How WebSockets usually end; other transports use the words of `End`.
+CODES = (
+    *("1000", "1001", "1005", "1006", "1011", "1012", "1013", "4400", "4401", "4403", "4408", "4409", "4429"),
+    *(end.value for end in End),
+)
+REFUSALS = (
+    *("foreign-origin", "overloaded", "draining", "unknown-subprotocol", "too-early"),
+    *("too-many-connections", "too-many-handshakes", "not-admitted", "admission-failed"),
+)
+LIMITS = (
+    "max_connections",
+    "max_connections_per_customer",
+    "max_connections_per_address",
+    "max_unauthenticated",
+    "max_unauthenticated_per_address",
+    "handshakes_per_second",
+    "handshakes_per_second_per_address",
+    "replays_per_minute",
+    "tickets_per_minute",
+    "lists_per_minute",
+)
 
 connections = Gauge(
     "orderbell_connections", "Connections that are open", ["transport"], multiprocess_mode="livesum"
@@ -29,6 +56,27 @@ refused = Counter("orderbell_handshakes_refused", "Handshakes refused before acc
 requests_refused = Counter(
     "orderbell_requests_refused", "Requests refused as malformed, too large, too slow or too many", ["kind"]
 )
+deliveries = Counter(
+    "orderbell_deliveries", "Live events handed to connections, without those caught up", ["transport"]
+)
+resumes = Counter(
+    "orderbell_connections_resumed", "Connections that came with a cursor of an earlier one", ["transport"]
+)
+resumed_of = cache(resumes.labels)
+waiting_bytes = Gauge(
+    "orderbell_waiting_bytes", "Bytes that wait for clients to read them", multiprocess_mode="livesum"
+)
+probe_heard = Gauge(
+    "orderbell_probe_heard_timestamp_seconds",
+    "When the gateway last heard its own probe through Redis; time() minus this is the probe's age",
+    multiprocess_mode="livemin",
+)
+keys_fetched = Gauge(
+    "orderbell_jwks_fetched_timestamp_seconds",
+    "When the issuer's keys were last fetched; 0 if never, or without JWKS_URL",
+    multiprocess_mode="livemin",
+)
+keys_failures = Counter("orderbell_jwks_failures", "Fetches of the issuer's keys that failed")
 foreign = Counter("orderbell_messages_foreign", "Live messages not published by an Orderbell sender")
 strangers_ended = Counter(
     "orderbell_strangers_ended", "Connections without a token that were ended because others waited"
@@ -91,9 +139,33 @@ loop_lag = Histogram(
 def describe(settings: ReceiverSettings) -> None:
     """What never changes while it runs: the release and the limits. All reasons exist from the start."""
     build.labels(__version__, platform.python_version()).set(1)
-    limits.labels("max_connections").set(settings.max_connections)
-    limits.labels("max_connections_per_customer").set(settings.max_connections_per_customer)
+    for name in LIMITS:
+        limits.labels(name).set(getattr(settings, name))
+    for transport in TRANSPORTS:
+        connections_of(transport)
+        for counter in (opened, resumes, deliveries):
+            counter.labels(transport)
+    for code in CODES:
+        closed_with(code)
+    for reason in REFUSALS:
+        refused.labels(reason)
+    for kind in (*head.REFUSALS, "too-many-tickets", "too-many-lists"):
+        requests_refused.labels(kind)
+    for signed in Kind:
+        unauthentic.labels(signed.value)
     for reason in ("pruned", "epoch", "future"):
         resets.labels(reason)
     for cause in ("subscribed", "gap", "check", "pull", "epoch", "seen", "again"):
         repairs.labels(cause)
+
+
+# Since the last `note_second`, by transport: counting each in a metric would cost a delivery a tenth.
+delivered: defaultdict[str, int] = defaultdict(int)
+
+
+def note_second(waiting: int) -> None:
+    """Once a second: what is counted in plain numbers until then, and how many bytes wait."""
+    waiting_bytes.set(waiting)
+    for transport, count in delivered.items():
+        deliveries.labels(transport).inc(count)
+    delivered.clear()

@@ -36,6 +36,7 @@ from shared.process.garbage import spare_what_lives
 from shared.process.limits import Limits
 from shared.process.listening import listening_on
 from shared.process.logs import configure_logs
+from shared.process.loop_lag import LoopLag
 from shared.process.metrics_listener import MetricsListener
 from shared.process.server import Server, Service, raise_file_limit
 from shared.process.tracing import tracing
@@ -71,7 +72,7 @@ def main(host: str, port: int, uds: str | None) -> None:
     requests are answered.
     """
     settings = load(SenderSettings, host=None if uds else host)
-    metrics.describe()
+    metrics.describe(settings)
     lines = configure_logs(settings.log_format, settings.log_level, "sender")
     lines.dropped = metrics.log_lines_dropped.inc
     with listening_on(host, port, uds) as listener:
@@ -179,6 +180,7 @@ async def serve(settings: SenderSettings, listener: socket.socket) -> None:
                     expiry,
                     api.board,
                     *(webhooks.running if webhooks is not None else ()),
+                    LoopLag(metrics.loop_lag),
                 )
             ]
             await Server(service).serve(sockets=[listener])

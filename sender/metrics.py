@@ -12,14 +12,19 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
+from sender.outbox import Status
+from sender.tombstones import Fault
 from sender.webhooks.message import Kind
 from shared import __version__
+from shared.process.head import REFUSALS
 from shared.redis.channel_log import PublishAnswer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from sender.database.protocol import Pool
     from sender.outbox import Backlog
+    from shared.settings import SenderSettings
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -112,6 +117,23 @@ requests_refused = Counter(
     ["kind"],
     registry=registry,
 )
+redis_memory = Gauge("orderbell_redis_memory_bytes", "Memory that Redis uses, of one node", registry=registry)
+redis_memory_limit = Gauge(
+    "orderbell_redis_memory_limit_bytes", "Redis' maxmemory, of one node; 0 if it has none", registry=registry
+)
+pool_connections = Gauge(
+    "orderbell_database_pool_connections",
+    "Connections to the database, by state",
+    ["state"],
+    registry=registry,
+)
+loop_lag = Histogram(
+    "orderbell_loop_lag_seconds",
+    "How late the event loop ran what was due, sampled every second",
+    registry=registry,
+    buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)
+limits = Gauge("orderbell_limit", "Limits in force, by setting", ["setting"], registry=registry)
 log_lines_dropped = Counter(
     "orderbell_log_lines_dropped", "Log lines dropped because their reader was too slow", registry=registry
 )
@@ -151,14 +173,29 @@ webhook_seconds = Histogram(
 )
 
 
-def describe() -> None:
-    """What never changes while it runs: the release. All answers exist from the start."""
+def describe(settings: SenderSettings) -> None:
+    """What never changes while it runs: the release and the limits. Series exist from the start."""
     build.labels(__version__, platform.python_version()).set(1)
+    for name in ("requests_per_minute", "history_days", "orders_days"):
+        limits.labels(name).set(getattr(settings, name) or 0)
     for answer in PublishAnswer:
         published.labels(answer.value)
     for kind in Kind:
         for result in ("delivered", "refused", "unreachable"):
             webhook_attempts.labels(kind.value, result)
+    for status in Status:
+        events.labels(status.value)
+    for fault in Fault:
+        dead_letters.labels(fault.value)
+    for refusal in REFUSALS:
+        requests_refused.labels(refusal)
+    for state in ("in_use", "idle"):
+        pool_connections.labels(state)
+
+
+def note_pool(pool: Pool) -> None:
+    pool_connections.labels("in_use").set(pool.in_use)
+    pool_connections.labels("idle").set(pool.idle)
 
 
 def note_published(recorded_at: Iterable[str], *, now: datetime) -> None:

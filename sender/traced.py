@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from sender.database.protocol import Database
+    from sender.database.protocol import Database, Pool
     from shared.channels import Channel
     from shared.events import Entry
     from shared.process.tracing import Tracing
@@ -75,6 +75,10 @@ class TracedDatabase:
         self._tracing = tracing
         self.read, self.check = database.read, database.check
         self.return_space = database.return_space
+
+    @property
+    def pool(self) -> Pool:
+        return self._database.pool
 
     async def write(self, work: Callable[[Connection], T], *, patient: bool = True) -> T:
         with self._tracing.step("database"):

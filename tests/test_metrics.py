@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import re
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx2
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from receiver.subscription.age import Ages
@@ -14,8 +20,6 @@ from tests.waiting import await_until
 from tests.websocket_client import connected
 
 if TYPE_CHECKING:
-    import httpx2
-
     from tests.processes import Processes
 
 pytestmark = pytest.mark.anyio
@@ -79,3 +83,102 @@ def test_one_event_a_second_is_looked_at_and_callers_times_are_not() -> None:
     assert count() == before + 1
     ages.look(message("/orderbell/sender", now), 4.0)
     assert count() == before + 2
+
+
+async def test_every_series_exists_from_the_start(processes: Processes) -> None:
+    sender, gateway = processes.start_sender(), processes.start_receiver()
+    async with api(processes, sender) as client:
+
+        async def knows_redis() -> bool:
+            return (await figures(client, sender.url))["orderbell_redis_memory_bytes"] > 100_000
+
+        await await_until(knows_redis)
+        ours = (await client.get(f"{sender.url}/metrics")).text
+        theirs = (await client.get(f"{gateway.url}/metrics")).text
+    for series in (
+        'orderbell_events_total{result="duplicate"} 0.0',
+        'orderbell_dead_letters_total{reason="not-an-event"} 0.0',
+        'orderbell_requests_refused_total{kind="slow-body"} 0.0',
+        'orderbell_database_pool_connections{state="in_use"}',
+        'orderbell_limit{setting="requests_per_minute"} 600000.0',
+        "orderbell_redis_memory_limit_bytes",
+        "orderbell_loop_lag_seconds_count",
+    ):
+        assert series in ours
+    for series in (
+        'orderbell_connections{transport="sockjs-xhr"} 0.0',
+        'orderbell_deliveries_total{transport="sse"} 0.0',
+        'orderbell_connections_resumed_total{transport="websocket"} 0.0',
+        'orderbell_connections_closed_total{code="4408"} 0.0',
+        'orderbell_handshakes_refused_total{reason="foreign-origin"} 0.0',
+        'orderbell_requests_refused_total{kind="bad-host"} 0.0',
+        'orderbell_unauthentic_total{kind="ticket"} 0.0',
+        'orderbell_limit{setting="handshakes_per_second"} 2000.0',
+        'orderbell_not_ready{reason="keys-unavailable"} 0.0',
+        "orderbell_waiting_bytes 0.0",
+        "orderbell_jwks_failures_total 0.0",
+    ):
+        assert series in theirs
+    heard_at = float(re.findall(r"^orderbell_probe_heard_timestamp_seconds (\S+)$", theirs, re.MULTILINE)[0])
+    assert 0 <= time.time() - heard_at < 10
+
+
+async def test_deliveries_and_resumes_are_counted_by_transport(processes: Processes) -> None:
+    sender, gateway = processes.start_sender(), processes.start_receiver()
+    alice = processes.token("alice")
+    async with api(processes, sender) as client:
+        async with connected(gateway, alice) as browser:
+            await complete(client, "1042", "alice")
+            await browser.receive_events(1)
+        async with connected(gateway, alice, query="after=customer:alice=1.0") as browser:
+            await browser.receive_events(1)
+
+        async def counted() -> bool:
+            text = (await client.get(f"{gateway.url}/metrics")).text
+            return (
+                'orderbell_deliveries_total{transport="websocket"} 1.0' in text
+                and 'orderbell_connections_resumed_total{transport="websocket"} 1.0' in text
+            )
+
+        await await_until(counted)
+
+
+async def test_openmetrics_shows_the_trace_of_an_event_and_prometheus_reads_it(processes: Processes) -> None:
+    sender, gateway = processes.start_sender(), processes.start_receiver()
+    asks = {"Accept": "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"}
+    async with api(processes, sender) as client, connected(gateway, processes.token("alice")) as browser:
+        await complete(client, "1042", "alice")
+        [event] = await browser.receive_events(1)
+        for service in (sender, gateway):
+            answer = await client.get(f"{service.url}/metrics", headers=asks)
+            assert answer.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+            families = list(openmetrics(answer.text))  # type: ignore[no-untyped-call] # it has no types
+            assert len(families) > 20
+    exemplars = [
+        sample.exemplar.labels
+        for family in families
+        if family.name == "orderbell_order_to_frame_seconds"
+        for sample in family.samples
+        if sample.exemplar is not None
+    ]
+    assert exemplars == [{"trace_id": event["traceparent"].split("-")[1]}]
+
+
+@pytest.mark.long
+def test_processes_of_a_gateway_with_workers_are_counted_together(processes: Processes) -> None:
+    processes.start_sender()
+    gateway = processes.start_receiver(workers=2)
+    text = httpx2.get(f"{gateway.url}/metrics", trust_env=False).text
+    found = dict(re.findall(r"^(process_\w+) (\S+)$", text, re.MULTILINE))
+    own = sum(
+        int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        for pid in (gateway.pid, *_children(gateway.pid))
+    )
+    assert float(found["process_resident_memory_bytes"]) == pytest.approx(own, rel=0.3)
+    assert float(found["process_cpu_seconds_total"]) > 0
+    assert float(found["process_open_fds"]) > 30
+    assert float(found["process_start_time_seconds"]) > 1e9
+
+
+def _children(pid: int) -> list[int]:
+    return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()))

@@ -92,7 +92,7 @@ class Away:
         self._database = database
         self.back = False
         self.write, self.write_together = database.write, database.write_together
-        self.check, self.return_space = database.check, database.return_space
+        self.check, self.return_space, self.pool = database.check, database.return_space, database.pool
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         if not self.back:

@@ -130,6 +130,48 @@ PANELS: list[tuple[str, str, str, list[tuple[str, str]]]] = [
         [(_quantile("0.99", "orderbell_loop_lag_seconds", by="instance, le"), "{{instance}}")],
     ),
     (
+        "Deliveries",
+        "Live events handed to connections a second, by transport; connections resumed",
+        "short",
+        [
+            ("sum by (transport) (rate(orderbell_deliveries_total[1m]))", "{{transport}}"),
+            ("sum(rate(orderbell_connections_resumed_total[1m]))", "resumed"),
+        ],
+    ),
+    (
+        "Waiting for clients to read",
+        "Bytes in gateways' buffers",
+        "bytes",
+        [("sum by (instance) (orderbell_waiting_bytes)", "{{instance}}")],
+    ),
+    (
+        "How old is the last word",
+        "Age of the last probe through Redis, and of the issuer's keys",
+        "s",
+        [
+            ("time() - min by (instance) (orderbell_probe_heard_timestamp_seconds)", "probe, {{instance}}"),
+            (
+                "time() - min by (instance) (orderbell_jwks_fetched_timestamp_seconds > 0)",
+                "keys, {{instance}}",
+            ),
+        ],
+    ),
+    (
+        "Redis' memory",
+        "Memory that Redis uses, and its limit",
+        "bytes",
+        [
+            ("max(orderbell_redis_memory_bytes)", "used"),
+            ("max(orderbell_redis_memory_limit_bytes)", "maxmemory"),
+        ],
+    ),
+    (
+        "Connections to the database",
+        "By state, of all senders",
+        "short",
+        [("sum by (state) (orderbell_database_pool_connections)", "{{state}}")],
+    ),
+    (
         "Processor",
         "Cores",
         "short",

@@ -24,6 +24,7 @@ import msgspec
 import structlog
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
+from receiver import metrics
 from receiver.access.claims import check_length, header_of, verified_payload
 from receiver.access.identity import ForbiddenToken, InvalidToken, KeysUnavailable
 from receiver.access.reports import Reports
@@ -220,8 +221,10 @@ class KeySet:
             if self._failure is not None:
                 logger.info("the issuer's keys were fetched", url=shown(self._url), keys=sorted(keys))
             self._keys, self._failure = keys, None
+            metrics.keys_fetched.set_to_current_time()
 
     def _fail(self, reason: str) -> None:
+        metrics.keys_failures.inc()
         if self._failure is None or not self._keys:
             self._reports.warn(
                 "the issuer's keys cannot be fetched",

@@ -78,6 +78,8 @@ class Clock:
             now = loop.time()
             metrics.loop_lag.observe(max(0.0, now - due))
             self.tick(now, time.time())
+            # A connection for which something waits is attended.
+            metrics.note_second(sum(connection.waiting_bytes for connection in self._attended))
 
     def tick(self, now: float, wall_clock: float) -> None:
         """One second has passed: `now` on the loop's clock, `wall_clock` since 1970."""

@@ -78,6 +78,11 @@ class Connection(abc.ABC):
         """Whether it lives for one request only, so that its end is not logged."""
         return False
 
+    @property
+    def waiting_bytes(self) -> int:
+        """How many wait for the client to read them."""
+        return 0
+
     @abc.abstractmethod
     def deliver(self, channel: Channel, place: Place, text: bytes) -> None:
         """Send an event; does nothing once it has closed. Ends it if too much is already waiting."""

@@ -150,6 +150,8 @@ class Life:
         self.capacity.prove(connection)
         self._keeper.enter(connection, channels)
         metrics.opened_of(connection.transport).inc()
+        if cursors:
+            metrics.resumed_of(connection.transport).inc()
         first = connection.feeds[0]
         if is_private(first.channel) and first.member_count > self.terms.max_connections_per_customer:
             connection.end(End.TOO_MANY_CONNECTIONS, "too many connections of one customer")

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from receiver.connections.failing import end_failed
+from receiver.metrics import delivered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,6 +56,7 @@ class Burst:
 def write_all(finished: Iterable[Finished]) -> None:
     """Write bytes to all connections that share them. None has closed before; some may close here."""
     for connections, data in finished:
+        delivered[connections[0].transport] += len(connections)  # all are of one kind
         size = len(data)
         for connection in connections:
             if connection.paused:
@@ -79,6 +81,7 @@ def _write(connection: SharingConnection, data: bytes) -> None:
 def hand_over(connections: Iterable[Connection], channel: Channel, place: Place, text: bytes) -> None:
     """Hand an event to connections that write it in their own way."""
     for connection in connections:
+        delivered[connection.transport] += 1
         try:
             connection.deliver(channel, place, text)
         except Exception:  # of one connection: its feed has moved on, so its client must come back

@@ -6,7 +6,6 @@ import math
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from redis.exceptions import RedisError
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -27,6 +26,7 @@ from receiver.transports.sockjs.endpoint import XhrTransport
 from receiver.transports.sse.endpoint import EventStreamTransport
 from receiver.transports.stomp.endpoint import SOCKJS_PREFIXES, sockjs_info
 from shared.problems import HANDLERS, Problem
+from shared.process.exposition import expose
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -204,4 +204,5 @@ class Http:
 
     async def metrics(self, request: Request) -> Response:
         assert self._registry is not None  # else there is no such route
-        return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
+        found = expose(self._registry, request.headers.get("accept", ""))
+        return Response(found.text, media_type=found.media_type)

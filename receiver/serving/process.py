@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import httpx2
 import structlog
-from prometheus_client import REGISTRY, generate_latest
+from prometheus_client import REGISTRY
 from uvicorn.loops.auto import auto_loop_factory
 
 from receiver import metrics
@@ -28,6 +28,7 @@ from receiver.serving.readiness import Readiness
 from receiver.transports.stomp.endpoint import StompTransport
 from receiver.transports.stomp.spring import Spring
 from receiver.transports.websocket.endpoint import WebSocketTransport
+from shared.process.exposition import expose
 from shared.process.garbage import spare_what_lives
 from shared.process.limits import Limits
 from shared.process.logs import configure_logs
@@ -43,6 +44,7 @@ from shared.redis.signatures import Signatures
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
+    from shared.process.exposition import Exposition
     from shared.settings import ReceiverSettings
 
 BODY_BYTES = 256 * 1024  # of a request; the largest lists ids to be marked as read
@@ -165,8 +167,8 @@ async def serve(
             lists_per_minute=settings.lists_per_minute,
         )
 
-        async def exposition() -> bytes:
-            return generate_latest(registry)
+        async def exposition(accept: str) -> Exposition:
+            return expose(registry, accept)
 
         def close() -> None:
             gateway.draining = True

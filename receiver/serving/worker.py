@@ -52,9 +52,11 @@ def main(number: int, listening: socket.socket, supervisor: socket.socket) -> No
     _count_as(number)
     # Imported only now, because importing receiver.metrics makes the counters.
     from receiver.serving.process import name_of, run
+    from receiver.serving.processes import Processes
 
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call] # registers itself
+    registry.register(Processes(os.getppid()))
     structlog.contextvars.bind_contextvars(worker=number)
     name = f"{name_of(listening)}/{number}"
     run(load(ReceiverSettings), listening, name=name, registry=registry, watcher=Line(supervisor))

@@ -17,6 +17,7 @@ EVERY_SECONDS = 1.0
 _AGAIN_SECONDS = 0.02  # after an event that is not the sender's own
 _SHORTEST = 100  # bytes; a probe or a notice is shorter, an event is not
 _BEGINNING = 1024  # bytes of a message in which its attributes are
+_TRACE = re.compile(rb'"traceparent":"00-([0-9a-f]{32})-')
 _ORDER = re.compile(rb'"source":"%b".*?"time":"([0-9TZ:.+-]{20,32})"' % re.escape(SOURCE.encode()))
 
 
@@ -37,4 +38,6 @@ class Ages:
             recorded = datetime.fromisoformat(match[1].decode()).timestamp()
         except ValueError:
             return
-        metrics.order_to_frame.observe(max(0.0, time.time() - recorded))
+        trace = _TRACE.search(message[:_BEGINNING])
+        exemplar = {"trace_id": trace[1].decode()} if trace else None
+        metrics.order_to_frame.observe(max(0.0, time.time() - recorded), exemplar)

@@ -299,6 +299,7 @@ class Subscription:
             return
         self._sent_probes.remove(message)
         self._heard_at = asyncio.get_running_loop().time()
+        metrics.probe_heard.set_to_current_time()
         if not self._hears:
             self._logger.info("redis is heard", channels=len(self._feeds))
         self._note_hearing(hears=True)

@@ -71,6 +71,10 @@ class StreamConnection(Connection, asyncio.Protocol):
         return True
 
     @property
+    def waiting_bytes(self) -> int:
+        return int(self.writer.get_write_buffer_size()) if self.paused else 0
+
+    @property
     def behind(self) -> bool:
         """Whether so much waits for the client that it will soon be ended as slow."""
         return self.paused and self.writer.get_write_buffer_size() > self._limits.stall_bytes

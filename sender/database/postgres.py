@@ -36,6 +36,7 @@ from sender.database.postgres_connect import Connector, lock_seconds
 from sender.database.postgres_errors import ERRORS, Meaning, line_of, meaning
 from sender.database.postgres_indexes import build_in_time
 from sender.database.postgres_schema import bring_up_to_date
+from sender.database.protocol import Pool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -154,6 +155,11 @@ class PostgresDatabase:
                 return await self._run(connection, work)
 
         return await self._again(once, self._limits.lock_seconds)
+
+    @property
+    def pool(self) -> Pool:
+        pool: Any = self._write_engine.pool  # its class is not that of every engine
+        return Pool(pool.checkedout(), pool.checkedin())
 
     async def check(self) -> None:
         """In a transaction like every write's, locking a row, which a standby refuses."""

@@ -9,7 +9,7 @@ because all our writes are idempotent.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741 - an item
 R = TypeVar("R")
+
+
+class Pool(NamedTuple):
+    """Connections to the database."""
+
+    in_use: int
+    idle: int
 
 
 class Database(Protocol):
@@ -47,6 +54,11 @@ class Database(Protocol):
 
     async def return_space(self) -> float | None:
         """Return some free pages to the file system: the seconds it took, or None if there are few left."""
+        ...
+
+    @property
+    def pool(self) -> Pool:
+        """As it is now."""
         ...
 
     async def check(self) -> None:

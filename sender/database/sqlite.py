@@ -23,6 +23,7 @@ from sqlalchemy.exc import DBAPIError
 
 from sender.database.errors import DatabaseError, DatabaseUnavailable, DatabaseUnusable
 from sender.database.group_commit import GroupCommit
+from sender.database.protocol import Pool
 from sender.database.sqlite_connect import driver_of, engine_of, pragma
 from sender.database.sqlite_errors import explain
 from sender.database.sqlite_schema import INCREMENTAL, prepare
@@ -94,6 +95,12 @@ class SqliteDatabase:
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         return await self._loop.run_in_executor(self._readers, self._read, work)
+
+    @property
+    def pool(self) -> Pool:
+        connections = [*self._reading, *([self._writing] if self._writing else [])]
+        in_use = sum(connection.in_transaction() for connection in connections)
+        return Pool(in_use, len(connections) - in_use)
 
     async def check(self) -> None:
         self._files.check()

@@ -65,7 +65,7 @@ class Relay:
         pace: Pace = USUAL,
     ) -> None:
         self._database = database
-        self._log = log
+        self._log = self.log = log
         self._pace = pace
         self._publisher = Publisher(database, log, pace, self._note_answer)
         self._ownership = Ownership(database, log, pace)

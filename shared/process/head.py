@@ -69,6 +69,21 @@ class Head:
         }
 
 
+# The kinds of what the edge refuses, here and in edge.py and framing.py.
+REFUSALS = (
+    *(
+        "bad-request",
+        "bad-host",
+        "bad-body",
+        "http-version",
+        "no-proxy",
+        "head-too-large",
+        "content-too-large",
+    ),
+    *("slow-head", "slow-body", "too-many-connections", "leaving"),
+)
+
+
 class RequestRefused(CallerError):
     """A request that the edge refuses; `kind` is counted, and is the last part of the problem's type."""
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from typing import TYPE_CHECKING
-
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from shared.process.edge import format_answer
 from shared.process.listening import listen, split_address
@@ -18,13 +17,17 @@ from shared.process.listening import listen, split_address
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from shared.process.exposition import Exposition
+
 _HEAD_BYTES = 8 * 1024
 _SECONDS = 5.0  # for a request, and for its answer to be read
 _CONNECTIONS = 16  # at a time
+_ACCEPT = re.compile(rb"^accept: *([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 
 
 class MetricsListener:
-    def __init__(self, exposition: Callable[[], Awaitable[bytes]]) -> None:
+    def __init__(self, exposition: Callable[[str], Awaitable[Exposition]]) -> None:
+        """`exposition` is given the request's `Accept`."""
         self._exposition = exposition
         self._count = 0
 
@@ -64,6 +67,8 @@ class MetricsListener:
         target = rest.partition(b" ")[0].partition(b"?")[0]
         if method not in (b"GET", b"HEAD") or target != b"/metrics":
             return format_answer(404, [(b"connection", b"close")])
-        headers = [(b"content-type", CONTENT_TYPE_LATEST.encode()), (b"connection", b"close")]
-        answer = format_answer(200, headers, await self._exposition())
+        accepted = _ACCEPT.search(head)
+        found = await self._exposition(accepted[1].decode("latin-1") if accepted else "")
+        headers = [(b"content-type", found.media_type.encode()), (b"connection", b"close")]
+        answer = format_answer(200, headers, found.text)
         return answer if method == b"GET" else answer.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"

@@ -65,6 +65,13 @@ _STATE = re.compile(
 )
 
 
+class Memory(NamedTuple):
+    """Of Redis, in bytes."""
+
+    used: int
+    limit: int  # 0: none
+
+
 class PublishAnswer(enum.Enum):
     """What became of a publish."""
 
@@ -204,6 +211,14 @@ class LogWriter:
             )
         await self._pipelines.execute([("DEL", self._names.newest())])
         return await self._advance(newest)
+
+    async def used_memory(self) -> Memory | None:
+        """None if Redis does not report it. In a cluster, one node's."""
+        [info] = await self._pipelines.ask([("INFO", "memory")])
+        if not isinstance(info, bytes):
+            return None
+        found = dict(re.findall(rb"(used_memory|maxmemory):(\d+)", info))
+        return Memory(int(found.get(b"used_memory", 0)), int(found.get(b"maxmemory", 0)))
 
     async def maxmemory_policy(self) -> str | None:
         """None if Redis does not report it. In a cluster, one node's."""

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from redis.exceptions import RedisError
 from starlette.responses import Response
 
 from sender import dead_letters, history, metrics, outbox
@@ -17,6 +17,7 @@ from sender.http.requests import json_response
 from sender.tombstones import Fault
 from sender.webhooks import deliveries
 from shared.cursors import Cursor
+from shared.process.exposition import expose
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
 
     from sender.database.protocol import Database
     from sender.publishing.relay import Relay
+    from shared.process.exposition import Exposition
 
 METRICS_SECONDS = 1.0  # for the database to answer
+MEMORY_SECONDS = 0.5  # for Redis to answer
 READY_SECONDS = 2.0  # for the database to answer
 
 
@@ -72,9 +75,10 @@ class Operations:
         )
 
     async def metrics(self, request: Request) -> Response:
-        return Response(await self.exposition(), media_type=CONTENT_TYPE_LATEST)
+        found = await self.exposition(request.headers.get("accept", ""))
+        return Response(found.text, media_type=found.media_type)
 
-    async def exposition(self) -> bytes:
+    async def exposition(self, accept: str) -> Exposition:
         """Answers even while the database is away, when metrics are needed most."""
         try:
             async with asyncio.timeout(METRICS_SECONDS):
@@ -88,7 +92,21 @@ class Operations:
             metrics.note_backlog(backlog, now=self._clock())
             metrics.dead_letters_kept.set(kept)
             metrics.webhooks_waiting.set(webhooks)
-        return generate_latest(metrics.registry)
+        metrics.note_pool(self._database.pool)
+        if self._relay.redis_up:
+            await self._note_memory()
+        return expose(metrics.registry, accept)
+
+    async def _note_memory(self) -> None:
+        """If Redis does not say it in time, the figures are the previous ones."""
+        try:
+            async with asyncio.timeout(MEMORY_SECONDS):
+                memory = await self._relay.log.used_memory()
+        except (RedisError, OSError, TimeoutError):
+            return
+        if memory is not None:
+            metrics.redis_memory.set(memory.used)
+            metrics.redis_memory_limit.set(memory.limit)
 
     async def _database_answers(self) -> bool:
         try:
