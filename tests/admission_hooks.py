@@ -14,7 +14,7 @@ NOT_CALLABLE = 7
 
 
 def by_header(handshake: Handshake) -> Any:
-    """As the client's `X-How` says."""
+    """Does what the client's header `X-How` says."""
     return _answer(handshake)
 
 
@@ -62,7 +62,7 @@ def _answer(handshake: Handshake) -> Any:
         case "cancel":
             raise asyncio.CancelledError
         case "hang":
-            time.sleep(4)  # its thread is of use again afterwards
+            time.sleep(4)  # its thread can be used again afterwards
         case "change":
             handshake.path = "/other"  # type: ignore[misc] # it can't be
         case "see":

@@ -1,4 +1,4 @@
-"""Questions to a sender that runs in the test's own process, or only seems to."""
+"""Questions to a sender in the test's own process, or to a stand-in for one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What a test claims, in words: an ablation names a behaviour, and not a line of another test's source.
+"""What a test claims, in words, so that an ablation names a behaviour and not a line of another test's
+source.
 
 with claim("what comes behind a gap waits until the gap is filled"):
     await browser.wait_seqs([1, 2, 3])
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def claim(behaviour: str) -> Iterator[None]:
-    """A condition that does not come true inside, and an assertion that fails, are this behaviour missing."""
+    """If a condition inside does not come true, or an assertion fails, this behaviour is missing."""
     try:
         yield
     except (AssertionError, TimeoutError) as failure:
@@ -24,7 +25,7 @@ def claim(behaviour: str) -> Iterator[None]:
 
 
 def missing(behaviour: str, failure: BaseException) -> bool:
-    """Whether this failure shows it."""
+    """Whether this failure shows that the behaviour is missing."""
     return _note(behaviour) in getattr(failure, "__notes__", ())
 
 

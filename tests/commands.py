@@ -2,7 +2,7 @@
 
 To import a sender takes a second of processor time, and a run of all tests starts some 300 services. The
 standard library's fork server imports all of Orderbell once (`tests.fork_server`); a forked service goes on
-from there. What can't be inherited is made after the fork: loops, threads, sockets, random seeds.
+from there. Loops, threads, sockets and random seeds can't be inherited; they are made after the fork.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ REPOSITORY = Path(__file__).parent.parent
 
 @dataclass(frozen=True)
 class Command:
-    """`python -m module arguments`. What it says is appended to `log`; `group` is its process group."""
+    """`python -m module arguments`. Its output is appended to `log`; `group` is its process group."""
 
     module: str
     arguments: tuple[str, ...]
@@ -36,7 +36,7 @@ class Command:
 
 
 class Running(Protocol):
-    """What tests use of a `subprocess.Popen`."""
+    """The part of a `subprocess.Popen` that tests use."""
 
     @property
     def pid(self) -> int: ...

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from tests.senders import RunningSender
 
-# Two busy cores make any single example late now and then; that is no failure.
+# On two busy cores, a single example is late now and then; that is not a failure.
 hypothesis.settings.register_profile(
     "orderbell", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
@@ -47,14 +47,14 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_configure(config: Any) -> None:
     read_certificates_once()
     _print_tracebacks_plainly()
-    # Workers side by side draw no port that another may have drawn a moment before.
+    # Parallel workers draw from different ports, so that none draws another's.
     if worker := getattr(config, "workerinput", None):
         number = int(worker["workerid"].removeprefix("gw"))
         embedded.PORTS = embedded.PORTS[number :: worker["workercount"]]
 
 
 def _print_tracebacks_plainly() -> None:
-    """Where `rich` is installed, structlog colours each traceback with all locals, for seconds."""
+    """If `rich` is installed, structlog spends seconds on printing each traceback with all locals."""
     plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(processors=[*structlog.get_config()["processors"][:-1], plain])
 
@@ -96,7 +96,7 @@ def anyio_backend() -> tuple[str, dict[str, bool]]:
 
 @pytest.fixture(scope="session")
 def process_group() -> Iterator[int]:
-    """For Popen: who is in it goes when this run goes, however it goes."""
+    """For Popen: processes in this group end when this run ends, however it ends."""
     with Guard() as guard:
         yield guard.group
 
@@ -112,7 +112,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory, process_group: int) -> I
 
 @pytest.fixture
 def key_prefix() -> str:
-    """The test's own corner of the server, so that nobody has to flush."""
+    """The test's own prefix on the server, so that no test has to flush it."""
     return f"ob-{uuid.uuid4().hex[:12]}"
 
 
@@ -197,7 +197,7 @@ async def sender(
 def processes(redis_url: str, key_prefix: str, tmp_path: Path, process_group: int) -> Iterator[Processes]:
     started = Processes(redis_url, key_prefix, tmp_path, process_group)
     yield started
-    print(started.end(), file=sys.stderr)  # pytest shows it where the test failed
+    print(started.end(), file=sys.stderr)  # pytest shows it if the test failed
 
 
 @pytest.fixture(scope="module")

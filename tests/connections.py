@@ -1,4 +1,4 @@
-"""Connections that remember what they were given, for tests of what is above all transports."""
+"""Connections that remember what they were given, for tests of code that knows no transport."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Handed(Connection):
-    """One that is handed events."""
+    """A connection that is handed events."""
 
     transport = "test"
 
@@ -58,7 +58,7 @@ class Frames:
 
 
 class Shared(Handed, SharingConnection):
-    """One that shares its bytes with others."""
+    """A connection that shares its bytes with others."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -22,7 +22,7 @@ _SECONDS = 5  # for the engine, and for the engine to ask the registry; the pull
 def can_have(image: str) -> bool:
     """Whether the engine has the image or its registry answers."""
     with warnings.catch_warnings():
-        # Where no engine answers, docker's client forgets to close its socket.
+        # If no engine answers, docker's client forgets to close its socket.
         warnings.simplefilter("ignore", ResourceWarning)
         answer = _can_have(image)
         gc.collect()

@@ -144,7 +144,7 @@ def only_reset(browser: Browser) -> Reset:
 
 
 class RefusingBobs(WorldHistory):
-    """Of a sender to which one of the questions makes all of them a bad request."""
+    """The history of a sender that refuses a whole request because of one of its questions."""
 
     async def read(self, asked: Sequence[Channel | Cursor], *, limit: int = 3) -> list[Continuation]:
         if any(isinstance(one, Cursor) and one.channel == BOB for one in asked):
@@ -204,7 +204,7 @@ async def test_seen_place_beyond_the_head_is_left_to_the_history_to_judge(
 
 
 async def test_seen_that_is_heard_while_redis_is_asked_counts(running: list[asyncio.Task[None]]) -> None:
-    """Else a new device would show again what another has just shown."""
+    """Otherwise a new device would show again what another has just shown."""
     world = World(0)
     world.database, world.log, world.head = 5, [1, 2, 3, 4, 5], 5
 
@@ -219,7 +219,7 @@ async def test_seen_that_is_heard_while_redis_is_asked_counts(running: list[asyn
 
 
 class Short(WorldHistory):
-    """Of a sender whose answers have no room; only each of a number has events."""
+    """The history of a sender whose answers have no room: only every few answers have events."""
 
     asked, of = 0, 3
 
@@ -230,7 +230,7 @@ class Short(WorldHistory):
 
 
 async def test_answer_without_room_is_asked_for_again(running: list[asyncio.Task[None]]) -> None:
-    """A sender's answer ends at so many bytes; the last of 500 channels may get nothing of theirs."""
+    """A sender's answer has a limit in bytes; the last of 500 channels may get no events in it."""
     world = World(0)
     world.database, world.redis_up = 9, False
     world.build(WorldLog(world), Short(world))
@@ -257,7 +257,7 @@ async def test_answer_that_never_has_room_is_not_asked_for_without_end(
 
 
 class Sizes(WorldLog):
-    """Remembers the largest answer that it could have been asked for."""
+    """Remembers the largest answer that was asked for."""
 
     largest = 0
 
@@ -269,7 +269,7 @@ class Sizes(WorldLog):
 async def test_crowd_that_reads_logs_gets_a_few_events_each_at_a_time(
     running: list[asyncio.Task[None]],
 ) -> None:
-    """Of 64 KiB each, two hundred events of two hundred channels would be 2.5 GB in one answer."""
+    """Two hundred events of 64 KiB for each of two hundred channels would be 2.5 GB in one answer."""
     world = World(0)
     world.database = world.head = 300
     world.log = list(range(1, 301))

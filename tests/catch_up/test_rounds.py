@@ -1,7 +1,7 @@
 """Feeds that missed something, or may have: checked, pulled for, reset, and never held up by each other.
 
-What a check or a pull does counts here, not when it comes: their seconds are so few that nobody waits for
-them, or so many that only what is tested can bring them on.
+These tests are about what a check or a pull does, not about when it comes: the seconds between them are so
+few that no test waits for them, or so many that only what is tested can cause one.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ async def test_epoch_that_is_learnt_of_resets_quiet_channels_too(running: list[a
 async def test_epoch_that_is_learnt_of_while_the_history_is_away_resets_once_it_is_back(
     running: list[asyncio.Task[None]],
 ) -> None:
-    """The sender restarts after the restore; by Redis' head of before, the feed would be in place."""
+    """The sender restarts after the restore. Judged by the old head in Redis, the feed would lack nothing."""
     world = World(0, replace(STILL, check_seconds=0.01))
     world.database = 20
     world.log, world.head = [19, 20], 20
@@ -94,7 +94,7 @@ async def test_epoch_that_is_learnt_of_while_the_history_is_away_resets_once_it_
 async def test_redis_that_lacks_what_was_published_is_asked_no_more_until_it_has_it(
     running: list[asyncio.Task[None]],
 ) -> None:
-    """It answers, and says that there is nothing new: the sender's Redis is another."""
+    """This Redis answers that there is nothing new, because the sender uses another one."""
     world = World(0, replace(STILL, check_seconds=0.01, pull_seconds=0.01))
     world.database, world.log, world.head = 3, [1, 2, 3], 3
     world.published = world.noted = 3
@@ -112,7 +112,7 @@ async def test_redis_that_lacks_what_was_published_is_asked_no_more_until_it_has
 async def test_redis_that_has_what_was_published_at_the_last_look_is_not_behind(
     running: list[asyncio.Task[None]],
 ) -> None:
-    """Under load the sender has always published more since Redis was asked."""
+    """Under load, the sender has always published more by the time it is asked."""
     world = World(0, replace(STILL, check_seconds=0.001))
 
     class Busy(WorldLog):
@@ -141,7 +141,7 @@ async def test_sender_that_is_away_leaves_nobody_behind(running: list[asyncio.Ta
 async def test_redis_that_comes_back_empty_is_asked_no_more_until_the_sender_has_noted_its_newest(
     running: list[asyncio.Task[None]],
 ) -> None:
-    """The gateway may be back before the relay, and the relay has much to publish then."""
+    """The gateway may be back before the relay, which then has much to publish."""
     world = World(0, replace(STILL, check_seconds=0.01, pull_seconds=0.01))
     world.published = world.noted = 3
     feed = await start(world, running)
@@ -173,7 +173,7 @@ async def test_pulling_begins_as_soon_as_redis_is_lost_and_not_with_the_next_che
 
 
 class LostMeanwhile(WorldHistory):
-    """Of a sender during whose answer Redis goes away, and an order is completed."""
+    """The history of a sender during whose answer Redis is lost and an order is completed."""
 
     armed = False
 
@@ -198,7 +198,7 @@ async def test_redis_that_is_lost_in_the_midst_of_a_round_is_pulled_for_at_once(
 
 
 class Refusing(WorldLog):
-    """Of a Redis that passes messages on and refuses to be read."""
+    """A reader of a Redis that delivers messages but refuses to be read."""
 
     refuses = True
     newest_too = False
@@ -287,7 +287,7 @@ async def test_seen_report_of_a_missed_event_is_passed_on_once_it_is_handed_over
 async def test_seen_report_of_an_unknown_event_is_counted_and_passed_to_no_device(
     running: list[asyncio.Task[None]],
 ) -> None:
-    """Browsers would take all that is to come for shown."""
+    """Browsers would believe that all events up to there were shown."""
     world = World(0)
     world.database = 5
     feed = await start(world, running)
@@ -308,7 +308,7 @@ def count(name: str) -> float:
 async def test_history_is_asked_once_for_a_channel_that_redis_knows_nothing_of(
     running: list[asyncio.Task[None]],
 ) -> None:
-    """Nearly all of a crowd's are such: what was published to them has long gone from Redis."""
+    """Nearly all channels of a crowd are like this: Redis has long dropped their events."""
     world = World(0, replace(STILL, check_seconds=0.01))
     world.database = 5
     asked: list[object] = []

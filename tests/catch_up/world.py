@@ -35,12 +35,12 @@ def entries(seqs: Iterable[int], epoch: int = 1) -> tuple[Entry, ...]:
     return tuple(Entry(Place(epoch, seq), b'{"seq":%d}' % seq) for seq in seqs)
 
 
-# Nothing waits for a clock, so that a seed is the same run each time.
+# Nothing waits for a clock, so that a seed always gives the same run.
 STILL = Pace(gather_seconds=0, gather_history_seconds=0, again_seconds=0)
 
 
 class World:
-    """A database that is right, a log that may not be, and live messages that may not come."""
+    """A database that is always right, a log that may be wrong, and live messages that may be lost."""
 
     def __init__(self, seed: int, pace: Pace = STILL) -> None:
         self.pace = pace
@@ -51,8 +51,8 @@ class World:
         self.log: list[int] = []
         self.head = 0  # 0: Redis knows none
         self.seen: Extent | None = None  # by Redis; by the database, nothing is
-        self.log_epoch: int | None = None  # where it is not the database's
-        self.published = self.noted = 0  # what the sender says of its Redis, and what ours does
+        self.log_epoch: int | None = None  # if it is not the database's
+        self.published = self.noted = 0  # what the sender reports of its Redis, and what ours shows
         self.looks = 0
         self._redis_up = True
         self.sender_up = True
@@ -61,7 +61,7 @@ class World:
         self._in_flight: list[Entry] = []
 
     def build(self, log: WorldLog, history: WorldHistory) -> None:
-        """What is tested, on these sources."""
+        """The objects under test, on these sources."""
         self.sources = Sources(log, history, lambda: self.redis_up, self.pace)
         self.catch_up = CatchUp(self.sources)
         self.rounds = Rounds(self.hub, self.sources, self.catch_up, lambda: self.redis_up, self.pace)
@@ -210,7 +210,7 @@ class Browser(Connection):
         await asyncio.sleep(0)
 
     async def connect(self, world: World, feed: Feed) -> None:
-        """Join, as often as it takes; a real browser comes back with its cursor."""
+        """Join, and try again as a browser would, which comes back with its cursor."""
         while True:
             place = Place(world.epoch, self.seqs[-1]) if self.seqs else self.start
             try:

@@ -53,7 +53,7 @@ def main(
     *,
     keep: bool,
 ) -> None:
-    """Faults of all kinds under load; ends with 1 where anything was lost, shown twice or out of order."""
+    """Faults of all kinds under load; ends with 1 if anything was lost, shown twice or out of order."""
     if context.invoked_subcommand is not None:
         return
     if seed is None:
@@ -93,7 +93,7 @@ def main(
 @click.option("--times", type=int, help="How often the fault comes; each scenario has its own number.")
 @click.option("--keep", is_flag=True, help="Keep ledgers and logs.")
 def scenario(names: tuple[str, ...], rate: float, customers: int, times: int | None, *, keep: bool) -> None:
-    """Run some by NAME; without one, tell which there are."""
+    """Run scenarios by NAME; without one, list them."""
     if not names:
         for name, story in scenarios.SCENARIOS.items():
             _say(f"{name:28} {(story.__doc__ or '').splitlines()[0]}")

@@ -1,4 +1,4 @@
-"""The callers: services that complete orders, at a steady rate, and ask again until they are answered.
+"""The callers: services that complete orders at a steady rate, and repeat each request until it is answered.
 
 Each order is placed, then completed; both requests carry an Idempotency-Key and are repeated, at any of
 the senders, until an answer comes. An order that is completed and was never answered may exist or not.
@@ -88,7 +88,7 @@ class Status(msgspec.Struct):
 
 
 class Callers:
-    """The one who commands them."""
+    """Commands the callers' process."""
 
     def __init__(self, process_group: int) -> None:
         self._process = companion.Companion("tests.chaos.callers", process_group=process_group)
@@ -113,7 +113,9 @@ class Callers:
         name: str = "order",
         life: Life = NONE,
     ) -> None:
-        """Orders a second, of customers who are chosen unevenly: some order often, many seldom."""
+        """Begin to place so many orders a second. Customers are chosen unevenly: some order often, many
+        seldom.
+        """
         start = _Start(customers, ports, api_key, rate, str(ledger), seed, name, life)
         self._process.tell(start)
 
@@ -150,7 +152,7 @@ class _Sender:
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def post(self, path: str, body: bytes, key: str) -> _Answer:
-        """Raises `OSError`, `EOFError` and `TimeoutError`; then nobody knows what became of it."""
+        """Raises `OSError`, `EOFError` and `TimeoutError`; the outcome of the request is then unknown."""
         headers = ["content-type: application/json", f"idempotency-key: {key}"]
         return await self._ask(f"POST {path}", headers, body)
 
@@ -305,7 +307,7 @@ class _Callers:
                 self.ledger.write(listing.listed(channel, "sender", [answer.body]))
 
     async def _until_answered(self, path: str, body: bytes, key: str) -> _Answer:
-        """The first answer that isn't "come back"."""
+        """The first answer that does not ask to come back."""
         while True:
             try:
                 answer = await self._chance.choice(self._senders).post(path, body, key)

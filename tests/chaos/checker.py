@@ -1,4 +1,4 @@
-"""The checker: reads a ledger and says what was lost, twice, out of order or somebody else's.
+"""The checker: reads a ledger and reports what was lost, shown twice, out of order, or to the wrong customer.
 
 It knows nothing of how Orderbell works; it compares. For each device that was there:
 
@@ -6,15 +6,15 @@ It knows nothing of how Orderbell works; it compares. For each device that was t
 * twice: an event that it showed again;
 * out of order: an event that it showed after a later one of the same channel;
 * foreign: an event that it showed and that is another customer's;
-* never posted: an event that it showed and nobody asked for;
-* unstored: a completion that was answered and is not in the database, whoever showed it;
-* misplaced: what a gateway sent on one connection behind a hole, or again. Browsers survive it, because
-  they keep count themselves, so it costs nobody an alert; but it must not happen;
-* reset: what a device was told that it can't have. What that covers is not lost in silence; but nobody may
-  be told so for a reason that the run has not given: the database went back (epoch), or was swept (pruned);
-* given up: a hole that a device passed over by itself, because nobody filled it. It excuses nothing.
+* never posted: an event that it showed although no caller had posted it;
+* unstored: a completion that was answered but is not in the database, whether or not a device showed it;
+* misplaced: an event that a gateway sent behind a hole, or twice, on one connection. It costs no alert,
+  because browsers check the seq themselves; but it must not happen;
+* reset: a notice to a device that its cursor can't be honoured. What it covers is not lost silently; but the
+  run must have given the reason: the database went back (epoch), or was swept (pruned);
+* given up: a hole that a device skipped by itself, because no server filled it. It excuses nothing.
 
-And of what became of alerts, where the run gives them a life:
+And about what became of alerts, if the run changes them later:
 
 * reappeared: an alert that popped up after its device had heard that it was taken back, or after it expired;
 * left standing: a device still has, in the end, an alert that was taken back or has expired;
@@ -59,13 +59,13 @@ if TYPE_CHECKING:
     from tests.chaos.ledger import Entry
 
 LATE_SECONDS = 1.0  # from the answer to the order's caller until its event is shown
-CALM_SECONDS = 2.0  # without anything late, then a fault is over; what is late afterwards has another cause
+CALM_SECONDS = 2.0  # without anything late end a fault's effect; what is late afterwards has another cause
 
 
 class Delivery(NamedTuple):
     """One event at one device."""
 
-    answered: float  # math.inf where its caller never got an answer
+    answered: float  # math.inf if its caller never got an answer
     shown: float
     device: str
 
@@ -75,11 +75,13 @@ class Delivery(NamedTuple):
 
 
 class Recovery(NamedTuple):
-    """After one fault: from its end until what was late because of it was shown, and everybody was back."""
+    """After one fault: from its end until everything that was late because of it was shown, and all devices
+    were back.
+    """
 
     fault: Fault
     devices: int  # that were hit
-    median: float  # of those devices; 0 where none was hit
+    median: float  # of those devices; 0 if none was hit
     worst: float
 
 
@@ -191,9 +193,11 @@ class _Device:
     resets: list[Reset] = field(default_factory=list)
 
     def excuses(self, place: _Place | None) -> bool:
-        """Whether a gateway's reset has told it that this is gone; what it gave up itself tells nothing."""
+        """Whether a gateway's reset announced to the device that this is gone. What it gave up by itself does
+        not count.
+        """
         told = [reset for reset in self.resets if not reset.given_up]
-        if place is None:  # answered once, and in no history any more: only a new epoch explains it
+        if place is None:  # it was answered, but is in no history: only a new epoch explains that
             return any(reset.reason == "epoch" for reset in told)
         return any(place <= _place(reset.place) for reset in told)
 
@@ -347,7 +351,7 @@ class _Late(NamedTuple):
 def _recoveries(
     faults: Sequence[Fault], verdict: Verdict, greetings: Sequence[Hello | End]
 ) -> list[Recovery]:
-    """What was late belongs to the fault that was on when it was due, of several to the last to end."""
+    """What was late belongs to the fault that was active when it was due; of several, to the last to end."""
     late = [_Late(d.answered, d.shown, d.device) for d in verdict.deliveries if d.seconds > LATE_SECONDS]
     by_fault: dict[int, list[_Late]] = defaultdict(list)
     over = [fault.ended + CALM_SECONDS for fault in faults]  # extended by what is late until then

@@ -75,7 +75,7 @@ POP_UP = 0.3  # after an alert came: what is taken back in the same catch-up nev
 
 
 class Who(msgspec.Struct, frozen=True):
-    """A device: whose, with which token, and at which gateway it begins (its number)."""
+    """A device: its customer, its token, and the number of the gateway where it begins."""
 
     device: str
     customer: str
@@ -130,7 +130,7 @@ class Status(msgspec.Struct):
 
 
 class Swarm:
-    """The one who commands it."""
+    """Commands the swarm's process."""
 
     def __init__(self, process_group: int) -> None:
         self._process = companion.Companion("tests.chaos.clients", process_group=process_group)
@@ -488,14 +488,14 @@ class _Device:
             self._unreported.set()
 
     def _check_sent(self, channel: str, place: Place) -> None:
-        """A gateway keeps order by itself; that a browser would mend it is no excuse."""
+        """A gateway must keep the order by itself, even though a browser would correct it."""
         last = self._sent.get(channel)
         if last is not None and place != (last[0], last[1] + 1):
             self._ledger.write(Misplaced(now(), self.who.device, _text(last), _text(place)))
         self._sent[channel] = place
 
     def _missing(self, channel: str, had: Place, place: Place) -> None:
-        """Go back for it; a hole that nobody can fill is passed over."""
+        """Go back for what is missing; a hole that no server can fill is skipped."""
         times = self._hole[2] + 1 if self._hole and self._hole[:2] == (channel, had) else 1
         self._hole = channel, had, times
         if times >= SAME_HOLE:

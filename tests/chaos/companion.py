@@ -1,7 +1,7 @@
-"""A process beside ours that does one thing and is told what by lines of JSON.
+"""A process beside ours that does one thing, commanded by lines of JSON.
 
-The proxy, the clients and the callers each run in one, so that they don't take time from each other, nor
-from whoever measures. A command is a line on its standard input, the answer a line on its output.
+The proxy, the clients and the callers each run in one, so that they take no time from each other, nor from
+the code that measures. A command is a line on its standard input, the answer a line on its output.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _Answer(msgspec.Struct):
 
 
 class Companion:
-    """Our end. `ask` waits for the answer; a companion that has died says nothing and raises `EOFError`."""
+    """Our end. `ask` waits for the answer, and raises `EOFError` if the companion has died."""
 
     def __init__(self, module: str, *, process_group: int) -> None:
         self.module = module
@@ -62,7 +62,7 @@ class Companion:
         return msgspec.convert(said.answer, kind)
 
     def tell(self, command: msgspec.Struct) -> None:
-        """`ask` where there is nothing to answer."""
+        """`ask` for commands without an answer."""
         self.ask(command, object)
 
     def end(self) -> None:
@@ -87,7 +87,7 @@ def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
         factory = uvloop.new_event_loop
     runner = asyncio.Runner(loop_factory=factory)
     runner.run(main())
-    os._exit(0)  # hundreds of connections are open, and nobody is there to read how each of them ended
+    os._exit(0)  # hundreds of connections are open, and nothing reads any more how each of them ended
 
 
 async def obey(command_type: Any, do: Callable[[Any], Awaitable[object]]) -> None:

@@ -1,4 +1,4 @@
-"""What gateways' own metrics say during a run, read once a second as Prometheus would.
+"""What gateways' own metrics show during a run, read once a second as Prometheus would.
 
     with Figures([gateway.url for gateway in gateways]) as figures:
         …

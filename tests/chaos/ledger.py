@@ -96,7 +96,7 @@ class Screen(msgspec.Struct, frozen=True, tag="screen"):
     """What a device makes of its customer's alerts in the end."""
 
     device: str
-    unread: int | None  # None where nobody gave it a count
+    unread: int | None  # None if no server sent it a count
     states: dict[str, str]  # by order: unread, read, expired, retracted
 
 
@@ -141,7 +141,9 @@ class Misplaced(msgspec.Struct, frozen=True, tag="misplaced"):
 
 
 class Reset(msgspec.Struct, frozen=True, tag="reset"):
-    """A gateway told a device that its cursor can't be honoured; `given_up` by the device itself."""
+    """A gateway notified a device that its cursor can't be honoured; with `given_up`, the device gave up
+    itself.
+    """
 
     at: float
     device: str
@@ -151,7 +153,7 @@ class Reset(msgspec.Struct, frozen=True, tag="reset"):
 
 
 class Fault(msgspec.Struct, frozen=True, tag="fault"):
-    """What was done to the system. What has no duration ended when it began."""
+    """What was done to the system. A fault without a duration ended when it began."""
 
     kind: str
     began: float

@@ -110,7 +110,7 @@ def start(process: ServiceProcess) -> None:
 
 
 def _one_with_clients(system: System, chance: random.Random) -> ReceiverProcess:
-    """Clients that were cut off are all at the other gateways: what happens to theirs hits nobody."""
+    """Clients that were cut off are all at the other gateways: a fault of theirs would hit no client."""
     counts = {g.port: system.proxy.connections(system.clients_edge(g)) for g in system.gateways}
     return chance.choice([g for g in system.gateways if counts[g.port]] or system.gateways)
 
@@ -229,7 +229,7 @@ def _writes(system: System) -> int:
 
 @contextlib.contextmanager
 def redis_replies_lost(system: System, chance: random.Random) -> Iterator[str]:
-    """Scripts run and nobody hears of it: connections are reset in the middle of the replies."""
+    """Scripts run, but their replies are lost: connections are reset in the middle of them."""
     edges = list(map(system.redis_edge, system.senders))
     for edge in edges:
         system.proxy.change(edge, down=Toxics(reset_after_bytes=chance.randrange(40, 2_000)))

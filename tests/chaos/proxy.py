@@ -6,8 +6,8 @@
         proxy.heal("gateway-1:redis")
         proxy.cut("gateway-1:redis", How.RESET)
 
-`up` is what the one who connects sends, `down` what it receives. What a black hole swallows is held and
-comes when it is healed, as TCP would send it again; only the deadlines of those who wait notice it.
+`up` is what the connecting side sends, `down` what it receives. What a black hole swallows is held and comes
+when it is healed, as TCP would send it again; only the waiting side's deadlines notice it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _READ = 65536
 class How(enum.Enum):
     """How connections are cut."""
 
-    FIN = "fin"  # both ends are told that the other has closed
+    FIN = "fin"  # each end sees that the other has closed
     RESET = "reset"
     HALF_UP = "half-up"  # what is sent up ends there; answers still come
     HALF_DOWN = "half-down"  # requests still go up, and nothing comes back any more
@@ -86,7 +86,7 @@ _Command = _Open | _Change | _Retarget | _Cut | _Count
 
 
 class Proxy:
-    """The one who commands. Ports are of loopback. The seed is that of the jitter, and of nothing else."""
+    """Commands the proxy's process. Ports are on loopback. The seed is for the jitter only."""
 
     def __init__(self, process_group: int, *, seed: int = 0) -> None:
         self._seed = seed
@@ -156,7 +156,7 @@ class _Edge:
 
     def change(self, command: _Change) -> None:
         self.up, self.down, self.refuse = command.up, command.down, command.refuse
-        self.changed.set()  # whoever waits in a black hole looks again
+        self.changed.set()  # streams that wait in a black hole look again
         self.changed = asyncio.Event()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

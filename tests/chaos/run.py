@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tests.chaos.system import OpenFront, System
 
 CONNECT_SECONDS = 60.0  # for the whole swarm, at first
-SETTLE_SECONDS = 60.0  # for everything to be shown: who found no gateway looks again within 30 s
+SETTLE_SECONDS = 60.0  # for everything to be shown: a device that found no gateway tries again within 30 s
 PROGRESS_SECONDS = 5.0
 TOKEN_SECONDS = 6 * 3600.0
 DEVICE_READS = 0.05  # of the alerts that pop up, where alerts are read
@@ -39,7 +39,7 @@ DEVICE_READS = 0.05  # of the alerts that pop up, where alerts are read
 class Load:
     customers: int = 500
     rate: float = 200.0  # orders a second
-    second_devices: int = 50  # customers who have two
+    second_devices: int = 50  # customers with two devices
     transports: tuple[str, ...] = ("websocket",)  # of the devices, in turn
     life: Life = NONE  # what becomes of alerts later
     come_seconds: float = 0.0  # within which the devices connect at first, one after the other
@@ -47,7 +47,7 @@ class Load:
 
 @dataclass
 class Run:
-    """A system under load, and its ledger. What goes wrong is up to whoever holds it."""
+    """A system under load, and its ledger. The caller decides what goes wrong."""
 
     system: System
     swarm: Swarm
@@ -67,7 +67,7 @@ class Run:
         return now() - self.began
 
     def sleep(self, seconds: float) -> None:
-        """And tell how it goes."""
+        """Sleep, and print how the run is going."""
         until = now() + seconds
         while (left := until - now()) > 0:
             time.sleep(min(left, 0.25))
@@ -85,7 +85,7 @@ class Run:
 
     @contextlib.contextmanager
     def fault(self, kind: str, seed: int = 0, **target: object) -> Iterator[str]:
-        """It happens now and is mended at the end; both are put down."""
+        """The fault happens now and is mended at the end; the ledger gets both."""
         began = now()
         with KINDS[kind].run(self.system, random.Random(seed), **target) as what:
             happened = now()
@@ -112,8 +112,9 @@ class Run:
     ) -> Verdict:
         """No more orders; wait until all is shown, and judge. Resets for these reasons are allowed.
 
-        Senders go on with requests whose callers have given up. What such a request records after the heads
-        were read is not judged: nobody waited for it to be shown. Whatever was answered was recorded before.
+        Senders continue requests whose callers have given up. What such a request records after the heads
+        were read is not judged, because no device waited for it. Everything that was answered was recorded
+        before.
         """
         status = self.callers.stop(seconds=SETTLE_SECONDS)
         self.answers = Counter(status.asked_again)
@@ -195,7 +196,7 @@ def running(
     source: Path = REPOSITORY,
     **settings: str,
 ) -> Iterator[Run]:
-    """The system up, everybody connected, orders coming."""
+    """The system is up, all devices are connected, orders come."""
     customers = [f"c{n}" for n in range(load.customers)]
     with (
         running_system(

@@ -187,7 +187,7 @@ def redis_failed_over(stage: Stage) -> Outcome:
 
 
 def redis_failed_over_idle(stage: Stage) -> Outcome:
-    """The same, and nobody orders any more: those who were away come back to a Redis that forgot."""
+    """The same, without further orders: devices that were away come back to a Redis that forgot."""
     with stage.running() as run:
         seconds = []
         for number in range(stage.times or 3):
@@ -294,7 +294,7 @@ def post_large_event(sender: httpx2.Client, customer: str) -> None:
 
 
 def database_restored(stage: Stage) -> Outcome:
-    """The database restored from an older copy: every client gets a reset, nobody is silent."""
+    """The database restored from an older copy: every client gets a reset."""
     with stage.running() as run:
         database, copy = stage.directory / "orderbell.db", stage.directory / "copy.db"
         sender = run.system.senders[0]

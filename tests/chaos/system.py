@@ -3,7 +3,8 @@
     with running_system(directory, process_group, gateways=2) as system:
         system.proxy.change(system.redis_edge(system.gateways[0]), down=Toxics(black_hole=True))
 
-Edges are named by who connects and to whom: `gateway-1:redis`, `sender-1:database`, `clients:gateway-1`.
+Edges are named by the connecting process and its target: `gateway-1:redis`, `sender-1:database`,
+`clients:gateway-1`.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ class System:
     # Redis.
 
     def command(self, *words: str | int) -> Any:
-        """To the primary, past the proxy."""
+        """Run a command at the primary, past the proxy."""
         return _command(self.redis, *words)
 
     def detach_replica(self) -> None:
@@ -138,7 +139,7 @@ class System:
 
     @contextlib.contextmanager
     def sender(self) -> Iterator[httpx2.Client]:
-        """To the first sender, past the proxy."""
+        """A client of the first sender, past the proxy."""
         url, headers = self.senders[0].url, self.processes.api_headers
         with httpx2.Client(base_url=url, headers=headers, timeout=30, trust_env=False) as client:
             yield client

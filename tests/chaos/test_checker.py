@@ -150,7 +150,7 @@ def test_reset_is_kept_only_where_the_run_gives_its_reason(reason: str) -> None:
 
 
 def test_answered_order_that_went_with_an_older_database_is_excused_by_the_reset_alone() -> None:
-    """Of the two devices one was told so; the other waits for ever."""
+    """One of the two devices got the reset; the other waits for ever."""
     found = verdict(good(), posted("3"), Reset(11, "alice/1", "epoch", "2.0"), allowed="epoch")
     assert (found.unstored, found.excused, found.lost) == (0, 1, 1)
 

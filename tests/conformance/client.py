@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from shared.channels import Channel
     from tests.processes import ReceiverProcess
 
-TIMEOUT_SECONDS = 20.0  # of a machine that runs several tests side by side
+TIMEOUT_SECONDS = 20.0  # on a machine that runs several tests side by side
 
 
 class Ended(Exception):
@@ -56,7 +56,7 @@ class Client(abc.ABC):
 
     @abc.abstractmethod
     def end(self) -> End | None:
-        """Why the gateway said that it ended the connection; None where it said nothing."""
+        """The reason that the gateway gave for ending the connection; None if it gave none."""
 
     def take(self, message: dict[str, Any]) -> None:
         (self.events if "seq" in message else self.notices).append(message)
@@ -70,7 +70,7 @@ class Client(abc.ABC):
 
     @property
     def cursor(self) -> str:
-        """Where a client that comes back goes on: after the hello, a reset or the last event had."""
+        """Where a client that comes back continues: after the hello, a reset or the last event it had."""
         places: dict[Channel, Place] = {}
         for event in self.events:
             places[event["channel"]] = Place(event["epoch"], event["seq"])
@@ -81,20 +81,20 @@ class Client(abc.ABC):
         return [notice["data"] for notice in self.notices if notice["type"] == f"orderbell.{kind}"]
 
     async def receive_events(self, count: int) -> None:
-        """Until it has had so many events in all. Raises `Ended` and `TimeoutError`."""
+        """Receive until it has so many events in all. Raises `Ended` and `TimeoutError`."""
         async with asyncio.timeout(TIMEOUT_SECONDS):
             while len(self.events) < count:
                 await self.receive()
 
     async def receive_notice(self, kind: str) -> dict[str, Any]:
-        """Until it has had one; its data. Raises `Ended` and `TimeoutError`."""
+        """Receive until it has one; returns its data. Raises `Ended` and `TimeoutError`."""
         async with asyncio.timeout(TIMEOUT_SECONDS):
             while not self.noticed(kind):
                 await self.receive()
         return dict(self.noticed(kind)[-1])
 
     async def receive_end(self) -> End | None:
-        """Until the connection is over. Raises `TimeoutError`."""
+        """Receive until the connection is over. Raises `TimeoutError`."""
         async with asyncio.timeout(TIMEOUT_SECONDS):
             while True:
                 try:

@@ -67,7 +67,7 @@ class Shop:
             assert (await self.http.post(f"/orders/{order['order_id']}/complete")).status_code == 200
 
     async def post(self, channel: str, count: int, size: int = 0) -> None:
-        """So many events of that size, in one call."""
+        """Post so many events of that size in one call."""
         events = []
         for _ in range(count):
             event = {"specversion": "1.0", "id": uuid.uuid4().hex, "source": "/tests", "type": "news"}
@@ -88,7 +88,7 @@ async def shop(module_processes: Processes, sender: SenderProcess) -> AsyncItera
 
 @pytest.fixture
 def customer(request: pytest.FixtureRequest) -> str:
-    """Each test's own: nothing is in its channel."""
+    """Each test has its own customer, whose channel is empty."""
     return f"c{abs(hash(request.node.nodeid)):x}"
 
 

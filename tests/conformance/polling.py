@@ -33,7 +33,7 @@ class PollingClient(Client):
         self._session = uuid.uuid4().hex
         self._after = after
         self._end: End | None = None
-        # Those that were fetched; one that does not read has one answer, and asks for no other.
+        # The answers fetched; a client that does not read has one, and asks for no other.
         self._answers: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(0 if buffered else 1)
         self._messages: list[dict[str, Any]] = []
 

@@ -1,4 +1,4 @@
-"""Clients that keep to no protocol: a turn of one is drawn from a seed.
+"""Clients that keep to no protocol; each turn of one is drawn from a seed.
 
     python -m tests.conformance.rude --turns 5000 --seed 7 8091 TOKEN …
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 AT_ONCE = 16
 READ_SECONDS = 0.5  # for an answer that may never come
-_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: what waits is thrown away, and the other side gets a RST
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: what waits is discarded, and the other side gets a RST
 _MASK = bytes(4)  # of zeros, which masks nothing
 
 ORDERS = "/user/queue/orders"
@@ -253,7 +253,7 @@ class Turn:
 
 
 def _joined(packets: list[bytes], draw: random.Random, *, alone: bool) -> list[bytes]:
-    """Several in one packet now and then, and one in several; a handshake mostly leaves alone."""
+    """Now and then several in one packet, and one in several; a handshake usually leaves alone."""
     joined: list[bytes] = []
     for number, packet in enumerate(packets):
         together = 0.6 if number > 1 else 0.05 if alone else 0.4

@@ -54,7 +54,7 @@ class StompConformanceClient(Client):
             ]
             cursor = ",".join(one["cursor"] for one in data)
             channels = [channel for one in data for channel in one["channels"]]
-            # What subscriptions got meanwhile came after their own hello.
+            # Events that subscriptions got meanwhile came after their own hello.
             self.notices.insert(0, message | {"data": data[0] | {"cursor": cursor, "channels": channels}})
 
     async def report_seen(self, cursor: str) -> None:
@@ -134,7 +134,7 @@ class XhrDriver(StompDriver):
 
 
 def _topics(token: str) -> list[str]:
-    """Those that the token names; none in what is no token."""
+    """The topics that the token names; none if it is not a token."""
     parts = token.split(".")
     if len(parts) != 3:
         return []

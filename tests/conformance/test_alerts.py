@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def unread_notice(client: Client, unread: int) -> dict[str, Any]:
-    """Until the client was told this count; with its place."""
+    """Receive until the client has this count; returns it with its place."""
     async with asyncio.timeout(20):
         while not (told := client.noticed("unread")) or told[-1]["unread"] != unread:
             await client.receive()

@@ -29,7 +29,7 @@ LONG_SEED = "ORDERBELL_RUDE_SEED"
 
 @pytest.fixture(scope="module")
 def rude_gateway(module_processes: Processes, sender: SenderProcess) -> ReceiverProcess:
-    """Its limits don't spare it anything."""
+    """Its limits are so high that they protect it from nothing."""
     return module_processes.start_receiver(
         sender=sender,
         heartbeat_seconds="2",

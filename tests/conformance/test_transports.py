@@ -265,7 +265,7 @@ async def test_revoked_customers_connections_end_on_each_gateway_within_a_second
 
 
 async def _revoke(http: httpx2.AsyncClient, customer: str, clients: Iterable[Client]) -> None:
-    """All tokens of the customer until now; each client's connection ends for it, soon."""
+    """Revoke all tokens of the customer until now; each client's connection then ends soon."""
     started = time.monotonic()
     revoked = {"customer_id": customer, "issued_before": time.time() + 1}  # `iat` is in whole seconds
     assert (await http.post("/revocations", json=revoked)).status_code == 200
@@ -311,7 +311,7 @@ async def test_41_client_that_does_not_read_is_ended_and_holds_up_nobody(
 
 
 def _ended(gateway: ReceiverProcess, code: str) -> int:
-    """Connections that ended so."""
+    """The number of connections that ended in this way."""
     text = httpx2.get(f"{gateway.url}/metrics", trust_env=False).text
     found = re.search(rf'orderbell_connections_closed_total\{{code="{code}"\}} (\d+)', text)
     return int(found[1]) if found else 0

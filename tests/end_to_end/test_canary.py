@@ -22,7 +22,7 @@ CANARY = "canary7f3a"  # within each secret and each payload
 
 
 def titles_of(pid: int) -> str:
-    """What any user of the machine sees of a process, where there is a /proc."""
+    """What any user of the machine sees of a process, if there is a /proc."""
     paths = [Path(f"/proc/{pid}/{name}") for name in ("cmdline", "comm")]
     return "".join(path.read_text() for path in paths if path.exists())
 
@@ -61,7 +61,7 @@ async def test_nothing_secret_is_in_any_log_metric_error_or_title(processes: Pro
         await client.send("orderbell.ping", {"x": CANARY})
         await client.websocket.send(f"{CANARY} is no message")
         assert (await client.receive_close())[0] == 4400
-    answers.clear()  # callers may read what they posted; from here on it is refused
+    answers.clear()  # callers may read what they posted; no other answer may contain it
     as_customer = {"Authorization": f"Bearer {good}"}
     ticket = httpx2.post(f"{gateway.url}/tickets", headers=as_customer, trust_env=False).json()["ticket"]
     for query, bearer in ((f"token={good}", None), (f"ticket={ticket}x", None), ("", expired), ("", CANARY)):

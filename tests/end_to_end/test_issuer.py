@@ -60,7 +60,7 @@ def issuer(tmp_path: Path) -> Iterator[IssuerProcess]:
 
 
 async def close_of(gateway: ReceiverProcess, token: str) -> int | None:
-    """The code it is closed with; None where it is greeted."""
+    """The code with which it is closed; None if it gets hello."""
     async with connected(gateway, token, hello=False) as client:
         try:
             await client.receive()
@@ -78,7 +78,7 @@ async def test_issuers_keys_are_rotated_and_outlive_it(processes: Processes, iss
         "jwt_audience_claim": "azp",
         "jwt_topics_claim": "realm_access.roles",
     }
-    # What a proxy's variables say is for the way to issuers elsewhere, and kills nothing.
+    # Variables that name a proxy are for issuers elsewhere, and must break nothing here.
     environment = {"http_proxy": "http://127.0.0.1:9", "ALL_PROXY": "socks5://127.0.0.1:9"}
     gateway = processes.start_receiver(sender=sender, wait_ready=False, **settings)
     gateway.kill()

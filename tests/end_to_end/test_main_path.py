@@ -63,7 +63,7 @@ async def test_every_connection_of_the_customer_gets_the_event_and_no_other_cust
         assert event["type"] == "order.completed"
         assert (event["channel"], event["seq"]) == ("customer:alice", 1)
         assert event["data"]["order_id"] == "1042"
-        # What comes to Bob first is his own: nothing of Alice's came before it.
+        # The first event that Bob gets is his own: none of Alice's came before it.
         bobs_event = await complete(client, "1043", "bob")
         assert await bobs.receive() == bobs_event
 
@@ -210,7 +210,7 @@ async def test_redis_away_means_that_events_are_pulled_from_the_sender(
         for n in (1, 2):
             await complete(client, str(n), "alice")
         await browser.receive_events(2)
-        # One that comes while Redis is away is served as well.
+        # A browser that comes while Redis is away is served as well.
         async with connected(gateway, token, query="after=customer:alice=1.0") as late:
             await late.receive_events(2)
         redis_server.start()
@@ -240,7 +240,7 @@ async def test_frozen_redis_is_noticed_and_events_arrive_meanwhile(
 async def test_sender_killed_right_after_its_commit_leaves_an_alert_that_comes_once(
     processes: Processes, redis_server: EmbeddedServer
 ) -> None:
-    """With Redis away the relay can't publish before the kill: what is left is the committed row."""
+    """While Redis is away, the relay can't publish before the kill: only the committed row is left."""
     processes.redis_url = redis_server.url
     sender, gateway = processes.start_sender(), processes.start_receiver()
     async with connected(gateway, processes.token("alice")) as browser:

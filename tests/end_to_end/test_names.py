@@ -1,4 +1,4 @@
-"""Customers, topics and orders are called what others call them, from the token to the cursor and back."""
+"""Customers, topics and orders keep their given names, from the token to the cursor and back."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ async def test_any_topic_is_read_by_those_whose_token_names_it(processes: Proces
 
 
 def look_alikes() -> list[str]:
-    """Names that differ by case, a dot, a space, an escape, a form of Unicode; drawn, and some by hand."""
+    """Names that differ by case, a dot, a space, an escape or a form of Unicode; drawn, and some by hand."""
     draw = random.Random(1042)
     pieces = [
         "a",
