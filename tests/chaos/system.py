@@ -25,7 +25,7 @@ from tests import postgres_servers, redis_servers
 from tests.chaos import listing
 from tests.chaos.ledger import Listed, Stored, StoredChange
 from tests.chaos.proxy import How, Proxy, Toxics
-from tests.commands import spawn
+from tests.commands import fork, spawn
 from tests.processes import REPOSITORY, Processes, ReceiverProcess, SenderProcess
 from tests.waiting import wait_until
 
@@ -276,7 +276,8 @@ def running_system(
             stack.callback(server.kill)
             server.start()
         postgres = stack.enter_context(_postgres(process_group)) if database == "postgres" else None
-        processes = Processes(servers[0].url, "chaos", directory, process_group, begin=spawn, source=source)
+        begin = fork if source == REPOSITORY else spawn  # what is forked has this version's modules
+        processes = Processes(servers[0].url, "chaos", directory, process_group, begin=begin, source=source)
         stack.callback(processes.end)
         replica_port = proxy.open("replica:redis", servers[0].port)
         system = System(proxy, processes, servers[0], servers[1], postgres, [], [], [], [], replica_port)
