@@ -228,7 +228,11 @@ async def test_request_that_was_given_up_takes_nothing_from_the_one_that_follows
     (given_up,), (waiting,) = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
     assert seqs(given_up.result()) == []
     await post(f"customer:{customer}")
-    assert seqs(await waiting) == [1]
+    answer = await waiting
+    if not seqs(answer):  # a notice was there before the event, and is an answer of its own
+        assert answer.json()["notices"]
+        answer = await http.get(f"/events?wait=20&session=s&after={answer.json()['cursor']}")
+    assert seqs(answer) == [1]
 
 
 async def test_waiting_request_gives_its_socket_back_for_the_next_one(

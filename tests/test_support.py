@@ -92,7 +92,7 @@ async def test_alert_is_sent_again_and_a_test_event_is_followed(processes: Proce
         assert (test.returncode, test.stderr) == (0, "")
         assert test.stdout.startswith("a device has it: customer:alice=1.3\n")
         assert (await phone.receive_events(3))[2]["type"] == "orderbell.trial"
-    nobody = await orderbell(tmp_path, "send", "--test", "bob", "--seconds", "1", **settings)
+    nobody = await orderbell(tmp_path, "send", "--test", "bob", "--seconds", "3", **settings)
     assert nobody.returncode == 1
     assert "Nobody is connected as bob" in nobody.stdout
 
