@@ -67,8 +67,9 @@ def server(process_group: int, certificates: Certificates) -> Iterator[ClusterSe
         yield server
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def database(server: ClusterServer) -> Iterator[str]:
+    """One for all: connections are what is looked at. Each role may do all there."""
     with fresh_database(server.url) as url:
         yield url.rpartition("/")[2]
 
