@@ -106,7 +106,7 @@ PROGRAM = """
 import logging, structlog, sys
 from shared.process.logs import configure_logs
 configure_logs("json", "INFO", "sender")
-for n in range(20_000):
+for n in range(5_000):
     structlog.get_logger("x").info("a line of some length", n=n)
     logging.getLogger("y").warning("another")
 print("through", flush=True)

@@ -340,7 +340,7 @@ def test_several_wrong_settings_are_reported_at_once(tmp_path: Path) -> None:
 
 def test_database_that_cannot_be_opened(tmp_path: Path) -> None:
     """Only the sender finds out; its line and its exit code are ours."""
-    done = Up(tmp_path, database_url=f"sqlite:///{tmp_path}/nowhere/orderbell.db").refuse()
+    done = Up(tmp_path, "--gateways", "1", database_url=f"sqlite:///{tmp_path}/nowhere/orderbell.db").refuse()
     assert done.returncode == 2
     assert "ORDERBELL_DATABASE_URL" in done.stderr
 
