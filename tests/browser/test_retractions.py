@@ -75,7 +75,7 @@ def device(browser: Browser, orderbell: Services, gateway: str) -> Page:
     ("seed", "orders", "within_ms"),
     [
         (1, 40, 5_000),  # other tests have the processor meanwhile
-        pytest.param(2, 1_000, 1_000, marks=pytest.mark.long),
+        pytest.param(2, 1_000, 1_000, marks=[pytest.mark.long, pytest.mark.alone]),
     ],
     ids=["short", "long"],
 )

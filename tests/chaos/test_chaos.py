@@ -37,6 +37,7 @@ MUST_HAPPEN = {
 
 
 @pytest.mark.long
+@pytest.mark.alone
 def test_short_chaos_loses_doubles_and_reorders_nothing(tmp_path: Path, process_group: int) -> None:
     planned = plan(SEED, SECONDS)
     kinds = Counter(fault.kind for fault in planned)
@@ -54,6 +55,7 @@ def test_short_chaos_loses_doubles_and_reorders_nothing(tmp_path: Path, process_
 
 
 @pytest.mark.long
+@pytest.mark.alone
 def test_chaos_over_all_transports_loses_doubles_and_reorders_nothing(
     tmp_path: Path, process_group: int
 ) -> None:

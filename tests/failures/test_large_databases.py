@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from tests.chaos.run import Run
 
-pytestmark = [pytest.mark.postgres, pytest.mark.long]
+pytestmark = [pytest.mark.postgres, pytest.mark.long, pytest.mark.alone]
 
 CHANNELS = int(os.environ.get("ORDERBELL_TEST_CHANNELS", "100000"))
 LOAD = Load(customers=200, rate=100, second_devices=20)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.chaos.run import Run
     from tests.postgres_servers import ClusterServer
 
-pytestmark = [pytest.mark.postgres, pytest.mark.long]
+pytestmark = [pytest.mark.postgres, pytest.mark.long, pytest.mark.alone]
 
 LOAD = Load(customers=500, rate=200, second_devices=20)
 RECOVERED_SECONDS = 5.0  # after the new primary takes writes

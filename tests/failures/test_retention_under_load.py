@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from bench.caller import Caller
     from tests.processes import Processes, SenderProcess
 
-pytestmark = [pytest.mark.postgres, pytest.mark.long]
+pytestmark = [pytest.mark.postgres, pytest.mark.long, pytest.mark.alone]
 
 EVENTS, CHANNELS = 400_000, 40_000
 RATE = 50.0  # orders a second
-SECONDS = 6.0  # of each measurement
-ROUNDS = 5  # of a quiet and a pruning one
+SECONDS = 5.0  # of each measurement
+ROUNDS = 3  # of a quiet and a pruning one
 CALLERS = 16
 # Of the medians over the rounds, each pruning one against the quiet one before it.
 # On a quiet machine 1.2 and 2 are to be kept; one that others use gives some more either way.

@@ -49,6 +49,7 @@ def server(process_group: int) -> Iterator[ClusterServer]:
 
 
 @pytest.mark.parametrize("mode", ["transaction", "session"])
+@pytest.mark.alone
 def test_200_orders_a_second_through_it_are_each_shown_once_and_in_order(
     server: ClusterServer, tmp_path: Path, process_group: int, mode: str
 ) -> None:
@@ -134,6 +135,7 @@ async def test_migration_under_it_costs_nobody_an_answer(server: ClusterServer, 
             await asyncio.gather(*(database.read(backlog) for _ in range(10)))
 
 
+@pytest.mark.alone
 def test_restart_of_postgresql_behind_it_is_over_within_five_seconds(
     server: ClusterServer, tmp_path: Path, process_group: int
 ) -> None:
