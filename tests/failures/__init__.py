@@ -1,1 +1,1 @@
-"""What can fail, a test each, by the numbers of the list in README.md beside this."""
+"""Everything that can fail, with a test each, by the numbers of the list in README.md beside this."""

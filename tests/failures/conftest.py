@@ -1,4 +1,4 @@
-"""What the tests of failures need: a proxy that misbehaves, and everything on a Redis of the test's own."""
+"""Fixtures for tests of failures: a proxy that misbehaves, and everything on a Redis of the test's own."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class World:
     key_prefix: str
     sender: RunningSender
     stack: AsyncExitStack
-    edges: list[str] = field(default_factory=list)  # to Redis, of those who have one
+    edges: list[str] = field(default_factory=list)  # the edges to Redis that were opened
     orders: int = 0
 
     @property
@@ -63,7 +63,7 @@ class World:
         return self.sender.redis
 
     async def complete(self, *customers: str) -> None:
-        """An order of each, answered when this returns."""
+        """Complete an order of each customer; all are answered when this returns."""
         for customer in customers:
             self.orders += 1
             await self.sender.place(str(self.orders), customer)
@@ -71,7 +71,7 @@ class World:
             assert answer.status_code == 200, answer.text
 
     def edge(self, name: str) -> str:
-        """Names are the test's own, edges are the whole session's."""
+        """The test's own name for an edge; the proxy's edges are shared by the whole session."""
         return f"{self.key_prefix}:{name}"
 
     def redis_url(self, name: str) -> str:

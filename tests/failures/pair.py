@@ -24,7 +24,7 @@ def command(server: EmbeddedServer, *words: str | int | bytes, password: str | N
 
 
 async def head(world: World, server: EmbeddedServer | None = None) -> Place | None:
-    """Of Alice's channel, where a Redis has it; what that server says, not whom the edges lead to."""
+    """The head of Alice's channel at that server, wherever the edges lead."""
     reply = command(server or world.redis_server, "HMGET", world.sender.names.head(ALICE), "epoch", "seq")
     return Place(int(reply[0]), int(reply[1])) if reply[0] else None
 
@@ -52,12 +52,12 @@ class Pair:
         self.world.proxy.change(self._edge, up=BLACK_HOLE, down=BLACK_HOLE)
 
     def promote(self, *edges: str) -> None:
-        """The replica is primary; who connects through these edges gets there, and is not cut off."""
+        """The replica becomes the primary. New connections through these edges lead there; old ones stay."""
         command(self.replica, "REPLICAOF", "NO", "ONE")
         for edge in edges:
             self.world.proxy.retarget(edge, self.replica.port)
 
     def fail_over(self) -> None:
-        """For all edges."""
+        """Fail over, for all edges."""
         self.promote(*self.world.edges)
         self.world.redis_server = self.replica

@@ -1,4 +1,4 @@
-"""What a test must show where a safeguard is switched off."""
+"""What a test must show when a safeguard is switched off."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
 FAILS = (AssertionError, TimeoutError)
-SECONDS = 3.0  # for each condition that a test waits for; one that is held takes a tenth
+SECONDS = 3.0  # for each condition that a test waits for; one that comes true takes a tenth
 
 
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is missing for some seconds is taken for missing; where it must hold, tests are more patient."""
+    """What does not come within some seconds counts as missing; tests with the safeguard are more patient."""
     monkeypatch.setattr(await_until, "__defaults__", (SECONDS,))
 
 
 async def fails(test: Awaitable[None], behaviour: str) -> None:
-    """It must fail for want of this behaviour: what fails elsewhere proves something else."""
+    """It must fail because this behaviour is missing: any other failure proves something else."""
     with pytest.raises((*FAILS, ExceptionGroup)) as failure:
         await test
     error: BaseException = failure.value
@@ -30,4 +30,4 @@ async def fails(test: Awaitable[None], behaviour: str) -> None:
         (error,) = error.exceptions
     assert isinstance(error, FAILS)
     if not missing(behaviour, error):
-        raise error  # another failure than this safeguard's
+        raise error  # a failure that has nothing to do with this safeguard

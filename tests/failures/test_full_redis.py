@@ -34,7 +34,7 @@ async def used(redis: Redis) -> int:
 
 
 async def fill(redis: Redis, spare: int) -> int:
-    """No memory left but `spare`; the limit."""
+    """Fill the memory but for `spare`; returns the limit."""
     limit = await used(redis) + spare
     await redis.config_set("maxmemory", limit)
     await redis.config_set("maxmemory-policy", "noeviction")
@@ -70,7 +70,7 @@ async def test_new_channels_do_not_pass_the_limit(
 async def test_known_channels_do_not_pass_the_limit_by_an_epoch_or_a_gap(
     redis_server: EmbeddedServer, key_prefix: str, of: str, anyio_backend: object
 ) -> None:
-    """Their old log is deleted, and what replaces it is no more than what was there."""
+    """Their old log is deleted, and its replacement is no larger."""
     names = Names(key_prefix)
     channels = [customer_channel(str(n)) for n in range(500)]
     async with connect_server(redis_server.url) as redis, Pipelines(redis) as pipelines:
@@ -94,7 +94,7 @@ async def test_full_redis_is_reported_once_and_its_end_once(
     anyio_backend: object,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Each try is refused, and between two tries nothing says that it takes events again."""
+    """Each try is refused, and nothing is logged between two tries."""
     lines: list[str] = []
 
     def told(text: str) -> int:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 ALICE = customer_channel("alice")
 
 STALL_SECONDS = 4.0
-RECOVERED_SECONDS = 15.0  # of two busy cores; calm ones take one
+RECOVERED_SECONDS = 15.0  # on two busy cores; idle ones take one
 
 
 def small_run(tmp_path: Path, process_group: int, **options: Any) -> AbstractContextManager[Run]:
@@ -57,7 +57,7 @@ def test_37_gateway_killed_under_its_clients_costs_nobody_an_event(
     assert verdict.kept, verdict.examples
     assert verdict.answered > 20
     (recovery,) = verdict.recoveries
-    assert recovery.devices >= 15  # those it had, of 35; `bench/storm.py` does it to thousands
+    assert recovery.devices >= 15  # of its 35; `bench/storm.py` tries it with thousands
     assert recovery.worst < RECOVERED_SECONDS
 
 
@@ -88,7 +88,7 @@ async def test_39_gateway_that_stalls_drops_nobody_and_catches_up(processes: Pro
         for number in ("1", "2"):
             await caller.post("/orders", json={"order_id": number, "customer_id": "alice"})
             await caller.post(f"/orders/{number}/complete")
-        await asyncio.sleep(STALL_SECONDS)  # longer than a heartbeat, and than Redis may be silent
+        await asyncio.sleep(STALL_SECONDS)  # longer than a heartbeat, and longer than Redis may be silent
         gateway.resume()
         await browser.receive_events(2)
         await await_until(lambda: gateway.answers("/readyz"))
@@ -125,7 +125,7 @@ async def test_41_reader_too_slow_is_closed_with_4408_and_gets_the_rest_when_it_
 @pytest.mark.long
 @pytest.mark.anyio
 async def test_41_reader_of_one_kib_a_second_is_closed_and_holds_up_nobody(processes: Processes) -> None:
-    """It reads all the time, and never catches up."""
+    """The client reads all the time but never catches up."""
     sender = processes.start_sender()
     gateway = processes.start_receiver()
     token = processes.token("alice")
@@ -134,11 +134,11 @@ async def test_41_reader_of_one_kib_a_second_is_closed_and_holds_up_nobody(proce
         httpx2.Client(base_url=sender.url, headers=processes.api_headers, trust_env=False) as caller,
     ):
         async with connected(gateway, token) as other:
-            for number in range(1, 41):  # 2.4 MB, some times what may wait for one client
+            for number in range(1, 41):  # 2.4 MB, several times what may wait for one client
                 await asyncio.to_thread(post_large_event, caller, "alice")
                 await other.receive_events(number)
             assert other.seqs == list(range(1, 41))
-            # It is counted when its socket has ended, which it may take two seconds for.
+            # It is counted when its socket has ended, which may take two seconds.
             await await_until(lambda: asyncio.to_thread(closed_as_slow, gateway))
 
 
@@ -179,13 +179,13 @@ async def test_46_herd_that_comes_back_at_once_asks_the_sender_a_few_times_not_e
     ask = History._post
 
     async def ask_from_afar(self: History, path: str, body: object) -> bytes:
-        await asyncio.sleep(0.05)  # so that the herd comes quicker than an answer, also on a slow machine
+        await asyncio.sleep(0.05)  # so that all ask before there is an answer, even on a slow machine
         return await ask(self, path, body)
 
     monkeypatch.setattr(History, "_post", ask_from_afar)
     customers = [f"c{number}" for number in range(400)]
     await world.complete(*customers[:20])
-    command(world.redis_server, "FLUSHALL")  # so that nobody knows but the sender
+    command(world.redis_server, "FLUSHALL")  # so that only the sender knows
     gateway = await world.gateway()
     before = history_requests(world)
     async with AsyncExitStack() as stack:
@@ -218,7 +218,7 @@ async def test_47_same_customer_at_two_gateways_is_served_by_each_alone(world: W
             await await_until(lambda: stays.notices[-1]["type"] == "orderbell.seen")
             assert stays.notices[-1]["data"] == {"cursor": "customer:alice=1.1"}
         async with (
-            other.connected() as new,  # to which the first has nothing to show any more
+            other.connected() as new,  # which has nothing left to show
             other.connected(after="customer:alice=1.1") as moved,
         ):
             await world.complete("alice")
@@ -237,7 +237,7 @@ async def report_seen(browser: Browser, cursor: str) -> None:
 async def test_50_clock_that_jumps_changes_neither_order_nor_what_is_new(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The sender's, and the wall clock of all that runs here, the gateway with it."""
+    """The sender's clock, and the time of day for everything in this process, the gateway included."""
     gateway = await world.gateway()
     clock, wall_clock, ahead = gateway.gateway.clock, time.time, 0.0
     monkeypatch.setattr(time, "time", lambda: wall_clock() + ahead)
@@ -260,7 +260,7 @@ async def test_50_clock_that_jumps_changes_neither_order_nor_what_is_new(
 
 @pytest.mark.anyio
 async def test_51_event_that_is_heard_again_is_handed_over_once(world: World) -> None:
-    """As after a refill, which publishes anew what an emptied Redis has lost."""
+    """As after a refill, which publishes again what an emptied Redis has lost."""
     gateway = await world.gateway()
     async with gateway.connected() as browser:
         await world.complete("alice", "alice")

@@ -1,6 +1,6 @@
-"""Sockets that mean no good, against a real gateway: what each costs it, and what its customers notice.
+"""Hostile sockets against a real gateway: what each costs it, and what its customers notice.
 
-What counts is the gateway's processor time: a busy machine does not change it.
+The tests measure the gateway's processor time, which a busy machine does not change.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.anyio
 
 FLOOD_BYTES = 2 * 1024 * 1024  # the old gateway took 1.6 s of its processor for a megabyte
 FLOOD_SECONDS = 4.0  # it lingers for two
-CPU_SECONDS = 0.8  # a core that is shared takes twice the time for the same work
+CPU_SECONDS = 0.8  # a shared core takes twice the time for the same work
 _MASK = b"\0\0\0\0"
 EMPTY_PING = b"\x89\x80" + _MASK
 EMPTY_PONG = b"\x8a\x80" + _MASK
@@ -68,7 +68,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def closed(gateway: ReceiverProcess) -> dict[str, int]:
-    """Connections by the code that they ended with."""
+    """Ended connections by their code."""
     text = httpx2.get(f"{gateway.url}/metrics", trust_env=False).text
     found = re.findall(r'orderbell_connections_closed_total\{code="(\w+)"\} (\d+)', text)
     return {code: int(count) for code, count in found}
@@ -76,7 +76,7 @@ def closed(gateway: ReceiverProcess) -> dict[str, int]:
 
 @contextlib.contextmanager
 def raw_websocket(gateway: ReceiverProcess, token: str | None) -> Iterator[socket.socket]:
-    """After the handshake; nothing reads what comes."""
+    """A WebSocket after its handshake; nothing reads what comes."""
     lines = [
         "GET /events HTTP/1.1",
         f"Host: 127.0.0.1:{gateway.port}",
@@ -94,7 +94,7 @@ def raw_websocket(gateway: ReceiverProcess, token: str | None) -> Iterator[socke
 
 
 def flood(sock: socket.socket, first: bytes, pieces: Iterator[bytes]) -> int:
-    """Send without reading, as fast as it goes, until it is reset or enough; how many bytes left."""
+    """Send as fast as possible without reading, until reset or enough; returns how many bytes left."""
     sent, until = 0, time.monotonic() + FLOOD_SECONDS
     sock.settimeout(0.2)
     with contextlib.suppress(ConnectionError):
@@ -138,7 +138,7 @@ async def test_frame_that_comes_byte_by_byte_costs_no_more(
 
 
 def _send_slowly(sock: socket.socket, data: bytes) -> None:
-    """Each byte by itself: at a pace that the gateway reads each by itself."""
+    """Send byte by byte, so slowly that the gateway reads each one separately."""
     with contextlib.suppress(ConnectionError):
         for byte in data[:1_000]:
             sock.send(bytes([byte]))

@@ -138,7 +138,7 @@ async def test_second_installation_with_the_same_names_publishes_nothing_and_say
 async def test_gateway_that_started_before_its_sender_leaves_a_foreign_redis(
     redis_server: EmbeddedServer, key_prefix: str, tmp_path: Path, anyio_backend: object
 ) -> None:
-    """It hears until it knows better, and then not any more."""
+    """It hears Redis until it learns whose it is, and then leaves it."""
     async with (
         run_shop(tmp_path, "first", redis_server.url, key_prefix) as first,
         run_sender(f"sqlite:///{tmp_path / 'second'}.db", redis_server.url, key_prefix, pace=HASTE) as sender,
@@ -167,7 +167,7 @@ async def test_new_database_beside_an_old_redis_waits_for_the_claim_of_the_dead_
         owner = await old.sender.relay.installation()
         names = old.sender.names
     async with connect_server(redis_server.url) as redis:
-        await redis.set(names.owner(), owner, ex=1)  # as after a kill -9, which gives nothing back
+        await redis.set(names.owner(), owner, ex=1)  # as after a kill -9, which releases nothing
     async with (
         run_shop(tmp_path, "new", redis_server.url, key_prefix) as new,
         new.gateway.connected() as browser,
@@ -189,7 +189,7 @@ def copy_database(directory: Path, name: str, copy: str) -> None:
 
 
 class Door(httpx2.AsyncBaseTransport):
-    """The way to a sender; nothing comes through while it is shut."""
+    """A way to a sender that can be shut."""
 
     def __init__(self, sender: RunningSender) -> None:
         self.shut = True
@@ -204,7 +204,7 @@ class Door(httpx2.AsyncBaseTransport):
 async def test_first_installation_that_was_away_finds_its_names_kept_for_it(
     redis_server: EmbeddedServer, key_prefix: str, tmp_path: Path, anyio_backend: object
 ) -> None:
-    """An outage shorter than `succeed_seconds` does not hand them to the one that was set up wrongly."""
+    """An outage shorter than `succeed_seconds` does not hand them to the misconfigured one."""
     url = redis_server.url
     async with AsyncExitStack() as stack:
         async with run_shop(tmp_path, "first", url, key_prefix) as first:

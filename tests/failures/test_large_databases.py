@@ -67,7 +67,7 @@ def test_restored_large_database_begins_a_new_epoch_within_seconds_and_loses_not
         with running(tmp_path, process_group, load=LOAD, say=print, database_url=url) as run:
             run.sleep(CALM_SECONDS)
             backing_up = time.monotonic()
-            server.back_up()  # some events wait in its outbox that are published a moment later
+            server.back_up()  # some events that wait in its outbox are published a moment later
             backed_up = time.monotonic() - backing_up
             run.sleep(CALM_SECONDS)
             wait_until(lambda: epoch(run) == 1)
@@ -88,7 +88,7 @@ def test_restored_large_database_begins_a_new_epoch_within_seconds_and_loses_not
         f"{CHANNELS:,} channels, {backed_up:.0f} s of backup:"
         f" epoch after {began:.1f} s, served after {served:.1f}, asked again {refused_later}",
     )
-    # An order that was placed and went with the last transactions is unknown when it is to be completed.
+    # An order that was lost with the last transactions is unknown when it is to be completed.
     assert all(begun < back for begun in begun_of_refused(tmp_path / "callers.jsonl"))
     assert dataclasses.replace(verdict, refused=0).kept, verdict.examples
     assert told == run.devices.keys()

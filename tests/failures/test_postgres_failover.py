@@ -26,7 +26,7 @@ QUIET_SECONDS = 4.0
 
 
 def follow(standby: ClusterServer, primary: ClusterServer) -> None:
-    """And the primary answers no commit that the standby has not: what is answered survives it."""
+    """Make it a synchronous standby: a commit is answered only once the standby has it, so it survives."""
     standby.follow(primary)
     standby.start()
     primary.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
@@ -78,7 +78,7 @@ def test_fail_over_to_a_standby_and_back_loses_doubles_and_reorders_nothing(
 def test_primary_that_became_a_standby_is_left_though_its_connections_live(
     tmp_path: Path, process_group: int
 ) -> None:
-    """A demotion that keeps the server up: every write says 25006, and no connection ends."""
+    """A demotion that keeps the server up: every write fails with 25006, and no connection ends."""
     cluster = postgres_servers.own_cluster()
     assert cluster is not None, postgres_servers.NONE
     with cluster.server(process_group) as one, cluster.server(process_group, follows=one) as other:

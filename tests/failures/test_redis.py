@@ -71,7 +71,9 @@ async def test_22_redis_that_restarts_empty_is_refilled_by_the_next_event(world:
 async def test_22_customer_without_a_later_event_has_what_was_lost_with_redis(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Published into a Redis that dies, heard by nobody, and nothing follows it. Nor is anything pulled."""
+    """The event is published into a Redis that dies before any gateway hears it; nothing follows, and nothing
+    is pulled.
+    """
     SAFEGUARDS["pull-mode"](monkeypatch.setattr)
     gateway = await world.gateway()
     async with gateway.connected() as browser:
@@ -90,7 +92,7 @@ async def test_22_customer_without_a_later_event_has_what_was_lost_with_redis(
 
 
 async def test_22_customer_who_was_away_when_redis_lost_everything_has_it_on_return(world: World) -> None:
-    """Nobody of hers is connected, nothing follows, and the gateway has long heard Redis again."""
+    """None of her devices is connected, nothing follows, and the gateway has long heard Redis again."""
     gateway = await world.gateway()
     async with gateway.connected() as browser:
         await world.complete("alice")
@@ -103,7 +105,7 @@ async def test_22_customer_who_was_away_when_redis_lost_everything_has_it_on_ret
     await await_until(lambda: gateway.hears)
     async with gateway.connected(after="customer:alice=1.1") as browser:
         await browser.wait_seqs([2])
-    async with gateway.connected() as other:  # another device of hers: nothing was seen
+    async with gateway.connected() as other:  # another device of hers; nothing was seen
         await other.wait_seqs([1, 2])
 
 
@@ -112,7 +114,7 @@ async def head_is(world: World, place: Place, server: EmbeddedServer | None = No
 
 
 class Durable(EmbeddedServer):
-    """With an append-only file, as many run it."""
+    """A Redis with an append-only file, as many run it."""
 
     def command(self) -> list[str]:
         return [*super().command(), "--appendonly", "yes", "--appendfsync", "everysec"]
@@ -131,7 +133,7 @@ def durable(tmp_path: Path, process_group: int) -> Iterator[Durable]:
 async def test_23_last_second_missing_after_a_restart_comes_from_the_database(
     durable: Durable, proxy: Proxy, key_prefix: str, tmp_path: Path, anyio_backend: object
 ) -> None:
-    """kill -9 alone loses nothing of the file; what a power failure would take is cut off it."""
+    """kill -9 alone loses nothing of the file, so the test cuts off what a power failure would lose."""
     async with run_world(durable, proxy, key_prefix, f"sqlite:///{tmp_path / 'o.db'}") as world:
         await world.complete(*["alice"] * 5)
         await await_until(lambda: head_is(world, Place(1, 5)))
@@ -151,7 +153,7 @@ async def test_23_last_second_missing_after_a_restart_comes_from_the_database(
 
 @asynccontextmanager
 async def sweeping(world: World) -> AsyncIterator[None]:
-    """As a sender does, but oftener."""
+    """Sweeps as a sender does, but more often."""
     async with Pipelines(world.redis) as pipelines:
         sender = world.sender
         log = LogReader(pipelines, sender.names)
@@ -199,7 +201,7 @@ async def test_24_fail_over_that_lost_the_tail_repeats_nothing_and_loses_nothing
 async def test_24_customer_who_comes_after_the_fail_over_gets_the_tail_without_a_later_event(
     pair: Pair,
 ) -> None:
-    """Redis says that there is nothing after 10, and nobody completes another order."""
+    """Redis reports nothing after 10, and no other order is completed."""
     await lose_tail(pair)
     gateway = await pair.world.gateway()
     async with gateway.connected(after="customer:alice=1.10") as browser, sweeping(pair.world):
@@ -209,7 +211,7 @@ async def test_24_customer_who_comes_after_the_fail_over_gets_the_tail_without_a
 
 @pytest.mark.parametrize("had", [15, 20])
 async def test_24_cursor_beyond_what_redis_knows_is_welcome(pair: Pair, had: int) -> None:
-    """Before any sweep: the history proves that the customer is right, and the feed follows it."""
+    """Before any sweep: the history proves that the customer is right, and the feed follows."""
     await lose_tail(pair)
     gateway = await pair.world.gateway()
     async with gateway.connected(after=f"customer:alice=1.{had}") as browser:
@@ -221,7 +223,7 @@ async def test_24_cursor_beyond_what_redis_knows_is_welcome(pair: Pair, had: int
 
 @pytest.fixture
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Of each position check, whether it found that Redis lacks what was published."""
+    """For each position check: whether it found that Redis lacks what was published."""
     found: list[bool] = []
     look = Rounds._look
 
@@ -236,7 +238,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 async def test_25_split_brain_is_found_within_two_position_checks_and_loses_and_repeats_nothing(
     pair: Pair, looks: list[bool]
 ) -> None:
-    """The relay is on the old primary, the gateway on the new one, until somebody mends it."""
+    """The relay is on the old primary, the gateway on the new one, until the split is mended."""
     world = pair.world
     gateway = await world.gateway()
     async with gateway.connected() as browser:
@@ -302,7 +304,7 @@ async def test_26_primary_that_was_frozen_and_replaced_is_left_though_its_connec
             await await_until(lambda: gateway.hears)
             await world.complete("alice")
             await browser.wait_seqs([1, 2])
-            # Pulled, perhaps: the relay takes three seconds to see that nobody answers it.
+            # Perhaps pulled: the relay takes three seconds to notice that it gets no answer.
             await await_until(lambda: head_is(world, Place(1, 2), pair.replica))
         finally:
             pair.primary.resume()
@@ -312,7 +314,7 @@ async def test_26_primary_that_was_frozen_and_replaced_is_left_though_its_connec
 
 
 async def test_26_redis_that_becomes_a_replica_is_left_though_it_passes_probes_on(world: World) -> None:
-    """Without sentinels or a cluster nobody else says so; what is published is heard at the new primary."""
+    """Without sentinels or a cluster, only the server itself shows it; the new primary has the events."""
     gateway = await world.gateway()
     async with gateway.connected() as browser:
         await world.complete("alice")
@@ -384,9 +386,9 @@ async def test_29_cut_connection_is_opened_again_and_what_was_missed_is_read(wor
 async def test_30_subscriber_that_redis_cuts_off_for_being_slow_misses_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Redis drops what waits for a subscriber that stalls, and its connection; nothing tells it so.
+    """Redis drops what waits for a stalled subscriber, and its connection, without a notice.
 
-    Nor is anything pulled: what was dropped is read when Redis is heard again.
+    Nothing is pulled: what was dropped is read when Redis is heard again.
     """
     SAFEGUARDS["pull-mode"](monkeypatch.setattr)
     gateway = await world.gateway()
@@ -399,9 +401,9 @@ async def test_30_subscriber_that_redis_cuts_off_for_being_slow_misses_nothing(
             await world.sender.place(f"large-{number}", "alice")
             await world.sender.complete(f"large-{number}", json=large)
         await await_until(lambda: not subscribers(world))
-        world.proxy.cut(edge)  # and with it what was on its way
+        world.proxy.cut(edge)  # which loses what was on its way
         world.proxy.heal(edge)
-        # So much at once is too much for one connection; with its cursor it gets the rest.
+        # This is too much at once for one connection; with its cursor the client gets the rest.
         await await_until(lambda: len(browser.events) == 80 or browser.close == 4408)
         async with gateway.connected(after=f"customer:alice=1.{browser.seqs[-1]}") as again:
             await await_until(lambda: len(browser.events) + len(again.events) >= 80)
@@ -451,7 +453,7 @@ async def test_32_log_trimmed_behind_a_cursor_is_never_skipped_silently(world: W
 async def test_34_password_changed_while_connected_is_pulled_around_until_it_fits_again(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Settings are read at start: a gateway is started anew with a new password; this one waits."""
+    """Settings are read at start, so a new password needs a new start; meanwhile this gateway waits."""
     losses = ("redis is not heard", "redis takes no events")
     told: list[str] = []
 
@@ -473,7 +475,7 @@ async def test_34_password_changed_while_connected_is_pulled_around_until_it_fit
         await await_until(lambda: gateway.gateway.hears)
         await world.complete("alice")
         await browser.wait_seqs([1, 2])
-    assert times_told() == [1, 1]  # once a loss, however many attempts it took
+    assert times_told() == [1, 1]  # once for each loss, however many attempts it took
 
 
 async def test_36_what_somebody_else_publishes_is_dropped_and_counted(world: World) -> None:
@@ -486,7 +488,7 @@ async def test_36_what_somebody_else_publishes_is_dropped_and_counted(world: Wor
         garbage = ["", "{}", "1 2", "1 2 ", "x y {}", "\x00\xff", "0 1 {}", "1 -2 {}", "seen", "seen 1 x"]
         for message in garbage:
             command(world.redis_server, "PUBLISH", live, message)
-        # A place that no event has: the feed is repaired, and goes on where it was.
+        # A place that no event has: the feed is repaired, and continues where it was.
         command(world.redis_server, "PUBLISH", live, '1 900719925474099 {"seq":900719925474099}')
         command(world.redis_server, "PUBLISH", live, '99 1 {"seq":1}')
         await world.complete("alice")
@@ -507,7 +509,7 @@ async def test_customer_who_is_erased_while_redis_is_away_is_ended_once(world: W
             erasing = asyncio.create_task(world.sender.client.delete("/customers/alice"))
             with claim("the history reports it"):
                 assert await browser.wait_close() == 4401
-            async with gateway.connected() as later:  # with a token that is still good
+            async with gateway.connected() as later:  # with a token that is still valid
                 await world.complete("alice", "bob")
                 await later.wait_seqs([2])
                 await other.wait_seqs([1, 2])
@@ -548,7 +550,7 @@ async def test_erasure_that_no_redis_reported_is_found_by_the_next_check(world: 
         await world.complete("alice")
         await browser.wait_seqs([1])
         await await_until(lambda: not feed_of(gateway, ALICE).headless)
-        # As one whose notice went to another Redis, or to nobody.
+        # As if the notice had gone to another Redis, or to no gateway.
         await world.sender.database.write(partial(erase, customer_id="alice"))
         command(world.redis_server, "DEL", world.sender.names.head(ALICE), world.sender.names.log(ALICE))
         assert await browser.wait_close() == 4401

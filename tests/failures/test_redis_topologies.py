@@ -1,4 +1,4 @@
-"""Redis is more than one server, and which of them counts changes: 26 and 33."""
+"""Redis is more than one server, and the primary changes: 26 and 33."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.long]
 ALICE = customer_channel("alice")
 SLOT = slot_of_key(b"{customer:alice}")
 SECRET = f"{USER}:{USER}@"
-FAIL_OVER_SECONDS = 20.0  # most of it is what servers that look at each other every second take
+FAIL_OVER_SECONDS = 20.0  # mostly for servers that look at each other every second
 
 
 @dataclass
@@ -78,13 +78,13 @@ async def shop(
 
 
 def replicated(service: Service, shop: Shop, seq: int) -> bool:
-    """Whether the replica of the beginning has Alice's event."""
+    """Whether the original replica has Alice's event."""
     head: bytes = service.ask(service.replica, "HGET", shop.sender.names.head(ALICE), "seq")
     return head == b"%d" % seq
 
 
 def published_at(service: Service, shop: Shop, seq: int) -> bool:
-    """The same, and as a primary."""
+    """Whether it has the event, as a primary."""
     (role, *_) = service.ask(service.replica, "ROLE")
     return role == b"master" and replicated(service, shop, seq)
 
@@ -109,7 +109,7 @@ async def test_26_primary_that_is_killed_is_left_for_the_one_that_the_sentinels_
 async def test_26_primary_that_wakes_after_it_was_replaced_gets_nobody_back(
     service: Service, shop: Shop
 ) -> None:
-    """It thinks that it is the primary still, and its connections were never closed."""
+    """It still believes that it is the primary, and its connections were never closed."""
     async with shop.gateway.connected() as browser:
         await shop.complete("alice")
         await browser.wait_seqs([1])
@@ -122,7 +122,7 @@ async def test_26_primary_that_wakes_after_it_was_replaced_gets_nobody_back(
         await shop.complete("alice", "alice")
         await browser.wait_seqs([1, 2, 3])
         await await_until(lambda: service.ask(service.primary, "ROLE")[0] == b"slave", FAIL_OVER_SECONDS)
-        await shop.complete("alice")  # with it comes what the old one took before it was demoted
+        await shop.complete("alice")  # with it comes what the old primary took before it was demoted
         await browser.wait_seqs([1, 2, 3, 4])
         await await_until(lambda: published_at(service, shop, 4))
 
@@ -130,11 +130,11 @@ async def test_26_primary_that_wakes_after_it_was_replaced_gets_nobody_back(
 async def test_26_primary_that_was_replaced_and_goes_on_answering_is_left(
     service: Service, shop: Shop
 ) -> None:
-    """The sentinels alone can't reach it; sender and gateway can, and probes come back as ever."""
+    """Only the sentinels can't reach it; sender and gateway can, and probes come back as before."""
     async with shop.gateway.connected() as browser:
         await shop.complete("alice")
         await browser.wait_seqs([1])
-        # Of a channel that it knows nothing of, nothing needs to be published again: the history is asked.
+        # Nothing of a channel that it does not know need be published again: the history is asked.
         await await_until(lambda: replicated(service, shop, 1))
         service.shut_out_sentinels()
         await await_until(
@@ -197,12 +197,12 @@ async def test_33_slot_that_moves_takes_its_customers_with_it(
 
 
 def logged_at(cluster: ClusterServers, shop: Shop, node: ClusterNode) -> int:
-    """The seq of Alice's newest event there; the sender, too, must have found the node."""
+    """The seq of Alice's newest event there; the sender must have found the node, too."""
     return int(cluster.ask(node, "HGET", shop.sender.names.head(ALICE), "seq") or 0)
 
 
 def heard_at(cluster: ClusterServers, shop: Shop, node: ClusterNode) -> bool:
-    """Whether some gateway has subscribed Alice's channel there."""
+    """Whether a gateway has subscribed to Alice's channel there."""
     live = shop.sender.names.live(ALICE)
     return bool(cluster.ask(node, "PUBSUB", "SHARDNUMSUB", live)[1] == 1)
 

@@ -42,7 +42,7 @@ ALICE = customer_channel("alice")
 
 
 class Frozen(LogWriter):
-    """Stops before it publishes, with what it has read, until it is told to go on."""
+    """Stops before it publishes what it has read, until it may continue."""
 
     def __init__(self, pipelines: Pipelines, sender: RunningSender) -> None:
         super().__init__(pipelines, sender.names)
@@ -61,7 +61,7 @@ class Frozen(LogWriter):
 
 @asynccontextmanager
 async def frozen_relay(sender: RunningSender, redis_url: str) -> AsyncIterator[tuple[Frozen, Relay]]:
-    """Another sender's, that has read the outbox and then is stopped."""
+    """The relay of another sender, stopped after it has read the outbox."""
     async with connect_server(redis_url, retries=0) as redis, Pipelines(redis) as pipelines:
         log = Frozen(pipelines, sender)
         relay = Relay(sender.database, log, sender.clock)
@@ -74,7 +74,7 @@ async def frozen_relay(sender: RunningSender, redis_url: str) -> AsyncIterator[t
 
 
 async def relay_once(sender: RunningSender) -> None:
-    """What waits in the outbox is published, by a relay of this sender."""
+    """Publish what waits in the outbox, by a relay of this sender."""
     async with Pipelines(sender.redis) as pipelines:
         relay = Relay(sender.database, LogWriter(pipelines, sender.names), sender.clock)
         relay.stop()
@@ -85,7 +85,7 @@ async def relay_once(sender: RunningSender) -> None:
 async def sender(
     redis_server: EmbeddedServer, key_prefix: str, database_url: str
 ) -> AsyncIterator[RunningSender]:
-    """One whose events wait until a test relays them."""
+    """A sender whose events wait until a test relays them."""
     async with run_sender(database_url, redis_server.url, key_prefix, relaying=False) as sender:
         yield sender
 
@@ -138,7 +138,7 @@ async def test_15_relay_that_wakes_in_a_new_epoch_is_stale_and_changes_nothing(
 async def test_16_relays_whose_database_connections_are_cut_publish_each_event_once(
     postgres_database_url: str, redis_server: EmbeddedServer, key_prefix: str
 ) -> None:
-    """There is no lease to lose: relays may always race."""
+    """There is no lease that could be lost: relays may always race."""
     async with (
         run_sender(postgres_database_url, redis_server.url, key_prefix) as one,
         run_sender(postgres_database_url, redis_server.url, key_prefix) as other,
@@ -155,7 +155,7 @@ async def test_16_relays_whose_database_connections_are_cut_publish_each_event_o
 
 
 async def completed(sender: RunningSender, order_id: str) -> bool:
-    """False for a 503: its connection was the one that was cut."""
+    """False for a 503, if its connection was the one that was cut."""
     return (await sender.complete(order_id)).status_code == 200
 
 
@@ -190,7 +190,7 @@ async def cut_database_connections(url: str) -> None:
 
 @contextmanager
 def just_before_publishing(relay: Relay, act: Callable[[], None]) -> Iterator[None]:
-    """Earlier, the relay might be waiting for another answer, and not get to publish at all."""
+    """If it was done earlier, the relay might still wait for another answer and never publish."""
     publisher, send = relay._publisher, relay._publisher._send
 
     async def act_and_send(*args: Any, **options: Any) -> Any:
@@ -238,7 +238,7 @@ async def test_19_and_21_redis_that_takes_no_writes_publishes_nothing_and_all_of
     world: World, tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """OOM and MISCONF. A plain PUBLISH would still go through, and be live without being in the log."""
-    SAFEGUARDS["pull-mode"](monkeypatch.setattr)  # what is not published is seen by nobody
+    SAFEGUARDS["pull-mode"](monkeypatch.setattr)  # unpublished events reach no browser
     server = world.redis_server
     gateway = await world.gateway()
     async with gateway.connected() as browser:
@@ -259,7 +259,7 @@ async def test_19_and_21_redis_that_takes_no_writes_publishes_nothing_and_all_of
 
 
 async def refuse_writes_for_a_failed_save(server: EmbeddedServer, directory: Path) -> None:
-    """A save that fails, as on a full disk: then it takes no more writes."""
+    """Make a save fail, as on a full disk, after which Redis takes no more writes."""
     (directory / "dump.rdb").mkdir()
     command(server, "CONFIG", "SET", "save", "3600 1")
     command(server, "BGSAVE")
@@ -274,7 +274,7 @@ def set_reply_seconds(world: World, seconds: float) -> None:
 async def test_20_redis_that_pauses_answers_late_and_doubles_nothing(
     world: World,
 ) -> None:
-    """Longer than a reply may take: what was sent is sent again, and published once."""
+    """The pause is longer than a reply may take: what was sent is sent again, and published once."""
     set_reply_seconds(world, 0.3)
     async with redis_server_heard(world.redis_server, world.sender) as heard:
         await world.complete("alice")

@@ -29,8 +29,8 @@ RATE = 50.0  # orders a second
 SECONDS = 5.0  # of each measurement
 ROUNDS = 3  # of a quiet and a pruning one
 CALLERS = 16
-# Of the medians over the rounds, each pruning one against the quiet one before it.
-# On a quiet machine 1.2 and 2 are to be kept; one that others use gives some more either way.
+# Ratios of medians over the rounds, each pruning round against the quiet one before it. On a quiet machine
+# 1.2 and 2 are to be kept; one that others use gives some more either way.
 P50, P99 = 2.0, 3.0
 
 
@@ -89,7 +89,7 @@ async def _measure(sender: SenderProcess, api_key: str, name: str) -> Measured:
             free.put_nowait(caller)
 
         async def call(at: float, request: bytes) -> float:
-            """Seconds from when it was due to its answer."""
+            """Seconds from the moment when the request was due to its answer."""
             await asyncio.sleep(at - time.monotonic())
             caller = await free.get()
             answer = await caller.call(request)

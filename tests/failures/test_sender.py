@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 NOW = datetime(2026, 11, 23, 14, 25, tzinfo=UTC)
-LIVE_SECONDS = 2.0  # for an order while a backlog is drained, on two busy cores; the whole drain takes longer
+LIVE_SECONDS = 2.0  # for an order while a backlog is drained, on two busy cores; draining it takes longer
 DRAIN_MIB = 30.0
 ALICE, BOB = customer_channel("alice"), customer_channel("bob")
 
@@ -71,7 +71,7 @@ def record(connection: Connection, *drafts: Draft) -> list[int]:
 async def test_01_answer_lost_after_the_commit_is_replayed_and_shown_once(
     processes: Processes, proxy: Proxy, key_prefix: str
 ) -> None:
-    """A caller that hears nothing asks again with its key."""
+    """A caller that gets no answer asks again with its key."""
     sender = processes.start_sender()
     edge = f"{key_prefix}:caller"
     url = f"http://127.0.0.1:{proxy.open(edge, sender.port)}"
@@ -97,7 +97,7 @@ async def test_01_answer_lost_after_the_commit_is_replayed_and_shown_once(
 
 @asynccontextmanager
 async def calling(sender: SenderProcess, processes: Processes) -> AsyncIterator[httpx2.AsyncClient]:
-    """Whoever calls this sender, or the one that is started in its place."""
+    """A caller of this sender, or of the one that is started in its place."""
     headers = processes.api_headers
     async with httpx2.AsyncClient(base_url=sender.url, headers=headers, trust_env=False) as client:
         yield client
@@ -195,21 +195,21 @@ async def test_07_restored_database_resets_every_client_and_leaves_none_silent(
     backup: Path,
     anyio_backend: object,
 ) -> None:
-    """Also those to whom nothing happens any more, and those who come back later with an old cursor."""
+    """Also clients without further events, and those that come back later with an old cursor."""
     async with run_world(redis_server, proxy, key_prefix, url_of(database_path)) as world:
         await world.complete(*["alice", "bob"] * 5)
         back_up(database_path, backup)
         await world.complete(*["alice", "bob"] * 5)
         await await_until(lambda: logged(world) == list(range(1, 11)))
     async with run_world(redis_server, proxy, key_prefix, url_of(backup)) as world:
-        world.orders = 100  # ids that neither life has had
+        world.orders = 100  # ids that the database had in neither life
         gateway = await world.gateway()
         async with (
             gateway.connected("alice", after="customer:alice=1.10") as alice,
             gateway.connected("bob", after="customer:bob=1.10") as bob,
         ):
-            await world.complete("alice")  # perhaps told by the reset, perhaps after it
-            # Before the new epoch has begun, the cursor is one of the future.
+            await world.complete("alice")  # perhaps covered by the reset, perhaps after it
+            # Until the new epoch begins, the cursor is in the future.
             await await_until(lambda: reasons(alice)[-1:] == reasons(bob)[-1:] == ["epoch"])
             await world.complete("alice")
             await await_until(lambda: alice.events and alice.events[-1]["seq"] == 7)
@@ -233,7 +233,7 @@ async def test_07_restored_database_that_caught_up_before_redis_heard_of_it_is_n
     backup: Path,
     anyio_backend: object,
 ) -> None:
-    """As many new events as were lost, and more: their seqs alone look like those of before."""
+    """There are more new events than were lost, so the seqs alone look as before."""
     async with run_world(redis_server, proxy, key_prefix, url_of(database_path)) as world:
         await world.complete(*["alice"] * 5)
         back_up(database_path, backup)
@@ -258,7 +258,7 @@ async def test_07_restored_database_that_caught_up_before_redis_heard_of_it_is_n
 async def test_08_transactions_of_one_customer_commit_in_the_order_of_their_seqs(
     postgres_database_url: str,
 ) -> None:
-    """Whoever comes second waits for the row of the channel until the first has committed."""
+    """The second transaction waits for the channel's row until the first has committed."""
     async with open_database(postgres_database_url) as database:
         committed: list[int] = []
 
@@ -312,7 +312,7 @@ POISON = {  # texts as SQL
 
 
 async def record_poison(world: World, sql: str) -> None:
-    """Past the door, as an import or a repair by hand may do it."""
+    """Record it past the API, as an import or a repair by hand may do."""
 
     def work(connection: Connection) -> None:
         (seq,) = record(connection, draft(ALICE, "poison"))
@@ -325,7 +325,7 @@ async def record_poison(world: World, sql: str) -> None:
 async def test_10_poison_event_becomes_a_tombstone_and_blocks_nobody(
     world: World, reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Neither what follows in its channel, nor other channels, nor those who read the history."""
+    """It blocks neither later events of its channel, nor other channels, nor readers of the history."""
     gateway = await world.gateway()
     async with gateway.connected() as alice, gateway.connected("bob") as bob:
         await world.complete("alice")
@@ -350,7 +350,7 @@ async def test_10_poison_event_becomes_a_tombstone_and_blocks_nobody(
 async def test_10_history_hands_out_no_poison_that_nobody_has_judged_yet(
     redis_server: EmbeddedServer, proxy: Proxy, key_prefix: str, database_path: Path, anyio_backend: object
 ) -> None:
-    """The relay stands still, and gateways pull."""
+    """The relay is stopped, and gateways pull."""
     async with run_world(redis_server, proxy, key_prefix, url_of(database_path), relaying=False) as world:
         await world.complete("alice")
         await record_poison(world, POISON["too-large"])
@@ -365,7 +365,7 @@ async def test_10_history_hands_out_no_poison_that_nobody_has_judged_yet(
 
 
 class Counting(LogWriter):
-    """Notes what is published at a time, and what this process has in memory meanwhile."""
+    """Notes how much is published at a time, and this process's memory meanwhile."""
 
     def __init__(self, pipelines: Pipelines, names: Names) -> None:
         super().__init__(pipelines, names)
@@ -387,9 +387,9 @@ class Counting(LogWriter):
 async def test_11_large_backlog_is_drained_in_batches_each_customers_events_in_order(
     redis_server: EmbeddedServer, key_prefix: str, database_path: Path, anyio_backend: object
 ) -> None:
-    """20,000 events of 50 customers that waited for Redis; 100,000 take five times as long.
+    """20,000 events of 50 customers have waited for Redis; 100,000 would take five times as long.
 
-    An order that is completed meanwhile waits for those before it, and for no other: oldest first.
+    An order that is completed meanwhile waits only for those before it: oldest first.
     """
     customers = [customer_channel(str(number)) for number in range(50)]
     async with run_sender(url_of(database_path), redis_server.url, key_prefix, relaying=False) as sender:

@@ -1,6 +1,6 @@
-"""Every safeguard is needed: without it a behaviour is missing that a test holds, or the checker sees it.
+"""Every safeguard is needed: without it, a test or the checker misses a behaviour.
 
-That each of these tests passes with its safeguard is shown where the test stands; here it runs without.
+The tests pass with their safeguard in their own files; here they run without it.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def drop_live(gateway: Gateway, seq: int) -> None:
-    """The gateway does not hear of that event, and its connection tells it nothing."""
+    """The gateway does not hear that event, and its connection shows nothing."""
     subscription = gateway.keeper.subscription
     assert isinstance(subscription, Subscription)
 
@@ -103,7 +103,7 @@ async def poison_is_published_as_a_tombstone(world: World) -> None:
 
 
 async def scripts_are_forgotten(world: World) -> None:
-    """As by a server that is started anew; the first event finds one."""
+    """As by a server that was restarted; the first event finds the script."""
     with claim("a Redis that does not know the scripts is given them"):
         for seqs in ([1], [1, 2]):
             await world.complete("alice")
@@ -189,7 +189,7 @@ async def test_without_it_the_behaviour_is_missing(
 async def test_without_dup_publishing_again_takes_from_redis_what_came_since(
     redis: Redis, key_prefix: str, monkeypatch: pytest.MonkeyPatch, *, dup: bool, head: bytes
 ) -> None:
-    """A relay that wakes with stale work publishes it as it must where Redis was emptied."""
+    """A relay that wakes with stale work publishes it as if Redis had been emptied."""
     if not dup:
         SAFEGUARDS["dup-answer"](monkeypatch.setattr)
     entries = [Entry(Place(1, seq), b"{}") for seq in (1, 2, 3)]
@@ -248,7 +248,7 @@ async def test_without_comparing_databases_one_that_went_back_is_not_noticed(
     monkeypatch: pytest.MonkeyPatch,
     anyio_backend: object,
 ) -> None:
-    """Its seqs have caught up: nothing else looks wrong."""
+    """Its seqs have caught up, so nothing else looks wrong."""
     SAFEGUARDS["database-comparison"](monkeypatch.setattr)
     running = senders.test_07_restored_database_that_caught_up_before_redis_heard_of_it_is_noticed(
         redis_server, proxy, key_prefix, tmp_path / "orderbell.db", tmp_path / "backup.db", anyio_backend
@@ -313,7 +313,7 @@ async def test_without_it_catching_up_ends_elsewhere(
 
 async def _in_time(test: Awaitable[None]) -> None:
     with claim(JOINING_ENDS):
-        async with asyncio.timeout(SECONDS + 1):  # more than its own conditions have
+        async with asyncio.timeout(SECONDS + 1):  # more than the test's own conditions have
             await test
 
 
@@ -321,7 +321,7 @@ async def _in_time(test: Awaitable[None]) -> None:
 def test_checker_sees_what_is_shown_twice_where_nobody_drops_repeats(
     tmp_path: Path, process_group: int
 ) -> None:
-    """An emptied Redis is refilled, and what is refilled is live once more."""
+    """An emptied Redis is refilled, and refilled events are live once more."""
     without = {"receiver": "repeat-dropping"}
     with gateways.small_run(tmp_path, process_group, without=without, dedupe=False) as run:
         run.sleep(2)

@@ -1,4 +1,4 @@
-"""As test_without.py, of what a sender has by itself."""
+"""As test_without.py, for safeguards within a sender."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def misses(monkeypatch: pytest.MonkeyPatch) -> Misses:
-    """That without this safeguard this test fails, for want of this behaviour."""
+    """Asserts that the test fails without this safeguard, because this behaviour is missing."""
     soon(monkeypatch)
 
     async def run(safeguard: str, test: Awaitable[None], behaviour: str) -> None:
