@@ -60,7 +60,7 @@ def choose() -> Path | None:
 def running(
     executable: Path, profile: Path, preferences: Mapping[str, bool | int | str] = {}
 ) -> Iterator[Firefox]:
-    """A Firefox of one's own, without a window."""
+    """A Firefox of the test's own, without a window."""
     port = free_port()
     profile.mkdir(exist_ok=True)
     lines = [
@@ -111,7 +111,7 @@ class Firefox:
         self._heard: list[dict[str, Any]] = []
 
     def ask(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
-        """One command's result. Raises `BrowserError`, and `TimeoutError` where none comes."""
+        """One command's result. Raises `BrowserError`, or `TimeoutError` if none comes."""
         number = next(self._ids)
         self._socket.send(json.dumps({"id": number, "method": method, "params": params}))
         while True:
@@ -128,7 +128,7 @@ class Firefox:
         return Profile(self, self.ask("browser.createUserContext", {})["userContext"])
 
     def console(self, page: Page) -> list[str]:
-        """What was written there so far."""
+        """What the page has written to the console so far."""
         return [entry["text"] or "" for entry in self._heard if entry["source"].get("context") == page.name]
 
 

@@ -1,4 +1,4 @@
-"""What the fork server of `tests.commands` does once, for all services that are forked from it."""
+"""The imports of the fork server of `tests.commands`, done once for all services that are forked from it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from importlib import import_module
 from tests.https import read_certificates_once
 
 PACKAGES = ("receiver", "sender", "shared")
-_BEGINNINGS = (".__main__", ".cli")  # what is run; it would run beside what was imported
-# What those import only when they begin.
+_BEGINNINGS = (".__main__", ".cli")  # modules that are run; importing them as well would make two copies
+# Modules that those import only when they begin.
 _AT_START = (
     "anyio._backends._asyncio",
     "uvicorn.loops.auto",
@@ -30,7 +30,7 @@ def prepare() -> None:
 
 
 def _modules() -> list[str]:
-    """All but those that do something when they are imported."""
+    """All modules except those that do something when they are imported."""
     walked = (
         module.name
         for package in PACKAGES

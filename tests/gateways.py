@@ -46,7 +46,7 @@ _FOR_EVER = 4_000_000_000.0
 
 @dataclass
 class Browser:
-    """The other end of a connection: what it was told, in order."""
+    """The other end of a connection: everything it received, in order."""
 
     connection: WebSocketConnection
     socket: socket.socket
@@ -74,7 +74,7 @@ class Browser:
         return any(notice["type"] == "orderbell.hello" for notice in self.notices)
 
     async def send(self, data: bytes) -> None:
-        """As they are; frames are made by `protocol`."""
+        """Send these bytes as they are; `protocol` makes frames."""
         await asyncio.get_running_loop().sock_sendall(self.socket, data)
 
     async def listen(self) -> None:
@@ -97,7 +97,7 @@ class Browser:
             self.close = int.from_bytes(frame.data[:2], "big") if frame.data else 1005
 
     async def wait_seqs(self, seqs: list[int]) -> None:
-        """Until it has had so many events; they must be these."""
+        """Wait for so many events; they must have these seqs."""
         await await_until(lambda: len(self.events) >= len(seqs) or self.close)
         assert self.seqs == seqs, (self.seqs, self.close)
 
@@ -123,7 +123,7 @@ class RunningGateway:
     async def connected(
         self, customer: str = "alice", after: str = "", *, greeted: bool = True, reading: bool = True
     ) -> AsyncIterator[Browser]:
-        """A browser of that customer. It hears no more when this ends."""
+        """A browser of that customer, connected until this ends."""
         ours, theirs = socket.socketpair()
         for sock in (ours, theirs):
             sock.setblocking(False)

@@ -1,4 +1,4 @@
-"""What tests need to know of httpx2's clients."""
+"""Facts about httpx2's clients that tests need."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def read_certificates_once() -> None:
-    """For this process, from now on: each client reads the system's, for 40 ms of processor time. Tests and
+    """Otherwise each client reads the system's certificates, which takes 40 ms of processor time. Tests and
     their companions make thousands of clients, nearly all for http://.
     """
     read = httpcore2.default_ssl_context

@@ -34,7 +34,7 @@ def part(value: object) -> str:
 
 @cache
 def private_key(name: str) -> Any:
-    """One for each name; what it begins with says of which kind."""
+    """One private key for each name, whose beginning names the kind."""
     if name.startswith(("RS", "PS", "weak")):
         size = 1024 if name.startswith("weak") else 2048
         return rsa.generate_private_key(public_exponent=65537, key_size=size)
@@ -65,7 +65,7 @@ def sign_with(name: str, *, algorithm: str | None = None, kid: str | None = "", 
 
 
 class Issuer(ThreadingHTTPServer):
-    """Publishes its keys; notes what it was asked; may answer something else."""
+    """Publishes its keys and notes the requests; may answer something else."""
 
     daemon_threads = True
 
@@ -85,7 +85,7 @@ class Issuer(ThreadingHTTPServer):
         self.body = json.dumps({"keys": keys}).encode()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that go before all is sent are no failure."""
+        """A client that leaves before everything is sent is not a failure."""
 
 
 class _Handler(BaseHTTPRequestHandler):

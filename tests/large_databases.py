@@ -1,4 +1,4 @@
-"""Databases that hold a lot before a test begins, filled by statements over sets."""
+"""Databases with many rows before a test begins, filled by statements over sets."""
 
 from __future__ import annotations
 

@@ -19,14 +19,14 @@ def in_ci() -> bool:
 
 
 def not_run(reason: str) -> NoReturn:
-    """Ends the test: as not run, with its reason in the summary; in CI as failed."""
+    """Ends the test as not run, with the reason in the summary; in CI as failed."""
     if in_ci():
         pytest.fail(reason, pytrace=False)
     pytest.skip(NOT_RUN + reason)
 
 
 def program(name: str, package: str) -> Path:
-    """Where it is; without it the test is not run. `package` is Debian's."""
+    """The path of a program; without it the test is not run. `package` is Debian's."""
     path = shutil.which(name, path=_PATH)
     if path is None:
         not_run(f"no {name} (Debian: {package})")

@@ -1,4 +1,4 @@
-"""A real PgBouncer before a PostgreSQL, with its defaults but for what a test says."""
+"""A real PgBouncer in front of a PostgreSQL, with its defaults except where a test overrides them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def binary() -> str | None:
 
 
 def require() -> str:
-    """Skips the test where there is none, and fails it in CI."""
+    """Skips the test if there is none, and fails it in CI."""
     found = binary()
     if found is not None:
         return found

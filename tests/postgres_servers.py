@@ -84,7 +84,7 @@ class Cluster:
     def server(
         self, process_group: int, *, follows: ClusterServer | None = None, **settings: str | int
     ) -> Iterator[ClusterServer]:
-        """One that the test may stop, crash and start again; a standby of the one that it follows."""
+        """A server that the test may stop, crash and start again, or make a standby of another."""
         directory = Path(tempfile.mkdtemp(prefix="orderbell-postgres-"))
         try:
             server = ClusterServer(self.binaries, directory, process_group, follows=follows, **settings)
@@ -141,7 +141,7 @@ class ClusterServer:
         assert server.poll() is None, (self._directory / "log").read_text()
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        """Its "fast" shutdown: whoever is connected is sent away, what is not committed rolled back."""
+        """Its "fast" shutdown: connections are closed, and open transactions rolled back."""
         if self._process is not None:
             self._process.send_signal(how)
             self._process.wait()
@@ -152,14 +152,14 @@ class ClusterServer:
         self.stop(signal.SIGQUIT)
 
     def freeze(self) -> None:
-        """All its processes: connections stay open, and nobody answers, nor takes new ones."""
+        """Freeze its processes: connections stay open without answers, and new ones are not accepted."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         self._signal(signal.SIGCONT)
 
     def _signal(self, number: signal.Signals) -> None:
-        """The one that makes the others first, so that none is missed."""
+        """First the process that starts the others, so that none is missed."""
         assert self._process is not None
         pid = self._process.pid
         os.kill(pid, number)
@@ -171,16 +171,16 @@ class ClusterServer:
         _execute(self.url, statement)
 
     def follow(self, primary: ClusterServer) -> None:
-        """Become its standby, with a copy of what it has; to be started afterwards."""
+        """Become its standby, with a copy of its data. Start it afterwards."""
         shutil.rmtree(self._directory / "data", ignore_errors=True)
         self._copy(primary, self._directory / "data", "-R")
 
     def back_up(self) -> None:
-        """While others go on writing."""
+        """Back up, while others continue to write."""
         self._copy(self, self._directory / "backup")
 
     def restore(self) -> None:
-        """What was not backed up is gone. Returns when it answers."""
+        """Restore the backup; everything newer is lost. Returns when it answers."""
         self.crash()
         shutil.rmtree(self._directory / "data")
         (self._directory / "backup").rename(self._directory / "data")
@@ -222,7 +222,7 @@ class ClusterServer:
             "unix_socket_directories": "",
             "port": self.port,
             "max_connections": 200,
-            "fsync": "off",  # no test pulls the machine's plug
+            "fsync": "off",  # no test cuts the machine's power
             **self._settings,
         }
         settings = [f"{name}={value}" for name, value in options.items()]
@@ -241,7 +241,7 @@ def choose() -> Url | Container | Cluster | None:
 
 @functools.cache
 def own_cluster() -> Cluster | None:
-    """What a test can start, crash and freeze itself."""
+    """A cluster that a test can start, crash and freeze."""
     binaries = _binaries()
     if binaries is None or _unprivileged_user() is None:
         return None
@@ -301,7 +301,7 @@ class EmptiedDatabase:
                 self._rows[table] = await connection.fetchval(rows)
 
     async def _empty(self) -> bool:
-        """Whether it could be emptied."""
+        """Returns whether it could be emptied."""
         async with connected_to(self._url) as connection:
             await connection.execute(_END_OTHERS)
             if await connection.fetchval(_SHAPE) != self._shape:
@@ -321,7 +321,7 @@ _END_OTHERS = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid()
 """
-# Whatever a test might change that emptying the tables does not undo.
+# Everything a test might change that emptying the tables does not undo.
 _SHAPE = """
     WITH ours AS (
       SELECT * FROM pg_namespace WHERE nspname NOT LIKE 'pg\\_%' AND nspname <> 'information_schema'

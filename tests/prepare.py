@@ -1,7 +1,7 @@
-"""`python -m tests.prepare`: gets this machine what the tests need and it lacks, as far as it may.
+"""`python -m tests.prepare`: installs what the tests need and this machine lacks, as far as it may.
 
 A Chromium: Playwright's own download, else, as root, the distribution's package. PostgreSQL: as root, the
-distribution's package. What can't be had is told, and pytest tells it again: those tests are not run.
+distribution's package. What can't be installed is reported, here and by pytest: those tests are not run.
 """
 
 from __future__ import annotations

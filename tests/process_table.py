@@ -1,4 +1,4 @@
-"""Which processes there are: from /proc, else from `ps`, which slim images lack and macOS has."""
+"""The processes of this machine, from /proc, or from `ps`, which slim images lack and macOS has."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 REPOSITORY = commands.REPOSITORY
 READY_SECONDS = 60.0  # two cores shared by a whole test run
-# It runs; it was asked to end; a test's setting is wrong; a test killed it.
+# Runs; was asked to end; has a wrong setting of a test's; was killed by a test.
 _USUAL_ENDS = (None, 0, 2, -signal.SIGTERM, -signal.SIGKILL)
 Begin = Callable[[Command], Running]
 
@@ -62,7 +62,7 @@ class ServiceProcess:
         self.url = f"http://127.0.0.1:{port}"
         self.log = log
         module, arguments = service, (*arguments, "--port", str(port))
-        if without is not None:  # a safeguard, to prove that it is needed; see tests/chaos/without
+        if without is not None:  # a safeguard to switch off (tests/chaos/without)
             module, arguments = "tests.chaos.without", (without, service, *arguments)
         self._command = Command(module, arguments, environment, source, log, group)
         self._begin = begin
@@ -70,11 +70,11 @@ class ServiceProcess:
 
     @property
     def environment(self) -> dict[str, str]:
-        """To be changed before it is started again."""
+        """The environment of its next start, which a test may change."""
         return self._command.environment
 
     def run_from(self, source: Path) -> None:
-        """Another version of Orderbell, from its next start on; it must be one that is spawned."""
+        """Run another version of Orderbell from its next start on; it must be spawned, not forked."""
         self._command = dataclasses.replace(self._command, directory=source)
 
     def start(self, *, wait_ready: bool = True) -> None:
@@ -93,7 +93,7 @@ class ServiceProcess:
 
     @property
     def crashed(self) -> bool:
-        """Whether it ended neither as it was asked to, nor by a fault that a test gave it."""
+        """Whether it ended although neither asked to nor given a fault by a test."""
         return self._process is not None and self._process.poll() not in _USUAL_ENDS
 
     def wait_ready(self, timeout: float = READY_SECONDS) -> None:
@@ -103,7 +103,8 @@ class ServiceProcess:
 
     def answers(self, path: str) -> bool:
         """Whether it answers 200."""
-        # Not by httpx2: asked every 10 ms while a service starts, it took a third of the processor time.
+        # Without httpx2, which took a third of the processor time when asking every 10 ms while a service
+        # starts.
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
         with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
             connection.request("GET", path)
@@ -128,7 +129,7 @@ class ServiceProcess:
         self.process.send_signal(signal.SIGCONT)
 
     def text(self) -> str:
-        """All it has logged."""
+        """Everything it has logged."""
         return self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
 
     def records(self, event: str | None = None) -> list[dict[str, Any]]:
@@ -212,7 +213,7 @@ class Processes:
         without: str | None = None,
         **settings: str,
     ) -> ReceiverProcess:
-        """A gateway of this sender, else of the one started last. Of several workers, one is ready."""
+        """A gateway of this sender, or of the one started last. Of several workers, one is ready."""
         defaults = {"jwt_secret": self.jwt_secret, "drain_seconds": "0.2"}
         if sender := sender or self._last_sender():
             defaults["sender_url"] = sender.url
@@ -245,7 +246,7 @@ class Processes:
         )
 
     def restart_crashed(self) -> list[ServiceProcess]:
-        """Those that ended by themselves and with a failure, which are started again."""
+        """Start services again that ended by themselves with a failure; returns them."""
         crashed = [process for process in self.all if process.crashed]
         for process in crashed:
             process.start()

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-SERVICE = "orders"  # what sentinels call it
+SERVICE = "orders"  # the sentinels' name for the primary
 SENTINELS_USER = "sentinels"
-USER = "orderbell"  # ours, where the sentinels have one
+USER = "orderbell"  # our user, if the sentinels have users
 URL_VARIABLE = "ORDERBELL_TEST_REDIS_URL"
 IMAGE = "valkey/valkey:9-alpine"
 Server = TypeVar("Server", bound=EmbeddedServer)
@@ -87,7 +87,7 @@ def choose() -> Url | Container | Binary | None:
 
 
 def binaries() -> list[Path]:
-    """Each server there is: what differs between Redis and Valkey shows."""
+    """Every server on this machine, so that tests see how Redis and Valkey differ."""
     return [path for path in (path_server(), wheel_server()) if path]
 
 
@@ -112,7 +112,7 @@ class SentinelServer(EmbeddedServer):
         self._primary = primary
         self._quorum = quorum
         self._password = password
-        self._file = directory / f"sentinel-{self.port}.conf"  # it writes into it what it learns
+        self._file = directory / f"sentinel-{self.port}.conf"  # the sentinel writes its state into it
 
     def command(self) -> list[str]:
         lines = [
@@ -139,7 +139,7 @@ class SentinelServer(EmbeddedServer):
 class Service:
     """A primary, a replica and three sentinels, all of them processes of this test.
 
-    The sentinels have a user of their own on the servers, so that a test can shut them out alone.
+    The sentinels have their own user on the servers, so that a test can shut out only them.
     """
 
     primary: EmbeddedServer
@@ -162,7 +162,7 @@ class Service:
             return client.execute_command(*words)
 
     def shut_out_sentinels(self) -> None:
-        """They find the primary down; everybody else is served as before."""
+        """The sentinels then find the primary down; all other clients are served as before."""
         for user in (SENTINELS_USER, "default"):
             self.ask(self.primary, "ACL", "SETUSER", user, "off")
         self.ask(self.primary, "CLIENT", "KILL", "USER", SENTINELS_USER)
@@ -309,6 +309,6 @@ class ClusterServers:
 
 
 def binary() -> Binary | None:
-    """What a test can start, kill and freeze itself."""
+    """A server that a test can start, kill and freeze."""
     path = path_server() or wheel_server()
     return Binary(path) if path else None

@@ -1,4 +1,4 @@
-"""A relay on a database and a Redis, to be looked at from both sides."""
+"""A relay between a database and a Redis, observed from both sides."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Bench:
         return (await self.database.read(outbox.backlog)).size
 
     async def logged(self, channel: Channel) -> list[int]:
-        """Seqs in the channel's log; they must be what the head says and what the texts say."""
+        """Seqs in the channel's log; head and texts must agree with them."""
         async with self.redis.pipeline(transaction=True) as both:
             both.xrange(self.names.log(channel))
             both.hmget(self.names.head(channel), ["epoch", "seq"])
@@ -93,7 +93,7 @@ class Bench:
         return Place(int(epoch), int(seq)) if epoch and seq else None
 
     async def forget(self, *channels: Channel) -> None:
-        """As a Redis that lost these."""
+        """Make Redis lose these channels."""
         for channel in channels:
             await self.redis.delete(self.names.log(channel), self.names.head(channel))
 
@@ -134,7 +134,7 @@ async def seqs_are(bench: Bench, channel: Channel, seqs: list[int]) -> bool:
 
 
 class MarkFails:
-    """A relay's database that dies between publishing and noting it, as by kill -9."""
+    """A relay's database that fails between publishing and noting it, as after kill -9."""
 
     def __init__(self, database: Database) -> None:
         self.read = database.read

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 API_KEY = "a-key-for-tests-only"
 PAGE = Path(sender.__file__).parent / "http" / "page"
 
-# For what is refused, or read, before any database is asked.
+# For tests of what is refused or read before any database is asked.
 one_database = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
@@ -136,7 +136,7 @@ async def run_sender(
 
 @contextmanager
 def counted_transactions() -> Iterator[list[Connection]]:
-    """Grows with each transaction that begins meanwhile, in whatever database."""
+    """The transactions that begin meanwhile, in any database."""
     begun: list[Connection] = []
 
     def note(connection: Connection) -> None:

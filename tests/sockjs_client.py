@@ -1,4 +1,4 @@
-"""SockJS without a WebSocket, as far as tests need it: in the place of one."""
+"""A SockJS client without a WebSocket, with the methods of a WebSocket that tests use."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class XhrSocket:
-    """`streams`: one answer after the other goes on, else each has what there is."""
+    """With `streams`, answers are streamed; otherwise each has what waits."""
 
     def __init__(self, http: httpx2.AsyncClient, path: str, *, streams: bool, buffered: bool = True) -> None:
         self._http = http

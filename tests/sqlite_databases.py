@@ -14,7 +14,7 @@ SCHEME = "sqlite:///"
 
 
 def prepare(url: str) -> None:
-    """Where the URL names a file that does not exist yet, it gets what the first sender would make."""
+    """If the URL names a file that does not exist yet, create what the first sender would."""
     if url.startswith(SCHEME) and not (path := Path(url.removeprefix(SCHEME))).exists():
         path.write_bytes(_migrated())
 

@@ -1,4 +1,4 @@
-"""A STOMP client as far as tests need one: it says what it is told to say, and reads whole frames."""
+"""A STOMP client for tests: it sends any frame, and reads whole ones."""
 
 from __future__ import annotations
 
@@ -24,9 +24,7 @@ ORDERS = "/user/queue/orders"
 
 
 class StompClient:
-    """`frames` are those that came, heartbeats left out. With `sockjs`, each message is in SockJS's
-    envelope.
-    """
+    """`frames` are those received, without heartbeats. With `sockjs`, messages are in SockJS's envelope."""
 
     def __init__(self, websocket: ClientConnection | XhrSocket, *, sockjs: bool) -> None:
         self.websocket = websocket
@@ -90,7 +88,7 @@ class StompClient:
         return []
 
     async def expect(self, command: str) -> Frame:
-        """Until a frame of that command comes; others are kept."""
+        """Receive until a frame of that command comes; others are kept."""
         while (frame := await self.receive()).command != command:
             assert frame.command != "ERROR", frame
         return frame
@@ -131,7 +129,7 @@ async def stomp(
     headers: dict[str, str] | None = None,
     sock: socket.socket | None = None,
 ) -> AsyncIterator[StompClient]:
-    """With a token it is connected when this begins."""
+    """A client; with a token, it is connected when this begins."""
     async with connect(
         f"ws://127.0.0.1:{gateway.port}{path}",
         sock=sock,

@@ -2,8 +2,8 @@
 
     make fuzz ARGS="--seconds 300 stomp cursors"
 
-A finding is printed with the bytes that cause it, kept in .fuzz/<target>/, and ends the run with 1. What was
-found interesting stays in .fuzz/<target>/corpus, where the next run goes on.
+A finding is printed with the bytes that cause it, kept in .fuzz/<target>/, and ends the run with 1.
+Interesting inputs stay in .fuzz/<target>/corpus, where the next run continues.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is fuzzed: each parser of what comes from outside, and what must hold for whatever it is given.
+"""The targets: each parser of input from outside, and the properties that must hold for any input.
 
 A target gets bytes. It may return or refuse them as its module says; anything else is a finding: another
 exception, an `AssertionError` of the properties below, or a time-out.
@@ -71,7 +71,7 @@ def head(data: bytes) -> None:
 
 
 def body(data: bytes) -> None:
-    """Chunks mean the same however they are cut."""
+    """Chunks have the same meaning however they are cut."""
 
     def read(pieces: Iterator[bytes]) -> tuple[int, bool] | None:
         chunked, taken = Chunked(), 0

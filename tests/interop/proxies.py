@@ -38,7 +38,7 @@ NGINX_PATHS = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 class Kind(NamedTuple):
     file: str
     package: str
-    alerts: tuple[str, str]  # where browsers come in: as it stands there, and with a port of ours
+    alerts: tuple[str, str]  # the address for browsers: as in the file, and with a port of ours
     orders: tuple[str, str]
     command: Callable[[Path, Path], list[str | Path]]  # the program, and its file
     more: str = ""  # a line for each further gateway, where a file may have more than it shows
@@ -91,7 +91,7 @@ KINDS = {
 def running(
     name: str, directory: Path, process_group: int, gateways: Sequence[int], senders: Sequence[int]
 ) -> Iterator[Front]:
-    """In front of these ports, whether or not anything is there yet."""
+    """Runs the proxy in front of these ports, whether or not anything listens there yet."""
     kind = KINDS[name]
     path = program(name, kind.package)
     front = Front(free_port(), free_port())

@@ -1,4 +1,4 @@
-"""The browser client as an npm package, from the sources as they lie, and four who use it."""
+"""The browser client as an npm package, built from the sources, and four projects that use it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def run(*command: str | Path, cwd: Path) -> str:
 
 @pytest.fixture(scope="module")
 def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What consumers have beside the package."""
+    """The modules that consumers have beside the package."""
     folder = tmp_path_factory.mktemp("modules")
     for name in ("package.json", "package-lock.json"):
         shutil.copy(CONSUMERS / name, folder)

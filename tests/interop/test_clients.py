@@ -1,4 +1,4 @@
-"""Other people's HTTP clients as they are by default: each completes an order with a message that arrives."""
+"""Other people's HTTP clients with their defaults: each completes an order with a message that arrives."""
 
 from __future__ import annotations
 

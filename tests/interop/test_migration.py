@@ -1,4 +1,4 @@
-"""From an earlier version's schema, with many events, while callers go on asking.
+"""Migrating from an earlier version's schema, with many events, while callers continue.
 
 ORDERBELL_TEST_EVENTS=1000000 makes it the size of a busy installation.
 """
@@ -80,7 +80,7 @@ def longest_wait(ledger: Path) -> float:
 
 
 def fill(url: str) -> None:
-    """With the columns that those versions have."""
+    """Fill the columns that those versions have."""
     made = [
         statement.replace("content_digest", "content, published_at").replace(
             "md5(CAST(n AS text)), '',", "md5(CAST(n AS text)), '', '2026-11-01T00:00:00.000Z',"

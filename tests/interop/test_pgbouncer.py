@@ -61,7 +61,7 @@ def test_200_orders_a_second_through_it_are_each_shown_once_and_in_order(
         running(tmp_path, process_group, load=LOAD, say=print, senders=2, database_url=url) as run,
     ):
         run.sleep(SECONDS)
-        # On a machine that is busy with other things as well, as many take longer.
+        # On a machine that is busy with other things, it takes longer.
         wait_until(lambda: run.callers.status().answered > ENOUGH * LOAD.rate * SECONDS, BUSY_SECONDS)
         verdict = run.finish()
     print(report.table(verdict))
@@ -89,7 +89,7 @@ async def test_prepared_statements_are_given_up_where_it_is_found_and_kept_where
 async def test_pooler_that_is_put_in_between_is_found_by_what_it_breaks(
     server: ClusterServer, process_group: int
 ) -> None:
-    """Believed to be none, by a setting; three sessions are shared by many transactions."""
+    """A setting says that there is no pooler; three sessions are shared by many transactions."""
     with (
         fresh_database(server.url) as direct,
         pgbouncer(direct, process_group, pool_mode="transaction", default_pool_size=3) as url,
@@ -152,7 +152,8 @@ def test_restart_of_postgresql_behind_it_is_over_within_five_seconds(
         ) as run,
     ):
         run.sleep(2)
-        # What else this machine does can only add to a recovery, so one of three must show the figure.
+        # Other work on this machine can only lengthen a recovery, so one of three must be as fast as
+        # promised.
         recovered = [restart(server, run)]
         while min(recovered) >= RECOVERED_SECONDS and len(recovered) < 3:
             run.sleep(2)

@@ -52,13 +52,13 @@ def test_rolling_restart_behind_it_loses_doubles_and_reorders_nothing_and_resets
         seconds = run.elapsed - began
         verdict = run.finish()
     assert verdict.kept, verdict.examples
-    assert verdict.answered > LOAD.rate * seconds / 3  # the machine may be slow; the load must be one
+    assert verdict.answered > LOAD.rate * seconds / 3  # the machine may be slow, but the load must be real
     assert run.answers == {}
     assert set(verdict.ends) <= {1012}, verdict.ends  # every browser was sent away with a word
 
 
 CALLERS, ROUNDS = 30, 3
-IDLE_SECONDS = 4.97  # uvicorn's own limit is 5 s: what it ends then, a POST must not meet on its way
+IDLE_SECONDS = 4.97  # uvicorn's own limit is 5 s: a POST must not meet a connection that ends at that moment
 DISTANCE = Toxics(latency_seconds=0.04)
 
 

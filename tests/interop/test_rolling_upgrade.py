@@ -26,12 +26,12 @@ pytestmark = pytest.mark.long
 
 BEFORE = "495b902"  # the commit before the modules moved to their rooms
 LOAD = Load(customers=100, rate=60, second_devices=20)
-BESIDE_SECONDS = 5.0  # each mixture lasts so long; some looks for what was missed come every two seconds
+BESIDE_SECONDS = 5.0  # that each mixture lasts; some checks for missed events come every two seconds
 
 
 @pytest.fixture(scope="module")
 def earlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The earlier version, out of our own history."""
+    """The earlier version, from our own history."""
     archive = subprocess.run(
         ["git", "archive", "--format=tar", BEFORE], cwd=REPOSITORY, capture_output=True, timeout=60
     )

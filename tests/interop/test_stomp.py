@@ -86,7 +86,7 @@ def command_of(client: str, request: pytest.FixtureRequest, gateway: ReceiverPro
 
 
 class Running:
-    """A client, and what it said."""
+    """A client and its output."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
@@ -176,6 +176,6 @@ async def test_client_gets_its_events_in_order_and_after_a_cut_what_it_missed(
 
 
 async def wait_subscribed(gateway: ReceiverProcess, count: int) -> None:
-    """Until the gateway has that many feeds: a topic starts when it is entered."""
+    """Wait until the gateway has that many feeds: a topic starts when a client enters it."""
     metrics = f"{gateway.url}/metrics"
     await await_until(lambda: f"orderbell_feeds {count}.0" in httpx2.get(metrics, trust_env=False).text)

@@ -1,4 +1,4 @@
-"""python listen.py CLIENT URL TOKEN: an unmodified client that prints the `n` of each event, a line each.
+"""python listen.py CLIENT URL TOKEN: an unmodified client that prints the `n` of each event on a line.
 
 CLIENT: websockets, websocket-client, aiohttp (WebSocket), aiohttp-sse. Each comes back with its cursor.
 """
