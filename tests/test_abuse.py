@@ -1,4 +1,4 @@
-"""`make bench-abuse`: what it rests on."""
+"""The foundations of `make bench-abuse`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Questions that share their answers' cost."""
+"""Questions that share the cost of their answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GATHER_SECONDS = 0.3
 
 
 class Server:
-    """Doubles numbers; remembers what it was asked together."""
+    """Doubles numbers; remembers which it was asked together."""
 
     def __init__(self) -> None:
         self.asked: list[list[int]] = []

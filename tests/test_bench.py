@@ -1,4 +1,4 @@
-"""What the benchmarks rest on: figures computed rightly, and a load generator that misses nothing."""
+"""The benchmarks' foundations: correct figures, and a load generator that misses nothing."""
 
 from __future__ import annotations
 

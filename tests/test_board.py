@@ -1,4 +1,4 @@
-"""The order board: what it has, and how changes reach those who watch."""
+"""The order board: its content, and how changes reach its watchers."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ async def test_slow_watcher_is_handed_the_latest_of_each_order(sender: RunningSe
 
 
 async def test_order_that_was_open_long_ago_is_followed_when_it_is_completed(sender: RunningSender) -> None:
-    """Of those completed it is not among the newest that were placed."""
+    """Among the completed orders, it is not one of the newest that were placed."""
     await sender.place("old")
     async with running(sender) as board:
         with board.watch() as watcher:

@@ -1,4 +1,4 @@
-"""What is heard together leaves together, whatever fails in one of its connections."""
+"""Events heard together leave together, whatever fails in one of their connections."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ALICE = Channel("customer:alice")
 
 
 class Faulty(Handed):
-    """It takes nothing, and can't even be ended in order."""
+    """A connection that takes nothing and can't even be ended cleanly."""
 
     dropped = False
 

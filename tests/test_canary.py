@@ -1,4 +1,4 @@
-"""A gateway's own event goes the whole way, or the metric says that it does not."""
+"""A gateway's own event goes the whole way, or the metric shows that it does not."""
 
 from __future__ import annotations
 
@@ -113,5 +113,5 @@ async def test_a_gateway_has_one_if_it_is_set_and_none_otherwise(processes: Proc
 
         await await_until(sings)
         assert "orderbell_canary_seconds_count 0.0" in (await client.get(f"{quiet.url}/metrics")).text
-        # It is nobody's connection.
+        # It is no client's connection.
         assert 'transport="canary"' not in (await client.get(f"{gateway.url}/metrics")).text

@@ -139,7 +139,7 @@ async def tokenless(gateway: ReceiverProcess, address: str) -> ClientConnection:
 
 @pytest.fixture
 async def crowd(gateway: ReceiverProcess) -> AsyncIterator[list[ClientConnection]]:
-    """As many as may connect at all, each from an address of its own, and none with a token."""
+    """As many connections as are allowed, each from its own address, and none with a token."""
     everybody = [await tokenless(gateway, f"198.51.100.{n}") for n in range(MAX)]
     yield everybody
     for one in everybody:

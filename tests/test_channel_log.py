@@ -71,7 +71,7 @@ def reader(pipelines: Pipelines, names: Names) -> LogReader:
 
 @pytest.fixture
 async def live(redis: Redis, names: Names) -> AsyncIterator[Live]:
-    """Everything that gateways would hear of Alice."""
+    """All live messages of Alice's channel."""
     async with redis.pubsub() as subscription:
         await subscription.subscribe(names.live(ALICE))
         heard = Live(subscription)
@@ -85,21 +85,23 @@ class Live:
     messages: list[bytes] = field(default_factory=list)
 
     async def read(self) -> bool:
-        """Whether there was anything."""
+        """Whether there was a message."""
         message = await self.subscription.get_message(timeout=0.05)
         if message and message["type"] == "message":
             self.messages.append(message["data"])
         return message is not None
 
     async def wait_messages(self, count: int) -> list[bytes]:
-        """At least so many; what came beyond them shows as well."""
+        """Wait for at least so many messages; returns all that came."""
         with anyio.fail_after(5):
             while len(self.messages) < count:
                 await self.read()
         return self.messages
 
     async def nothing_more(self) -> bool:
-        """Redis answers a connection in order: what was published before this PING came before its answer."""
+        """Redis answers a connection in order, so what was published before this PING comes before its
+        answer.
+        """
         before = len(self.messages)
         await self.subscription.ping()
         await await_until(self.read)
@@ -201,7 +203,7 @@ async def test_new_epoch_begins_with_an_empty_log(writer: LogWriter, reader: Log
 async def test_gap_at_the_start_of_a_new_epoch_leaves_nothing_of_the_old_to_read(
     writer: LogWriter, reader: LogReader
 ) -> None:
-    """Otherwise a reader would take entries of one epoch for those of another."""
+    """Otherwise a reader would take one epoch's entries for another's."""
     await publish(writer, entries(1, 5))
     assert (await publish(writer, entries(4, 4, epoch=2))).answer is PublishAnswer.GAP
     found = await read(reader)
@@ -248,7 +250,7 @@ async def test_publishing_goes_on_after_the_log_expired(
 async def test_publishing_goes_on_after_the_head_alone_was_lost(
     redis: Redis, names: Names, writer: LogWriter, reader: LogReader
 ) -> None:
-    """Eviction takes single keys."""
+    """Eviction removes single keys."""
     await publish(writer, entries(1, 3))
     await redis.delete(names.head(ALICE))
     assert await publish(writer, entries(1, 4), restart=True) == (PublishAnswer.OK, Place(1, 4))
@@ -356,7 +358,7 @@ async def test_log_with_an_entry_that_is_none_of_ours_says_nothing(
 async def test_generation_that_is_no_number_is_begun_anew(
     redis: Redis, names: Names, writer: LogWriter, reader: LogReader, name: str, number: str
 ) -> None:
-    """An epoch after such a one would fit in no database."""
+    """The epoch after such a number would not fit into a database."""
     await redis.hset(names.newest(), mapping={"epoch": 1, "position": 5, "identity": "a", name: number})
     assert await writer.advance(NewestEvent(1, 7, "a")) == NewestEvent(0, 0)
     assert await reader.newest() == NewestEvent(1, 7)
@@ -370,7 +372,7 @@ async def test_identity_that_is_no_text_is_not_ours(redis: Redis, names: Names, 
 async def test_redis_that_refuses_reads_is_reported(
     redis_server: EmbeddedServer, names: Names, anyio_backend: object
 ) -> None:
-    """Not allowed to read is another thing than nothing there."""
+    """Being refused is not the same as finding nothing."""
     async with connect_server(redis_server.url) as redis, Pipelines(redis) as pipelines:
         await redis.execute_command("ACL", "SETUSER", "default", "-hmget")  # type: ignore[no-untyped-call]
         reader = LogReader(pipelines, names)
@@ -393,7 +395,7 @@ async def test_generation_of_another_kind_is_begun_anew(
 async def test_head_that_no_event_had_is_refused_and_not_published_behind(
     redis: Redis, names: Names, writer: LogWriter, name: str, number: str
 ) -> None:
-    """To the relay the database would seem to have gone back, to before an epoch that none can follow."""
+    """Otherwise it would look as if the database had gone back, and no later epoch would be possible."""
     await redis.hset(names.head(ALICE), mapping={"epoch": 1, "seq": 1, name: number})
     with pytest.raises(CommandRefused) as refused:
         await publish(writer, entries(2, 2))
@@ -467,7 +469,7 @@ async def test_channels_do_not_share_keys_and_keep_theirs_in_one_slot() -> None:
 
 @dataclass
 class Model:
-    """What the script is meant to do, in Python."""
+    """The intended behaviour of the script, in Python."""
 
     epoch: int = 0
     last: int = 0
@@ -539,7 +541,7 @@ async def test_script_does_what_its_model_does(
 async def test_writer_that_is_barred_writes_nothing(
     redis: Redis, names: Names, writer: LogWriter, reader: LogReader, live: Live
 ) -> None:
-    """Another installation has the names: what is there is not ours to touch."""
+    """Another installation has the names, so nothing there may be changed."""
     await publish(writer, entries(1, 1))
     writer.barred = "they are another's"
     for writing in (
@@ -564,7 +566,7 @@ async def test_names_are_claimed_by_one_installation_at_a_time(
     claim = await writer.claim("theirs", 30, take=True)
     assert (claim.owner, 28 < claim.left_seconds <= 30, claim.noted) == ("ours", True, "")
     await writer.claim("ours", 30, take=False, settle=True)
-    assert (await writer.claim("theirs", 0, take=True)).owner == "ours"  # not theirs to give back
+    assert (await writer.claim("theirs", 0, take=True)).owner == "ours"  # not theirs to release
     assert (await writer.claim("ours", 0, take=False)).owner == ""
     assert (await writer.claim("theirs", 30, take=False)).owner == ""
     assert await writer.claim("theirs", 30, take=True) == ("theirs", 30.0, "ours")

@@ -23,7 +23,7 @@ from shared.channels import (
 )
 
 NAMES = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=MAX_NAME)
-# What identity providers and people call a customer, beside what the older rule took.
+# Customers' names of identity providers and people, beside those of the older rule.
 REAL = [
     "alice",
     "A-1_b.2@example.com",

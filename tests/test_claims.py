@@ -1,4 +1,4 @@
-"""Claims: what the tokens of the usual issuers prove under which settings, and what proves nothing."""
+"""Claims: what the tokens of the usual issuers prove under which settings, and which prove nothing."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def verified(payload: object, rules: Rules) -> Identity:
 
 
 def issued_now(claims: dict[str, Any]) -> dict[str, Any]:
-    """As if the token had been made now: shapes are as old as this module, and some live for a minute."""
+    """The claims as if made now: these tokens are as old as this module, and some live for a minute."""
     age = int(time.time()) - NOW
     times = {name: claims[name] + age for name in ("exp", "iat", "nbf", "auth_time") if name in claims}
     return claims | times

@@ -75,7 +75,7 @@ async def test_named_files_may_be_kept_for_ever_and_are_what_the_list_says(
 async def test_name_of_another_version_is_answered_with_this_one_and_not_kept(
     client: httpx2.AsyncClient,
 ) -> None:
-    """While gateways are replaced, a page asks the new one for the old name, or the other way round."""
+    """While gateways are replaced, a page may ask a new one for the old name, or an old one for the new."""
     other = await client.get("orderbell-0.0.9-0123456789ab.js")
     assert other.content == (BUNDLE / "orderbell.js").read_bytes()
     assert other.headers["cache-control"] == "no-cache"

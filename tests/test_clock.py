@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 
 
 def lag() -> float:
-    """Of the loop, all that was measured."""
+    """The sum of the loop's measured lags."""
     return prometheus_client.REGISTRY.get_sample_value("orderbell_loop_lag_seconds_sum") or 0.0
 
 

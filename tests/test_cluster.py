@@ -1,4 +1,4 @@
-"""A cluster: each command to its node, wherever that is by now."""
+"""A cluster: each command reaches its node, wherever its slot has moved."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SLOT = slot_of_key(b"{moves}")  # the first primary's, at the beginning
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory, process_group: int) -> Iterator[ClusterServers]:
-    """Of all tests here: slots move, no node dies."""
+    """Shared by all tests here: slots move, no node dies."""
     directory = tmp_path_factory.mktemp("cluster")
     with ClusterServers.run(binaries()[-1], directory, process_group, SLOT) as servers:
         yield servers
@@ -161,5 +161,5 @@ def test_redirections(text: str, moved: bool, address: Address) -> None:
     "reply", [b"MOVED 7 h:1", CommandRefused("ERR MOVED 7 h:1"), CommandRefused("MOVED 7 :6381")]
 )
 def test_what_leads_nowhere_is_no_redirection(reply: object) -> None:
-    """Without a host it is that of who says so: then the slots are looked up."""
+    """Without a host it would be that of the answering node: then the slots are looked up."""
     assert Redirection.of(reply) is None

@@ -1,4 +1,4 @@
-"""`make compare`: what it rests on."""
+"""The foundations of `make compare`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""compose.yaml and what it mounts, held against the settings that the code knows.
+"""compose.yaml and what it mounts, compared with the settings that the code knows.
 
 Nothing is started here but Caddy's own check of its file; tests/test_compose_up.py runs all of it for real.
 """
@@ -41,7 +41,9 @@ SERVICES: dict[str, dict[str, Any]] = _WHOLE["services"]
 
 
 def interpolate(text: str, environment: Mapping[str, str]) -> str:
-    """`${NAME:-default}` (where empty, too) and `${NAME-default}` as Compose reads them; we use no more."""
+    """Replace `${NAME:-default}` (also if empty) and `${NAME-default}` as Compose does; we use no other
+    forms.
+    """
 
     def value(match: re.Match[str]) -> str:
         name, operator, default = match.groups()
@@ -52,7 +54,7 @@ def interpolate(text: str, environment: Mapping[str, str]) -> str:
 
 
 def environment_of(service: str, dotenv: Mapping[str, str], keys: Path) -> dict[str, str]:
-    """What the process in the container finds, with the secrets of `keys` where the volume would be."""
+    """The environment of the process in the container, with the secrets of `keys` in place of the volume."""
     environment = {
         name: interpolate(value, dotenv).replace(KEYS_MOUNT, str(keys))
         for name, value in SERVICES[service]["environment"].items()
@@ -61,7 +63,7 @@ def environment_of(service: str, dotenv: Mapping[str, str], keys: Path) -> dict[
 
 
 def example_settings() -> dict[str, str]:
-    """deploy/example.env with every suggestion taken up, but for those that exclude each other."""
+    """deploy/example.env with every suggestion adopted, except those that exclude each other."""
     lines = (DEPLOY / "example.env").read_text(encoding="utf-8").splitlines()
     pairs = [line[1:].split("=", 1) for line in lines if re.match(r"#[A-Z_]+=", line)]
     given = dict(pairs)
@@ -272,7 +274,7 @@ def test_valkey_never_throws_an_event_away_in_silence() -> None:
 
 
 def test_valkey_knows_the_users_that_were_made_for_this_prefix(tmp_path: Path) -> None:
-    """What each may do is held by test_redis_rights.py."""
+    """test_redis_rights.py tests what each may do."""
     command = SERVICES["valkey"]["command"]
     assert command[command.index("--aclfile") + 1] == f"{KEYS_MOUNT}/users.acl"
     environment = {"ORDERBELL_KEY_PREFIX": "shop"}
@@ -387,7 +389,7 @@ def server() -> Iterator[str]:
 )
 def test_exit_code_says_whether_it_is_healthy(server: str, paths: list[str], code: int) -> None:
     command = [sys.executable, "-I", str(DEPLOY / "health.py"), *(server + path for path in paths)]
-    # An engine may set a proxy in every container; it is not asked about ourselves.
+    # An engine may set a proxy in every container; it is not used for our own health check.
     environment = {**os.environ, "http_proxy": "http://127.0.0.1:9"}
     assert subprocess.run(command, check=False, timeout=30, env=environment).returncode == code
 

@@ -44,7 +44,7 @@ SECONDS = 60  # for whatever a test waits for; two busy cores start a process sl
 
 
 def docker(*arguments: str) -> str:
-    """What it prints. Raises `CalledProcessError` where it fails."""
+    """Returns its output. Raises `CalledProcessError` if it fails."""
     done = subprocess.run(
         ["docker", *arguments],
         cwd=ROOT,
@@ -138,13 +138,13 @@ async def test_an_order_completed_through_the_balancer_reaches_browsers_on_both_
         installation.connect("bob") as bob,
     ):
         await receive(bob, "orderbell.hello")
-        # The balancer counts sockets, and sends the next to whoever has the fewest.
+        # The balancer counts sockets, and sends the next one to the gateway with the fewest.
         assert sorted(len(those) for those in alice.values()) == [3, 3]
         event = await installation.complete("1", "alice")
         for those in alice.values():
             for connection in those:
                 assert await receive(connection, "order.completed") == event
-        # What comes to Bob first is his own: nothing of Alice's came before it.
+        # The first event that Bob gets is his own: none of Alice's came before it.
         event = await installation.complete("2", "bob")
         assert await receive(bob, "order.completed") == event
 
@@ -198,7 +198,7 @@ async def test_valkey_may_be_away_while_an_order_completes(installation: Install
         await to_thread(compose, "kill", "valkey")
         event = await installation.complete("4", "carol")
         for those in carol.values():
-            assert await receive(those[0], "order.completed") == event  # asked from the sender meanwhile
+            assert await receive(those[0], "order.completed") == event  # pulled from the sender meanwhile
         await to_thread(compose, "up", "--no-recreate", "--wait", "valkey")
         event = await installation.complete("5", "carol")
         for those in carol.values():

@@ -1,4 +1,4 @@
-"""The database's URL as consoles print it, against libpq's own reading where that is to be had."""
+"""The database's URL as consoles print it, compared with libpq's own reading if libpq is installed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is shipped to run Orderbell with: manifests, units, alerts and a dashboard, held against the code."""
+"""The files for operation (manifests, units, alerts, a dashboard), compared with the code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`orderbell doctor`: finds what is wrong, says which line to change, and finds nothing where nothing is."""
+"""`orderbell doctor` finds each fault, names the line to change, and finds nothing if all is well."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def examine(directory: Path, *arguments: str, **settings: str) -> tuple[int, str
 
 
 def rows(output: str) -> dict[str, str]:
-    """What was looked at, and the verdict."""
+    """The checks and their verdicts."""
     lines = [line for line in output.splitlines() if not line.startswith("  ")]
     return {line[6:].split("  ")[0].strip(): line[:4].strip() for line in lines}
 
@@ -69,7 +69,7 @@ def sender(module_processes: Processes) -> SenderProcess:
 
 @pytest.fixture(scope="module")
 def gateway(module_processes: Processes, sender: SenderProcess) -> ReceiverProcess:
-    """Of a shop that has completed an order."""
+    """The gateway of a shop that has completed an order."""
     gateway = module_processes.start_receiver()
     with httpx2.Client(base_url=sender.url, headers=module_processes.api_headers, trust_env=False) as client:
         assert client.post("/orders", json={"order_id": "1", "customer_id": "alice"}).status_code == 201
@@ -79,7 +79,7 @@ def gateway(module_processes: Processes, sender: SenderProcess) -> ReceiverProce
 
 @pytest.fixture
 def good(module_processes: Processes, sender: SenderProcess) -> dict[str, str]:
-    """The settings of an installation that is well, without the prefix of their names."""
+    """The settings of a healthy installation; names without the prefix."""
     return {
         "redis_url": module_processes.redis_url,
         "key_prefix": module_processes.key_prefix,
@@ -92,7 +92,7 @@ def good(module_processes: Processes, sender: SenderProcess) -> dict[str, str]:
 
 @pytest.fixture
 def faults(good: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Faults:
-    """What is found under good settings, changed: what each fault is in, says, and asks to change."""
+    """The faults found with these changes to good settings: each one's check, message and advice."""
 
     def faults(asked: Asked | None = None, **changes: str) -> dict[str, tuple[str, str]]:
         for name in [name for name in os.environ if name.startswith(PREFIX)]:
@@ -109,7 +109,7 @@ def faults(good: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Faults:
 
 
 def test_everything_is_well(gateway: ReceiverProcess, good: dict[str, str], tmp_path: Path) -> None:
-    """Whatever proxies the environment names: they are for the way out, and this is not."""
+    """Proxies in the environment don't matter: they are for outgoing connections."""
     proxies = {"http_proxy": "http://127.0.0.1:9", "all_proxy": "socks5://127.0.0.1:9"}
     code, output = examine(tmp_path, "--gateway", gateway.url, "--url", gateway.url, **good, **proxies)
     assert code == 0, output
@@ -194,7 +194,7 @@ def test_2_gateway_that_hears_another_redis(
 def test_2_second_gateway_that_hears_another_redis_is_found_by_the_same_token(
     module_processes: Processes, sender: SenderProcess, gateway: ReceiverProcess, faults: Faults
 ) -> None:
-    """The first gateway, which hears it, remembers the token's customer for a while."""
+    """The first gateway hears the right Redis, and remembers the token's customer for a while."""
     deaf = module_processes.start_receiver(sender=sender, key_prefix="another")
     try:
         asked = Asked(gateways=[gateway.url, deaf.url], token=module_processes.token("alice"))
@@ -387,7 +387,7 @@ def test_9_file_that_is_no_database(faults: Faults, tmp_path: Path) -> None:
 
 @pytest.fixture
 def as_nobody() -> Iterator[None]:
-    """Root may write everything, and is not what services run as."""
+    """Root may write everything, and services do not run as root."""
     if user := os.geteuid():
         yield
         return
@@ -454,7 +454,7 @@ def test_redis_that_evicts_is_warned_of(redis_server: EmbeddedServer, faults: Fa
 
 
 def test_users_of_redis_need_no_more_than_services_do(redis_server: EmbeddedServer, faults: Faults) -> None:
-    """Those that we ship, as they are, and then without one of their rights."""
+    """The users that we ship, unchanged, and then without one of their rights."""
     acl = (REPOSITORY / "deploy" / "users.acl").read_text(encoding="utf-8").splitlines()
     rules = {line.split()[1]: line.split()[2:] for line in acl if line.startswith("user ")}
 

@@ -43,7 +43,7 @@ PATIENT = Limits(tick_seconds=0.05)
 
 
 async def echo(scope: Any, receive: Any, send: Any) -> None:
-    """Answers what it was asked, as JSON; what the query says decides how."""
+    """Answers with the request as JSON; the query decides how."""
     body = b""
     more = scope["query_string"] != b"deaf"
     while more:
@@ -88,7 +88,7 @@ class Running:
 
 
 class Raw:
-    """A client that says exactly what it wants."""
+    """A client that sends exactly these bytes."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -106,14 +106,14 @@ class Raw:
         return int(first.split()[1]), headers, body
 
     async def asked(self) -> dict[str, Any]:
-        """What the app was asked, as its answer says."""
+        """The request that the app got, from its answer."""
         status, _, body = await self.answer()
         assert status == 200, body
         found: dict[str, Any] = json.loads(body)
         return found
 
     async def ends(self) -> bool:
-        """Whether nothing more comes."""
+        """Whether the connection has ended without more bytes."""
         try:
             return await asyncio.wait_for(self.reader.read(1), 20) == b""
         except ConnectionError:
@@ -292,7 +292,7 @@ H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: A
 async def test_upgrade_that_nobody_takes_costs_neither_body_nor_connection(
     upgrade: bytes, version: bytes, cut: int, *, chunks: bool
 ) -> None:
-    """Whole, cut within the body, cut after the head: what follows on the connection is read, too."""
+    """Whole, cut within the body, cut after the head: the next request on the connection is read, too."""
     if chunks and version == b"1.0":
         return  # there are none in HTTP/1.0
     body = b"5\r\nhello\r\n0\r\n\r\n" if chunks else b"hello"
@@ -390,7 +390,7 @@ async def test_ipv6_socket_takes_ipv4_and_has_the_clients_address() -> None:
 async def test_client_that_resets_behind_its_request_does_not_count_as_a_proxy_on_our_machine(
     upgrade: str,
 ) -> None:
-    """It has no address any more. Believing what it says of its own would spend others' limits."""
+    """It has no address any more. Believing its headers would use up others' limits."""
     clients: list[Any] = []
 
     def take(head: Head, edge: Edge) -> bool:
@@ -417,7 +417,7 @@ async def test_client_that_resets_behind_its_request_does_not_count_as_a_proxy_o
 async def test_fault_of_one_connection_at_the_edge_ends_that_one_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """All share the clock: the half head behind it is still given up in time."""
+    """All connections share the clock: the half head of another is still refused in time."""
     tick = Edge.tick
 
     def fail(edge: Edge, now: float) -> None:
@@ -438,7 +438,7 @@ async def test_fault_of_one_connection_at_the_edge_ends_that_one_alone(
 
 
 class Line(asyncio.Protocol):
-    """Says one line and echoes what it hears."""
+    """Sends one line and echoes what it receives."""
 
     def __init__(self, line: bytes) -> None:
         self.line = line
@@ -525,7 +525,7 @@ async def test_requests_during_shutdown_are_answered_with_connection_close() -> 
 
 
 async def test_connections_queued_during_shutdown_are_served() -> None:
-    """The loop is kept busy while they connect and the signal comes: nobody can be accepted before."""
+    """The loop is kept busy while they connect and the signal comes, so none is accepted before."""
     async with serving() as running:
         clients = [socket.create_connection(running.address) for _ in range(50)]
         for client in clients:
@@ -584,7 +584,7 @@ async def test_caller_who_hangs_up_in_mid_body_ends_its_request() -> None:
 
 
 async def test_answer_is_read_by_a_client_that_is_still_sending() -> None:
-    """To close at once would reset the connection, and its answer with it."""
+    """Closing at once would reset the connection and lose the answer."""
     limits = Limits(body_bytes=100_000, tick_seconds=0.05)
     async with serving(limits) as running, running.raw() as client:
         client.send(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")

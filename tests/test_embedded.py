@@ -1,4 +1,4 @@
-"""The embedded server, and the guard that ends what we have started."""
+"""The embedded server, and the guard that ends our child processes."""
 
 from __future__ import annotations
 

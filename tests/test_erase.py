@@ -54,11 +54,11 @@ async def test_erased_customers_devices_are_ended_and_nothing_of_them_is_left(
         assert (await client.get("/orders")).json()["orders"] == []
         event = await complete(client, "2", "bob")
         assert await bobs.receive_events(1) == [event]
-        # They come back, with a cursor of before: no place is theirs twice.
+        # They come back with an old cursor: no place is used twice.
         channel = customer_channel(customer)
         async with connected(gateway, token, query=f"after={channel}=1.0") as back:
             while (notice := await back.receive())["type"] != "orderbell.reset":
-                # What is gone counts as seen, which may be said first.
+                # Erased events count as seen, which may be reported first.
                 assert notice["type"] in ("orderbell.seen", "orderbell.unread")
                 assert notice["type"] == "orderbell.unread" or notice["data"]["cursor"] == f"{channel}=1.1"
             assert notice["data"]["cursor"] == f"{channel}=1.1"

@@ -1,4 +1,4 @@
-"""One tree of exceptions: each says whose fault it is, and the packages' heads print it as it is."""
+"""The tree of exceptions: each shows whose fault it is, and the packages' docstrings list it correctly."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OF_NOBODY = {"Problem"}  # says it by its status
 
 
 def exceptions_of(package: ModuleType) -> list[type[BaseException]]:
-    """Those that leave the module that defines them."""
+    """The exceptions that leave the module that defines them."""
     names = [name for _, name, _ in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")]
     modules = [importlib.import_module(name) for name in names if "migrations" not in name]
     return [

@@ -1,4 +1,4 @@
-"""Events: what the sender's door lets in, and the text that everybody else passes on unread."""
+"""Events: which ones the sender accepts, and the text that all others pass on unread."""
 
 from __future__ import annotations
 

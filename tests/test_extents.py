@@ -99,7 +99,7 @@ _SEQS = st.sets(st.integers(1, 60), max_size=40)
 def test_reports_of_several_devices_end_in_their_union_whatever_their_order(
     devices: list[set[int]], order: random.Random
 ) -> None:
-    """Each device reports what it has shown so far, again and again; reports are delayed and repeated."""
+    """Each device repeatedly reports what it has shown so far; reports are delayed and repeated."""
     reports = [of_seqs(sorted(device)[:count]) for device in devices for count in range(len(device) + 1)]
     reports += order.choices(reports, k=5) if reports else []
     order.shuffle(reports)

@@ -1,4 +1,4 @@
-"""What fails in one connection and ends that one alone."""
+"""A failure in one connection ends that one alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Endless(Handed):
-    """It cannot be ended in order."""
+    """A connection that cannot be ended cleanly."""
 
     def __init__(self) -> None:
         super().__init__()

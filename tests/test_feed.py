@@ -245,7 +245,7 @@ async def test_feed_that_only_others_are_live_in_makes_no_finished_bytes() -> No
 
 
 class SharedOtherwise(Shared):
-    """Of a transport whose finished bytes are others."""
+    """A connection of a transport with other finished bytes."""
 
     @staticmethod
     def frame(channel: Channel, epoch: int, seq: int, text: bytes) -> bytes:
@@ -268,7 +268,7 @@ class Broken(Handed):
 
 
 async def test_connection_that_fails_to_take_an_event_is_ended_and_costs_nobody_else_the_event() -> None:
-    """Its feed has gone on, so it must come back with its cursor."""
+    """Its feed has moved on, so its client must come back with its cursor."""
     broken, good = Broken(), Handed()
     feed = feed_at(41, broken, good)
     taken(feed, message(42)).write()

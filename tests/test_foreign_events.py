@@ -22,7 +22,7 @@ pytestmark = pytest.mark.anyio
 
 VICTIM = "alice"
 ATTACKER = "mallory"
-# As the victim's name might be spelt by those that hope it is folded, decoded or cut somewhere.
+# Spellings of the victim's name, for attackers who hope that it is folded, decoded or cut somewhere.
 NAMES = [
     VICTIM,
     "Alice",
@@ -38,7 +38,7 @@ EXAMPLES = 400  # in all runs; `make test-long` tries the 10,000
 
 
 def message(chance: random.Random) -> bytes:
-    """What a client might send: near to what one of ours does, or not at all."""
+    """Messages that a client might send: close to those of our clients, or far from them."""
     name = chance.choice(NAMES)
     cursor = f"customer:{name}={chance.randint(-1, 3)}.{chance.randint(0, 2**60)}"
     data = chance.choice(
@@ -61,7 +61,7 @@ def message(chance: random.Random) -> bytes:
 
 
 async def attack(gateway: RunningGateway, chance: random.Random) -> Browser:
-    """One connection and what it had, when it was asked for what it must not have."""
+    """One connection, and the events that it got after asking for others' events."""
     after = chance.choice(["", f"customer:{ATTACKER}=1.0", f"customer:{ATTACKER}=9.9"])
     async with gateway.connected(ATTACKER, after) as browser:
         for _ in range(chance.randint(1, 4)):
@@ -98,7 +98,7 @@ async def try_examples(path: Path, redis_url: str, key_prefix: str, count: int) 
             assert browser.events == [], f"example {n}"
             assert f"customer:{VICTIM}" not in told, f"example {n}"
         await await_until(lambda: len(victim.events) == orders)
-        assert victim.seen == []  # and moved nobody's cursor
+        assert victim.seen == []  # and no cursor was moved
 
 
 async def test_whatever_a_client_sends_it_gets_no_event_of_a_channel_that_its_token_does_not_name(

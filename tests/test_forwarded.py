@@ -1,4 +1,4 @@
-"""Who a proxy says its client is: the same as uvicorn's middleware says, whatever the headers."""
+"""The client that a proxy reports: always the same as in uvicorn's middleware, whatever the headers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a body ends, however it is cut into reads."""
+"""The end of a body is found however it is cut into reads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NEXT = b"GET / HTTP/1.1\r\n\r\n"
 
 
 def taken(body: Body, pieces: list[bytes]) -> int:
-    """How many bytes of all belong to it; what does not is given again, as the edge does not."""
+    """How many of all bytes belong to the body; unlike the edge, this offers the rest again."""
     count = 0
     for piece in pieces:
         if body.done:

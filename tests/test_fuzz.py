@@ -1,4 +1,4 @@
-"""The targets of `make fuzz` hold for what they begin with, and see what they are there to see."""
+"""The targets of `make fuzz` accept their seeds, and detect the faults that they are for."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ async def test_seen_that_a_stranger_publishes_hides_no_event_to_come(
 async def test_what_is_heard_in_one_read_leaves_in_its_order(
     gateway: RunningGateway, sender: RunningSender
 ) -> None:
-    """Events wait until all of the read was looked at; what is told meanwhile must not overtake them."""
+    """Events wait until all of the read was examined; other messages must not overtake them."""
     subscription = gateway.gateway.keeper.subscription
     assert isinstance(subscription, Subscription)
     alice = sender.names.live(customer_channel("alice")).encode()
@@ -102,7 +102,7 @@ async def test_what_is_heard_in_one_read_leaves_in_its_order(
 async def test_loss_and_return_of_redis_each_begin_a_round_at_once(
     sender: RunningSender, redis_url: str, key_prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    never = Pace(check_seconds=3600, pull_seconds=3600)  # no round begins because its time has come
+    never = Pace(check_seconds=3600, pull_seconds=3600)  # no round begins by itself
     rounds: list[bool] = []
     turn = Rounds._turn
 
@@ -115,7 +115,7 @@ async def test_loss_and_return_of_redis_each_begin_a_round_at_once(
         subscription = gateway.gateway.keeper.subscription
         assert isinstance(subscription, Subscription)
         await await_until(lambda: rounds[-1:] == [True])
-        monkeypatch.setattr(subscription, "_take_probe", lambda: None)  # a probe would say that all is well
+        monkeypatch.setattr(subscription, "_take_probe", lambda: None)  # a probe proves that it is heard
         rounds.clear()
         subscription._note_hearing(hears=False)
         await await_until(lambda: False in rounds)
@@ -127,7 +127,7 @@ async def test_loss_and_return_of_redis_each_begin_a_round_at_once(
 async def test_connection_that_ends_before_its_feeds_have_a_place_leaves_nothing_waiting(
     key_prefix: str, anyio_backend: object
 ) -> None:
-    """While neither Redis nor the sender is there, browsers come and go all the time."""
+    """Browsers come and go all the time, also while neither Redis nor the sender is there."""
     async with (
         httpx2.AsyncClient(base_url=f"http://127.0.0.1:{free_port()}") as nobody,
         run_gateway(nobody, f"redis://127.0.0.1:{free_port()}", key_prefix, hears=False) as gateway,

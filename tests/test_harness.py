@@ -1,4 +1,4 @@
-"""The fixtures themselves."""
+"""The fixtures themselves, tested."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def test_stopped_server_is_silent_until_it_resumes(redis_server: EmbeddedS
 def test_shared_service_that_crashes_is_named_and_started_again(processes: Processes) -> None:
     sender = processes.start_sender()
     assert processes.restart_crashed() == []
-    sender.process.send_signal(signal.SIGALRM)  # which nothing asks it to end by
+    sender.process.send_signal(signal.SIGALRM)  # no test asks a service to end by this signal
     wait_until(lambda: sender.crashed)
     assert processes.restart_crashed() == [sender]
     assert sender.answers("/readyz")

@@ -19,7 +19,7 @@ ALICE, MENU = customer_channel("alice"), topic_channel("menu")
 
 
 class Commands:
-    """What a hub asks of its subscription."""
+    """The commands that a hub gives its subscription."""
 
     def __init__(self) -> None:
         self.subscribed: list[Feed] = []

@@ -1,6 +1,6 @@
-"""The direction of imports: sender and receiver never know each other, and shared knows neither.
+"""The direction of imports: sender and receiver never import each other, and shared imports neither.
 
-And nothing happens at import: no connection, no task, no look at the environment.
+And nothing happens at import: no connection, no task, no reading of the environment.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ FORBIDDEN = {
     "shared": {"sender", "receiver", "tests", "bench"},
 }
 FILES = [path for package in FORBIDDEN for path in sorted((REPOSITORY / package).rglob("*.py"))]
-# Alembic runs its migrations from files of their own; they are no modules of ours.
+# Alembic runs its migrations as files; they are not modules of ours.
 MODULES = [path for path in FILES if path.stem != "__main__" and "migrations" not in path.parts]
 
-# Whatever opens a socket, starts a thread or a process, or reads a setting of ours, raises.
+# Opening a socket, starting a thread or a process, and reading one of our settings all raise.
 _WATCHED_IMPORT = f"""
 import importlib, os, sys, threading
 def refuse(event, arguments):
@@ -86,7 +86,7 @@ def test_commands_are_used_by_no_service() -> None:
 
 
 def imported_modules(path: Path, modules: set[str]) -> set[str]:
-    """Those of ours that a file imports when it runs, wherever in it; imports for types do not count."""
+    """Our modules that a file imports at run time, anywhere in it; imports for types do not count."""
     found: set[str] = set()
     for node in _walk_what_runs(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
