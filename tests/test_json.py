@@ -1,4 +1,4 @@
-"""JSON from outside: what is taken, and what is refused because it could mean two things."""
+"""JSON from outside: what is accepted, and what is refused because it could mean two things."""
 
 from __future__ import annotations
 

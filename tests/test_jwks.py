@@ -1,4 +1,4 @@
-"""Tokens signed with published keys: which of them count, and what an issuer may do to a gateway."""
+"""Tokens signed with published keys: which are accepted, and how a gateway survives its issuer's faults."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def verifier_of(
 
 
 async def fetched(verifier: JwksVerifier) -> None:
-    """Until its keys are here."""
+    """Wait until its keys are here."""
     await await_until(lambda: verifier.unable is None)
 
 
@@ -68,7 +68,7 @@ async def test_token_signed_with_a_published_key(issuer: Issuer, algorithm: str)
 
 @pytest.mark.parametrize("algorithm", ["RS256", "RS512", "PS256", "ES256", "ES384", "EdDSA"])
 async def test_key_without_alg_verifies_what_its_kind_can(issuer: Issuer, algorithm: str) -> None:
-    """As Entra publishes them."""
+    """Entra publishes such keys."""
     issuer.publish(published(algorithm, alg=None, use=None))
     async with verifier_of(issuer) as verifier:
         assert (await verifier.verify(sign_with(algorithm))).customer == "alice"
@@ -103,7 +103,7 @@ async def test_key_with_alg_verifies_that_one_alone(issuer: Issuer) -> None:
     ],
 )
 async def test_keys_that_verify_nothing_are_passed_over(issuer: Issuer, unusable: object) -> None:
-    """As Keycloak publishes them, beside the one that signs and sometimes under the same id."""
+    """Keycloak publishes such keys beside the one that signs, sometimes under the same id."""
     issuer.publish(unusable, published("ES256"), unusable)
     async with verifier_of(issuer) as verifier:
         assert (await verifier.verify(sign_with("ES256"))).customer == "alice"
@@ -137,7 +137,7 @@ async def test_token_without_a_key_id_is_good_where_one_key_fits(issuer: Issuer)
 
 
 async def test_secret_made_of_a_published_key(issuer: Issuer) -> None:
-    """The confusion of algorithms: a public key is no secret."""
+    """The confusion of algorithms: a public key is not secret."""
     pem = (
         private_key("RS256")
         .public_key()
@@ -208,7 +208,7 @@ async def test_keys_are_fetched_once_for_a_crowd(issuer: Issuer) -> None:
 
 
 async def test_requests_to_the_issuer_carry_our_name(issuer: Issuer) -> None:
-    """Some firewalls refuse every `Python-…`, and with it, in silence, all customers."""
+    """Some firewalls refuse every `Python-…`, which would silently lock out all customers."""
     issuer.refuses = lambda headers: "python" in headers["user-agent"].lower()
     async with verifier_of(issuer) as verifier:
         assert (await verifier.verify(sign_with("ES256"))).customer == "alice"
@@ -226,7 +226,7 @@ async def test_new_key_is_fetched_for_at_once(issuer: Issuer) -> None:
 
 
 async def test_new_key_is_found_while_made_up_ones_come_in_crowds(issuer: Issuer) -> None:
-    """And nobody's page is closed for good meanwhile: until it is asked for again, a token may be good."""
+    """Meanwhile no page is closed for good: until the keys are fetched again, its token may be valid."""
     async with verifier_of(issuer, pace=Pace(burst=2, refill=0.3)) as verifier:
         await fetched(verifier)
         outcomes = []
@@ -269,7 +269,9 @@ async def test_key_that_is_withdrawn_counts_no_more(issuer: Issuer) -> None:
 
 
 async def test_token_that_comes_as_a_fetch_ends_holds_nothing_up(issuer: Issuer) -> None:
-    """One begins to look for its key in each turn of the loop, so also in the one in which a fetch ends."""
+    """In each turn of the loop one token begins to look for its key, so also in the turn in which a fetch
+    ends.
+    """
     async with verifier_of(issuer, pace=Pace(refresh=0.01)) as verifier:
         await fetched(verifier)
         asked, looking = len(issuer.asked), []
@@ -291,7 +293,7 @@ async def test_issuer_that_is_away_is_not_the_tokens_fault(issuer: Issuer) -> No
         assert verifier.unable is not None
         assert "answers 503" in verifier.unable
         issuer.status = 200
-        await fetched(verifier)  # without anybody asking
+        await fetched(verifier)  # without a token that asks
         assert (await verifier.verify(sign_with("ES256"))).customer == "alice"
 
 
@@ -392,7 +394,7 @@ async def test_token_waits_for_keys_no_longer_than_its_deadline(silent: str) -> 
 
 
 async def test_issuer_that_drips_is_held_to_the_same_deadline(issuer: Issuer) -> None:
-    """Each byte of it would begin a socket's time-out anew."""
+    """Each byte would restart a socket's time-out."""
     over = threading.Event()
 
     def drip() -> Iterator[bytes]:

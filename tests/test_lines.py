@@ -1,4 +1,4 @@
-"""Lines to a pipe that nobody reads: nobody waits, what is lost is counted, the process can end."""
+"""Lines to a pipe that is not read: nothing waits, lost lines are counted, and the process can end."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PAGE = 4096
 
 @contextlib.contextmanager
 def small_pipe() -> Iterator[tuple[int, int]]:
-    """Its two ends; it holds a page."""
+    """The two ends of a pipe that holds one page."""
     reads, writes = os.pipe()
     fcntl.fcntl(writes, fcntl.F_SETPIPE_SZ, PAGE)
     try:
@@ -125,7 +125,7 @@ def test_process_ends_though_nobody_reads_and_leaves_the_file_as_it_was() -> Non
 
 
 class _ToPipe:
-    """Begins services whose log is a pipe of one page."""
+    """Starts services whose log is a pipe of one page."""
 
     def __init__(self) -> None:
         self.reads: list[int] = []

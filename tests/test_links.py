@@ -1,4 +1,4 @@
-"""Every link in the pages leads somewhere: files that exist, headings that are there."""
+"""Every link in the pages leads to a file and a heading that exist."""
 
 from __future__ import annotations
 

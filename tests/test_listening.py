@@ -1,4 +1,4 @@
-"""Sockets that share a port: who may join, and how connections are spread over them."""
+"""Sockets that share a port: which may join, and how connections are spread over them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def together(count: int, port: int = 0) -> Iterator[list[socket.socket]]:
 
 @contextlib.contextmanager
 def crowd(listening: socket.socket, count: int) -> Iterator[None]:
-    """So many connections, which nobody has accepted."""
+    """So many connections, none of them accepted."""
     with contextlib.ExitStack() as stack:
         for _ in range(count):
             stack.enter_context(socket.create_connection(listening.getsockname()))
@@ -166,7 +166,7 @@ def test_services_listen_on_a_unix_socket(processes: Processes, tmp_path: Path, 
     environment = {**settings, "ORDERBELL_JWT_SECRET": processes.jwt_secret}
     process = subprocess.Popen([sys.executable, "-m", service, "--uds", str(path)], env=environment)
     try:
-        wait_until(lambda: accepts(path))  # it is there a moment before anybody listens
+        wait_until(lambda: accepts(path))  # the file exists a moment before the socket listens
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(path))
             client.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")

@@ -1,4 +1,4 @@
-"""The local directory: secrets that stay, settings that go with the run."""
+"""The local directory: secrets stay, settings go with the run."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def make(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """One that is set up."""
+    """A checkout that is set up."""
     directory = tmp_path / "a checkout"
     directory.mkdir()
     for name in FILES:
@@ -47,7 +47,7 @@ def test_what_is_set_up_is_run_at_once(checkout: Path) -> None:
 
 
 def test_folder_that_was_moved_is_set_up_anew(checkout: Path) -> None:
-    """Its scripts name a Python that is no longer there: exit code 127."""
+    """Its scripts name a Python that is gone: exit code 127."""
     moved = checkout.rename(checkout.with_name("another place"))
     lines = make(moved, "-n", "run").stdout.splitlines()
     assert lines[0] == "echo 'orderbell: this folder was moved; setting up .venv anew'; rm -rf .venv"

@@ -1,4 +1,4 @@
-"""What operators measure: the times of an event's way, the release, and series that exist from the start."""
+"""Metrics: how long an event takes, the release, and series that exist from the start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`/metrics` at an address of its own: there alone, and nothing else there."""
+"""`/metrics` at an address of its own: only there, and nothing else there."""
 
 from __future__ import annotations
 

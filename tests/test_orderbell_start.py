@@ -1,4 +1,4 @@
-"""Whose packages a process of ours runs, in directories and environments that have some of the same names."""
+"""Our processes run our packages, even in directories and environments with packages of the same names."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_processes_that_we_start_are_ours_whatever_their_directory_has(project: 
 
 
 def test_console_script_is_ours_in_an_environment_with_another_shared(project: Path) -> None:
-    """Found before ours, as one that is installed beside an editable Orderbell."""
+    """It is found before ours, like one that is installed beside an editable Orderbell."""
     script = "import sys; from orderbell_start import main; sys.argv[1:] = ['--version']; main()"
     done = run(project, "-c", script, PYTHONPATH=f"{project}:{REPOSITORY}")
     assert (done.returncode, done.stderr) == (0, "")

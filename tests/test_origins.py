@@ -1,4 +1,6 @@
-"""Which pages may connect: origins as people write them, as browsers send them, and what is neither."""
+"""Which pages may connect: origins as people write them and as browsers send them, and texts that are
+neither.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ ALLOWED = [
 
 
 def request(origin: str | None, host: str = "gateway.example", **headers: str) -> HTTPConnection:
-    """As uvicorn gives it: the scheme is what a trusted proxy said."""
+    """A request as uvicorn passes it: the scheme is that of a trusted proxy's header."""
     given = {"host": host, **({"origin": origin} if origin is not None else {})}
     given |= {name.replace("_", "-"): value for name, value in headers.items()}
     scheme = headers.get("x_forwarded_proto", "http")

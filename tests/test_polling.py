@@ -224,7 +224,7 @@ async def test_request_that_was_given_up_takes_nothing_from_the_one_that_follows
     hello = await http.get("/events?wait=10&session=s")
     query = f"/events?wait=20&session=s&after={hello.json()['cursor']}"
     asked = [asyncio.create_task(http.get(query)) for _ in range(2)]
-    # The one that comes second makes the gateway give the first one up.
+    # The second request makes the gateway answer the first one.
     (given_up,), (waiting,) = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
     assert seqs(given_up.result()) == []
     await post(f"customer:{customer}")
@@ -238,7 +238,7 @@ async def test_request_that_was_given_up_takes_nothing_from_the_one_that_follows
 async def test_waiting_request_gives_its_socket_back_for_the_next_one(
     gateway: ReceiverProcess, module_processes: Processes, customer: str
 ) -> None:
-    """Also what a client sends before it has its answer."""
+    """Also if the client sends it before it has its answer."""
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     head = (
         f"GET /events?wait=1 HTTP/1.1\r\nHost: localhost\r\nOrigin: {SHOP}\r\n"
@@ -269,7 +269,7 @@ async def _read_answer(reader: asyncio.StreamReader) -> bytes:
 async def test_client_that_leaves_while_it_waits_is_forgotten_at_once(
     sender: SenderProcess, module_processes: Processes, customer: str
 ) -> None:
-    gateway = module_processes.start_receiver(sender=sender)  # no other test's sessions linger there
+    gateway = module_processes.start_receiver(sender=sender)  # without lingering sessions of other tests
     name = 'orderbell_connections{transport="long-polling"}'
     with socket.create_connection(("127.0.0.1", gateway.port)) as sock:
         sock.sendall(
@@ -365,7 +365,7 @@ async def test_full_gateway_says_when_to_come_back(
         answer = await http.get("/events?wait=0")
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
         assert answer.json()["type"] == "urn:orderbell:problem:overloaded"
-        # What has its place is served.
+        # A session that exists is served.
         cursor = first.json()["cursor"]
         assert seqs(await http.get(f"/events?wait=0.1&session=one&after={cursor}")) == []
         assert (await http.delete("/events?session=one")).status_code == 204

@@ -1,4 +1,4 @@
-"""docs/postgresql.md: what it says to run is run here, against a real server."""
+"""docs/postgresql.md: its commands are run here, against a real server."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def url(postgres_url: str) -> Iterator[str]:
 
 
 def statements() -> list[str]:
-    """Of all blocks of SQL; one may take several lines."""
+    """The statements of all SQL blocks; one may take several lines."""
     blocks = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
     return [statement for block in blocks for statement in block.split(";") if statement.strip()]
 
@@ -46,6 +46,6 @@ async def test_every_statement_of_the_page_runs(url: str) -> None:
         await connection.execute("DROP OWNED BY shop_service")
     finally:
         await connection.close()
-    async with open_database(url) as database:  # the service works on what it has done
+    async with open_database(url) as database:  # the service can use the result
         await database.check()
     assert len(statements()) >= 5

@@ -36,7 +36,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 @pytest.fixture(scope="module")
 def strangers(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    """Of an authority that signed nothing of ours."""
+    """Certificates of an authority that signed none of ours."""
     return Certificates.make(tmp_path_factory.mktemp("strangers"))
 
 
@@ -81,7 +81,7 @@ def encryption(connection: Connection) -> str:
 
 
 async def outcome(url: str) -> str:
-    """How the sender's connection is encrypted, or the line that its process would end with."""
+    """How the sender's connection is encrypted, or the line with which its process would end."""
     try:
         async with open_database(url) as database:
             await database.check()

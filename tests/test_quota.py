@@ -1,4 +1,4 @@
-"""Quotas: as many as they say, for each name, and no memory without end."""
+"""Quotas: exactly as many as allowed, for each name, in bounded memory."""
 
 from __future__ import annotations
 

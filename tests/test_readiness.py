@@ -1,4 +1,4 @@
-"""Ready means that customers are served: real gateways, each with one thing that is wrong."""
+"""Ready means that customers are served: real gateways, each with one fault."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ async def test_gateway_that_pulls_is_ready_and_says_so(
     assert says(gateway)["ready"] is True
     async with connected(gateway, processes.token("alice")):
         pass
-    # One that starts meanwhile serves as well.
+    # A gateway that starts meanwhile serves as well.
     late = processes.start_receiver()
     assert says(late)["serving"] == "pulling"
     async with connected(late, processes.token("alice")):
@@ -130,7 +130,7 @@ async def test_balancer_sees_that_a_service_leaves_before_nobody_listens(
     asked = time.monotonic()
     leaving.process.send_signal(signal.SIGTERM)
     await await_until(lambda: says(leaving).get("draining") is True)
-    # Whom the balancer sends meanwhile is served as before.
+    # A client that the balancer still sends is served as before.
     assert leaving.answers("/livez")
     if service == "receiver":
         gateway: Any = leaving
@@ -141,7 +141,7 @@ async def test_balancer_sees_that_a_service_leaves_before_nobody_listens(
 
 
 class Sender:
-    """What the gateway asks, without a network: its answers are set by the test."""
+    """The sender that the gateway asks, without a network; the test sets its answers."""
 
     def __init__(self) -> None:
         self.answer: httpx2.Response | Exception = httpx2.Response(200, json={"channels": []})

@@ -1,4 +1,4 @@
-"""The README says what is true: the tests it names exist, its settings too, and its links lead somewhere."""
+"""The README is true: the tests and settings that it names exist, and its links lead somewhere."""
 
 from __future__ import annotations
 

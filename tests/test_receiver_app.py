@@ -147,7 +147,7 @@ LISTS = (("GET", "/alerts"), ("POST", "/read"))
 
 
 def test_lists_beyond_a_customers_quota_are_429_and_others_get_theirs(module_processes: Processes) -> None:
-    """Each is a question to the database, which a customer could ask without end."""
+    """Each is a question to the database, which a customer could ask endlessly."""
     module_processes.start_sender()
     gateway = module_processes.start_receiver(lists_per_minute="3")
 

@@ -1,4 +1,4 @@
-"""A gateway's `/openapi.json` and `/asyncapi.json`: valid, complete, and true of what really comes."""
+"""A gateway's `/openapi.json` and `/asyncapi.json` are valid and complete, and match what really comes."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def check(document: dict[str, Any], reference: str, value: object) -> None:
 
 
 def check_streamed(message: dict[str, Any]) -> str:
-    """By its kind; the name of the message it is."""
+    """Check a message by its kind; returns the name of its message in the document."""
     kind = message["type"]
     name = kind.removeprefix("orderbell.") if "seq" not in message else "event"
     check(ASYNC, ASYNC["components"]["messages"][name]["payload"]["$ref"], message)
@@ -121,7 +121,7 @@ def _check_body(schema: dict[str, Any], answer: httpx2.Response) -> None:
 
 
 def test_every_route_of_the_app_is_described() -> None:
-    """But pages, their files, and what a setting adds."""
+    """Except pages, their files, and routes that a setting adds."""
     source = Path(serving.__file__).read_text(encoding="utf-8")
     paths = set(re.findall(r'Route\(\s*"(/[a-z./]+)"', source))
     assert {"/events", "/alerts", "/livez"} <= paths

@@ -1,4 +1,4 @@
-"""What a gateway makes of the sender's answers, also of those that a sender never gives."""
+"""How a gateway reads the sender's answers, including those that a sender never gives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/redis.md: its commands run, its users may do what is needed, its URLs are URLs."""
+"""docs/redis.md: its commands run, its users have the rights they need, its URLs are valid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The names of one installation: what no other on the same server uses, or hears."""
+"""The names of one installation: no other on the same server uses or hears them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Managed Redis: what such services take away (CONFIG, INFO, SELECT and more), and that nobody misses it."""
+"""Managed Redis: such services take commands away (CONFIG, INFO, SELECT and more), and none is missed."""
 
 from __future__ import annotations
 

@@ -174,7 +174,7 @@ async def test_users_as_shipped_pass_the_trial(
 
 
 def granted(user: str) -> list[str]:
-    """Its commands, but for those of which the services can do without, or that clusters alone need."""
+    """The user's commands, except those that services can do without and those that only clusters need."""
     [line] = re.findall(rf"^user {user} (.*?)(?: \(.*)?$", TEMPLATE.read_text(encoding="utf-8"), re.MULTILINE)
     spare = {"info", "exists", "role", "spublish", "ssubscribe", "sunsubscribe"}
     return sorted(set(re.findall(r" \+([a-z|]+)", line)) - spare)
@@ -191,7 +191,7 @@ async def test_each_right_that_is_missing_is_found(
     try:
         async with connect(server.url_of(role.value), retries=0) as client, pipelines_to(client) as pipelines:
             found = await refusals(client, pipelines, NAMES, role)
-            assert found  # which command it was, Redis 7 does not say of a script
+            assert found  # for a script, Redis 7 does not report which command it was
             assert all(re.search(REFUSED, refusal.says) for refusal in found)
     finally:
         with server.admin() as admin:
@@ -199,7 +199,7 @@ async def test_each_right_that_is_missing_is_found(
 
 
 async def test_doctor_needs_no_more_than_the_services(server: ServerWithUsers, anyio_backend: object) -> None:
-    """Neither INFO nor PING nor TIME; and it says what is missing."""
+    """Neither INFO nor PING nor TIME; and it reports what is missing."""
     with server.admin() as admin:
         admin.execute_command("ACL", "SETUSER", "sender", "-info")
     try:
@@ -223,7 +223,7 @@ async def test_doctor_needs_no_more_than_the_services(server: ServerWithUsers, a
 async def test_pub_sub_names_that_are_not_granted_are_found(
     server: ServerWithUsers, anyio_backend: object
 ) -> None:
-    """The file is that of database 0; in another one the names are others."""
+    """The file is for database 0; in other databases the names differ."""
     names = Names(PREFIX, 1)
     for role in Role:
         async with connect(server.url_of(role.value), retries=0) as client, pipelines_to(client) as pipelines:

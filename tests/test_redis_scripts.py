@@ -1,4 +1,4 @@
-"""The Lua scripts: packaged with us, and what they share with Python."""
+"""The Lua scripts: they are packaged, and share their numbers with Python."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connecting: with deadlines that notice a peer which stopped answering."""
+"""Connecting, with deadlines that notice a peer that stopped answering."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def test_frozen_peer_is_noticed(redis_server: EmbeddedServer) -> None:
 
 
 async def test_cancellation_comes_through_wherever_a_command_is(redis: Redis, key_prefix: str) -> None:
-    """With redis-py's own class, on Python 3.11, some of these tasks go on for ever."""
+    """With redis-py's own class, on Python 3.11, some of these tasks run for ever."""
 
     async def loop() -> None:
         while True:
@@ -81,7 +81,7 @@ def test_keepalive_options_are_the_systems_own() -> None:
 
 
 async def test_connection_that_was_closed_under_it_is_lost_and_nothing_else(redis_url: str) -> None:
-    """uvloop's RuntimeError, unknown to redis-py, would end whoever waits for Redis to be back."""
+    """uvloop's RuntimeError, which redis-py does not know, would end the task that waits for Redis."""
     client = connect_server(redis_url, retries=0)
     connection = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
     await connection.connect()

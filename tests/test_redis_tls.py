@@ -23,7 +23,7 @@ pytestmark = pytest.mark.anyio
 
 
 class TlsServer(EmbeddedServer):
-    """Wants a certificate of each client."""
+    """A server that requires a certificate of each client."""
 
     def __init__(
         self, binary: Path, directory: Path, certificates: Certificates, *, process_group: int
@@ -83,7 +83,7 @@ async def test_event_comes_through_a_redis_on_tls(
     tmp_path: Path,
     anyio_backend: object,
 ) -> None:
-    """Private authority, client certificate, and a user whose password has specials in it."""
+    """Private authority, client certificate, and a user whose password has special characters."""
     url = url_of(server, certificates.options, host)
     async with (
         run_sender(f"sqlite:///{tmp_path / 'o'}.db", url, key_prefix) as sender,
@@ -136,7 +136,7 @@ async def test_key_under_a_password_is_opened(
 
 
 class TlsSentinel(SentinelServer):
-    """Speaks TLS to everybody, and wants a user's name of those who ask."""
+    """A sentinel that speaks TLS, and requires a user name."""
 
     def __init__(self, primary: TlsServer, directory: Path, *, process_group: int) -> None:
         super().__init__(primary, 1, directory, process_group=process_group)
@@ -155,7 +155,7 @@ class TlsSentinel(SentinelServer):
                 f"sentinel auth-user {SERVICE} ann",
                 f"sentinel auth-pass {SERVICE} s3cret/of#ann",
                 "user default off",
-                # What docs/redis.md says that our user needs of a sentinel.
+                # The rights at a sentinel that docs/redis.md lists for our user.
                 "user watcher on >w@tch -@all +sentinel|masters",
             ]
             self._file.write_text("\n".join(lines), encoding="utf-8")

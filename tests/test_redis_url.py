@@ -1,4 +1,4 @@
-"""What a URL names, and what is wrong with one that names nothing."""
+"""What a URL names, and the fault of one that names nothing."""
 
 from __future__ import annotations
 

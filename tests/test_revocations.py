@@ -51,7 +51,7 @@ def test_a_customers_tokens_issued_before_the_time_are_touched_and_no_others() -
     ours = Revocations()
     ours.add(customer_revocation("alice", 100.5))
     assert ours.touches(identity(iat=100))
-    assert ours.touches(identity(iat=None))  # nobody knows when it was issued
+    assert ours.touches(identity(iat=None))  # it is unknown when it was issued
     assert not ours.touches(identity(iat=101))
     for other in ("Alice", "alice.", "alicе", "bob"):  # the third has a Cyrillic letter
         assert not ours.touches(identity(other))
@@ -76,7 +76,7 @@ def test_what_must_have_ended_is_forgotten() -> None:
 
 
 class Sender:
-    """Answers what it is given, in order; then with nothing new."""
+    """Gives its answers in order; then reports nothing new."""
 
     def __init__(self, *answers: Page | None) -> None:
         self.answers = list(answers)
@@ -215,7 +215,7 @@ def post(processes: Processes, sender: SenderProcess, **body: object) -> None:
 
 
 def token_of(processes: Processes, customer: str, **claims: object) -> str:
-    """As an issuer would sign it, a while ago."""
+    """A token as an issuer signed it a while ago."""
     now = int(time.time())
     claims = {"sub": customer, "aud": "orderbell", "iat": now - 60, "exp": now + 600, **claims}
     return jwt.encode(claims, processes.jwt_secret, algorithm="HS256")

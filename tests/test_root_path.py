@@ -1,4 +1,4 @@
-"""Below a path of another site, whether its proxy takes the path off or leaves it: pages, calls, sockets."""
+"""Below a path of another site, whether its proxy strips the path or not: pages, calls, sockets."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def service(request: pytest.FixtureRequest, module_processes: Processes) -> Serv
 
 
 async def links_of(client: httpx2.AsyncClient, url: str) -> set[str]:
-    """What the page and its scripts refer to, as a browser would resolve it."""
+    """The links of the page and its scripts, as a browser would resolve them."""
     page = await client.get(url)
     assert page.status_code == 200
     todo, found = {url}, set[str]()

@@ -1,4 +1,4 @@
-"""The bill of materials names what the lock file pins, and the audit says what it could not ask."""
+"""The bill of materials lists what the lock file pins, and the audit reports what it could not ask."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_every_pinned_package_is_a_component_with_its_hashes() -> None:
 
 
 def test_audit_without_a_feed_says_so_and_does_not_pass(tmp_path: Path) -> None:
-    """No package index and no npm: nothing was asked, and that is not a success."""
+    """Without a package index and npm, nothing was checked, which is not a success."""
     tools = tmp_path / "bin"
     tools.mkdir()
     for name in ("dirname", "mktemp", "rm", "tail", "git", "grep", "cat"):

@@ -1,4 +1,4 @@
-"""Headers that every answer of both services has, whoever made it."""
+"""Headers that every answer of both services has, whichever part made it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/security.md says what the code does: its tests exist, and its table of limits is the code's."""
+"""docs/security.md matches the code: its tests exist, and its table of limits is the code's."""
 
 from __future__ import annotations
 

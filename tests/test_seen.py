@@ -1,4 +1,4 @@
-"""receiver/feeds/seen.py: reports merged on their way to the sender, an older one's too."""
+"""receiver/feeds/seen.py: reports are merged on their way to the sender, also to an older one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ALICE, BOB = customer_channel("alice"), customer_channel("bob")
 
 
 class Sender(History):
-    """Of a version that knows no sets, or away, as the test likes."""
+    """A sender that knows no sets, or is away, as the test sets it."""
 
     def __init__(self) -> None:
         super().__init__(SenderLine("http://127.0.0.1:1", "key"))

@@ -1,4 +1,4 @@
-"""What a sender says of alerts: which are unread, and what became of each."""
+"""Alerts at a sender: which are unread, and what became of each."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def listed(sender: RunningSender, channel: str = ALICE, **query: Any) -> A
 
 
 async def states(sender: RunningSender) -> dict[str, str]:
-    """By seq."""
+    """The states by seq."""
     body = await listed(sender)
     return {one["cursor"].rpartition(".")[2]: one["state"] for one in body["alerts"]}
 
@@ -65,7 +65,7 @@ async def mark_read(sender: RunningSender, **body: Any) -> Any:
 
 
 async def unread(sender: RunningSender, channel: str = ALICE) -> tuple[int, str]:
-    """Of both ways to ask, which must agree."""
+    """The unread alerts by both calls, which must agree."""
     response = await sender.client.post("/unread", json={"channels": [channel]})
     (count,) = response.json()["counts"]
     body = await listed(sender, channel)
@@ -228,7 +228,7 @@ async def test_expiry_is_recorded_once_with_the_count_and_its_place(sender: Runn
 async def test_reading_an_expired_alert_is_an_event_once(
     sender: RunningSender, swept: bool, by_cursor: bool
 ) -> None:
-    """It changes no count, but its state: a device that was not told would go on saying "expired"."""
+    """It changes its state, though no count: without the event, a device would still show "expired"."""
     moment = "2026-11-23T14:26:00Z"
     answer = await sender.client.post("/orders", json={"order_id": "1", "customer_id": "alice"})
     assert answer.status_code == 201

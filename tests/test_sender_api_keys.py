@@ -41,7 +41,7 @@ def test_file_of_keys_is_read_again_when_it_changes(tmp_path: Path, monkeypatch:
     file = tmp_path / "keys"
 
     def write(text: str) -> None:
-        """As a secret is replaced: another file takes its name."""
+        """Write it as secrets are replaced: another file takes the name."""
         new = tmp_path / "new"
         new.write_text(text)
         new.replace(file)

@@ -353,7 +353,7 @@ async def test_completion_reaches_redis_without_waiting_for_the_next_poll(
     database_url: str, redis_url: str, key_prefix: str, headers: dict[str, str]
 ) -> None:
     async with run_sender(database_url, redis_url, key_prefix, pace=Pace(poll_seconds=60)) as sender:
-        await await_until(lambda: sender.relay.redis_up)  # its first look is over
+        await await_until(lambda: sender.relay.redis_up)  # its first turn is over
         await complete_one(sender, headers)
 
 

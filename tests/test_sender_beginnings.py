@@ -1,4 +1,4 @@
-"""Channels are removed when nothing of them is left: no place is used twice, nothing is missed in silence."""
+"""Channels are removed when nothing of them is left: no place is used twice, nothing is missed silently."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ AT_ONCE = Pace(channels=2, doubt_seconds=0, channels_after_seconds=0, channels_a
 
 
 async def complete(sender: RunningSender, customer: str, *order_ids: str) -> list[Any]:
-    """The events, once they are published."""
+    """Complete orders; returns their events once they are published."""
     made = []
     for order_id in order_ids:
         await sender.place(order_id, customer)
@@ -41,7 +41,7 @@ async def published(sender: RunningSender) -> bool:
 
 
 async def a_week_later(sender: RunningSender, pace: Pace = AT_ONCE) -> None:
-    """The newest event of all is kept, so it has to be another customer's."""
+    """The newest event of all is kept, so it must be another customer's."""
     sender.clock.advance(days=8)
     await complete(sender, "somebody", f"somebody-{sender.clock().isoformat()}")
     await Retention(sender.database, sender.clock, history_days=7, pace=pace).sweep()
@@ -78,7 +78,7 @@ async def test_every_old_cursor_of_a_removed_channel_gets_a_reset_and_all_new_ev
     for old in range(4):
         gone = await sender.client.get(f"/channels/customer:alice/events?after=customer:alice=1.{old}")
         assert (gone.status_code, gone.json()["as_of"]) == (410, f"customer:alice=1.{STEP}")
-    # As many as it had, and more: each old seq would now be there again.
+    # More events than before, so each old seq would exist again.
     new = await complete(sender, "alice", *(f"new-{n}" for n in range(5)))
     assert [event["seq"] for event in new] == [STEP + 1 + n for n in range(5)]
     for old in range(4):
@@ -114,7 +114,7 @@ async def test_mark_moves_once_for_all_that_began_behind_it(sender: RunningSende
         await complete(sender, "bob", *(f"b-{n}-{m}" for m in range(n)))
         await a_week_later(sender)
     mark = select(generation.c.begin_after)
-    # The second and the third time, Alice had begun behind the mark.
+    # The second and third time, Alice's channel had begun after the mark.
     assert await sender.database.read(lambda connection: connection.execute(mark).scalar_one()) == 3 * STEP
 
 

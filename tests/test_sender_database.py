@@ -64,7 +64,7 @@ def fail_after_put(connection: Connection, name: str) -> None:
 
 @asynccontextmanager
 async def held_writer(database: Database) -> AsyncIterator[None]:
-    """What is written meanwhile waits."""
+    """Hold the writer: writes wait meanwhile."""
     held, go = asyncio.Event(), threading.Event()
     loop = asyncio.get_running_loop()
 
@@ -338,7 +338,9 @@ async def test_database_without_a_file_is_refused() -> None:
 async def test_files_removed_under_a_running_sender_are_an_alarm_and_nothing_is_accepted(
     sqlite_database: sqlite.SqliteDatabase, sqlite_path: Path, suffixes: tuple[str, ...]
 ) -> None:
-    """SQLite itself goes on, in files without a name: 200 for what is gone at the next start."""
+    """SQLite itself continues in files without a name: it would answer 200 for rows that are gone at the next
+    start.
+    """
     await sqlite_database.write(partial(put, name="a"))
     await sqlite_database.check()
     for suffix in suffixes:

@@ -41,7 +41,7 @@ async def record(sender: RunningSender, *channels: Channel) -> None:
 
 
 async def spoil(sender: RunningSender, *seqs: int, text: str = LARGE) -> None:
-    """As somebody does who writes past the door."""
+    """Change the texts past the API, as a repair by hand may do."""
 
     def work(connection: Connection) -> None:
         connection.execute(update(events).where(events.c.seq.in_(seqs)).values(text=literal(text)))

@@ -1,4 +1,4 @@
-"""Erasing a customer: nothing that names them stays, nobody else loses anything, no place is used twice."""
+"""Erasing a customer: nothing that names them stays, other customers lose nothing, no place is used twice."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def published(sender: RunningSender) -> None:
 
 
 def naming(connection: Connection, name: str) -> list[str]:
-    """Tables that have it anywhere, once for each row."""
+    """The tables that contain it, once for each row."""
     there = MetaData()
     there.reflect(connection, schema=metadata.schema)
     assert {table.name for table in metadata.sorted_tables} <= {table.name for table in there.sorted_tables}
@@ -127,7 +127,7 @@ async def test_a_customer_who_comes_back_gets_no_place_twice_and_old_cursors_get
         assert [event["seq"] for event in read.json()["events"]] == [last + 1, last + 2]
         await published(sender)
         head = await sender.redis.hgetall(sender.names.head(customer_channel("alice")))
-        # What is forgotten a second time may take it along: then Redis knows nothing, and never another.
+        # Forgetting a second time may delete it, too: then Redis knows nothing, but never another event.
         assert head.get(b"seq") in (b"%d" % (last + 2), None)
 
 

@@ -81,7 +81,7 @@ async def test_waiting_single_events_are_recorded_together_and_get_separate_answ
     with counted_transactions() as transactions:
         answers = await asyncio.gather(*(post(sender, event) for event in [*events, repeated, other]))
     assert len(transactions) < 0.75 * len(answers)
-    # Which of two comes first is nobody's promise.
+    # Which of the two comes first is not promised.
     assert sorted([answers[1].status_code, answers[31].status_code]) == [202, 409]
     results = [answer.json()["results"][0] for answer in answers if answer.status_code == 202]
     assert sorted(result["status"] for result in results) == ["accepted"] * 30 + ["duplicate"]
@@ -406,7 +406,7 @@ async def test_a_name_twice_is_refused_in_every_mode(sender: RunningSender, even
     assert await recorded(sender) == []
 
 
-# As another implementation sends them
+# As other implementations send them
 
 
 def reference_event() -> CloudEvent:
@@ -430,7 +430,7 @@ async def test_events_of_the_reference_sdk_arrive_whole(sender: RunningSender, e
 async def test_binary_events_of_the_older_sdk_arrive_as_json(
     sender: RunningSender, data: object, types: dict[str, str], charset: str
 ) -> None:
-    """It sends no Content-Type unless told to, and its data is JSON all the same. It encodes no header."""
+    """Unless asked to, it sends no Content-Type, although its data is JSON; and it encodes no header."""
     attributes = {"type": "t", "source": "/kitchen", "channel": "topic:menu", "subject": "100 % Käse"}
     made, body = to_binary(OlderEvent(attributes | types, data))
     headers = [(name.encode(), value.encode(charset)) for name, value in made.items()]

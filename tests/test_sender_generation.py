@@ -85,7 +85,7 @@ async def test_epoch_that_has_begun_does_not_begin_again(database: Database) -> 
 
 
 async def test_new_epoch_writes_no_more_rows_however_many_channels_there_are(database: Database) -> None:
-    """A command for all of a million channels took longer than its deadline, again and again."""
+    """A single statement for a million channels repeatedly exceeded its deadline."""
 
     def fill(connection: Connection) -> None:
         rows = [{"channel": f"customer:{number}", "seq": 3, "epoch": 1} for number in range(5_000)]
@@ -102,7 +102,7 @@ async def test_new_epoch_writes_no_more_rows_however_many_channels_there_are(dat
     assert (states[some].head, states[some].pruned_seq) == (Place(2, 3), 3)
     assert (states[ALICE].head, states[ALICE].pruned_seq) == (Place(2, 1), 1)
     assert (states[BOB].head, states[BOB].pruned_seq) == (Place(2, 1), 0)
-    # Each goes on from where it was, and what was before stays closed.
+    # Each channel continues where it was, and older events stay deleted.
     await database.write(lambda connection: record(connection, "c", channel=some, published=False))
     states = await database.read(partial(history.states, names=[some]))
     assert (states[some].head, states[some].pruned_seq) == (Place(2, 4), 3)

@@ -1,4 +1,4 @@
-"""Group commit without a database: who shares a turn, and what becomes of callers that go."""
+"""Group commit without a database: which jobs share a turn, and what becomes of callers that leave."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def other(connection: Connection, items: Sequence[Any]) -> Sequence[Any]:
 
 
 class Commits:
-    """Answers each item with itself when it is let go."""
+    """Answers each item with itself once it is released."""
 
     def __init__(self, **limits: int) -> None:
         self.batches: list[list[Any]] = []
