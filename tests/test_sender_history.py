@@ -39,7 +39,7 @@ async def record(sender: RunningSender, channel: Channel, count: int, *, size: i
 
 
 async def prune_first(sender: RunningSender, count: int) -> None:
-    """As retention does when they were recorded long ago."""
+    """Prune them as retention does with old events."""
 
     def work(connection: Connection) -> None:
         oldest = select(events.c.position).order_by(events.c.seq).limit(count)
@@ -123,7 +123,7 @@ async def test_limit_holds_for_each_channel(sender: RunningSender) -> None:
 
 
 async def read(sender: RunningSender, sizes: Sizes, **after: Place) -> list[ChannelHistory]:
-    """As the API does, with other sizes; channels are named by what follows `_`."""
+    """Read as the API does, with other sizes; channels are named by the part after `_`."""
     requests = [Request(Channel(name.replace("_", ":")), place) for name, place in after.items()]
     return await sender.database.read(partial(history.read, requests=requests, limit=100, sizes=sizes))
 

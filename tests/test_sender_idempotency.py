@@ -177,7 +177,7 @@ def asked(item: str, key: str | None, body: bytes = BODY) -> idempotency.Asked[s
 
 
 class Work:
-    """Fails where it is told to, and notes what it was given."""
+    """Fails for the items that a test names, and notes what it was given."""
 
     def __init__(self) -> None:
         self.given: list[str] = []
@@ -187,7 +187,7 @@ class Work:
         return [ValueError(item) if item.startswith("bad") else item for item in items]
 
     async def ask(self, database: Database, *all_asked: idempotency.Asked[str]) -> list[tuple[str, bool]]:
-        """What each is answered, and whether that is an answer of before."""
+        """The answer to each, and whether it is an earlier answer."""
 
         def answer(result: str) -> idempotency.Answer:
             return idempotency.Answer(200, result.encode())
@@ -228,7 +228,9 @@ async def test_a_key_with_two_bodies_in_one_batch_is_the_first_ones(sender: Runn
 
 
 async def test_requests_with_keys_that_wait_are_done_together(sender: RunningSender) -> None:
-    """A transaction each, and on PostgreSQL a connection each, let the relay wait behind all of them."""
+    """With a transaction for each (on PostgreSQL, a connection for each), the relay waited behind all of
+    them.
+    """
     placings = [post(sender, "/orders", {**ORDER, "order_id": str(n)}, key=str(n)) for n in range(40)]
     with counted_transactions() as transactions:
         placed = await asyncio.gather(*placings, *(post(sender, "/orders", ORDER) for _ in range(5)))

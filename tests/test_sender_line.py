@@ -1,4 +1,4 @@
-"""What a gateway asks its sender, over connections that are kept, and what may come back."""
+"""A gateway's questions to its sender over kept connections, and the answers that may come."""
 
 from __future__ import annotations
 
@@ -126,13 +126,13 @@ async def test_answer_is_whole_however_its_end_is_marked(answer: bytes, status: 
     server = Server(answer)
     async with asking(server) as line:
         assert await line.request("GET", "/") == (status, content)
-        assert await line.request("GET", "/") == (200, b"{}")  # the next has its own
+        assert await line.request("GET", "/") == (200, b"{}")  # the next question has its own
 
 
 async def test_kept_connection_that_has_ended_costs_no_question_its_answer() -> None:
     server = Server(closes=True)
     async with asking(server) as line:
-        for _ in range(20):  # sometimes its end is known before the next question, sometimes not
+        for _ in range(20):  # sometimes its end is noticed before the next question, sometimes not
             assert (await line.request("GET", "/")).status_code == 200
     assert server.connections == 20
 
@@ -208,7 +208,7 @@ async def test_silence_is_no_answer() -> None:
 
 
 async def test_slow_answer_is_one_as_long_as_something_comes() -> None:
-    """1.6 s in all, and no silence of 1.4: a busy machine may add a second to one of them."""
+    """1.6 s in all, and no silence of 1.4 s: a busy machine may add a second to one of them."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")

@@ -79,7 +79,7 @@ def test_order_completes_at_once_while_redis_is_down_and_is_published_when_it_is
 def test_what_was_answered_before_kill_9_is_published_once_after_the_restart(
     processes: Processes, client: httpx2.Client
 ) -> None:
-    sender = processes.start_sender(redis_url=NOWHERE)  # so that only the commit can have happened
+    sender = processes.start_sender(redis_url=NOWHERE)  # so that nothing but the commit can have happened
     event = complete(client, sender, "1042")
     sender.kill()
     assert log(processes.redis_url, processes.key_prefix) == []
@@ -97,7 +97,7 @@ def test_what_was_answered_before_kill_9_is_published_once_after_the_restart(
 def test_kill_9_in_the_middle_of_many_callers_loses_and_doubles_nothing(
     processes: Processes, seed: int
 ) -> None:
-    """Every answer that came is kept; what got no answer may exist, and is consistent."""
+    """Everything that was answered is kept; everything else may exist, and is consistent."""
     sender = processes.start_sender()
     answered: list[dict[str, Any]] = []
     enough = threading.Event()

@@ -76,7 +76,7 @@ async def test_every_route_is_described_and_nothing_else(
 
 
 def test_cloud_events_that_the_description_allows_are_taken(document: dict[str, Any]) -> None:
-    """Its example is one; that it allows no others than the parser is left to the parser."""
+    """Its example is accepted. That it allows no others is left to the parser."""
     event = {
         "specversion": "1.0",
         "id": "1",
@@ -95,7 +95,7 @@ def test_cloud_events_that_the_description_allows_are_taken(document: dict[str, 
 
 @pytest.fixture
 def sender(processes: Processes) -> SenderProcess:
-    """With something to find."""
+    """A sender with something to find."""
     sender = processes.start_sender(redis_url="redis://127.0.0.1:1/0")
     with requests.Session() as session:
         session.trust_env = False
@@ -142,7 +142,7 @@ def test_running_service_does_what_the_document_says(
     statuses: set[int] = set()
     with requests.Session() as session:
         session.trust_env = False
-        for found in schema.exclude(path="/orders/changes").get_all_operations():  # answers for ever
+        for found in schema.exclude(path="/orders/changes").get_all_operations():  # its answer never ends
             operation: Any = found.ok()  # type: ignore[union-attr] # the document is valid: tested above
             has_input = operation.body or list(operation.iter_parameters())
             for mode in GenerationMode if has_input else [GenerationMode.POSITIVE]:

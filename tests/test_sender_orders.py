@@ -268,7 +268,7 @@ async def test_bad_query_is_refused(sender: RunningSender, query: str) -> None:
 
 
 async def test_snapshot_of_orders_and_cursor_never_disagree(sender: RunningSender) -> None:
-    """As many orders are completed as the cursor says, however the reads fall between the writes."""
+    """The number of completed orders always equals the cursor's seq, however reads and writes interleave."""
     ids = [str(number) for number in range(30)]
     for order_id in ids:
         await sender.place(order_id)

@@ -167,7 +167,7 @@ def test_digests_differ_where_parts_end_elsewhere(parts: tuple[tuple[bytes, ...]
 
 
 async def floor_of(database: Database, known: Floor = NO_FLOOR) -> Floor:
-    """As a relay raises it, while nobody writes."""
+    """The floor as a relay raises it while nothing is written."""
     to = await database.read(outbox.extent)
     assert await database.read(outbox.writers) == frozenset()
     return await database.read(partial(outbox.raised, floor=known, to=to))
@@ -188,7 +188,7 @@ async def test_floor_is_the_first_that_waits(database: Database) -> None:
 async def test_floor_is_not_raised_over_a_row_that_is_still_being_written(
     shop_url: str,
 ) -> None:
-    """A later row is visible first; another program's open transaction delays nothing."""
+    """A later row becomes visible first; another program's open transaction delays nothing."""
     async with open_database(shop_url) as database, plain(shop_url) as other:
         await other.execute("BEGIN; SELECT txid_current(); SELECT count(*) FROM orderbell.outbox")
         assert await database.read(outbox.writers) == frozenset()

@@ -1,4 +1,4 @@
-"""What can't be published: events with a fault, and those that Redis alone refuses."""
+"""Events that can't be published: those with a fault, and those that only Redis refuses."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CAROL = Channel("customer:carol")
 
 
 async def spoil(bench: Bench, channel: Channel, seq: int, text: str = "CAST(x'7bff7d' AS TEXT)") -> None:
-    """As somebody does who writes past the door; `text` is SQL."""
+    """Change a text past the API, as a repair by hand may do; `text` is SQL."""
     where = {"channel": channel, "seq": seq}
     statement = sql(f"UPDATE events SET text = {text} WHERE channel = :channel AND seq = :seq")
     await bench.database.write(lambda connection: connection.execute(statement, where))
@@ -74,7 +74,7 @@ def is_sqlite(bench: Bench) -> bool:
 
 
 async def test_text_that_is_not_utf_8_blocks_nothing(sqlite_bench: Bench) -> None:
-    """Python's driver fails on it, and with it everything that is read together with it."""
+    """Python's driver fails on it, and so does everything that is read together with it."""
     await sqlite_bench.record(ALICE, BOB, ALICE)
     await spoil(sqlite_bench, ALICE, 1)
     await sqlite_bench.relay_once()
@@ -111,7 +111,7 @@ async def test_events_of_other_channels_go_on_where_no_dead_letter_can_be_writte
 
 
 class Refusing(LogWriter):
-    """The publish script refuses, half-way, what a Lua condition holds for."""
+    """The publish script refuses half-way if a Lua condition holds."""
 
     refusal = ""
 
@@ -123,7 +123,7 @@ class Refusing(LogWriter):
 
 
 def refuse(bench: Bench, condition: str, error: str) -> Refusing:
-    """Of the relays made from now on."""
+    """Refuse, in the relays made from now on."""
     bench.writer = writer = Refusing(bench.pipelines, bench.names)
     writer.refusal = f"if {condition} then return redis.error_reply('{error}') end"
     return writer
@@ -201,7 +201,7 @@ STATES = [
 
 @pytest.mark.parametrize("error", STATES)
 async def test_state_of_the_server_makes_no_dead_letter(sqlite_bench: Bench, error: str) -> None:
-    """Not even where it is told for one event alone."""
+    """Not even if the error comes for a single event."""
     refuse(sqlite_bench, POISON, error)
     await sqlite_bench.record(*[ALICE, BOB] * 5)
     async with running(sqlite_bench.relay(pace=IN_HASTE)) as relay:
@@ -212,7 +212,7 @@ async def test_state_of_the_server_makes_no_dead_letter(sqlite_bench: Bench, err
 async def test_redis_that_refuses_everything_makes_no_dead_letter(
     sqlite_bench: Bench,
 ) -> None:
-    """Whatever it says: no event can be to blame."""
+    """Whatever the error: no event is to blame."""
     refuse(sqlite_bench, "true", "ERR unknown command")
     await sqlite_bench.record(*[ALICE, BOB] * 5)
     async with running(sqlite_bench.relay(pace=IN_HASTE)) as relay:

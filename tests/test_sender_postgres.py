@@ -1,4 +1,4 @@
-"""PostgreSQL behind the two doors, where it misbehaves: fail-over, held rows, plans that became invalid."""
+"""PostgreSQL behind the two doors when it misbehaves: fail-over, locked rows, plans that became invalid."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ QUICK = Limits(lock_seconds=1.0, connect_seconds=1.0)
 
 @pytest.fixture(scope="module")
 def server(process_group: int) -> Iterator[ClusterServer]:
-    """One whose settings may be changed."""
+    """A server whose settings may be changed."""
     cluster = postgres_servers.own_cluster()
     if cluster is None:
         pytest.skip(postgres_servers.NONE)
@@ -63,7 +63,7 @@ async def opened(url: str, limits: Limits = QUICK, **options: Any) -> AsyncItera
 
 @asynccontextmanager
 async def plain(url: str) -> AsyncIterator[asyncpg.Connection]:
-    """Somebody else's connection."""
+    """A connection of another program."""
     connection = await asyncpg.connect(url.replace("+asyncpg", ""))
     try:
         yield connection
@@ -101,7 +101,7 @@ def backend(connection: Connection) -> int:
 
 @contextmanager
 def read_only(server: ClusterServer) -> Iterator[None]:
-    """As a primary that was demoted, which keeps its connections."""
+    """Make it read-only, as a demoted primary that keeps its connections."""
     server.execute("ALTER SYSTEM SET default_transaction_read_only = on")
     server.execute("SELECT pg_reload_conf()")
     try:
@@ -141,10 +141,10 @@ async def succeeds(database: PostgresDatabase) -> bool:
 async def test_several_hosts_lead_to_the_one_that_takes_writes_and_a_silent_one_costs_its_own_time(
     server: ClusterServer, process_group: int
 ) -> None:
-    """libpq's time is each host's, asyncpg's that of all together."""
+    """libpq's time limit is for each host, asyncpg's for all together."""
     cluster = postgres_servers.own_cluster()
     assert cluster is not None
-    # Connections wait in its queue, and nobody answers them.
+    # Connections wait in its queue without an answer.
     silent = socket.create_server(("127.0.0.1", 0))
     with silent, cluster.server(process_group, follows=server) as standby:
         port = silent.getsockname()[1]
@@ -155,7 +155,7 @@ async def test_several_hosts_lead_to_the_one_that_takes_writes_and_a_silent_one_
             await database.check()
             found = await database.read(lambda c: c.execute(text("SELECT inet_server_port()")).scalar_one())
             assert found == server.port
-        for attribute in ("any", "primary", "read-write"):  # whatever is asked for, we write
+        for attribute in ("any", "primary", "read-write"):  # whatever the URL asks for, we write
             hosts = f"127.0.0.1:{standby.port},127.0.0.1:{server.port}"
             url = f"postgresql://orderbell@{hosts}/postgres?target_session_attrs={attribute}"
             async with opened(url) as database:
@@ -180,7 +180,7 @@ async def test_types_that_a_migration_changes_under_an_idle_sender_cost_nobody_a
 
 
 async def test_statements_that_vanished_are_prepared_no_more(url: str) -> None:
-    """As behind a pooler that was put in between."""
+    """As if a pooler had been put in between."""
     async with opened(url, Limits(pool_size=1)) as database:
         await database.write(partial(put, name="a"))
         await database.read(names)
@@ -197,7 +197,7 @@ async def test_statements_that_vanished_are_prepared_no_more(url: str) -> None:
 
 
 async def test_names_of_prepared_statements_are_this_connections_own(url: str) -> None:
-    """asyncpg counts: two processes behind one pooler would run each other's. Pinned: the hook is its own."""
+    """asyncpg numbers them, so two processes behind a pooler would run each other's. Pins asyncpg's hook."""
 
     def prepared(connection: Connection) -> list[str]:
         put(connection, "a")
@@ -258,7 +258,7 @@ async def test_locked_row_delays_only_requests_that_need_it(url: str) -> None:
         assert not any(task.done() for task in guilty)
         await transaction.rollback()
         assert await asyncio.gather(*guilty) == ["held"] * 20
-        # Without lanes of their own each would wait for as long as the row is held.
+        # Without separate lanes each would wait for as long as the row is locked.
         assert sorted(seconds)[95] < 20.0
 
 
@@ -290,7 +290,7 @@ async def test_client_that_is_cut_off_in_a_transaction_holds_its_locks_no_longer
         writing = asyncio.create_task(cut_off)
         try:
             assert await asyncio.to_thread(held.wait, 30)
-            # It is let pass while the other still hangs.
+            # It passes while the other still hangs.
             await other.execute("UPDATE orderbell.channels SET seq = 7 WHERE channel = 'a'", timeout=20)
         finally:
             released.set()
@@ -299,13 +299,13 @@ async def test_client_that_is_cut_off_in_a_transaction_holds_its_locks_no_longer
 
 
 async def _write_elsewhere(url: str, work: Any) -> None:
-    """As another machine's sender, once."""
+    """Write once, like a sender on another machine."""
     async with opened(url, Limits(idle_seconds=0.5, attempts=1)) as database:
         await database.write(work)
 
 
 async def test_time_outs_are_those_of_transactions_and_leave_the_session_as_it_was(url: str) -> None:
-    """A pooler gives the session to others."""
+    """A pooler hands the session to others."""
 
     def settings(connection: Connection) -> list[str]:
         names = ("lock_timeout", "idle_in_transaction_session_timeout", "search_path")

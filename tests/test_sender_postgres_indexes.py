@@ -148,7 +148,7 @@ async def known_columns(connection: Any) -> set[str]:
 
 @pytest.mark.long
 async def test_events_are_found_by_index_though_the_statistics_of_channels_are_missing(url: str) -> None:
-    """After a migration or from a dump. The whole table was read for each batch."""
+    """They are missing after a migration or in a restored dump. Each batch read the whole table before."""
     async with open_database(url), plain(url) as connection:
         for statement in as_of_postgres(20_000, 60_000, "'2026-11-23T14:25:00.123Z'"):
             await connection.execute(statement)

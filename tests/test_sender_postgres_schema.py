@@ -1,4 +1,4 @@
-"""Our schema in somebody else's PostgreSQL: whose tables, whose rights, which version, and what is told."""
+"""Our schema in a shared PostgreSQL: whose tables, whose rights, which version; and the messages."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ async def execute(url: str, *statements: str) -> None:
 
 
 async def refusal(url: str, **options: Any) -> str:
-    """The line that the process would end with."""
+    """The line with which the process would end."""
     with pytest.raises((DatabaseUnusable, DatabaseError)) as raised:
         async with open_database(url, **options):
             pass
@@ -116,7 +116,7 @@ async def test_tables_stand_in_a_schema_of_their_own_beside_somebody_elses(url: 
 
 
 def insert_event(connection: Connection, seq: int) -> int:
-    """Its position."""
+    """Returns its position."""
     event = {
         "channel": "customer:a",
         "seq": seq,
@@ -284,7 +284,7 @@ async def test_migration_that_meets_a_lock_lets_others_pass_and_comes_again(url:
     """A change of the catalogue that waited for minutes would hold up every query behind it."""
     async with open_database(url), plain(url) as connection:
         await connection.execute("SET search_path = orderbell")
-        # As it was before the outbox was a table of its own.
+        # As before the outbox had a table of its own.
         await connection.execute("DROP TABLE outbox; ALTER TABLE events RENAME content_digest TO content")
         await connection.execute("ALTER TABLE events ADD published_at varchar(24)")
         await connection.execute("UPDATE alembic_version SET version_num = '0006'")
@@ -306,7 +306,7 @@ async def test_migration_that_meets_a_lock_lets_others_pass_and_comes_again(url:
             assert not migrating.done()
             await reading.rollback()
             migrating_failed = await asyncio.wait_for(asyncio.gather(migrating, return_exceptions=True), 20)
-        # Later versions were there already: this database was made old by hand, and only in part.
+        # Parts of later versions are there: the test made this database old by hand, and only partly.
         assert "outbox" in await tables(url), migrating_failed
 
 

@@ -1,4 +1,4 @@
-"""The relay against a real Redis: its four answers; a Redis that is away, frozen, emptied, or knows more."""
+"""The relay and a real Redis: the four answers; a Redis that is away, frozen, emptied, or knows more."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def test_what_nobody_woke_it_for_is_found_by_polling(sqlite_bench: Bench) 
     sqlite_bench.pace = Pace(poll_seconds=0.05)
     async with running(sqlite_bench.relay()) as relay:
         await await_until(lambda: relay._woken._waiters)
-        await sqlite_bench.record(ALICE)  # as by another sender, which died
+        await sqlite_bench.record(ALICE)  # as if by another sender, which died
         with claim("what nobody woke it for is found"):
             await await_until(lambda: sqlite_bench.logged(ALICE))
 
@@ -193,7 +193,7 @@ async def test_what_redis_lost_is_refilled_from_the_database_before_the_new(benc
 
 
 async def test_lost_tail_is_refilled_too(bench: Bench) -> None:
-    """As by a failover to a replica that lacks the last writes."""
+    """As after a fail-over to a replica that lacks the last writes."""
     await bench.record(*[ALICE] * 5)
     await bench.relay_once()
     await bench.redis.xtrim(bench.names.log(ALICE), maxlen=0)
@@ -226,7 +226,7 @@ async def test_large_refill_comes_in_several_parts(sqlite_bench: Bench) -> None:
 
 
 class ReadsSome:
-    """Counts how often what is to be published again is read; the first time, something happens meanwhile."""
+    """Counts the reads of events to be published again; during the first, something happens."""
 
     def __init__(self, database: Database, meanwhile: Callable[[], Awaitable[object]] | None = None) -> None:
         self._database = database
@@ -284,7 +284,7 @@ async def test_14_part_of_a_refill_that_another_relay_has_published_is_not_taken
 async def test_refill_in_the_midst_of_which_an_epoch_begins_is_not_taken_for_all_of_it(
     sqlite_bench: Bench,
 ) -> None:
-    """Nothing more is found in the epoch that it began in."""
+    """Nothing more is found in the epoch in which it began."""
     sqlite_bench.pace = Pace(refill_at_once=3)  # so that it has several parts
     await sqlite_bench.record(*[ALICE] * 7)
     await sqlite_bench.relay_once()
@@ -340,7 +340,7 @@ async def test_redis_of_a_newer_epoch_means_that_the_database_is_an_old_copy(
 
 @pytest.mark.parametrize("known", [2, 3])
 async def test_stale_relay_of_several_only_reads_again(bench: Bench, known: int) -> None:
-    """Epoch 3 began between its read and its publish: nobody has to begin another.
+    """Epoch 3 began between its read and its publish, so no other must begin.
 
     Redis may know it already, from the sender that began it, or only the one before.
     """
@@ -399,7 +399,7 @@ async def test_relay_that_wakes_up_late_refills_nothing_that_is_no_longer_kept(s
 
 
 async def test_redis_ahead_of_the_database_begins_a_new_epoch(bench: Bench) -> None:
-    """A backup was restored: what is recorded now would look like what was published before."""
+    """A backup was restored: new events would look like those published before."""
     await bench.record(*[ALICE] * 5)
     await bench.relay_once()
 
@@ -408,7 +408,7 @@ async def test_redis_ahead_of_the_database_begins_a_new_epoch(bench: Bench) -> N
         connection.execute(update(channels).values(seq=3))
 
     await bench.database.write(restore)
-    await bench.redis.delete(bench.names.newest())  # lost alone, as keys of a cluster may be
+    await bench.redis.delete(bench.names.newest())  # this key alone is lost, as can happen in a cluster
     await bench.record(ALICE)
     await bench.relay_once()
     await bench.relay_once()
@@ -419,7 +419,7 @@ async def test_redis_ahead_of_the_database_begins_a_new_epoch(bench: Bench) -> N
 
 
 async def test_database_that_went_back_is_found_before_anything_is_published(bench: Bench) -> None:
-    """Its next seqs would hide behind those that were published before, had it a chance to catch up."""
+    """If it could catch up, its next seqs would hide behind those published before."""
     await bench.record(*[BOB] * 2, *[ALICE] * 5)
     await bench.relay_once()
 
@@ -438,7 +438,7 @@ async def test_database_that_went_back_is_found_before_anything_is_published(ben
 
 
 async def test_database_that_went_back_and_caught_up_is_known_by_its_newest_event(bench: Bench) -> None:
-    """It has an event wherever Redis knows one, but another."""
+    """It has an event at each place that Redis knows, but different ones."""
     await bench.record(*[ALICE] * 5)
     await bench.relay_once()
 
@@ -529,7 +529,7 @@ async def test_what_waited_in_the_backup_and_was_published_before_is_not_publish
         connection.execute(insert(table), [row._asdict() for row in backup])
 
     await bench.database.write(restore)
-    # Recorded before the relay has noticed; Alice's has the place of one that was published, and Carol's too.
+    # Recorded before the relay notices; Alice's and Carol's events have places of published ones.
     await bench.record(ALICE, CAROL)
     await bench.relay_once()
     await bench.relay_once()
@@ -653,7 +653,7 @@ async def test_frozen_redis_is_noticed_and_costs_no_connections(
 async def test_redis_that_refuses_writes_publishes_nothing_and_loses_nothing(
     tmp_path: Path, redis_server: EmbeddedServer, key_prefix: str
 ) -> None:
-    """Out of memory, SCRIPT FLUSH, and back."""
+    """Redis is out of memory, loses its scripts, and recovers."""
     async with (
         connect_server(redis_server.url, retries=0) as redis,
         open_bench(f"sqlite:///{tmp_path / 'orderbell.db'}", redis, key_prefix) as bench,
@@ -671,7 +671,7 @@ async def test_redis_that_refuses_writes_publishes_nothing_and_loses_nothing(
 
 
 async def test_published_in_an_epoch_that_is_over_is_not_marked_in_the_new_one(bench: Bench) -> None:
-    """A has published and not marked it; B begins the next epoch, into which it moves; then A marks."""
+    """A has published it but not marked it; B begins the next epoch, into which it moves; then A marks it."""
 
     class EpochGrowsBeforeTheMark:
         def __init__(self, database: Database) -> None:
@@ -698,7 +698,7 @@ async def test_published_in_an_epoch_that_is_over_is_not_marked_in_the_new_one(b
 async def test_relay_knows_the_newest_it_has_published_and_notes_it_again_where_redis_lost_it(
     sqlite_bench: Bench,
 ) -> None:
-    """Gateways go by it; between two events there may be hours."""
+    """Gateways rely on it, and hours may pass between two events."""
     sqlite_bench.pace = Pace(poll_seconds=0.05)
     await sqlite_bench.record(ALICE, BOB)
     newest = await sqlite_bench.database.read(generation_module.newest)
@@ -738,7 +738,7 @@ async def test_event_that_waits_for_redis_longer_than_a_second_should_be_there(
 async def test_backlog_that_takes_longer_than_a_second_should_be_there_to_its_end(
     sqlite_bench: Bench,
 ) -> None:
-    """As after an outage: Redis takes events all the time, and the newest come last."""
+    """As after an outage: Redis takes events continuously, the newest last."""
     told: list[int] = []
 
     class Watched(LogWriter):

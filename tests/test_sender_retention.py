@@ -107,7 +107,7 @@ async def test_large_backlogs_are_pruned_in_small_transactions(sender: RunningSe
 
 
 async def stamp(sender: RunningSender, moment: datetime, channel: str = "customer:alice") -> None:
-    """As by a sender whose clock was wrong."""
+    """Stamp it as a sender with a wrong clock would."""
     statement = update(events).where(events.c.channel == channel).values(recorded_at=format_time(moment))
     await sender.database.write(lambda connection: connection.execute(statement))
 
@@ -118,7 +118,7 @@ async def kept(sender: RunningSender) -> int:
 
 
 async def test_rows_from_the_future_in_front_hold_up_nothing_behind_them(sender: RunningSender) -> None:
-    """A clock was 400 days ahead for a while; more of them than are looked at in one window."""
+    """A clock was 400 days ahead for a while; there are more such rows than fit into one window."""
     await complete_new(sender, *(str(number) for number in range(8)))
     await stamp(sender, sender.clock() + timedelta(days=400))
     for number in range(4):
@@ -130,7 +130,7 @@ async def test_rows_from_the_future_in_front_hold_up_nothing_behind_them(sender:
     sender.clock.advance(days=8)
     await retention_of(sender, Pace(window=3, doubt_seconds=0)).sweep()
     assert before == 15
-    # Alice's last is old, and takes with it what came before it; the newest of all stays.
+    # Alice's last event is old, so those before it go with it; the newest of all stays.
     assert await kept(sender) == 1
 
 

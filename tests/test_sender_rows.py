@@ -35,7 +35,7 @@ async def test_all_rows_are_inserted(database_url: str, count: int) -> None:
 
 
 async def test_many_rows_are_few_steps_on_sqlite(tmp_path: Any) -> None:
-    """Each row that is a step of its own may wait for the event loop's thread."""
+    """If each row is a separate step, each may wait for the event loop's thread."""
     rows = [row(number) for number in range(2 * AT_ONCE)]
     steps: list[Any] = []
 

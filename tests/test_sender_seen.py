@@ -32,7 +32,7 @@ ALICE = Channel("customer:alice")
 async def sender(
     database_url: str, redis_url: str, key_prefix: str, anyio_backend: object
 ) -> AsyncIterator[RunningSender]:
-    """With three events for Alice."""
+    """A sender with three events for Alice."""
     async with run_sender(database_url, redis_url, key_prefix, relaying=False) as sender:
         for order_id in ("1", "2", "3"):
             await sender.place(order_id)
@@ -160,7 +160,7 @@ async def test_reports_are_answered_while_redis_is_away(database_url: str, key_p
 
 
 class SlowLog(LogWriter):
-    """The first call waits, the second finds Redis away; what was passed on is noted."""
+    """The first call waits, the second finds Redis away; notes what was passed on."""
 
     def __init__(self, redis: Redis) -> None:
         super().__init__(Pipelines(redis), Names("ob-unused"))

@@ -28,7 +28,7 @@ def submit(sender: SenderProcess, body: bytes, **headers: str) -> httpx2.Respons
 
 
 def events(sender: SenderProcess, processes: Processes) -> list[dict[str, Any]]:
-    """Those of `topic:messages`."""
+    """The events of `topic:messages`."""
     url = f"{sender.url}/channels/topic:messages/events?after=topic:messages%3D1.0&limit=1000"
     answer = httpx2.get(url, headers=processes.api_headers, trust_env=False)
     return list(json.loads(answer.content)["events"])

@@ -1,4 +1,4 @@
-"""The sweep against a real Redis whose tail is taken away, as a fail-over does."""
+"""The sweep and a real Redis that loses its tail, as in a fail-over."""
 
 from __future__ import annotations
 
@@ -54,19 +54,19 @@ class Bench:
         self.sender.relay.wake()
 
     async def complete(self, *customers: str) -> None:
-        """And all of it is published."""
+        """Complete orders and wait until they are published."""
         await self.order(*customers)
         await self.all_published()
 
     async def order(self, *customers: str) -> None:
-        """And complete it."""
+        """Place orders and complete them."""
         for customer in customers:
             self.orders += 1
             await self.sender.place(str(self.orders), customer)
             assert (await self.sender.complete(str(self.orders))).status_code == 200
 
     async def relay_all(self) -> None:
-        """Where the relay does not run by itself."""
+        """For senders whose relay does not run by itself."""
         self.sender.relay.stop()
         await self.sender.relay.run()
         assert await self._nothing_waits()
@@ -78,7 +78,7 @@ class Bench:
         return (await self.sender.database.read(outbox.backlog)).size == 0
 
     async def lose_tail(self, channel: Channel, head: Place) -> None:
-        """Redis is as it was when this was the channel's newest place."""
+        """Set Redis back to when this was the channel's newest place."""
         names, redis = self.sender.names, self.sender.redis
         last = (await self.seqs(channel))[-1]
         await redis.xdel(names.log(channel), *(f"{seq}-0" for seq in range(head.seq + 1, last + 1)))
@@ -123,7 +123,7 @@ async def test_lost_tail_of_a_quiet_channel_is_published_again(bench: Bench) -> 
 async def test_what_another_sender_returned_and_did_not_publish_is_found_below_the_floor(
     bench: Bench,
 ) -> None:
-    """It died between returning and publishing; our relay does not look there."""
+    """The other sender died between returning and publishing; our relay does not look there."""
     await bench.complete(*["alice"] * 3)
     await await_until(lambda: bench.sender.relay.floor.now.position > 3)
     await bench.lose_tail(ALICE, Place(1, 1))
@@ -172,7 +172,7 @@ async def test_lost_tail_is_found_however_many_events_came_since(bench: Bench) -
 async def still(
     tmp_path: Path, redis_url: str, key_prefix: str, anyio_backend: object
 ) -> AsyncIterator[Bench]:
-    """Its relay publishes when it is told to; bob's second event was published and lost, alice's 12 wait."""
+    """Its relay publishes on demand; Bob's second event was published and lost, Alice's 12 wait."""
     url = f"sqlite:///{tmp_path / 'orderbell.db'}"
     async with (
         run_sender(url, redis_url, key_prefix, relaying=False) as sender,
@@ -187,7 +187,7 @@ async def still(
 
 
 async def test_lost_tail_is_found_behind_all_that_waits(still: Bench) -> None:
-    """Redis takes no writes, and can be read."""
+    """Redis takes no writes but can be read."""
     assert await still.sweep.sweep() == 1
 
 
@@ -205,7 +205,7 @@ class Counted:
 
 
 async def test_backlog_costs_a_sweep_nothing_however_long_it_is(still: Bench) -> None:
-    """With 100,000 waiting it looked at 50 windows, every two seconds."""
+    """With 100,000 waiting events it read 50 windows every two seconds."""
     await still.sweep.sweep()
     still.sweep._database = counted = Counted(still.sender.database)  # type: ignore[assignment]
     await still.sweep.sweep()
@@ -224,7 +224,7 @@ class Away(LogReader):
 async def test_sender_that_starts_while_redis_is_away_finds_what_was_lost_before(
     still: Bench,
 ) -> None:
-    """What waits when it starts tells since when."""
+    """The events that wait at its start show since when Redis was away."""
     still.sweep._log = Away(still.pipelines, still.sender.names)
     with pytest.raises(RedisConnectionError):
         await still.sweep.sweep()
@@ -241,7 +241,7 @@ async def test_events_of_an_epoch_that_is_over_stay_where_they_are(bench: Bench)
 
 
 class Counting(Sweep):
-    """Counts how often it began."""
+    """Counts how often a sweep began."""
 
     begun = 0
 

@@ -78,7 +78,7 @@ def test_what_is_no_cloud_event_in_utf_8_can_not_be_published(text: bytes) -> No
 
 @pytest.mark.parametrize("place", [Place(1, 41), Place(2, 42)])
 def test_event_that_claims_another_place_can_not_be_published(place: Place) -> None:
-    """Browsers go by what it says, and would wait for those between for ever."""
+    """Browsers would believe it, and wait for ever for the events between."""
     assert row(draft().text(place)).fault() is Fault.NOT_AN_EVENT
 
 
@@ -105,7 +105,7 @@ def test_tombstone_names_the_event_it_replaces_and_is_valid_in_the_same_place() 
 
 
 def test_tombstone_of_a_beginning_is_that_of_the_whole() -> None:
-    """Nobody reads a text to its end that is too large."""
+    """A text that is too large is never read to its end."""
     text = padded(200_000)
     assert row(text).sound_text() == row(text[: MAX_EVENT_BYTES + 1]).sound_text()
 

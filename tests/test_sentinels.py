@@ -1,4 +1,4 @@
-"""Connecting through sentinels: to the primary of the moment, and to nobody who only was one."""
+"""Connecting through sentinels: to the current primary, never to a former one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, process_group: int) -> Iterator[Service]:
-    """Of all tests here but the last, which leaves it without its primary."""
+    """Shared by all tests here but the last, which kills its primary."""
     directory = tmp_path_factory.mktemp("service")
     with Service.run(binaries()[-1], directory, process_group, password="p@ss/word") as service:
         yield service
@@ -65,7 +65,7 @@ def state(port: int, epoch: int, *, down: bool = False) -> dict[str, dict[str, A
 
 
 def test_sentinel_with_the_newest_configuration_is_believed() -> None:
-    """One that was cut off together with the old primary answers first, and finds it in order."""
+    """A sentinel that was cut off with the old primary answers first, and finds it healthy."""
     assert _newest(SERVICE, [state(1, 0), ConnectionError("away"), state(2, 1)]) == ("h", 2)
 
 

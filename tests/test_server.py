@@ -52,7 +52,7 @@ async def raw(gateway: ReceiverProcess) -> AsyncIterator[tuple[asyncio.StreamRea
 
 
 def upgrade(target: str = "/events", **changes: bytes | None) -> bytes:
-    """A handshake request; a header that is changed to None is left out."""
+    """A handshake request; headers set to None are left out."""
     headers: dict[str, bytes | None] = {
         "host": b"localhost",
         "upgrade": b"websocket",
@@ -68,7 +68,7 @@ def upgrade(target: str = "/events", **changes: bytes | None) -> bytes:
 
 
 async def status(gateway: ReceiverProcess, request: bytes) -> int:
-    """Of the answer; 0 where the connection ended without one."""
+    """The answer's status; 0 if the connection ended without one."""
     async with raw(gateway) as (reader, writer):
         writer.write(request)
         try:
@@ -140,7 +140,7 @@ async def test_45_head_of_more_than_32_kib_is_given_up_at_once(gateway: Receiver
 
 
 async def test_45_handshake_with_200_headers_is_answered_at_once(gateway: ReceiverProcess) -> None:
-    """The libraries' own WebSocket classes leave more than 128 without any answer."""
+    """The libraries' own WebSocket classes do not answer requests with more than 128."""
     many = b"".join(b"X-%d: y\r\n" % number for number in range(200))
     started = time.monotonic()
     assert await status(gateway, upgrade()[:-2] + many + b"\r\n") == 101
@@ -214,10 +214,10 @@ async def test_answers_carry_the_time(gateway: ReceiverProcess) -> None:
 
         for _ in range(8):
             assert -0.1 < await age() < 2.5
-            await asyncio.sleep(0.5)  # together four seconds, in which it must move
+            await asyncio.sleep(0.5)  # four seconds in all, in which it must move
 
 
-@pytest.mark.usefixtures("gateway")  # it has a sender
+@pytest.mark.usefixtures("gateway")  # which has a sender
 async def test_signal_is_followed_at_once(module_processes: Processes) -> None:
     gateway = module_processes.start_receiver(drain_seconds="0")
     started = time.monotonic()
@@ -229,7 +229,7 @@ async def test_signal_is_followed_at_once(module_processes: Processes) -> None:
 
 @pytest.mark.usefixtures("gateway")  # it has a sender
 async def test_hangup_drains(module_processes: Processes) -> None:
-    """A terminal that is closed, or an init script that means "reload"."""
+    """SIGHUP comes from a terminal that is closed, or from an init script that means "reload"."""
     gateway = module_processes.start_receiver()
     async with connected(gateway, module_processes.token("alice")) as client:
         gateway.process.send_signal(signal.SIGHUP)

@@ -23,7 +23,7 @@ SECRET = "s" * 32
 
 @pytest.fixture(name="set")
 def set_environment(monkeypatch: pytest.MonkeyPatch) -> Set:
-    """Makes these the only settings; names without prefix, in lower case."""
+    """Make these the only settings; names without prefix, in lower case."""
     for name in [name for name in os.environ if name.startswith(PREFIX)]:
         monkeypatch.delenv(name)
 
@@ -36,7 +36,7 @@ def set_environment(monkeypatch: pytest.MonkeyPatch) -> Set:
 
 @pytest.fixture
 def faults(capsys: pytest.CaptureFixture[str]) -> Faults:
-    """Loads in vain; the lines that say why."""
+    """Load faulty settings; returns the lines that report the faults."""
 
     def faults(settings_class: type[Settings], host: str | None = None) -> list[str]:
         with pytest.raises(SystemExit) as ended:
@@ -194,7 +194,7 @@ def test_secret_that_is_too_short(set: Set, faults: Faults) -> None:
 
 
 def test_public_key_as_secret_is_a_fault(set: Set, faults: Faults) -> None:
-    """Whoever knows it, and everybody may, could sign tokens."""
+    """Anyone who knows it could sign tokens, and it is public."""
     set(api_keys=KEY, jwt_secret="-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA\n-----END PUBLIC KEY-----\n")
     assert "a key of another kind" in faults(ReceiverSettings)[0]
 
@@ -237,7 +237,7 @@ def test_cookie_that_no_browser_sends_is_refused(set: Set, faults: Faults, name:
 
 
 def test_authority_for_a_sender_without_tls_is_a_fault(set: Set, faults: Faults, tmp_path: Path) -> None:
-    """It would vouch for nothing."""
+    """The certificate would prove nothing."""
     authority = Certificates.make(tmp_path).ca
     set(api_keys=KEY, jwt_secret=SECRET, sender_ca_file=str(authority))
     assert faults(ReceiverSettings) == [
@@ -263,7 +263,7 @@ def test_development_mode_listens_on_loopback(set: Set, host: str) -> None:
 LONG = "x" * 5000
 NUMBERS = ("", "nan", "inf", "-inf", "1e999", "0x10", "1,5", "1_", "ten", "-1", "1e-300", "9" * 400)
 
-# Values that can't work, for each setting that can't have any value. Empty means unset, so it is in none.
+# Impossible values, for each setting that restricts them. Empty means unset, so it is not among them.
 ODD: dict[str, tuple[str, ...]] = {
     "redis_url": (
         "redis", "redis:", "redis://", "redis:///", "redis://h:0/x", "redis://h/-1", "redis://h/1.5",
@@ -349,7 +349,7 @@ def test_odd_value_is_one_line_that_names_its_setting(
     secret = {} if name in ("jwks_url", "jwt_secrets") else {"jwt_secret": SECRET}
     set(**(key | secret | {name: value}))
     lines = faults(SenderSettings if name in SenderSettings.model_fields else ReceiverSettings)
-    # Without a valid way to verify tokens that is missing, too.
+    # Without a valid way to verify tokens, that is reported, too.
     lines = [line for line in lines if "set exactly one of" not in line]
     assert len(lines) == 1, lines
     assert lines[0].startswith(f"orderbell: ORDERBELL_{name.upper()}: "), lines

@@ -45,17 +45,17 @@ class World:
         await self.pipelines.execute([("SPUBLISH", self.names.live(feed.channel), message)])
 
     async def wait_confirmations(self, count: int) -> None:
-        """So many, and all of them Alice's."""
+        """Wait for so many confirmations, all of them of Alice's channel."""
         await await_until(lambda: self.hearer.confirmations == [ALICE] * count)
 
     def heard_at(self, feed: Feed) -> list[int]:
-        """The subscribers of its channel at each node."""
+        """The number of subscribers of its channel at each node."""
         return [
             reply[1] for reply in self.servers.ask_all("PUBSUB", "SHARDNUMSUB", self.names.live(feed.channel))
         ]
 
     def connections(self) -> set[bytes]:
-        """Of subscriptions, at the primaries."""
+        """Connections with subscriptions, at the primaries."""
         lists = [
             self.servers.ask(node, "CLIENT", "LIST", "TYPE", "pubsub") for node in self.servers.primaries
         ]
@@ -64,7 +64,7 @@ class World:
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory, process_group: int) -> Iterator[ClusterServers]:
-    """Of all tests here: slots move and come back, a node sleeps, none dies."""
+    """Shared by all tests here: slots move and come back, a node is frozen, none dies."""
     directory = tmp_path_factory.mktemp("cluster")
     with ClusterServers.run(binaries()[-1], directory, process_group, SLOT) as servers:
         yield servers
@@ -110,7 +110,7 @@ async def test_channel_that_was_left_is_heard_no_more(world: World) -> None:
 async def test_one_node_that_is_not_heard_makes_the_gateway_deaf(
     world: World,
 ) -> None:
-    """The others answer as ever. It has no replica, so nobody takes its place."""
+    """The others answer as before. It has no replica, so no other takes its place."""
     frozen = world.servers.primaries[2]
     frozen.stop()
     changes = world.hearer.changes

@@ -1,4 +1,4 @@
-"""Signatures on what Redis carries: nobody who merely can write there shows a customer anything."""
+"""Signatures on what Redis carries: write access to Redis alone can't show a customer anything."""
 
 from __future__ import annotations
 
@@ -290,7 +290,10 @@ async def test_event_forged_in_log_and_head_is_never_shown(
         (Signatures([NEW]), Signatures([NEW])),  # … then gateways
         (Signatures([OLD]), Signatures([OLD, NEW])),  # a key is replaced
         (Signatures([NEW, OLD]), Signatures([OLD, NEW])),
-        (Signatures(), Signatures([NEW])),  # the wrong way round: late, from the history, and not lost
+        (
+            Signatures(),
+            Signatures([NEW]),
+        ),  # the wrong way round: late, from the history, not lost
     ],
 )
 async def test_everything_arrives_while_keys_are_turned_on_and_replaced(

@@ -49,7 +49,7 @@ def session() -> str:
 async def test_sessions_of_one_address_are_limited_like_all_its_connections(
     module_processes: Processes, sender: SenderProcess
 ) -> None:
-    """They take a place each, without a token and without a socket; another address is not kept out."""
+    """Each takes a place, without a token and without a socket; other addresses are not affected."""
     gateway = module_processes.start_receiver(sender=sender, handshakes_per_second_per_address="1")
     async with httpx2.AsyncClient(base_url=gateway.url, trust_env=False, timeout=30) as http:
 
@@ -150,7 +150,9 @@ async def test_receiver_that_is_aborted_ends_its_session(
 async def test_request_that_comes_as_its_session_ends_begins_another_and_is_answered(
     gateway: ReceiverProcess,
 ) -> None:
-    """Its receiver is reset in the moment in which the next one comes: none may wait for what has ended."""
+    """Its receiver is reset in the moment when the next one comes: none may wait for a session that has
+    ended.
+    """
     for n in range(60):
         path = f"/websocket/000/{uuid.uuid4().hex}"
         reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
@@ -232,7 +234,7 @@ async def test_polling_loses_nothing_and_repeats_nothing(
 async def test_stomp_heartbeats_reach_the_client_above_sockjs(
     gateway: ReceiverProcess, module_processes: Processes
 ) -> None:
-    """SockJS clients keep `h` to themselves."""
+    """SockJS clients do not pass `h` on."""
     async with xhr_socket(gateway) as socket:
         client = StompClient(socket, sockjs=True)
         await client.connect(module_processes.token("hea"), **{"heart-beat": "0,1000"})

@@ -1,4 +1,4 @@
-"""What can be believed of Redis' log."""
+"""When Redis' log can be trusted."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.catch_up.world import entries
         (Place(1, 45), [43, 45], False),  # a hole
         (Place(1, 45), [], False),  # the log expired before its head
         (Place(1, 40), [], False),  # a replica that lacks the tail
-        (Place(2, 44), [43, 44], False),  # another life of the database
+        (Place(2, 44), [43, 44], False),  # another epoch
     ],
 )
 def test_log_is_used_only_where_it_shows_that_nothing_is_missing(

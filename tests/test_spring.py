@@ -1,4 +1,4 @@
-"""What may be posted as a text."""
+"""Bodies that may be posted as a text."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ async def test_id_is_the_whole_cursor_of_the_connection(
 async def test_notice_behind_events_has_the_cursor_of_the_last_of_them(
     gateway: ReceiverProcess, sender: SenderProcess, module_processes: Processes
 ) -> None:
-    """Of a stream with one channel, whose events do not pass by the connection."""
+    """In a stream with one channel, events bypass the connection."""
     async with DRIVER.connected(gateway, module_processes.token("nora")) as client:
         for n in (1, 2):
             await post(sender, module_processes, "customer:nora")
@@ -135,7 +135,7 @@ async def test_what_is_refused_is_a_status_and_a_problem(
 
 
 async def test_ticket_opens_one_stream(gateway: ReceiverProcess, module_processes: Processes) -> None:
-    """As EventSource needs it, which can set no header."""
+    """EventSource needs this, because it can set no header."""
     authorization = {"Authorization": f"Bearer {module_processes.token('tia')}"}
     async with httpx2.AsyncClient(base_url=gateway.url, trust_env=False) as http:
         ticket = (await http.post("/tickets", headers=authorization)).json()["ticket"]
@@ -249,7 +249,7 @@ async def _read_until(stream: asyncio.StreamReader, beginning: bytes) -> bytes:
 
 
 async def test_the_cookie_of_tls_counts_first(gateway: ReceiverProcess, module_processes: Processes) -> None:
-    """Another site below our domain can set the plain one, and nobody that one."""
+    """Another site below our domain can set the plain cookie, but not this one."""
     planted, ours = (module_processes.token(customer) for customer in ("mallory", "coco"))
     cookie = {"Cookie": f"orderbell_token={planted}; __Host-orderbell_token={ours}"}
     async with DRIVER.connected(gateway, None, headers=cookie) as client:

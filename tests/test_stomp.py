@@ -1,4 +1,4 @@
-"""STOMP against a real gateway: what it delivers, acknowledges, resumes and refuses."""
+"""STOMP at a real gateway: delivering, acknowledging, resuming, refusing."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ async def test_ack_moves_where_the_next_connection_starts(
     acknowledge: str,
     expected: list[int],
 ) -> None:
-    """STOMP's `auto`: what was sent counts as acknowledged."""
+    """With STOMP's `auto`, an event that was sent counts as acknowledged."""
     publish(3)
     async with connected(gateway, token) as other, stomp(gateway, token) as client:
         await other.receive_events(3)

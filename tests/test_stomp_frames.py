@@ -1,4 +1,4 @@
-"""receiver/transports/stomp/frames.py: what clients send is read whichever way it is cut, or refused."""
+"""receiver/transports/stomp/frames.py: clients' bytes are read however they are cut, or refused."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_mutated_frames_are_read_or_refused_and_nothing_else(seed: int) -> None:
 
 
 def outcome(data: bytes, version: Version, cut: int = 0) -> tuple[list[Frame], bool]:
-    """The frames that were read, and whether something was refused."""
+    """The frames that were read, and whether bytes were refused."""
     parser, frames = Parser(), []
     parser.version = version
     try:

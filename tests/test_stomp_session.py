@@ -1,4 +1,4 @@
-"""receiver/transports/stomp/session.py: what may come when, and what clients are answered."""
+"""receiver/transports/stomp/session.py: which frames may come when, and the answers to them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one connection that hears Redis: what it is told, and what it notices."""
+"""The one connection that hears Redis: what it hears, and what it notices."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def test_messages_of_subscribed_channels_are_heard_and_no_others(world: Wo
 
 
 def live_in(world: World, channel: str, subscriber: Shared) -> bytes:
-    """The subscriber is live in that channel's feed, at 1.0; the name of the channel in Redis."""
+    """Make the connection live in that channel's feed, at 1.0; returns the channel's name in Redis."""
     feed = Feed(customer_channel(channel))
     feed.establish(Place(1, 0))
     feed.join(subscriber)
@@ -83,11 +83,11 @@ async def test_events_of_one_customer_in_one_read_leave_in_one_system_call(world
 async def test_events_leave_whatever_fails_behind_them_in_the_same_read(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Their feeds have gone on to them, so nobody would hand them over later."""
+    """Their feeds have moved on, so nothing would hand them over later."""
     subscriber = Shared()
     name = live_in(world, "one", subscriber)
 
-    ours = True  # and not the confirmation that Redis sends a moment later
+    ours = True  # not the confirmation that Redis sends a moment later
 
     def fail(name: bytes) -> None:
         if ours:
@@ -111,7 +111,7 @@ async def test_so_many_events_of_one_customer_that_one_call_would_take_long_leav
 
 
 async def test_channel_left_and_wanted_again_is_confirmed_by_its_last_command(world: World) -> None:
-    """The first confirmation would come before an UNSUBSCRIBE that is still on its way."""
+    """The first confirmation comes while an UNSUBSCRIBE is still on its way."""
     world.subscription.subscribe(ALICE)
     world.subscription.unsubscribe([ALICE])
     world.subscription.subscribe(ALICE)

@@ -1,4 +1,4 @@
-"""Several workers on one port: real processes, a real Redis, and what becomes of those who are connected."""
+"""Several workers on one port: real processes, a real Redis, and what becomes of connected clients."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ START_SECONDS = 60.0  # on two busy cores
 
 
 class Pool:
-    """A gateway with several workers, and who they are."""
+    """A gateway with several workers, and their processes."""
 
     def __init__(self, gateway: ReceiverProcess) -> None:
         self.gateway = gateway
@@ -66,7 +66,7 @@ class Pool:
 
     @property
     def pids(self) -> dict[int, int]:
-        """By number, of the workers that run."""
+        """The running workers' process ids, by number."""
         commands = descendants(self.gateway.pid)
         worker = re.compile(r" receiver\.serving\.worker (\d+) ")
         found = {pid: worker.search(command) for pid, command in commands.items()}
@@ -74,13 +74,13 @@ class Pool:
 
     @property
     def directory(self) -> Path:
-        """Where its workers count."""
+        """The directory where its workers count."""
         variables = Path(f"/proc/{min(self.pids.values())}/environ").read_text(encoding="utf-8").split("\0")
         return Path(next(v for v in variables if v.startswith("PROMETHEUS_MULTIPROC_DIR=")).partition("=")[2])
 
     @contextlib.asynccontextmanager
     async def clients_of_each(self, token: str, count: int = 1) -> AsyncIterator[dict[int, list[Client]]]:
-        """At least so many connections to each worker, by its number."""
+        """Connections by the number of their worker; at least so many for each."""
         clients: dict[int, list[Client]] = {}
         async with contextlib.AsyncExitStack() as stack:
             while len(clients) < WORKERS or min(map(len, clients.values())) < count:
@@ -89,7 +89,7 @@ class Pool:
             yield clients
 
     async def figure(self, name: str) -> float:
-        """What /metrics of any worker says."""
+        """A figure in /metrics of any worker."""
         async with httpx2.AsyncClient(trust_env=False, timeout=START_SECONDS) as client:  # of any worker
             text = (await client.get(f"{self.gateway.url}/metrics")).text
         return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
@@ -99,12 +99,12 @@ class Pool:
 
 
 def number_of(client: Client) -> int:
-    """That of the worker which greeted it."""
+    """The number of the worker that sent it hello."""
     return int(client.notices[0]["data"]["gateway"].rpartition("/")[2])
 
 
 def start_pool(processes: Processes, *, drain_seconds: str) -> Pool:
-    """Of the sender started last; all its workers are ready."""
+    """Start workers for the sender started last; all are ready when this returns."""
     pool = Pool(processes.start_receiver(workers=WORKERS, drain_seconds=drain_seconds))
     wait_until(lambda: pool.heard == WORKERS, START_SECONDS)
     return pool
@@ -166,7 +166,7 @@ async def test_killed_worker_is_replaced_and_its_clients_go_on_where_they_were(
     await complete(module_processes, sender, "bert-2", "bert")
     await await_until(lambda: pool.heard > heard, START_SECONDS)
     assert len(pool.pids) == WORKERS
-    async with pool.clients_of_each(token):  # whoever replaces it greets, too
+    async with pool.clients_of_each(token):  # its successor sends hello, too
         pass
     async with connected(pool.gateway, token, query=f"after={had['channel']}=1.{had['seq']}") as back:
         assert [event["seq"] for event in await back.receive_events(1)] == [2]
@@ -176,7 +176,7 @@ async def test_killed_worker_is_replaced_and_its_clients_go_on_where_they_were(
 def test_connections_in_the_queue_of_a_worker_that_dies_are_served_by_its_successor(pool: Pool) -> None:
     pid = max(pool.pids.values())
     os.kill(pid, signal.SIGSTOP)
-    wait_until(lambda: stopped(pid))  # it accepts nobody; every second one of these waits for it
+    wait_until(lambda: stopped(pid))  # it accepts no connections; every second one of these waits for it
     with contextlib.ExitStack() as stack:
         address = ("127.0.0.1", pool.gateway.port)
         waiting = [stack.enter_context(socket.create_connection(address, START_SECONDS)) for _ in range(20)]
@@ -200,7 +200,7 @@ async def test_worker_that_drains_alone_has_a_successor_meanwhile(
         assert {(await client.receive_close())[0] for client in clients[number]} == {1012}
     await await_until(lambda: pool.heard > before, START_SECONDS)
     await await_until(lambda: not running(drains))
-    assert number not in pool.pids  # nobody took its name while it was still there
+    assert number not in pool.pids  # no successor took its number while it was still there
     assert len(pool.pids) == WORKERS
     assert len(pool.deaths) == deaths
 
@@ -213,7 +213,7 @@ async def test_any_worker_returns_the_metrics_of_all(pool: Pool, module_processe
         for _ in range(8):
             assert await pool.figure("orderbell_connections{") == count
             assert await pool.figure("orderbell_connections_opened_total") == opened + count
-        # What a dead one has counted remains; its connections don't.
+        # A dead worker's counts remain; its connections don't.
         number, lost = clients.popitem()
         os.kill(pool.pids[number], signal.SIGKILL)
         left = count - len(lost)
@@ -271,7 +271,7 @@ def test_no_worker_outlives_a_supervisor_that_was_killed(
 
 
 class Unlucky(Supervisor):
-    """No process can be had at first; then one that ends at once; then one that stays."""
+    """At first no process can be started; then one ends at once; then one stays."""
 
     spawned = 0
 
@@ -311,7 +311,7 @@ def test_worker_that_cannot_start_is_tried_again_until_it_can(process_group: int
 
 
 class Hanging(Supervisor):
-    """The first says that it is alive, and then nothing; the others say it again and again."""
+    """The first process reports once that it is alive; the others report regularly."""
 
     spawned = 0
 

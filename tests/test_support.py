@@ -26,7 +26,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def orderbell(directory: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    """In a thread: the browsers of the test must go on answering pings meanwhile."""
+    """Run it in a thread, because the test's browsers must answer pings meanwhile."""
     return await asyncio.to_thread(run, directory, *arguments, **settings)
 
 

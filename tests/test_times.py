@@ -1,4 +1,4 @@
-"""RFC 3339 as its grammar and its calendar have it, no more and no less."""
+"""RFC 3339, exactly as its grammar and its calendar define it."""
 
 from __future__ import annotations
 

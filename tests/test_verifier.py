@@ -1,4 +1,4 @@
-"""Tokens signed with a shared secret: who they prove, and all those that prove nothing (RFC 8725)."""
+"""Tokens signed with a shared secret: what they prove, and all those that prove nothing (RFC 8725)."""
 
 from __future__ import annotations
 

@@ -266,7 +266,7 @@ def test_gateway_that_is_not_there_yet_is_waited_for(processes: Processes, watch
             listening.accept()[0].close()
     gateway.start()
     watching.wait_connected()
-    # Of five tries or more: once that nobody listens, once that nobody answers.
+    # Of five tries or more: one line that nothing listens, one that nothing answers.
     assert watching.says.count("cannot connect") == 2, watching.says
 
 
