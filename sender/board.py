@@ -25,10 +25,6 @@ if TYPE_CHECKING:
 
     from sender.database.protocol import Database
 
-MAX_WATCHERS = 100  # of one sender
-MAX_OPEN = 200  # open orders, the newest
-MAX_RECENT = 30  # completed and cancelled ones
-
 logger = structlog.get_logger(__name__)
 
 
@@ -38,7 +34,15 @@ class Pace:
     least_seconds: float = 0.1  # between two looks, however often it is woken
 
 
+@dataclass(frozen=True)
+class Limits:
+    watchers: int = 100  # of one sender
+    open: int = 200  # open orders, the newest
+    recent: int = 30  # completed and cancelled ones
+
+
 USUAL = Pace()
+LIMITS = Limits()
 
 
 class Changes(NamedTuple):
@@ -52,9 +56,10 @@ class Changes(NamedTuple):
 class Board:
     """`run` by its owner as a task; `wake` it after each change of an order."""
 
-    def __init__(self, database: Database, pace: Pace = USUAL) -> None:
+    def __init__(self, database: Database, pace: Pace = USUAL, limits: Limits = LIMITS) -> None:
         self._database = database
         self._pace = pace
+        self._limits = limits
         self._shown: dict[str, bytes] = {}  # JSON by order id, oldest first; empty while nobody watches
         self._more = False
         self._version = 0  # of what is shown
@@ -86,7 +91,7 @@ class Board:
 
     @property
     def is_full(self) -> bool:
-        return self._watchers >= MAX_WATCHERS
+        return self._watchers >= self._limits.watchers
 
     @contextlib.contextmanager
     def watch(self) -> Iterator[Watcher]:
@@ -117,7 +122,8 @@ class Board:
         changed.set()
 
     def _read(self) -> partial[orders.OnBoard]:
-        return partial(orders.board, known=list(self._shown), open_most=MAX_OPEN, recent_most=MAX_RECENT)
+        most = self._limits
+        return partial(orders.board, known=list(self._shown), open_most=most.open, recent_most=most.recent)
 
     async def wait_newer(self, version: int) -> int | None:
         """The board's version, once it is another than that; None when watching ends."""

@@ -10,8 +10,8 @@ import httpx2
 import msgspec
 import pytest
 
-from sender import board, orders
-from sender.board import Board, Pace
+from sender import orders
+from sender.board import LIMITS, Board, Limits, Pace
 from tests.senders import one_database, run_sender
 from tests.waiting import await_until
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
+FEW = Limits(recent=2)
 QUICK = Pace(every_seconds=0.05, least_seconds=0.01)
 WITHIN = 10.0  # seconds, on a busy machine
 
@@ -35,9 +36,9 @@ async def sender(database_url: str, redis_url: str, key_prefix: str) -> AsyncIte
 
 
 @contextlib.asynccontextmanager
-async def running(sender: RunningSender, pace: Pace = QUICK) -> AsyncIterator[Board]:
+async def running(sender: RunningSender, pace: Pace = QUICK, limits: Limits = LIMITS) -> AsyncIterator[Board]:
     """Another sender's board: nothing wakes it when this one changes an order."""
-    board = Board(sender.database, pace)
+    board = Board(sender.database, pace, limits)
     task = asyncio.create_task(board.run())
     yield board
     task.cancel()
@@ -98,10 +99,10 @@ async def test_slow_watcher_is_handed_the_latest_of_each_order(sender: RunningSe
 async def test_order_that_was_open_long_ago_is_followed_when_it_is_completed(sender: RunningSender) -> None:
     """Among the completed orders, it is not one of the newest that were placed."""
     await sender.place("old")
-    async with running(sender) as board:
+    async with running(sender, limits=FEW) as board:
         with board.watch() as watcher:
             await changed(watcher)
-            for number in range(board_size()):
+            for number in range(FEW.recent + 1):
                 await sender.place(str(number))
                 await sender.complete(str(number))
             sender.clock.advance(seconds=1)
@@ -111,16 +112,9 @@ async def test_order_that_was_open_long_ago_is_followed_when_it_is_completed(sen
                 seen |= await changed(watcher)
 
 
-def board_size() -> int:
-    return board.MAX_RECENT + 1
-
-
 @one_database
-async def test_orders_that_have_no_place_any_more_are_gone(
-    sender: RunningSender, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(board, "MAX_RECENT", 2)
-    async with running(sender) as watched:
+async def test_orders_that_have_no_place_any_more_are_gone(sender: RunningSender) -> None:
+    async with running(sender, limits=FEW) as watched:
         with watched.watch() as watcher:
             await changed(watcher)
             for number in ("1", "2", "3"):
@@ -238,9 +232,10 @@ def test_key_needs_the_scope_of_orders(processes: Processes) -> None:
 
 
 @one_database
-async def test_board_that_is_full_refuses(sender: RunningSender, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(board, "MAX_WATCHERS", 1)
-    with sender.api.board.watch():
+async def test_board_that_is_full_refuses(sender: RunningSender) -> None:
+    with contextlib.ExitStack() as watching:
+        for _ in range(LIMITS.watchers):
+            watching.enter_context(sender.api.board.watch())
         answer = await sender.client.get("/orders/changes")
     assert (answer.status_code, answer.json()["type"]) == (503, "urn:orderbell:problem:overloaded")
     assert answer.headers["retry-after"]
