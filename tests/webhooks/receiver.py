@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import dataclasses
+import time
 from collections import deque
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -33,8 +35,9 @@ if TYPE_CHECKING:
 SECRET = f"whsec_{base64.b64encode(b'a secret for tests, of 32 bytes!').decode()}"
 OTHER_SECRET = f"whsec_{base64.b64encode(b'another one, of 29 bytes: new').decode()}"
 SENDING = courier.Pace(
-    poll=0.02, answer=0.3, again=(0.02, 0.04), pause=0.01, max_pause=0.05, gone=0.5, lease_slack=0.1
+    poll=0.02, answer=20, again=(0.02, 0.04), pause=0.01, max_pause=0.05, gone=0.5, lease_slack=0.1
 )
+IMPATIENT = dataclasses.replace(SENDING, answer=0.3)  # where an answer has to be late
 SEARCHING = search.Pace(most_seconds=0.02)
 
 
@@ -55,6 +58,7 @@ class Message(NamedTuple):
     path: str
     headers: dict[str, str]
     body: bytes
+    at: float  # seconds, of when it came
 
     def verified(self, secret: str = SECRET) -> Any:
         """Its content, once the signature has been verified by the library that receivers use."""
@@ -133,7 +137,7 @@ class Receiver:
             for name, _, value in (line.partition(":") for line in head[1:] if line)
         }
         body = await reader.readexactly(int(headers["content-length"]))
-        self.got.append(Message(head[0].split(" ")[1], headers, body))
+        self.got.append(Message(head[0].split(" ")[1], headers, body, time.monotonic()))
         with self._counted():
             answer = self.next.popleft() if self.next else self.usual
             await asyncio.sleep(answer.seconds)
