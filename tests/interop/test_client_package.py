@@ -32,6 +32,7 @@ CLIENT = Path(__file__).parents[2] / "receiver" / "browser"
 CONSUMERS = Path(__file__).parent / "client"
 INSTALL_SECONDS = 300
 BUILD_SECONDS = 300
+PATIENCE_MS = 60_000  # others have the processor, too
 
 Command = list[str | Path]
 
@@ -116,7 +117,7 @@ def test_node_receives_events_over_ws(consumer: Path, processes: Processes) -> N
             api.post("/orders", json={"order_id": number, "customer_id": "node"}).raise_for_status()
             api.post(f"/orders/{number}/complete", json={}).raise_for_status()
         assert [line.strip() for line in lines] == ["1", "2", "closed 1000"]
-        assert node.wait(20) == 0
+        assert node.wait(60) == 0
 
 
 @pytest.fixture
@@ -155,16 +156,19 @@ def test_component_shows_each_alert_once_and_leaves_nothing_when_it_goes(
         httpx2.Client(base_url=sender.url, headers=processes.api_headers, trust_env=False) as api,
     ):
         page = browser.new_page()
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(PATIENCE_MS)
         page.goto(f"{served}/{framework}/#{hash_}")
-        expect(page.locator("p[data-state]")).to_have_attribute("data-state", "open", timeout=15_000)
+        expect(page.locator("p[data-state]")).to_have_attribute("data-state", "open", timeout=PATIENCE_MS)
         order = {"order_id": "1", "customer_id": framework, "data": {"message": "Order 1 is complete"}}
         api.post("/orders", json=order).raise_for_status()
         api.post("/orders/1/complete", json={}).raise_for_status()
-        expect(page.locator(".orderbell-toast")).to_have_count(1)
-        expect(page.locator(".orderbell-toast")).to_contain_text("Order 1 is complete")
-        expect(page.locator("p[data-state]")).to_have_text("1")
+        toast = page.locator(".orderbell-toast")
+        toast.hover()  # or it may be gone before a busy machine has looked at it
+        expect(toast).to_have_count(1)
+        expect(toast).to_contain_text("Order 1 is complete")
+        expect(page.locator("p[data-state]")).to_have_text("1", timeout=PATIENCE_MS)
         assert page.locator(".orderbell-toasts").count() == page.locator(".orderbell-announcer").count() == 1
         page.get_by_role("button", name="Leave").click()
-        expect(page.locator(".orderbell-toasts, .orderbell-announcer")).to_have_count(0)
+        leftovers = page.locator(".orderbell-toasts, .orderbell-announcer")
+        expect(leftovers).to_have_count(0, timeout=PATIENCE_MS)
     wait_until(lambda: gateway.records("connection closed"))
