@@ -166,6 +166,9 @@ class Page:
     def reload(self) -> None:
         self._firefox.ask("browsingContext.reload", {"context": self.name, "wait": "complete"})
 
+    def go_back(self) -> None:
+        self._firefox.ask("browsingContext.traverseHistory", {"context": self.name, "delta": -1})
+
     def bring_to_front(self) -> None:
         self._firefox.ask("browsingContext.activate", {"context": self.name})
 

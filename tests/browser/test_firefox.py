@@ -572,6 +572,22 @@ def test_a_worker_receives_and_shows_nothing(
     wait_until(lambda: page.evaluate("said") == ["open", "message"])
 
 
+def test_a_page_that_is_left_and_come_back_to_shows_what_it_missed_once(
+    shop: Page, orderbell: Services
+) -> None:
+    """Firefox may have kept it in its back/forward cache, without a connection, or load it anew."""
+    orderbell.place_and_complete("1", message=order(1))
+    wait_until(lambda: order(1) in was_visible(shop))
+    wait_until(lambda: seen(orderbell) == "1.1")
+    shop.evaluate("wasVisible.clear()")
+    shop.goto(f"{orderbell.shop}livez")
+    orderbell.place_and_complete("2", message=order(2))
+    shop.go_back()
+    wait_until(lambda: shop.evaluate("document.querySelectorAll('#alerts li').length") == 2)
+    wait_until(lambda: seen(orderbell) == "1.2")
+    assert was_visible(shop) == {order(2)}
+
+
 def test_a_later_alert_seen_here_pops_up_on_no_other_device_and_the_earlier_one_does(
     package_firefox: Firefox, profile: Profile, orderbell: Services, module_processes: Processes
 ) -> None:

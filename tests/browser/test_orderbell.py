@@ -235,10 +235,10 @@ def test_a_token_that_cannot_be_had_now_is_asked_for_again(page: Page) -> None:
         await world.wait("reconnecting", 1);
         world.pass(500);
         (await world.socket()).hello();
-        return [world.of("reconnecting")[0].reason, world.source.readyState];
+        return [world.of("reconnecting")[0].reason, world.of("error"), world.source.readyState];
         """,
     )
-    assert seen == ["no token: Error: offline", 1]
+    assert seen == ["no token: Error: offline", ["token"], 1]
 
 
 def test_4403_is_tried_once_more_without_the_cursor_then_resumed(page: Page) -> None:
@@ -634,6 +634,27 @@ def test_a_tab_that_is_not_on_a_screen_shows_nothing_until_it_is(page: Page) -> 
     )
     cursors = [f"{ALICE}=1.1", f"{ALICE}=1.2"]
     assert seen == [[], [], f"{ALICE}=1.0", False, cursors, cursors[1]]
+
+
+def test_a_page_that_is_prerendered_claims_nothing_until_somebody_opens_it(page: Page) -> None:
+    """Not even for an alert of the desktop, which a hidden page may show."""
+    seen = evaluate(
+        page,
+        """
+        const world = new World({ desktop: { state: "granted" } });
+        world.document.visibilityState = "hidden";
+        world.document.prerendering = true;
+        const socket = (await world.socket()).hello().event(1);
+        world.pass(60_000);
+        await world.settle();
+        const before = [world.of("alert"), [...socket.sent], (await storedBeyond())[1], world.source.shows];
+        world.document.prerendering = false;
+        world.document.visibilityState = "visible";
+        world.document.dispatchEvent(new Event("prerenderingchange"));
+        return [...before, await world.wait("alert", 1)];
+        """,
+    )
+    assert seen == [[], [], [], False, [f"{ALICE}=1.1"]]
 
 
 def test_a_new_visit_goes_on_after_what_was_shown(client_context: BrowserContext) -> None:

@@ -269,6 +269,52 @@ def test_a_page_that_comes_back_from_the_back_forward_cache_goes_on(
         assert page.evaluate("window.same") is True
 
 
+def test_a_worker_receives_and_leaves_alerts_to_a_page(
+    context: BrowserContext, orderbell: Services, module_processes: Processes
+) -> None:
+    page = context.new_page()
+    page.goto(f"{orderbell.shop}livez")
+    said = evaluate(
+        page,
+        """
+        const source = `
+          import { AlertSource } from "${location.origin}/client/v1/orderbell.js";
+          const getToken = () => ({ token: "${given.token}" });
+          const alerts = new AlertSource("${location.origin}", { key: "${given.customer}", getToken });
+          for (const type of ["open", "message", "alert"]) {
+            alerts.addEventListener(type, () => postMessage(type));
+          }
+        `;
+        const blob = new Blob([source], { type: "text/javascript" });
+        const worker = new Worker(URL.createObjectURL(blob), { type: "module" });
+        window.said = [];
+        await new Promise((resolve, reject) => {
+          worker.onmessage = ({ data }) => resolve(said.push(data));
+          worker.onerror = ({ message }) => reject(message);
+        });
+        return said;
+        """,
+        {"customer": orderbell.customer, "token": module_processes.token(orderbell.customer)},
+    )
+    assert said == ["open"]
+    orderbell.place_and_complete("1")
+    page.wait_for_function("() => window.said.length > 1")
+    assert page.evaluate("said") == ["open", "message"]
+    shop = context.new_page()
+    shop.goto(orderbell.shop)
+    sign_in(shop, orderbell.customer)
+    expect(shop.locator(".orderbell-toast")).to_contain_text("Order 1 is complete")
+
+
+def test_on_a_telephone_a_lost_connection_is_in_sight_wherever_the_page_is_scrolled_to(shop: Page) -> None:
+    shop.set_viewport_size({"width": 390, "height": 600})
+    shop.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
+    connection = shop.locator("#connection")
+    expect(connection).not_to_be_in_viewport()
+    shop.evaluate("document.querySelector('#connection').dataset.state = 'connecting'")
+    expect(connection).to_be_in_viewport(ratio=1)
+
+
 VISIBILITIES = [("visible", "visible"), ("visible", "hidden"), ("hidden", "visible"), ("hidden", "hidden")]
 
 

@@ -81,6 +81,7 @@ class Looks extends EventTarget {
   /** @type {DocumentVisibilityState} */
   visibilityState = "visible";
   focused = true;
+  prerendering = false;
 
   hasFocus() {
     return this.focused;
