@@ -58,6 +58,9 @@ PAGE = Path(__file__).parent / "http" / "page"
 REQUESTS_END_SECONDS = 2  # together with the relay's second below, well within 5 from SIGTERM to the end
 RELAY_END_SECONDS = 1
 BODY_BYTES = 2 * MAX_BATCH_BYTES  # the API refuses what exceeds its own limits, and names the limit
+# How long one thread may keep the others waiting. With Python's 5 ms, each step of a completion would wait
+# that long for every reading of the database that is under way.
+SWITCH_SECONDS = 0.0005
 CONNECTIONS = 1_000  # callers that a sender wants files for
 
 
@@ -74,6 +77,7 @@ def main(host: str, port: int, uds: str | None) -> None:
     settings = load(SenderSettings, host=None if uds else host)
     metrics.describe(settings)
     lines = configure_logs(settings.log_format, settings.log_level, "sender")
+    sys.setswitchinterval(SWITCH_SECONDS)
     lines.dropped = metrics.log_lines_dropped.inc
     with listening_on(host, port, uds) as listener:
         _run(settings, listener)

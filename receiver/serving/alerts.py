@@ -7,12 +7,17 @@
     {"unread": 0, "as_of": "customer:alice=1.43"}
 
 The sender answers both from the database; nothing is kept here. So a customer's requests are limited: a
-client that asks without end would slow the sender down for all others.
+client that asks without end would slow the sender down for all others. Of all customers' requests, only a few
+are asked at a time: a list can wait, an alert can't.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
+from collections import Counter
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -27,6 +32,8 @@ from shared.problems import Problem
 from shared.quota import Quota
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from starlette.requests import Request
 
     from receiver.access.doorkeeper import Doorkeeper
@@ -41,9 +48,26 @@ _HEADERS = {"cache-control": "no-store"}
 _decode = msgspec.json.Decoder(ReadReport).decode
 
 
+@dataclass(frozen=True)
+class Limits:
+    """Of the requests that are under way at one gateway."""
+
+    lists_at_once: int = 2  # questions to the sender
+    lists_waiting: int = 200
+    lists_of_customer: int = 8  # that wait or are asked
+
+
+LIMITS = Limits()
+
+
 class AlertsOverHttp:
-    def __init__(self, history: History, doorkeeper: Doorkeeper, *, per_minute: int = 600) -> None:
+    def __init__(
+        self, history: History, doorkeeper: Doorkeeper, limits: Limits = LIMITS, *, per_minute: int = 600
+    ) -> None:
         """`per_minute`: requests of each customer at one gateway; a tenth of them may come at once."""
+        self._limits = limits
+        self._turns = asyncio.Semaphore(limits.lists_at_once)
+        self._under_way: Counter[str] = Counter()  # by customer, those that wait included
         at_once = max(1, per_minute // 10)
         self._quota = Quota(at_once, window_seconds=60 * at_once / per_minute)
         self._history = history
@@ -55,9 +79,10 @@ class AlertsOverHttp:
         if unknown := request.query_params.keys() - _PARAMETERS:
             raise Problem(400, "invalid-query", f"unknown parameter {min(unknown)[:40]!r}")
         channel = _channel(request, identity)
-        before = _before(request, channel)
+        before, limit = _before(request, channel), _limit(request)
         try:
-            body = await self._history.list_alerts(channel, before, _limit(request))
+            async with self._turn(identity):
+                body = await self._history.list_alerts(channel, before, limit)
         except HistoryUnavailable as error:
             raise _unavailable(error) from None
         return Response(body, media_type="application/json", headers=_HEADERS)
@@ -79,15 +104,35 @@ class AlertsOverHttp:
             raise Problem(403, "forbidden", f"the token does not name {min(others)}")
         cursors = [Cursor(channel, place) for of, place in places.items() if of == channel]
         try:
-            if report.all:
-                [(_, as_of)] = await self._history.count_unread([channel])
-                cursors = list(map(Cursor, *zip(*parse_cursors(as_of).items(), strict=True)))
-            [*_, (unread, as_of)] = await self._history.mark_read(
-                cursors, report.ids, customer=identity.customer
-            ) or await self._history.count_unread([channel])
+            async with self._turn(identity):
+                if report.all:
+                    [(_, as_of)] = await self._history.count_unread([channel])
+                    cursors = list(map(Cursor, *zip(*parse_cursors(as_of).items(), strict=True)))
+                [*_, (unread, as_of)] = await self._history.mark_read(
+                    cursors, report.ids, customer=identity.customer
+                ) or await self._history.count_unread([channel])
         except HistoryUnavailable as error:
             raise _unavailable(error) from None
         return JSONResponse({"unread": unread, "as_of": as_of}, headers=_HEADERS)
+
+    @asynccontextmanager
+    async def _turn(self, identity: Identity) -> AsyncIterator[None]:
+        """While it lasts, the sender may be asked. Raises `Problem` where too many wait already."""
+        customer, under_way = identity.customer, self._under_way
+        if under_way[customer] >= self._limits.lists_of_customer:
+            metrics.requests_refused.labels("too-many-lists").inc()
+            raise Problem(429, "too-many-lists", "Ask for one list after the other.", {"retry-after": "1"})
+        if under_way.total() >= self._limits.lists_at_once + self._limits.lists_waiting:
+            metrics.requests_refused.labels("overloaded").inc()
+            raise Problem(503, "overloaded", "Try again in a moment.", {"retry-after": "2"})
+        under_way[customer] += 1
+        try:
+            async with self._turns:
+                yield
+        finally:
+            under_way[customer] -= 1
+            if not under_way[customer]:
+                del under_way[customer]
 
     async def _identify(self, request: Request) -> Identity:
         """Raises `Problem`, also after too many requests."""

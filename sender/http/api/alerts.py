@@ -13,6 +13,7 @@ from sender.http.paths import channel_in_path, name_in_path
 from sender.http.requests import json_response, traceparent_of, write_once
 from sender.http.requests import response as response_to
 from sender.idempotency import Answer
+from sender.lane import Lane, LaneFull
 from shared.channels import customer_channel, is_name, parse_channel
 from shared.cursors import Cursor, parse_after, parse_cursor
 from shared.problems import Problem
@@ -50,6 +51,7 @@ class Alerts:
         self._relay = relay
         self._clock = clock
         self._board = board
+        self._lane = Lane()
 
     async def retract(self, request: Request) -> Response:
         body = await bodies.read_json(request, bodies.MAX_BODY_BYTES)
@@ -147,9 +149,11 @@ class Alerts:
             before = parse_after(request.url.query, name="before").get(channel)
             if before is None:
                 raise Problem(400, "invalid-cursor", f"{query.before!r} is not a cursor of {channel}")
-        page = await self._database.read(
-            partial(alerts.page, channel=channel, before=before, limit=query.limit, now=self._clock())
-        )
+        read = partial(alerts.page, channel=channel, before=before, limit=query.limit, now=self._clock())
+        try:
+            page = await self._lane.run(lambda: self._database.read(read))
+        except LaneFull as error:
+            raise Problem(503, "overloaded", str(error), {"retry-after": "2"}) from None
         return json_response(
             bodies.AlertsBody(
                 [
