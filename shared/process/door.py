@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from shared.process.edge import Edge
+from shared.process.turns import Turns
 
 if TYPE_CHECKING:
     import asyncio
@@ -42,6 +43,7 @@ class Door:
         self.take = take
         self.root_path = root_path.encode()
         self.leaving = False
+        self.turns = Turns(limits.heads_a_turn)
         self.edges: set[Edge] = set()
 
     def protocol(

@@ -85,6 +85,7 @@ class Edge(asyncio.Protocol):
         "_paused",
         "_pending",
         "_pipelined",
+        "_queued",
         "_server_state",
         "_since",
         "_transport",
@@ -111,6 +112,7 @@ class Edge(asyncio.Protocol):
         self._body_bytes = 0
         self._since = self._loop.time()  # of the state: of the head's or body's first byte, of being idle
         self._paused = False  # uvicorn accepts no more for now
+        self._queued = False  # its request waits for its turn (shared/process/turns.py)
         self._held = False  # its owner will answer or take over later; nothing is read until then
         self._pipelined = False  # a request was read before the one before it was answered
         self._unanswered = False  # nothing was written since the last request was passed on
@@ -137,6 +139,8 @@ class Edge(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if not self._closing:
             self._pending = self._pending + data if self._pending else bytes(data)
+            if self._queued and len(self._pending) > self._door.limits.head_bytes:
+                self.pause()
             self._pass_on()
 
     def pause_writing(self) -> None:
@@ -203,6 +207,8 @@ class Edge(asyncio.Protocol):
         elif self._stalls(now):
             self._door.refused("stalled-answer")
             self._transport.abort()
+        elif self._queued:
+            self._since = now  # it waits for us
         elif self._held:
             self._since = now  # its owner has a time-out of its own
         elif self._body is not None:
@@ -236,7 +242,7 @@ class Edge(asyncio.Protocol):
     def _pass_on(self) -> None:
         """Handles all pending bytes, as far as they are whole and uvicorn accepts them."""
         try:
-            while self._pending and not self._paused and not self._closing:
+            while self._pending and not (self._paused or self._closing or self._queued):
                 if self._body is not None:
                     self._pass_body(self._body)
                 elif not self._pass_head():
@@ -264,6 +270,9 @@ class Edge(asyncio.Protocol):
             if self._pending and not self._pending[:1].isalpha():
                 raise RequestRefused(400, "bad-request", "This is not HTTP.")
             self._head_bytes = max(1, self._head_bytes)
+            return False
+        if not self._door.turns.take(self):
+            self._queued = True
             return False
         raw, self._pending = self._pending[:end], self._pending[end:]
         self._head_bytes = 0
@@ -327,6 +336,14 @@ class Edge(asyncio.Protocol):
             self._since = self._loop.time()
         if self._inner is not None:
             self._inner.data_received(piece)
+
+    def go_on(self) -> None:
+        """Its turn has come."""
+        self._queued = False
+        if self._paused and not self._closing:
+            self._paused = False
+            self._transport.resume_reading()
+        self._pass_on()
 
     # Answering.
 

@@ -12,6 +12,7 @@ class Limits:
     head_bytes: int = 32 * 1024  # room for a large cookie and a token
     head_lines: int = 256
     head_seconds: float = 5.0
+    heads_a_turn: int = 4  # requests that begin in one turn of the loop, of all connections
     body_bytes: int = 256 * 1024
     body_seconds: float = 120.0
     body_grace_seconds: float = 10.0  # after which the rate applies

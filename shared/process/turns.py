@@ -1,0 +1,53 @@
+"""How many requests begin in one turn of the loop; the others wait for later turns, in their order.
+
+To answer a request takes a fraction of a millisecond. When hundreds come at once, the loop would work through
+all of them before it looks at its other sockets again: events of Redis, and clients that wait for them, would
+wait as long. So each turn begins a few, and between two turns the loop looks at everything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+import structlog
+
+if TYPE_CHECKING:
+    from shared.process.edge import Edge
+
+logger = structlog.get_logger(__name__)
+
+
+class Turns:
+    """Belongs to the loop in which it is first asked."""
+
+    def __init__(self, per_turn: int) -> None:
+        self._per_turn = self._left = per_turn
+        self._waiting: deque[Edge] = deque()
+        self._due = False
+
+    def take(self, edge: Edge) -> bool:
+        """Whether it may begin a request now; otherwise its `go_on` is called in a later turn."""
+        if not self._due:
+            self._due = True
+            asyncio.get_running_loop().call_soon(self._next)
+        if not self._left:
+            self._waiting.append(edge)
+            return False
+        self._left -= 1
+        return True
+
+    def _next(self) -> None:
+        """A turn has begun: those that wait come before those that come now."""
+        self._due = False
+        self._left = self._per_turn
+        for _ in range(len(self._waiting)):
+            if not self._left:
+                break
+            edge = self._waiting.popleft()
+            try:
+                edge.go_on()
+            except Exception:  # of one connection: the others wait in the same row
+                logger.exception("a request could not be begun")
+                edge.abort()

@@ -1,0 +1,76 @@
+"""A crowd of requests leaves room for everything else between two turns of the loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from shared.process.limits import Limits
+from tests.test_edge import echo, serving
+
+pytestmark = pytest.mark.anyio
+
+LIMITS = Limits(heads_a_turn=2, tick_seconds=0.05)
+GET = b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+async def test_no_turn_begins_more_requests_than_it_may_and_each_is_answered_in_its_order() -> None:
+    turn, begun, paths = 0, Counter[int](), list[str]()
+
+    def count() -> None:
+        nonlocal turn
+        turn += 1
+        counting[0] = asyncio.get_running_loop().call_soon(count)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        begun[turn] += 1
+        paths.append(scope["path"])
+        await echo(scope, receive, send)
+
+    async with serving(LIMITS, app=app) as running, AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(running.raw()) for _ in range(20)]
+        counting = [asyncio.get_running_loop().call_soon(count)]
+        for n, client in enumerate(clients):
+            client.send(GET % n)
+        for n, client in enumerate(clients):
+            assert (await client.asked())["path"] == f"/{n}"
+        counting[0].cancel()
+    assert max(begun.values()) <= 2
+    assert paths == [f"/{n}" for n in range(20)]
+
+
+async def test_requests_in_one_packet_take_their_turns_and_are_answered_in_their_order() -> None:
+    async with serving(LIMITS) as running, running.raw() as client:
+        client.send(b"".join(GET % n for n in range(9)))
+        assert [(await client.asked())["path"] for _ in range(9)] == [f"/{n}" for n in range(9)]
+
+
+async def test_body_behind_a_request_that_waits_its_turn_arrives_whole_and_is_held_nowhere() -> None:
+    limits = Limits(heads_a_turn=1, head_bytes=4096, tick_seconds=0.05)
+    async with serving(limits) as running, AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(running.raw()) for _ in range(12)]
+        head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\n"
+        for n, client in enumerate(clients):
+            client.send(head + bytes([65 + n]) * 200_000)
+        for n, client in enumerate(clients):
+            assert (await client.asked())["body"] == chr(65 + n) * 200_000
+            client.send(GET % n)
+        for client in clients:
+            assert (await client.asked())["method"] == "GET"
+
+
+async def test_client_that_leaves_while_it_waits_takes_nobodys_turn() -> None:
+    limits = Limits(heads_a_turn=1, tick_seconds=0.05)
+    async with serving(limits) as running, AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(running.raw()) for _ in range(10)]
+        for n, client in enumerate(clients):
+            client.send(GET % n)
+            if n % 2:
+                client.writer.transport.abort()
+        for n, client in enumerate(clients):
+            if not n % 2:
+                assert (await client.asked())["path"] == f"/{n}"
