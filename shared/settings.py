@@ -398,6 +398,7 @@ class ReceiverSettings(SenderAddress, Settings):
     max_connection_hours: float = Field(12, ge=0.001, le=8_760)  # spread by a tenth; then it comes back
     # Of one customer at one gateway, and as many at once.
     tickets_per_minute: int = Field(60, ge=1, le=1_000_000)
+    polls_per_minute: int = Field(1_200, ge=1, le=1_000_000)  # those that don't wait
     lists_per_minute: int = Field(600, ge=1, le=1_000_000)  # each is a question to the database
 
     @property

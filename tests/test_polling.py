@@ -352,6 +352,7 @@ async def test_customer_that_polls_without_a_pause_is_asked_to_come_later(
     for query in ("wait=0.9", "wait=5&session=x{}"):  # some a second are allowed, but not so many at once
         answers = await asyncio.gather(*[http.get(f"/events?{query.format(n)}") for n in range(40)])
         assert 429 in {answer.status_code for answer in answers}
+    assert 'orderbell_requests_refused_total{kind="too-many-polls"}' in (await http.get("/metrics")).text
     assert seqs(await http.get("/events?wait=1")) == []
 
 

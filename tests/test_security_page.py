@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from receiver.access.claims import MAX_TOKEN_BYTES
 from receiver.access.tickets import LIFETIME_SECONDS
 from receiver.connections.life import Terms
+from receiver.connections.messages import MAX_IDS
+from receiver.serving import alerts
+from receiver.transports.polling import poll as polling
+from receiver.transports.sockjs.session import AWAY_SECONDS, XHR_LIMITS
+from receiver.transports.stomp import connection as stomp
+from receiver.transports.stomp.session import MAX_SUBSCRIPTIONS
 from receiver.transports.websocket import connection as websocket
+from sender import lane
+from shared.cursors import MAX_CHANNELS
+from shared.extents import MAX_RANGES
 from shared.process import limits
 from shared.settings import PREFIX, ReceiverSettings, SenderSettings
 from shared.tokens import MAX_TOPICS
@@ -19,7 +30,7 @@ PAGE = ROOT / "docs" / "security.md"
 RISKS = 40
 _BEGIN, _END = "<!-- limits: begin -->\n", "<!-- limits: end -->"
 _OF_SETTINGS = re.compile(
-    r"^(max_|handshakes_|replays_|lists_|tickets_|requests_|drain_seconds|heartbeat_|keep_alive|revocation)"
+    r"^(max_|handshakes_|replays_|polls_|lists_|tickets_|requests_|drain_seconds|heartbeat_|keep_alive|revocation)"
 )
 
 
@@ -43,15 +54,26 @@ def _limits() -> list[tuple[str, Any, str]]:
         for one_of in dataclasses.fields(held):
             value = getattr(held, one_of.name)
             if dataclasses.is_dataclass(value):
-                parts = dataclasses.asdict(value)  # type: ignore[arg-type] # an instance
+                parts = asdict(value)  # type: ignore[arg-type] # an instance
                 found += [(f"{one_of.name}.{name}", number, of) for name, number in parts.items()]
             else:
                 found.append((one_of.name, value, of))
+    found += [(name, value, "lists of a gateway") for name, value in asdict(alerts.LIMITS).items()]
+    found += [(name, value, "a client that polls") for name, value in asdict(polling.LIMITS).items()]
     found.append(
         ("authenticate_seconds", Terms("", 20, 1).authenticate_seconds, "a connection without a token")
     )
     found.append(("LIFETIME_SECONDS", LIFETIME_SECONDS, "a ticket"))
     found.append(("MAX_TOPICS", MAX_TOPICS, "a token, and so channels of a connection but one"))
+    found.append(("MAX_TOKEN_BYTES", MAX_TOKEN_BYTES, "a token"))
+    found.append(("MAX_CHANNELS", MAX_CHANNELS, "cursors in one text"))
+    found.append(("MAX_RANGES", MAX_RANGES, "what was seen beyond a cursor"))
+    found.append(("MAX_IDS", MAX_IDS, "alerts that one message marks as read"))
+    found.append(("MAX_SUBSCRIPTIONS", MAX_SUBSCRIPTIONS, "a STOMP connection"))
+    found.append(("stomp MAX_WAITING", stomp.MAX_WAITING, "frames of a STOMP connection, not done yet"))
+    found.append(("XHR buffer_bytes", XHR_LIMITS.buffer_bytes, "a SockJS session over XHR"))
+    found.append(("AWAY_SECONDS", AWAY_SECONDS, "a SockJS session without a request"))
+    found.append(("lane MAX_WAITING", lane.MAX_WAITING, "lists that wait in a sender, read one by one"))
     return found
 
 

@@ -20,7 +20,7 @@ from receiver.access.origins import origin_of
 from receiver.pages.routes import page_routes
 from receiver.serving import asyncapi, openapi
 from receiver.serving.alerts import AlertsOverHttp
-from receiver.transports.polling.endpoint import PollingTransport
+from receiver.transports.polling.endpoint import PER_MINUTE, PollingTransport
 from receiver.transports.seen import SeenOverHttp
 from receiver.transports.sockjs.endpoint import XhrTransport
 from receiver.transports.sse.endpoint import EventStreamTransport
@@ -57,6 +57,7 @@ def create_app(
     spring: Spring | None = None,
     *,
     lists_per_minute: int = 600,
+    polls_per_minute: int = PER_MINUTE,
 ) -> Starlette:
     """`development` is given only in development mode, `spring` only with ORDERBELL_SPRING_COMPAT.
 
@@ -65,7 +66,7 @@ def create_app(
     doorkeeper = Doorkeeper(authentication, origins)
     http = Http(readiness, doorkeeper, tickets, registry)
     seen = SeenOverHttp(gateway.seen, doorkeeper)
-    polling = PollingTransport(gateway, doorkeeper)
+    polling = PollingTransport(gateway, doorkeeper, per_minute=polls_per_minute)
     events = Events([EventStreamTransport(gateway, doorkeeper), polling], gateway.life, admission)
     alerts = AlertsOverHttp(gateway.history, doorkeeper, per_minute=lists_per_minute)
     xhr = XhrTransport(gateway, authentication, origins, spring, admission)

@@ -165,6 +165,7 @@ async def serve(
             admission,
             spring,
             lists_per_minute=settings.lists_per_minute,
+            polls_per_minute=settings.polls_per_minute,
         )
 
         async def exposition(accept: str) -> Exposition:

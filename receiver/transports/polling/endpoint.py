@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 
+from receiver import metrics
 from receiver.connections.connection import End
 from receiver.transports.http import cors_of, cursors_of
 from receiver.transports.polling.answer import answer_to, nothing
@@ -53,12 +54,20 @@ logger = logging.getLogger(__name__)
 class PollingTransport:
     name = Poll.transport
 
-    def __init__(self, gateway: Gateway, doorkeeper: Doorkeeper, limits: Limits = LIMITS) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        doorkeeper: Doorkeeper,
+        limits: Limits = LIMITS,
+        *,
+        per_minute: int = PER_MINUTE,
+    ) -> None:
+        """`per_minute`: plain polls of each customer; as many may come at once."""
         self._gateway = gateway
         self._life = gateway.life
         self._doorkeeper = doorkeeper
         self._limits = limits
-        self._quota = Quota(PER_MINUTE)
+        self._quota = Quota(per_minute)
         self._sessions = Sessions()
 
     def wants(self, request: Request) -> bool:
@@ -112,6 +121,7 @@ class PollingTransport:
     def _spend(self, identity: Identity) -> None:
         """Count a request that does not wait. Raises `Problem` if there were too many."""
         if later := self._quota.spend(identity.customer):
+            metrics.requests_refused.labels("too-many-polls").inc()
             headers = {"retry-after": str(math.ceil(later))}
             raise Problem(429, End.TOO_FAST.value, "Poll less often, or wait.", headers)
 
