@@ -13,8 +13,10 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from receiver.metrics import TRANSPORTS
 from receiver.subscription.age import Ages
 from shared import __version__
+from tests.conformance.conftest import DRIVERS
 from tests.end_to_end.test_main_path import api, complete
 from tests.waiting import await_until
 from tests.websocket_client import connected
@@ -182,3 +184,7 @@ def test_processes_of_a_gateway_with_workers_are_counted_together(processes: Pro
 
 def _children(pid: int) -> list[int]:
     return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()))
+
+
+def test_every_transport_has_its_series_from_the_start() -> None:
+    assert set(TRANSPORTS) == {driver.name for driver in DRIVERS}

@@ -46,12 +46,13 @@ class Credentials(msgspec.Struct):
 
 
 class Ping(msgspec.Struct):
-    """`orderbell.ping`: asks for a pong, and reports on the page. (A WebSocket's pong frame proves only that
-    there is a browser.)
-    """
+    """`orderbell.ping`: asks for a pong, and reports on the page, unlike a browser's own pong."""
 
     visible: bool = True
     shows: bool = True  # whether an alert would be shown there now
+
+
+Message = SeenReport | Credentials | Ping | ReadReport
 
 
 class _CloudEvent(msgspec.Struct):
@@ -60,7 +61,7 @@ class _CloudEvent(msgspec.Struct):
 
 
 _decode = msgspec.json.Decoder(_CloudEvent).decode
-MESSAGES: dict[str, type[SeenReport] | type[Credentials] | type[Ping] | type[ReadReport]] = {
+MESSAGES: dict[str, type[Message]] = {
     "orderbell.seen": SeenReport,
     "orderbell.auth": Credentials,
     "orderbell.ping": Ping,
@@ -69,7 +70,7 @@ MESSAGES: dict[str, type[SeenReport] | type[Credentials] | type[Ping] | type[Rea
 _DECODERS = {name: msgspec.json.Decoder(body) for name, body in MESSAGES.items()}
 
 
-def parse_message(text: bytes) -> SeenReport | Credentials | Ping | ReadReport:
+def parse_message(text: bytes) -> Message:
     """Raises `BadMessage`."""
     try:
         message = _decode(text)
