@@ -19,6 +19,7 @@ from sender.verdicts import Explained, Verdict
 from sender.webhooks.deliveries import Outcome
 from shared.channels import is_private, name_in
 from shared.cursors import parse_cursor
+from shared.events import TRIAL
 from shared.times import format_time
 
 if TYPE_CHECKING:
@@ -85,10 +86,7 @@ def explain(life: Life, relaying: Relaying, known: Known, *, customer_id: str | 
         verdict = _BECAME[life.state]
         return Explained(verdict, [*findings, *_became(verdict, life), *_before_that(life, cursor, known)])
     if life.shown:
-        findings.append(
-            "One of the customer's devices has shown it, even if the pop-up was closed at once; others then"
-            " show no pop-up for it."
-        )
+        findings.append(_TRIED if life.type == TRIAL else _SHOWN)
         return Explained(Verdict.SHOWN, findings)
     if life.waiting and not any(_has_reached(report, cursor.place) for report in gateways or ()):
         return Explained(Verdict.WAITING, [*findings, _why_it_waits(relaying)])
@@ -110,7 +108,7 @@ def explain(life: Life, relaying: Relaying, known: Known, *, customer_id: str | 
     if not gateways:
         findings.append("No gateway answers: none is running, or none hears Redis.")
         return Explained(Verdict.NO_ANSWER, findings)
-    return _at_gateways(cursor, findings, known, gateways, customer_id)
+    return _at_gateways(life, findings, known, gateways, customer_id)
 
 
 # The event itself.
@@ -121,7 +119,8 @@ def _recorded(life: Life) -> str:
     about = f" for {life.subject}" if life.subject else ""
     at = f" at {life.recorded_at}" if life.recorded_at else ""
     key = f", accepted with the API key {life.accepted_by}" if life.accepted_by else ""
-    return f"{what}{about} was recorded{at} as {life.cursor}{key}."
+    kind = " It is a test event, which pages receive, report and do not show." if life.type == TRIAL else ""
+    return f"{what}{about} was recorded{at} as {life.cursor}{key}.{kind}"
 
 
 def _reported(one: Delivery) -> str:
@@ -223,13 +222,14 @@ def _of_silent(known: Known) -> list[str]:
 
 
 def _at_gateways(
-    cursor: Cursor,
+    life: Life,
     findings: list[str],
     known: Known,
     gateways: Sequence[GatewayReport],
     customer_id: str | None,
 ) -> Explained:
-    channel, place = cursor
+    channel, place = parse_cursor(life.cursor)
+    trial = life.type == TRIAL
     for report in gateways:
         findings += _of_gateway(report, place)
     listening = [
@@ -239,7 +239,7 @@ def _at_gateways(
         if customer_id is None or one.customer == customer_id
     ]
     if not listening:
-        findings += _nobody(channel, gateways, customer_id)
+        findings += _nobody(channel, gateways, customer_id, trial=trial)
         # Somebody may be at a gateway that can't be asked.
         return Explained(Verdict.NO_ANSWER if known.pulling else Verdict.NOBODY, findings)
     verdict = Verdict.LATE
@@ -254,9 +254,7 @@ def _at_gateways(
             f"{_connected(one.customer, report, one)}; its page {spoke}. The event {state}{waits}."
         )
     if verdict is Verdict.DELIVERED:
-        findings.append(
-            "It was not reported as shown: the page is hidden, shows other pop-ups first, or does not report."
-        )
+        findings.append(_UNTRIED if trial else _UNSHOWN)
     return Explained(verdict, findings)
 
 
@@ -280,7 +278,9 @@ def _of_gateway(report: GatewayReport, place: Place) -> list[str]:
     return findings
 
 
-def _nobody(channel: Channel, gateways: Sequence[GatewayReport], customer_id: str | None) -> list[str]:
+def _nobody(
+    channel: Channel, gateways: Sequence[GatewayReport], customer_id: str | None, *, trial: bool
+) -> list[str]:
     if not is_private(channel):
         others = sum(report.listening_count for report in gateways)
         if customer_id is None:
@@ -290,7 +290,10 @@ def _nobody(channel: Channel, gateways: Sequence[GatewayReport], customer_id: st
             f" does not name the topic ({others} other connections read it)."
         ]
     name = customer_id or name_in(channel)
-    findings = [f"Nobody is connected as {name}. The event is kept, and comes when they return."]
+    later = (
+        "It pops up nowhere, neither now nor later." if trial else "It is kept, and comes when they return."
+    )
+    findings = [f"Nobody is connected as {name}. {later}"]
     findings += _endings(gateways)
     similar = sorted({other for report in gateways for other in report.similar})
     if similar:
@@ -364,6 +367,13 @@ _MEANINGS = {
     "4409": "the customer had too many connections",
     "4429": "it sent too much",
 }
+_SHOWN = (
+    "One of the customer's devices has shown it, even if the pop-up was closed at once; others then show no"
+    " pop-up for it."
+)
+_UNSHOWN = "It was not reported as shown: the page is hidden, shows other pop-ups first, or does not report."
+_TRIED = "One of the customer's devices has received it and reported that."
+_UNTRIED = "The device has not reported it yet."
 _CAUSES: dict[str, Callable[[Waited], str]] = {
     Cause.REDIS: lambda one: f"{one.sender} found that Redis was away or took no events{_because(one)}",
     Cause.DATABASE: lambda one: f"{one.sender} could not use the database",
