@@ -91,7 +91,7 @@ def main(
         signal.signal(number, lambda *_: sys.exit(1))
     with Guard() as guard, tempfile.TemporaryDirectory(prefix="orderbell-bench-") as directory:
         path = Path(directory)
-        path.chmod(0o755)  # PostgreSQL runs as another user where we are root
+        path.chmod(0o755)  # PostgreSQL runs as another user if we are root
         run = Run(
             redis_binary,
             compile_native(path),

@@ -54,8 +54,8 @@ RATE = 50  # events a second
 PAGE = REPOSITORY / "docs" / "security.md"
 BEGIN, END = "<!-- abuse: begin -->\n", "<!-- abuse: end -->\n"
 
-_IDENTITIES = 100  # customers that the attackers are
-_ADDRESSES = 40  # that they come from
+_IDENTITIES = 100  # the attackers' customers
+_ADDRESSES = 40  # from which they come
 _HISTORY = 500  # events that each of some of them has
 _RESUMING = 10
 _NOISE_BYTES = 16_000  # of each event to those that never read
@@ -67,7 +67,7 @@ _NICE = "10"
 
 
 class Target(Orderbell):
-    """A gateway that gives its clients two seconds when it ends."""
+    """A gateway that gives its clients two seconds at its end."""
 
     source = REPOSITORY
 
@@ -107,9 +107,9 @@ class Attack:
     requests: Callable[[Contender], list[str]]
     messages: Callable[[Contender], list[str]] = lambda _: []
     on_sender: bool = False
-    of_ours: bool = False  # peers have no such door
+    of_ours: bool = False  # peers have no such endpoint
     prepare: str = ""  # a method of `Attacking`
-    beside: str = ""  # what else runs meanwhile
+    beside: str = ""  # runs at the same time
 
 
 def _head(port: int, target: str, *headers: str, method: str = "GET") -> str:
@@ -127,7 +127,7 @@ def _port(contender: Any) -> int:
 
 
 def _sockets(contender: Contender) -> list[str]:
-    """Handshakes of customers; of peers, whoever they take."""
+    """Handshakes of customers, or of whatever clients a peer accepts."""
     found = []
     for n in range(_IDENTITIES):
         _, target, headers, _ = contender.connection(GOOD + n, 0).split("\t")
@@ -149,7 +149,7 @@ def _strangers(contender: Contender) -> list[str]:
 
 
 def _listeners(contender: Contender) -> list[str]:
-    """Customers who hear a busy topic, and want all of it again."""
+    """Customers who read a busy topic, and ask for all of it again."""
     if not isinstance(contender, Target):
         return _sockets(contender)
     target = "/events?after=topic:noise=1.0"
@@ -275,7 +275,7 @@ class Round:
     memory_most: float
     memory_after: float
     livez_ms: float  # the slowest answer
-    end_seconds: float | None  # from SIGTERM, under attack; None where it was not asked to end
+    end_seconds: float | None  # from SIGTERM, under attack; None if it was not asked to end
     done: Done = field(default_factory=Done)
 
     @property
@@ -333,7 +333,7 @@ class Attacking:
         )
 
     async def _serve(self, seconds: float) -> tuple[Any, int]:
-        """Events to good clients for so long; what was counted, and how many are lost."""
+        """Send events to good clients for so long; returns what was counted, and how many were lost."""
         await self._load.reset()
         started, count = time.monotonic(), int(seconds * RATE)
         for n in range(count):
@@ -358,7 +358,7 @@ class Attacking:
 
     @contextlib.asynccontextmanager
     async def _under_attack(self) -> AsyncIterator[list[Done]]:
-        """What the attackers did is there when it is over."""
+        """Attacks while this is entered; the attackers' report is there afterwards."""
         process, done = self._start_attackers(), list[Done]()
         try:
             yield done

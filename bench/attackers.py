@@ -1,7 +1,7 @@
-"""Clients that mean no good, as a process of its own: `python -m bench.attackers`, for bench/abuse.py.
+"""Hostile clients, as a process of its own: `python -m bench.attackers`, for bench/abuse.py.
 
 It reads what to do from standard input (`Orders`, JSON), attacks until its input ends, and writes what it did
-(`Done`) as its last line. It never stops by itself: a connection that is ended is opened anew at once.
+(`Done`) as its last line. It never stops by itself: it reopens ended connections at once.
 
 Its sockets come from loopback addresses of their own (127.0.1.1 and up), each of which a gateway takes for a
 client: it trusts 127.0.0.1 as a proxy, and would exempt that from the limits by address.
@@ -47,7 +47,7 @@ class Orders(msgspec.Struct):
 @dataclass
 class Done:
     connected: int = 0
-    refused: int = 0  # answered with something else than what was asked for, or not at all
+    refused: int = 0  # answered with something else, or not at all
     bytes: int = 0
     errors: int = 0  # connections that broke
 
@@ -89,9 +89,7 @@ class Attackers:
         with socket.socket() as sock:
             sock.setblocking(False)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            sock.setsockopt(
-                socket.SOL_SOCKET, socket.SO_SNDBUF, _CHUNK
-            )  # what is in our own kernel harms nobody
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _CHUNK)  # bytes in our own kernel do no harm
             if receive_bytes:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
             sock.bind((f"127.0.1.{1 + n % self._orders.addresses}", 0))
@@ -230,7 +228,7 @@ class Attackers:
                 self.done.refused += not answer.startswith(b"HTTP/1.1 20")
 
     async def _messages(self, n: int) -> None:
-        """Messages that must be worked for, at nearly the pace that is allowed."""
+        """Messages that cost work, at nearly the allowed rate."""
         with self._socket(n) as sock:
             if await self._open(sock, n):
                 while True:

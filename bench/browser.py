@@ -1,4 +1,4 @@
-"""A browser as far as the time from POST to frame needs one: a WebSocket that notes when frames arrive."""
+"""A minimal browser for the time from POST to frame: a WebSocket that notes when frames arrive."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Browser(asyncio.Protocol):
         self.open = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's are none by class
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's don't subclass it
         self._transport.write(self._request)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -1,7 +1,7 @@
 """A caller of the sender: one kept-alive HTTP/1.1 connection, a request at a time.
 
-It knows just enough of HTTP for answers with a Content-Length, and so costs some 15 µs a request: the
-sender shall be what is measured.
+It knows just enough HTTP for answers with a Content-Length, and so costs only some 15 µs a request: the
+sender is to be measured, not its caller.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Caller(asyncio.Protocol):
         self._answer: asyncio.Future[Answer] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's are none by class
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's don't subclass it
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._answer is not None and not self._answer.done():

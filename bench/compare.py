@@ -77,7 +77,7 @@ class Listener(abc.ABC):
         self._tail = b""
 
     async def listen(self, count: int) -> None:
-        """Until so many events have come, or without end. Returns when the connection is closed."""
+        """Listen until so many events have come, or for ever. Returns when the connection is closed."""
         self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
         try:
             await self.run(count)
@@ -234,7 +234,7 @@ WAYS: tuple[type[Listener], ...] = (Polling, LongPolling, EventStream, WebSocket
 
 @dataclass
 class Measured:
-    """Of one way; bytes, requests and processor time for all connections together."""
+    """The figures of one transport; bytes, requests and processor time are for all connections together."""
 
     connections: int
     events: int
@@ -255,7 +255,7 @@ class Measured:
 
 
 def connections_for(count: int) -> int:
-    """Fewer where each has much to get: the sender records two thousand events a second with ease."""
+    """Fewer connections if each gets many events: the sender easily records two thousand events a second."""
     return 30 if count <= 50 else 10
 
 

@@ -1,4 +1,4 @@
-"""Who is measured: each a number of gateways on a Redis of their own, and a way to publish to them.
+"""The contenders: each is some gateways on their own Redis, and a way to publish to them.
 
 Customers are numbered; a connection belongs to one customer. An event goes to one customer or to all. Its
 `n` counts per customer, or for all, and lets the load generator see what is missing or out of order.
@@ -56,10 +56,10 @@ class Contender(Protocol):
         """A line for the load generator."""
 
     async def publish(self, events: Sequence[Event]) -> None:
-        """The way it is meant to be done. Returns when they are on their way, in order."""
+        """Publish as the contender is meant to be used. Returns when they are on their way, in order."""
 
     async def publish_to_redis(self, events: Sequence[Event]) -> None:
-        """Into Redis, without anything before it. A run of events goes all this way or all the other."""
+        """Publish directly into Redis. A run of events goes entirely this way or the other."""
 
 
 class Orderbell:
@@ -126,8 +126,8 @@ class Floor:
     """native/floor.c
 
     What comes before it is what comes before Orderbell's gateway: its events, too, are published by the
-    relay's script, so that Redis takes the same time from processor and caches in both, and sends at the
-    same pace. With a bare PUBLISH, the gateway's own costs could not be told from the script's.
+    relay's script, so that Redis takes the same time from processor and caches in both, and sends at the same
+    pace. With a bare PUBLISH, the gateway's own costs could not be distinguished from the script's.
     """
 
     name = "floor: C, one send() a delivery"
@@ -217,7 +217,7 @@ class RedisPublisher:
 
 
 def payload(event: Event) -> bytes:
-    """What Orderbell sends for such an event, and as large."""
+    """An event of the same form and size as Orderbell's."""
     return json.dumps(content(event), separators=(",", ":")).encode()
 
 
@@ -248,5 +248,5 @@ def _pid(process: Any) -> int:
     return int(process.pid)
 
 
-# The floor is first: the others are compared with it.
+# The floor comes first, because the others are compared with it.
 OURS: tuple[type[Contender], ...] = (Floor, Orderbell)

@@ -180,7 +180,7 @@ class Filled:
                 return done / (time.monotonic() - began)
 
     async def publish(self, count: int) -> None:
-        """As many events, recorded and published since the last vacuum."""
+        """Record and publish so many events after the last vacuum."""
         async with _execution(self.url) as connection:
             await connection.execute("SET search_path = orderbell; SET synchronous_commit = off")
             await connection.execute(_RECORD.format(count=count, number=self._placed))
@@ -267,7 +267,7 @@ def _name(query: str) -> str:
     return words if len(words) <= 90 else f"{words[:55]} … {words[-32:]}"
 
 
-# In channels of their own: Redis knows nothing of them, so nothing looks lost there.
+# In their own channels, which Redis does not know, so nothing seems to be lost there.
 _RECORD = """
     WITH taken AS (
         INSERT INTO channels (channel, seq, pruned_seq, epoch)

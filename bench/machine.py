@@ -1,4 +1,4 @@
-"""What a figure was measured on: processor, kernel and versions; neither the machine's name nor its paths."""
+"""The machine of a measurement: processor, kernel and versions, without its name and paths."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ _PLACERS = 32
 
 
 class OrderRefused(Exception):
-    """The sender answered what no measurement can go on with."""
+    """The sender's answer makes the measurement impossible."""
 
 
 async def place(stack: Stack, orders: Sequence[tuple[str, str]]) -> None:

@@ -1,4 +1,4 @@
-"""One run of the benchmarks: what all its parts are given."""
+"""One run of the benchmarks: the arguments of all its parts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Run:
     redis_binary: Path
     binaries: Path  # of what bench/native/ compiles to
     directory: Path  # for databases and logs; gone afterwards
-    group: int  # process group of whatever is started
+    group: int  # process group of everything that is started
     rounds: int
     seconds: float  # of one measurement, about
     contenders: Sequence[type[Contender]]  # the floor first
@@ -40,8 +40,7 @@ class Run:
     def turns(self, what: str) -> Iterator[type[Contender]]:
         """Each contender once a round, the floor first.
 
-        Whether a machine that others use, too, is fast or slow changes within minutes: in each round it is
-        nearly the same for all.
+        The speed of a shared machine changes within minutes; within one round it is nearly the same for all.
         """
         for number in range(1, self.rounds + 1):
             for make in self.contenders:

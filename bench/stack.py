@@ -145,7 +145,7 @@ def start_server(
     *,
     cwd: Path,
 ) -> Server:
-    """Whoever starts it waits until it is ready, and ends it."""
+    """The caller waits until it is ready, and ends it."""
     log = directory / f"{name}-{port}.log"
     with log.open("ab") as output:
         process = subprocess.Popen(

@@ -38,7 +38,7 @@ class Usage:
 
 def _cpu_seconds(pid: int) -> float:
     """To the nanosecond, from the scheduler: /proc/<pid>/stat counts in hundredths of a second."""
-    # A thread's time goes with it, so threads must not end while they are measured; the gateways' don't.
+    # A thread's time is lost when it ends, so threads must not end while measured; the gateways' don't.
     threads = [
         path.read_text(encoding="ascii").split() for path in Path(f"/proc/{pid}/task").glob("*/schedstat")
     ]

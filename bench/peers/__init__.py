@@ -1,4 +1,4 @@
-"""Those who do the same: each a gateway as its own documentation sets it up, in a few lines.
+"""The peers: each is a gateway as its own documentation sets it up, in a few lines.
 
 They run with dependencies of their own (bench/.venv, bench/peers/node_modules), never with ours.
 """

@@ -32,7 +32,7 @@ _NCHAN = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")  # where Debian has 
 
 
 class Peer:
-    """Each says how; the rest is the same for all."""
+    """Each peer defines its own part; the rest is the same for all."""
 
     name: str
     engineio: bool = False

@@ -1,6 +1,6 @@
 """Writes grafana/orderbell.json, the dashboard: `python deploy/monitoring/dashboard.py`.
 
-A test holds the two equal.
+A test checks that the file is up to date.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 
 @pytest.fixture
 def own_orderbell(processes: Processes) -> Iterator[Services]:
-    """All of it, in development mode, to be killed as the test likes."""
+    """All of Orderbell, in development mode, for tests that kill parts of it."""
     ports = PORTS_OF_MAKE_RUN if "ORDERBELL_TEST_SCREENSHOT" in os.environ else ()
     with services.running(processes, ports=ports) as running:
         yield running
@@ -102,7 +102,7 @@ def client_context(context: BrowserContext) -> BrowserContext:
 
 @pytest.fixture(scope="package")
 def page(browser: Browser) -> Iterator[Page]:
-    """A page with the client, for tests that leave nothing behind but what no other looks at."""
+    """A page with the client, for tests that leave nothing behind that another could notice."""
     context = browser.new_context()
     context.route(f"{ORIGIN}/**", _serve_client)
     yield open_client(context)
@@ -135,8 +135,7 @@ def evaluate(page: Page, script: str, argument: Any = None) -> Any:
     return page.evaluate(f"async (given) => {{ {script} }}", argument)
 
 
-# What went wrong in a page, and every pop-up that it ever had, also those that are gone. It survives
-# nothing but the page itself.
+# Records a page's faults and all its pop-ups, also those that are gone. The record lives as long as the page.
 _WATCH = """
     window.violations = [];
     document.addEventListener("securitypolicyviolation", (event) => violations.push(event.violatedDirective));
@@ -151,7 +150,7 @@ _WATCH = """
 
 
 def watch(context: BrowserContext) -> None:
-    """From now on its pages know their `pop_ups` and `violations`."""
+    """From now on, record the `pop_ups` and `violations` of its pages."""
     context.add_init_script(_WATCH)
 
 
@@ -162,7 +161,7 @@ def pop_ups(page: Page) -> list[str]:
 
 
 def violations(page: Page) -> list[str]:
-    """What the page tried that its Content-Security-Policy forbids."""
+    """Attempts of the page that its Content-Security-Policy forbids."""
     directives: list[str] = page.evaluate("violations")
     return directives
 

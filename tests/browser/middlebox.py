@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Upgrades(enum.Enum):
-    """What becomes of a request that wants to upgrade."""
+    """What happens to requests to upgrade."""
 
     PASS = b""
     FORBIDDEN = b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n"
@@ -69,7 +69,7 @@ class _Passage:
         self._copy(self._gateway, self._browser, self._may_come_down)
 
     def _look(self, data: bytes) -> bool:
-        """Whether the gateway gets it."""
+        """Returns whether the gateway gets the request."""
         head = data.lower()
         if b"\r\nupgrade: websocket" in head:
             self._box.asked.append("websocket")

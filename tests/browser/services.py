@@ -23,7 +23,7 @@ class Services:
     sender: SenderProcess
     gateways: list[ReceiverProcess]
     api: httpx2.Client  # of the sender, with its key
-    customer: str = "alice"  # whose orders are placed where nobody is named
+    customer: str = "alice"  # the customer for orders that name none
 
     @property
     def shop(self) -> str:
@@ -40,7 +40,7 @@ class Services:
         return f"{self.sender.url}/"
 
     def order_id(self, number: str) -> str:
-        """Tests that share a database share no order."""
+        """An order id of this test, because tests share a database."""
         return number if self.customer == "alice" else f"{self.customer}-{number}"
 
     def place(self, number: str, customer: str = "", **data: str) -> None:
@@ -85,7 +85,7 @@ def running(
 
 
 class Balancer:
-    """Bytes to the first of its ports that answers: one origin for several gateways, as with a proxy."""
+    """Passes bytes to the first of its ports that answers: one origin for several gateways, like a proxy."""
 
     def __init__(self, ports: list[int]) -> None:
         self.ports = ports  # tried in this order; may be changed at any time
@@ -102,7 +102,7 @@ class Balancer:
         self._listener.close()
 
     def cut(self) -> None:
-        """Everything that goes through it; without `ports` nothing follows."""
+        """Cut all connections through it; with empty `ports`, no new ones get through."""
         for end in list(self._open):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)

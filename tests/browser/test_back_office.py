@@ -25,7 +25,7 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture(scope="module")
 def sender(module_processes: Processes) -> Iterator[Services]:
-    """Alone: no gateway is needed to complete orders."""
+    """A sender without gateways, which completing orders does not need."""
     with running(module_processes, gateways=0) as services:
         yield services
 
@@ -202,7 +202,7 @@ def test_a_lost_answer_is_asked_for_again_and_nothing_is_completed_twice(
     def lose_two_answers(route: Route) -> None:
         keys.append(route.request.header_value("idempotency-key"))
         if len(keys) <= 2:
-            route.fetch()  # the sender has done it, and the page never hears
+            route.fetch()  # the sender has done it, but the page gets no answer
             route.abort("connectionreset")
         else:
             route.continue_()

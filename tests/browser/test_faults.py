@@ -1,4 +1,4 @@
-"""receiver/browser/faults.js: a set-up that can't work is said, with what to change."""
+"""receiver/browser/faults.js: an impossible set-up is reported, with what to change."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CONNECT = """
 
 @pytest.fixture(scope="module")
 def strict(module_processes: Processes) -> Iterator[Services]:
-    """Of two gateways, neither takes the other's pages."""
+    """A gateway that refuses the other gateway's pages."""
     with running(module_processes) as services:
         for gateway in services.gateways:
             gateway.kill()

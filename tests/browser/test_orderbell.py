@@ -1,4 +1,4 @@
-"""receiver/browser/orderbell.js: what an AlertSource does with what its gateway says, without a gateway."""
+"""receiver/browser/orderbell.js: how an AlertSource handles its gateway's messages, without a gateway."""
 
 from __future__ import annotations
 
@@ -773,7 +773,7 @@ HEARS = '{ accepts: ["orderbell.ping"] }'
 
 
 def test_a_connection_that_has_fallen_silent_is_left_within_45_seconds(page: Page) -> None:
-    """A proxy that passes nothing on sends no close either."""
+    """A proxy that passes nothing on does not pass a close on either."""
     seen = evaluate(
         page,
         f"""

@@ -1,4 +1,4 @@
-"""receiver/browser/toast.js: pop-ups that nobody is held up by, whatever they see with and steer by."""
+"""receiver/browser/toast.js: pop-ups that hinder no user, whatever their senses and input devices."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_text_is_text(page: Page, toasts: Locator) -> None:
 
 
 def test_it_goes_after_six_seconds_or_as_long_as_it_takes_to_read(page: Page, toasts: Locator) -> None:
-    """The topmost alone: nobody reads two at a time."""
+    """Only the topmost: people read one at a time."""
     show(page, "short", "x" * 200)
     page.clock.run_for(5_900)
     expect(toasts).to_have_count(2)

@@ -1,4 +1,4 @@
-"""receiver/browser/words.js and languages.js: what an event says, whatever it holds, in the page's texts."""
+"""receiver/browser/words.js and languages.js: the text for any event, in the page's language."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No safeguard is off: where a sender dies, as by kill -9."""
+"""Points at which a sender dies, as by kill -9. No safeguard is off."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def crash_after_commit(patch: Patch) -> None:
 
 
 def _crash_at_completion(patch: Patch, function: str) -> None:
-    """When that function of the SQLite writer has done its part, and there is an event."""
+    """Die when that function of the SQLite writer has done its part and there is an event."""
     from sender.database import sqlite
     from sender.database.sqlite_connect import driver_of
 

@@ -1,4 +1,4 @@
-"""What the switches share."""
+"""Shared by all switches."""
 
 from __future__ import annotations
 

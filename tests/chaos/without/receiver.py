@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 def heartbeat(patch: Patch) -> None:
-    """Who says nothing is believed to be there."""
+    """A silent client is taken for a living one."""
     from receiver.connections.clock import Clock
 
     patch(Clock, "_beat", lambda self, slot, now, wall_clock: None)
 
 
 def frame_limit(patch: Patch) -> None:
-    """A browser may send as many frames as it likes, in as many fragments."""
+    """A browser may send any number of frames, in any number of fragments."""
     from receiver.transports.limits import WebSocketLimits
     from receiver.transports.websocket.connection import WebSocketConnection
     from receiver.transports.websocket.traffic import Traffic
@@ -28,7 +28,7 @@ def frame_limit(patch: Patch) -> None:
 
 
 def gap_repair(patch: Patch) -> None:
-    """What comes behind a gap is handed over."""
+    """An event behind a gap is handed over."""
     from receiver.feeds.feed import Feed
 
     def hear(self: Feed, event: Any) -> bool:
@@ -37,12 +37,12 @@ def gap_repair(patch: Patch) -> None:
         return True
 
     patch(Feed, "hear", hear)
-    position_check(patch)  # it would mend it, a little later
-    pull_mode(patch)  # it might have read it meanwhile
+    position_check(patch)  # it would repair the gap, a little later
+    pull_mode(patch)  # it might have read the event meanwhile
 
 
 def repeat_dropping(patch: Patch) -> None:
-    """What comes again is handed over again."""
+    """A repeated event is handed over again."""
     from receiver.feeds.feed import Feed
 
     hear = Feed.hear
@@ -63,7 +63,7 @@ def position_check(patch: Patch) -> None:
 
 
 def newest_check(patch: Patch) -> None:
-    """A Redis that answers is believed to be the senders'."""
+    """Any Redis that answers is taken for the senders' own."""
     from receiver.feeds.sources import Sources
     from shared.redis.channel_log import NewestEvent
 
@@ -80,7 +80,7 @@ def pull_mode(patch: Patch) -> None:
 
 
 def resubscription_catch_up(patch: Patch) -> None:
-    """A channel that is subscribed again is believed to have missed nothing; nor is it looked after."""
+    """A channel that is subscribed again is assumed to have missed nothing, and is not checked."""
     from receiver.feeds.keeper import Keeper
 
     confirmed = Keeper.confirmed
@@ -95,7 +95,7 @@ def resubscription_catch_up(patch: Patch) -> None:
 
 
 def probe(patch: Patch) -> None:
-    """A connection that stays open is believed to be heard."""
+    """A connection that stays open is assumed to be heard."""
     from receiver.subscription.subscription import Subscription
 
     async def until_lost(self: Subscription) -> str:
@@ -105,7 +105,7 @@ def probe(patch: Patch) -> None:
 
 
 def log_check(patch: Patch) -> None:
-    """The log is believed, whatever it lacks; the history is asked only where there is none."""
+    """The log is trusted, whatever it lacks; the history is asked only if there is no log."""
     from receiver.feeds import sources
     from receiver.feeds.history import Continuation
 
@@ -116,7 +116,7 @@ def log_check(patch: Patch) -> None:
 
 
 def place_comparison(patch: Patch) -> None:
-    """A connection joins after one look at what it missed, wherever its feed is by then."""
+    """A connection joins after one read of what it missed, wherever its feed is by then."""
     from receiver.feeds.catch_up import CatchUp
 
     async def join(self: CatchUp, connection: Any, feed: Any, place: Any) -> None:
@@ -127,21 +127,21 @@ def place_comparison(patch: Patch) -> None:
 
 
 def slow_close(patch: Patch) -> None:
-    """What a slow reader has no room for is dropped, and its connection kept."""
+    """Events that a slow reader has no room for are dropped, and its connection is kept."""
     from receiver.transports.websocket.connection import WebSocketConnection
 
     patch(WebSocketConnection, "write", lambda self, frame: None if self.paused else self.writer.write(frame))
 
 
 def epoch_learning(patch: Patch) -> None:
-    """A new epoch is noticed only where an event of it comes."""
+    """A new epoch is noticed only when one of its events comes."""
     from receiver.feeds.rounds import Rounds
 
     patch(Rounds, "learn_epoch", lambda self, epoch: None)
 
 
 def heard_comparison(patch: Patch) -> None:
-    """What was read is believed to be all, whatever was heard of."""
+    """What was read is assumed to be everything, whatever was heard."""
     from receiver.feeds.feed import Feed
 
     patch(Feed, "is_short_of", lambda self, head: False)
@@ -155,7 +155,7 @@ def alignment(patch: Patch) -> None:
 
 
 def drain(patch: Patch) -> None:
-    """Everybody is cut off in the same moment, without a word."""
+    """All connections are cut at the same moment, without a goodbye."""
     from receiver.gateway import Gateway
 
     async def abort_all(self: Gateway, seconds: float) -> None:
@@ -166,14 +166,14 @@ def drain(patch: Patch) -> None:
 
 
 def sentinel_watch(patch: Patch) -> None:
-    """A primary whose connection stays open is believed to be the primary."""
+    """A server whose connection stays open is assumed to be the primary still."""
     from shared.redis.wire import Wire
 
     patch(Wire, "_watch", lambda self, pool: None)
 
 
 def role_check(patch: Patch) -> None:
-    """A server that passes probes on is believed to be a primary."""
+    """A server that delivers probes is assumed to be a primary."""
     from shared.redis.wire import Pipelines
 
     async def probe(self: Pipelines, name: Any, message: bytes) -> None:

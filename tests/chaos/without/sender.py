@@ -36,7 +36,7 @@ def stale_answer(patch: Patch) -> None:
 
 
 def script_reload(patch: Patch) -> None:
-    """Redis is believed to know the scripts."""
+    """Redis is assumed to know the scripts."""
     from shared.redis.channel_log import LogWriter
 
     async def run(self: LogWriter, script: Script, calls: Any) -> list[Any]:
@@ -60,11 +60,11 @@ def sweep(patch: Patch) -> None:
     from sender.publishing.sweep import Sweep
 
     patch(Sweep, "run", never)
-    newest_check(patch)  # gateways would pull what Redis lacks, and Redis would lack it still
+    newest_check(patch)  # gateways would pull what Redis lacks
 
 
 def outbox_poll(patch: Patch) -> None:
-    """Only who records an event looks for it."""
+    """Only the sender that records an event looks for it."""
     from sender.publishing.relay import Relay
 
     longest_wait = Relay._longest_wait
@@ -76,7 +76,7 @@ def outbox_poll(patch: Patch) -> None:
 
 
 def poison_search(patch: Patch) -> None:
-    """What Redis refuses is tried again with all the others, for ever."""
+    """An event that Redis refuses is tried again together with all others, for ever."""
     from sender.publishing.poison import PoisonSearch
 
     async def raise_it(self: PoisonSearch, refusal: Exception) -> None:
@@ -86,21 +86,21 @@ def poison_search(patch: Patch) -> None:
 
 
 def rehearsal(patch: Patch) -> None:
-    """An event is blamed for a refusal, whether or not Redis takes another."""
+    """An event is blamed for a refusal, whether or not Redis accepts another."""
     from shared.redis.channel_log import LogWriter
 
     patch(LogWriter, "rehearse", nothing)
 
 
 def tombstones(patch: Patch) -> None:
-    """No text is judged."""
+    """Texts are not checked."""
     from sender.tombstones import Row
 
     patch(Row, "fault", lambda self: None)
 
 
 def epoch_reset(patch: Patch) -> None:
-    """A cursor of another epoch is taken for one of this."""
+    """A cursor of another epoch is taken for one of the current epoch."""
     from sender.history import Reset, State
 
     check = State.check
@@ -124,17 +124,17 @@ def _reset_none(patch: Patch, reason: str) -> None:
 
 
 def future_reset(patch: Patch) -> None:
-    """A cursor that no event had yet is believed."""
+    """A cursor in the future is accepted."""
     _reset_none(patch, "FUTURE")
 
 
 def pruned_reset(patch: Patch) -> None:
-    """What follows a cursor is given, whatever of it is kept no longer."""
+    """A cursor is accepted although events after it were deleted."""
     _reset_none(patch, "PRUNED")
 
 
 def pruned_note(patch: Patch) -> None:
-    """Events are deleted, and it is not noted up to where."""
+    """Events are deleted without noting up to where."""
     from sender import pruning
 
     def delete_alone(connection: Any, given: Any) -> int:
@@ -145,7 +145,7 @@ def pruned_note(patch: Patch) -> None:
 
 
 def database_comparison(patch: Patch) -> None:
-    """The database is believed to have all that Redis knows."""
+    """The database is assumed to have everything that Redis knows."""
     from sender.publishing.relay import Relay
 
     async def compare_nothing(self: Relay) -> None:
@@ -156,7 +156,7 @@ def database_comparison(patch: Patch) -> None:
 
 
 def idempotency_keys(patch: Patch) -> None:
-    """A request that comes again is done again."""
+    """A repeated request is carried out again."""
     from sender import idempotency
 
     patch(idempotency, "_known", lambda connection, claims: {})
@@ -164,7 +164,7 @@ def idempotency_keys(patch: Patch) -> None:
 
 
 def channel_lock(patch: Patch) -> None:
-    """Places are numbers of a sequence: taken without waiting for who took the one before."""
+    """Places come from a sequence, without waiting for the transaction that took the one before."""
     from collections import Counter
 
     from sender import outbox
@@ -181,7 +181,7 @@ def channel_lock(patch: Patch) -> None:
 
 
 def retraction_event(patch: Patch) -> None:
-    """The database knows that an alert was taken back, and no event says so."""
+    """The database knows that an alert was taken back, but there is no event for it."""
     from sender import alerts
     from shared.events import RETRACTED
 
@@ -195,21 +195,21 @@ def retraction_event(patch: Patch) -> None:
 
 
 def expiry_event(patch: Patch) -> None:
-    """Alerts expire, and no event brings the count without them."""
+    """Alerts expire, but no event brings the new count."""
     from sender.expiry import Expiry
 
     patch(Expiry, "sweep", nothing)
 
 
 def final_mark(patch: Patch) -> None:
-    """Any mark of an alert takes the place of the one before it."""
+    """Any mark of an alert replaces the one before it."""
     from sender import alerts
 
     patch(alerts, "_MARK", alerts._MARK_FINALLY)
 
 
 def read_maximum(patch: Patch) -> None:
-    """What was read is what was reported last."""
+    """The last report of what was read counts, even if it is lower."""
     from sqlalchemy import bindparam, update
 
     from sender import alerts
@@ -220,7 +220,7 @@ def read_maximum(patch: Patch) -> None:
 
 
 def unread_marks(patch: Patch) -> None:
-    """Every event since the last one that was read counts as unread."""
+    """Every event after the last one that was read counts as unread."""
     from sqlalchemy import false
 
     from sender import alerts
