@@ -3,7 +3,7 @@
 Callers must not notice that rows are deleted: so a portion is small, it shrinks to half when the database
 takes longer than a few milliseconds for it, and a rest follows that is longer than the work. But deleting
 must keep up with what is recorded. A transaction costs something whatever its size, so where small portions
-cannot reach the rate, they grow even though they are slow.
+cannot reach the rate, they grow even though they are slow, and the rests are shorter.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ class Limits:
     least: int = 25  # rows; below, most of the work is that of the transaction itself
     most: int = 250  # so that no caller waits long behind them
     seconds: float = 0.004  # within the transaction; a portion that takes longer is halved
-    rest: float = 2.0  # times the duration of a portion, at least
+    rest: float = 2.0  # times the duration of a portion, at least; where that is too long for the rate,
+    short_rest: float = 0.5
     rate: float = 1_000.0  # rows a second, unless more are recorded:
     times: float = 12.0  # then so many times what is recorded
 
@@ -40,7 +41,7 @@ class Portions:
 
     def note(self, rows: int, *, worked: float, elapsed: float) -> float:
         """A portion was deleted: seconds in its transaction, and until its end. Returns how long to rest."""
-        keeps_up = rows >= self.rate * (elapsed + worked * self._limits.rest)
+        keeps_up = self._keeps_up(rows, worked, elapsed)
         if worked > self._limits.seconds and keeps_up:
             self.rows = max(self.rows // 2, min(self._limits.least, self._limits.most))
         elif worked <= self._limits.seconds or rows >= self.rows:
@@ -48,4 +49,10 @@ class Portions:
         return self.rest(rows, worked=worked, elapsed=elapsed)
 
     def rest(self, rows: int, *, worked: float, elapsed: float) -> float:
-        return max(worked * self._limits.rest, rows / self.rate - elapsed)
+        keeps_up = self._keeps_up(rows, worked, elapsed)
+        times = self._limits.rest if keeps_up or not rows else self._limits.short_rest
+        return max(worked * times, rows / self.rate - elapsed)
+
+    def _keeps_up(self, rows: int, worked: float, elapsed: float) -> bool:
+        """Whether such portions, with their rests, reach the rate."""
+        return rows >= self.rate * (elapsed + worked * self._limits.rest)

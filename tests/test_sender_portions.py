@@ -42,8 +42,12 @@ def test_small_remainder_of_a_window_says_nothing_of_larger_portions() -> None:
 
 def test_rest_is_longer_than_the_work_and_keeps_the_rate() -> None:
     portions = Portions(LIMITS)
-    assert portions.note(20, worked=0.01, elapsed=0.015) == 0.02
+    assert portions.note(100, worked=0.03, elapsed=0.035) == 0.06
     assert portions.note(20, worked=0.001, elapsed=0.005) == 0.015
+
+
+def test_rest_is_shorter_where_the_rate_is_not_reached() -> None:
+    assert Portions(LIMITS).note(20, worked=0.02, elapsed=0.025) == 0.01
 
 
 def test_rate_is_a_multiple_of_what_is_recorded_and_never_below_the_least() -> None:

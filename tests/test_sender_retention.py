@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 USUAL = Pace(doubt_seconds=0)
-FAST = Limits(least=5_000, most=5_000, rest=0, rate=math.inf)
+FAST = Limits(least=5_000, most=5_000, rest=0, short_rest=0, rate=math.inf)
 
 
 async def complete_new(sender: RunningSender, *order_ids: str) -> None:
