@@ -33,7 +33,7 @@ CONNECT = """
 
 @pytest.fixture(scope="module")
 def strict(module_processes: Processes) -> Iterator[Services]:
-    """A gateway that refuses the other gateway's pages."""
+    """Two gateways, each of which refuses the other's pages."""
     with running(module_processes) as services:
         for gateway in services.gateways:
             gateway.kill()

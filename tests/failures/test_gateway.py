@@ -178,9 +178,9 @@ async def test_46_herd_that_comes_back_at_once_asks_the_sender_a_few_times_not_e
 ) -> None:
     ask = History._post
 
-    async def ask_from_afar(self: History, path: str, body: object) -> bytes:
+    async def ask_from_afar(self: History, *question: Any) -> bytes:
         await asyncio.sleep(0.05)  # so that all ask before there is an answer, even on a slow machine
-        return await ask(self, path, body)
+        return await ask(self, *question)
 
     monkeypatch.setattr(History, "_post", ask_from_afar)
     customers = [f"c{number}" for number in range(400)]
