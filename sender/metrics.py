@@ -81,7 +81,7 @@ epoch_changes = Counter(
 )
 database_up = Gauge(
     "orderbell_database_up",
-    "Whether the database answered this request; if not, its figures are the previous ones",
+    "Whether the database can be read and written now; if not read, its figures are the previous ones",
     registry=registry,
 )
 redis_up = Gauge(

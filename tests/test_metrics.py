@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,14 +78,40 @@ def test_one_event_a_second_is_looked_at_and_callers_times_are_not() -> None:
         return f'1 1 {{"specversion":"1.0","id":"1","source":"{source}","type":"t","time":"{time}"}}'.encode()
 
     ages, before, now = Ages(), count(), "2026-11-29T12:00:00.000Z"
-    ages.look(message("/kitchen", now), 1.0)
-    ages.look(message("/orderbell/sender", "yesterday-and-some-more"), 1.5)
+    ages.look([message("/kitchen", now)], 1.0)
+    ages.look([message("/orderbell/sender", "yesterday-and-some-more")], 1.5)
     assert count() == before
-    ages.look(message("/orderbell/sender", now), 3.0)
-    ages.look(message("/orderbell/sender", now), 3.5)
+    ages.look([message("/orderbell/sender", now)], 3.0)
+    ages.look([message("/orderbell/sender", now)], 3.5)
     assert count() == before + 1
-    ages.look(message("/orderbell/sender", now), 4.0)
+    ages.look([message("/orderbell/sender", now)], 4.0)
     assert count() == before + 2
+
+
+def test_age_of_the_oldest_event_of_a_read_counts_not_of_the_youngest() -> None:
+    """After a stall many come at once; the last of them is young, whatever the first have waited."""
+    from receiver import metrics
+
+    def up_to_a_minute() -> float:
+        return next(
+            sample.value
+            for family in metrics.order_to_frame.collect()
+            for sample in family.samples
+            if sample.labels.get("le") == "60.0"
+        )
+
+    def message(source: str, recorded: float) -> bytes:
+        at = datetime.fromtimestamp(recorded, UTC).isoformat()
+        return f'1 1 {{"specversion":"1.0","id":"1","source":"{source}","type":"t","time":"{at}"}}'.encode()
+
+    before, now = up_to_a_minute(), time.time()
+    read = [
+        message("/kitchen", now),
+        message("/orderbell/sender", now - 90),
+        message("/orderbell/sender", now),
+    ]
+    Ages().look(read, 1.0)
+    assert up_to_a_minute() == before
 
 
 async def test_every_series_exists_from_the_start(processes: Processes) -> None:

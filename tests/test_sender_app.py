@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount, Route
 
 from sender.database.errors import DatabaseFull, DatabaseUnavailable
+from sender.database.protocol import Pool
 from sender.http.api import Api
 from sender.http.api_keys import ApiKeys
 from sender.http.app import create_app
@@ -174,6 +175,8 @@ async def test_order_against_the_rules_is_refused(sender: RunningSender, body: d
 class BrokenDatabase:
     def __init__(self, error: Exception) -> None:
         self.error = error
+
+    pool = Pool(0, 0)
 
     async def write(self, work: Callable[[Connection], object]) -> object:
         raise self.error

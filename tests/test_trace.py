@@ -1,9 +1,11 @@
-"""Ten questions that support is asked, each set up for real: `trace` names the cause."""
+"""Twenty questions that support is asked, each set up for real: `trace` names the cause."""
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,6 +22,7 @@ from sender.publishing.pace import Pace
 from shared.api_keys import ApiKey
 from shared.channels import customer_channel
 from shared.times import format_time
+from tests.commands import REPOSITORY
 from tests.gateways import RunningGateway, run_gateway
 from tests.senders import RunningSender, run_sender
 from tests.test_sender_poison import Refusing
@@ -27,7 +30,6 @@ from tests.waiting import await_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
     from shared.commands.embedded import EmbeddedServer
 
@@ -555,3 +557,13 @@ async def test_she_has_too_many_connections(sender: RunningSender, gateway: Runn
     await await_relayed(sender)
     said = (await trace(sender, order_id="1042"))["said"]
     assert "with 4409: too many connections of one customer (the customer had too many connections;" in said
+
+
+def test_docs_quote_what_these_tests_hold() -> None:
+    """Each quotation in the docs stands in a test above, which holds it against what `trace` really says."""
+    page = (REPOSITORY / "docs" / "operations.md").read_text(encoding="utf-8")
+    section = page.partition("## Questions that support is asked")[2].partition("\n## ")[0]
+    quoted = re.findall(r'^\|.*\| "(.+)" \|$', section, re.MULTILINE)
+    tests = re.sub(r'"\s*\n\s*f?"', "", Path(__file__).read_text(encoding="utf-8"))
+    assert len(quoted) == 20
+    assert [one for one in quoted if one not in tests] == []

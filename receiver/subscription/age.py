@@ -9,9 +9,13 @@ from __future__ import annotations
 import re
 import time
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from receiver import metrics
 from shared.events import SOURCE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 EVERY_SECONDS = 1.0
 _AGAIN_SECONDS = 0.02  # after an event that is not the sender's own
@@ -23,21 +27,25 @@ _ORDER = re.compile(rb'"source":"%b".*?"time":"([0-9TZ:.+-]{20,32})"' % re.escap
 
 class Ages:
     def __init__(self) -> None:
-        self._due = 0.0
+        self.due = 0.0  # loop time, when the next event is to be looked at
 
-    def look(self, message: bytes, now: float) -> None:
-        """`now` is the loop's time. Measures at most once a second."""
-        if now < self._due or len(message) < _SHORTEST:
+    def look(self, messages: Iterable[bytes], now: float) -> None:
+        """At the first event of an order in one read, as after a stall the last one is young.
+
+        `now` is loop time. Does nothing before it is due.
+        """
+        if now < self.due:
             return
-        match = _ORDER.search(message[:_BEGINNING])
-        if match is None:
-            self._due = now + _AGAIN_SECONDS
+        self.due = now + _AGAIN_SECONDS
+        for message in messages:
+            if len(message) < _SHORTEST or (match := _ORDER.search(message[:_BEGINNING])) is None:
+                continue
+            self.due = now + EVERY_SECONDS
+            try:
+                recorded = datetime.fromisoformat(match[1].decode()).timestamp()
+            except ValueError:
+                return
+            trace = _TRACE.search(message[:_BEGINNING])
+            exemplar = {"trace_id": trace[1].decode()} if trace else None
+            metrics.order_to_frame.observe(max(0.0, time.time() - recorded), exemplar)
             return
-        self._due = now + EVERY_SECONDS
-        try:
-            recorded = datetime.fromisoformat(match[1].decode()).timestamp()
-        except ValueError:
-            return
-        trace = _TRACE.search(message[:_BEGINNING])
-        exemplar = {"trace_id": trace[1].decode()} if trace else None
-        metrics.order_to_frame.observe(max(0.0, time.time() - recorded), exemplar)

@@ -254,8 +254,8 @@ class Subscription:
             self._take_each(replies)
         finally:  # events of the burst must leave even after a failure: their feeds have moved past them
             self._burst.write()
-        if replies and _is_message(replies[-1]):
-            self._ages.look(replies[-1][2], asyncio.get_running_loop().time())
+        if (now := asyncio.get_running_loop().time()) >= self._ages.due:
+            self._ages.look((reply[2] for reply in replies if _is_message(reply)), now)
         if self._delivered is not None:
             self._delivered([reply[2] for reply in replies if _is_message(reply)])
 

@@ -88,7 +88,8 @@ class Operations:
         except (DatabaseError, TimeoutError):
             metrics.database_up.set(0)
         else:
-            metrics.database_up.set(1)
+            # Reading is not enough: a file that was moved away, or a standby, can still be read.
+            metrics.database_up.set(await self._database_answers(METRICS_SECONDS))
             metrics.note_backlog(backlog, now=self._clock())
             metrics.dead_letters_kept.set(kept)
             metrics.webhooks_waiting.set(webhooks)
@@ -108,9 +109,9 @@ class Operations:
             metrics.redis_memory.set(memory.used)
             metrics.redis_memory_limit.set(memory.limit)
 
-    async def _database_answers(self) -> bool:
+    async def _database_answers(self, seconds: float = READY_SECONDS) -> bool:
         try:
-            async with asyncio.timeout(READY_SECONDS):
+            async with asyncio.timeout(seconds):
                 await self._database.check()
         except (DatabaseError, TimeoutError):
             return False
