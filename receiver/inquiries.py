@@ -67,7 +67,7 @@ class Inquiries:
                 channel = parse_channel(question.channel) if question.channel is not None else None
                 await self._answerer.answer(question, self.report(channel))
             except InvalidChannel:
-                logger.warning("a question names what is not a channel")
+                logger.warning("a question names an invalid channel")
             except (RedisError, OSError, TimeoutError) as error:
                 logger.warning("a question could not be answered", reason=str(error) or type(error).__name__)
 

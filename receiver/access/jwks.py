@@ -243,7 +243,7 @@ class KeySet:
             if response.status_code != 200:
                 raise IssuerFailed(f"it answers {response.status_code}")
             if response.headers.get("content-encoding", "identity") != "identity":
-                raise IssuerFailed("its answer is compressed, although we asked for none of that")
+                raise IssuerFailed("its answer is compressed, although we asked for identity")
             async for piece in response.aiter_raw():
                 body += piece
                 if len(body) > MAX_BYTES:

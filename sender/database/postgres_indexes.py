@@ -149,7 +149,7 @@ async def _report(engine: AsyncEngine) -> None:
                 for row in await connection.execute(_PROGRESS):
                     logger.info("an index is being built", phase=row.phase, done=row.done, of=row.total)
         except ERRORS as error:
-            logger.debug("no report now", reason=line_of(error))
+            logger.debug("the progress of the index cannot be read", reason=line_of(error))
 
 
 _TAKE_LOCK = text("SELECT pg_try_advisory_xact_lock(:lock)")

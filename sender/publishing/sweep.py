@@ -76,7 +76,7 @@ class Sweep:
                 OSError,
                 DatabaseError,
             ) as error:  # the relay meets the same error, and logs it
-                logger.debug("no sweep now", reason=str(error))
+                logger.debug("the sweep is put off", reason=str(error))
             await asyncio.sleep(self._pace.every_seconds)
 
     async def sweep(self) -> int:

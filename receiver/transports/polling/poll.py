@@ -274,7 +274,7 @@ class Poll(Connection):
         if self._waiting is not None:
             self._answer_waiting()
         else:
-            self.leave("came back no more")
+            self.leave("did not come back")
 
     def _note_due(self) -> None:
         """Answers in the next turn of the loop, so that what was heard together leaves in one answer."""
