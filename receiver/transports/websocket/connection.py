@@ -44,7 +44,7 @@ _USUAL = frozenset({Close.NORMAL, Close.GOING_AWAY, Close.NO_CODE})  # of a clie
 LIMITS = WebSocketLimits()
 
 
-class _Fragments:
+class Fragments:
     """A message that is not whole yet. What can't become UTF-8 any more is refused at once, RFC 6455 8.1."""
 
     __slots__ = ("_decoder", "texts")
@@ -81,7 +81,7 @@ class WebSocketConnection(StreamConnection, SharingConnection):
         self._head = b""  # of a frame whose header is not whole yet
         self._missing = 0  # bytes, of a frame that is not whole yet
         self._parser: Parser | None = None
-        self._fragments: _Fragments | None = None  # of a message that is not whole yet
+        self._fragments: Fragments | None = None  # of a message that is not whole yet
         self._traffic: Traffic | None = None
         self.heard = True  # any bytes since the last heartbeat
         self._greeted = False  # its first notice, hello, was sent
@@ -217,7 +217,7 @@ class WebSocketConnection(StreamConnection, SharingConnection):
             if self._fragments is None and final:
                 text.decode()
             else:
-                self._fragments = self._fragments or _Fragments()
+                self._fragments = self._fragments or Fragments()
                 self._fragments.add(text, final=final)
         except UnicodeDecodeError:
             self.close(Close.INVALID_DATA, "not UTF-8")

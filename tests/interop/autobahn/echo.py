@@ -19,7 +19,7 @@ from receiver.connections.clock import Clock
 from receiver.connections.life import Life
 from receiver.transports.limits import WebSocketLimits
 from receiver.transports.websocket import handshake
-from receiver.transports.websocket.connection import WebSocketConnection
+from receiver.transports.websocket.connection import Fragments, WebSocketConnection
 from receiver.transports.websocket.frames import text_frame
 from receiver.transports.websocket.traffic import Allowance
 from shared.process.listening import listen
@@ -65,13 +65,13 @@ class Echo(WebSocketConnection):
 
     def _take(self, frame: Frame) -> None:
         if frame.opcode is Opcode.BINARY:
-            self._binary = []
+            self._binary, self._fragments = [], Fragments()  # between two frames the parser must stay
         elif frame.opcode is not Opcode.CONT or self._binary is None:
             super()._take(frame)
             return
         self._binary.append(bytes(frame.data))
         if frame.fin and not self.closed:
-            message, self._binary = b"".join(self._binary), None
+            message, self._binary, self._fragments = b"".join(self._binary), None, None
             self.write(b"\x82" + text_frame(message)[1:])
 
 
