@@ -51,3 +51,9 @@ def test_every_page_of_the_docs_is_found_from_the_readme() -> None:
         found.add(page)
         queue += [(page.parent / unquote(link.partition("#")[0])).resolve() for link in links(page)]
     assert {page.name for page in ROOT.glob("docs/*.md") if page not in found} == set()
+
+
+def test_every_page_of_the_docs_has_its_place_in_the_site() -> None:
+    """mkdocs holds that, too, where it is installed."""
+    placed = set(re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE))
+    assert {f"docs/{page.name}" for page in ROOT.glob("docs/*.md")} <= placed
