@@ -7,6 +7,7 @@ Its exceptions, by whose fault they are (shared/errors.py); `python -m tests.tes
         InvalidOrder
         InvalidRevocation
         KeyReused
+        LaneFull
         NoAlerts
         NotResendable
         NotSeeable
