@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 TIMEOUT_SECONDS = 30.0  # of a machine that runs several tests side by side
-_POLL_SECONDS = 0.01
+_SOON, _LATER = 0.01, 0.05  # between two looks; each may cost a request, or some milliseconds of a browser
 
 
 def wait_until(condition: Callable[[], T], timeout: float = TIMEOUT_SECONDS) -> T:
@@ -22,7 +22,7 @@ def wait_until(condition: Callable[[], T], timeout: float = TIMEOUT_SECONDS) -> 
     while not (value := condition()):
         if time.monotonic() > deadline:
             raise TimeoutError(f"not within {timeout} s: {_name(condition)}; last value: {value!r}")
-        time.sleep(_POLL_SECONDS)
+        time.sleep(_pause(deadline - timeout))
     return value
 
 
@@ -43,7 +43,12 @@ async def await_until(
             return value
         if time.monotonic() > deadline:
             raise TimeoutError(f"not within {timeout} s: {_name(condition)}; last value: {value!r}")
-        await asyncio.sleep(_POLL_SECONDS)
+        await asyncio.sleep(_pause(deadline - timeout))
+
+
+def _pause(began: float) -> float:
+    """A tenth of the time that was waited already."""
+    return min(max(_SOON, (time.monotonic() - began) / 10), _LATER)
 
 
 def _name(condition: Callable[..., object]) -> str:
