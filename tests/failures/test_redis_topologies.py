@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from tests.redis_servers import ClusterNode
     from tests.senders import RunningSender
 
-pytestmark = [pytest.mark.anyio, pytest.mark.long]
+# Alone: servers that look at each other every second take one that is late for one that has died.
+pytestmark = [pytest.mark.anyio, pytest.mark.long, pytest.mark.alone]
 
 ALICE = customer_channel("alice")
 SLOT = slot_of_key(b"{customer:alice}")
