@@ -192,7 +192,7 @@ async def test_each_right_that_is_missing_is_found(
         async with connect(server.url_of(role.value), retries=0) as client, pipelines_to(client) as pipelines:
             found = await refusals(client, pipelines, NAMES, role)
             assert found  # for a script, Redis 7 does not report which command it was
-            assert all(re.search(REFUSED, refusal.says) for refusal in found)
+            assert [refusal.says for refusal in found if not re.search(REFUSED, refusal.says)] == []
     finally:
         with server.admin() as admin:
             admin.execute_command("ACL", "LOAD")
