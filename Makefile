@@ -78,7 +78,7 @@ lint-python: $(VENV)/dev.stamp
 
 lint-browser: $(LINTERS)/stamp
 	$(LINTERS)/.bin/tsc --project tests/browser
-	$(LINTERS)/.bin/eslint --config tests/browser/eslint.config.js receiver sender tests bench
+	$(LINTERS)/.bin/eslint --config tests/browser/eslint.config.js receiver sender shared tests bench
 	node tests/browser/bundle.js --check
 	node tests/browser/lua.js $$(find receiver sender shared -name '*.lua')
 

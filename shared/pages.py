@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from starlette.staticfiles import PathLike as StrPath
     from starlette.types import Message, Receive, Scope, Send
 
+SHARED = Path(__file__).parent / "page"
 _TEXTS = (".js", ".css", ".svg")
 CONNECT = "connect-src 'self'"
 _POLICY = (
@@ -43,13 +44,14 @@ def in_development(page: str) -> str:
 
 
 class PageFiles(StaticFiles):
-    """A directory's files, with `HEADERS` and others; each text is compressed once.
+    """A directory's files and those that all our pages share, with `HEADERS` and others.
 
-    A file `name.br` is the Brotli form of the file `name`.
+    Each text is compressed once. A file `name.br` is the Brotli form of the file `name`.
     """
 
     def __init__(self, directory: Path, others: Mapping[str, str] | None = None) -> None:
         super().__init__(directory=directory)
+        self.all_directories = [*self.all_directories, SHARED]
         self._headers = [(n.encode(), v.encode()) for n, v in {**HEADERS, **(others or {})}.items()]
         self._compressed: dict[tuple[str, float], _Coded | None] = {}  # by path and time of last change
 

@@ -22,7 +22,8 @@ _IMPORT = re.compile(r'^(?:import|export) [^"]*? from "(\./[\w/.-]+)";$', re.MUL
 
 def page_routes(*, development: bool) -> list[BaseRoute]:
     built = built_files()
-    scripts = [*(["orderbell.js"] if "orderbell.js" in built else modules()), *modules("shop/shop.js")]
+    client = ["orderbell.js"] if "orderbell.js" in built else modules()
+    scripts = [*client, "elements.js", *modules("shop/shop.js")]
     page = preloading((FOLDER / "shop.html").read_text(encoding="utf-8"), "static", scripts)
     headers = HEADERS
     if development:

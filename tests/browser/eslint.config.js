@@ -21,6 +21,6 @@ export default [
       "no-use-before-define": ["error", { functions: false, classes: false }],
     },
   },
-  { files: ["receiver/**", "sender/**", "tests/browser/world.js"], languageOptions: { globals: globals.browser } },
+  { files: ["receiver/**", "sender/**", "shared/**", "tests/browser/world.js"], languageOptions: { globals: globals.browser } },
   { files: ["bench/**", "tests/interop/**", "tests/browser/lua.js", "tests/browser/bundle.js"], languageOptions: { globals: globals.node } },
 ];

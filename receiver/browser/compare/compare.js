@@ -3,7 +3,7 @@
  * be seen. The client that pages should use is orderbell.js.
  */
 
-import { element } from "../shop/elements.js";
+import { element } from "../elements.js";
 
 const EVENTS = new URL("../events", document.baseURI);
 const PAUSE_MS = 1_000; // between two polls

@@ -13,7 +13,7 @@
  */
 
 import { textOf } from "../orderbell.js";
-import { element, make, picture, time } from "./elements.js";
+import { element, make, picture, time } from "../elements.js";
 import { pictureOf } from "./menu.js";
 
 const MOST = 50;

@@ -1,6 +1,6 @@
 /** What this shop sells, and how it is ordered. */
 
-import { element, make, picture } from "./elements.js";
+import { element, make, picture } from "../elements.js";
 import { json, post } from "./session.js";
 
 /** @type {readonly { item: string, price: string, picture: string }[]} */

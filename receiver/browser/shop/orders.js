@@ -10,7 +10,7 @@
  * @property {Record<string, unknown>} [data]
  */
 
-import { element, make, picture, time } from "./elements.js";
+import { element, make, picture, time } from "../elements.js";
 import { pictureOf } from "./menu.js";
 import { DEVELOPMENT, json } from "./session.js";
 

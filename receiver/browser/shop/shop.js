@@ -2,7 +2,7 @@
 
 import { AlertSource, DesktopAlerts, TitleBadge, Toasts, textOf } from "../orderbell.js";
 import { Alerts } from "./alerts.js";
-import { element } from "./elements.js";
+import { element } from "../elements.js";
 import { showMenu } from "./menu.js";
 import { Orders } from "./orders.js";
 import { DEVELOPMENT, keepToken, resume, signIn, signOut } from "./session.js";

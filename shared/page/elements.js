@@ -1,4 +1,4 @@
-/** Elements of the page, found or made. Text is always set as text, never parsed as markup. */
+/** Elements of our pages, found or made. Text of customers and callers is always set as text, never parsed as markup. */
 
 /** @param {string} id @returns {HTMLElement} */
 export function element(id) {
@@ -24,9 +24,9 @@ export function picture(src, size) {
   return image;
 }
 
-/** @param {string | null | undefined} moment  RFC 3339 */
-export function time(moment) {
-  const given = new Date(moment ?? Date.now());
+/** The time of today, else the date too; now where there is none. @param {string | null | undefined} text  RFC 3339 */
+export function time(text) {
+  const given = new Date(text ?? Date.now());
   const date = Number.isNaN(given.getTime()) ? new Date() : given;
   const shown = document.createElement("time");
   shown.dateTime = date.toISOString();
@@ -36,4 +36,13 @@ export function time(moment) {
     today ? { hour: "2-digit", minute: "2-digit" } : { dateStyle: "medium", timeStyle: "short" },
   );
   return shown;
+}
+
+/** Date and time; a text that is none stays as it is. @param {string} text  RFC 3339 @returns {HTMLElement} */
+export function moment(text) {
+  const date = new Date(text);
+  const known = !Number.isNaN(date.getTime());
+  const made = make("time", "", known ? date.toLocaleString() : text);
+  if (known) made.setAttribute("datetime", text);
+  return made;
 }
