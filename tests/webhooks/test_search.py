@@ -108,6 +108,10 @@ async def test_what_was_seen_read_retracted_replaced_or_expired_in_time_is_not_r
         await alert(sender, "beyond-2", "beyond")
         await report(sender, "customer:beyond=1.0+2")
         await read(sender, "customer:read=1.1")
+        await alert(sender, "alone", "alone")
+        (listed,) = (await sender.client.get("/channels/customer:alone/alerts")).json()["alerts"]
+        alone = {"customer_id": "alone", "ids": [listed["event"]["id"]]}
+        assert (await sender.client.post("/read", json=alone)).status_code == 200
         await sender.client.post("/retractions", json={"order_id": "back"})
         await sender.client.post("/trials", json={"customer_id": "trial"})
         soon = format_time(clock() + timedelta(minutes=30))
