@@ -296,7 +296,7 @@ async def await_relayed(sender: RunningSender) -> None:
     async def relayed() -> bool:
         return "orderbell_outbox_events 0.0" in (await sender.client.get("/metrics")).text
 
-    await await_until(relayed)
+    await await_until(relayed, 60)  # on a busy machine a sender takes long to start
 
 
 async def test_the_key_that_an_event_came_with_is_named(
@@ -392,7 +392,7 @@ async def test_what_waited_behind_an_event_that_redis_refused_says_so(
 
 async def await_published(sender: RunningSender) -> None:
     await await_relayed(sender)
-    await await_until(lambda: not (sender.relay.stops.are_open or sender.relay.stops.unkept))
+    await await_until(lambda: not (sender.relay.stops.are_open or sender.relay.stops.unkept), 60)
 
 
 # Ten more.
