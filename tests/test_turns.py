@@ -11,6 +11,7 @@ import pytest
 
 from shared.process.limits import Limits
 from tests.test_edge import echo, serving
+from tests.waiting import await_until
 
 pytestmark = pytest.mark.anyio
 
@@ -74,3 +75,19 @@ async def test_client_that_leaves_while_it_waits_takes_nobodys_turn() -> None:
         for n, client in enumerate(clients):
             if not n % 2:
                 assert (await client.asked())["path"] == f"/{n}"
+
+
+async def test_client_that_has_left_when_its_turn_comes_is_taken_over_by_nobody(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """uvloop says so before it says that the connection is lost."""
+    async with serving(Limits(heads_a_turn=1, tick_seconds=0.05)) as running, running.raw() as client:
+        door = running.server._door
+        await await_until(lambda: bool(door.edges))
+        (edge,) = door.edges
+        edge._pending, edge._queued = GET % 1, True
+        edge._transport.close()
+        edge.go_on()
+        assert edge._pending == GET % 1
+        assert await asyncio.wait_for(client.reader.read(), 20) == b""
+    assert "could not be begun" not in capsys.readouterr().out

@@ -241,6 +241,8 @@ class Edge(asyncio.Protocol):
 
     def _pass_on(self) -> None:
         """Handles all pending bytes, as far as they are whole and uvicorn accepts them."""
+        if self._transport.is_closing():
+            return  # the client has left while its request waited; nothing can be taken over any more
         try:
             while self._pending and not (self._paused or self._closing or self._queued):
                 if self._body is not None:
