@@ -45,9 +45,10 @@ async def test_metrics_count_connections_without_naming_anybody(
     async with connected(gateway, module_processes.token("secret-customer")):
         text = client.get("/metrics").text
     assert "secret-customer" not in text
-    samples = {s.name: s.value for f in text_string_to_metric_families(text) for s in f.samples}
-    assert samples["orderbell_connections"] == 1
-    assert samples["orderbell_feeds"] >= 0
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    counts = {s.labels["transport"]: s.value for s in samples if s.name == "orderbell_connections"}
+    assert (counts["websocket"], sum(counts.values())) == (1, 1)
+    assert [s.value >= 0 for s in samples if s.name == "orderbell_feeds"] == [True]
 
 
 def test_plain_get_of_events_is_asked_to_upgrade(client: httpx2.Client) -> None:
