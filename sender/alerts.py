@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-from sqlalchemy import bindparam, delete, func, select, update
+from sqlalchemy import BigInteger, Select, bindparam, cast, delete, func, select, update
 
 from sender import history, outbox
 from sender.database.rows import is_among
@@ -24,7 +24,7 @@ from sender.database.tables import DIALECTS, alert_states, channels, insert_into
 from shared.channels import Channel, is_private
 from shared.cursors import Cursor, Place
 from shared.errors import CallerError
-from shared.events import EXPIRED, READ, SYSTEM, system_event
+from shared.events import EXPIRED, READ, SOURCE, SYSTEM, system_event
 from shared.extents import Range
 from shared.times import format_time, is_time, parse_time
 
@@ -160,6 +160,25 @@ def state_of(connection: Connection, channel: Channel, seq: int, *, now: datetim
     state = history.states(connection, [channel])[channel]
     found = _read_between(connection, channel, seq - 1, seq, now, state)
     return found[0].state if found else None
+
+
+def lineage(connection: Connection, channel: Channel, seq: int) -> list[int]:
+    """The alert's seq, then that of what has replaced it, and so on; all but the last were replaced."""
+    return list(connection.execute(_LINEAGE, {"of": channel, "at": seq}).scalars())
+
+
+def lineage_of_order(connection: Connection, channel: Channel, seq: int, order_id: str) -> list[int]:
+    """The same from an order's alert, or from what is left of it: one sent again outlives the first."""
+    state = history.states(connection, [channel])[channel]
+    if seq > state.pruned_seq:
+        return lineage(connection, channel, seq)
+    start = max(state.pruned_seq, state.head.seq - MAX_READ_ALONE)
+    left = [
+        later
+        for later, head in _backwards(connection, channel, start, state.head.seq)
+        if (head.source, head.subject) == (SOURCE, order_id) and not head.type.startswith(SYSTEM)
+    ]
+    return lineage(connection, channel, left[-1]) if left else [seq]
 
 
 def read(
@@ -418,7 +437,23 @@ def _expire_later(dialect: str) -> Insert:
     return done
 
 
+def _lineage() -> Select[int]:
+    line = select(cast(bindparam("at"), BigInteger).label("seq")).cte("line", recursive=True)
+    newer = (
+        select(alert_states.c.by_seq)
+        .join(line, alert_states.c.seq == line.c.seq)
+        .where(
+            alert_states.c.channel == bindparam("of"),
+            alert_states.c.state == Mark.REPLACED.value,
+            alert_states.c.by_seq > alert_states.c.seq,  # so it ends
+        )
+    )
+    line = line.union_all(newer)
+    return select(line.c.seq).order_by(line.c.seq)
+
+
 _KEY = [alert_states.c.channel, alert_states.c.seq]
+_LINEAGE = _lineage()
 _MARK = _each(_mark)
 _MARK_FINALLY = _each(_mark_finally)
 _EXPIRE_LATER = _each(_expire_later)

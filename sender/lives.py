@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-NEWEST = 5  # alerts of a customer
+NEWEST = 5  # alerts of a customer, or of those that have replaced one
 
 
 class Waited(msgspec.Struct, frozen=True):
@@ -79,7 +79,7 @@ class Subject(NamedTuple):
 
     asked: str  # in words
     channel: Channel | None
-    lives: list[Life]  # the newest first
+    lives: list[Life]  # of a customer, the newest first; else an alert, then what has replaced it, in order
     missing: Explained | None = None  # why there is none
 
 
@@ -94,7 +94,11 @@ def of_order(connection: Connection, order_id: str, *, now: datetime) -> Subject
         state = f"was cancelled at {row.cancelled_at}" if row.cancelled_at else "is still open"
         why = f"{row.customer_id}'s order was placed at {row.created_at} and {state}: nothing was sent."
         return Subject(asked, channel, [], Explained(Verdict.NOT_COMPLETED, [why]))
-    return Subject(asked, channel, [_life(connection, channel, row.seq, now, recorded_at=row.completed_at)])
+    line = alerts.lineage_of_order(connection, channel, row.seq, order_id)
+    if line[0] != row.seq:  # the first is no longer kept, one that was sent again is
+        line.insert(0, row.seq)
+    first = _life(connection, channel, row.seq, now, recorded_at=row.completed_at)
+    return Subject(asked, channel, [first, *_newer(connection, channel, line, now)])
 
 
 def of_event(connection: Connection, source: str, event_id: str, *, now: datetime) -> Subject:
@@ -106,7 +110,9 @@ def of_event(connection: Connection, source: str, event_id: str, *, now: datetim
             " or its customer was erased. Is the source right?"
         )
         return Subject(asked, None, [], Explained(Verdict.NOT_SENT, [why]))
-    return Subject(asked, found.channel, [_life(connection, found.channel, found.place.seq, now)])
+    line = alerts.lineage(connection, found.channel, found.place.seq)
+    first = _life(connection, found.channel, found.place.seq, now)
+    return Subject(asked, found.channel, [first, *_newer(connection, found.channel, line, now)])
 
 
 def of_customer(connection: Connection, customer_id: str, *, now: datetime) -> Subject:
@@ -124,6 +130,11 @@ def of_customer(connection: Connection, customer_id: str, *, now: datetime) -> S
     newest = alerts.page(connection, channel, before=None, limit=NEWEST, now=now).alerts
     seqs = [alert.place.seq for alert in newest] or [history.head(connection, channel).place.seq]
     return Subject(asked, channel, [_life(connection, channel, seq, now) for seq in seqs])
+
+
+def _newer(connection: Connection, channel: Channel, line: list[int], now: datetime) -> list[Life]:
+    """What has replaced the line's first, such as one that was sent again; of many, the newest."""
+    return [_life(connection, channel, seq, now) for seq in line[1:][-NEWEST:]]
 
 
 def _life(

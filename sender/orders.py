@@ -224,10 +224,9 @@ def cancel(
     order = _order(row, "cancelled", row.completed_at, row.cancelled_at or format_time(now))
     if row.seq is None:
         return Cancelled(order, None)
-    channel = customer_channel(row.customer_id)
     try:
-        retraction = retractions.at(
-            connection, channel, row.seq, reason=reason, now=now, traceparent=traceparent
+        retraction = retractions.of_order(
+            connection, order_id, reason=reason, now=now, traceparent=traceparent
         )
     except retractions.UnknownAlert:  # its alert is older than the history
         return Cancelled(order, None)

@@ -14,7 +14,7 @@ from sqlalchemy import bindparam, select
 
 from sender import alerts, history, outbox
 from sender.alerts import State
-from sender.database.tables import alert_states, orders
+from sender.database.tables import orders
 from sender.retractions import UnknownAlert
 from shared.channels import customer_channel
 from shared.cursors import Cursor
@@ -28,13 +28,12 @@ if TYPE_CHECKING:
 
     from shared.channels import Channel
 
-_MOST_REPLACED = 1_000  # alerts, each replaced by the next
 # What the new event gets anew: its place, and its times. One that had expired would pop up nowhere.
 _ANEW = ("epoch", "seq", "time", "expirytime", "popuntil", "traceparent", "replaces")
 
 
 class NotResendable(CallerError):
-    """Raised for an alert that was taken back."""
+    """Raised for an alert that was taken back, or is too large for the new attributes."""
 
 
 class Resent(NamedTuple):
@@ -57,7 +56,12 @@ def of_order(connection: Connection, order_id: str, caller: Caller) -> Resent:
         raise UnknownAlert(f"no order {order_id}")
     if row.seq is None:
         raise UnknownAlert(f"order {order_id} was not completed, so it has no alert")
-    return _resend(connection, customer_channel(row.customer_id), row.seq, caller)
+    if row.cancelled_at is not None:
+        raise NotResendable(f"order {order_id} was cancelled: its alert was taken back and is not sent again")
+    channel = customer_channel(row.customer_id)
+    alerts.lock(connection, channel)
+    line = alerts.lineage_of_order(connection, channel, row.seq, order_id)
+    return _resend(connection, channel, line, caller)
 
 
 def of_event(connection: Connection, source: str, event_id: str, caller: Caller) -> Resent:
@@ -65,19 +69,18 @@ def of_event(connection: Connection, source: str, event_id: str, caller: Caller)
     found = outbox.find(connection, source, event_id)
     if found is None:
         raise UnknownAlert(f"no event {event_id[:128]!r} of {source[:128]!r}")
-    return _resend(connection, found.channel, found.place.seq, caller)
+    alerts.lock(connection, found.channel)
+    line = alerts.lineage(connection, found.channel, found.place.seq)
+    return _resend(connection, found.channel, line, caller)
 
 
-def _resend(connection: Connection, channel: Channel, seq: int, caller: Caller) -> Resent:
-    alerts.lock(connection, channel)
-    for _ in range(_MOST_REPLACED):  # what has replaced it is what counts now
-        state = alerts.state_of(connection, channel, seq, now=caller.now)
-        row = connection.execute(_MARK, {"of": channel, "at": seq}).one_or_none()
-        if state is not State.REPLACED or row is None or row.by_seq is None:
-            break
-        seq = row.by_seq
+def _resend(connection: Connection, channel: Channel, line: list[int], caller: Caller) -> Resent:
+    seq = line[-1]  # what has replaced the others is what counts now
+    state = alerts.state_of(connection, channel, seq, now=caller.now)
     if state is State.RETRACTED:
-        raise NotResendable("the alert was taken back; send another one")
+        raise NotResendable(
+            "the alert was taken back, and what was taken back is not sent again; send a new event instead"
+        )
     entry = history.find(connection, channel, seq)
     if state is None or entry is None:
         raise UnknownAlert("the event is no longer kept, or is no alert")
@@ -94,7 +97,6 @@ def _resend(connection: Connection, channel: Channel, seq: int, caller: Caller) 
     return Resent(Cursor(channel, recorded.place), recorded.text)
 
 
-_ORDER = select(orders.c.customer_id, orders.c.seq).where(orders.c.order_id == bindparam("order_id"))
-_MARK = select(alert_states.c.by_seq).where(
-    alert_states.c.channel == bindparam("of"), alert_states.c.seq == bindparam("at")
+_ORDER = select(orders.c.customer_id, orders.c.seq, orders.c.cancelled_at).where(
+    orders.c.order_id == bindparam("order_id")
 )

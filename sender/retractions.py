@@ -2,6 +2,9 @@
 
 A retraction is an event of the same channel, so devices that are away catch up with both, in order. The alert
 and its retraction stay in the history.
+
+Where a newer alert has replaced the one that is named, as after a resend, the newer one is retracted: no
+other of such a line is on any screen.
 """
 
 from __future__ import annotations
@@ -55,33 +58,54 @@ def of_event(
     found = outbox.find(connection, source, event_id)
     if found is None:
         raise UnknownAlert(f"no event {event_id[:128]!r} of {source[:128]!r}")
-    return at(connection, found.channel, found.place.seq, reason=reason, now=now, traceparent=traceparent)
+    alerts.lock(connection, found.channel)
+    line = alerts.lineage(connection, found.channel, found.place.seq)
+    return _retract_last(connection, found.channel, line, reason=reason, now=now, traceparent=traceparent)
 
 
 def of_order(
     connection: Connection, order_id: str, *, reason: str, now: datetime, traceparent: str | None = None
 ) -> Retraction:
-    """Retract the alert of an order's completion. Raises `UnknownAlert`."""
+    """Retract the alert of an order's completion, or what has replaced it. Raises `UnknownAlert`."""
     row = connection.execute(_ORDER, {"order_id": order_id}).one_or_none()
     if row is None:
         raise UnknownAlert(f"no order {order_id}")
     if row.seq is None:
         raise UnknownAlert(f"order {order_id} was not completed, so it has no alert; cancel it instead")
     channel = customer_channel(row.customer_id)
-    return at(connection, channel, row.seq, reason=reason, now=now, traceparent=traceparent)
+    alerts.lock(connection, channel)
+    line = alerts.lineage_of_order(connection, channel, row.seq, order_id)
+    return _retract_last(connection, channel, line, reason=reason, now=now, traceparent=traceparent)
 
 
-def at(
+def _retract_last(
+    connection: Connection,
+    channel: Channel,
+    line: list[int],
+    *,
+    reason: str,
+    now: datetime,
+    traceparent: str | None,
+) -> Retraction:
+    """Retract the last alert of a line of which each has replaced the one before. Raises `UnknownAlert`."""
+    for seq in reversed(line[1:]):
+        try:
+            return _retract(connection, channel, seq, reason=reason, now=now, traceparent=traceparent)
+        except UnknownAlert:
+            continue  # it could not be published, so that devices still show the one before
+    return _retract(connection, channel, line[0], reason=reason, now=now, traceparent=traceparent)
+
+
+def _retract(
     connection: Connection,
     channel: Channel,
     seq: int,
     *,
     reason: str,
     now: datetime,
-    traceparent: str | None = None,
+    traceparent: str | None,
 ) -> Retraction:
-    """Retract the alert at a seq of a channel. Raises `UnknownAlert`."""
-    alerts.lock(connection, channel)
+    """Retract the alert at a seq of a locked channel. Raises `UnknownAlert`."""
     state = history.states(connection, [channel])[channel]
     alert = Cursor(channel, Place(state.head.epoch, seq))
     entry = history.find(connection, channel, seq) if seq > state.pruned_seq else None
