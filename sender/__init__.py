@@ -22,5 +22,7 @@ Its exceptions, by whose fault they are (shared/errors.py); `python -m tests.tes
             DatabaseFault
             DatabaseFull
             DatabaseUnavailable
+                DatabaseBusy
+                DatabaseDamaged
                 RowHeld
 """

@@ -14,8 +14,9 @@ from uvicorn.loops.auto import auto_loop_factory
 
 import orderbell_start  # noqa: F401 - before our other imports: it checks that they are ours
 from sender import metrics
-from sender.database.errors import DatabaseError, DatabaseUnusable
+from sender.database.errors import DatabaseDamaged, DatabaseError, DatabaseUnusable
 from sender.database.open import open_database
+from sender.database.watched import WatchedDatabase
 from sender.expiry import Expiry
 from sender.http.api import Api
 from sender.http.api_keys import ApiKeys, ApiKeysOfFile
@@ -89,6 +90,10 @@ def _run(settings: SenderSettings, listener: socket.socket) -> None:
             runner.run(serve(settings, listener))
     except (DatabaseUnusable, DatabaseError) as error:
         _end(f"ORDERBELL_DATABASE_URL: {error}")
+    except BaseExceptionGroup as group:  # of the tasks
+        if (damaged := group.subgroup(DatabaseDamaged)) is None:
+            raise
+        _end(f"ORDERBELL_DATABASE_URL: {damaged.exceptions[0]}")
 
 
 async def serve(settings: SenderSettings, listener: socket.socket) -> None:
@@ -99,10 +104,11 @@ async def serve(settings: SenderSettings, listener: socket.socket) -> None:
             settings.database_url,
             schema=settings.database_schema,
             prepared_statements=settings.database_prepared_statements,
-        ) as database,
+        ) as opened,
         connect(settings.redis_url) as redis,
         pipelines_to(redis) as pipelines,
     ):
+        database = WatchedDatabase(opened)
         names = Names.of(settings.redis_url, settings.key_prefix)
         signatures = Signatures.of(settings.live_keys)
         log = (
@@ -177,6 +183,7 @@ async def serve(settings: SenderSettings, listener: socket.socket) -> None:
             others = [
                 tasks.create_task(part.run())
                 for part in (
+                    database,
                     sweep,
                     notifier,
                     retention,

@@ -385,6 +385,31 @@ def test_9_file_that_is_no_database(faults: Faults, tmp_path: Path) -> None:
     assert "not a database" in found["database"][0]
 
 
+def test_9_file_removed_under_the_sender(module_processes: Processes, faults: Faults, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/orderbell.db"
+    sender = module_processes.start_sender(database_url=url)
+    os.unlink(tmp_path / "orderbell.db")
+    found = faults(database_url=url, sender_url=sender.url)
+    assert "is not the file that the running sender has opened" in found["database"][0]
+    assert found["database"][1].startswith("move the file back")
+    assert "was removed or replaced" in found["sender"][0]
+    assert found["sender"][1].startswith("move the file back")
+    environment = {**clean_environment(), "ORDERBELL_API_KEYS": module_processes.api_key}
+    arguments = ("trace", "--order", "1", "--sender", sender.url)
+    asked = commands.run("shared.commands.cli", *arguments, environment=environment)
+    assert asked.returncode == 3
+    assert "was removed or replaced" in asked.stderr
+    sender.kill()
+
+
+def test_9_file_on_a_full_disk(faults: Faults, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = os.statvfs_result((4096, 4096, 300, 1, 1, 9, 9, 9, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda _: full)
+    says, fix = faults()["database"]
+    assert says.endswith("takes no writes: the disk is full")
+    assert fix == "free or add space on its disk"
+
+
 @pytest.fixture
 def as_nobody() -> Iterator[None]:
     """Root may write everything, and services do not run as root."""

@@ -243,7 +243,13 @@ async def test_not_ready_without_its_database(
     async with broken(DatabaseUnavailable("locked")) as client:
         response = await client.get("/readyz")
     assert response.status_code == 503
-    assert response.json() == {"ready": False, "database": "failed", "relay": "ok", "redis": "unknown"}
+    assert response.json() == {
+        "ready": False,
+        "database": "failed",
+        "relay": "ok",
+        "redis": "unknown",
+        "reasons": {"database": "locked"},
+    }
 
 
 async def test_metrics_answer_while_the_database_is_away(

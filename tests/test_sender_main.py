@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -23,6 +24,7 @@ from tests.waiting import wait_until
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator
+    from pathlib import Path
 
     from shared.commands.embedded import EmbeddedServer
     from tests.processes import Processes, SenderProcess
@@ -202,6 +204,20 @@ def test_database_that_cannot_be_used_is_one_line_and_exit_code_2(database_url: 
     assert ended.stderr.startswith(f"orderbell: ORDERBELL_DATABASE_URL: {reason}")
     assert ended.stderr.count("\n") == 1
     assert "a-password" not in ended.stderr
+
+
+def test_file_overwritten_with_garbage_ends_it_with_one_line(
+    processes: Processes, client: httpx2.Client, tmp_path: Path
+) -> None:
+    sender = processes.start_sender(database_url=f"sqlite:///{tmp_path}/garbage.db")
+    for suffix in ("", "-wal"):
+        with (tmp_path / f"garbage.db{suffix}").open("r+b") as file:
+            file.write(b"garbage!" * 4096)
+    with contextlib.suppress(httpx2.HTTPError):  # an answer, or none any more
+        client.get(f"{sender.url}/orders")
+    assert sender.process.wait(15) == 2
+    assert "orderbell: ORDERBELL_DATABASE_URL: the file is damaged" in sender.text()
+    assert "Traceback" not in sender.text()
 
 
 def test_development_mode_stays_on_loopback() -> None:

@@ -2,6 +2,8 @@
 
 DatabaseError              not the caller's fault, and nothing is stored
   DatabaseUnavailable      locked, unreachable or overloaded: the caller may try again
+    DatabaseBusy           only overloaded
+    DatabaseDamaged        its content is not a database's any more: the sender ends
   DatabaseFull             no space is left
 DatabaseUnusable           at start: a database that could not keep what we promise
 """
@@ -21,6 +23,14 @@ class DatabaseUnavailable(DatabaseError):
 
 class RowHeld(DatabaseUnavailable):
     """Another transaction's lock on what this needs was not released in time."""
+
+
+class DatabaseBusy(DatabaseUnavailable):
+    """Other work came first; nothing is wrong with the database."""
+
+
+class DatabaseDamaged(DatabaseUnavailable):
+    """What is stored is not a database's content any more. A person has to restore a backup."""
 
 
 class DatabaseFull(DatabaseError):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import structlog
 
-from sender.database.errors import DatabaseUnavailable
+from sender.database.errors import DatabaseBusy
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -103,7 +103,7 @@ class GroupCommit:
         self, work: Callable[[Connection, Sequence[I]], Sequence[R | Exception]], item: I, *, size: int = 1
     ) -> R:
         if self._waiting >= self._max_waiting:
-            raise DatabaseUnavailable(f"{self._max_waiting} writes are waiting already")
+            raise DatabaseBusy(f"{self._max_waiting} writes are waiting already")
         job: Job[I, R] = Job(work, item, size, self._loop.create_future())
         self._waiting += 1
         self._queue.put(job)

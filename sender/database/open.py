@@ -10,7 +10,7 @@ from shared.database_url import SqliteUrl, parse_database_url
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from sender.database.protocol import Database
+    from sender.database.watched import ProbedDatabase
 
 SCHEMA = "orderbell"  # on PostgreSQL
 
@@ -18,7 +18,7 @@ SCHEMA = "orderbell"  # on PostgreSQL
 @asynccontextmanager
 async def open_database(
     url: str, *, schema: str | None = None, prepared_statements: bool | None = None
-) -> AsyncIterator[Database]:
+) -> AsyncIterator[ProbedDatabase]:
     """The database, brought to the newest schema. Raises `DatabaseUnusable` and `DatabaseError`.
 
     On PostgreSQL, `schema` holds our tables (by default the URL's, else `orderbell`), and

@@ -25,6 +25,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from sender.database.errors import (
+    DatabaseBusy,
     DatabaseFault,
     DatabaseFull,
     DatabaseUnavailable,
@@ -165,6 +166,10 @@ class PostgresDatabase:
         """In a transaction like every write's, locking a row, which a standby refuses."""
         await self._write(lambda connection: connection.execute(_CHECK).all(), self._limits.patience_seconds)
 
+    async def probe(self) -> None:
+        """Write the row that `check` locks, as it is."""
+        await self._write(lambda connection: connection.execute(_PROBE), self._limits.patience_seconds)
+
     async def return_space(self) -> float | None:
         """Autovacuum makes the space usable again."""
         return None
@@ -255,7 +260,8 @@ class PostgresDatabase:
                 logger.debug("transaction runs again", reason=line_of(cause) if cause else "")
             finally:
                 lock_seconds.reset(token)
-        raise DatabaseUnavailable(
+        kind = DatabaseBusy if cause and meaning(cause) is Meaning.OVERTAKEN else DatabaseUnavailable
+        raise kind(
             f"refused {self._limits.attempts} times in a row: {line_of(cause) if cause else ''}"
         ) from cause
 
@@ -363,6 +369,10 @@ class _RunAgain(Exception):
 
 _AGAIN = frozenset({Meaning.OVERTAKEN, Meaning.SERVER_GONE, Meaning.CONNECTION_SPOILT, Meaning.UNPREPARED})
 _CHECK = text("SELECT epoch FROM generation FOR KEY SHARE SKIP LOCKED")
+_PROBE = text(
+    "UPDATE generation SET epoch = epoch"
+    " WHERE id IN (SELECT id FROM generation FOR NO KEY UPDATE SKIP LOCKED)"
+)
 
 
 @asynccontextmanager
@@ -380,6 +390,8 @@ def _explain(error: Exception) -> Exception:
         return DatabaseFull("the database's disk is full")
     if means is Meaning.HELD:
         return RowHeld("another transaction holds rows that this needs")
+    if means is Meaning.BUSY:
+        return DatabaseBusy(f"PostgreSQL: {line_of(error)}")
     if means is Meaning.UNEXPECTED:
         logger.error("PostgreSQL refused a statement that should work", reason=line_of(error))
         return DatabaseFault(f"PostgreSQL: {line_of(error)}")

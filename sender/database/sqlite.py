@@ -15,13 +15,14 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 from sqlalchemy.exc import DBAPIError
 
-from sender.database.errors import DatabaseError, DatabaseUnavailable, DatabaseUnusable
+from sender.database.errors import DatabaseError, DatabaseFull, DatabaseUnavailable, DatabaseUnusable
 from sender.database.group_commit import GroupCommit
 from sender.database.protocol import Pool
 from sender.database.sqlite_connect import driver_of, engine_of, pragma
@@ -54,6 +55,8 @@ USUAL = Limits()
 # While one turn writes to disk, the next waits for the thread: no trip through the loop between commits.
 _TURNS = 2
 
+ROOM_BYTES = 128 * 1024  # the pages of some orders
+
 _FREE_SHARE = 0.1  # of the file: free pages for new rows
 _FREE_PAGES = 1_000  # at least: 4 MB
 _RETURNED_PAGES = 100  # at a time
@@ -77,6 +80,7 @@ class SqliteDatabase:
 
     def __init__(self, path: str, limits: Limits = USUAL) -> None:
         self._loop = asyncio.get_running_loop()
+        self._path = path
         self._files = WatchedFiles(path)
         self._write_engine = engine_of(path, begin="BEGIN IMMEDIATE", busy_seconds=limits.busy_seconds)
         self._read_engine = engine_of(path, begin="BEGIN", busy_seconds=limits.busy_seconds)
@@ -106,6 +110,11 @@ class SqliteDatabase:
         self._files.check()
         await self.read(lambda connection: connection.exec_driver_sql("SELECT epoch FROM generation").all())
 
+    async def probe(self) -> None:
+        """Write a page. There must be room for several: others could fail while one still fits."""
+        await asyncio.to_thread(check_room, self._path)
+        await self.write(_write_page)
+
     async def return_space(self) -> float | None:
         """A small part at a time: pages are moved, and callers wait for it."""
         return await self.write(_return_space)
@@ -129,6 +138,7 @@ class SqliteDatabase:
         try:
             connection: Connection | None = getattr(self._reader, "connection", None)
             if connection is None:
+                self._files.check()  # opening a file that is away would make an empty one
                 connection = self._reader.connection = self._read_engine.connect()
                 self._reading.append(connection)
             with connection.begin():
@@ -160,6 +170,8 @@ class WatchedFiles:
     def __init__(self, path: str) -> None:
         self._names = (path, f"{path}-wal")  # the first transaction makes the log; it stays while we run
         self._known: dict[str, tuple[int, int]] = {}
+        if (found := _identity(path)) is not None:
+            self._known[path] = found
         self._gone = False
 
     def check(self) -> None:
@@ -240,6 +252,22 @@ def _run_group(connection: Connection, work: Callable[..., Any], items: Sequence
         return [_run_group(connection, work, [item])[0] for item in items]
     driver.execute("RELEASE job")
     return outcomes
+
+
+def check_room(path: str) -> None:
+    """Raises `DatabaseFull` and `DatabaseUnavailable`."""
+    try:
+        found = os.statvfs(Path(path).absolute().parent)
+    except OSError as error:
+        raise DatabaseUnavailable(f"{path}: {error.strerror}") from error
+    if found.f_bavail * found.f_frsize < ROOM_BYTES:
+        raise DatabaseFull("the disk is full")
+
+
+def _write_page(connection: Connection) -> None:
+    """An UPDATE that changes nothing would not be written; this always is."""
+    driver = driver_of(connection)
+    driver.execute(f"PRAGMA user_version = {pragma(driver, 'user_version')}")
 
 
 def _return_space(connection: Connection) -> float | None:

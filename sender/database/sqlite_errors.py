@@ -7,7 +7,13 @@ from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError
 
-from sender.database.errors import DatabaseError, DatabaseFull, DatabaseUnavailable, DatabaseUnusable
+from sender.database.errors import (
+    DatabaseDamaged,
+    DatabaseError,
+    DatabaseFull,
+    DatabaseUnavailable,
+    DatabaseUnusable,
+)
 
 
 def explain(error: BaseException) -> Exception:
@@ -22,6 +28,8 @@ def explain(error: BaseException) -> Exception:
         return DatabaseFull("the disk is full")
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return DatabaseUnavailable("another process keeps the database locked")
+    if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+        return DatabaseDamaged(f"the file is damaged ({original}); restore a backup")
     if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
         return DatabaseUnavailable(str(original))
     return error if isinstance(error, Exception) else original

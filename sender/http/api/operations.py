@@ -61,15 +61,16 @@ class Operations:
 
     async def readyz(self, request: Request) -> Response:
         """Redis is reported but does not count: orders must be completed while it is away."""
-        database = await self._database_answers()
+        fault = await self._database_fault()
         contested = self._relay.contested
-        ready = database and self._relay.alive and not contested
+        ready = fault is None and self._relay.alive and not contested
         redis = {True: "ok", False: "away", None: "unknown"}[self._relay.redis_up]
         if contested:
             redis = "another installation uses the same database number and prefix"
-        parts = {"database": _word(database), "relay": _word(self._relay.alive), "redis": redis}
+        parts = {"database": _word(fault is None), "relay": _word(self._relay.alive), "redis": redis}
+        reasons = {"reasons": {"database": fault}} if fault is not None else {}
         return Response(
-            msgspec.json.encode({"ready": ready, **parts}),
+            msgspec.json.encode({"ready": ready, **parts, **reasons}),
             200 if ready else 503,
             media_type="application/json",
         )
@@ -89,7 +90,7 @@ class Operations:
             metrics.database_up.set(0)
         else:
             # Reading is not enough: a file that was moved away, or a standby, can still be read.
-            metrics.database_up.set(await self._database_answers(METRICS_SECONDS))
+            metrics.database_up.set(await self._database_fault(METRICS_SECONDS) is None)
             metrics.note_backlog(backlog, now=self._clock())
             metrics.dead_letters_kept.set(kept)
             metrics.webhooks_waiting.set(webhooks)
@@ -109,13 +110,16 @@ class Operations:
             metrics.redis_memory.set(memory.used)
             metrics.redis_memory_limit.set(memory.limit)
 
-    async def _database_answers(self, seconds: float = READY_SECONDS) -> bool:
+    async def _database_fault(self, seconds: float = READY_SECONDS) -> str | None:
+        """Why requests would fail now; None if they would not."""
         try:
             async with asyncio.timeout(seconds):
                 await self._database.check()
-        except (DatabaseError, TimeoutError):
-            return False
-        return True
+        except DatabaseError as error:
+            return str(error)
+        except TimeoutError:
+            return f"the database does not answer within {seconds:g} s"
+        return None
 
 
 def _counts(

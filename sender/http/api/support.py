@@ -66,6 +66,8 @@ class Support:
         subject = await self._database.read(_work(query, self._clock()))
         gateways = await self._ask(subject.channel) if subject.channel is not None else None
         if subject.missing is not None:
+            # An order that was refused for the database's sake is missing, too.
+            await self._database.check()
             explained = [bodies.TracedAlert(None, subject.missing.verdict.value, subject.missing.findings)]
         else:
             relay = self._relay

@@ -99,14 +99,17 @@ async def _look(settings: DoctorSettings, asked: Asked) -> list[Finding]:
         findings += await tokens.look(settings, asked.token)
     elif asked.token:
         findings.append(warn("token", "no setting here says how tokens are verified", _GATEWAYS))
-    if of_sender := _is_senders():
-        findings += await database.look(settings.database_url)
+    of_sender = _is_senders()
+    of_database = await database.look(settings.database_url) if of_sender else []
     where = redis.Where(settings.redis_url, settings.key_prefix)
     async with services.client(settings.sender_ca) as http:
         url = (asked.sender or str(settings.sender_url)).rstrip("/")
         of_sender_found, sender = await services.look_at_sender(http, url, _key(settings))
+        lost = any(services.REMOVED in finding.says for finding in of_sender_found)
+        if of_sender and lost:
+            of_database = [database.lost(settings.database_url)]
         of_redis = await redis.look(where, sender, publishes=of_sender)
-        findings += of_redis + of_sender_found
+        findings += of_database + of_redis + of_sender_found
         to_hear = None if any(finding.verdict is Verdict.FAIL for finding in of_redis) else where
         for gateway in asked.gateways:
             found = await services.look_at_gateway(http, gateway.rstrip("/"), settings)

@@ -7,11 +7,12 @@ import re
 import sqlite3
 from pathlib import Path
 
-from shared.commands.doctor.findings import Finding, fail, ok
+from shared.commands.doctor.findings import Finding, fail, ok, warn
 from shared.database_url import PostgresUrl, parse_database_url
 
 SECONDS = 5
 _FIX = "ORDERBELL_DATABASE_URL: the database of the sender"
+_LOST = "move the file back; or restart the sender, which then begins with an empty database"
 _READ_ONLY = (
     "ORDERBELL_DATABASE_URL: with the primary among its hosts; or reset default_transaction_read_only"
 )
@@ -22,7 +23,17 @@ async def look(url: str) -> list[Finding]:
     return [await _postgres(parsed) if isinstance(parsed, PostgresUrl) else _sqlite(parsed.path)]
 
 
+def lost(url: str) -> Finding:
+    """The sender has reported that its file was removed or replaced."""
+    name = url.rpartition("@")[2]
+    return fail("database", f"{name} is not the file that the running sender has opened", _LOST)
+
+
 def _sqlite(path: str) -> Finding:
+    # As the sender looks: commands stand above both services.
+    from sender.database.errors import DatabaseError
+    from sender.database.sqlite import check_room
+
     if not Path(path).exists():
         if Path(path).absolute().parent.is_dir():
             return ok("database", f"{path} does not exist yet; the sender creates it")
@@ -30,7 +41,7 @@ def _sqlite(path: str) -> Finding:
     try:
         # Never created here, and the lock is released at once.
         with contextlib.closing(
-            sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=rw", uri=True)
+            sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=rw", uri=True, timeout=SECONDS)
         ) as database:
             database.execute("BEGIN IMMEDIATE")
             database.execute("CREATE TABLE orderbell_doctor (x)")
@@ -40,8 +51,12 @@ def _sqlite(path: str) -> Finding:
             fix = "let the sender's user write the file and its directory"
             return fail("database", f"{path} is read-only: no order can be stored", fix)
         if "locked" in str(error):
-            return ok("database", f"{path} is in use")
+            return warn("database", f"{path}: another process has kept it locked for {SECONDS} s")
         return fail("database", f"{path}: {error}", _FIX)
+    try:
+        check_room(path)
+    except DatabaseError as error:
+        return fail("database", f"{path} takes no writes: {error}", "free or add space on its disk")
     return ok("database", f"{path} can be written to")
 
 

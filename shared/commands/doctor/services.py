@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SECONDS = 5
 FEW_FILES = 1_000
+REMOVED = "removed or replaced"  # the sender's words for a file of SQLite that is away
 _BESIDE = 100  # files beside connections: the listening socket, Redis, the sender, logs
 
 
@@ -104,12 +105,26 @@ async def _ready(
         findings = [ok(what, f"{url} is ready")]
     else:
         why = reasons(body)
-        # Both services' bodies name the fault, but not always what to change.
-        names = "another ORDERBELL_KEY_PREFIX, or another database number, for one of the two"
-        findings = [fail(what, f"{url} is not ready: {why}", names if "another installation" in why else "")]
+        findings = [fail(what, f"{url} is not ready: {why}", _change_for(what, why))]
     if date := response.headers.get("date"):
         findings.append(clock(f"{what} clock", parsedate_to_datetime(date).timestamp() - time.time()))
     return findings, body
+
+
+def _change_for(what: str, why: str) -> str:
+    """Both services' bodies name the fault, but not always what to change."""
+    if "another installation" in why:
+        return "another ORDERBELL_KEY_PREFIX, or another database number, for one of the two"
+    return next((change for words, change in _CHANGES.items() if what == "sender" and words in why), "")
+
+
+_CHANGES = {
+    "disk is full": "free or add space on the database's disk; the sender goes on by itself",
+    "keeps the database locked": "end the process that holds the lock (`fuser FILE` lists candidates)",
+    REMOVED: "move the file back; or restart the sender, which then begins with an empty database",
+    "damaged": "restore a backup of the database",
+    "database": "its log has the reason; see OrderbellDatabaseDown in docs/operations.md",
+}
 
 
 def reasons(body: dict[str, Any]) -> str:
