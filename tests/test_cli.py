@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -67,3 +68,26 @@ def test_wrong_arguments_are_reported_and_end_with_2(
     code, output = run(*arguments)
     assert code == 2, output
     assert "Error: " in output
+
+
+NUMBERS = [
+    (name, parameter.opts[0])
+    for name in COMMANDS
+    for parameter in main.commands[name].params
+    if isinstance(parameter.type, click.types.FloatParamType | click.types.IntParamType)
+]
+
+
+@pytest.mark.parametrize(("command", "option"), NUMBERS, ids=" ".join)
+def test_number_that_is_none_or_beyond_all_bounds_is_refused_in_a_line(command: str, option: str) -> None:
+    assert len(NUMBERS) >= 10
+    arguments = ["alice", "--test"] if command == "send" else ["alice"] if command == "token" else []
+    for number in ("nan", "inf", "-inf", "1e300", "9" * 400):
+        code, output = run(command, *arguments, option, number)
+        assert code == 2, (number, output)
+        assert f"Invalid value for '{option}'" in output
+
+
+def test_port_that_both_services_would_have_names_the_sender() -> None:
+    _, output = run("up", "--sender-port", "9190", "--receiver-port", "9190")
+    assert "the gateways would need ports 9190 to 9191, and the sender has 9190" in output

@@ -10,8 +10,10 @@ import click
 
 from shared import __version__
 from shared.commands.local import DEFAULT, LocalDirectory
+from shared.commands.numbers import Number
 
 PORT = click.IntRange(1, 65535)
+MOST_MINUTES = 10 * 366 * 24 * 60
 DATA = click.option(
     "--data",
     type=click.Path(path_type=Path),
@@ -58,7 +60,9 @@ def up(gateways: int, sender_port: int, receiver_port: int, data: Path) -> None:
 
     ports = tuple(range(receiver_port, receiver_port + gateways))
     if sender_port in ports or ports[-1] > 65535:
-        raise click.BadParameter(f"the gateways would need ports {ports[0]} to {ports[-1]}")
+        needs = f"ports {ports[0]} to {ports[-1]}" if gateways > 1 else f"port {ports[0]}"
+        taken = f", and the sender has {sender_port}" if sender_port in ports else ""
+        raise click.BadParameter(f"the gateways would need {needs}{taken}", param_hint="--receiver-port")
     sys.exit(run(Plan(data, sender_port, ports)))
 
 
@@ -73,7 +77,7 @@ def up(gateways: int, sender_port: int, receiver_port: int, data: Path) -> None:
 )
 @click.option(
     "--minutes",
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, MOST_MINUTES, above=True),
     default=60,
     show_default=True,
     help="How long it is valid.",
@@ -189,31 +193,37 @@ def trace(
 
 
 @main.command()
-@click.option("--customers", type=click.IntRange(min=1), default=10_000, show_default=True, help="How many.")
+@click.option(
+    "--customers", type=click.IntRange(1, 10**9), default=10_000, show_default=True, help="How many."
+)
 @click.option(
     "--events-a-day",
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, 1_000_000, above=True),
     default=1,
     show_default=True,
     help="Of one customer, on average.",
 )
 @click.option(
     "--connected",
-    type=click.FloatRange(0, 1),
+    type=Number(0, 1),
     default=0.05,
     show_default=True,
     help="Share of customers who have a page open at the busiest moment.",
 )
 @click.option(
     "--peak",
-    type=click.FloatRange(1),
+    type=Number(1, 1_000_000),
     default=5,
     show_default=True,
     help="Events in the busiest second, as a multiple of an average one.",
 )
-@click.option("--history-days", type=click.FloatRange(0, min_open=True), default=7, show_default=True)
+@click.option("--history-days", type=Number(0, 36_500, above=True), default=7, show_default=True)
 @click.option(
-    "--max-connections", type=click.IntRange(min=1), default=10_000, show_default=True, help="Of a gateway."
+    "--max-connections",
+    type=click.IntRange(1, 10**6),
+    default=10_000,
+    show_default=True,
+    help="Of a gateway.",
 )
 def size(
     customers: int,
@@ -303,7 +313,7 @@ def resend(
 @click.option("--test", "is_test", is_flag=True, help="Required: the event changes nothing.")
 @click.option(
     "--seconds",
-    type=click.FloatRange(0),
+    type=Number(0, 3_600),
     default=5,
     show_default=True,
     help="How long to wait until a device has it.",

@@ -153,7 +153,8 @@ def _print_connections(gateways: Sequence[GatewayReport], connections: int, cust
             _say(f"  and {report.listening_count - _SHOWN:,} more")
         for ended in report.ended:
             if ended.requests:
-                _say(f"  asks by {ended.transport}, last {ended.ended_at}, {ended.requests:,} times in all")
+                times = "once" if ended.requests == 1 else f"{ended.requests:,} times in all"
+                _say(f"  asks by {ended.transport}, last {ended.ended_at}, {times}")
                 continue
             _say(f"  ended {ended.ended_at}: {ended.transport}, {ended.code} {ended.reason}".rstrip())
     if not gateways:

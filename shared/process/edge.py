@@ -418,7 +418,7 @@ class Edge(asyncio.Protocol):
         if self._may_answer:
             members = {
                 "type": f"urn:orderbell:problem:{kind}",
-                "title": HTTPStatus(status).phrase,
+                "title": kind.replace("-", " ").capitalize(),  # as in shared/problems.py
                 "status": status,
                 "detail": detail,
             }
