@@ -6,6 +6,7 @@ of completed orders count; others carry the time that their caller gave.
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
 from datetime import datetime
@@ -18,11 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 EVERY_SECONDS = 1.0
-_AGAIN_SECONDS = 0.02  # after an event that is not the sender's own
+_AGAIN_SECONDS = 0.05  # after events that are not the sender's own
+_EXAMINED = 10  # messages of a read, of which there may be hundreds
 _SHORTEST = 100  # bytes; a probe or a notice is shorter, an event is not
 _BEGINNING = 1024  # bytes of a message in which its attributes are
 _TRACE = re.compile(rb'"traceparent":"00-([0-9a-f]{32})-')
-_ORDER = re.compile(rb'"source":"%b".*?"time":"([0-9TZ:.+-]{20,32})"' % re.escape(SOURCE.encode()))
+_SOURCE = b'"source":"%b"' % SOURCE.encode()
+_ORDER = re.compile(re.escape(_SOURCE) + rb'.*?"time":"([0-9TZ:.+-]{20,32})"')
 
 
 class Ages:
@@ -30,15 +33,19 @@ class Ages:
         self.due = 0.0  # loop time, when the next event is to be looked at
 
     def look(self, messages: Iterable[bytes], now: float) -> None:
-        """At the first event of an order in one read, as after a stall the last one is young.
+        """Look for the first event of an order in one read: after a stall, the last one is young.
 
         `now` is loop time. Does nothing before it is due.
         """
         if now < self.due:
             return
-        self.due = now + _AGAIN_SECONDS
-        for message in messages:
-            if len(message) < _SHORTEST or (match := _ORDER.search(message[:_BEGINNING])) is None:
+        for message in itertools.islice(messages, _EXAMINED):
+            if len(message) < _SHORTEST:
+                continue
+            self.due = now + _AGAIN_SECONDS
+            if message.find(_SOURCE, 0, _BEGINNING) < 0:
+                continue
+            if (match := _ORDER.search(message[:_BEGINNING])) is None:
                 continue
             self.due = now + EVERY_SECONDS
             try:
