@@ -248,8 +248,26 @@ def test_3_sender_that_is_not_there(gateway: ReceiverProcess, faults: Faults) ->
     assert found["sender"][0] == "http://127.0.0.1:9: nothing listens there (connection refused)"
     assert found["sender"][1].startswith("ORDERBELL_SENDER_URL: ")
     found = faults(sender_url=gateway.url)
-    assert "not a sender" in found["sender key"][0]
+    assert "a gateway, not a sender" in found["sender key"][0]
     assert found["sender key"][1].startswith("ORDERBELL_SENDER_URL: ")
+
+
+def test_3_each_command_recognises_the_other_service(
+    module_processes: Processes, sender: SenderProcess, gateway: ReceiverProcess, faults: Faults
+) -> None:
+    found = faults(Asked(gateways=[sender.url]))
+    assert "is a sender, not a gateway" in found["gateway"][0]
+    settings = {"api_keys": module_processes.api_key, "jwt_secret": module_processes.jwt_secret}
+    environment = clean_environment() | {f"ORDERBELL_{name.upper()}": is_ for name, is_ in settings.items()}
+    for arguments, url, words in (
+        (("watch", "alice", "--gateway"), sender.url, "is a sender"),
+        (("watch", "alice", "--transport", "sse", "--gateway"), sender.url, "is a sender"),
+        (("trace", "--order", "1", "--sender"), gateway.url, "is a gateway"),
+        (("kick", "alice", "--sender"), gateway.url, "is a gateway"),
+    ):
+        done = commands.run("shared.commands.cli", *arguments, url, environment=environment)
+        assert done.returncode in (1, 3)
+        assert f"{url} {words}" in done.stderr
 
 
 def test_4_issuer_that_is_away_or_answers_something_else(faults: Faults) -> None:

@@ -172,6 +172,22 @@ async def test_order_against_the_rules_is_refused(sender: RunningSender, body: d
     assert (await sender.client.get("/orders")).json()["orders"] == []
 
 
+async def test_refusals_are_in_words(sender: RunningSender) -> None:
+    name = "is not a name: 1 to 128 characters without control characters"
+
+    async def detail(method: str, path: str, **arguments: Any) -> str:
+        return str((await sender.client.request(method, path, **arguments)).json()["detail"])
+
+    assert name in await detail("POST", "/orders", json={"order_id": "", "customer_id": "alice"})
+    assert name in await detail("POST", "/orders", json={"order_id": "1", "customer_id": "x" * 129})
+    for asked in ({"order_id": "a\tb"}, {"customer_id": ""}):
+        assert name in await detail("GET", "/trace", params=asked)
+    assert name in await detail("GET", "/connections", params={"customer_id": "x" * 129})
+    assert "regex" not in await detail("POST", "/revocations", json={"jti": "\0"})
+    assert "not known here" in await detail("GET", "/orders", headers={"Authorization": "Bearer other"})
+    assert "is required" in await detail("GET", "/orders", headers={"Authorization": "Bearer "})
+
+
 class BrokenDatabase:
     def __init__(self, error: Exception) -> None:
         self.error = error

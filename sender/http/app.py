@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 logger = structlog.get_logger(__name__)
 
 
+_REQUIRED = "an API key is required: Authorization: Bearer <key>"
+
+
 def create_app(
     api: Api,
     pages: OfficePage,
@@ -97,7 +100,9 @@ class RequireKey:
         key = self._api_keys.find(presented.strip()) if scheme.lower() == "bearer" else None
         send = self._noted(scope, send, key)
         if key is None:
-            refusal = unauthenticated("an API key is required: Authorization: Bearer <key>")
+            bare = scheme.lower() != "bearer" or not presented.strip()
+            detail = _REQUIRED if bare else "this API key is not known here"
+            refusal = unauthenticated(detail)
             await refusal.response()(scope, receive, send)
             return
         if not self._scopes & key.scopes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
 
 import msgspec
@@ -14,7 +15,7 @@ from sender.lives import Life
 from sender.orders import Order
 from sender.retractions import MAX_REASON
 from sender.tombstones import Fault
-from shared.channels import NAME
+from shared.channels import MAX_NAME, NAME
 from shared.cursors import MAX_NUMBER
 from shared.extents import MAX_RANGES
 from shared.json import parse_json
@@ -34,9 +35,11 @@ MAX_CURSORS_BYTES = 2**20  # room for as many cursors, however long their channe
 T = TypeVar("T")
 
 # The lookahead refuses a line end, because `$` alone would allow one at the end.
-Name = Annotated[str, msgspec.Meta(pattern=rf"^{NAME}(?!\n)$", examples=["auth0|5f7c"])]
+_NAME = rf"^{NAME}(?!\n)$"
+Name = Annotated[str, msgspec.Meta(pattern=_NAME, examples=["auth0|5f7c"])]
 # Clients remove `.` and `..` from a path before they send it, so such an order could not be completed.
-OrderId = Annotated[str, msgspec.Meta(pattern=rf"^(?!\.{{1,2}}$){NAME}(?!\n)$", examples=["1042"])]
+_ORDER_ID = rf"^(?!\.{{1,2}}$){NAME}(?!\n)$"
+OrderId = Annotated[str, msgspec.Meta(pattern=_ORDER_ID, examples=["1042"])]
 CursorText = Annotated[str, msgspec.Meta(examples=["customer:alice=1.42"])]
 SeenText = Annotated[
     str,
@@ -316,11 +319,14 @@ Seconds = Annotated[
 ]
 
 
+_JTI = r"^[^\x00]+$"
+
+
 class RevocationRequest(msgspec.Struct, forbid_unknown_fields=True):
     """Either a token's id, or a customer."""
 
     # Without NUL, which PostgreSQL cannot store in a text.
-    jti: Annotated[str, msgspec.Meta(max_length=revocations.MAX_JTI, pattern=r"^[^\x00]+$")] | None = None
+    jti: Annotated[str, msgspec.Meta(max_length=revocations.MAX_JTI, pattern=_JTI)] | None = None
     customer_id: str | None = None
     # Revokes the customer's tokens issued before: seconds since 1970, or RFC 3339. If absent: all until now.
     issued_before: Seconds | str | None = None
@@ -363,7 +369,7 @@ class JsonBody(NamedTuple):
         try:
             return msgspec.convert(self.value, body_type)
         except msgspec.ValidationError as error:
-            raise Problem(400, "invalid-body", str(error)) from None
+            raise Problem(400, "invalid-body", _in_words(error)) from None
 
 
 async def read_json(request: Request, max_bytes: int, *, absent: object = msgspec.UNSET) -> JsonBody:
@@ -386,4 +392,19 @@ def parse_query(request: Request, query_type: type[T]) -> T:
     try:
         return msgspec.convert(dict(given), query_type, strict=False)
     except msgspec.ValidationError as error:
-        raise Problem(400, "invalid-query", str(error)) from None
+        raise Problem(400, "invalid-query", _in_words(error)) from None
+
+
+def _in_words(error: msgspec.ValidationError) -> str:
+    """Its message; instead of a pattern, what the pattern means."""
+    found = _OF_PATTERN.fullmatch(str(error))
+    words = _WORDS.get(found[1]) if found is not None else None
+    return f"`{found[2]}` is not {words}" if found is not None and words is not None else str(error)
+
+
+_OF_PATTERN = re.compile(r"Expected `.*?` matching regex (.+) - at `(.*)`", re.DOTALL)
+_WORDS = {
+    repr(_NAME): f"a name: 1 to {MAX_NAME} characters without control characters",
+    repr(_ORDER_ID): f"a name: 1 to {MAX_NAME} characters without control characters, other than . and ..",
+    repr(_JTI): "a token's id: 1 or more characters without NUL",
+}

@@ -10,6 +10,7 @@ import httpx2
 import msgspec
 
 from shared.channels import MAX_NAME, is_name
+from shared.commands.service import GATEWAY_THERE, service_at
 from shared.settings import SenderAddress, Settings
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def erase(local: LocalDirectory, customer: str, sender: str | None) -> int:
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         return fail(f"{url} does not answer: {error}")
     if answer.status_code != 200:
-        return fail(f"{url} refuses with {answer.status_code}: {detail_of(answer.content)}")
+        return fail(refusal_of(url, answer, settings))
     report = msgspec.json.decode(answer.content, type=_Report)
     counts = (
         (report.orders, "order"),
@@ -65,7 +66,13 @@ def erase(local: LocalDirectory, customer: str, sender: str | None) -> int:
     return 0
 
 
-def detail_of(body: bytes) -> str:
+def refusal_of(url: str, answer: httpx2.Response, settings: CallerSettings) -> str:
+    if answer.status_code in (404, 405) and service_at(url, settings.tls) == "gateway":
+        return GATEWAY_THERE.format(url)
+    return f"{url} refuses with {answer.status_code}: {_detail_of(answer.content)}"
+
+
+def _detail_of(body: bytes) -> str:
     try:
         return msgspec.json.decode(body, type=_Problem).detail[:200]
     except (msgspec.DecodeError, UnicodeDecodeError):

@@ -8,7 +8,7 @@ import click
 import httpx2
 
 from shared.channels import MAX_NAME, is_name
-from shared.commands.erase import CallerSettings, detail_of, fail
+from shared.commands.erase import CallerSettings, fail, refusal_of
 
 if TYPE_CHECKING:
     from shared.commands.local import LocalDirectory
@@ -31,6 +31,6 @@ def kick(local: LocalDirectory, customer: str, sender: str | None) -> int:
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         return fail(f"{url} does not answer: {error}")
     if answer.status_code != 200:
-        return fail(f"{url} refuses with {answer.status_code}: {detail_of(answer.content)}")
+        return fail(refusal_of(url, answer, settings))
     click.echo("revoked: the customer's connections end within a second; tokens issued from now on are good")
     return 0

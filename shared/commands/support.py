@@ -9,7 +9,9 @@ import click
 import httpx2
 import msgspec
 
+from shared.channels import MAX_NAME, is_name
 from shared.commands.erase import CallerSettings
+from shared.commands.service import GATEWAY_THERE, service_at
 from shared.errors import NeighbourError
 from shared.redis.inquiries import GatewayReport
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from shared.commands.local import LocalDirectory
 
 TIMEOUT_SECONDS = 15.0
+MAX_EVENT_ID = 1024  # characters
 FOUND, NOT_FOUND, NO_ANSWER = 0, 1, 3
 _SHOWN = 50  # connections
 _UNKNOWN = ("not-placed", "not-sent")
@@ -83,7 +86,7 @@ def trace(
 
     `asked` may be an order, an event or a customer; `given` are parameters of the sender's call.
     """
-    guesses = ("order_id", "event_id", "customer_id") if asked is not None else ()
+    guesses = _guesses(asked) if asked is not None else ()
     questions = [{**given, guess: asked} for guess in guesses if guess not in given and asked] or [
         dict(given)
     ]
@@ -104,6 +107,17 @@ def trace(
         else:
             _print_alerts(one)
     return FOUND if any(alert.event is not None for one in found for alert in one.alerts) else NOT_FOUND
+
+
+def _guesses(asked: str) -> tuple[str, ...]:
+    """What it may be. Only an event's id may be longer than a name."""
+    if not is_name(asked[:MAX_NAME]) or len(asked) > MAX_EVENT_ID:
+        raise click.BadParameter(
+            f"{asked[:160]!r} is not a name: 1 to {MAX_NAME} characters without control characters"
+        )
+    if len(asked) > MAX_NAME:
+        return ("event_id",)
+    return ("event_id", "customer_id") if asked in (".", "..") else ("order_id", "event_id", "customer_id")
 
 
 def _is_unknown(found: _Trace) -> bool:
@@ -228,6 +242,8 @@ def _ask(
             detail = msgspec.json.decode(answer.content, type=_Problem).detail[:200]
         except (msgspec.DecodeError, UnicodeDecodeError):
             detail = "what answers is not an Orderbell sender"
+        if answer.status_code in (404, 405) and service_at(url, settings.tls) == "gateway":
+            raise NoAnswer(GATEWAY_THERE.format(url))
         raise Refused(answer.status_code, f"{url} refuses with {answer.status_code}: {detail}")
     return answer.content
 

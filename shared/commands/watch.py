@@ -13,6 +13,7 @@ import click
 import msgspec
 
 from shared.channels import Channel
+from shared.commands.service import SENDER_THERE, service_at
 from shared.commands.token import minter
 from shared.commands.ways import WAYS, Asked, CannotConnect, Ended
 from shared.cursors import InvalidCursor, Place, format_cursors, parse_cursors
@@ -137,7 +138,7 @@ class Watcher:
             try:
                 await self._listen(new_token())
             except CannotConnect as error:
-                self._say_once(f"cannot connect to {self._gateway}: {error}")
+                await self._say_once(f"cannot connect to {self._gateway}: {error}")
             except Ended as end:
                 # A token that has expired is followed by a new one; but not if it was never valid.
                 if end.final or (end.unauthenticated and not self._welcome):
@@ -147,10 +148,12 @@ class Watcher:
             await asyncio.sleep(self._wait_seconds * random.uniform(0.5, 1))
             self._wait_seconds = min(MAX_WAIT_SECONDS, max(MIN_WAIT_SECONDS, self._wait_seconds * 2))
 
-    def _say_once(self, fault: str) -> None:
-        """Not with every try: they go on until Ctrl-C."""
+    async def _say_once(self, fault: str) -> None:
+        """Not with every try: they go on until Ctrl-C. Raises `WatchRefused` at a sender."""
         if fault != self._said:
             self._said = fault
+            if await asyncio.to_thread(service_at, self._gateway) == "sender":
+                raise WatchRefused(SENDER_THERE.format(self._gateway))
             say(f"{fault}; trying again")
 
     async def _listen(self, token: str) -> None:

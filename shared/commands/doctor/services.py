@@ -11,6 +11,7 @@ import httpx2
 
 from shared.commands.doctor.clocks import clock
 from shared.commands.doctor.findings import Finding, fail, ok, warn
+from shared.commands.service import service_of
 from shared.reasons import reason_of
 from shared.tls import tls_to_sender
 
@@ -57,7 +58,8 @@ async def look_at_sender(http: httpx2.AsyncClient, url: str, key: str) -> tuple[
             fail("sender key", f"{url}/history answers {answer.status_code}; see its log"),
         ], None
     if (sender := _sender(answer, body)) is None:
-        says = f"what answers at {url} is not a sender ({answer.status_code})"
+        which = "a gateway, not a sender" if service_of(body) == "gateway" else "not a sender"
+        says = f"what answers at {url} is {which} ({answer.status_code})"
         return [*findings, fail("sender key", says, "ORDERBELL_SENDER_URL: where the sender listens")], None
     return [*findings, ok("sender key", "the sender accepts our API key")], sender
 
@@ -101,6 +103,8 @@ async def _ready(
         body = None
     if not isinstance(body, dict) or "ready" not in body:
         return [fail(what, f"what answers at {url} is not a {what} ({response.status_code})", fix)], None
+    if what == "gateway" and service_of(body) == "sender":
+        return [fail(what, f"what answers at {url} is a sender, not a gateway", fix)], None
     if body["ready"]:
         findings = [ok(what, f"{url} is ready")]
     else:
