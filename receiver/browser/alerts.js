@@ -35,9 +35,10 @@ export function isOver({ expirytime, popuntil }, now) {
 }
 
 /**
- * Whether the second event replaces the first.
+ * Whether the second event replaces the first: a list of your own then drops the first.
  *
- * @param {CloudEvent} event @param {CloudEvent} other
+ * @param {Pick<CloudEvent, "id" | "source" | "subject" | "channel">} event  an earlier one
+ * @param {CloudEvent} other
  */
 export function isReplaced(event, { replaces, source, subject, channel }) {
   if (!replaces || event.source !== source || event.channel !== channel) return false;

@@ -104,6 +104,7 @@ import { InView } from "./visible.js";
 import { WAYS, Ways } from "./ways.js";
 
 export { AlertEvent } from "./alert.js";
+export { isReplaced } from "./alerts.js";
 export { DesktopAlerts } from "./desktop.js";
 export { TitleBadge } from "./badge.js";
 export { Toasts } from "./toast.js";

@@ -55,6 +55,14 @@ class Services:
         path = f"/orders/{self.order_id(number)}/complete"
         self.api.post(path, json={"data": data}).raise_for_status()
 
+    def resend(self, number: str) -> str:
+        """The cursor of what was sent again."""
+        answer = self.api.post("/resends", json={"order_id": self.order_id(number)}).raise_for_status()
+        return str(answer.json()["cursor"])
+
+    def cancel(self, number: str) -> None:
+        self.api.post(f"/orders/{self.order_id(number)}/cancel").raise_for_status()
+
     def place_and_complete(self, number: str, customer: str = "", **data: str) -> None:
         self.place(number, customer, **data)
         self.complete(number)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.browser
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+CLIENT_PAGE = (Path(__file__).parents[2] / "docs/client.md").read_text(encoding="utf-8")
 PRINTED = "".join(re.findall(r"^```html\n(.*?)^```", README, re.MULTILINE | re.DOTALL))
 LISTENER = re.compile(r"toasts\.show\((.*?)\)\)")
 PLAIN = LISTENER.sub("toasts.show(detail.data.message))", PRINTED)  # as one may write it, too
@@ -37,11 +39,13 @@ def snippet(
         '"alice"', f'"{orderbell.customer}"'
     )
     own = f"""<!doctype html><title>Shop</title><script>
-        window.had = [];
+        window.unread = 0;
+        window.listed = [];
         const fetchTokenFromYourShop = async () => {json.dumps(token)};
-        const addToList = (event) => had.push(event.seq);
+        const showUnread = (count) => {{ window.unread = count; }};
+        const showList = (alerts) => {{ window.listed = alerts; }};
         const reloadOrders = () => {{}};
-    </script>"""
+    </script><button id="bell">Alerts</button>"""
     watch(context)
     page = context.new_page()
     heard: list[str | bytes] = []
@@ -112,11 +116,56 @@ def test_whatever_an_event_holds_a_toast_is_shown(snippet: Page, orderbell: Serv
     ]
     for event in events:
         publish(orderbell, [event])
-        snippet.wait_for_function("(seq) => had.includes(seq)", arg=events.index(event) + 2)
+        snippet.wait_for_function("(count) => unread === count", arg=events.index(event) + 2)
     wait_until(lambda: "new alerts" in shown_texts(snippet) or "odd 9" in shown_texts(snippet), timeout=60)
     orderbell.place_and_complete("1042")
     wait_until(lambda: "Order 1042 is complete" in shown_texts(snippet), timeout=60)
     assert len(shown_texts(snippet)) < 60_000
+
+
+@pytest.mark.parametrize("snippet", [PRINTED], ids=["printed"], indirect=True)
+def test_its_list_has_each_alert_once_with_its_state(snippet: Page, orderbell: Services) -> None:
+    for order in ("1", "2"):
+        orderbell.place_and_complete(order)
+        orderbell.resend(order)
+    orderbell.cancel("1")
+    snippet.wait_for_function("() => unread === 2")
+    snippet.locator("#bell").click()
+    snippet.wait_for_function("() => listed.length > 0")
+    listed = snippet.evaluate("() => listed.map(({ event, state }) => [event.subject, state])")
+    assert [order for order, _ in listed] == [orderbell.order_id(number) for number in ("2", "1", "0")]
+    assert [state == "retracted" for _, state in listed] == [False, True, False]
+
+
+LIST = re.findall(r"^```js\n(const list = .*?)^```", CLIENT_PAGE, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.long
+def test_list_of_ones_own_has_what_the_servers_has(
+    context: BrowserContext, orderbell: Services, module_processes: Processes
+) -> None:
+    """docs/client.md's lines, as printed."""
+    (lines,) = LIST
+    page = context.new_page()
+    page.goto(f"{orderbell.shop}livez")
+    script = f"""
+        const {{ AlertSource, isReplaced }} = await import("/client/v1/orderbell.js");
+        const alerts = new AlertSource("/", {{ getToken: () => ({{ token: given }}) }});
+        {lines}
+        window.names = () => [...list.values()].map(({{ id, subject }}) => subject ?? id);
+        await new Promise((resolve) => alerts.addEventListener("open", resolve, {{ once: true }}));
+    """
+    evaluate(page, script, module_processes.token(orderbell.customer))
+    channel = f"customer:{orderbell.customer}"
+    soon = (datetime.now(UTC) + timedelta(seconds=1)).isoformat()
+    publish(orderbell, [soup(channel, channel=channel, id=f"{channel}-soon", expirytime=soon)])
+    for order in ("1", "2", "3"):
+        orderbell.place_and_complete(order)
+    page.wait_for_function("() => names().length >= 3")
+    orderbell.resend("1")
+    orderbell.cancel("2")
+    left = ",".join(map(orderbell.order_id, ("3", "1")))
+    page.wait_for_function("(left) => String(names()) === left", arg=left)
 
 
 @pytest.mark.parametrize("snippet", [PLAIN], ids=["plain"], indirect=True)

@@ -465,6 +465,25 @@ def test_odd_data_pops_up_too_and_the_list_has_it(orderbell: Services, shop: Pag
     assert errors == []
 
 
+def test_an_alert_that_was_sent_again_is_listed_once_and_taken_back_is_not(
+    orderbell: Services, shop: Page
+) -> None:
+    orderbell.place_and_complete("1042")
+    orderbell.place_and_complete("1043")
+    listed = shop.locator("#alerts li")
+    expect(listed).to_have_count(2)
+    expect(listed.last).to_contain_text("Order 1042 is complete")
+    first = listed.last.get_attribute("data-cursor") or ""
+    again = orderbell.resend("1042")
+    expect(shop.locator(f'#alerts li[data-cursor="{again}"]')).to_be_visible()
+    expect(listed).to_have_count(2)
+    expect(shop.locator(f'#alerts li[data-cursor="{first}"]')).to_have_count(0)
+    orderbell.cancel("1042")
+    expect(listed).to_have_count(1)
+    expect(listed).to_contain_text("Order 1043 is complete")
+    expect(shop.locator("#unread")).to_have_text("1 unread")
+
+
 @pytest.mark.long
 def test_a_thousand_alerts_stall_nothing_and_signing_out_leaves_nothing(
     orderbell: Services, shop: Page

@@ -3,6 +3,9 @@
  *
  * @typedef {object} Alert
  * @property {string} cursor
+ * @property {string} [id]  of its event, as its source and channel; what an earlier version kept has none
+ * @property {string} [source]
+ * @property {string} [channel]
  * @property {string} text
  * @property {string} subject
  * @property {unknown} item
@@ -12,7 +15,7 @@
  * @typedef {"" | "here" | "tab" | "device" | "before"} By  before: on an earlier visit, by this browser
  */
 
-import { textOf } from "../orderbell.js";
+import { isReplaced, textOf } from "../orderbell.js";
 import { element, make, picture, time } from "../elements.js";
 import { pictureOf } from "./menu.js";
 
@@ -48,8 +51,10 @@ export class Alerts {
   /** @param {string} cursor @param {import("../orderbell.js").CloudEvent} event @param {By} [by] @param {string} [name] */
   add(cursor, event, by = "", name = "new") {
     if (this.#rows.has(cursor)) return;
+    this.remove(this.#alerts.filter((alert) => replaces(event, alert)).map((alert) => alert.cursor));
+    const { id, source, channel, subject = "", time: moment = "" } = event;
     const { item } = Object(event.data);
-    this.#insert({ cursor, text: textOf(event), subject: event.subject ?? "", item, time: event.time ?? "", by }, name);
+    this.#insert({ cursor, id, source, channel, text: textOf(event), subject, item, time: moment, by }, name);
     this.#trim();
     this.#keepSoon();
   }
@@ -162,6 +167,13 @@ function parts(cursor) {
   const [channel, place = ""] = cursor.split("=");
   const [epoch, seq] = place.split(".").map(Number);
   return [channel, epoch * 2 ** 40 + seq];
+}
+
+/** @param {import("../orderbell.js").CloudEvent} event @param {Alert} alert */
+function replaces(event, { id, source, subject, channel, cursor }) {
+  if (!id || !source) return false;
+  const [[, before], [, place]] = [parts(cursor), parts(`${event.channel}=${event.epoch}.${event.seq}`)];
+  return before < place && isReplaced({ id, source, subject, channel }, event);
 }
 
 /** @param {Alert} alert @param {string} name */
