@@ -28,7 +28,7 @@ def main(host: str, port: int, uds: str | None, workers: int) -> None:
     Settings come from ORDERBELL_… environment variables; limits are those of each worker. SIGTERM,
     SIGHUP or Ctrl-C drains; a second Ctrl-C skips the drain.
     """
-    settings = load(ReceiverSettings, host=None if uds else host)
+    settings = load(ReceiverSettings, host=None if uds else host, port=0 if uds else port)
     _check_hook(settings)
     # Imported where needed: the supervisor needs nothing of a gateway and stays small without it.
     if workers == 1:

@@ -75,7 +75,7 @@ def main(host: str, port: int, uds: str | None) -> None:
     Settings come from ORDERBELL_… environment variables. SIGTERM, SIGHUP or Ctrl-C ends it once pending
     requests are answered.
     """
-    settings = load(SenderSettings, host=None if uds else host)
+    settings = load(SenderSettings, host=None if uds else host, port=0 if uds else port)
     metrics.describe(settings)
     lines = configure_logs(settings.log_format, settings.log_level, "sender")
     sys.setswitchinterval(SWITCH_SECONDS)

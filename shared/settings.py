@@ -41,7 +41,7 @@ from shared.database_url import SqliteUrl, is_schema_name, parse_database_url
 from shared.durations import parse_durations
 from shared.errors import OperatorError
 from shared.loopback import is_loopback
-from shared.origins import parse_pattern
+from shared.origins import InvalidOrigin, parse_pattern
 from shared.process.listening import split_address
 from shared.redis.signatures import LiveKey
 from shared.redis.url import check_redis_url
@@ -165,13 +165,12 @@ class Settings(_OfEnvironment):
         if not keys:
             raise ValueError("expected at least one key")
         known = [key if isinstance(key, ApiKey) else ApiKey.parse(key.get_secret_value()) for key in keys]
-        for key in (key.get_secret_value() for key in known):
-            if len(key) < _MIN_KEY_CHARACTERS:
-                raise ValueError("a key needs at least 16 characters; `openssl rand -hex 32` makes one")
-            if not (key.isascii() and key.isprintable()) or " " in key:
-                raise ValueError(
-                    "a key may have only visible ASCII characters; `openssl rand -hex 32` makes one"
-                )
+        texts = [key.get_secret_value() for key in known]
+        short = [len(key) < _MIN_KEY_CHARACTERS for key in texts]
+        unseen = [not (key.isascii() and key.isprintable()) or " " in key for key in texts]
+        faults = {"needs at least 16 characters": short, "may have only visible ASCII characters": unseen}
+        if lines := [f"{_which(found)}a key {rule}" for rule, found in faults.items() if any(found)]:
+            raise ValueError(f"{'; '.join(lines)}; `openssl rand -hex 32` makes one")
         if len({key.name for key in known if key.name}) < len([key for key in known if key.name]):
             raise ValueError("two keys have the same name")
         return tuple({key.get_secret_value(): key for key in known}.values())  # each once
@@ -472,7 +471,15 @@ class ReceiverSettings(SenderAddress, Settings):
     @field_validator("allowed_origins")
     @classmethod
     def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(str(parse_pattern(origin)) for origin in origins)  # raises ValueError
+        parsed, faults = [], []
+        for origin in origins:
+            try:
+                parsed.append(str(parse_pattern(origin)))
+            except InvalidOrigin as error:
+                faults.append(str(error))
+        if faults:
+            raise ValueError("; ".join(faults))
+        return tuple(parsed)
 
     @model_validator(mode="after")
     def _check_one_way_to_verify(self) -> ReceiverSettings:
@@ -584,6 +591,12 @@ def _without_quotes(value: Any) -> Any:
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
+def _which(wrong: list[bool]) -> str:
+    """Those of several keys that are wrong, by their numbers: keys are secrets."""
+    numbers = [str(number) for number, is_wrong in enumerate(wrong, 1) if is_wrong]
+    return "" if len(wrong) == 1 else f"key {' and '.join(numbers)} of {len(wrong)}: "
+
+
 def _parts(text: str) -> list[str]:
     return [part.strip() for part in re.split(r"[,\r\n]", text) if part.strip()]
 
@@ -603,22 +616,24 @@ class InvalidSettings(OperatorError):
         self.faults = faults
 
 
-def load(settings_class: type[S], *, host: str | None = None) -> S:
+def load(settings_class: type[S], *, host: str | None = None, port: int = 0) -> S:
     """The settings of this process. Faults go to standard error, a line each, and the process exits with 2.
 
     With `host`, development mode is held to loopback.
     """
     try:
-        return read(settings_class, host=host)
+        return read(settings_class, host=host, port=port)
     except InvalidSettings as error:
         for fault in error.faults:
             print(f"orderbell: {fault}", file=sys.stderr)
         raise SystemExit(2) from None
 
 
-def read(settings_class: type[S], *, host: str | None = None) -> S:
+def read(settings_class: type[S], *, host: str | None = None, port: int = 0) -> S:
     """`load` for callers that go on after faults. Raises `InvalidSettings`."""
     faults = _unknown_names(os.environ)
+    if not 0 <= port <= 65535:
+        faults.insert(0, f"--port {port}: a port is a number up to 65535")
     settings = None
     try:
         settings = settings_class()

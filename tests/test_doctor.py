@@ -347,15 +347,27 @@ def test_8_token_for_another_audience(module_processes: Processes, faults: Fault
     assert faults(Asked(token=token)) == {}
     says, fix = faults(Asked(token=token), jwt_audience="shop")["token"]
     assert "another audience" in says
-    assert fix == "ORDERBELL_JWT_AUDIENCE=orderbell"
+    assert fix == "issue it for the audience shop (ORDERBELL_JWT_AUDIENCE)"
+    assert faults(Asked(token="abc"))["token"][0] == "it is not a JWT"
+
+
+def test_8_public_address_where_nothing_listens(faults: Faults) -> None:
+    says, fix = faults(Asked(url="http://127.0.0.1:9"))["public door"]
+    assert "nothing listens there (connection refused)" in says
+    assert fix.startswith("--url: ")
 
 
 @pytest.mark.parametrize(
     ("claims", "settings", "fix"),
     [
         ({"aud": None, "azp": "orderbell"}, {}, "ORDERBELL_JWT_AUDIENCE_CLAIM=azp"),
-        ({"aud": ["a", "b"]}, {}, "ORDERBELL_JWT_AUDIENCE=a"),
+        ({"aud": ["a", "b"]}, {}, "issue it for the audience orderbell (ORDERBELL_JWT_AUDIENCE)"),
         ({"iss": "https://x/"}, {"jwt_issuer": "https://x"}, "ORDERBELL_JWT_ISSUER=https://x/"),
+        (
+            {"iss": "https://y"},
+            {"jwt_issuer": "https://x"},
+            "use a token of the issuer that ORDERBELL_JWT_ISSUER names: https://x",
+        ),
         (
             {"sub": None, "uid": "7"},
             {},

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from shared.settings import PREFIX, ReceiverSettings, SenderSettings, Settings, known_names, load
+from shared.settings import (
+    PREFIX,
+    InvalidSettings,
+    ReceiverSettings,
+    SenderSettings,
+    Settings,
+    known_names,
+    load,
+    read,
+)
 from tests.certificates import Certificates
 
 if TYPE_CHECKING:
@@ -635,3 +644,19 @@ def test_claim_that_has_no_name(set: Set, faults: Faults, claim: str) -> None:
     set(api_keys=KEY, jwt_secret=SECRET, jwt_customer_claim=claim)
     (line,) = faults(ReceiverSettings)
     assert line.startswith("orderbell: ORDERBELL_JWT_CUSTOMER_CLAIM: expected the name of a claim")
+
+
+def test_every_bad_entry_of_a_list_is_named_and_the_port_beside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORDERBELL_API_KEYS", f"short,{'k' * 16},other,{'k' * 16}é")
+    monkeypatch.setenv("ORDERBELL_ALLOWED_ORIGINS", "https://a.example,ftp://b.example,https://c.example/d")
+    with pytest.raises(InvalidSettings) as refused:
+        read(ReceiverSettings, port=99999)
+    faults = refused.value.faults
+    assert faults[0] == "--port 99999: a port is a number up to 65535"
+    (keys,) = (fault for fault in faults if fault.startswith("ORDERBELL_API_KEYS: "))
+    assert "key 1 and 3 of 4: a key needs at least 16 characters" in keys
+    assert "key 4 of 4: a key may have only visible ASCII characters" in keys
+    (origins,) = (fault for fault in faults if fault.startswith("ORDERBELL_ALLOWED_ORIGINS: "))
+    assert "ftp://b.example" in origins
+    assert "https://c.example/d" in origins
+    assert any("exactly one of ORDERBELL_JWT_SECRET" in fault for fault in faults)

@@ -9,6 +9,7 @@ from typing import Any
 import jwt
 import pytest
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 
 from receiver.access.claims import LEEWAY_SECONDS, MAX_TOKEN_BYTES, Rules
 from receiver.access.identity import ForbiddenToken, InvalidToken
@@ -218,3 +219,17 @@ def test_settings_choose_how_tokens_are_verified(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("ORDERBELL_JWT_SECRETS")
     monkeypatch.setenv("ORDERBELL_JWKS_URL", "http://127.0.0.1:1/keys")
     assert isinstance(unwrapped(), JwksVerifier)
+
+
+@pytest.mark.parametrize(
+    ("url", "warned"),
+    [
+        ("http://id.example/keys", True),
+        ("https://id.example/keys", False),
+        ("http://127.0.0.1:9/keys", False),
+    ],
+)
+def test_keys_that_come_without_tls_from_elsewhere_are_warned_of(url: str, warned: bool) -> None:
+    with capture_logs() as logs:
+        create_verifier(ReceiverSettings(api_keys="x" * 16, jwks_url=url))
+    assert [log["event"][:35] for log in logs] == ["ORDERBELL_JWKS_URL is not https: wh"] * warned

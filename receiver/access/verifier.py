@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from typing import TYPE_CHECKING, Protocol, Self
+from urllib.parse import urlsplit
 
 import jwt
+import structlog
 from jwt.algorithms import HMACAlgorithm
 from jwt.utils import base64url_encode
 
@@ -13,6 +15,7 @@ from receiver.access.claims import ExpiredToken, FutureToken, Rules, check_lengt
 from receiver.access.identity import ForbiddenToken, InvalidToken
 from receiver.access.jwks import JwksVerifier
 from receiver.access.reports import Reports
+from shared.loopback import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
 
     from receiver.access.identity import Identity
     from shared.settings import ReceiverSettings
+
+
+logger = structlog.get_logger(__name__)
 
 
 class Verifier(Protocol):
@@ -133,4 +139,11 @@ def create_verifier(settings: ReceiverSettings) -> Verifier:
     rules = Rules.of(settings)
     if settings.secrets:
         return ReportingVerifier(SecretVerifier(settings.secrets, rules))
+    url = urlsplit(str(settings.jwks_url))
+    if url.scheme == "http" and not is_loopback(url.hostname):
+        # Not refused: within a cluster, TLS may be below us.
+        logger.warning(
+            "ORDERBELL_JWKS_URL is not https: who can change that answer can sign in as any customer",
+            host=url.hostname,
+        )
     return ReportingVerifier(JwksVerifier(str(settings.jwks_url), rules))

@@ -93,7 +93,10 @@ async def look(
         ]
     except TimeoutError:
         return [fail(what, f"{address}: no WebSocket within {SECONDS} s", _UPGRADE if public else "")]
-    except (OSError, InvalidHandshake, InvalidURI, EOFError) as error:
+    except OSError as error:  # no proxy has answered
+        fix = "--url: the address that customers use, where your proxy listens" if public else ""
+        return [fail(what, f"{address}: {reason_of(error)}", fix)]
+    except (InvalidHandshake, InvalidURI, EOFError) as error:
         return [fail(what, f"{address}: {reason_of(error)}", _UPGRADE if public else "")]
 
 

@@ -67,6 +67,10 @@ async def _token(verifier: Any, settings: ReceiverSettings, token: str) -> Findi
     from receiver.access.identity import ForbiddenToken, InvalidToken, KeysUnavailable
 
     try:
+        jwt.get_unverified_header(token)
+    except (jwt.PyJWTError, ValueError):
+        return fail("token", "it is not a JWT", "--token: what the issuer signs, three parts and two dots")
+    try:
         identity = await verifier.verify(token)
     except ForbiddenToken as error:
         detail = f" ({error.detail})" if error.detail else ""
@@ -93,7 +97,10 @@ def _setting_for(settings: ReceiverSettings, token: str) -> str:
             else "ORDERBELL_JWKS_URL instead of ORDERBELL_JWT_SECRET"
         )
     if settings.jwt_issuer and claims.get("iss") != settings.jwt_issuer:
-        return f"ORDERBELL_JWT_ISSUER={claims.get('iss', '')}"
+        given = str(claims.get("iss", ""))
+        if given.rstrip("/") == settings.jwt_issuer.rstrip("/"):
+            return f"ORDERBELL_JWT_ISSUER={given}"
+        return f"use a token of the issuer that ORDERBELL_JWT_ISSUER names: {settings.jwt_issuer}"
     names = ClaimNames.of(settings)
     audience = find_claim(claims, names.audience)
     if audience is None:
@@ -101,7 +108,8 @@ def _setting_for(settings: ReceiverSettings, token: str) -> str:
         return f"ORDERBELL_JWT_AUDIENCE_CLAIM={other}" if other else ""
     named = audience if isinstance(audience, list) else [audience]
     if named and not set(map(str, named)) & set(settings.jwt_audiences):
-        return f"ORDERBELL_JWT_AUDIENCE={named[0]}"
+        # Never that audience as the setting: it may be another application's, whose tokens would be accepted.
+        return f"issue it for the audience {' or '.join(settings.jwt_audiences)} (ORDERBELL_JWT_AUDIENCE)"
     if find_claim(claims, names.customer) is None:
         there = ", ".join(sorted(claims))
         return f"ORDERBELL_JWT_CUSTOMER_CLAIM: the claim that holds the customer, one of {there}"
