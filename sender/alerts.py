@@ -324,7 +324,7 @@ def _read_between(
         head = _head(entry)
         if head is None or head.type.startswith(SYSTEM):
             continue
-        seen = entry.place in state.seen
+        seen = state.has_seen(entry.place)
         kind = _state(marks.get(entry.place.seq), head, now, read=entry.place.seq <= read_seq, seen=seen)
         found.append(Alert(entry.place, kind, entry.text))
     return found

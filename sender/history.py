@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 from sqlalchemy import select, text
@@ -59,6 +59,7 @@ class State:
     pruned_seq: int
     seen: Extent
     erased: bool = False  # its customer was erased, and nothing has begun since
+    fresh_after: int | None = None  # no earlier event of this epoch must be shown any more; None: unknown
 
     def check(self, place: Place) -> Reset | None:
         """Why reading cannot continue after the place; None if it can."""
@@ -68,14 +69,23 @@ class State:
             return Reset.FUTURE
         return Reset.PRUNED if place.seq < self.pruned_seq else None
 
-    def continuation(self, reset: Reset | None) -> Place:
+    def has_seen(self, place: Place) -> bool:
+        """Whether it is known that the customer has seen the event; of a past epoch, that is forgotten."""
+        return place.epoch == self.seen.place.epoch and place in self.seen
+
+    def continuation(self, place: Place, reset: Reset | None) -> Place:
         """Where reading continues after a reset: at the head, because the page reloads what was before it.
 
-        If all events since the channel's beginning are kept, an earlier place does not prove that any was
-        missed (sender/beginnings.py), so reading continues with the first.
+        There are two exceptions, because what happens in the meantime must pop up. If all events since the
+        channel's beginning are kept, an earlier place does not prove that any was missed
+        (sender/beginnings.py), so reading continues with the first. And the place of a past epoch proves that
+        none of this epoch was handed over, so reading continues with the first that nobody has seen.
         """
         if reset is Reset.PRUNED and beginnings.is_beginning(self.pruned_seq):
             return Place(self.head.epoch, self.pruned_seq)
+        is_past = reset is Reset.EPOCH and place.epoch < self.head.epoch
+        if is_past and self.fresh_after is not None and self.fresh_after >= self.pruned_seq:
+            return Place(self.head.epoch, self.fresh_after)
         return self.head
 
 
@@ -116,21 +126,21 @@ def states(connection: Connection, names: Sequence[Channel]) -> dict[Channel, St
     """The state of each channel, including those that never had an event."""
     epoch = current_epoch(connection)
     rows = connection.execute(_STATES[connection.dialect.name], {"channels": list(names)})
-    found = {
-        Channel(row.channel): State(
-            Place(epoch, row.seq),
-            row.pruned_seq if row.epoch == epoch else row.seq,  # events of a past epoch count as deleted
-            _seen(row.seen_epoch, row.seen_seq, row.seen_beyond)
-            if row.seen_epoch
-            else Extent(Place(epoch, 0)),
-        )
-        for row in rows
-    }
+    found = {Channel(row.channel): _state(epoch, row) for row in rows}
     if unknown := [channel for channel in names if channel not in found]:
         for channel, beginning in beginnings.beginnings(connection, unknown).items():
             head = Place(epoch, beginning.after)
             found[channel] = State(head, head.seq, Extent(head), erased=beginning.erased)
     return {channel: found[channel] for channel in names}
+
+
+def _state(epoch: int, row: Any) -> State:
+    return State(
+        Place(epoch, row.seq),
+        row.pruned_seq if row.epoch == epoch else row.seq,  # events of a past epoch count as deleted
+        _seen(row.seen_epoch, row.seen_seq, row.seen_beyond) if row.seen_epoch else Extent(Place(epoch, 0)),
+        fresh_after=row.seen_seq if row.seen_epoch == epoch else None,
+    )
 
 
 def _seen(epoch: int, seq: int, beyond: str) -> Extent:
@@ -203,7 +213,7 @@ def _start(request: Request, state: State) -> Place:
 
 def _answer(channel: Channel, start: Place, state: State, entries: Sequence[Entry]) -> ChannelHistory:
     seen, reset = state.seen if is_private(channel) else None, state.check(start)
-    as_of = state.continuation(reset)
+    as_of = state.continuation(start, reset)
     return ChannelHistory(channel, start, as_of, seen, reset, tuple(entries), state.erased)
 
 

@@ -171,7 +171,7 @@ def _life(
         given_up=f"{dead.reason} {dead.detail}".strip() if dead is not None else None,
         given_up_at=dead.given_up_at if dead is not None else None,
         deleted=seq <= state.pruned_seq,
-        shown=shown,
+        shown=shown and row.epoch == state.head.epoch,
         state=became.value if became is not None else None,
         webhooks=deliveries.of_alert(connection, channel, seq),
         expires_at=attributes.expirytime or None,

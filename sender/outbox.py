@@ -391,26 +391,33 @@ def _take_places(connection: Connection, counts: Counter[Channel]) -> dict[Chann
 # The counts come as JSON, which both databases can unpack: one text for any number of channels. Sorted by
 # name, so that two batches that share channels wait for each other instead of deadlocking; "C" is also how
 # Python sorts, for code that locks channels one by one.
-_TAKE = text(
-    """
-    INSERT INTO channels (channel, seq, epoch)
-    SELECT key, CAST(value AS bigint), (SELECT epoch FROM generation)
-    FROM jsonb_each_text(CAST(:counts AS jsonb)) ORDER BY key COLLATE "C"
-    ON CONFLICT (channel) DO UPDATE SET
+#
+# In a later epoch than the first, a channel that enters it also starts to be seen there: all before its first
+# event is past, nothing after it has been shown. So every device, also one that returns, begins with it.
+_ENTERING = """
         seq = channels.seq + excluded.seq,
         pruned_seq = CASE WHEN channels.epoch = excluded.epoch THEN channels.pruned_seq ELSE channels.seq END,
+        seen_epoch = CASE
+            WHEN channels.epoch = excluded.epoch THEN channels.seen_epoch ELSE excluded.epoch END,
+        seen_seq = CASE WHEN channels.epoch = excluded.epoch THEN channels.seen_seq ELSE channels.seq END,
+        seen_beyond = CASE WHEN channels.epoch = excluded.epoch THEN channels.seen_beyond ELSE '' END,
         epoch = excluded.epoch
+    """
+_SEEN_FROM = "CASE WHEN generation.epoch > 1 THEN generation.epoch ELSE 0 END"
+_TAKE = text(
+    f"""
+    INSERT INTO channels (channel, seq, epoch, seen_epoch)
+    SELECT key, CAST(value AS bigint), generation.epoch, {_SEEN_FROM}
+    FROM jsonb_each_text(CAST(:counts AS jsonb)), generation ORDER BY key COLLATE "C"
+    ON CONFLICT (channel) DO UPDATE SET {_ENTERING}
     RETURNING channel, seq, epoch
     """
 )
 # SQLite's driver releases the interpreter lock for each row that it fetches, see sender/database/rows.py.
-_MOVE_SEQS = """
-    INSERT INTO channels (channel, seq, epoch)
-    SELECT key, value, (SELECT epoch FROM generation) FROM json_each(:counts) WHERE true
-    ON CONFLICT (channel) DO UPDATE SET
-        seq = channels.seq + excluded.seq,
-        pruned_seq = CASE WHEN channels.epoch = excluded.epoch THEN channels.pruned_seq ELSE channels.seq END,
-        epoch = excluded.epoch
+_MOVE_SEQS = f"""
+    INSERT INTO channels (channel, seq, epoch, seen_epoch)
+    SELECT key, value, generation.epoch, {_SEEN_FROM} FROM json_each(:counts), generation WHERE true
+    ON CONFLICT (channel) DO UPDATE SET {_ENTERING}
     """
 _SEQS = """
     SELECT json_group_object(channel, seq), (SELECT epoch FROM generation)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import Connection, select
 
-from sender import history, outbox, pruning
+from sender import alerts, generation, history, outbox, pruning
 from sender.database.tables import events
 from sender.history import ChannelHistory, Request, Reset, Sizes, State
 from sender.outbox import arrival
@@ -28,9 +28,11 @@ ALICE = Channel("customer:alice")
 MENU = Channel("topic:menu")
 
 
-async def record(sender: RunningSender, channel: Channel, count: int, *, size: int = 1) -> None:
+async def record(
+    sender: RunningSender, channel: Channel, count: int, *, size: int = 1, first: int = 0
+) -> None:
     def work(connection: Connection) -> None:
-        for number in range(count):
+        for number in range(first, first + count):
             event = {"specversion": "1.0", "id": f"{channel}-{number}", "source": "/test", "type": "t"}
             draft = parse_event(event | {"channel": channel, "data": "x" * size}, now=NOW)
             outbox.record_once(connection, [arrival(draft, content="")], now=sender.clock())
@@ -75,6 +77,111 @@ def seqs(answer: dict[str, Any]) -> list[int]:
 )
 def test_state_decides_which_places_can_be_honoured(place: Place, reset: Reset | None) -> None:
     assert State(Place(2, 9), pruned_seq=5, seen=Extent(Place(2, 0))).check(place) is reset
+
+
+@pytest.mark.parametrize(
+    ("place", "fresh_after", "after"),
+    [
+        (Place(1, 7), 5, Place(2, 5)),
+        (Place(1, 2), 6, Place(2, 6)),
+        (Place(1, 7), None, Place(2, 9)),  # something may have been shown under an old place
+        (Place(1, 7), 4, Place(2, 9)),  # not all of the epoch is kept
+        (Place(3, 7), 5, Place(2, 9)),  # the database is about to begin another epoch
+        (Place(2, 10), 5, Place(2, 9)),
+        (Place(2, 4), 5, Place(2, 9)),
+    ],
+)
+def test_only_a_place_of_a_past_epoch_continues_before_the_head(
+    place: Place, fresh_after: int | None, after: Place
+) -> None:
+    state = State(Place(2, 9), pruned_seq=5, seen=Extent(Place(2, 0)), fresh_after=fresh_after)
+    assert state.continuation(place, state.check(place)) == after
+
+
+async def begin_second_epoch(sender: RunningSender) -> None:
+    """As after a restore, with nothing in the backup's outbox."""
+
+    def work(connection: Connection) -> None:
+        waiting = outbox.unpublished(connection, limit=100)
+        outbox.mark_published(connection, [NewestEvent(1, event.position) for event in waiting])
+        assert generation.begin_epoch(connection, after=1) == 2
+
+    await sender.database.write(work)
+
+
+@pytest.mark.parametrize("seen", ["", "1.3", "1.5", "1.1+3"])
+async def test_every_device_begins_with_the_new_epochs_first_event(sender: RunningSender, seen: str) -> None:
+    """Whether it has a cursor, newer than the backup or older, or none."""
+    await record(sender, ALICE, 5)
+    if seen:
+        await sender.client.post("/seen", json={"cursors": [f"customer:alice={seen}"]})
+    await begin_second_epoch(sender)
+    await record(sender, ALICE, 2, first=5)
+    new, newer, older = await ask(sender, "customer:alice", "customer:alice=1.7", "customer:alice=1.2")
+    assert (new["after"], new["reset"], seqs(new)) == ("customer:alice=2.5", None, [6, 7])
+    assert new["seen"] == "customer:alice=2.5"
+    for answer in (newer, older):
+        assert (answer["reset"], answer["as_of"]) == ("epoch", "customer:alice=2.5")
+    (rest,) = await ask(sender, newer["as_of"])
+    assert (rest["reset"], seqs(rest)) == (None, [6, 7])
+
+
+async def test_what_a_device_has_shown_of_the_new_epoch_is_not_shown_by_one_that_returns(
+    sender: RunningSender,
+) -> None:
+    await record(sender, ALICE, 5)
+    await begin_second_epoch(sender)
+    await record(sender, ALICE, 4, first=5)
+    await sender.client.post("/seen", json={"cursors": ["customer:alice=2.6+8"]})
+    new, old = await ask(sender, "customer:alice", "customer:alice=1.7")
+    assert (new["after"], new["seen"], seqs(new)) == ("customer:alice=2.6", "customer:alice=2.6+8", [7, 8, 9])
+    assert (old["reset"], old["as_of"]) == ("epoch", "customer:alice=2.6")
+
+
+async def test_channel_that_the_backup_did_not_have_begins_before_its_first_event(
+    sender: RunningSender,
+) -> None:
+    await begin_second_epoch(sender)
+    await record(sender, ALICE, 1)
+    await record(sender, MENU, 1)
+    for answer in await ask(sender, "customer:alice=1.3", "customer:alice=1.0", "topic:menu=1.3"):
+        assert (answer["reset"], answer["as_of"]) == ("epoch", f"{answer['channel']}=2.0")
+
+
+async def test_place_of_a_past_epoch_continues_at_the_head_if_what_moved_may_have_been_shown(
+    sender: RunningSender,
+) -> None:
+    await record(sender, ALICE, 3)
+    await begin_second_epoch(sender)
+    await sender.database.write(lambda connection: generation.begin_epoch(connection, after=2))
+    await record(sender, ALICE, 2, first=3)
+    await sender.database.write(lambda connection: generation.begin_epoch(connection, after=3))
+    (answer,) = await ask(sender, "customer:alice=3.5")
+    assert (answer["reset"], answer["as_of"]) == ("epoch", "customer:alice=4.5")
+
+
+async def test_alert_of_a_past_epoch_can_be_sent_again(sender: RunningSender) -> None:
+    await sender.place("1")
+    await sender.complete("1")
+    await begin_second_epoch(sender)
+    sent = await sender.client.post("/resends", json={"order_id": "1"})
+    assert sent.is_success, sent.text
+    (answer,) = await ask(sender, "customer:alice=1.1")
+    assert (answer["reset"], answer["as_of"]) == ("epoch", "customer:alice=2.1")
+    (rest,) = await ask(sender, answer["as_of"])
+    assert [event["data"]["order_id"] for event in rest["events"]] == ["1"]
+
+
+async def test_alert_of_a_past_epoch_does_not_count_as_seen_with_the_new_ones(sender: RunningSender) -> None:
+    await record(sender, ALICE, 2)
+    await begin_second_epoch(sender)
+    await record(sender, ALICE, 1, first=2)
+    await sender.client.post("/seen", json={"cursors": ["customer:alice=2.3"]})
+
+    def states(connection: Connection) -> list[alerts.State | None]:
+        return [alerts.state_of(connection, ALICE, seq, now=sender.clock()) for seq in (2, 3)]
+
+    assert await sender.database.read(states) == [alerts.State.UNSEEN, alerts.State.SEEN]
 
 
 async def test_events_follow_the_cursor_without_a_hole(sender: RunningSender) -> None:
