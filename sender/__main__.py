@@ -62,6 +62,7 @@ BODY_BYTES = 2 * MAX_BATCH_BYTES  # the API refuses what exceeds its own limits,
 # How long one thread may keep the others waiting. With Python's 5 ms, each step of a completion would wait
 # that long for every reading of the database that is under way.
 SWITCH_SECONDS = 0.0005
+FIRST_TURN_SECONDS = 0.5  # callers wait, and take it for a part of the start
 CONNECTIONS = 1_000  # callers that a sender wants files for
 
 
@@ -194,6 +195,7 @@ async def serve(settings: SenderSettings, listener: socket.socket) -> None:
                     LoopLag(metrics.loop_lag),
                 )
             ]
+            await relay.wait_for_first_turn(FIRST_TURN_SECONDS)
             await Server(service).serve(sockets=[listener])
             relay.stop()
             await asyncio.wait({relaying}, timeout=RELAY_END_SECONDS)

@@ -437,6 +437,26 @@ async def test_database_that_went_back_is_found_before_anything_is_published(ben
     assert bench.counted("orderbell_epoch_changes_total") == 1
 
 
+async def test_restored_database_has_its_new_epoch_after_the_relays_first_turn(bench: Bench) -> None:
+    await bench.record(*[ALICE] * 3)
+    await bench.relay_once()
+
+    def restore(connection: Connection) -> None:
+        connection.execute(events.delete().where(events.c.seq > 2))
+        connection.execute(update(channels).values(seq=2))
+
+    await bench.database.write(restore)
+    async with running(bench.relay()) as relay:
+        await relay.wait_for_first_turn(60)
+        assert await bench.database.read(current_epoch) == 2
+
+
+async def test_first_turn_is_not_waited_for_longer_than_said(bench: Bench) -> None:
+    relay = bench.relay()  # it does not run
+    async with asyncio.timeout(5):
+        await relay.wait_for_first_turn(0.01)
+
+
 async def test_database_that_went_back_and_caught_up_is_known_by_its_newest_event(bench: Bench) -> None:
     """It has an event at each place that Redis knows, but different ones."""
     await bench.record(*[ALICE] * 5)

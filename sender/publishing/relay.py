@@ -74,6 +74,7 @@ class Relay:
         self._search = PoisonSearch(database, log, self._publisher, clock, pace, self.wake, self.stops)
         self._clock = clock
         self._woken = asyncio.Event()
+        self._had_a_turn = asyncio.Event()
         self._stopping = False
         self._failures = 0
         self._database_failed = False  # the last failure was the database's, not Redis'
@@ -125,6 +126,15 @@ class Relay:
         self._stopping = True
         self._woken.set()
 
+    async def wait_for_first_turn(self, seconds: float) -> None:
+        """Until the database was compared with Redis once, if both answer within so long.
+
+        What is recorded before that in a restored database belongs to the epoch that is about to end.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._had_a_turn.wait()
+
     async def run(self) -> None:
         self._ownership.begin()
         try:
@@ -141,6 +151,7 @@ class Relay:
             self._woken.clear()
             self.stops.turn_begins()
             more = await self._try_batch()
+            self._had_a_turn.set()
             if stopping and not more:
                 return
             if not more:
