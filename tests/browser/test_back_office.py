@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import uuid
 from typing import TYPE_CHECKING
 
@@ -132,6 +133,14 @@ def test_orders_come_by_one_connection_and_no_list_is_asked_for_again(
         orderbell.complete(number)
         expect(completed(page, orderbell.order_id(number))).to_be_visible()
     assert [path for path in paths if path.startswith("orders")] == ["orders/changes"]
+
+
+def test_id_that_turns_the_text_around_turns_no_text_but_its_own(
+    back_office: Page, orderbell: Services
+) -> None:
+    orderbell.place("10\u202e42")
+    message = back_office.locator("#open li [placeholder*='\u2068']")
+    expect(message).to_have_attribute("placeholder", re.compile("^Order \u2068[^\u202e]+\u2069 is complete$"))
 
 
 def test_the_list_is_worked_through_by_keyboard(back_office: Page, orderbell: Services) -> None:

@@ -74,7 +74,7 @@ export class OpenOrders {
     const message = document.createElement("input");
     message.name = "message";
     message.maxLength = 500;
-    message.placeholder = `Order ${id} is complete`;
+    message.placeholder = `Order ${isolated(id)} is complete`;
     message.setAttribute("aria-label", `Message to the customer of order ${id}`);
     message.setAttribute("form", `complete-${id}`);
     const button = make("button", "", "Complete");
@@ -241,6 +241,15 @@ function recentRow(order) {
   );
   row.dataset.orderId = order.order_id;
   return row;
+}
+
+/**
+ * An id may change the direction of the text around it, unless it is isolated.
+ *
+ * @param {string} id
+ */
+function isolated(id) {
+  return /^[ -~]*$/.test(id) ? id : `\u2068${id.replace(/[\u202a-\u202e\u2066-\u2069]/g, "")}\u2069`;
 }
 
 /** @param {Order} order */

@@ -143,7 +143,7 @@ async def _works(
     needed = Role.SENDER if publishes else Role.GATEWAY
     may = [role.value for role in Role if not refused[role]]
     if not refused[needed] or (may and not publishes):
-        return [ok("redis use", f"allows all that a {' and a '.join(may)} needs")]
+        return [ok("redis use", f"allows all that a {' and a '.join(may)} need{'s' * (len(may) == 1)}")]
     return list({_refusal(refusal): None for refusal in refused[needed]})
 
 
