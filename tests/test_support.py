@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
+from shared.commands.kick import Connections, what_ends
 from shared.redis.inquiries import GatewayReport, parse_answer, parse_question
 from tests import commands
 from tests.end_to_end.test_main_path import api, complete
@@ -74,6 +75,25 @@ async def test_support_sees_who_is_connected_and_what_became_of_an_alert(
         nobody = await orderbell(tmp_path, "who", "carol", **settings)
         assert (nobody.returncode, nobody.stdout.splitlines()[-1]) == (1, "carol is not connected")
 
+        for customer, said in (
+            ("carol", "nobody is connected as carol, or was lately: is the name right?"),
+            ("alice", "2 connections end within a second"),
+        ):
+            kicked = await orderbell(tmp_path, "kick", customer, **settings)
+            assert (kicked.returncode, kicked.stderr) == (0, "")
+            assert kicked.stdout == f"revoked: {said}; tokens issued from now on are good\n"
+
+
+def test_kick_says_what_is_not_known_of_a_name() -> None:
+    report = GatewayReport("g", "", redis=True, not_ready=[], connections={}, channels=1)
+    alike = msgspec.structs.replace(report, similar=["alice"])
+    assert what_ends("Alice", Connections(0, [report, alike])) == "nobody is connected as Alice, but as alice"
+    assert what_ends("bob", Connections(1, [report], ["g-2"])) == (
+        "1 connection ends within a second, and those at g-2, which does not answer"
+    )
+    for unknown in (None, Connections(0, None), Connections(0, [])):
+        assert what_ends("bob", unknown).endswith("how many there are, no gateway could be asked")
+
 
 async def test_alert_is_sent_again_and_a_test_event_is_followed(processes: Processes, tmp_path: Path) -> None:
     sender, gateway = processes.start_sender(), processes.start_receiver()
@@ -88,10 +108,14 @@ async def test_alert_is_sent_again_and_a_test_event_is_followed(processes: Proce
         assert (unknown.returncode, unknown.stdout) == (1, "")
         assert unknown.stderr.endswith("refuses with 404: no order 1043\n")
 
-        test = await orderbell(tmp_path, "send", "--test", "alice", **settings)
+        sending = asyncio.create_task(orderbell(tmp_path, "send", "--test", "alice", **settings))
+        assert (await phone.receive_events(3))[2]["type"] == "orderbell.trial"
+        await asyncio.sleep(0.3)  # a page that has reported something lately waits longer
+        await phone.send("orderbell.seen", {"cursor": "customer:alice=1.3"})
+        test = await sending
         assert (test.returncode, test.stderr) == (0, "")
         assert test.stdout.startswith("a device has it: customer:alice=1.3\n")
-        assert (await phone.receive_events(3))[2]["type"] == "orderbell.trial"
+        assert "One of the customer's devices has received it and reported that." in test.stdout
     nobody = await orderbell(tmp_path, "send", "--test", "bob", "--seconds", "3", **settings)
     assert nobody.returncode == 1
     assert "Nobody is connected as bob" in nobody.stdout

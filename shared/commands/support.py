@@ -25,8 +25,10 @@ MAX_EVENT_ID = 1024  # characters
 FOUND, NOT_FOUND, NO_ANSWER = 0, 1, 3
 _SHOWN = 50  # connections
 _UNKNOWN = ("not-placed", "not-sent")
-_CAME = ("delivered", "shown")  # what becomes of a test event that a device has
+_REPORTED = "shown"
+_CAME = {"delivered", _REPORTED}  # what becomes of a test event that a device has
 _LOOK_SECONDS = 0.2
+_REPORT_SECONDS = 3.0  # from when a device has it: a page reports at once, but not twice within a second
 
 T = TypeVar("T")
 
@@ -199,10 +201,13 @@ def send_test(local: LocalDirectory, customer: str, sender: str | None, seconds:
         content = _ask(local, "POST", "/trials", sender, body={"customer_id": customer})
         trial = _decoded(content, _Trial)
         asked = {"event_id": trial.id, "source": trial.source}
+        came = False
         while True:
             found = _decoded(_ask(local, "GET", "/trace", sender, query=asked), _Trace)
-            came = any(alert.verdict in _CAME for alert in found.alerts)
-            if came or time.monotonic() > deadline:
+            verdicts = {alert.verdict for alert in found.alerts}
+            if not came and verdicts & _CAME:
+                came, deadline = True, time.monotonic() + _REPORT_SECONDS
+            if _REPORTED in verdicts or time.monotonic() > deadline:
                 break
             time.sleep(_LOOK_SECONDS)
     except NoAnswer as error:
