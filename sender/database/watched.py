@@ -90,9 +90,9 @@ class WatchedDatabase:
             raise
 
     async def check(self) -> None:
+        await self._database.check()  # first: it knows of a file that was removed, SQLite an I/O error
         if self._refusal is not None:
             raise DatabaseUnavailable(f"the database takes no writes: {self._refusal}")
-        await self._database.check()
 
     async def run(self) -> None:
         while True:
