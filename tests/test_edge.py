@@ -705,3 +705,26 @@ async def test_caller_who_hangs_up_in_mid_body_is_no_error(
     assert await answer_of(service, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n") == 200
     assert not [record for record in service.records() if record["level"] == "error"]
     assert "Traceback" not in service.text()
+
+
+# The server's end.
+
+
+async def test_request_that_outlasts_the_servers_end_is_to_be_sent_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    begun = asyncio.Event()
+
+    async def never(scope: Any, receive: Any, send: Any) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async with serving(app=never) as server, server.raw() as client:
+        client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        await asyncio.wait_for(begun.wait(), 20)
+        server.server.stop()
+        status, headers, body = await client.answer()
+        assert (status, headers["retry-after"], headers["connection"]) == (503, "1", "close")
+        assert json.loads(body)["type"] == "urn:orderbell:problem:leaving"
+        assert await client.ends()
+    assert not [record for record in caplog.records if record.exc_info]

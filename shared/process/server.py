@@ -31,6 +31,7 @@ from shared.process.limits import Limits
 from shared.process.listening import BACKLOG, url_of
 from shared.process.sampled import Sampled
 from shared.process.security_headers import SecurityHeaders
+from shared.process.unfinished import Unfinished
 
 if TYPE_CHECKING:
     import socket
@@ -87,7 +88,7 @@ class Server(uvicorn.Server):
         )
         super().__init__(
             uvicorn.Config(
-                SecurityHeaders(service.app, hsts_seconds=service.hsts_seconds),
+                SecurityHeaders(Unfinished(service.app), hsts_seconds=service.hsts_seconds),
                 http=cast("Any", self._door.protocol),
                 ws="none",
                 lifespan="off",
