@@ -417,7 +417,8 @@ def test_9_file_that_is_no_database(faults: Faults, tmp_path: Path) -> None:
 
 def test_9_file_removed_under_the_sender(module_processes: Processes, faults: Faults, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/orderbell.db"
-    sender = module_processes.start_sender(database_url=url)
+    # The module's sender has claimed the usual names in Redis for its own database.
+    sender = module_processes.start_sender(database_url=url, key_prefix="removed")
     os.unlink(tmp_path / "orderbell.db")
     found = faults(database_url=url, sender_url=sender.url)
     assert "is not the file that the running sender has opened" in found["database"][0]

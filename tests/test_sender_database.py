@@ -17,7 +17,7 @@ from sqlalchemy import Connection, insert, select, text
 from structlog.testing import capture_logs
 
 from sender.database import sqlite, sqlite_connect
-from sender.database.errors import DatabaseFull, DatabaseUnavailable, DatabaseUnusable
+from sender.database.errors import DatabaseBusy, DatabaseFull, DatabaseUnavailable, DatabaseUnusable
 from sender.database.open import open_database
 from sender.database.tables import channels, idempotency, metadata
 from tests.postgres_servers import fresh_database
@@ -300,7 +300,7 @@ async def test_too_many_waiting_writes_are_sent_away(
     few = sqlite.Limits(max_waiting=3)  # one of them holds the writer
     async with sqlite.open_sqlite(str(sqlite_path), few) as database:
         outcomes = await in_one_batch(database, *(partial(put, name=str(n)) for n in range(4)))
-    kinds = [str, str, DatabaseUnavailable, DatabaseUnavailable]
+    kinds = [str, str, DatabaseBusy, DatabaseBusy]
     assert [type(outcome) for outcome in outcomes] == kinds
 
 
