@@ -27,6 +27,7 @@ CALM_SECONDS = 2.0
 READY_DELAY_SECONDS = 3.0  # two checks of each second, and a machine that is busy
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("name", proxies.KINDS)
 def test_rolling_restart_behind_it_loses_doubles_and_reorders_nothing_and_resets_no_post(
     name: str, tmp_path: Path, process_group: int
