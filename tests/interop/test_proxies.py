@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.long, pytest.mark.postgres]
 
 LOAD = Load(customers=300, rate=200, second_devices=30)
-CALM_SECONDS = 2.0
+CALM_SECONDS = 4.0  # a start, and the checks after which a balancer sends clients to it again
 READY_DELAY_SECONDS = 3.0  # two checks of each second, and a machine that is busy
 
 
