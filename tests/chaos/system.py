@@ -297,8 +297,18 @@ def running_system(
                 system.caller_ports.append(proxy.open(system.callers_edge(sender), sender.port))
         for process in (*system.senders, *system.gateways):
             process.wait_ready(30)
+        for balanced in balancer or ():
+            wait_until(lambda port=balanced: _leads_on(port))  # type: ignore[misc]
         system.attach_replica()
         yield system
+
+
+def _leads_on(port: int) -> bool:
+    """Whether a balancer has found a service behind this port: its checks come later than the service."""
+    try:
+        return httpx2.get(f"http://127.0.0.1:{port}/livez", trust_env=False).status_code < 500
+    except httpx2.HTTPError:
+        return False
 
 
 def _start_sender(system: System, port: int, without: str | None, settings: dict[str, Any]) -> None:
