@@ -614,7 +614,7 @@ async def answer_of(service: ServiceProcess, *pieces: bytes) -> int:
     try:
         for piece in pieces:
             client.send(piece)
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.02)  # so that each piece is read alone
         return (await client.answer())[0]
     except (ConnectionError, asyncio.IncompleteReadError):
         return 0
@@ -686,7 +686,7 @@ async def test_message_of_a_completion_beside_h2c_arrives(
     reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
     for piece in request(f"/orders/{order}/complete", b'{"data": {"message": "hello"}}'):
         writer.write(piece)
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.02)  # so that each piece is read alone
     status, _, body = await Raw(reader, writer).answer()
     writer.close()
     assert status == 200

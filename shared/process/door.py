@@ -65,6 +65,6 @@ class Door:
         for edge in list(self.edges):
             try:
                 act(edge)
-            except Exception:
+            except Exception:  # of one connection
                 logger.exception("a connection failed at the edge and was ended")
                 edge.abort()

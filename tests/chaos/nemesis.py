@@ -104,7 +104,7 @@ def start(process: ServiceProcess) -> None:
     while not process.answers("/livez"):
         assert time.monotonic() < deadline, process.text()[-2_000:]
         if process.process.poll() is not None:
-            time.sleep(0.2)
+            time.sleep(0.2)  # what it lacked may be there then
             process.start(wait_ready=False)
         time.sleep(0.05)
 

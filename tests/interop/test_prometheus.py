@@ -70,7 +70,7 @@ class Prometheus(NamedTuple):
         deadline = time.monotonic() + PATIENCE
         while missing := missing - self.firing():
             assert time.monotonic() < deadline, f"not fired: {missing}"
-            time.sleep(0.2)
+            time.sleep(0.2)  # between two looks; Prometheus evaluates its rules once a second
 
     def _get(self, path: str, **query: str) -> Any:
         answer = httpx2.get(f"{self.url}{path}", params=query, timeout=10, trust_env=False)
@@ -210,9 +210,9 @@ def test_each_panel_has_data_and_alerts_fire_because_of_their_causes(
             while not {"OrderbellLoopLate", "OrderbellSlow"} <= prometheus.firing():
                 assert (stalls := stalls + 1) <= 5
                 full.stop()
-                time.sleep(2.5)
+                time.sleep(2.5)  # longer than the alarms allow
                 full.resume()
-                time.sleep(3)
+                time.sleep(3)  # until it was scraped and the rules were evaluated
 
             redis_server.kill()
             wait_until(lambda: load.complete("damaged"), PATIENCE)

@@ -76,7 +76,7 @@ def _wait_for(port: int) -> None:
         except httpx2.TransportError:
             if time.monotonic() > deadline:
                 raise
-            time.sleep(0.05)
+            time.sleep(0.05)  # between two tries, while it starts
         else:
             return
 
