@@ -23,7 +23,6 @@ from tests.webhooks.receiver import (
     Receiver,
     alert,
     read,
-    receiving,
     report,
     run_reporting,
     traced,
@@ -35,12 +34,6 @@ if TYPE_CHECKING:
     from tests.senders import RunningSender
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def receiver(anyio_backend: object) -> AsyncIterator[Receiver]:
-    async with receiving() as receiver:
-        yield receiver
 
 
 @pytest.fixture

@@ -24,15 +24,12 @@ from tests.webhooks.receiver import (
     Receiver,
     alert,
     read,
-    receiving,
     report,
     run_reporting,
     traced,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from sqlalchemy import Connection
 
     from tests.senders import RunningSender
@@ -42,12 +39,6 @@ pytestmark = pytest.mark.anyio
 SECONDS = 0.3
 NOT_SHOWN = frozenset({Kind.NOT_SHOWN_IN})
 EVERYTHING = frozenset(Kind)
-
-
-@pytest.fixture
-async def receiver(anyio_backend: object) -> AsyncIterator[Receiver]:
-    async with receiving() as receiver:
-        yield receiver
 
 
 async def all_looked_at(sender: RunningSender) -> None:
