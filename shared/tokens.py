@@ -6,7 +6,6 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jwt
-from jwt.algorithms import HMACAlgorithm
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,14 +30,6 @@ class ClaimNames(NamedTuple):
 
 
 STANDARD = ClaimNames()
-
-
-def check_secret(secret: SecretStr) -> None:
-    """Raises ValueError for another kind of key, for example a public one."""
-    try:
-        HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(secret.get_secret_value())
-    except jwt.InvalidKeyError:
-        raise ValueError("a key of another kind (a public key?), not a secret") from None
 
 
 def mint_token(

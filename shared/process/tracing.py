@@ -37,7 +37,7 @@ _MAX_PER_SECOND = 100  # deliveries that a gateway records
 
 
 class Tracing:
-    """(If OpenTelemetry is not installed, shared/settings.py reports it.)
+    """(If OpenTelemetry is not installed, shared/settings reports it.)
 
     Tests pass an `exporter`; usually the environment names one.
     """

@@ -195,7 +195,7 @@ def cloud_events_binary(data: bytes) -> None:
 
 
 def urls(data: bytes) -> None:
-    text = data.decode(errors="replace")  # shared/settings.py takes nothing but UTF-8
+    text = data.decode(errors="replace")  # settings take nothing but UTF-8
     with contextlib.suppress(InvalidDatabaseUrl):
         database = parse_database_url(text)
         if isinstance(database, PostgresUrl):
