@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 from sqlalchemy import BigInteger, Select, bindparam, cast, delete, func, select, update
 
-from sender import history, outbox
+from sender import history, recording
 from sender.database.rows import is_among
 from sender.database.tables import DIALECTS, alert_states, channels, insert_into
 from shared.channels import Channel, is_private
@@ -244,7 +244,7 @@ def record_change(
     if is_private(channel):
         data = {**data, "unread": unread.unread, "as_of": str(Cursor(channel, place))}
     draft = system_event(event_type, channel, data, now=now, subject=subject, traceparent=traceparent)
-    (recorded,) = outbox.record(connection, [draft], now=now)
+    (recorded,) = recording.record(connection, [draft], now=now)
     assert recorded.place == place, "the channel was not locked"
     return unread
 
@@ -384,7 +384,7 @@ def _seqs_of(
 def _replaced(connection: Connection, draft: Draft, place: Place) -> list[int]:
     """The seqs of what an event replaces: an event of its source, or what has its subject."""
     if isinstance(draft.replaces, str):
-        found = outbox.find(connection, draft.source, draft.replaces)
+        found = recording.find(connection, draft.source, draft.replaces)
         if found is None or found.channel != draft.channel or found.place >= place:
             return []
         return [found.place.seq]

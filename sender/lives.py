@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 from sqlalchemy import bindparam, select
 
-from sender import alerts, beginnings, history, outbox
+from sender import alerts, beginnings, history, outbox, recording
 from sender.database.tables import alert_states, channels, dead_letters, events, orders
 from sender.publishing import stops
 from sender.verdicts import Explained, Verdict
@@ -103,7 +103,7 @@ def of_order(connection: Connection, order_id: str, *, now: datetime) -> Subject
 
 def of_event(connection: Connection, source: str, event_id: str, *, now: datetime) -> Subject:
     asked = f"event {event_id} of {source}"
-    found = outbox.find(connection, source, event_id)
+    found = recording.find(connection, source, event_id)
     if found is None:
         why = (
             "No event with this source and id is kept: it was never accepted here, is older than the history,"

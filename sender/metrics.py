@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
-from sender.outbox import Status
+from sender.recording import Status
 from sender.tombstones import Fault
 from sender.webhooks.message import Kind
 from shared import __version__

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import msgspec
 from sqlalchemy import bindparam, select, update
 
-from sender import alerts, history, outbox, retractions
+from sender import alerts, history, recording, retractions
 from sender.database.rows import is_among
 from sender.database.tables import DIALECTS, insert_into, orders
 from shared.channels import customer_channel
@@ -314,7 +314,7 @@ def _record_completions(
 ) -> dict[str, Completed]:
     completed_at = format_time(now)
     names = [accepted_by[order_id] for order_id in drafts]
-    receipts = outbox.record(connection, list(drafts.values()), now=now, accepted_by=names)
+    receipts = recording.record(connection, list(drafts.values()), now=now, accepted_by=names)
     recorded = dict(zip(drafts, receipts, strict=True))
     alerts.note(
         connection, [(draft, recorded[order_id].place) for order_id, draft in drafts.items() if draft.expires]

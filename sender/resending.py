@@ -12,7 +12,7 @@ import msgspec
 import uuid_utils
 from sqlalchemy import bindparam, select
 
-from sender import alerts, history, outbox
+from sender import alerts, history, recording
 from sender.alerts import State
 from sender.database.tables import orders
 from sender.retractions import UnknownAlert
@@ -66,7 +66,7 @@ def of_order(connection: Connection, order_id: str, caller: Caller) -> Resent:
 
 def of_event(connection: Connection, source: str, event_id: str, caller: Caller) -> Resent:
     """The event with this source and id. Raises `UnknownAlert` and `NotResendable`."""
-    found = outbox.find(connection, source, event_id)
+    found = recording.find(connection, source, event_id)
     if found is None:
         raise UnknownAlert(f"no event {event_id[:128]!r} of {source[:128]!r}")
     alerts.lock(connection, found.channel)
@@ -92,7 +92,7 @@ def _resend(connection: Connection, channel: Channel, line: list[int], caller: C
         draft = parse_event(anew, now=caller.now)
     except InvalidEvent as error:  # such as one of 64 KiB, which the new attributes make too large
         raise NotResendable(f"it can't be sent again: {error}") from None
-    (recorded,) = outbox.record(connection, [draft], now=caller.now, accepted_by=[caller.key_name])
+    (recorded,) = recording.record(connection, [draft], now=caller.now, accepted_by=[caller.key_name])
     alerts.note(connection, [(draft, recorded.place)])
     return Resent(Cursor(channel, recorded.place), recorded.text)
 

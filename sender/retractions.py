@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 from sqlalchemy import bindparam, select
 
-from sender import alerts, history, outbox
+from sender import alerts, history, recording
 from sender.alerts import Mark
 from sender.database.tables import alert_states, orders
 from shared.channels import Channel, customer_channel
@@ -55,7 +55,7 @@ def of_event(
     traceparent: str | None = None,
 ) -> Retraction:
     """Retract the event with this source and id. Raises `UnknownAlert`."""
-    found = outbox.find(connection, source, event_id)
+    found = recording.find(connection, source, event_id)
     if found is None:
         raise UnknownAlert(f"no event {event_id[:128]!r} of {source[:128]!r}")
     alerts.lock(connection, found.channel)

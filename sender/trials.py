@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from sender import alerts, history, outbox
+from sender import alerts, history, recording
 from sender.alerts import Mark
 from shared.channels import customer_channel
 from shared.cursors import Cursor
@@ -33,7 +33,7 @@ def record(
     channel = customer_channel(customer_id)
     alerts.lock(connection, channel)
     draft = system_event(TRIAL, channel, {}, now=now, traceparent=traceparent)
-    (recorded,) = outbox.record(connection, [draft], now=now, accepted_by=[accepted_by])
+    (recorded,) = recording.record(connection, [draft], now=now, accepted_by=[accepted_by])
     # The row is locked by now, also if the channel has only just begun.
     assert history.head(connection, channel).place == recorded.place
     alerts.mark(connection, channel, recorded.place.seq, Mark.SYSTEM)

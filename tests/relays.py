@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
-from sender import metrics, outbox
+from sender import metrics, outbox, recording
 from sender.database.errors import DatabaseUnavailable
 from sender.database.open import open_database
 from sender.generation import mint_installation
-from sender.outbox import arrival
 from sender.publishing.pace import Pace
 from sender.publishing.relay import Relay
+from sender.recording import arrival
 from shared.cursors import Place
 from shared.events import parse_event
 from shared.redis.channel_log import LogWriter
@@ -62,7 +62,7 @@ class Bench:
                 self._count += 1
                 event = {"specversion": "1.0", "id": str(self._count), "source": "/test", "type": "t"}
                 draft = parse_event(event | {"channel": channel}, now=self.clock())
-                outbox.record_once(connection, [arrival(draft, content="")], now=self.clock())
+                recording.record_once(connection, [arrival(draft, content="")], now=self.clock())
 
         await self.database.write(work)
 

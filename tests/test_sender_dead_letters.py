@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import literal, select, update
 
-from sender import dead_letters, history, outbox
+from sender import dead_letters, history, outbox, recording
 from sender.database.tables import dead_letters as table
 from sender.database.tables import events
 from sender.digest import identity_of
@@ -35,7 +35,7 @@ async def record(sender: RunningSender, *channels: Channel) -> None:
         for number, channel in enumerate(channels):
             event = {"specversion": "1.0", "id": str(number), "source": "/test", "type": "t"}
             draft = parse_event(event | {"channel": channel}, now=sender.clock())
-            outbox.record_once(connection, [outbox.arrival(draft, "")], now=sender.clock())
+            recording.record_once(connection, [recording.arrival(draft, "")], now=sender.clock())
 
     await sender.database.write(work)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import func, insert, select
 
-from sender import history, outbox
+from sender import history, outbox, recording
 from sender.database.open import open_database
 from sender.database.tables import channels
 from sender.generation import begin_epoch, current_epoch
@@ -41,7 +41,7 @@ def record(connection: Connection, *ids: str, channel: Channel = ALICE, publishe
         event = {"specversion": "1.0", "id": event_id, "source": '"epoch":1,"seq":3', "type": "t"}
         data = {"x": ',"epoch":1,"seq":3'}
         draft = parse_event(event | {"channel": channel, "data": data}, now=NOW)
-        outbox.record_once(connection, [outbox.arrival(draft, "")], now=NOW)
+        recording.record_once(connection, [recording.arrival(draft, "")], now=NOW)
     if published:
         waiting = outbox.unpublished(connection, limit=100)
         outbox.mark_published(connection, [NewestEvent(1, event.position) for event in waiting])

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import Connection, select
 
-from sender import alerts, generation, history, outbox, pruning
+from sender import alerts, generation, history, outbox, pruning, recording
 from sender.database.tables import events
 from sender.history import ChannelHistory, Request, Reset, Sizes, State
-from sender.outbox import arrival
+from sender.recording import arrival
 from shared.channels import Channel
 from shared.cursors import Place
 from shared.events import parse_event
@@ -35,7 +35,7 @@ async def record(
         for number in range(first, first + count):
             event = {"specversion": "1.0", "id": f"{channel}-{number}", "source": "/test", "type": "t"}
             draft = parse_event(event | {"channel": channel, "data": "x" * size}, now=NOW)
-            outbox.record_once(connection, [arrival(draft, content="")], now=sender.clock())
+            recording.record_once(connection, [arrival(draft, content="")], now=sender.clock())
 
     await sender.database.write(work)
 

@@ -1,26 +1,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import random
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import asyncpg
 import pytest
 
-from sender import history, outbox
+from sender import outbox
 from sender.database.open import open_database
-from sender.digest import digest
-from sender.outbox import NO_FLOOR, Arrival, Floor, Status
+from sender.outbox import NO_FLOOR, Floor
 from sender.publishing.floor import AGAIN_SECONDS, KnownFloor
-from shared.channels import Channel
-from shared.cursors import Cursor, Place
-from shared.events import parse_event
 from shared.redis.channel_log import NewestEvent
 from tests.postgres_servers import fresh_database
+from tests.test_sender_recording import arrival, record
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -28,10 +22,6 @@ if TYPE_CHECKING:
     from sender.database.protocol import Database
 
 pytestmark = pytest.mark.anyio
-
-NOW = datetime(2026, 11, 23, 14, 25, tzinfo=UTC)
-ALICE = Channel("customer:alice")
-BOB = Channel("customer:bob")
 
 
 @pytest.fixture
@@ -44,86 +34,6 @@ async def database(database_url: str, anyio_backend: object) -> AsyncIterator[Da
 def shop_url(postgres_url: str) -> Iterator[str]:
     with fresh_database(postgres_url) as url:
         yield url
-
-
-def arrival(event_id: str, channel: Channel = ALICE, *, data: object = None) -> Arrival:
-    event = {"specversion": "1.0", "id": event_id, "source": "/test", "type": "t", "channel": channel}
-    return outbox.arrival(parse_event(event | {"data": data}, now=NOW), content=json.dumps(data))
-
-
-async def record(database: Database, *arrivals: Arrival) -> list[outbox.Receipt]:
-    return await database.write(partial(outbox.record_once, arrivals=arrivals, now=NOW))
-
-
-async def test_seqs_count_from_one_in_each_channel(database: Database) -> None:
-    receipts = await record(database, arrival("1"), arrival("2", BOB), arrival("3"))
-    assert [receipt.cursor for receipt in receipts] == [
-        Cursor(ALICE, Place(1, 1)),
-        Cursor(BOB, Place(1, 1)),
-        Cursor(ALICE, Place(1, 2)),
-    ]
-
-
-async def test_seqs_have_no_holes_under_concurrency(database: Database) -> None:
-    """Batches that share channels, in all orders, some of which fail."""
-    channels = [Channel(f"customer:{n}") for n in range(5)]
-    chance = random.Random(7)
-
-    async def caller(number: int) -> None:
-        for turn in range(6):
-            batch = [
-                arrival(f"{number}-{turn}-{n}", channel)
-                for n, channel in enumerate(chance.sample(channels, k=3) * 2)
-            ]
-
-            def work(connection: object, batch: list[Arrival] = batch, *, fail: bool = turn == 3) -> None:
-                outbox.record_once(connection, batch, now=NOW)  # type: ignore[arg-type]
-                if fail:
-                    raise RuntimeError("after the seqs were taken")
-
-            try:
-                await database.write(work)
-            except RuntimeError:
-                assert turn == 3
-
-    await asyncio.gather(*map(caller, range(8)))
-    waiting = await database.read(partial(outbox.unpublished, limit=10_000))
-    assert len(waiting) == 8 * 5 * 6
-    states = await database.read(partial(history.states, names=channels))
-    for channel in channels:
-        seqs = sorted(event.entry.place.seq for event in waiting if event.channel == channel)
-        assert seqs == list(range(1, states[channel].head.seq + 1))
-
-
-async def test_same_event_again_is_a_duplicate_at_the_same_place(database: Database) -> None:
-    (first,) = await record(database, arrival("1", data={"a": 1}))
-    (again,) = await record(database, arrival("1", data={"a": 1}))
-    assert again == (Status.DUPLICATE, first.cursor)
-
-
-async def test_other_content_under_the_same_identity_is_refused(database: Database) -> None:
-    await record(database, arrival("1", data=1))
-    assert await record(database, arrival("1", data=2)) == [(Status.REFUSED, None)]
-
-
-async def test_a_batch_knows_its_own_duplicates(database: Database) -> None:
-    receipts = await record(database, arrival("1", data=1), arrival("1", data=1), arrival("1", data=2))
-    assert [receipt.status for receipt in receipts] == [Status.ACCEPTED, Status.DUPLICATE, Status.REFUSED]
-
-
-async def test_two_callers_of_one_event_get_one_place(database: Database) -> None:
-    receipts = await asyncio.gather(*(record(database, arrival("1"), arrival(f"own-{n}")) for n in range(8)))
-    assert len({pair[0].cursor for pair in receipts}) == 1
-    assert sorted(pair[0].status.value for pair in receipts) == ["accepted"] + ["duplicate"] * 7
-    assert len(await database.read(partial(outbox.unpublished, limit=100))) == 9
-
-
-async def test_what_is_stored_is_the_final_text(database: Database) -> None:
-    await record(database, arrival("1", data={"naïve": "☃"}))
-    (waiting,) = await database.read(partial(outbox.unpublished, limit=10))
-    event = json.loads(waiting.entry.text)
-    assert (event["channel"], event["epoch"], event["seq"]) == (ALICE, 1, 1)
-    assert event["data"] == {"naïve": "☃"}
 
 
 async def test_outbox_holds_what_is_not_marked(database: Database) -> None:
@@ -159,11 +69,6 @@ async def test_a_long_outbox_is_measured_without_counting_it(database: Database)
     published = [NewestEvent(1, event.position) for event in waiting]
     await database.write(partial(outbox.mark_published, published=published))
     assert (await database.read(outbox.backlog)).size == 3
-
-
-@pytest.mark.parametrize("parts", [((b"ab", b"c"), (b"a", b"bc")), ((b"a", b""), (b"a",))])
-def test_digests_differ_where_parts_end_elsewhere(parts: tuple[tuple[bytes, ...], tuple[bytes, ...]]) -> None:
-    assert digest(*parts[0]) != digest(*parts[1])
 
 
 async def floor_of(database: Database, known: Floor = NO_FLOOR) -> Floor:

@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from bench.large import as_of_postgres
-from sender import history, outbox, pruning
+from sender import history, pruning, recording
 from sender.database.open import open_database
 from sender.database.postgres_indexes import INDEXES
 from sender.digest import identity_of
@@ -77,7 +77,7 @@ async def test_indexes_of_before_are_replaced_while_the_database_is_in_use(url: 
             async with open_database(url) as database, plain(url) as connection:
                 await await_until(lambda: is_building(connection))
                 assert await valid(connection) >= OLD
-                found = await database.read(partial(outbox.find, source="/filled", event_id="1"))
+                found = await database.read(partial(recording.find, source="/filled", event_id="1"))
                 assert found is None  # and no error
                 await transaction.rollback()
                 await await_until(lambda: all_there(connection))
@@ -121,7 +121,7 @@ async def test_identity_is_found_and_unique_by_either_index(url: str) -> None:
                 await connection.execute(insert, 2, identity)
             async with open_database(url) as database:
                 await await_until(lambda: all_there(connection))
-                found = await database.read(partial(outbox.find, source="/s", event_id="1"))
+                found = await database.read(partial(recording.find, source="/s", event_id="1"))
                 assert found is not None
 
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sender import history, outbox, pruning
+from sender import history, outbox, pruning, recording
 from sender.database.open import open_database
-from sender.outbox import arrival
 from sender.pruning import Old
+from sender.recording import arrival
 from shared.channels import Channel
 from shared.events import parse_event
 from shared.redis.channel_log import NewestEvent
@@ -38,7 +38,7 @@ def record_published(connection: Connection, *channels: Channel) -> None:
     for number, channel in enumerate(channels):
         event = {"specversion": "1.0", "id": f"{number}", "source": "/test", "type": "t"}
         draft = parse_event(event | {"channel": channel}, now=THEN)
-        outbox.record_once(connection, [arrival(draft, "")], now=THEN)
+        recording.record_once(connection, [arrival(draft, "")], now=THEN)
     waiting = outbox.unpublished(connection, limit=100)
     outbox.mark_published(connection, [NewestEvent(1, event.position) for event in waiting])
 

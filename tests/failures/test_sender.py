@@ -14,7 +14,7 @@ import httpx2
 import pytest
 from sqlalchemy import text
 
-from sender import outbox
+from sender import outbox, recording
 from sender.database.open import open_database
 from sender.publishing.pace import Pace
 from sender.publishing.relay import Relay
@@ -65,7 +65,7 @@ def draft(channel: Channel, event_id: str) -> Draft:
 
 
 def record(connection: Connection, *drafts: Draft) -> list[int]:
-    return [recorded.place.seq for recorded in outbox.record(connection, drafts, now=NOW)]
+    return [recorded.place.seq for recorded in recording.record(connection, drafts, now=NOW)]
 
 
 async def test_01_answer_lost_after_the_commit_is_replayed_and_shown_once(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from sender import alerts, idempotency, metrics, outbox
+from sender import alerts, idempotency, metrics, recording
 from sender.digest import digest
 from sender.http import binding, bodies
 from sender.http.bodies import JsonBody
@@ -68,7 +68,7 @@ class Events:
     async def _post_event(self, request: Request, body: JsonBody) -> Response:
         now = self._clock()
         arrival = self._arrival(body.value, _Caller.of(request), now)
-        return await self.record(request, body, Recording([arrival], now, alone=True))
+        return await self.record(request, body, Posted([arrival], now, alone=True))
 
     async def _post_batch(self, request: Request, body: JsonBody) -> Response:
         events = body.value
@@ -78,28 +78,28 @@ class Events:
             raise Problem(413, "content-too-large", f"a batch has at most {bodies.MAX_BATCH} events")
         now, caller = self._clock(), _Caller.of(request)
         arrivals = [self._arrival_or_result(event, caller, now) for event in events]
-        return await self.record(request, body, Recording(arrivals, now))
+        return await self.record(request, body, Posted(arrivals, now))
 
-    def _arrival(self, event: object, caller: _Caller, now: datetime) -> outbox.Arrival:
+    def _arrival(self, event: object, caller: _Caller, now: datetime) -> recording.Arrival:
         """Raises `InvalidEvent`."""
         if not isinstance(event, dict):
             raise InvalidEvent("a CloudEvent is a JSON object")
         # Before defaults are added: a repetition may belong to another trace, and default times would differ.
         content = digest(canonical_json(event))
         defaults = {"traceparent": caller.traceparent, **self._lifetimes.attributes(event.get("type"), now)}
-        return outbox.arrival(parse_event(defaults | event, now=now), content, caller.key_name)
+        return recording.arrival(parse_event(defaults | event, now=now), content, caller.key_name)
 
     def _arrival_or_result(
         self, event: object, caller: _Caller, now: datetime
-    ) -> outbox.Arrival | bodies.EventResult:
+    ) -> recording.Arrival | bodies.EventResult:
         try:
             return self._arrival(event, caller, now)
         except InvalidEvent as error:
             return bodies.EventResult("refused", *_identity(event), error=str(error))
 
-    async def record(self, request: Request, body: JsonBody, recording: Recording) -> Response:
-        waiting = asked(request, body, recording, recording.now)
-        done = await self._database.write_together(_record_all_once, waiting, size=len(recording.arrivals))
+    async def record(self, request: Request, body: JsonBody, posted: Posted) -> Response:
+        waiting = asked(request, body, posted, posted.now)
+        done = await self._database.write_together(_record_all_once, waiting, size=len(posted.arrivals))
         if done.result is not None:
             self._relay.wake()
             for status, count in Counter(result.status for result in done.result).items():
@@ -116,47 +116,45 @@ class _Caller(NamedTuple):
         return cls(traceparent_of(request), key_name_of(request))
 
 
-class Recording(NamedTuple):
-    """The arrivals of one request. Those that are not events have their results already."""
+class Posted(NamedTuple):
+    """What one request posted. Entries that are not events have their results already."""
 
-    arrivals: Sequence[outbox.Arrival | bodies.EventResult]
+    arrivals: Sequence[recording.Arrival | bodies.EventResult]
     now: datetime
     alone: bool = False  # a single event: if it is refused, the request is
 
 
 def _record_all_once(
-    connection: Connection, requests: Sequence[Asked[Recording]]
+    connection: Connection, requests: Sequence[Asked[Posted]]
 ) -> list[Answered[list[bodies.EventResult]] | Exception]:
     """One transaction for all waiting requests, see sender/http/api/orders.py."""
     return idempotency.once_all(connection, requests, _record_all, _recorded)
 
 
 def _record_all(
-    connection: Connection, recordings: Sequence[Recording]
+    connection: Connection, requests: Sequence[Posted]
 ) -> list[list[bodies.EventResult] | Problem]:
-    good = [one for recording in recordings for one in recording.arrivals if isinstance(one, outbox.Arrival)]
-    receipts = outbox.record_once(connection, good, now=recordings[0].now)
+    good = [one for posted in requests for one in posted.arrivals if isinstance(one, recording.Arrival)]
+    receipts = recording.record_once(connection, good, now=requests[0].now)
     alerts.note(connection, [(one.draft, place) for one, place in _living(good, receipts)])
     results = map(_result, good, receipts)
-    return [_of_request(recording, results) for recording in recordings]
+    return [_of_request(posted, results) for posted in requests]
 
 
 def _living(
-    arrivals: Sequence[outbox.Arrival], receipts: Sequence[outbox.Receipt]
-) -> Iterator[tuple[outbox.Arrival, Place]]:
+    arrivals: Sequence[recording.Arrival], receipts: Sequence[recording.Receipt]
+) -> Iterator[tuple[recording.Arrival, Place]]:
     """The new events that replace others or expire."""
     for arrival, (status, cursor) in zip(arrivals, receipts, strict=True):
         draft = arrival.draft
-        if (draft.replaces or draft.expires) and status is outbox.Status.ACCEPTED and cursor is not None:
+        if (draft.replaces or draft.expires) and status is recording.Status.ACCEPTED and cursor is not None:
             yield arrival, cursor.place
 
 
-def _of_request(
-    recording: Recording, results: Iterator[bodies.EventResult]
-) -> list[bodies.EventResult] | Problem:
+def _of_request(posted: Posted, results: Iterator[bodies.EventResult]) -> list[bodies.EventResult] | Problem:
     """The results for one request; those of its events are the next of `results`."""
-    own = [next(results) if isinstance(one, outbox.Arrival) else one for one in recording.arrivals]
-    refused = recording.alone and own[0].status == "refused"
+    own = [next(results) if isinstance(one, recording.Arrival) else one for one in posted.arrivals]
+    refused = posted.alone and own[0].status == "refused"
     return Problem(409, "event-conflict", str(own[0].error)) if refused else own
 
 
@@ -171,7 +169,7 @@ def _identity(event: object) -> tuple[str | None, str | None]:
     return source if isinstance(source, str) else None, event_id if isinstance(event_id, str) else None
 
 
-def _result(arrival: outbox.Arrival, receipt: outbox.Receipt) -> bodies.EventResult:
+def _result(arrival: recording.Arrival, receipt: recording.Receipt) -> bodies.EventResult:
     draft = arrival.draft
     if receipt.cursor is None:
         error = "an event with this source and id but other content was recorded before"

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 
-from sender import outbox
+from sender import recording
 from sender.http import bodies
-from sender.http.api.events import Recording
+from sender.http.api.events import Posted
 from sender.http.bodies import JsonBody
 from sender.http.requests import traceparent_of
 from shared.events import SOURCE, parse_event
@@ -37,10 +37,10 @@ class Spring:
         text = received_text(posted_text(request.headers.get("content-type", ""), body))
         now = self._clock()
         event = event_of(SOURCE, MESSAGES, text) | {"traceparent": traceparent_of(request)}
-        recording = Recording([outbox.arrival(parse_event(event, now=now), content="")], now, alone=True)
+        posted = Posted([recording.arrival(parse_event(event, now=now), content="")], now, alone=True)
         request.state.api_key = ""  # callers have none here, so all share their Idempotency-Keys
         # A repetition is recognised by its text, because each request's event gets a new id.
-        done = await self._events.record(request, JsonBody(body, text), recording)
+        done = await self._events.record(request, JsonBody(body, text), posted)
         replayed = done.headers.get("idempotency-replayed")
         headers = {"Idempotency-Replayed": replayed} if replayed else None
         return Response(text, headers=headers, media_type="text/plain")

@@ -167,7 +167,7 @@ def channel_lock(patch: Patch) -> None:
     """Places come from a sequence, without waiting for the transaction that took the one before."""
     from collections import Counter
 
-    from sender import outbox
+    from sender import recording
     from shared.cursors import Place
 
     taken: Counter[Any] = Counter()
@@ -177,7 +177,7 @@ def channel_lock(patch: Patch) -> None:
         taken.update(counts)
         return first
 
-    patch(outbox, "_take_places", take_places)
+    patch(recording, "_take_places", take_places)
 
 
 def retraction_event(patch: Patch) -> None:
