@@ -21,9 +21,9 @@ from sender.expiry import Expiry
 from sender.http.api import Api
 from sender.http.api_keys import ApiKeys, ApiKeysOfFile
 from sender.http.app import create_app
-from sender.http.bodies import MAX_BATCH_BYTES
 from sender.http.leaving import Leaving
 from sender.http.pages import OfficePage
+from sender.http.reading import MAX_BATCH_BYTES
 from sender.lifetimes import Lifetimes
 from sender.publishing.forgetting import Forgetting
 from sender.publishing.relay import Relay

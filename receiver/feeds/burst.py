@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from receiver.connections.connection import Connection, SharingConnection
-    from receiver.feeds.feed import Feed
     from shared.channels import Channel
     from shared.cursors import Place
 
@@ -39,7 +38,7 @@ class Burst:
     def __init__(self) -> None:
         self.finished: list[Finished] = []
         self.handed: list[Handed] = []
-        self.feed: Feed | None = None  # the feed of the last finished bytes
+        self.feed: object = None  # the feed of the last finished bytes
 
     def write(self) -> None:
         """Send everything. Must be called before anything that was heard later is sent."""

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from sender.http.api import Api
     from sender.http.api_keys import ApiKeys
+    from sender.http.calls import Call
     from sender.http.pages import OfficePage
-    from sender.http.routes import Call
     from shared.api_keys import ApiKey, Scope
 
 

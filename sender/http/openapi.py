@@ -6,12 +6,12 @@ Written by hand is only what types don't know: statuses, headers, CloudEvents.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from sender import history, idempotency
-from sender.http import binding, bodies
+from sender.http import binding, bodies, reading
 from sender.webhooks.message import MEDIA_TYPE, Kind, WebhookMessage
 from shared import __version__, problems
 from shared.channels import ENCODED_NAME
@@ -20,9 +20,7 @@ from shared.events import MAX_EVENT_BYTES
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sender.http.routes import Call
-
-Json = dict[str, Any]
+    from sender.http.calls import Call, Json
 
 _REF = "#/components/schemas/{name}"
 _BODIES = (
@@ -171,7 +169,7 @@ def events_body() -> Json:
     return {
         "required": True,
         "description": f"One event has at most {MAX_EVENT_BYTES} bytes, a batch at most "
-        f"{bodies.MAX_BATCH} events and {bodies.MAX_BATCH_BYTES} bytes. With `ce-` headers the body is "
+        f"{bodies.MAX_BATCH} events and {reading.MAX_BATCH_BYTES} bytes. With `ce-` headers the body is "
         "the event's data.",
         "content": {
             binding.STRUCTURED: {"schema": schema("CloudEvent")},

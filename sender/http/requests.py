@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from sender.database.protocol import Database
-    from sender.http.bodies import JsonBody
+    from sender.http.reading import JsonBody
     from sender.idempotency import Answer, Answered, Claim
 
 T = TypeVar("T")

@@ -6,7 +6,6 @@ Pages and their files are not for machines; they are in sender/http/app.py.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -19,12 +18,12 @@ from sender.http.api.operations import DeadLettersQuery
 from sender.http.api.orders import OrdersQuery
 from sender.http.api.revocations import RevocationsQuery
 from sender.http.api.support import ConnectionsQuery, TraceQuery
+from sender.http.calls import Call, Json
 from sender.http.openapi import (
     ALWAYS,
     CHANNEL,
     OBJECT,
     WRITING,
-    Json,
     answer,
     ce_headers,
     document,
@@ -46,20 +45,6 @@ if TYPE_CHECKING:
     from sender.http.api import Api
 
 _NAME: Json = {"type": "string", "pattern": f"^{NAME}$"}
-
-
-@dataclass(frozen=True)
-class Call:
-    method: str
-    path: str
-    name: str  # the operation's, in the document
-    endpoint: Callable[[Api], Callable[[Request], Awaitable[Response]]]
-    summary: str
-    answers: dict[int, Json]
-    refusals: tuple[int, ...] = ()
-    parameters: tuple[Json, ...] = ()
-    body: Json | None = None
-    keyed: bool = True  # whether it needs an API key
 
 
 def _open(

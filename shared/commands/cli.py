@@ -21,6 +21,8 @@ DATA = click.option(
     show_default=True,
     help="Directory in which `orderbell up` keeps its database and its keys.",
 )
+SENDER = click.option("--sender", metavar="URL", help="[default: ORDERBELL_SENDER_URL]")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print the sender's answer as it is.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -160,8 +162,8 @@ def watch(
     metavar="ID",
     help="A customer: their newest events, or the given event for them.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the sender's answer as it is.")
-@click.option("--sender", metavar="URL", help="[default: ORDERBELL_SENDER_URL]")
+@JSON
+@SENDER
 @DATA
 def trace(
     asked: str | None,
@@ -245,8 +247,8 @@ def size(
 
 @main.command()
 @click.argument("customer", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print the sender's answer as it is.")
-@click.option("--sender", metavar="URL", help="[default: ORDERBELL_SENDER_URL]")
+@JSON
+@SENDER
 @DATA
 def who(customer: str | None, as_json: bool, sender: str | None, data: Path) -> None:
     """Show who is connected, gateway by gateway.
@@ -261,7 +263,7 @@ def who(customer: str | None, as_json: bool, sender: str | None, data: Path) -> 
 
 @main.command()
 @click.argument("customer")
-@click.option("--sender", metavar="URL", help="[default: ORDERBELL_SENDER_URL]")
+@SENDER
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @DATA
 def erase(customer: str, sender: str | None, yes: bool, data: Path) -> None:
@@ -285,7 +287,7 @@ def erase(customer: str, sender: str | None, yes: bool, data: Path) -> None:
     "--event", "event_id", metavar="ID", help="An event instead of an order, by its CloudEvents id."
 )
 @click.option("--source", metavar="URI", help="The event's source.")
-@click.option("--sender", metavar="URL", help="[default: ORDERBELL_SENDER_URL]")
+@SENDER
 @DATA
 def resend(
     order: str | None, event_id: str | None, source: str | None, sender: str | None, data: Path
@@ -318,7 +320,7 @@ def resend(
     show_default=True,
     help="How long to wait until a device has it.",
 )
-@click.option("--sender", metavar="URL", help="[default: ORDERBELL_SENDER_URL]")
+@SENDER
 @DATA
 def send(customer: str, *, is_test: bool, seconds: float, sender: str | None, data: Path) -> None:
     """Send a test event to a customer's devices.
@@ -338,7 +340,7 @@ def send(customer: str, *, is_test: bool, seconds: float, sender: str | None, da
 
 @main.command()
 @click.argument("customer")
-@click.option("--sender", metavar="URL", help="[default: ORDERBELL_SENDER_URL]")
+@SENDER
 @DATA
 def kick(customer: str, sender: str | None, data: Path) -> None:
     """End a customer's sessions.
@@ -356,7 +358,7 @@ def kick(customer: str, sender: str | None, data: Path) -> None:
 
 
 @main.command()
-@click.option("--sender", metavar="URL", help="[default: ORDERBELL_SENDER_URL]")
+@SENDER
 @click.option(
     "--gateway", "gateways", multiple=True, metavar="URL", help="A gateway to ask; may be repeated."
 )

@@ -9,14 +9,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import structlog
 
-if TYPE_CHECKING:
-    from shared.process.edge import Edge
-
 logger = structlog.get_logger(__name__)
+
+
+class Waiting(Protocol):
+    """A connection whose request may have to wait."""
+
+    def go_on(self) -> None:
+        """Its turn has come."""
+
+    def abort(self) -> None:
+        """It has failed."""
 
 
 class Turns:
@@ -24,16 +31,16 @@ class Turns:
 
     def __init__(self, per_turn: int) -> None:
         self._per_turn = self._left = per_turn
-        self._waiting: deque[Edge] = deque()
+        self._waiting: deque[Waiting] = deque()
         self._due = False
 
-    def take(self, edge: Edge) -> bool:
+    def take(self, connection: Waiting) -> bool:
         """Whether it may begin a request now; otherwise its `go_on` is called in a later turn."""
         if not self._due:
             self._due = True
             asyncio.get_running_loop().call_soon(self._next)
         if not self._left:
-            self._waiting.append(edge)
+            self._waiting.append(connection)
             return False
         self._left -= 1
         return True
@@ -45,9 +52,9 @@ class Turns:
         for _ in range(len(self._waiting)):
             if not self._left:
                 break
-            edge = self._waiting.popleft()
+            connection = self._waiting.popleft()
             try:
-                edge.go_on()
+                connection.go_on()
             except Exception:  # of one connection: the others wait in the same row
                 logger.exception("a request could not be begun")
-                edge.abort()
+                connection.abort()

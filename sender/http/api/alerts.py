@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 
 from sender import alerts, orders, retractions
-from sender.http import bodies
+from sender.http import bodies, reading
 from sender.http.paths import channel_in_path, name_in_path
 from sender.http.requests import json_response, traceparent_of, write_once
 from sender.http.requests import response as response_to
@@ -54,7 +54,7 @@ class Alerts:
         self._lane = Lane()
 
     async def retract(self, request: Request) -> Response:
-        body = await bodies.read_json(request, bodies.MAX_BODY_BYTES)
+        body = await reading.read_json(request, reading.MAX_BODY_BYTES)
         given = body.to(bodies.RetractionRequest)
         now, traceparent = self._clock(), traceparent_of(request)
         by_event = given.source is not None and given.id is not None
@@ -79,7 +79,7 @@ class Alerts:
         order_id = name_in_path(request, "order_id")
         if order_id is None or not is_name(order_id):
             raise orders.UnknownOrder(f"no order {request.path_params['order_id'][:128]!r}")
-        body = await bodies.read_json(request, bodies.MAX_BODY_BYTES, absent={})
+        body = await reading.read_json(request, reading.MAX_BODY_BYTES, absent={})
         given = body.to(bodies.CancelOrder)
         now, traceparent = self._clock(), traceparent_of(request)
 
@@ -96,7 +96,7 @@ class Alerts:
         return response
 
     async def mark_read(self, request: Request) -> Response:
-        body = await bodies.read_json(request, bodies.MAX_CURSORS_BYTES)
+        body = await reading.read_json(request, reading.MAX_CURSORS_BYTES)
         given = body.to(bodies.ReadRequest)
         cursors = sorted(map(parse_cursor, given.cursors))  # by name, the order in which channels are locked
         if given.ids and given.customer_id is None:
@@ -127,7 +127,7 @@ class Alerts:
         return response
 
     async def unread(self, request: Request) -> Response:
-        body = await bodies.read_json(request, bodies.MAX_CURSORS_BYTES)
+        body = await reading.read_json(request, reading.MAX_CURSORS_BYTES)
         names = [parse_channel(text) for text in body.to(bodies.UnreadRequest).channels]
         count = partial(alerts.count, names=names, now=self._clock())
         if "idempotency-key" in request.headers:
@@ -143,7 +143,7 @@ class Alerts:
 
     async def list_some(self, request: Request) -> Response:
         channel = channel_in_path(request, "channel")
-        query = bodies.parse_query(request, AlertsQuery)
+        query = reading.parse_query(request, AlertsQuery)
         before = None
         if query.before is not None:
             before = parse_after(request.url.query, name="before").get(channel)

@@ -11,7 +11,7 @@ import msgspec
 import structlog
 
 from sender import erasure, metrics, seen
-from sender.http import bodies
+from sender.http import bodies, reading
 from sender.http.paths import name_in_path
 from sender.http.requests import json_response, write_once
 from sender.idempotency import Answer
@@ -55,7 +55,7 @@ class Customers:
         self._clock = clock
 
     async def move_seen(self, request: Request) -> Response:
-        body = await bodies.read_json(request, bodies.MAX_CURSORS_BYTES)
+        body = await reading.read_json(request, reading.MAX_CURSORS_BYTES)
         given = body.to(bodies.SeenRequest)
         reports = [parse_seen(text) for text in given.cursors]
         now_seen: list[Seen] = []

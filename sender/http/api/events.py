@@ -9,8 +9,8 @@ import msgspec
 
 from sender import alerts, idempotency, metrics, recording
 from sender.digest import digest
-from sender.http import binding, bodies
-from sender.http.bodies import JsonBody
+from sender.http import binding, bodies, reading
+from sender.http.reading import JsonBody
 from sender.http.requests import answered, asked, key_name_of, traceparent_of
 from sender.idempotency import Answer, Answered, Asked
 from shared.events import InvalidEvent, parse_event
@@ -49,14 +49,14 @@ class Events:
         kind = binding.media_type(request.headers)
         if kind.name == binding.BATCH:
             kind.require_utf_8()
-            body = await bodies.read_body(request, bodies.MAX_BATCH_BYTES)
+            body = await reading.read_body(request, reading.MAX_BATCH_BYTES)
             return await self._post_batch(request, JsonBody(body, parse_json(body)))
         if kind.name == binding.STRUCTURED:
             kind.require_utf_8()
-            body = await bodies.read_body(request, bodies.MAX_BODY_BYTES)
+            body = await reading.read_body(request, reading.MAX_BODY_BYTES)
             return await self._post_event(request, JsonBody(body, parse_json(body)))
         if binding.is_binary(request.headers) and not kind.name.startswith("application/cloudevents"):
-            body = await bodies.read_body(request, bodies.MAX_BODY_BYTES)
+            body = await reading.read_body(request, reading.MAX_BODY_BYTES)
             event = binding.binary_event(request.headers, kind, body)
             return await self._post_event(request, JsonBody(msgspec.json.encode(event), event))
         raise Problem(

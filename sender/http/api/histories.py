@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from sender import history
-from sender.http import bodies
+from sender.http import bodies, reading
 from sender.http.paths import channel_in_path
 from sender.http.requests import json_response, write_once
 from sender.http.requests import response as response_to
@@ -53,7 +53,7 @@ class Histories:
 
     async def of_channel(self, request: Request) -> Response:
         channel = channel_in_path(request, "channel")
-        query = bodies.parse_query(request, EventsQuery)
+        query = reading.parse_query(request, EventsQuery)
         after = parse_after(request.url.query) if query.after is not None else None
         if after is not None and after.keys() != {channel}:
             raise Problem(400, "invalid-cursor", f"{query.after!r} is not one cursor of {channel}")
@@ -79,7 +79,7 @@ class Histories:
     async def of_many(self, request: Request) -> Response:
         if gateway := request.headers.get("orderbell-gateway"):
             self._roll.note(gateway, pulls="orderbell-pulls" in request.headers)
-        asked = await bodies.read_json(request, bodies.MAX_CURSORS_BYTES)
+        asked = await reading.read_json(request, reading.MAX_CURSORS_BYTES)
         given = asked.to(bodies.HistoryRequest)
         requests = [_history_request(text) for text in given.after]
         unseen: list[Seen] = []

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from sender import dead_letters, history, metrics, outbox
 from sender.database.errors import DatabaseError
-from sender.http import bodies
+from sender.http import bodies, reading
 from sender.http.requests import json_response
 from sender.tombstones import Fault
 from sender.webhooks import deliveries
@@ -50,7 +50,7 @@ class Operations:
         self._clock = clock
 
     async def dead_letters(self, request: Request) -> Response:
-        query = bodies.parse_query(request, DeadLettersQuery)
+        query = reading.parse_query(request, DeadLettersQuery)
         found = await self._database.read(partial(dead_letters.find, before=query.before, limit=query.limit))
         return json_response(
             bodies.DeadLettersBody([_dead_letter(one) for one in found.dead_letters], found.before)

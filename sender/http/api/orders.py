@@ -9,7 +9,7 @@ import msgspec
 from starlette.responses import StreamingResponse
 
 from sender import history, idempotency, metrics, orders
-from sender.http import bodies
+from sender.http import bodies, reading
 from sender.http.paths import name_in_path
 from sender.http.problems import RETRY_AFTER_SECONDS
 from sender.http.requests import answered, asked, json_response, key_name_of, traceparent_of
@@ -60,7 +60,7 @@ class Orders:
         self._clock = clock
 
     async def place(self, request: Request) -> Response:
-        body = await bodies.read_json(request, bodies.MAX_BODY_BYTES)
+        body = await reading.read_json(request, reading.MAX_BODY_BYTES)
         given = body.to(bodies.PlaceOrder)
         placing = orders.Placing(given.order_id, given.customer_id, given.data, self._clock())
         done = await self._database.write_together(_place_all, asked(request, body, placing, placing.now))
@@ -71,7 +71,7 @@ class Orders:
         order_id = name_in_path(request, "order_id")
         if order_id is None or not is_name(order_id):
             raise orders.UnknownOrder(f"no order {request.path_params['order_id'][:128]!r}")
-        body = await bodies.read_json(request, bodies.MAX_BODY_BYTES, absent={})
+        body = await reading.read_json(request, reading.MAX_BODY_BYTES, absent={})
         given = body.to(bodies.CompleteOrder)
         now, own = self._clock(), given.attributes()
         attributes = self._lifetimes.attributes(ORDER_COMPLETED, now) | own
@@ -88,7 +88,7 @@ class Orders:
         return answered(done)
 
     async def list_some(self, request: Request) -> Response:
-        query = bodies.parse_query(request, OrdersQuery)
+        query = reading.parse_query(request, OrdersQuery)
         listed = await self._database.read(partial(orders.find, **msgspec.structs.asdict(query)))
         as_of = str(listed.as_of) if listed.as_of else None
         return json_response(bodies.Orders(listed.orders, as_of, listed.before))

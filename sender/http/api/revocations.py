@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from sender import revocations
-from sender.http import bodies
+from sender.http import bodies, reading
 from sender.http.requests import json_response, write_once
 from sender.idempotency import Answer
 from shared.channels import is_name
@@ -42,7 +42,7 @@ class Revocations:
         self._kept_seconds = kept_days * _DAY_SECONDS
 
     async def revoke(self, request: Request) -> Response:
-        body = await bodies.read_json(request, bodies.MAX_CURSORS_BYTES)
+        body = await reading.read_json(request, reading.MAX_CURSORS_BYTES)
         given = body.to(bodies.RevocationRequest)
         if (given.jti is None) == (given.customer_id is None):
             raise Problem(400, "invalid-revocation", "give either jti or customer_id")
@@ -75,7 +75,7 @@ class Revocations:
         return response
 
     async def list_some(self, request: Request) -> Response:
-        query = bodies.parse_query(request, RevocationsQuery)
+        query = reading.parse_query(request, RevocationsQuery)
         found = await self._database.read(partial(revocations.read, after=query.after, now=self._clock()))
         return json_response(bodies.RevocationsBody(list(map(_body, found.revocations)), found.newest))
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from starlette.responses import Response
 
 from sender import recording
-from sender.http import bodies
+from sender.http import reading
 from sender.http.api.events import Posted
-from sender.http.bodies import JsonBody
+from sender.http.reading import JsonBody
 from sender.http.requests import traceparent_of
 from shared.events import SOURCE, parse_event
 from shared.spring import MESSAGES, event_of, posted_text, received_text
@@ -33,7 +33,7 @@ class Spring:
 
     async def submit(self, request: Request) -> Response:
         """Answers once it is on disk, with the text that everybody gets."""
-        body = await bodies.read_body(request, bodies.MAX_BODY_BYTES)
+        body = await reading.read_body(request, reading.MAX_BODY_BYTES)
         text = received_text(posted_text(request.headers.get("content-type", ""), body))
         now = self._clock()
         event = event_of(SOURCE, MESSAGES, text) | {"traceparent": traceparent_of(request)}

@@ -9,7 +9,7 @@ import msgspec
 from redis.exceptions import RedisError
 
 from sender import lives, resending, trace, trials
-from sender.http import bodies
+from sender.http import bodies, reading
 from sender.http.requests import json_response, key_name_of, traceparent_of, write_once
 from sender.idempotency import Answer
 from shared.channels import customer_channel
@@ -62,7 +62,7 @@ class Support:
         self._roll = roll
 
     async def trace(self, request: Request) -> Response:
-        query = bodies.parse_query(request, TraceQuery)
+        query = reading.parse_query(request, TraceQuery)
         subject = await self._database.read(_work(query, self._clock()))
         gateways = await self._ask(subject.channel) if subject.channel is not None else None
         if subject.missing is not None:
@@ -81,7 +81,7 @@ class Support:
         return json_response(bodies.TraceBody(subject.asked, subject.channel, explained, gateways))
 
     async def connections(self, request: Request) -> Response:
-        query = bodies.parse_query(request, ConnectionsQuery)
+        query = reading.parse_query(request, ConnectionsQuery)
         channel = customer_channel(query.customer_id) if query.customer_id is not None else None
         gateways = await self._ask(channel)
         silent = [one.name for one in self._silent(gateways)]
@@ -89,7 +89,7 @@ class Support:
         return json_response(bodies.ConnectionsBody(count, gateways, silent))
 
     async def resend(self, request: Request) -> Response:
-        body = await bodies.read_json(request, bodies.MAX_BODY_BYTES)
+        body = await reading.read_json(request, reading.MAX_BODY_BYTES)
         given = body.to(bodies.ResendRequest)
         named = (given.order_id is not None, given.source is not None, given.id is not None)
         if named not in ((True, False, False), (False, True, True)):
@@ -110,7 +110,7 @@ class Support:
         return response
 
     async def try_out(self, request: Request) -> Response:
-        body = await bodies.read_json(request, bodies.MAX_BODY_BYTES)
+        body = await reading.read_json(request, reading.MAX_BODY_BYTES)
         customer_id, now = body.to(bodies.TrialRequest).customer_id, self._clock()
         traceparent, accepted_by = traceparent_of(request), key_name_of(request)
 
