@@ -23,8 +23,10 @@
  * - Storage is refused, full or broken. Memory and the word of the other tabs decide; two tabs that show in the
  *   same few milliseconds can then both do it.
  *
- * Two records for each key: the places, as all versions of this client have them, and what is beyond them, with the
- * claims. The version of the database stays 1.
+ * Two records for each key. One is for the first version of this client, which may be open in another tab during an
+ * upgrade: a place for each channel, and up to there it shows nothing. So it says what was shown or claimed last. The
+ * other has the extents and the claims, and what the first said when it was written: what it says beyond that was shown
+ * by such a tab. The version of the database stays 1.
  *
  * @typedef {import("./cursors.js").Place} Place
  * @typedef {import("./cursors.js").Places} Places
@@ -37,6 +39,7 @@
  * @typedef {object} State
  * @property {Map<string, Extent>} extents  by channel
  * @property {Map<string, Claim>} claims  by cursor
+ * @property {Places} said  to the first version of this client
  *
  * @typedef {{ channel: string, place: Place }} Item  one event
  *
@@ -51,7 +54,7 @@
  * @property {boolean} [gone]  the tab is closed
  */
 
-import { formatCursor, formatCursors, parseCursors, reaches } from "./cursors.js";
+import { advance, formatCursor, formatCursors, parseCursors, reaches } from "./cursors.js";
 import { covers, extentUpTo, include, includes, parseRanges, unite } from "./extents.js";
 
 const NAME = "orderbell"; // of the database and of the BroadcastChannel
@@ -63,7 +66,7 @@ export const CLAIM_MS = 5_000; // without a renewal
 
 export class Shown {
   /** What this tab knows. It is all there is where nothing can be stored. @type {State} */
-  #known = { extents: new Map(), claims: new Map() };
+  #known = { extents: new Map(), claims: new Map(), said: new Map() };
   /** Tabs that were closed: their claims count no more. @type {Set<string>} */
   #gone = new Set();
   /** @type {Promise<IDBDatabase> | null} */
@@ -264,11 +267,12 @@ export class Shown {
    * @param {Places} start
    */
   async start(start) {
-    const begin = (/** @type {State} */ { extents, claims }) => {
+    const begin = (/** @type {State} */ state) => {
+      const { extents } = state;
       const missing = [...start].filter(([channel]) => !extents.has(channel));
       const others = [...extents.keys()].filter((channel) => !start.has(channel));
       for (const [channel, place] of missing) extents.set(channel, extentUpTo(place));
-      for (const channel of others) forget({ extents, claims }, channel);
+      for (const channel of others) forget(state, channel);
       return missing.length + others.length > 0;
     };
     begin(this.#known);
@@ -375,7 +379,8 @@ export class Shown {
         const changed = change(state);
         for (const [channel, extent] of state.extents) addAll(this.#known, channel, extent);
         if (!changed) return;
-        store.put(formatCursors(placesOf(state)), this.#key);
+        sayAll(state);
+        store.put(formatCursors(state.said), this.#key);
         store.put(formatRest(state, this.#now()), [this.#key]);
         // In this very task: a reload in the milliseconds before the commit comes by itself would undo the
         // transaction, and what has been shown be shown again.
@@ -433,8 +438,9 @@ function addAll({ extents }, channel, other) {
 }
 
 /** @param {State} state @param {string} channel */
-function forget({ extents, claims }, channel) {
+function forget({ extents, claims, said }, channel) {
   extents.delete(channel);
+  said.delete(channel);
   for (const cursor of claims.keys()) if (cursor.startsWith(`${channel}=`)) claims.delete(cursor);
 }
 
@@ -443,10 +449,23 @@ function placesOf({ extents }) {
   return new Map([...extents].map(([channel, { upTo }]) => [channel, upTo]));
 }
 
+/** What was shown or claimed last: never less than before, or it would seem to be shown by others. @param {State} state */
+function sayAll({ extents, claims, said }) {
+  for (const [channel, { upTo, beyond }] of extents) {
+    advance(said, channel, { epoch: upTo.epoch, seq: beyond[beyond.length - 1]?.[1] ?? upTo.seq });
+  }
+  for (const cursor of claims.keys()) {
+    for (const [channel, place] of parsePlaces(cursor)) if (extents.has(channel)) advance(said, channel, place);
+  }
+}
+
 /** @param {State} state @param {number} now */
-function formatRest({ extents, claims }, now) {
+function formatRest(state, now) {
+  const { extents, claims, said } = state;
   const beyond = [...extents].filter(([, extent]) => extent.beyond.length > 0);
   return {
+    upTo: formatCursors(placesOf(state)),
+    said: formatCursors(said),
     beyond: Object.fromEntries(
       beyond.map(([channel, extent]) => [channel, { epoch: extent.upTo.epoch, ranges: extent.beyond.slice(-RANGES) }]),
     ),
@@ -458,12 +477,19 @@ function formatRest({ extents, claims }, now) {
 function parseState(places, rest) {
   /** @type {Map<string, Extent>} */
   const extents = new Map();
-  for (const [channel, upTo] of parsePlaces(places)) {
-    const extent = extentUpTo(upTo);
+  const said = parsePlaces(places);
+  const saidBefore = parsePlaces(rest?.said);
+  const upTo = parsePlaces(rest?.upTo);
+  for (const [channel, place] of said) {
+    const { epoch, seq } = place;
+    const before = saidBefore.get(channel);
+    const grown = before?.epoch === epoch && seq >= before.seq; // else it was set anew
+    const extent = extentUpTo((grown && upTo.get(channel)) || place);
     const beyond = rest?.beyond?.[channel];
-    if (beyond?.epoch === upTo.epoch) {
-      for (const [first, last] of parseRanges(beyond.ranges)) include(extent, upTo.epoch, first, last);
+    if (beyond?.epoch === epoch) {
+      for (const [first, last] of parseRanges(beyond.ranges)) include(extent, epoch, first, last);
     }
+    if (grown) include(extent, epoch, before.seq + 1, seq); // by a tab of the first version
     extents.set(channel, extent);
   }
   /** @type {Map<string, Claim>} */
@@ -471,7 +497,7 @@ function parseState(places, rest) {
   for (const [cursor, claim] of Object.entries(rest?.claims ?? {})) {
     if (typeof claim?.tab === "string" && typeof claim.until === "number") claims.set(cursor, claim);
   }
-  return { extents, claims };
+  return { extents, claims, said };
 }
 
 /** @param {unknown} stored @returns {Places} */

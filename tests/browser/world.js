@@ -235,12 +235,17 @@ export async function until(condition, ms = 5_000) {
 
 /** What the browser keeps beyond that. */
 export async function storedBeyond(key = lastKey) {
-  const { beyond = {}, claims = {} } = (await stored([key])) ?? {};
+  const { beyond = {}, claims = {} } = (await record([key])) ?? {};
   return [Object.fromEntries(Object.entries(beyond).map(([channel, { ranges }]) => [channel, ranges])), Object.keys(claims)];
 }
 
-/** What the browser keeps for this key, else for that of the last world. */
-export async function stored(/** @type {IDBValidKey} */ key = lastKey) {
+/** Up to where all was shown, as the browser keeps it for this key, else for that of the last world. */
+export async function stored(key = lastKey) {
+  return (await record([key]))?.upTo ?? (await record(key));
+}
+
+/** @returns {Promise<any>} */
+export async function record(/** @type {IDBValidKey} */ key = lastKey) {
   return new Promise((resolve, reject) => {
     const opening = indexedDB.open("orderbell");
     opening.onerror = reject;
@@ -251,4 +256,4 @@ export async function stored(/** @type {IDBValidKey} */ key = lastKey) {
   });
 }
 
-Object.assign(globalThis, { World, until, stored, storedBeyond });
+Object.assign(globalThis, { World, until, record, stored, storedBeyond });
