@@ -29,7 +29,7 @@ from shared.extents import Range
 from shared.times import format_time, is_time, parse_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection
@@ -179,6 +179,28 @@ def lineage_of_order(connection: Connection, channel: Channel, seq: int, order_i
         if (head.source, head.subject) == (SOURCE, order_id) and not head.type.startswith(SYSTEM)
     ]
     return lineage(connection, channel, left[-1]) if left else [seq]
+
+
+def retracted(connection: Connection, places: Iterable[tuple[Channel, int]]) -> set[tuple[Channel, int]]:
+    """Those of these alerts, by channel and seq, that were taken back, or whose replacement was."""
+    found = set()
+    lasts = {place: place for place in places}  # by the alert's place, that of what has replaced it
+    while lasts:
+        given = {
+            "channels": list({channel for channel, _ in lasts.values()}),
+            "seqs": list({seq for _, seq in lasts.values()}),
+        }
+        rows = connection.execute(_FINAL_MARKS[connection.dialect.name], given)
+        marks = {(row.channel, row.seq): row for row in rows}
+        found |= {
+            place for place, last in lasts.items() if last in marks and marks[last].state == Mark.RETRACTED
+        }
+        lasts = {
+            place: (last[0], marks[last].by_seq)
+            for place, last in lasts.items()
+            if last in marks and marks[last].state == Mark.REPLACED and marks[last].by_seq > last[1]
+        }
+    return found
 
 
 def read(
@@ -500,6 +522,16 @@ _MOVE_READ = (
     .values(read_seq=bindparam("up_to"))
 )
 # The cursor now covers these, so their rows can go.
+_FINAL_MARKS = {
+    dialect: select(
+        alert_states.c.channel, alert_states.c.seq, alert_states.c.state, alert_states.c.by_seq
+    ).where(
+        is_among(dialect, alert_states.c.channel, "channels"),
+        is_among(dialect, alert_states.c.seq, "seqs"),
+        alert_states.c.state.in_((Mark.RETRACTED.value, Mark.REPLACED.value)),
+    )
+    for dialect in DIALECTS
+}
 _FORGET_READ = delete(alert_states).where(
     alert_states.c.channel == bindparam("of"),
     alert_states.c.seq <= bindparam("up_to"),

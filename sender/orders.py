@@ -54,6 +54,7 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
     completed_at: str | None
     data: msgspec.Raw
     cancelled_at: str | None = None
+    alert: Literal["retracted"] | None = None  # of an order that was completed; on the board alone
 
 
 class Placing(NamedTuple):
@@ -202,8 +203,23 @@ def board(connection: Connection, *, known: Sequence[str], open_most: int, recen
     found |= {row.order_id: _order(row, row.status, row.completed_at) for row in rows.values()}
     # An order that was open before, and is not among the newest open ones any more, leaves the board.
     over = [order for order in found.values() if order.status != "open"]
-    recent = sorted(over, key=_changed_at)[-recent_most:]
+    recent = _with_alerts(connection, sorted(over, key=_changed_at)[-recent_most:])
     return OnBoard([*recent, *reversed(still_open.orders)], still_open.before is not None)
+
+
+def _with_alerts(connection: Connection, found: Sequence[Order]) -> list[Order]:
+    """The same, with what became of each alert: it may be taken back without its order."""
+    rows = _rows(connection, [order.order_id for order in found if order.status == "completed"])
+    places = {
+        order_id: (customer_channel(row.customer_id), row.seq)
+        for order_id, row in rows.items()
+        if row.seq is not None
+    }
+    gone = alerts.retracted(connection, places.values())
+    return [
+        msgspec.structs.replace(order, alert="retracted") if places.get(order.order_id) in gone else order
+        for order in found
+    ]
 
 
 def _changed_at(order: Order) -> str:

@@ -102,6 +102,24 @@ def test_what_is_cancelled_elsewhere_shows_as_cancelled(back_office: Page, order
     expect(rows(back_office)).to_have_count(1)
 
 
+def test_an_alert_that_was_taken_back_without_its_order_can_not_be_taken_back_again(
+    back_office: Page, orderbell: Services
+) -> None:
+    """By the API; also one that was sent again, so that the retraction is that of its replacement."""
+    for number in ("1", "2", "3"):
+        orderbell.complete(number)
+        expect(completed(back_office, orderbell.order_id(number)).get_by_role("button")).to_be_visible()
+    orderbell.resend("2")
+    for number in ("1", "2"):
+        answer = orderbell.api.post("/retractions", json={"order_id": orderbell.order_id(number)})
+        answer.raise_for_status()
+        expect(completed(back_office, orderbell.order_id(number))).to_contain_text("Alert taken back")
+        expect(completed(back_office, orderbell.order_id(number)).get_by_role("button")).to_have_count(0)
+    expect(completed(back_office, orderbell.order_id("3")).get_by_role("button")).to_be_visible()
+    back_office.reload()
+    expect(completed(back_office, orderbell.order_id("1"))).to_contain_text("Alert taken back")
+
+
 def test_an_open_order_is_cancelled_by_keyboard_in_two_steps(back_office: Page, orderbell: Services) -> None:
     number = orderbell.order_id("2")
     cancel = back_office.get_by_role("button", name=f"Cancel order {number}")

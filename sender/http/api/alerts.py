@@ -73,6 +73,7 @@ class Alerts:
 
         response = await write_once(self._database, request, body, work, now=now)
         self._relay.wake()
+        self._board.wake()
         return response
 
     async def cancel(self, request: Request) -> Response:

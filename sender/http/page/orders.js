@@ -12,7 +12,7 @@ const SHOWN = 15; // completed and cancelled orders
 const STAY_MS = 1_200; // a completed row: the second click of a double click must not meet the next row's button
 const MINUTE_MS = 60_000;
 const LOST = "No answer; trying again.";
-const STATES = ["open", "completed", "cancelled"]; // an order only moves on in these
+const STEPS = ["open", "completed", "retracted", "cancelled"]; // an order only moves on in these
 
 export class OpenOrders {
   /** @type {Map<string, HTMLElement>} */
@@ -175,7 +175,7 @@ export class RecentOrders {
     for (const order of orders) {
       const known = this.#shown.get(order.order_id);
       // An answer may be older than what has come since.
-      if (STATES.indexOf(order.status) <= STATES.indexOf(known?.order.status ?? "open")) continue;
+      if (stepOf(order) <= (known ? stepOf(known.order) : 0)) continue;
       this.#shown.set(order.order_id, { order, row: this.#row(order) });
     }
     const latest = [...this.#shown.values()]
@@ -193,8 +193,9 @@ export class RecentOrders {
   /** @param {Order} order */
   #row(order) {
     const row = recentRow(order);
-    if (order.status === "cancelled") {
-      row.append(make("span", "about", "Cancelled"));
+    const over = { cancelled: "Cancelled", retracted: "Alert taken back" }[STEPS[stepOf(order)]];
+    if (over) {
+      row.append(make("span", "about", over));
       row.dataset.cancelled = "true";
       return row;
     }
@@ -220,6 +221,11 @@ export class RecentOrders {
   get count() {
     return this.#shown.size;
   }
+}
+
+/** @param {Order} order */
+function stepOf({ status, alert }) {
+  return STEPS.indexOf(status === "completed" ? alert ?? status : status);
 }
 
 /** @param {Order} order */

@@ -8,6 +8,7 @@
  * @property {string} created_at
  * @property {string | null} completed_at
  * @property {string} [cancelled_at]
+ * @property {"retracted"} [alert]  of a completed order: it was taken back
  * @property {Record<string, unknown>} data
  */
 
