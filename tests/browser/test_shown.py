@@ -280,7 +280,7 @@ def test_the_pages_here_are_not_secure(page: Page) -> None:
     assert evaluate(page, "return [isSecureContext, 'locks' in navigator]") == [False, False]
 
 
-# A tab of the first version of this client, which knew no claims: shown is what stands in the one record, or before it.
+# A tab of the first version of this client, which knew no claims: all up to the one record was shown.
 FIRST_VERSION = """
     const { advance, formatCursors, parseCursors, reaches } = await import("/client/v1/cursors.js");
     const opening = indexedDB.open("orderbell", 1);
@@ -314,7 +314,8 @@ def test_a_tab_of_the_first_version_and_one_of_this_never_show_the_same(
     claims = f"""{both}
         window.done = (async () => {{
           for (let seq = 1; seq <= 60; seq += 1) {{
-            const item = {{ channel: CHANNEL, place: place(seq), show: () => (shown.push(seq), "claimed") }};
+            const show = () => (shown.push(seq), "claimed");
+            const item = {{ channel: CHANNEL, place: place(seq), show }};
             if ((await tab.claim([item])).get(item) !== "claimed") continue;
             await tick(); // on its way to the screen
             if (seq % 5 === 0) {{ shown.pop(); await tab.release([item]); }}
@@ -324,7 +325,10 @@ def test_a_tab_of_the_first_version_and_one_of_this_never_show_the_same(
     """
     shows = f"""{both}
         window.done = (async () => {{
-          for (let seq = 1; seq <= 60; seq += 1) {{ await tick(); await first(seq, () => shown.push(seq)); }}
+          for (let seq = 1; seq <= 60; seq += 1) {{
+            await tick();
+            await first(seq, () => shown.push(seq));
+          }}
         }})();
     """
     evaluate(this, claims, 6)
@@ -333,7 +337,8 @@ def test_a_tab_of_the_first_version_and_one_of_this_never_show_the_same(
     assert sorted(set(mine) & set(others)) == []
     rest = """
         await new Promise((go) => setTimeout(go, 50));
-        const items = Array.from({ length: 60 }, (_, n) => ({ channel: CHANNEL, place: place(n + 1), show: () => "shown" }));
+        const show = () => "shown";
+        const items = Array.from({ length: 60 }, (_, n) => ({ channel: CHANNEL, place: place(n + 1), show }));
         const outcomes = await open_().claim(items);
         return items.filter((item) => outcomes.get(item) === "shown").map((item) => item.place.seq);
     """
@@ -350,12 +355,13 @@ def test_what_was_claimed_and_never_shown_is_shown_later_though_the_first_versio
     claim = """
         const tab = open_("alice", { tab: "dies" });
         await tab.start(new Map([[CHANNEL, place(0)]]));
-        await tab.claim([1, 2].map((seq) => ({ channel: CHANNEL, place: place(seq), show: () => "claimed" })));
+        const show = () => "claimed";
+        await tab.claim([1, 2].map((seq) => ({ channel: CHANNEL, place: place(seq), show })));
         tab.close();
     """
     evaluate(this, claim)
-    both = "const shown = []; for (const seq of [1, 2, 3]) await first(seq, () => shown.push(seq)); return shown"
-    assert evaluate(old, both) == [3]
+    shows = "const shown = []; for (const seq of given) await first(seq, () => shown.push(seq)); return shown"
+    assert evaluate(old, shows, [1, 2, 3]) == [3]
     later = """
         const shown = [];
         const tab = open_("alice", { now: () => Date.now() + 6_000 }); // the claims have run out
