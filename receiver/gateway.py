@@ -15,6 +15,8 @@ from receiver.feeds.seen import SeenReports
 from receiver.subscription.belonging import Belonging
 from receiver.subscription.shards import subscription_to
 from receiver.subscription.subscription import USUAL, Subscriber
+from receiver.transports.stomp import connection as stomp
+from receiver.transports.websocket import connection as websocket
 from shared.problems import Problem
 from shared.process.forwarded import Proxies
 from shared.quota import Quota
@@ -86,7 +88,14 @@ class Gateway:
         proxies = Proxies(settings.forwarded_allow_ips)
         self.capacity = Capacity(Limits.of(settings), proxies, lambda: self.clock.count)
         self.seen = SeenReports(history)
-        terms = Terms(name, settings.heartbeat_seconds, settings.max_connections_per_customer)
+        self.websocket_limits = websocket.LIMITS.scaled(settings)
+        self.stomp_limits = stomp.LIMITS.scaled(settings)
+        terms = Terms(
+            name,
+            settings.heartbeat_seconds,
+            settings.max_connections_per_customer,
+            settings.authenticate_seconds,
+        )
         self.reads = ReadReports(history)
         self.history = history
         history.introduce(name, lambda: self.keeper.sources.asks_redis)

@@ -41,7 +41,21 @@ LIMITS = (
     "handshakes_per_second_per_address",
     "replays_per_minute",
     "tickets_per_minute",
+    "polls_per_minute",
     "lists_per_minute",
+    "authenticate_seconds",
+    "max_connection_hours",
+    "max_topics",
+    "max_message_bytes",
+    "frames_per_second",
+    "bytes_per_second",
+    "max_head_bytes",
+    "head_seconds",
+    "body_seconds",
+    "body_bytes_per_second",
+    "keep_alive_seconds",
+    "heartbeat_seconds",
+    "drain_seconds",
 )
 
 connections = Gauge(
@@ -149,7 +163,7 @@ def describe(settings: ReceiverSettings) -> None:
         closed_with(code)
     for reason in REFUSALS:
         refused.labels(reason)
-    for kind in (*head.REFUSALS, "too-many-tickets", "too-many-lists"):
+    for kind in (*head.REFUSALS, "too-many-tickets", "too-many-lists", "too-many-polls"):
         requests_refused.labels(kind)
     for signed in Kind:
         unauthentic.labels(signed.value)

@@ -163,11 +163,7 @@ async def serve(settings: SenderSettings, listener: socket.socket) -> None:
             app,
             settings.forwarded_allow_ips,
             lambda kind: metrics.requests_refused.labels(kind).inc(),
-            limits=Limits(
-                body_bytes=BODY_BYTES,
-                idle_seconds=settings.keep_alive_seconds,
-                connections=raise_file_limit(CONNECTIONS),
-            ),
+            limits=Limits.of(settings, body_bytes=BODY_BYTES, connections=raise_file_limit(CONNECTIONS)),
             root_path=settings.root_path,
             hsts_seconds=settings.hsts_seconds,
             leaving=app.begin,

@@ -113,7 +113,7 @@ retention_doubts = Gauge(
 )
 requests_refused = Counter(
     "orderbell_requests_refused",
-    "Requests refused before routing: malformed, too large or too slow",
+    "Requests refused: malformed, too large, too slow or too many",
     ["kind"],
     registry=registry,
 )
@@ -173,10 +173,16 @@ webhook_seconds = Histogram(
 )
 
 
+LIMITS = (
+    *("requests_per_minute", "history_days", "orders_days", "revocation_days"),
+    *("max_head_bytes", "head_seconds", "body_seconds", "body_bytes_per_second", "keep_alive_seconds"),
+)
+
+
 def describe(settings: SenderSettings) -> None:
     """What never changes while it runs: the release and the limits. Series exist from the start."""
     build.labels(__version__, platform.python_version()).set(1)
-    for name in ("requests_per_minute", "history_days", "orders_days"):
+    for name in LIMITS:
         limits.labels(name).set(getattr(settings, name) or 0)
     for answer in PublishAnswer:
         published.labels(answer.value)
@@ -187,7 +193,7 @@ def describe(settings: SenderSettings) -> None:
         events.labels(status.value)
     for fault in Fault:
         dead_letters.labels(fault.value)
-    for refusal in REFUSALS:
+    for refusal in (*REFUSALS, "too-many-requests"):
         requests_refused.labels(refusal)
     for state in ("in_use", "idle"):
         pool_connections.labels(state)

@@ -16,6 +16,7 @@ from shared.process.edge import Edge, NotAlone
 from shared.process.limits import Limits
 from shared.process.listening import listen
 from shared.process.server import Server, Service
+from shared.settings import ReceiverSettings, SenderSettings, load
 from tests.waiting import await_until
 
 if TYPE_CHECKING:
@@ -175,6 +176,32 @@ async def serving(
         (b"GET / HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n", 400, "bad-host"),
         (b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400, "bad-host"),
         (b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400, "bad-host"),
+        (b"GET /#x HTTP/1.1\r\nHost: x\r\n\r\n", 400, "bad-request"),
+        (b"GET http://x/#x HTTP/1.1\r\nHost: x\r\n\r\n", 400, "bad-request"),
+        (b"GET / HTTP/1.1\r\nHost: x" + b"\r\nAuthorization: Bearer x" * 2 + b"\r\n\r\n", 400, "bad-request"),
+        (
+            b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+            501,
+            "transfer-coding",
+        ),
+        (
+            b"POST / HTTP/1.1\r\nHost: x\r\n"
+            b"Transfer-Encoding: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            501,
+            "transfer-coding",
+        ),
+        (
+            b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1;a=\x01\r\na\r\n",
+            400,
+            "bad-body",
+        ),
+        # Only uvicorn's parser knows that these are wrong.
+        (b'POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1;"\r\na\r\n', 400, "bad-body"),
+        (
+            b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nContent-Length: 9\r\n\r\n",
+            400,
+            "bad-body",
+        ),
         (b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n", 501, "no-proxy"),
         (b"GET / HTTP/2.0\r\nHost: x\r\n\r\n", 505, "http-version"),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "http-version"),
@@ -229,6 +256,28 @@ async def test_body_that_drips_is_given_up_however_long_it_is() -> None:
         assert running.refused == ["slow-body"]
         assert (await client.answer())[0] == 408
     assert time.monotonic() - started < 5
+
+
+async def test_request_that_was_answered_before_its_body_came_gets_no_second_answer() -> None:
+    """A proxy would take it for the answer to the next request on that connection."""
+    for body in (b"", b"x\r\n"):  # that never comes, and that is none
+        async with serving(LIMITS) as running, running.raw() as client:
+            client.send(b"POST /?deaf HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+            await client.asked()
+            client.send(body)
+            assert await client.ends()
+            assert running.refused == ["bad-body" if body else "slow-body"]
+
+
+async def test_what_the_parser_refuses_is_logged_once_a_while(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(LIMITS) as running:
+        for _ in range(5):
+            async with running.raw() as client:
+                client.send(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+                client.send(b'1;"\r\na\r\n')
+                assert (await client.answer())[0] == 400
+        assert running.refused == ["bad-body"] * 5
+    assert "Invalid HTTP request" not in caplog.text
 
 
 async def test_connection_that_says_nothing_ends_in_silence() -> None:
@@ -643,6 +692,39 @@ async def answer_of(service: ServiceProcess, *pieces: bytes) -> int:
 )
 async def test_both_services_have_the_same_door(service: ServiceProcess, sent: bytes, status: int) -> None:
     assert await answer_of(service, sent) == status
+
+
+def test_settings_of_a_request_count_at_the_edge_of_both_services(
+    module_processes: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORDERBELL_API_KEYS", "k" * 32)
+    monkeypatch.setenv("ORDERBELL_JWT_SECRET", "s" * 32)
+    for settings in (SenderSettings, ReceiverSettings):
+        usual = Limits.of(load(settings), body_bytes=Limits.body_bytes, connections=Limits.connections)
+        assert usual == Limits()
+    given = {
+        "max_head_bytes": "8192",
+        "head_seconds": "1.5",
+        "body_seconds": "7",
+        "body_bytes_per_second": "9",
+    }
+    for name, value in given.items():
+        monkeypatch.setenv(f"ORDERBELL_{name.upper()}", value)
+    for settings in (SenderSettings, ReceiverSettings):
+        limits = Limits.of(load(settings), body_bytes=1, connections=2)
+        assert limits == Limits(
+            head_bytes=8192,
+            head_seconds=1.5,
+            body_seconds=7,
+            body_bytes_per_second=9,
+            body_bytes=1,
+            connections=2,
+        )
+    sender = module_processes.start_sender(max_head_bytes="8192")
+    head = b"GET /livez HTTP/1.1\r\nHost: x\r\nX: %b\r\n\r\n"
+    assert [asyncio.run(answer_of(sender, head % (b"x" * size))) for size in (8_000, 9_000)] == [200, 431]
+    gateway = module_processes.start_receiver(sender=sender, max_head_bytes="8192")
+    assert [asyncio.run(answer_of(gateway, head % (b"x" * size))) for size in (8_000, 9_000)] == [200, 431]
 
 
 async def test_half_heads_are_not_held(service: ServiceProcess) -> None:

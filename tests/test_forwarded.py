@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from shared.process.forwarded import Peer, Proxies
+from shared.process.forwarded import Forwarded, Peer, Proxies
+
+pytestmark = pytest.mark.anyio
 
 TRUSTED = ["127.0.0.1", "::1", "10.0.0.0/8", "lb"]
 HOPS = st.sampled_from(
@@ -54,6 +56,27 @@ def test_peer_is_the_one_that_uvicorn_finds(host: str, chains: list[str], scheme
     peer = Proxies(TRUSTED).peer(host, 1, headers)
     assert (peer.host, peer.port) == client
     assert peer.scheme == scheme.replace("ws", "http")
+
+
+@pytest.mark.parametrize("hop", ["::ffff:10.1.2.3", "::FFFF:127.0.0.1", "[::ffff:10.1.2.3]:80"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "::ffff:127.0.0.1"])
+def test_proxy_on_a_dual_stack_socket_is_the_same_proxy(host: str, hop: str) -> None:
+    headers = [(b"x-forwarded-for", f"192.0.2.66, 192.0.2.7, {hop}".encode())]
+    assert Proxies(TRUSTED).peer(host, 1, headers).host == "192.0.2.7"
+
+
+async def test_app_sees_the_client_and_the_scheme_that_a_trusted_proxy_reports() -> None:
+    seen: list[tuple[Any, str]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append((scope["client"], scope["scheme"]))
+
+    forwarded: Any = Forwarded(app, Proxies(TRUSTED))
+    headers = [(b"x-forwarded-for", b"192.0.2.7"), (b"x-forwarded-proto", b"https")]
+    for host in ("10.0.0.1", "192.0.2.1"):
+        scope = {"type": "http", "client": (host, 5), "scheme": "http", "headers": headers}
+        await forwarded(scope, None, None)
+    assert seen == [(("192.0.2.7", 0), "https"), (("192.0.2.1", 5), "http")]
 
 
 @pytest.mark.parametrize("host", ["", "x" * 300, "192.0.2.1"])

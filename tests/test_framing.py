@@ -31,7 +31,7 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
 @st.composite
 def chunked(draw: st.DrawFn) -> bytes:
     chunks = draw(st.lists(st.binary(min_size=1, max_size=40), max_size=5))
-    extension = draw(st.sampled_from([b"", b";a=b", b" ; a"]))
+    extension = draw(st.sampled_from([b"", b";a=b", b';a="b c";d']))
     trailer = draw(st.sampled_from([b"", b"a: b\r\n", b"a: b\r\nc:\r\n"]))
     lines = [b"%x%b\r\n%b\r\n" % (len(chunk), extension, chunk) for chunk in chunks]
     return b"".join(lines) + b"0\r\n" + trailer + b"\r\n"
@@ -62,6 +62,9 @@ def test_sized_body_ends_at_its_length(length: int, places: list[int]) -> None:
         b" 1\r\na\r\n",
         b"1\na\r\n",
         b"1 \r\na\r\n",
+        b"1 ;a\r\na\r\n",
+        b"1;a=\x01\r\na\r\n",
+        b"1;a=\0\r\na\r\n",
         b"1\r\nab\r\n",
         b"1\r\na\n\r\n",
         b"1" * 16 + b"\r\n",

@@ -35,6 +35,7 @@ def test_every_answer_forbids_sniffing_once(
 ) -> None:
     answer = httpx2.request(method, services[name].url + path, headers=headers, trust_env=False)
     assert (answer.status_code, answer.headers.get_list("x-content-type-options")) == (status, ["nosniff"])
+    assert len(answer.headers.get_list("cache-control")) == 1
 
 
 @pytest.mark.parametrize("name", ["sender", "receiver"])
@@ -57,3 +58,49 @@ def test_pages_run_no_inline_script_are_framed_by_nobody_and_make_no_html_of_tex
     for part in ("default-src 'none'", "frame-ancestors 'none'", "require-trusted-types-for 'script'"):
         assert part in policy
     assert "camera=()" in page.headers["permissions-policy"]
+
+
+STREAMS = [
+    ("GET", "/events", {"Accept": "text/event-stream"}),
+    ("GET", "/events?wait=0", {}),
+    ("GET", "/events?wait=0.01", {}),
+    ("GET", "/alerts", {}),
+    ("POST", "/tickets", {}),
+    ("POST", "/websocket/000/headers-1/xhr", {}),
+    ("POST", "/websocket/000/headers-2/xhr_streaming", {}),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "headers"), STREAMS)
+def test_answers_of_transports_and_private_ones_have_them_too(
+    services: dict[str, ServiceProcess],
+    module_processes: Processes,
+    method: str,
+    path: str,
+    headers: dict[str, str],
+) -> None:
+    own = {"Authorization": f"Bearer {module_processes.token('alice')}", **headers}
+    for scheme in ("http", "https"):
+        url = services["receiver"].url + path.replace("headers", f"headers-{scheme}")
+        given = {**own, "X-Forwarded-Proto": scheme}
+        with httpx2.stream(method, url, headers=given, trust_env=False) as answer:
+            assert answer.status_code in (200, 201)
+            assert answer.headers.get_list("x-content-type-options") == ["nosniff"]
+            assert len(answer.headers.get_list("strict-transport-security")) == (scheme == "https")
+            (kept,) = answer.headers.get_list("cache-control")
+            assert "no-store" in kept or "no-cache" in kept
+
+
+def test_answers_to_callers_are_kept_by_nobody(
+    services: dict[str, ServiceProcess], module_processes: Processes
+) -> None:
+    for path in (
+        "/orders",
+        "/channels/customer:alice/events",
+        "/revocations",
+        "/dead-letters",
+        "/trace?order=1",
+    ):
+        url = services["sender"].url + path
+        answer = httpx2.get(url, headers=module_processes.api_headers, trust_env=False)
+        assert answer.headers.get_list("cache-control") == ["no-store"], path

@@ -1,7 +1,13 @@
-"""Which customer a request or a connection is: from a header, a ticket or a same-site cookie."""
+"""Which customer a request or a connection is: from a header, a ticket or a same-site cookie.
+
+Of several credentials in one request, what the client's own code gives counts before what a browser adds:
+the token of STOMP's CONNECT, then `Authorization`, a ticket, the cookie. The first that is there decides; if
+it is bad, the others are not tried. A connection never changes its customer.
+"""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
@@ -12,13 +18,17 @@ from receiver.access.revocations import Revocations
 from shared.errors import CallerError
 
 if TYPE_CHECKING:
+    from starlette.datastructures import QueryParams
     from starlette.requests import HTTPConnection
 
     from receiver.access.tickets import Tickets
     from receiver.access.verifier import Verifier
 
 # A URL ends up in logs, histories and Referer headers; a token in one is refused, even a valid one.
-_REFUSED_PARAMETERS = frozenset({"token", "access_token", "jwt", "authorization"})
+_REFUSED_PARAMETERS = frozenset(
+    {"token", "access_token", "id_token", "auth_token", "jwt", "authorization", "bearer"}
+)
+_JWT = re.compile(r"(?:Bearer )?eyJ[\w-]+\.[\w-]+\.[\w-]*")  # whatever its parameter is called
 
 
 HOST_PREFIX = "__Host-"  # RFC 6265bis 4.1.3.2
@@ -58,7 +68,7 @@ class Authentication:
 
     async def identify(self, request: HTTPConnection) -> Identity | None:
         """The client's identity; None if the request proves none. Raises as `verify`, and `TokenInUrl`."""
-        if _REFUSED_PARAMETERS & request.query_params.keys():
+        if _has_token(request.query_params):
             raise TokenInUrl("a token must not be in a URL; POST /tickets issues a ticket for it")
         if token := bearer_token(request):
             return await self.verify(token=token)
@@ -80,14 +90,22 @@ class Authentication:
     async def identify_same_site(self, request: HTTPConnection) -> Identity:
         """As `identify`, for plain requests of our own pages: SameSite=Strict vouches for the cookie.
 
-        Browsers send no Origin with a same-origin GET. Raises `InvalidToken` if the request proves nothing.
+        Browsers send no Origin with a same-origin GET, and `Sec-Fetch-Site` with each; it counts where a
+        shop's cookie is not Strict. Raises `InvalidToken` if the request proves nothing.
         """
         identity = await self.identify(request)
-        if identity is None and (token := self._cookie_of(request)):
+        foreign = request.headers.get("sec-fetch-site") == "cross-site"
+        if identity is None and not foreign and (token := self._cookie_of(request)):
             identity = await self.verify(token=token)
         if identity is None:
             raise InvalidToken("a token is required")
         return identity
+
+
+def _has_token(query: QueryParams) -> bool:
+    return any(
+        name.lower() in _REFUSED_PARAMETERS or _JWT.fullmatch(value) for name, value in query.multi_items()
+    )
 
 
 def bearer_token(request: HTTPConnection) -> str:

@@ -72,10 +72,16 @@ class Rules:
     audiences: frozenset[str] = frozenset({"orderbell"})
     issuer: str | None = None
     names: ClaimNames = STANDARD
+    max_topics: int = MAX_TOPICS
 
     @staticmethod
     def of(settings: ReceiverSettings) -> Rules:
-        return Rules(frozenset(settings.jwt_audiences), settings.jwt_issuer, ClaimNames.of(settings))
+        return Rules(
+            frozenset(settings.jwt_audiences),
+            settings.jwt_issuer,
+            ClaimNames.of(settings),
+            settings.max_topics,
+        )
 
     def identity(self, payload: bytes) -> Identity:
         """The identity that a verified payload names. Raises `InvalidToken`, also as `ForbiddenToken`."""
@@ -126,9 +132,9 @@ class Rules:
         topics = find_claim(claims, self.names.topics)
         if topics is None:
             return ()
-        if not isinstance(topics, list) or len(topics) > MAX_TOPICS:
+        if not isinstance(topics, list) or len(topics) > self.max_topics:
             raise ForbiddenToken(
-                f"the token's {self.names.topics} is not a list of at most {MAX_TOPICS} topics"
+                f"the token's {self.names.topics} is not a list of at most {self.max_topics} topics"
             )
         if not all(isinstance(topic, str) and is_name(topic) for topic in topics):
             raise ForbiddenToken(f"one of the token's {self.names.topics} is not a topic's name")

@@ -131,32 +131,36 @@ class KeySet:
         """Why no token can be verified; None if some can."""
         return None if self._keys else self._failure
 
-    async def find(self, header: dict[str, Any]) -> Key:
-        """The key that a token's header names. Raises `InvalidToken` or `KeysUnavailable`."""
+    async def find(self, header: dict[str, Any]) -> list[Key]:
+        """The keys that a token's header names, nearly always one. Raises `InvalidToken` or
+        `KeysUnavailable`.
+        """
         algorithm = header.get("alg")
         if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
             raise ForbiddenToken("the token is not signed with RS256, ES256, EdDSA or the like")
         asked_at = time.monotonic()
         try:
             async with asyncio.timeout(self._pace.keys):
-                while (key := self._known(header.get("kid"), algorithm)) is None:
+                while not (keys := self._known(header.get("kid"), algorithm)):
                     if self._fetching is None and self._fetched_at >= asked_at:
                         break
                     await self._join_fetch()
         except TimeoutError:
             raise KeysUnavailable("the issuer's keys cannot be fetched in time") from None
-        if key is not None:
-            return key
+        if keys:
+            return keys
         if self._failure:
             raise KeysUnavailable("the issuer's keys cannot be fetched")
         raise InvalidToken("the token's key is not one of its issuer's")
 
-    def _known(self, kid: str | None, algorithm: str) -> Key | None:
-        """For a token without a `kid`: the key, if it is the only one for its algorithm."""
+    def _known(self, kid: str | None, algorithm: str) -> list[Key]:
+        """RFC 7517 4.5: several keys may have the same `kid`. For a token without one: the key, if it is the
+        only one for its algorithm.
+        """
         if kid is not None:
-            return next((key for key in self._keys.get(kid, ()) if algorithm in key.algorithms), None)
+            return [key for key in self._keys.get(kid, ()) if algorithm in key.algorithms]
         fitting = [key for keys in self._keys.values() for key in keys if algorithm in key.algorithms]
-        return fitting[0] if len(fitting) == 1 else None
+        return fitting if len(fitting) == 1 else []
 
     async def _join_fetch(self) -> None:
         """The fetch under way, else a new one. Raises `KeysUnavailable` if it is too soon for another."""
@@ -238,7 +242,9 @@ class KeySet:
         assert self._client is not None, "it was not entered"
         body = bytearray()
         async with self._client.stream("GET", self._url) as response:
-            if self._url.startswith("https:") and response.url.scheme != "https":
+            # Also on the way: an answer over http could have named any other place.
+            hops = [*response.history, response]
+            if self._url.startswith("https:") and any(hop.url.scheme != "https" for hop in hops):
                 raise IssuerFailed("it redirects from https to http")
             if response.status_code != 200:
                 raise IssuerFailed(f"it answers {response.status_code}")
@@ -317,5 +323,8 @@ class JwksVerifier(contextlib.AbstractAsyncContextManager["JwksVerifier"]):
 
     async def verify(self, token: str) -> Identity:
         check_length(token)
-        key = await self._keys.find(header_of(token))
-        return self._rules.identity(verified_payload(token, key.public, key.algorithms))
+        *others, last = await self._keys.find(header_of(token))
+        for key in others:
+            with contextlib.suppress(InvalidToken):
+                return self._rules.identity(verified_payload(token, key.public, key.algorithms))
+        return self._rules.identity(verified_payload(token, last.public, last.algorithms))

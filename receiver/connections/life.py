@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from shared.cursors import Place
     from shared.extents import Extent
 
+_LINES = 200  # in ten seconds, about connections that ended with the same code
 _MAX_RETRY_MS = 2_000  # clients that are sent away spread their return over it
 
 logger = structlog.get_logger(__name__)
@@ -79,6 +80,7 @@ class Life:
         self._authentication = authentication
         self.capacity = capacity
         self._of_strangers = Sampled(logger)
+        self._of_customers = Sampled(logger, lines=_LINES)
         self.terms = terms
         self.register = Register(time.time())
         self._proving: dict[Connection, tuple[HTTPConnection, asyncio.Future[Identity]]] = {}
@@ -242,7 +244,7 @@ class Life:
         if connection.passing:
             logger.debug("connection closed", **fields)
         elif connection.identity is not None:
-            logger.info("connection closed", **fields)
+            self._of_customers.info("connection closed", kind=str(code), **fields)
         else:  # any client can cause any number of these
             self._of_strangers.info("connection closed", kind=f"{connection.transport} {code}", **fields)
 

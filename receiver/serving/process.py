@@ -181,9 +181,9 @@ async def serve(
             app,
             settings.forwarded_allow_ips,
             lambda kind: metrics.requests_refused.labels(kind).inc(),
-            limits=Limits(
+            limits=Limits.of(
+                settings,
                 body_bytes=BODY_BYTES,
-                idle_seconds=settings.keep_alive_seconds,
                 connections=raise_file_limit(settings.max_connections) // 2,
             ),
             root_path=settings.root_path,

@@ -14,6 +14,7 @@ from receiver.connections.connection import End
 from shared.cursors import parse_after, parse_cursors
 from shared.problems import MEDIA_TYPE, Problem
 from shared.process.edge import format_answer
+from shared.process.security_headers import KEY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,12 +44,14 @@ def cursors_of(request: Request) -> dict[Channel, Place]:
     return parse_cursors(last) if last else parse_after(request.scope["query_string"].decode("latin-1"))
 
 
-def cors_of(request: Request) -> list[Header]:
-    """Headers that let the page read the answer, because its origin was accepted."""
+def headers_of(request: Request) -> list[Header]:
+    """Those of every answer, and those that let the page read this one, because its origin was accepted."""
+    common: list[Header] = request.scope["state"].get(KEY, [])
     origin = request.headers.get("origin", "").encode()
     if not origin:
-        return []
+        return common
     return [
+        *common,
         (b"access-control-allow-origin", origin),
         (b"access-control-allow-credentials", b"true"),
         (b"vary", b"origin"),

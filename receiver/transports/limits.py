@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Self
 
 from receiver.transports.websocket.traffic import CUSTOMERS, STRANGERS, Allowance
+
+if TYPE_CHECKING:
+    from shared.settings import ReceiverSettings
 
 
 @dataclass(frozen=True)
@@ -22,3 +26,14 @@ class WebSocketLimits(StreamLimits):
     message_fragments: int = 128
     customers: Allowance = CUSTOMERS
     strangers: Allowance = STRANGERS
+
+    def scaled(self, settings: ReceiverSettings) -> Self:
+        """As the settings have it; at their defaults these limits. STOMP's keep their proportion."""
+        usual = WebSocketLimits()
+        frames = settings.frames_per_second / usual.customers.frames_a_second
+        size = settings.bytes_per_second / usual.customers.bytes_a_second
+        return replace(
+            self,
+            message_bytes=self.message_bytes * settings.max_message_bytes // usual.message_bytes,
+            customers=self.customers.times(frames, size),
+        )

@@ -114,6 +114,7 @@ class RequireKey:
         seconds, left = self._quota.spend_and_count(key.get_secret_value())
         send = self._quota_reported(send, left)
         if seconds:
+            metrics.requests_refused.labels("too-many-requests").inc()
             later = {"Retry-After": str(math.ceil(seconds))}
             problem = Problem(429, "too-many-requests", "this key has made too many requests", later)
             await problem.response()(scope, receive, send)

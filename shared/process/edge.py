@@ -2,7 +2,7 @@
 
 A connection is an `Edge`. It reads each request's head, bounded in bytes, lines and seconds, and then either
 a transport takes the connection (`take_over`: a WebSocket's 101 or a stream's 200), or the request goes to an
-unmodified uvicorn `HttpToolsProtocol`, whose protocol's side and transport the edge stands between.
+uvicorn `HttpToolsProtocol`, whose protocol's side and transport the edge stands between.
 
 What uvicorn 0.54 leaves open is decided here (each with a test in tests/test_edge.py):
 
@@ -14,7 +14,7 @@ What uvicorn 0.54 leaves open is decided here (each with a test in tests/test_ed
 * every answer during shutdown has `Connection: close`, so no client sends into a closing socket.
 
 Rests on these of uvicorn (pinned by tests/test_edge.py): the constructor's four arguments, `data_received`,
-`connection_made`, `connection_lost`, `shutdown`, and `cycle.response_complete`.
+`connection_made`, `connection_lost`, `shutdown`, `send_400_response`, `logger` and `cycle.response_complete`.
 
 No timer belongs to a connection: the server's clock calls `tick` once a second.
 """
@@ -22,7 +22,7 @@ No timer belongs to a connection: the server's clock calls `tick` once a second.
 from __future__ import annotations
 
 import asyncio
-import re
+import logging
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -33,17 +33,19 @@ from shared.errors import CallerError
 from shared.process.framing import InvalidBody, body_of, too_large
 from shared.process.head import (
     RequestRefused,
-    check_host,
+    check_fields,
     close_after,
+    end_of_head,
     format_head,
     is_last,
     normalise,
     parse_head,
     strip_upgrade,
 )
+from shared.process.security_headers import NO_STORE, NOSNIFF
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable
+    from collections.abc import Coroutine, Sequence
 
     from uvicorn.config import Config
     from uvicorn.server import ServerState
@@ -54,7 +56,7 @@ if TYPE_CHECKING:
 
 _LOCAL = ("127.0.0.1", 0)  # what a peer on a Unix socket counts as; the file's mode decides who may connect
 
-_END = re.compile(rb"\n\r?\n")
+_logger = logging.getLogger("uvicorn.error.protocol")  # its level is set in shared/process/server.py
 
 
 class NotAlone(CallerError):
@@ -167,7 +169,9 @@ class Edge(asyncio.Protocol):
     @property
     def _may_answer(self) -> bool:
         """Nothing was answered yet to the request read last, and no earlier one waits for its answer."""
-        return self.idle or (self._unanswered and not self._pipelined)
+        unanswered = self._unanswered and not self._pipelined
+        # An app may answer before it has read the body; a second answer would count for the next request.
+        return unanswered if self._body is not None else self.idle or unanswered
 
     @property
     def half_sent(self) -> bool:
@@ -262,13 +266,13 @@ class Edge(asyncio.Protocol):
             self._pending = stripped
         if not self._head_bytes:
             self._since = self._loop.time()
-        match = _END.search(self._pending)
-        end = match.end() if match else len(self._pending)
+        whole = end_of_head(self._pending)
+        end = whole or len(self._pending)
         limits = self._door.limits
         lines = self._pending.count(b"\n", 0, end)
         if self._head_bytes + end > limits.head_bytes or lines > limits.head_lines:
             raise RequestRefused(431, "head-too-large", f"A head has at most {limits.head_bytes} bytes.")
-        if match is None:
+        if not whole:
             if self._pending and not self._pending[:1].isalpha():
                 raise RequestRefused(400, "bad-request", "This is not HTTP.")
             self._head_bytes = max(1, self._head_bytes)
@@ -284,7 +288,7 @@ class Edge(asyncio.Protocol):
     def _begin(self, raw: bytes) -> None:
         head = parse_head(raw)
         body = body_of(head, self._door.limits.body_bytes)
-        check_host(head)
+        check_fields(head)
         rewritten = normalise(head, self._door.root_path)
         peername = self._transport.get_extra_info("peername")
         if peername is None:
@@ -319,9 +323,7 @@ class Edge(asyncio.Protocol):
             self.head = head
         self._unanswered = True
         if self._inner is None:
-            self._inner = HttpToolsProtocol(
-                self._config, self._server_state, {**self._app_state, "edge": self}, self._loop
-            )
+            self._inner = _Inner(self, self._config, self._server_state, self._app_state, self._loop)
             self._inner.connection_made(cast("asyncio.Transport", _Answers(self)))
             self._server_state.connections.discard(self._inner)  # we are listed in its place
         self._inner.data_received(raw)
@@ -354,7 +356,7 @@ class Edge(asyncio.Protocol):
         self._held = True
         self.pause()
 
-    def answer(self, status: int, headers: Iterable[Header], body: bytes = b"") -> None:
+    def answer(self, status: int, headers: Sequence[Header], body: bytes = b"") -> None:
         """Answer in the app's place, and end the connection."""
         self._transport.write(format_answer(status, [*headers, (b"connection", b"close")], body))
         self._close()
@@ -427,6 +429,10 @@ class Edge(asyncio.Protocol):
         self._linger()
         self._end_inner()
 
+    def refuse_parsed(self) -> None:
+        """uvicorn's parser refuses what the edge has passed on, such as a chunk's malformed extension."""
+        self._refuse(400, "bad-body", "The request does not conform to RFC 9112.")
+
     def _redirect(self, location: bytes) -> None:
         self._transport.write(format_answer(308, [(b"location", location), (b"connection", b"close")], b""))
         self._linger()
@@ -494,6 +500,25 @@ class Edge(asyncio.Protocol):
         return None if found is None else _address(found)
 
 
+class _Inner(HttpToolsProtocol):
+    """Leaves what its parser refuses to the edge, which answers, counts and logs it as its own refusals."""
+
+    def __init__(
+        self,
+        edge: Edge,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        super().__init__(config, server_state, {**app_state, "edge": edge}, loop)
+        self._edge = edge
+        self.logger = _logger
+
+    def send_400_response(self, msg: str) -> None:
+        self._edge.refuse_parsed()
+
+
 class _Answers:
     """The transport that uvicorn gets: only the methods that it uses."""
 
@@ -509,10 +534,13 @@ class _Answers:
         self.get_extra_info = edge.extra_info
 
 
-def format_answer(status: int, headers: Iterable[Header], body: bytes = b"") -> bytes:
+def format_answer(status: int, headers: Sequence[Header], body: bytes = b"") -> bytes:
     lines = [b"HTTP/1.1 %d %b" % (status, HTTPStatus(status).phrase.encode())]
-    lines += [name + b": " + value for name, value in headers]
-    lines.append(b"x-content-type-options: nosniff\r\ncontent-length: %d" % len(body))
+    given = dict(headers)
+    ours = (NOSNIFF,) if status == 304 else (NOSNIFF, NO_STORE)
+    all_headers = [*headers, *(one for one in ours if one[0] not in given)]
+    lines += [name + b": " + value for name, value in all_headers]
+    lines.append(b"content-length: %d" % len(body))
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 

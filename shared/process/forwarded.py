@@ -1,7 +1,9 @@
 """The client as a proxy reports it: X-Forwarded-For and X-Forwarded-Proto, from trusted proxies alone.
 
-The same rule as that of uvicorn's ProxyHeadersMiddleware, which applies it to requests that uvicorn serves;
-this is for those that a transport takes from the edge. A test compares the two.
+The rule is that of uvicorn's ProxyHeadersMiddleware, and a test compares the two, but for one thing: an IPv4
+address that a proxy on a dual-stack socket writes as `::ffff:10.0.0.5` is 10.0.0.5. So a chain of proxies is
+not cut off at one that is trusted. `Forwarded` applies it to requests that the app serves; those that a
+transport takes from the edge come by themselves.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 _SCHEMES = frozenset({b"http", b"https", b"ws", b"wss"})
 
@@ -66,7 +70,24 @@ class Proxies:
             address = ipaddress.ip_address(host)
         except ValueError:
             return host in self._texts
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
         return address in self._addresses or any(address in network for network in self._networks)
+
+
+class Forwarded:
+    """ASGI: the app sees the client that the proxies report."""
+
+    def __init__(self, app: ASGIApp, proxies: Proxies) -> None:
+        self._app = app
+        self._proxies = proxies
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["client"] is not None:
+            host, port = scope["client"]
+            peer = self._proxies.peer(host, port, scope["headers"])
+            scope["client"], scope["scheme"] = (peer.host, peer.port), peer.scheme
+        await self._app(scope, receive, send)
 
 
 def _split(hop: str) -> tuple[str, int]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MAX_CHUNK_LINE = 256  # bytes of a chunk's size with its extensions
 MAX_TRAILER = 8 * 1024  # bytes of all trailer lines
 
-_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[^\r\n]*)?\r\n")
+_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t -~]*)?\r\n")
 _TRAILER_LINE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\r\n\0]*\r\n")
 
 
@@ -109,12 +109,14 @@ class Chunked:
 
 def body_of(head: Head, max_bytes: int) -> Body | None:
     """The body that follows. httptools has already refused repeated lengths, and a length beside chunks."""
-    length = 0
-    for name, value in head.headers:
-        if name == b"transfer-encoding":
-            return Chunked()
-        if name == b"content-length":
-            length = int(value)
+    if codings := head.tokens(b"transfer-encoding"):
+        if [coding.lower() for coding in codings] != [
+            b"chunked"
+        ]:  # RFC 9112 6.1: nobody here would decode it
+            raise RequestRefused(501, "transfer-coding", "The only transfer coding here is chunked.")
+        return Chunked()
+    lengths = head.values(b"content-length")
+    length = int(lengths[0]) if lengths else 0
     if length > max_bytes:
         raise too_large(max_bytes)
     return Sized(length) if length else None

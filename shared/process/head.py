@@ -76,11 +76,12 @@ REFUSALS = (
         "bad-host",
         "bad-body",
         "http-version",
+        "transfer-coding",
         "no-proxy",
         "head-too-large",
         "content-too-large",
     ),
-    *("slow-head", "slow-body", "too-many-connections", "leaving"),
+    *("slow-head", "slow-body", "stalled-answer", "too-many-connections", "leaving"),
 )
 
 
@@ -115,8 +116,16 @@ def parse_head(raw: bytes) -> Head:
     return head
 
 
-def check_host(head: Head) -> None:
-    """RFC 9112 3.2."""
+def end_of_head(data: bytes) -> int:
+    """Where the first empty line ends; 0 if there is none yet. Bare line ends are found, too, and refused."""
+    ends = [at + len(end) for end in (b"\n\r\n", b"\n\n") if (at := data.find(end)) >= 0]
+    return min(ends, default=0)
+
+
+def check_fields(head: Head) -> None:
+    """RFC 9112 3.2, and RFC 9110 5.3: of two credentials, a proxy might have checked the other one."""
+    if len(head.values(b"authorization")) > 1:
+        raise RequestRefused(400, "bad-request", "A request has one Authorization at most.")
     hosts = head.values(b"host")
     if len(hosts) > 1 or (not hosts and head.version == "1.1"):
         raise RequestRefused(400, "bad-host", "A request must have exactly one Host.")
@@ -127,11 +136,13 @@ def check_host(head: Head) -> None:
 def normalise(head: Head, root_path: bytes) -> bool:
     """Bring the target into origin-form, without the root path. Returns whether anything was changed."""
     given = head.target
+    if b"#" in given:
+        raise RequestRefused(400, "bad-request", "A request's target has no fragment (RFC 9112 3.2).")
     if not given.startswith((b"/", b"*")):
         match = _ABSOLUTE.fullmatch(given)
         if match is None or not _AUTHORITY.fullmatch(match[1]) or not match[1]:
             raise RequestRefused(400, "bad-request", "The request's target does not conform to RFC 9112 3.2.")
-        rest = match[2].partition(b"#")[0]
+        rest = match[2]
         head.target = rest if rest.startswith(b"/") else b"/" + rest
         # RFC 9112 3.2.2: the target's host counts, whatever Host is.
         head.headers = [(b"host", match[1]), *((n, v) for n, v in head.headers if n != b"host")]

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from shared.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -23,3 +27,15 @@ class Limits:
     stall_seconds: float = 30.0  # for a client to read anything of an answer
     connections: int = 10_000  # at a time; those that were taken over don't count
     tick_seconds: float = 1.0  # how late any of these may be
+
+    @staticmethod
+    def of(settings: Settings, *, body_bytes: int, connections: int) -> Limits:
+        return Limits(
+            head_bytes=settings.max_head_bytes,
+            head_seconds=settings.head_seconds,
+            body_bytes=body_bytes,
+            body_seconds=settings.body_seconds,
+            body_bytes_per_second=settings.body_bytes_per_second,
+            idle_seconds=settings.keep_alive_seconds,
+            connections=connections,
+        )

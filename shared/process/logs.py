@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from structlog.typing import EventDict, WrappedLogger
 
 VERBOSE, USUAL = signal.SIGUSR1, signal.SIGUSR2
+_OF_SEVERAL_LINES = frozenset({"exception", "stack"})
 _MAX_TEXT = 1_000  # characters of one value; what callers send ends up in some of them
 
 
@@ -44,7 +45,7 @@ def configure_logs(log_format: str, level: str, service: str) -> Lines:
         _add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _drop_colors,
-        _shorten,
+        _tame,
         _Name(service),
     ]
     rendering = _rendering(log_format)
@@ -168,8 +169,16 @@ def _drop_colors(logger: WrappedLogger, method: str, event: EventDict) -> EventD
     return event
 
 
-def _shorten(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+def _tame(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Shorten long texts, and escape what a terminal would obey instead of showing it."""
     for key, value in event.items():
-        if isinstance(value, str) and len(value) > _MAX_TEXT and key != "exception":
-            event[key] = value[:_MAX_TEXT] + "…"
+        if isinstance(value, str) and key not in _OF_SEVERAL_LINES:
+            if len(value) > _MAX_TEXT:
+                event[key] = value = value[:_MAX_TEXT] + "…"
+            if not value.isprintable():
+                event[key] = "".join(map(_shown, value))
     return event
+
+
+def _shown(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode()

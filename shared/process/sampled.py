@@ -1,4 +1,4 @@
-"""Log lines that a client can cause: the first at once, then at most one in some seconds, with a count."""
+"""Log lines that a client can cause: the first at once, then at most a few in some seconds, with a count."""
 
 from __future__ import annotations
 
@@ -12,15 +12,19 @@ SECONDS = 10.0
 
 
 class Sampled:
-    """Of each kind of event the first is logged; those that follow too soon are counted.
+    """Of each kind of event the first are logged; those that follow too soon are counted.
 
-    The next line of that kind reports the count as `more`, so a burst costs two lines.
+    The next line of that kind reports the count as `more`, so a flood costs a few lines.
     """
 
-    def __init__(self, logger: structlog.typing.FilteringBoundLogger, *, seconds: float = SECONDS) -> None:
+    def __init__(
+        self, logger: structlog.typing.FilteringBoundLogger, *, seconds: float = SECONDS, lines: int = 1
+    ) -> None:
+        """`lines` of each kind in so many seconds."""
         self._logger = logger
         self._seconds = seconds
-        self._due: dict[str, float] = {}
+        self._lines = lines
+        self._windows: dict[str, tuple[float, int]] = {}  # until when, and the lines logged since it began
         self._skipped: dict[str, int] = {}
 
     def warning(self, event: str, **fields: Any) -> None:
@@ -35,10 +39,13 @@ class Sampled:
 
     def _is_due(self, event: str, fields: dict[str, Any]) -> bool:
         now = time.monotonic()
-        if now < self._due.get(event, 0.0):
+        until, logged = self._windows.get(event, (0.0, 0))
+        if now >= until:
+            until, logged = now + self._seconds, 0
+        if logged >= self._lines:
             self._skipped[event] = self._skipped.get(event, 0) + 1
             return False
-        self._due[event] = now + self._seconds
+        self._windows[event] = (until, logged + 1)
         if skipped := self._skipped.pop(event, 0):
             fields["more"] = skipped
         return True

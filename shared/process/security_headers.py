@@ -1,6 +1,7 @@
-"""Headers of every answer: `X-Content-Type-Options: nosniff`, and over TLS `Strict-Transport-Security`.
+"""Headers of every answer: `X-Content-Type-Options: nosniff`, over TLS `Strict-Transport-Security`, and
+`Cache-Control: no-store` unless the answer has its own, because most answers are private.
 
-The edge adds the first one to its own answers.
+Answers that a transport writes itself take theirs from the scope's state; the edge adds what has no setting.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 NOSNIFF = (b"x-content-type-options", b"nosniff")
+NO_STORE = (b"cache-control", b"no-store")
+KEY = "security_headers"  # in the scope's state
 
 
 class SecurityHeaders:
@@ -29,11 +32,14 @@ class SecurityHeaders:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         headers = self._secure if scope["scheme"] == "https" else self._plain
+        scope.setdefault("state", {})[KEY] = headers
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 given = [name for name, _ in message["headers"]]
-                message["headers"] = [*message["headers"], *(one for one in headers if one[0] not in given)]
+                # A 304 says nothing new of what the client has kept.
+                ours = headers if message["status"] == 304 else [*headers, NO_STORE]
+                message["headers"] = [*message["headers"], *(one for one in ours if one[0] not in given)]
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import resource
 import signal
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ import structlog
 import uvicorn
 
 from shared.process.door import Door
-from shared.process.forwarded import Proxies
+from shared.process.forwarded import Forwarded, Proxies
 from shared.process.limits import Limits
 from shared.process.listening import BACKLOG, url_of
 from shared.process.sampled import Sampled
@@ -79,30 +80,33 @@ class Server(uvicorn.Server):
     def __init__(self, service: Service) -> None:
         self._service = service
         self._sampled = Sampled(logger)
+        proxies = Proxies(service.trusted_proxies)
+        app = SecurityHeaders(Unfinished(service.app), hsts_seconds=service.hsts_seconds)
         self._door = Door(
             service.limits,
-            Proxies(service.trusted_proxies),
+            proxies,
             self._refused,
             take=service.take,
             root_path=service.root_path,
         )
         super().__init__(
             uvicorn.Config(
-                SecurityHeaders(Unfinished(service.app), hsts_seconds=service.hsts_seconds),
+                Forwarded(app, proxies),
                 http=cast("Any", self._door.protocol),
                 ws="none",
                 lifespan="off",
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                proxy_headers=True,
-                forwarded_allow_ips=list(service.trusted_proxies),
+                proxy_headers=False,
                 # The edge ends idle connections. uvicorn's own clock does not know of a half head.
                 timeout_keep_alive=int(service.limits.idle_seconds + service.limits.head_seconds) + 5,
                 timeout_graceful_shutdown=max(1, round(service.grace_seconds)),
                 backlog=BACKLOG,
             )
         )
+        # It warns of each request its parser refuses, which the edge samples; an app's failure is an error.
+        logging.getLogger("uvicorn.error.protocol").setLevel("ERROR")
         self._leave = asyncio.Event()  # a signal came
         self._hurry = asyncio.Event()  # a second SIGINT came
         self._clock: asyncio.TimerHandle | None = None

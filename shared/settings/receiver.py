@@ -76,10 +76,17 @@ class ReceiverSettings(SenderAddress, Settings):
     # Never more than a quarter of max_connections.
     max_unauthenticated: int = Field(1_000, ge=1, le=10_000_000)
     max_unauthenticated_per_address: int = Field(100, ge=1, le=10_000_000)
+    authenticate_seconds: float = Field(5, ge=0.1, le=300)  # for a client that connects without a token
     handshakes_per_second: int = Field(2_000, ge=1, le=10_000_000)  # ten seconds' worth may come at once
     handshakes_per_second_per_address: int = Field(50, ge=1, le=10_000_000)  # the same
     replays_per_minute: int = Field(20_000, ge=1, le=10_000_000)  # events that a customer may be given again
     max_connection_hours: float = Field(12, ge=0.001, le=8_760)  # spread by a tenth; then it comes back
+    max_topics: int = Field(99, ge=0, le=99)  # of a token, and so of a connection; shared/tokens.py
+    # Of one WebSocket; one that speaks STOMP may send 2.5 times the frames, twice the bytes, and messages of
+    # four times the size, because it may acknowledge each event.
+    max_message_bytes: int = Field(16_384, ge=8_192, le=1_048_576)  # room for a token
+    frames_per_second: int = Field(200, ge=1, le=1_000_000)  # and twice as many between two heartbeats
+    bytes_per_second: int = Field(131_072, ge=1_024, le=1_000_000_000)  # and four times as many
     # Of one customer at one gateway, and as many at once.
     tickets_per_minute: int = Field(60, ge=1, le=1_000_000)
     polls_per_minute: int = Field(1_200, ge=1, le=1_000_000)  # those that don't wait

@@ -41,6 +41,11 @@ class Settings(FromEnvironment):
     ready_delay_seconds: float = Field(
         0, ge=0, le=300
     )  # /readyz reports draining for so long before we drain
+    # Of a request, at the edge; shared/process/limits.py has the rest.
+    max_head_bytes: int = Field(32_768, ge=8_192, le=1_048_576)  # room for a large cookie and a token
+    head_seconds: float = Field(5, ge=0.1, le=300)
+    body_seconds: float = Field(120, ge=1, le=3600)
+    body_bytes_per_second: int = Field(500, ge=1, le=1_000_000)  # on average, after ten seconds
     metrics_listen: str | None = None  # `host:port` for /metrics; then it is nowhere else
     hsts_seconds: int = Field(31_536_000, ge=0, le=315_360_000)  # of answers over TLS, RFC 6797; 0 sends none
     root_path: str = ""  # where a proxy serves us, such as /alerts; removed where the proxy has not done so

@@ -33,7 +33,7 @@ from shared.origins import InvalidOrigin, parse_origin, parse_pattern
 from shared.problems import Problem
 from shared.process.forwarded import Proxies
 from shared.process.framing import Chunked, InvalidBody
-from shared.process.head import RequestRefused, check_host, normalise, parse_head
+from shared.process.head import RequestRefused, check_fields, normalise, parse_head
 from shared.redis.inquiries import parse_answer, parse_question
 from shared.redis.live import parse_live
 from shared.redis.url import InvalidRedisUrl, parse_redis_url
@@ -62,7 +62,7 @@ def _pieces(data: bytes) -> Iterator[bytes]:
 def head(data: bytes) -> None:
     with contextlib.suppress(RequestRefused):
         parsed = parse_head(data)
-        check_host(parsed)
+        check_fields(parsed)
         normalise(parsed, b"/shop")
         assert parsed.path.startswith((b"/", b"*")) or not parsed.path, parsed.path
         assert b"\r" not in parsed.target + b"".join(value for _, value in parsed.headers)

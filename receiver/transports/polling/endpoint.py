@@ -21,7 +21,7 @@ from starlette.responses import Response
 
 from receiver import metrics
 from receiver.connections.connection import End
-from receiver.transports.http import cors_of, cursors_of
+from receiver.transports.http import cursors_of, headers_of
 from receiver.transports.polling.answer import answer_to, nothing
 from receiver.transports.polling.poll import LIMITS, LongPoll, Poll
 from receiver.transports.polling.sessions import Sessions
@@ -138,7 +138,7 @@ class PollingTransport:
         if poll.has_news or poll.closed:
             return answer_to(poll)
         edge: Edge = request.scope["state"]["edge"]
-        waiting = Waiting(poll, edge, cors_of(request))
+        waiting = Waiting(poll, edge, headers_of(request))
         try:
             edge.take_over(waiting)
         except NotAlone:

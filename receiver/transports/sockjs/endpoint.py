@@ -17,10 +17,9 @@ from starlette.responses import Response
 from receiver import metrics
 from receiver.access.authentication import TokenInUrl
 from receiver.access.identity import InvalidToken, KeysUnavailable
-from receiver.transports.http import cors_of
+from receiver.transports.http import headers_of
 from receiver.transports.sockjs.receivers import HEADERS, StreamReceiver, XhrReceiver
 from receiver.transports.sockjs.session import SECOND_RECEIVER, XhrSession
-from receiver.transports.stomp.connection import LIMITS
 from receiver.transports.stomp.endpoint import identifying
 from receiver.transports.stomp.envelope import SOCKJS
 from receiver.transports.stomp.frames import InvalidFrame
@@ -68,23 +67,22 @@ class XhrTransport:
 
     async def xhr(self, request: Request) -> Response:
         await self._admit(request)
-        await self._check_owner(request)
-        return self._receive(request, streams=False)
+        return self._receive(request, await self._session_of(request), streams=False)
 
     async def streaming(self, request: Request) -> Response:
         await self._admit(request)
-        await self._check_owner(request)
-        return self._receive(request, streams=True)
+        return self._receive(request, await self._session_of(request), streams=True)
 
     async def send(self, request: Request) -> Response:
         """Answers 204, or the protocol's error for an invalid payload."""
-        await self._check_owner(request)
-        session = self._sessions.get(self._name_of(request))
+        session = await self._session_of(request)
         if session is None or session.closed:
             raise HTTPException(404)
         body = await request.body()
-        if len(body) > LIMITS.message_bytes:
-            raise Problem(413, "content-too-large", f"At most {LIMITS.message_bytes} bytes.")
+        if session.closed:
+            raise HTTPException(404)
+        if len(body) > (most := self._gateway.stomp_limits.message_bytes):
+            raise Problem(413, "content-too-large", f"At most {most} bytes.")
         if not body:
             return Response("Payload expected.", 500, media_type="text/plain")
         try:
@@ -99,21 +97,24 @@ class XhrTransport:
         if self._admission is not None and self._name_of(request) not in self._sessions:
             await self._admission.check(request, XhrSession.transport)
 
-    async def _check_owner(self, request: Request) -> None:
-        """A session that began with a token, in a cookie or a header, is served only to its customer.
-        Otherwise its name is all that identifies a client before CONNECT, as with every SockJS server.
+    async def _session_of(self, request: Request) -> XhrSession | None:
+        """The session that the request names, if it is this client's; None if there is none.
+
+        A session that began with a token, in a cookie or a header, is served only to its customer. Otherwise
+        its name is all that identifies a client before CONNECT, as with every SockJS server.
 
         Raises `HTTPException` as where no such session is, and as `_name_of`.
         """
         session = self._sessions.get(self._name_of(request))
         if session is None or session.proof in (b"", self._proof_of(request)):
-            return
+            return session
         try:
             identity = await self._authentication.identify(request)  # perhaps by a newer token
         except (InvalidToken, KeysUnavailable, TokenInUrl):
             identity = None
         if identity is None or session.identity is None or identity.customer != session.identity.customer:
             raise HTTPException(404)
+        return session
 
     def _proof_of(self, request: Request) -> bytes:
         token = self._authentication.carried(request)
@@ -130,15 +131,16 @@ class XhrTransport:
             raise HTTPException(404)
         return str(name)
 
-    def _receive(self, request: Request, *, streams: bool) -> Response:
+    def _receive(self, request: Request, session: XhrSession | None, *, streams: bool) -> Response:
         name = self._name_of(request)
-        session = self._sessions.get(name)
+        if session is not self._sessions.get(name):  # another one has taken its name meanwhile
+            raise HTTPException(404)
         if session is None or session.carriage.is_closing():  # it is forgotten in the next turn of the loop
             session = self._begin(name, request)
         if session.carriage.has_receiver:
             return Response(SECOND_RECEIVER, headers={n.decode(): v.decode() for n, v in HEADERS})
         edge: Edge = request.scope["state"]["edge"]
-        headers = cors_of(request)
+        headers = headers_of(request)
         receiver = StreamReceiver(session, headers) if streams else XhrReceiver(session, edge, headers)
         try:
             edge.take_over(receiver)
@@ -159,6 +161,7 @@ class XhrTransport:
             self._life,
             identifying(self._authentication, request, self._spring),
             lambda: self._forget(name, session),
+            limits=self._gateway.stomp_limits,
             spring=self._spring,
         )
         session.address, session.proof = address, self._proof_of(request)

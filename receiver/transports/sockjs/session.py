@@ -14,9 +14,11 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, cast
 
+from receiver.connections.connection import End
 from receiver.transports.stomp.connection import LIMITS, SockJsConnection
 from receiver.transports.stomp.envelope import SOCKJS
 from receiver.transports.websocket.close_codes import Close
+from receiver.transports.websocket.traffic import Traffic
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from receiver.transports.stomp.spring import Spring
 
 # More may wait than for a socket: messages collect between two receivers and while an answer is put together.
-XHR_LIMITS = replace(LIMITS, buffer_bytes=1024 * 1024)
+XHR_BUFFER_BYTES = 1024 * 1024
 AWAY_SECONDS = 15.0  # that a session lives without a receiver; other servers' 5 are too few on slow networks
 SECOND_RECEIVER = b'c[2010,"Another connection still open"]\n'
 
@@ -159,11 +161,12 @@ class XhrSession(SockJsConnection):
         identify: Callable[[str], Awaitable[Identity]],
         forget: Callable[[], None],
         *,
-        limits: WebSocketLimits = XHR_LIMITS,
+        limits: WebSocketLimits = LIMITS,
         spring: Spring | None = None,
         away_seconds: float = AWAY_SECONDS,
     ) -> None:
         """`forget` is called at its end."""
+        limits = replace(limits, buffer_bytes=XHR_BUFFER_BYTES)
         super().__init__(life, SOCKJS, identify, limits, spring=spring)
         self.carriage = Carriage(self, away_seconds)
         self.writer = cast("asyncio.Transport", self.carriage)  # as much of one as is used
@@ -178,8 +181,19 @@ class XhrSession(SockJsConnection):
         """There is no socket to write to directly."""
         self.write(data)
 
+    def received(self, text: bytes) -> None:
+        """A request of the client counts as a frame, as a socket's read would."""
+        if self._traffic is None:
+            self._traffic = Traffic()
+        self._traffic.count_frame(len(text), self.life.clock.ticks)
+        if self._traffic.exceeds(self._limits.customers if self.identity else self._limits.strangers):
+            self.end(End.TOO_FAST, "too many messages")
+        else:
+            super().received(text)
+
     def beat(self, now: float) -> None:
-        """Does nothing: a client is alive as long as its receivers come."""
+        """Its silence says nothing: a client is alive as long as its receivers come."""
+        self._traffic = None
         if not self.closed and self.carriage.has_receiver:
             self._show_alive()
 

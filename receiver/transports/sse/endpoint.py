@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from receiver import metrics
 from receiver.connections.connection import End
-from receiver.transports.http import cors_of, cursors_of
+from receiver.transports.http import cursors_of, headers_of
 from receiver.transports.sse.connection import EventStream
 from shared.cursors import InvalidCursor
 from shared.problems import Problem
@@ -58,7 +58,7 @@ class EventStreamTransport:
             raise Problem(400, End.BAD_MESSAGE.value, str(error)) from None
         if request.method == "HEAD":
             return Response(media_type=MEDIA_TYPE)
-        connection = _take_over(request, EventStream(self._life, cors_of(request)))
+        connection = _take_over(request, EventStream(self._life, headers_of(request)))
         connection.address, connection.identity = address, identity
         self._life.open(connection)
         try:

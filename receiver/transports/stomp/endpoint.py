@@ -72,8 +72,10 @@ class StompTransport(UpgradeEndpoint):
     def connection(self, request: HTTPConnection) -> StompConnection:
         identify = identifying(self._authentication, request, self._spring)
         if _SOCKJS.fullmatch(request.scope["raw_path"]):
-            return SockJsConnection(self._life, SOCKJS, identify, spring=self._spring)
-        return StompConnection(self._life, PLAIN, identify, spring=self._spring)
+            return SockJsConnection(
+                self._life, SOCKJS, identify, self._gateway.stomp_limits, spring=self._spring
+            )
+        return StompConnection(self._life, PLAIN, identify, self._gateway.stomp_limits, spring=self._spring)
 
     async def begin(self, request: HTTPConnection, connection: WebSocketConnection) -> None:
         assert isinstance(connection, StompConnection)

@@ -39,7 +39,7 @@ class WebSocketTransport(UpgradeEndpoint):
         return WebSocketConnection.transport
 
     def connection(self, request: HTTPConnection) -> WebSocketConnection:
-        return WebSocketConnection(self._life)
+        return WebSocketConnection(self._life, self._gateway.websocket_limits)
 
     async def begin(self, request: HTTPConnection, connection: WebSocketConnection) -> None:
         """Authenticate, then serve. Faults of the request become close codes."""

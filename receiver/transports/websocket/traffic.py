@@ -17,6 +17,14 @@ class Allowance:
     bytes_a_second: int
     bytes_a_heartbeat: int
 
+    def times(self, frames: float, size: float) -> Allowance:
+        return Allowance(
+            max(1, round(self.frames_a_second * frames)),
+            max(1, round(self.frames_a_heartbeat * frames)),
+            round(self.bytes_a_second * size),
+            round(self.bytes_a_heartbeat * size),
+        )
+
 
 CUSTOMERS = Allowance(200, 400, 128 * 1024, 512 * 1024)
 STRANGERS = Allowance(20, 20, 32 * 1024, 32 * 1024)
