@@ -127,6 +127,16 @@ async def test_two_keys_of_one_id_are_distinguished_by_their_use(issuer: Issuer)
             assert (await verifier.verify(sign_with(algorithm, kid="1"))).customer == "alice"
 
 
+async def test_each_of_two_keys_that_share_an_id_verifies_its_tokens(issuer: Issuer) -> None:
+    """RFC 7517 4.5 allows it, and some issuers do it while they replace a key."""
+    issuer.publish(published("ES256", kid="1"), published("ES256-other", kid="1"))
+    async with verifier_of(issuer) as verifier:
+        for name in ("ES256", "ES256-other"):
+            assert (await verifier.verify(sign_with(name, algorithm="ES256", kid="1"))).customer == "alice"
+        with pytest.raises(InvalidToken):
+            await verifier.verify(sign_with("ES256-third", algorithm="ES256", kid="1"))
+
+
 async def test_token_without_a_key_id_is_good_where_one_key_fits(issuer: Issuer) -> None:
     async with verifier_of(issuer) as verifier:
         assert (await verifier.verify(sign_with("ES256", kid=None))).customer == "alice"

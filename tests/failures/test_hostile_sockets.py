@@ -9,6 +9,7 @@ import asyncio
 import base64
 import contextlib
 import itertools
+import json
 import os
 import re
 import socket
@@ -18,12 +19,19 @@ from typing import TYPE_CHECKING
 
 import httpx2
 import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
 
+from receiver.connections.messages import MAX_IDS
+from receiver.transports.stomp.connection import MAX_WAITING
 from tests.waiting import await_until
 from tests.websocket_client import connected
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from websockets.asyncio.client import ClientConnection
 
     from tests.processes import Processes, ReceiverProcess, SenderProcess
 
@@ -91,6 +99,105 @@ def raw_websocket(gateway: ReceiverProcess, token: str | None) -> Iterator[socke
         sock.sendall("\r\n".join([*lines, "", ""]).encode())
         assert sock.recv(12) == b"HTTP/1.1 101"
         yield sock
+
+
+@pytest.fixture(scope="module")
+def strict(module_processes: Processes, sender: SenderProcess) -> ReceiverProcess:
+    return module_processes.start_receiver(
+        sender=sender,
+        max_message_bytes="8192",
+        frames_per_second="6",
+        bytes_per_second="12000",
+        authenticate_seconds="0.2",
+        max_topics="1",
+    )
+
+
+async def closes_with(gateway: ReceiverProcess, token: str | None, messages: list[str]) -> int:
+    async with connected(gateway, token, hello=False) as client:
+        with contextlib.suppress(ConnectionClosed):
+            for message in messages:
+                await client.websocket.send(message)
+        return (await client.receive_close())[0]
+
+
+async def test_settings_of_a_connection_count_on_its_socket(
+    strict: ReceiverProcess, module_processes: Processes
+) -> None:
+    token = module_processes.token
+    ping = '{"specversion":"1.0","id":"1","source":"/x","type":"orderbell.ping"}'
+    padded = ping.ljust(7_000)
+    assert await closes_with(strict, None, []) == 4401  # after a moment
+    assert await closes_with(strict, token("a", topics=["x", "y"]), []) == 4403
+    assert await closes_with(strict, token("a"), [" " * 8_193]) == 1009
+    assert await closes_with(strict, token("a"), [ping] * 7) == 4429
+    assert await closes_with(strict, token("a"), [padded] * 2) == 4429
+    async with connected(strict, token("a", topics=["x"])) as client:
+        for _ in range(4):
+            await client.websocket.send(ping)
+        await until_message(client.websocket, "orderbell.pong", times=4)
+
+
+async def test_report_names_so_many_alerts_and_no_more(
+    gateway: ReceiverProcess, module_processes: Processes
+) -> None:
+    def report(count: int) -> str:
+        data = {"ids": [f"a{n}" for n in range(count)]}
+        content = {"specversion": "1.0", "id": "1", "source": "/x", "type": "orderbell.read", "data": data}
+        return json.dumps(content)
+
+    token = module_processes.token("reporter")
+    assert await closes_with(gateway, token, [report(MAX_IDS + 1)]) == 4400
+    async with connected(gateway, token) as client:
+        await client.websocket.send(report(MAX_IDS))
+        await client.websocket.send('{"specversion":"1.0","id":"1","source":"/x","type":"orderbell.ping"}')
+        await until_message(client.websocket, "orderbell.pong")
+
+
+async def until_message(websocket: ClientConnection, kind: str, times: int = 1) -> None:
+    while times:
+        if json.loads(await asyncio.wait_for(websocket.recv(), 10))["type"] == kind:
+            times -= 1
+
+
+async def test_what_is_posted_to_a_sockjs_session_counts_as_on_a_socket(
+    gateway: ReceiverProcess, module_processes: Processes
+) -> None:
+    """A session's messages come as requests of their own; line ends alone cost a gateway as much."""
+    headers = {"Authorization": f"Bearer {module_processes.token('poster')}"}
+    async with httpx2.AsyncClient(base_url=gateway.url, headers=headers, trust_env=False) as http:
+        for first, messages in (("", ["\n" * 10_000]), (connect_frame(), ["\n" * 30_000])):
+            session = f"/websocket/000/{os.urandom(8).hex()}"
+            assert (await http.post(f"{session}/xhr")).text == "o\n"
+            if first:
+                assert (await http.post(f"{session}/xhr_send", json=[first])).status_code == 204
+                assert "CONNECTED" in (await http.post(f"{session}/xhr")).text
+            status = 204
+            for _ in range(60):  # as many as exceed what may come between two heartbeats
+                status = (await http.post(f"{session}/xhr_send", json=messages)).status_code
+                if status != 204:
+                    break
+            assert status == 404
+            assert "c[4429," in (await http.post(f"{session}/xhr")).text
+
+
+def connect_frame() -> str:
+    return "CONNECT\naccept-version:1.2\nhost:x\n\n\0"
+
+
+async def test_frames_of_one_message_beyond_what_may_wait_are_4429(
+    gateway: ReceiverProcess, module_processes: Processes
+) -> None:
+    url = gateway.websocket_url.replace("/events", "/stomp")
+    headers = {"Authorization": f"Bearer {module_processes.token('many')}"}
+    async with connect(
+        url, additional_headers=headers, subprotocols=[Subprotocol("v12.stomp")], proxy=None
+    ) as websocket:
+        await websocket.send(connect_frame())
+        await websocket.recv()
+        await websocket.send("NACK\nid:1-1.1\n\n\0" * (MAX_WAITING + 1))
+        await websocket.wait_closed()
+        assert websocket.close_code == 4429
 
 
 def flood(sock: socket.socket, first: bytes, pieces: Iterator[bytes]) -> int:
