@@ -17,7 +17,7 @@ from receiver.access.jwks import JwksVerifier
 from receiver.access.verifier import SecretVerifier, create_verifier
 from shared.settings import ReceiverSettings
 from shared.tokens import MAX_TOPICS, mint_token
-from tests.issuers import AUDIENCE, claims, part, sign_with
+from tests.issuers import AUDIENCE, claims, part, private_key, running_issuer, sign_with
 
 pytestmark = pytest.mark.anyio
 
@@ -177,6 +177,27 @@ async def test_sub_that_is_no_customer_id(customer: object) -> None:
 async def test_topics_that_are_none(topics: object) -> None:
     with pytest.raises(ForbiddenToken, match="topic"):
         await VERIFIER.verify(sign(topics=topics))
+
+
+@pytest.mark.parametrize("signed_by", ["a secret", "a published key"])
+async def test_token_of_another_type_is_refused_where_the_type_is_set(signed_by: str) -> None:
+    async def verified(typ: str | None, rules: Rules) -> str:
+        if signed_by == "a secret":
+            token = jwt.encode(claims(), SECRET.get_secret_value(), algorithm="HS256", headers={"typ": typ})
+            return (await SecretVerifier([SECRET], rules).verify(token)).customer
+        headers = {"typ": typ, "kid": "ES256"}
+        token = jwt.encode(claims(), private_key("ES256"), algorithm="ES256", headers=headers)
+        with running_issuer() as issuer:
+            async with JwksVerifier(issuer.url, rules) as verifier:
+                return (await verifier.verify(token)).customer
+
+    access = Rules(type="at+jwt")
+    for typ in ("at+jwt", "AT+JWT", "application/at+jwt"):
+        assert await verified(typ, access) == "alice"
+    for typ in ("JWT", "logout+jwt", "", None):
+        with pytest.raises(ForbiddenToken, match="another type"):
+            await verified(typ, access)
+        assert await verified(typ, Rules()) == "alice"
 
 
 async def test_as_many_topics_as_allowed_and_no_more() -> None:

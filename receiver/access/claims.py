@@ -73,6 +73,7 @@ class Rules:
     issuer: str | None = None
     names: ClaimNames = STANDARD
     max_topics: int = MAX_TOPICS
+    type: str | None = None
 
     @staticmethod
     def of(settings: ReceiverSettings) -> Rules:
@@ -81,6 +82,7 @@ class Rules:
             settings.jwt_issuer,
             ClaimNames.of(settings),
             settings.max_topics,
+            settings.jwt_type,
         )
 
     def identity(self, payload: bytes) -> Identity:
@@ -98,6 +100,17 @@ class Rules:
         if jti is not None and not isinstance(jti, str):
             raise ForbiddenToken("the token's jti is not text")
         return Identity(self._customer(claims), self._topics(claims), expires_at, jti, issued_at)
+
+    def check_type(self, token: str) -> None:
+        """RFC 8725 3.11: an issuer's tokens for other purposes have another type. The token is verified.
+
+        Raises `ForbiddenToken`.
+        """
+        if self.type is not None and _media_type(given := header_of(token).get("typ")) != _media_type(
+            self.type
+        ):
+            detail = f"its typ is {_shown(given)}, ORDERBELL_JWT_TYPE is {self.type!r}"
+            raise ForbiddenToken("the token is of another type", detail)
 
     def _check_issuer(self, claims: dict[str, Any]) -> None:
         if self.issuer is not None and claims.get("iss") != self.issuer:
@@ -139,6 +152,11 @@ class Rules:
         if not all(isinstance(topic, str) and is_name(topic) for topic in topics):
             raise ForbiddenToken(f"one of the token's {self.names.topics} is not a topic's name")
         return _one_for_all(tuple(sorted(set(topics))))
+
+
+def _media_type(text: object) -> str:
+    """RFC 7515 4.1.9: names are compared without case, and may leave `application/` out."""
+    return text.lower().removeprefix("application/") if isinstance(text, str) else ""
 
 
 def _check_times(claims: dict[str, Any]) -> tuple[float, float | None]:

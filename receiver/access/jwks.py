@@ -323,8 +323,15 @@ class JwksVerifier(contextlib.AbstractAsyncContextManager["JwksVerifier"]):
 
     async def verify(self, token: str) -> Identity:
         check_length(token)
-        *others, last = await self._keys.find(header_of(token))
-        for key in others:
-            with contextlib.suppress(InvalidToken):
-                return self._rules.identity(verified_payload(token, key.public, key.algorithms))
-        return self._rules.identity(verified_payload(token, last.public, last.algorithms))
+        payload = _payload(token, await self._keys.find(header_of(token)))
+        self._rules.check_type(token)
+        return self._rules.identity(payload)
+
+
+def _payload(token: str, keys: list[Key]) -> bytes:
+    """The payload, if it is signed with one of the keys. Raises `InvalidToken`."""
+    *others, last = keys
+    for key in others:
+        with contextlib.suppress(InvalidToken):
+            return verified_payload(token, key.public, key.algorithms)
+    return verified_payload(token, last.public, last.algorithms)

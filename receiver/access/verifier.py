@@ -64,7 +64,9 @@ class SecretVerifier(contextlib.AbstractAsyncContextManager["SecretVerifier"]):
 
     async def verify(self, token: str) -> Identity:
         check_length(token)
-        return self._rules.identity(self._payload(token))
+        payload = self._payload(token)
+        self._rules.check_type(token)
+        return self._rules.identity(payload)
 
     def _payload(self, token: str) -> bytes:
         *others, last = self._keys

@@ -61,6 +61,7 @@ class ReceiverSettings(SenderAddress, Settings):
     jwt_customer_claim: str = "sub"
     jwt_topics_claim: str = "topics"
     jwt_issuer: str | None = None
+    jwt_type: str | None = None  # of the token's header, such as at+jwt (RFC 9068); without it any will do
     jwt_cookie: str = "orderbell_token"  # the cookie that may carry the token
     allowed_origins: CommaSeparated = ()  # beside our own; also `https://*.shop.example`
     drain_seconds: float = Field(10, ge=0, le=600)
