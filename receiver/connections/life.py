@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     from shared.cursors import Place
     from shared.extents import Extent
 
+# What a reason quotes is a client's text, and may be anything: its payload, or a token in the wrong place.
+_QUOTED = re.compile(r"""(?::|\s['"`]).*""", re.DOTALL)
 _LINES = 200  # in ten seconds, about connections that ended with the same code
 _MAX_RETRY_MS = 2_000  # clients that are sent away spread their return over it
 
@@ -239,7 +242,7 @@ class Life:
             "topics": len(connection.identity.topics) if connection.identity else 0,
             "seconds": round(lasted, 3),
             "code": code,
-            "reason": reason,
+            "reason": _QUOTED.sub("", reason),
         }
         if connection.passing:
             logger.debug("connection closed", **fields)

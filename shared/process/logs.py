@@ -45,7 +45,7 @@ def configure_logs(log_format: str, level: str, service: str) -> Lines:
         _add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _drop_colors,
-        _tame,
+        _tamed_for(log_format),
         _Name(service),
     ]
     rendering = _rendering(log_format)
@@ -169,16 +169,22 @@ def _drop_colors(logger: WrappedLogger, method: str, event: EventDict) -> EventD
     return event
 
 
-def _tame(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    """Shorten long texts, and escape what a terminal would obey instead of showing it."""
-    for key, value in event.items():
-        if isinstance(value, str) and key not in _OF_SEVERAL_LINES:
-            if len(value) > _MAX_TEXT:
-                event[key] = value = value[:_MAX_TEXT] + "…"
-            if not value.isprintable():
-                event[key] = "".join(map(_shown, value))
-    return event
+def _tamed_for(log_format: str) -> Callable[[WrappedLogger, str, EventDict], EventDict]:
+    """Shortens long texts, and escapes what a terminal would obey instead of showing it."""
+    left = "".join(map(chr, range(32))) if log_format == "json" else ""  # JSON escapes these itself
 
+    def shown(character: str) -> str:
+        if character.isprintable() or character in left:
+            return character
+        return character.encode("unicode_escape").decode()
 
-def _shown(character: str) -> str:
-    return character if character.isprintable() else character.encode("unicode_escape").decode()
+    def tame(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        for key, value in event.items():
+            if isinstance(value, str) and key not in _OF_SEVERAL_LINES:
+                if len(value) > _MAX_TEXT:
+                    event[key] = value = value[:_MAX_TEXT] + "…"
+                if not value.isprintable():
+                    event[key] = "".join(map(shown, value))
+        return event
+
+    return tame

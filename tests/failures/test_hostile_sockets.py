@@ -154,6 +154,47 @@ async def test_report_names_so_many_alerts_and_no_more(
         await until_message(client.websocket, "orderbell.pong")
 
 
+async def test_log_quotes_nothing_of_what_a_client_sends(
+    gateway: ReceiverProcess, module_processes: Processes
+) -> None:
+    token = module_processes.token("quoted")
+    messages = [
+        '{"specversion":"1.0","id":"1","source":"/x","type":"CANARY"}',
+        '{"specversion":"1.0","id":"1","source":"/x","type":"orderbell.seen","data":{"cursor":"CANARY"}}',
+        '{"specversion":"1.0","id":"1","source":"/x","type":"orderbell.read","data":{"CANARY":1,"ids":"CANARY"}}',
+        "CANARY",
+    ]
+    for message in messages:
+        assert await closes_with(gateway, token, [message]) == 4400
+    async with connected(gateway, token, query="after=customer:CANARY=1.1", hello=False) as client:
+        assert (await client.receive_close())[0] == 4403
+    url = gateway.websocket_url.replace("/events", "/stomp")
+    headers = {"Authorization": f"Bearer {token}"}
+    for frame in (
+        "SUBSCRIBE\nid:1\ndestination:/CANARY\n\n\0",
+        "SUBSCRIBE\nid:1\ndestination:/topic/CANARY\n\n\0",
+        "SUBSCRIBE\nid:1\ndestination:/user/queue/orders\nafter:CANARY\n\n\0",
+        "SUBSCRIBE\nid:1\ndestination:/user/queue/orders\nack:CANARY\n\n\0",
+        "UNSUBSCRIBE\nid:CANARY\n\n\0",
+        "ACK\nid:CANARY\n\n\0",
+        "SEND\ndestination:/CANARY\n\nCANARY\0",
+        "BEGIN\ntransaction:CANARY\n\n\0",
+        "CANARY\n\n\0",
+        "SEND\nCANARY\n\n\0",
+        "SEND\ncontent-length:CANARY\n\n\0",
+        "SEND\na:\\CANARY\n\n\0",
+    ):
+        async with connect(
+            url, additional_headers=headers, subprotocols=[Subprotocol("v12.stomp")], proxy=None
+        ) as websocket:
+            await websocket.send(connect_frame() + frame)
+            await websocket.wait_closed()
+    async with connected(gateway, token) as client:  # what it logs comes after all of that
+        await client.websocket.close(1001)
+    await await_until(lambda: gateway.records("connection closed")[-1]["code"] == 1001)
+    assert "CANARY" not in gateway.text()
+
+
 async def until_message(websocket: ClientConnection, kind: str, times: int = 1) -> None:
     while times:
         if json.loads(await asyncio.wait_for(websocket.recv(), 10))["type"] == kind:

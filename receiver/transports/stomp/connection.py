@@ -262,7 +262,7 @@ class StompConnection(WebSocketConnection):
     async def _pass_on(self, sent: stomp.Sent) -> None:
         """Raises `FrameRefused` and `SenderAway`."""
         if self._spring is None or sent.destination != of_spring.HELLO:
-            raise stomp.FrameRefused(f"no messages can be sent to {sent.destination[:80]}")
+            raise stomp.FrameRefused(f"no messages can be sent to {sent.destination[:80]!r}")
         listening = {one.channel for one in self._subscribed.values() if one.channel is not None}
         await self._spring.take(sent, listening)
 

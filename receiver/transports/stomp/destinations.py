@@ -53,7 +53,7 @@ def channel_of(destination: str, identity: Identity, *, open: bool) -> Channel |
     for channel in _spellings(destination.removeprefix(TOPICS)):
         if open or channel in identity.channels:
             return channel
-    raise FrameRefused(f"the token does not name {destination[:80]}")
+    raise FrameRefused(f"the token does not name {destination[:80]!r}")
 
 
 def _spellings(name: str) -> Iterator[Channel]:

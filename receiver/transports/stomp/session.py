@@ -135,7 +135,7 @@ class Session:
 
     def _greet(self, frame: Frame) -> Login:
         if frame.command not in ("CONNECT", "STOMP"):
-            raise FrameRefused(f"CONNECT first, not {frame.command}")
+            raise FrameRefused(f"CONNECT first, not {frame.command!r}")
         offered = frame.headers.get("accept-version", "1.0").split(",")
         common = [version for version in Version if version.value in (text.strip() for text in offered)]
         if not common:
@@ -168,7 +168,7 @@ class Session:
             case "CONNECT" | "STOMP":
                 raise FrameRefused("already connected")
             case _:
-                raise FrameRefused(f"{frame.command} is not supported")
+                raise FrameRefused(f"no such command here: {frame.command}")
 
     def _subscribe(self, headers: Mapping[str, str]) -> Subscription:
         destination = _required(headers, "destination")
