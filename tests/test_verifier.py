@@ -194,10 +194,10 @@ async def test_token_of_another_type_is_refused_where_the_type_is_set(signed_by:
     access = Rules(type="at+jwt")
     for typ in ("at+jwt", "AT+JWT", "application/at+jwt"):
         assert await verified(typ, access) == "alice"
-    for typ in ("JWT", "logout+jwt", "", None):
+    for other in ("JWT", "logout+jwt", "", None):
         with pytest.raises(ForbiddenToken, match="another type"):
-            await verified(typ, access)
-        assert await verified(typ, Rules()) == "alice"
+            await verified(other, access)
+        assert await verified(other, Rules()) == "alice"
 
 
 async def test_as_many_topics_as_allowed_and_no_more() -> None:
