@@ -3,7 +3,8 @@
  *
  * An alert counts as seen when it was shown, and a listener that returned has not shown anything yet. So it says
  * when: `alert.shown(promise)`, in the manner of `ExtendableEvent.waitUntil()`. Toasts and DesktopAlerts that are
- * shown by a listener say it themselves. Where no promise is given, returning counts, and an exception does not.
+ * shown by a listener say it themselves, also after it has waited for something. Where no promise is given, returning
+ * counts, and an exception does not; of listeners that are all async, the end counts, and a rejection does not.
  *
  * @typedef {import("./orderbell.js").CloudEvent} CloudEvent
  *
@@ -19,7 +20,11 @@ export class AlertEvent extends CustomEvent {
   /** Aborts when the alert was taken back, replaced, read elsewhere or has expired, even after it was seen. @type {AbortSignal} */
   ended;
   /** @type {Promise<unknown>[]} */
-  #promises = [];
+  #given = [];
+  /** What async listeners have returned. @type {unknown[]} */
+  #returned = [];
+  #hasReturned = false;
+  #ongiven = () => {};
   /** @type {Room | null} */
   #room = null;
 
@@ -38,7 +43,8 @@ export class AlertEvent extends CustomEvent {
    */
   shown(promise) {
     const given = Promise.resolve(promise);
-    this.#promises.push(given);
+    this.#given.push(given);
+    this.#ongiven();
     return given;
   }
 
@@ -51,25 +57,39 @@ export class AlertEvent extends CustomEvent {
     return this.#room;
   }
 
-  /**
-   * What the listeners gave, once they have returned. @returns {Promise<void> | null}
-   */
-  get showing() {
-    if (this.#promises.length === 0) return null;
-    const each = this.#promises.map(async (promise) => {
-      if ((await promise) === false) throw new Error("it was not shown");
-    });
-    return Promise.any(each).then(() => {});
+  /** A listener has returned this. @param {any} result */
+  after(result) {
+    if (typeof result?.then !== "function") return void (this.#hasReturned = true);
+    this.#returned.push(result);
+    void result.then(() => {}); // so that the page hears of a rejection as ever
   }
+
+  /** When it was shown, once the listeners have returned; null: it was. @returns {Promise<void> | null} */
+  get showing() {
+    if (this.#given.length > 0 || (this.#returned.length > 0 && !this.#hasReturned)) return this.#whenShown();
+    return null;
+  }
+
+  async #whenShown() {
+    const given = new Promise((resolve) => (this.#ongiven = () => resolve(undefined)));
+    if (this.#given.length === 0) await Promise.race([Promise.allSettled(this.#returned), given]);
+    await Promise.any((this.#given.length > 0 ? this.#given : this.#returned).map(wasShown));
+  }
+}
+
+/** @param {unknown} promise */
+async function wasShown(promise) {
+  if ((await promise) === false) throw new Error("it was not shown");
 }
 
 // A page may have loaded the client twice, also in two versions: Toasts of one show the alerts of the other.
 const AT_HAND = Symbol.for("orderbell.alert");
-const page = /** @type {Record<symbol, AlertEvent | null | undefined>} */ (/** @type {unknown} */ (globalThis));
+const ALERTS = Symbol.for("orderbell.alerts");
+const page = /** @type {Record<symbol, any>} */ (/** @type {unknown} */ (globalThis));
 
-/** The alert whose listeners run at this moment. */
-export function alertAtHand() {
-  return page[AT_HAND] ?? null;
+/** The alert whose listeners run at this moment, else that of this event. @param {unknown} [event] @returns {AlertEvent | null} */
+export function alertAtHand(event) {
+  return page[AT_HAND] ?? page[ALERTS]?.get(event) ?? null;
 }
 
 /**
@@ -81,6 +101,7 @@ export function dispatchAlert(target, alert) {
   const count = () => void (thrown += 1);
   const before = page[AT_HAND];
   page[AT_HAND] = alert;
+  (page[ALERTS] ??= new WeakMap()).set(alert.detail, alert);
   // An exception in a listener never reaches the one who dispatches; but it is reported before that goes on.
   globalThis.addEventListener("error", count, true);
   try {

@@ -9,6 +9,7 @@
  */
 
 const MOST = 2;
+const LOOKED_AT = 10; // of those that were sent, some may lead elsewhere
 const LABEL = 40; // characters
 const LONGEST = 2_000; // of an address
 
@@ -33,7 +34,8 @@ export function safe(url, origins) {
 export function actionsOf(actions, origins) {
   if (!Array.isArray(actions)) return [];
   const found = [];
-  for (const action of actions.slice(0, MOST)) {
+  for (const action of actions.slice(0, LOOKED_AT)) {
+    if (found.length === MOST) break;
     const { label, url, event } = Object(action);
     const name = shorten(label);
     const href = safe(url, origins);

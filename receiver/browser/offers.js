@@ -25,7 +25,7 @@
  *
  * @typedef {object} Tab  what an Offers asks of its AlertSource, and what it reports to it
  * @property {() => boolean} shows  whether an alert could be shown at this moment
- * @property {(event: CloudEvent, signal: AbortSignal) => { showing: Promise<void> | null, failed: boolean, room: Room | null }} offer
+ * @property {(event: CloudEvent, signal: AbortSignal) => { showing: Promise<void> | null, failed: boolean, alert: { room: Room | null } }} offer
  * @property {(event: CloudEvent) => boolean} isOver  whether it must no longer pop up
  * @property {(channel: string) => void} seen  this tab has shown something of the channel
  * @property {(alert: { channel: string, place: Place }) => void} elsewhere  another tab has
@@ -126,12 +126,15 @@ export class Offers {
 
   async #run() {
     this.#running = true;
-    do {
-      this.#again = false;
-      while (this.#able && (await this.#claimDue()));
-    } while (this.#again && this.#able);
-    this.#running = false;
-    this.#wake();
+    try {
+      do {
+        this.#again = false;
+        while (this.#able && (await this.#claimDue()));
+      } while (this.#again && this.#able);
+    } finally {
+      this.#running = false;
+      this.#wake();
+    }
   }
 
   /** @returns {Promise<boolean>} whether there may be more to claim at once */
@@ -165,8 +168,9 @@ export class Offers {
     // The transaction may have had to wait: the page may be hidden by now, the alert dropped, the room taken.
     if (!this.#able || !this.#waiting.has(alert.cursor)) return "left";
     const controller = new AbortController();
-    const { showing, failed, room } = this.#tab.offer(alert.event, controller.signal);
-    if (room && room !== this.#room) this.#room = room;
+    const { showing, failed, alert: offered } = this.#tab.offer(alert.event, controller.signal);
+    const look = () => void (this.#room = offered.room ?? this.#room);
+    look();
     this.#waiting.delete(alert.cursor);
     // Nobody has seen it, and it would fail again: it is left to other tabs, and to the next visit of this page.
     if (!showing && failed) return "left";
@@ -174,7 +178,7 @@ export class Offers {
     if (this.#closed) return "left";
     this.#held.set(alert.cursor, { alert, controller, since: this.#tab.now() });
     this.#renewLater();
-    showing.then(
+    showing.finally(look).then(
       () => this.#saw(alert, controller),
       () => this.#letGo(alert, controller),
     );

@@ -1,3 +1,5 @@
+/// <reference lib="esnext.disposable" preserve="true" />
+
 /**
  * Orderbell in the browser: the alerts of one customer, each shown once.
  *
@@ -198,8 +200,8 @@ export class AlertSource extends EventTarget {
   #catchingUp;
   #silence = new Silence();
   #listening = new AbortController();
-  /** Those of "alert": without one, this tab shows nothing. @type {Set<unknown>} */
-  #listeners = new Set();
+  /** Those of "alert", and what is called for each: without one, this tab shows nothing. @type {Map<unknown, any>} */
+  #listeners = new Map();
 
   /** The last event that this tab received, by channel: where it resumes. @type {Places} */
   #had = new Map();
@@ -375,11 +377,9 @@ export class AlertSource extends EventTarget {
     this.#end(1000, "", true);
   }
 
-  // `using alerts = new AlertSource(…)`; not every browser has the symbol yet.
-  static {
-    if (Symbol.dispose) {
-      Object.defineProperty(this.prototype, Symbol.dispose, { value: this.prototype.close, configurable: true });
-    }
+  /** `using alerts = new AlertSource(…)`; where a browser has no such symbol yet, nobody can call it. */
+  [Symbol.dispose]() {
+    this.close();
   }
 
   // --- listening -------------------------------------------------------------------------------------
@@ -422,7 +422,7 @@ export class AlertSource extends EventTarget {
     this.#onalert = handler;
     this.#listeners.delete(HANDLER);
     if (typeof handler !== "function") return;
-    this.#listeners.add(HANDLER);
+    this.#listeners.set(HANDLER, handler);
     this.#offers.pump();
   }
 
@@ -431,7 +431,7 @@ export class AlertSource extends EventTarget {
     super.dispatchEvent(event);
     const handler = /** @type {Record<string, unknown>} */ (/** @type {unknown} */ (this))[`on${event.type}`];
     try {
-      if (typeof handler === "function") handler.call(this, event);
+      if (typeof handler === "function") hear(event, handler.call(this, event));
     } catch (error) {
       reportThrown(error);
     }
@@ -457,11 +457,15 @@ export class AlertSource extends EventTarget {
    * @param {string} type @param {any} listener @param {boolean | AddEventListenerOptions} [options]
    */
   addEventListener(type, listener, options) {
-    super.addEventListener(type, listener, options);
-    if (type !== "alert" || !listener) return;
+    if (type !== "alert" || !listener) return super.addEventListener(type, listener, options);
+    const heard =
+      this.#listeners.get(listener) ??
+      ((/** @type {Event} */ event) =>
+        hear(event, typeof listener === "function" ? listener.call(this, event) : listener.handleEvent(event)));
+    super.addEventListener(type, heard, options);
     const { once = false, signal } = typeof options === "object" ? options : {};
     if (signal?.aborted) return;
-    this.#listeners.add(listener);
+    this.#listeners.set(listener, heard);
     const forget = () => this.#listeners.delete(listener);
     signal?.addEventListener("abort", forget, { once: true });
     if (once) super.addEventListener(type, forget, { once, signal });
@@ -485,7 +489,7 @@ export class AlertSource extends EventTarget {
    */
   /** @param {string} type @param {any} listener @param {boolean | EventListenerOptions} [options] */
   removeEventListener(type, listener, options) {
-    super.removeEventListener(type, listener, options);
+    super.removeEventListener(type, (type === "alert" && this.#listeners.get(listener)) || listener, options);
     if (type === "alert") this.#listeners.delete(listener);
   }
 
@@ -963,7 +967,7 @@ export class AlertSource extends EventTarget {
     const alert = new AlertEvent(event, signal, this.#offered.add(event));
     const thrown = dispatchAlert(this, alert);
     this.#log("alert", formatCursor(event.channel ?? "", { epoch: event.epoch ?? 0, seq: event.seq ?? 0 }));
-    return { showing: alert.showing, failed: thrown >= Math.max(1, this.#listeners.size), room: alert.room };
+    return { showing: alert.showing, failed: thrown >= Math.max(1, this.#listeners.size), alert };
   }
 
   /** How long this tab lets others go first. */
@@ -1115,6 +1119,7 @@ export class AlertSource extends EventTarget {
     this.#ticking = this.#environment.setTimeout(() => {
       this.#checkSleep();
       this.#checkSilence();
+      this.#offers.pump(); // no event says that the frame we are in is no longer transparent
       this.#tick();
     }, TICK_MS);
   }
@@ -1168,6 +1173,11 @@ export class AlertSource extends EventTarget {
 function closeEvent(code, reason, wasClean) {
   if (typeof CloseEvent !== "undefined") return new CloseEvent("close", { code, reason, wasClean });
   return Object.assign(new Event("close"), { code, reason, wasClean });
+}
+
+/** What a listener has returned says when an alert was shown. @param {Event} event @param {unknown} result */
+function hear(event, result) {
+  if (event instanceof AlertEvent) event.after(result);
 }
 
 /** What a handler threw, as what a listener throws. @param {unknown} error */

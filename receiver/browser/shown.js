@@ -338,7 +338,12 @@ export class Shown {
   /** @param {Omit<Word, "tab">} word */
   #say(word) {
     const parts = Object.entries(word).filter(([, part]) => !Array.isArray(part) || part.length > 0);
-    if (parts.length > 0) this.#channel?.postMessage({ ...Object.fromEntries(parts), tab: this.#tab });
+    if (parts.length === 0) return;
+    try {
+      this.#channel?.postMessage({ ...Object.fromEntries(parts), tab: this.#tab });
+    } catch (error) {
+      this.#onfault(error); // what the others don't hear they read in the storage
+    }
   }
 
   /**

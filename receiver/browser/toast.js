@@ -146,7 +146,7 @@ export class Toasts extends EventTarget {
    * @returns {Promise<boolean>} true once it was on a visible screen for a moment; false when it never was
    */
   show(what, { title = "", lang = "", signal } = {}) {
-    const alert = alertAtHand();
+    const alert = alertAtHand(what);
     /** @type {(seen: boolean) => void} */
     let settle = () => {};
     /** @type {Promise<boolean>} */
@@ -169,7 +169,8 @@ export class Toasts extends EventTarget {
     for (const ending of [signal, alert?.signal]) ending?.addEventListener("abort", () => this.#withdraw(entry));
     alert?.ended.addEventListener("abort", () => this.#withdraw(entry, { seen: true }));
     if (data.link || data.actions) this.#lead(entry);
-    if (!signal?.aborted) this.#put(entry);
+    if (signal?.aborted || alert?.signal.aborted) this.#settle([entry], false);
+    else this.#put(entry);
     return seen;
   }
 

@@ -50,12 +50,25 @@ export class InView {
 
   /** @param {Element} element */
   has(element) {
-    return !this.#observer || this.#inView.has(element);
+    return !this.#observer || (this.#inView.has(element) && isFrameVisible());
   }
 
   close() {
     this.#observer?.disconnect();
   }
+}
+
+/** It has a size, and is neither hidden nor transparent, as far as pages of our own origin are around us. */
+function isFrameVisible() {
+  if (innerWidth === 0 || innerHeight === 0) return false;
+  try {
+    for (let page = window; page.frameElement; page = /** @type {Window & typeof globalThis} */ (page.parent)) {
+      if (page.frameElement.checkVisibility?.({ visibilityProperty: true, opacityProperty: true }) === false) return false;
+    }
+  } catch {
+    // a foreign page
+  }
+  return true;
 }
 
 /** Whether its middle is in the window and nothing lies over it. @param {Element} element */

@@ -43,7 +43,7 @@ export function textOf(event, messages = {}) {
   const { message, message_key: key, values } = Object(event?.data);
   const known = typeof key === "string" && Object.hasOwn(messages, key) && fill(messages[key], Object(values));
   if (known) return known;
-  if (typeof message === "string" && message.trim() !== "") return message;
+  if (typeof message === "string" && /[^\s\p{Cf}]/u.test(message)) return message; // else there is nothing to see
   const words = wordsOf(event?.type);
   const subject = typeof event?.subject === "string" ? event.subject.trim() : "";
   return [words || (subject ? "" : "News"), subject].filter(Boolean).join(": ");

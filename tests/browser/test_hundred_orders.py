@@ -68,7 +68,7 @@ _LOOKS = """
     Object.defineProperty(document, "hidden", { get: () => window.looks === "hidden" });
     document.hasFocus = () => window.looks === "visible";
 """
-_CLIENT = """async (given) => {
+CLIENT = """async (given) => {
     const { AlertSource, Toasts } = await import("/client/v1/orderbell.js");
     const style = { rel: "stylesheet", href: "/client/v1/toast.css" };
     const link = Object.assign(document.createElement("link"), style);
@@ -109,7 +109,7 @@ class Person:
 
     def _open(self, page: Any) -> Any:
         page.goto(f"{self._given['url']}metrics")
-        page.evaluate(_CLIENT, self._given)
+        page.evaluate(CLIENT, self._given)
         return page
 
     def open_other(self) -> None:

@@ -170,17 +170,30 @@ def test_a_tab_without_a_listener_swallows_nothing(page: Page) -> None:
     assert seen == [[], f"{ALICE}=1.0", False, [1], False, [1, 2, 3], False]
 
 
-def test_a_frame_that_nobody_can_see_leaves_its_alerts_to_others(client_context: BrowserContext) -> None:
+@pytest.mark.parametrize(
+    "style",
+    [
+        "display: none",
+        "width: 0; height: 0; border: 0",
+        "position: fixed; left: -9000px",
+        "visibility: hidden",
+        "opacity: 0",
+    ],
+)
+def test_a_frame_that_nobody_can_see_leaves_its_alerts_to_others(
+    client_context: BrowserContext, style: str
+) -> None:
     """`visibilityState` is "visible" in it, whatever the page around it does."""
     page = open_client(client_context)
     evaluate(
         page,
         """
         const frame = Object.assign(document.createElement("iframe"), { src: "/" });
-        frame.style.display = "none";
+        frame.style = given;
         document.body.append(frame);
         await until(() => frame.contentWindow.World);
         """,
+        style,
     )
     frame = page.frames[1]
     evaluate_in = "async () => {{ {} }}".format
@@ -193,7 +206,9 @@ def test_a_frame_that_nobody_can_see_leaves_its_alerts_to_others(client_context:
     frame.evaluate("world.pass(1_000)")
     looks = frame.evaluate("[document.visibilityState, world.source.shows, world.of('alert')]")
     assert looks == ["visible", False, []]
-    page.evaluate("document.querySelector('iframe').style.display = 'block'")
+    page.evaluate("document.querySelector('iframe').style = ''")
+    page.wait_for_timeout(100)
+    frame.evaluate("world.pass(5_000)")
     assert frame.evaluate(evaluate_in("return world.wait('alert', 1)")) == [f"{ALICE}=1.1"]
 
 
@@ -348,3 +363,124 @@ def test_toasts_of_one_copy_of_the_client_report_to_the_source_of_another(
         """,
     )
     assert seen == [f"{ALICE}=1.0", [f"{ALICE}=1.1"], f"{ALICE}=1.1"]
+
+
+ASYNC = """
+    const world = new World({ show: null });
+    const socket = (await world.socket()).hello();
+    const { promise: loaded, resolve: load } = Promise.withResolvers();
+"""
+
+
+def test_an_async_listener_has_shown_an_alert_when_it_is_done_and_not_when_it_waits(page: Page) -> None:
+    seen = evaluate(
+        page,
+        f"""{ASYNC}
+        world.source.addEventListener("alert", async () => void (await loaded));
+        socket.event(1);
+        await world.settle();
+        const before = [...socket.sent];
+        load();
+        await until(() => socket.sent.length > 0);
+        return [before, socket.sent[0].data.cursor];
+        """,
+    )
+    assert seen == [[], f"{ALICE}=1.1"]
+
+
+def test_an_async_listener_that_rejects_has_shown_nothing_and_the_page_hears_of_it(page: Page) -> None:
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    seen = evaluate(
+        page,
+        f"""{ASYNC}
+        let offered = 0;
+        world.source.onalert = async () => {{
+          offered += 1;
+          await null;
+          throw new Error("not loaded");
+        }};
+        socket.event(1);
+        await until(() => offered === 1);
+        await world.settle();
+        const before = [await stored(), [...socket.sent]];
+        world.pass(5_000);
+        await until(() => offered === 2);
+        return before;
+        """,
+    )
+    assert seen == [f"{ALICE}=1.0", []]
+    assert "not loaded" in errors[0]
+
+
+def test_a_toast_that_an_async_listener_shows_later_says_when_it_was_seen(page: Page) -> None:
+    """Another listener, which only counts, says nothing of it; nor does the end of one that does not wait."""
+    seen = evaluate(
+        page,
+        f"""{ASYNC}
+        const {{ Toasts }} = await import("/client/v1/orderbell.js");
+        const toasts = new Toasts();
+        let counted = 0;
+        world.source.addEventListener("alert", async () => void (counted += 1));
+        world.source.addEventListener("alert", async ({{ detail }}) => {{
+          await loaded;
+          toasts.show(detail);
+        }});
+        document.elementFromPoint = () => document.body; // over all toasts
+        socket.event(1);
+        await until(() => counted === 1);
+        load();
+        await until(() => document.querySelector(".orderbell-toast"));
+        await new Promise((resolve) => setTimeout(resolve, 600));
+        const before = [...socket.sent];
+        delete document.elementFromPoint;
+        await until(() => socket.sent.length > 0);
+        toasts.destroy();
+        return [before, socket.sent[0].data.cursor];
+        """,
+    )
+    assert seen == [[], f"{ALICE}=1.1"]
+
+
+def test_what_was_given_back_while_an_async_listener_waited_is_not_shown_by_it(page: Page) -> None:
+    seen = evaluate(
+        page,
+        f"""{ASYNC}
+        const {{ Toasts }} = await import("/client/v1/orderbell.js");
+        const toasts = new Toasts();
+        const outcomes = [];
+        world.source.addEventListener("alert", async ({{ detail }}) => {{
+          await loaded;
+          outcomes.push(await toasts.show(detail));
+        }});
+        socket.event(1);
+        await world.settle();
+        world.document.become("hidden");
+        load();
+        await until(() => outcomes.length > 0);
+        const visible = document.querySelectorAll(".orderbell-toast").length;
+        toasts.destroy();
+        return [outcomes, visible, socket.sent];
+        """,
+    )
+    assert seen == [[False], 0, []]
+
+
+def test_a_listener_that_is_removed_is_called_no_more_however_it_was_added(page: Page) -> None:
+    seen = evaluate(
+        page,
+        f"""{ASYNC}
+        const calls = [];
+        const listener = {{ handleEvent: () => calls.push("object") }};
+        const plain = () => calls.push("function");
+        for (const one of [listener, plain, plain]) world.source.addEventListener("alert", one);
+        socket.event(1);
+        await until(() => calls.length === 2);
+        for (const one of [listener, plain]) world.source.removeEventListener("alert", one);
+        const shows = world.source.shows;
+        socket.event(2);
+        await world.settle();
+        return [calls, shows];
+        """,
+    )
+    assert seen == [["object", "function"], False]

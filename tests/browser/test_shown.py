@@ -139,6 +139,22 @@ def test_broken_storage_neither_loses_nor_repeats(tabs: tuple[Page, Page], broke
     assert seen == [[1, 2, 3], [[ALICE, {"epoch": 1, "seq": 3}]]]
 
 
+def test_a_channel_that_throws_neither_loses_nor_repeats(tabs: tuple[Page, Page]) -> None:
+    seen = evaluate(
+        tabs[0],
+        """
+        const postMessage = () => { throw new DOMException("closed", "InvalidStateError"); };
+        const deaf = { addEventListener() {}, postMessage };
+        let faults = 0;
+        const tab = open_("alice", { broadcastChannel: () => deaf, onfault: () => (faults += 1) });
+        const shown = [];
+        for (const seq of [1, 2, 2]) await tab.one(CHANNEL, place(seq), () => shown.push(seq));
+        return [shown, faults > 0, await stored("alice")];
+        """,
+    )
+    assert seen == [[1, 2], True, f"{ALICE}=1.2"]
+
+
 def test_storage_that_is_full_at_the_commit_does_not_show_twice(tabs: tuple[Page, Page]) -> None:
     seen = evaluate(
         tabs[0],

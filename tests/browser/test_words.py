@@ -35,6 +35,7 @@ TEXT_OF = """
         ({"message_key": "unknown", "message": "Order 7"}, "Order 7"),
         ({"message_key": "constructor", "message": "Order 7"}, "Order 7"),
         ({"message_key": "__proto__"}, "Order completed: 7"),
+        ({"message": "\u200b\u2060 \u202e"}, "Order completed: 7"),
         ({"message_key": ["order.ready"], "message": "Order 7"}, "Order 7"),
         ({"message_key": "order.ready", "values": {"order": "{x}", "name": "A"}}, "Order {x} is ready, A"),
     ],

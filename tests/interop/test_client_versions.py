@@ -1,8 +1,8 @@
 """Pages of an earlier version of the client beside those of this one, while the gateway is replaced.
 
 During an upgrade a page keeps the client that it has loaded, and its next connection may lead to the new
-gateway; a new page may meet the old one. Each page here is a device of its own: tabs of one browser share
-what has popped up, and the earlier client took an alert for seen as soon as it was claimed.
+gateway; a new page may meet the old one. The two pages are devices of their own, or tabs of one browser,
+which share what has popped up.
 """
 
 from __future__ import annotations
@@ -66,9 +66,11 @@ def open_tab(context: BrowserContext, client: Path, gateway: str, token: str) ->
     return page
 
 
-@pytest.mark.parametrize("first", ["earlier gateway", "new gateway"])
+@pytest.mark.parametrize(
+    ("first", "devices"), [("earlier gateway", 2), ("new gateway", 2), ("earlier gateway", 1)]
+)
 def test_pages_of_two_versions_receive_all_in_order_and_show_none_twice(
-    processes: Processes, earlier: Path, chromium_path: Path, first: str
+    processes: Processes, earlier: Path, chromium_path: Path, first: str, devices: int
 ) -> None:
     versions = [earlier, REPOSITORY] if first == "earlier gateway" else [REPOSITORY, earlier]
     with (
@@ -79,9 +81,12 @@ def test_pages_of_two_versions_receive_all_in_order_and_show_none_twice(
         (gateway,) = services.gateways
         token = processes.token("alice")
         replace(gateway, versions[0])
+        contexts = [browser.new_context() for _ in range(devices)]
         tabs = [
-            open_tab(browser.new_context(), client, gateway.url, token)
-            for client in (earlier / "receiver" / "browser", CLIENT)
+            open_tab(context, client, gateway.url, token)
+            for context, client in zip(
+                (contexts[0], contexts[-1]), (earlier / "receiver" / "browser", CLIENT), strict=True
+            )
         ]
         everything: list[str] = []
         for version in versions:
@@ -94,7 +99,9 @@ def test_pages_of_two_versions_receive_all_in_order_and_show_none_twice(
                 wait_until(partial(has, tab, everything), timeout=60)
         wait_until(lambda: len({*shown(tabs[0]), *shown(tabs[1])}) == len(everything), timeout=60)
         for tab in tabs:
-            assert len(set(shown(tab))) == len(shown(tab)), "shown twice on one device"
+            assert len(set(shown(tab))) == len(shown(tab)), "shown twice in one tab"
+        if devices == 1:
+            assert sorted(shown(tabs[0]) + shown(tabs[1])) == sorted(everything), "shown twice on one device"
 
 
 def has(tab: Page, everything: list[str]) -> bool:

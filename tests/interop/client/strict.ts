@@ -18,6 +18,11 @@ alerts.addEventListener("alert", (event) => {
   const shown: Promise<boolean> = toasts.show(alert.detail, { title: "Order" });
   alert.shown(shown.then(() => undefined));
 });
+alerts.onalert = async ({ detail }) => void (await toasts.show(detail));
+{
+  using short = new AlertSource("https://alerts.example/");
+  console.log(short.url);
+}
 alerts.addEventListener("message", ({ data, lastEventId }) => {
   const event: CloudEvent = data;
   const seq: number | undefined = event.seq;
