@@ -56,10 +56,10 @@ test: $(VENV)/dev.stamp
 
 test-long: test-together test-alone
 
-# As many files at once as there are cores: what a file installs is installed once. (Pytest's 5: ARGS chose
-# none of these.)
+# By files: what a file installs is installed once. In their order: those that wait longest (interop) come
+# before many short ones (tests/test_*). (Pytest's 5: ARGS chose none of these.)
 test-together: $(VENV)/dev.stamp
-	@$(PYTEST) -n logical --dist loadfile -m 'long and not alone' $(ARGS) || test $$? = 5
+	@$(PYTEST) -n auto --dist loadfile --no-loadscope-reorder -m 'long and not alone' $(ARGS) || test $$? = 5
 
 # One at a time: they judge by time, or keep each core busy.
 test-alone: $(VENV)/dev.stamp

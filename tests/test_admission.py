@@ -258,6 +258,7 @@ def test_wrong_value_is_one_line_and_exit_code_2(processes: Processes, admit: st
     assert gateway.text().startswith("orderbell: ORDERBELL_ADMIT: ")
 
 
+@pytest.mark.long
 def test_workers_load_it_too(processes: Processes) -> None:
     processes.start_sender()
     gateway = processes.start_receiver(admit="tests.admission_hooks:by_header", workers=2)

@@ -9,6 +9,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+import pytest
+
 from tests import machine
 from tests.processes import REPOSITORY
 
@@ -79,6 +81,8 @@ def test_every_link_of_the_site_leads_somewhere_and_nothing_is_fetched_from_else
         assert "url(http" not in sheet.read_text(encoding="utf-8").replace('"', "").replace("'", "")
 
 
+@pytest.mark.long
+@pytest.mark.long
 def test_page_without_a_place_and_link_to_nowhere_end_the_build(tmp_path: Path) -> None:
     config = (REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8").partition("nav:")[0]
     (tmp_path / "mkdocs.yml").write_text(config + "nav: [README.md, docs/one.md]\n", encoding="utf-8")

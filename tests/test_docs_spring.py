@@ -78,14 +78,17 @@ def test_blocks_are_those_that_this_file_runs() -> None:
     ]
 
 
+@pytest.mark.long
 def test_text_that_is_posted_with_the_pages_curl_line_comes_as_the_table_says(up: Up) -> None:
     assert asyncio.run(messages_of(up, "/topic/messages", BLOCKS[1])) == [b"Received message: Hello"]
 
 
+@pytest.mark.long
 def test_event_that_is_posted_instead_comes_to_the_same_page(up: Up) -> None:
     assert asyncio.run(messages_of(up, "/topic/greetings", BLOCKS[2])) == [b'{"content":"Hello, everybody!"}']
 
 
+@pytest.mark.long
 def test_token_and_watch_work_as_printed(up: Up) -> None:
     token, watch = BLOCKS[3].splitlines()
     done = run(up, token)
@@ -105,6 +108,7 @@ def test_token_and_watch_work_as_printed(up: Up) -> None:
         assert watching.wait(15) == 0
 
 
+@pytest.mark.long
 def test_both_services_warn_in_this_mode(up: Up) -> None:
     assert up.output.count("ORDERBELL_SPRING_COMPAT") == 3, up.output
 

@@ -204,6 +204,7 @@ def test_2_second_gateway_that_hears_another_redis_is_found_by_the_same_token(
         deaf.kill()
 
 
+@pytest.mark.long
 def test_2_second_gateway_that_hears_another_redis_is_found_where_only_an_issuer_signs(
     module_processes: Processes, sender: SenderProcess, faults: Faults
 ) -> None:
@@ -318,6 +319,7 @@ def test_6_gateway_with_200_open_files(
         gateway.kill()
 
 
+@pytest.mark.long
 def test_6_machine_that_allows_200_open_files(good: dict[str, str], tmp_path: Path) -> None:
     environment = {**clean_environment(), "PYTHONPATH": str(REPOSITORY)}
     environment |= {f"ORDERBELL_{name.upper()}": value for name, value in good.items()}

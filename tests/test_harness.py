@@ -61,6 +61,7 @@ async def test_stopped_server_is_silent_until_it_resumes(redis_server: EmbeddedS
         assert await client.ping()
 
 
+@pytest.mark.long
 def test_shared_service_that_crashes_is_named_and_started_again(processes: Processes) -> None:
     sender = processes.start_sender()
     assert processes.restart_crashed() == []
@@ -108,9 +109,9 @@ async def test_emptied_database_has_what_a_migration_leaves_and_nothing_else(pos
     "change",
     [
         "ALTER TABLE orderbell.orders ADD COLUMN more text",
-        "CREATE TABLE public.theirs (id integer)",
-        "DROP INDEX orderbell.orders_open_index",
-        "ALTER DATABASE {name} SET default_transaction_read_only = on",
+        pytest.param("CREATE TABLE public.theirs (id integer)", marks=pytest.mark.long),
+        pytest.param("DROP INDEX orderbell.orders_open_index", marks=pytest.mark.long),
+        pytest.param("ALTER DATABASE {name} SET default_transaction_read_only = on", marks=pytest.mark.long),
     ],
 )
 async def test_database_that_a_test_has_changed_is_not_used_again(postgres_url: str, change: str) -> None:
@@ -146,6 +147,7 @@ async def test_waiting_in_vain_names_the_condition() -> None:
         await await_until(pigs_fly, timeout=0.02)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("begin", [fork, spawn])
 def test_command_has_its_own_environment_log_group_and_end(
     begin: Begin, tmp_path: Path, process_group: int

@@ -110,6 +110,7 @@ def test_no_import_comes_back_to_its_module() -> None:
     graphlib.TopologicalSorter(imports).prepare()  # raises with the circle
 
 
+@pytest.mark.long
 def test_nothing_connects_or_starts_or_reads_settings_at_import() -> None:
     command = [sys.executable, "-c", _WATCHED_IMPORT, *map(module_name, MODULES)]
     done = subprocess.run(command, cwd=REPOSITORY, env=clean_environment(), capture_output=True, text=True)

@@ -145,6 +145,7 @@ class _ToPipe:
         return running
 
 
+@pytest.mark.long
 @pytest.mark.anyio
 @pytest.mark.parametrize("service", ["sender", "receiver"])
 async def test_service_whose_log_nobody_reads_serves_and_ends(

@@ -159,7 +159,7 @@ def test_socket_of_a_running_process_is_not_taken_from_it(
     assert "No such file or directory" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("service", ["sender", "receiver"])
+@pytest.mark.parametrize("service", ["sender", pytest.param("receiver", marks=pytest.mark.long)])
 def test_services_listen_on_a_unix_socket(processes: Processes, tmp_path: Path, service: str) -> None:
     settings = processes.start_sender().environment
     path = tmp_path / "orderbell.sock"

@@ -38,6 +38,7 @@ async def figures(client: httpx2.AsyncClient, url: str) -> dict[str, float]:
     return found
 
 
+@pytest.mark.long
 async def test_order_to_published_and_order_to_frame_are_measured(processes: Processes) -> None:
     sender, gateway = processes.start_sender(), processes.start_receiver()
     async with api(processes, sender) as client, connected(gateway, processes.token("alice")) as browser:

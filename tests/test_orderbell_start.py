@@ -33,6 +33,7 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("service", ["sender", "receiver"])
 def test_service_is_ours_in_a_directory_with_a_shared_of_its_own(project: Path, service: str) -> None:
     done = run(project, "-m", service)
@@ -41,6 +42,7 @@ def test_service_is_ours_in_a_directory_with_a_shared_of_its_own(project: Path, 
     assert "theirs" not in done.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("module", ["sender", "receiver", "receiver.serving.worker"])
 def test_processes_that_we_start_are_ours_whatever_their_directory_has(project: Path, module: str) -> None:
     for name in ("sender", "receiver", "click", "structlog"):

@@ -331,6 +331,7 @@ async def test_page_of_an_allowed_origin_may_read_answers_and_refusals(http: htt
     assert (await http.options("/events?wait=0", headers=asked)).status_code == 200
 
 
+@pytest.mark.long
 async def test_customer_that_polls_without_a_pause_is_asked_to_come_later(
     gateway: ReceiverProcess, http: httpx2.AsyncClient
 ) -> None:

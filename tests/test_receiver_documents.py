@@ -80,6 +80,7 @@ def check_streamed(message: dict[str, Any]) -> str:
     return str(name)
 
 
+@pytest.mark.long
 def test_openapi_is_valid() -> None:
     import schemathesis  # here: it takes half a second of each process that collects this file
 

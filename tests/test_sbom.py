@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -27,6 +29,8 @@ def test_every_pinned_package_is_a_component_with_its_hashes() -> None:
     assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.5")
 
 
+@pytest.mark.long
+@pytest.mark.long
 def test_audit_without_a_feed_says_so_and_does_not_pass(tmp_path: Path) -> None:
     """Without a package index and npm, nothing was checked, which is not a success."""
     tools = tmp_path / "bin"

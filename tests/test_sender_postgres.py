@@ -138,6 +138,7 @@ async def succeeds(database: PostgresDatabase) -> bool:
     return not await fails(database)
 
 
+@pytest.mark.long
 async def test_several_hosts_lead_to_the_one_that_takes_writes_and_a_silent_one_costs_its_own_time(
     server: ClusterServer, process_group: int
 ) -> None:

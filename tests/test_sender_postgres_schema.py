@@ -156,6 +156,7 @@ def as_of_0002(connection: Connection) -> None:
     command.upgrade(migrations._config(connection=connection, schema="public"), "0002")
 
 
+@pytest.mark.long
 async def test_service_that_may_only_read_and_write_works_on_what_migrate_has_made(url: str) -> None:
     service = as_role(url, "service")
     line = await refusal(service)
@@ -175,6 +176,7 @@ async def test_service_that_may_only_read_and_write_works_on_what_migrate_has_ma
         pass
 
 
+@pytest.mark.long
 async def test_sql_of_migrate_makes_what_the_service_needs(url: str, server: ClusterServer) -> None:
     written = await asyncio.to_thread(migrate, as_role(url, "owner"), "--sql", "--role", "service")
     assert written.returncode == 0, written.stderr

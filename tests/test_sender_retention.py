@@ -288,6 +288,7 @@ async def order_ids(sender: RunningSender) -> list[str]:
     return [order["order_id"] for order in orders]
 
 
+@pytest.mark.long
 async def test_file_of_sqlite_shrinks_when_its_history_is_pruned(
     tmp_path: Path, redis_url: str, key_prefix: str
 ) -> None:

@@ -261,6 +261,7 @@ async def test_draining_gateway_is_not_ready_and_takes_nobody(module_processes: 
         assert {(await one.receive_close())[0], (await other.receive_close())[0]} == {1012}
 
 
+@pytest.mark.long
 async def test_port_in_use_is_one_line_and_exit_code_2(gateway: ReceiverProcess) -> None:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "receiver", "--port", str(gateway.port)),

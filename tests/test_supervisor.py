@@ -173,6 +173,7 @@ async def test_killed_worker_is_replaced_and_its_clients_go_on_where_they_were(
     assert pool.deaths[-1]["reason"] == f"worker {number} was ended by SIGKILL"
 
 
+@pytest.mark.long
 def test_connections_in_the_queue_of_a_worker_that_dies_are_served_by_its_successor(pool: Pool) -> None:
     pid = max(pool.pids.values())
     os.kill(pid, signal.SIGSTOP)
@@ -189,6 +190,7 @@ def test_connections_in_the_queue_of_a_worker_that_dies_are_served_by_its_succes
             assert client.recv(1000).startswith(b"HTTP/1.1 200 OK\r\n")
 
 
+@pytest.mark.long
 async def test_worker_that_drains_alone_has_a_successor_meanwhile(
     pool: Pool, module_processes: Processes
 ) -> None:
@@ -205,6 +207,7 @@ async def test_worker_that_drains_alone_has_a_successor_meanwhile(
     assert len(pool.deaths) == deaths
 
 
+@pytest.mark.long
 async def test_any_worker_returns_the_metrics_of_all(pool: Pool, module_processes: Processes) -> None:
     await await_until(lambda: pool.figure_is("orderbell_connections{", 0))
     opened = await pool.figure("orderbell_connections_opened_total")
@@ -224,6 +227,7 @@ async def test_any_worker_returns_the_metrics_of_all(pool: Pool, module_processe
 # The end.
 
 
+@pytest.mark.long
 async def test_sigterm_drains_all_workers_exits_with_0_and_leaves_nothing(
     sender: SenderProcess, module_processes: Processes
 ) -> None:

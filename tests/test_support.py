@@ -37,6 +37,7 @@ def run(directory: Path, *arguments: str, **settings: str) -> subprocess.Complet
     return commands.run("shared.commands.cli", *arguments, environment=environment, directory=directory)
 
 
+@pytest.mark.long
 async def test_support_sees_who_is_connected_and_what_became_of_an_alert(
     processes: Processes, tmp_path: Path
 ) -> None:

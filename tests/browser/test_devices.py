@@ -53,6 +53,7 @@ def offered(page: Page) -> list[int]:
     return seqs
 
 
+@pytest.mark.long
 def test_a_later_alert_seen_here_pops_up_nowhere_else_and_the_earlier_one_that_waits_still_does(
     context: BrowserContext,
     other_context: BrowserContext,

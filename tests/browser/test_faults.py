@@ -85,8 +85,10 @@ def test_a_policy_of_the_page_is_said_with_what_to_add(
     "blocked",
     [
         "BroadcastChannel = class { constructor() { refuse(); } }",
-        "Object.defineProperty(window, 'indexedDB', { get: refuse })",
-        "Object.defineProperty(window, 'localStorage', { get: refuse })",
+        pytest.param("Object.defineProperty(window, 'indexedDB', { get: refuse })", marks=pytest.mark.long),
+        pytest.param(
+            "Object.defineProperty(window, 'localStorage', { get: refuse })", marks=pytest.mark.long
+        ),
         "delete window.BroadcastChannel; Object.defineProperty(window, 'indexedDB', { value: undefined })",
     ],
     ids=["BroadcastChannel", "indexedDB", "localStorage", "neither"],

@@ -96,6 +96,7 @@ def test_what_callers_named_is_text(context: BrowserContext, orderbell: Services
     assert violations(page) == []
 
 
+@pytest.mark.long
 def test_who_is_connected_is_shown_by_gateway(context: BrowserContext, orderbell: Services) -> None:
     shop = context.new_page()
     shop.goto(orderbell.shop)
@@ -140,6 +141,7 @@ def test_a_key_without_the_scope_admin_is_told_so(context: BrowserContext, proce
         assert key not in page.url
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_everybody_can_read_it_on_any_screen(
     context: BrowserContext, orderbell: Services, scheme: str

@@ -245,6 +245,7 @@ def test_a_network_that_passes_nothing_on_is_noticed(
         expect(page.locator("#alerts li")).to_have_count(1, timeout=15_000)
 
 
+@pytest.mark.long
 def test_a_page_that_comes_back_from_the_back_forward_cache_goes_on(
     playwright: Playwright, chromium_with_windows: Path, orderbell: Services
 ) -> None:
@@ -269,6 +270,7 @@ def test_a_page_that_comes_back_from_the_back_forward_cache_goes_on(
         assert page.evaluate("window.same") is True
 
 
+@pytest.mark.long
 def test_a_worker_receives_and_leaves_alerts_to_a_page(
     context: BrowserContext, orderbell: Services, module_processes: Processes
 ) -> None:
@@ -318,6 +320,7 @@ def test_on_a_telephone_a_lost_connection_is_in_sight_wherever_the_page_is_scrol
 VISIBILITIES = [("visible", "visible"), ("visible", "hidden"), ("hidden", "visible"), ("hidden", "hidden")]
 
 
+@pytest.mark.long
 def test_fifty_events_in_two_tabs_however_they_are_looked_at_pop_up_once_each(
     context: BrowserContext, orderbell: Services
 ) -> None:
@@ -442,7 +445,14 @@ def test_a_tab_never_goes_on_as_the_customer_who_signed_in_elsewhere(
         expect(other.locator(".orderbell-toast")).to_contain_text("Order 2 is complete")
 
 
-@pytest.mark.parametrize("odd", [None, "text", 5, [], {"message": ""}, {"message": {"a": 1}, "item": 7}])
+@pytest.mark.parametrize(
+    "odd",
+    [
+        None,
+        {"message": {"a": 1}, "item": 7},
+        *(pytest.param(odd, marks=pytest.mark.long) for odd in ("text", 5, [], {"message": ""})),
+    ],
+)
 def test_odd_data_pops_up_too_and_the_list_has_it(orderbell: Services, shop: Page, odd: object) -> None:
     errors: list[str] = []
     shop.on("pageerror", lambda error: errors.append(str(error)))

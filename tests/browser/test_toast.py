@@ -386,6 +386,7 @@ def test_texts_have_the_direction_and_the_language_that_they_are_in(page: Page, 
     expect(page.locator("[role=status] [lang=he]")).to_have_count(1)
 
 
+@pytest.mark.long
 def test_announcements_of_a_long_stream_are_few(page: Page, toasts: Locator) -> None:
     evaluate(
         page,

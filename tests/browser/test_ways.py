@@ -102,7 +102,7 @@ def test_websocket_that_a_middlebox_refuses_is_left_for_an_event_stream(
     assert listener.page.evaluate("faults") == []
 
 
-@pytest.mark.parametrize("how", [Upgrades.SILENT, Upgrades.UNANSWERED])
+@pytest.mark.parametrize("how", [Upgrades.SILENT, pytest.param(Upgrades.UNANSWERED, marks=pytest.mark.long)])
 def test_websocket_through_which_nothing_comes_is_left_after_a_bounded_time(
     listener: Listener, token: str, how: Upgrades
 ) -> None:

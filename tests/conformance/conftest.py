@@ -31,6 +31,18 @@ DRIVERS: list[Driver] = [
 ]
 
 
+# For tests whose subject is the same code for all: two in `make test`, all in `make test-all`.
+two_quick = pytest.mark.parametrize(
+    "driver",
+    [
+        pytest.param(driver, marks=() if driver.name in ("websocket", "polling") else pytest.mark.long)
+        for driver in DRIVERS
+    ],
+    ids=[driver.name for driver in DRIVERS],
+    indirect=True,
+)
+
+
 @pytest.fixture(params=DRIVERS, ids=[driver.name for driver in DRIVERS])
 def driver(request: pytest.FixtureRequest) -> Driver:
     driver: Driver = request.param

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from receiver.connections.connection import End
-from tests.conformance.conftest import DRIVERS, Shop
+from tests.conformance.conftest import DRIVERS, Shop, two_quick
 from tests.processes import Processes
 from tests.waiting import await_until
 
@@ -329,6 +329,7 @@ async def test_38_gateway_that_drains_says_goodbye_to_each(
         assert await asyncio.to_thread(gateway.process.wait, 15) == 0
 
 
+@two_quick
 async def test_connection_stays_and_is_served_while_redis_is_away_and_when_it_is_back(
     driver: Driver,
     redis_server: EmbeddedServer,

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 ALICE = customer_channel("alice")
 JOINING_ENDS = "joining comes to an end"
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,7 +319,6 @@ async def _in_time(test: Awaitable[None]) -> None:
             await test
 
 
-@pytest.mark.long
 def test_checker_sees_what_is_shown_twice_where_nobody_drops_repeats(
     tmp_path: Path, process_group: int
 ) -> None:
@@ -332,7 +333,6 @@ def test_checker_sees_what_is_shown_twice_where_nobody_drops_repeats(
     assert not verdict.kept
 
 
-@pytest.mark.long
 def test_browsers_drop_repeats_that_a_gateway_lets_through(tmp_path: Path, process_group: int) -> None:
     with gateways.small_run(tmp_path, process_group, without={"receiver": "repeat-dropping"}) as run:
         run.sleep(2)
@@ -344,7 +344,6 @@ def test_browsers_drop_repeats_that_a_gateway_lets_through(tmp_path: Path, proce
     assert (verdict.shown > 0, verdict.lost, verdict.twice, verdict.out_of_order) == (True, 0, 0, 0)
 
 
-@pytest.mark.long
 def test_without_a_drain_everybody_is_cut_off_without_a_word(tmp_path: Path, process_group: int) -> None:
     with gateways.small_run(tmp_path, process_group, without={"receiver": "drain"}) as run:
         with run.fault("gateway drained", gateway=run.system.gateways[0]):

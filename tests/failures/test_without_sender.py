@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Misses = Callable[[str, Awaitable[None], str], Awaitable[None]]
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.long]
 
 
 @pytest.fixture
