@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from typing import TYPE_CHECKING
 
@@ -52,7 +53,11 @@ def test_file_of_keys_is_read_again_when_it_changes(tmp_path: Path, monkeypatch:
     write("the-first-key-of-ours\n")
     monkeypatch.setenv("ORDERBELL_API_KEYS_FILE", str(file))
     keys = ApiKeysOfFile(
-        read(SenderSettings).api_keys, str(file), lambda: read(SenderSettings).api_keys, look_seconds=0
+        read(SenderSettings).api_keys,
+        str(file),
+        lambda: read(SenderSettings).api_keys,
+        look_seconds=0,
+        settle_seconds=0,
     )
     assert keys.accept("the-first-key-of-ours")
     write("the-second-key-of-ours\nthe-first-key-of-ours\n")
@@ -72,6 +77,27 @@ def test_file_of_keys_is_read_again_when_it_changes(tmp_path: Path, monkeypatch:
         assert keys.accept("the-second-key-of-ours")
     assert len(logs) == 1
     write("the-third-key-of-ours")
+    assert keys.accept("the-third-key-of-ours")
+    assert not keys.accept("the-second-key-of-ours")
+
+
+def test_half_written_file_of_keys_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "keys"
+    file.write_text("the-first-key-of-ours\nthe-second-key-of-ours\n")
+    monkeypatch.setenv("ORDERBELL_API_KEYS_FILE", str(file))
+    keys = ApiKeysOfFile(
+        read(SenderSettings).api_keys,
+        str(file),
+        lambda: read(SenderSettings).api_keys,
+        look_seconds=0,
+        settle_seconds=60,
+    )
+    file.write_text("the-first-key-of-ours\nthe-second-key-o")  # a whole key, as far as one can see
+    assert keys.accept("the-second-key-of-ours")
+    assert not keys.accept("the-second-key-o")
+    file.write_text("the-first-key-of-ours\nthe-third-key-of-ours\n")
+    assert keys.accept("the-second-key-of-ours")
+    os.utime(file, (1, 1))  # it has not changed for long
     assert keys.accept("the-third-key-of-ours")
     assert not keys.accept("the-second-key-of-ours")
 

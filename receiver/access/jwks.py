@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -54,7 +55,7 @@ class Pace:
 
     answer: float = 4  # for the whole answer of the issuer
     keys: float = 5  # for a token to wait for its key
-    refresh: float = 300  # between two looks at the issuer's keys
+    refresh: float = 300  # between two looks at the issuer's keys, give or take a tenth
     retry: float = 1  # after a failure, twice as long after each
     max_retry: float = 10
     burst: int = 3  # requests for unknown keys that may follow each other at once …
@@ -204,7 +205,8 @@ class KeySet:
                 await asyncio.shield(self._fetching)
             if self._failure is None:
                 retry = self._pace.retry
-                await asyncio.sleep(self._pace.refresh)
+                # A hundred gateways that were started together must not ask together for ever.
+                await asyncio.sleep(self._pace.refresh * random.uniform(0.9, 1.1))
             else:
                 await asyncio.sleep(retry)
                 retry = min(retry * 2, self._pace.max_retry)

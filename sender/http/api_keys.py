@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
 
 LOOK_SECONDS = 1.0  # between two checks whether the file has changed
+SETTLE_SECONDS = 0.5  # since its last change: half a file may be valid, with its last key cut short
 
 logger = structlog.get_logger(__name__)
 
@@ -56,12 +57,14 @@ class ApiKeysOfFile(ApiKeys):
         path: str,
         read: Callable[[], Iterable[SecretStr]],
         look_seconds: float = LOOK_SECONDS,
+        settle_seconds: float = SETTLE_SECONDS,
     ) -> None:
         """`read` returns the current keys, or raises `InvalidSettings`."""
         super().__init__(keys)
         self._path = path
         self._read = read
         self._look_seconds = look_seconds
+        self._settle_seconds = settle_seconds
         self._looked_at = time.monotonic()
         self._version = self._look()
 
@@ -74,7 +77,7 @@ class ApiKeysOfFile(ApiKeys):
 
     def _refresh(self) -> None:
         version = self._look()
-        if version == self._version:
+        if version == self._version or self._is_being_written(version):
             return
         self._version = version  # a fault is reported once; the file is reread when it changes again
         try:
@@ -86,6 +89,9 @@ class ApiKeysOfFile(ApiKeys):
         else:
             self._take(keys)
             logger.info("the API keys were reread", keys=len(keys))
+
+    def _is_being_written(self, version: tuple[int, int, int] | None) -> bool:
+        return version is not None and 0 <= time.time() - version[1] / 1e9 < self._settle_seconds
 
     def _look(self) -> tuple[int, int, int] | None:
         """Changes with the file, even if it or its directory is replaced (Kubernetes)."""
