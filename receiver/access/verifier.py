@@ -6,15 +6,13 @@ import contextlib
 from typing import TYPE_CHECKING, Protocol, Self
 from urllib.parse import urlsplit
 
-import jwt
 import structlog
-from jwt.algorithms import HMACAlgorithm
-from jwt.utils import base64url_encode
 
-from receiver.access.claims import ExpiredToken, FutureToken, Rules, check_length, verified_payload
+from receiver.access.claims import ExpiredToken, FutureToken, Rules, check_length
 from receiver.access.identity import ForbiddenToken, InvalidToken
 from receiver.access.jwks import JwksVerifier
 from receiver.access.reports import Reports
+from receiver.access.secret import Secret
 from shared.loopback import is_loopback
 
 if TYPE_CHECKING:
@@ -53,7 +51,7 @@ class SecretVerifier(contextlib.AbstractAsyncContextManager["SecretVerifier"]):
     unable = None
 
     def __init__(self, secrets: Sequence[SecretStr], rules: Rules) -> None:
-        self._keys = [_key(secret) for secret in secrets]
+        self._secrets = [Secret(secret) for secret in secrets]
         self._rules = rules
 
     async def __aexit__(self, *exc: object) -> None:
@@ -69,31 +67,11 @@ class SecretVerifier(contextlib.AbstractAsyncContextManager["SecretVerifier"]):
         return self._rules.identity(payload)
 
     def _payload(self, token: str) -> bytes:
-        *others, last = self._keys
-        for key in others:
+        *others, last = self._secrets
+        for secret in others:
             with contextlib.suppress(InvalidToken):
-                return verified_payload(token, key, ["HS256"])
-        return verified_payload(token, last, ["HS256"])
-
-
-def _key(secret: SecretStr) -> jwt.PyJWK:
-    text = secret.get_secret_value().encode()
-    key = jwt.PyJWK({"kty": "oct", "k": base64url_encode(text).decode()}, "HS256")
-    key.Algorithm = _OneSecret(text)
-    return key
-
-
-class _OneSecret(HMACAlgorithm):
-    """HS256 with a secret that stays. With each token, PyJWT checks whether its secret is some other kind of
-    key, which takes longer than all the rest of the verification.
-    """
-
-    def __init__(self, secret: bytes) -> None:
-        super().__init__(HMACAlgorithm.SHA256)
-        self._prepared = super().prepare_key(secret)
-
-    def prepare_key(self, key: str | bytes) -> bytes:
-        return self._prepared
+                return secret.payload(token)
+        return last.payload(token)
 
 
 class ReportingVerifier(contextlib.AbstractAsyncContextManager["ReportingVerifier"]):
