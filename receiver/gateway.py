@@ -129,7 +129,7 @@ class Gateway:
 
     def refusal(self, address: str) -> Problem | None:
         """Why a client of that address may not connect now, or None. Called once for each handshake."""
-        return self.unable() or self.capacity.refusal(address)
+        return self.unable() if self.draining else self.capacity.refusal(address)
 
     async def drain(self, seconds: float) -> None:
         """Accept no more connections, and end all, spread over that time."""

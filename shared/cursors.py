@@ -86,6 +86,8 @@ def parse_after(query: str, *, name: str = "after") -> dict[Channel, Place]:
 
     None where it is absent or empty. Raises `InvalidCursor`.
     """
+    if not query:
+        return {}
     pairs = (part.partition("=") for part in query.split("&"))
     after = {key: value for key, _, value in pairs}.get(name, "")
     try:

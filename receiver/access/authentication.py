@@ -11,6 +11,7 @@ import re
 from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
+from starlette.datastructures import QueryParams
 
 from receiver.access.identity import Identity, InvalidToken, KeysUnavailable
 from receiver.access.origins import comes_from
@@ -18,7 +19,6 @@ from receiver.access.revocations import Revocations
 from shared.errors import CallerError
 
 if TYPE_CHECKING:
-    from starlette.datastructures import QueryParams
     from starlette.requests import HTTPConnection
 
     from receiver.access.tickets import Tickets
@@ -29,6 +29,7 @@ _REFUSED_PARAMETERS = frozenset(
     {"token", "access_token", "id_token", "auth_token", "jwt", "authorization", "bearer"}
 )
 _JWT = re.compile(r"(?:Bearer )?eyJ[\w-]+\.[\w-]+\.[\w-]*")  # whatever its parameter is called
+_NO_QUERY = QueryParams()
 
 
 HOST_PREFIX = "__Host-"  # RFC 6265bis 4.1.3.2
@@ -68,11 +69,12 @@ class Authentication:
 
     async def identify(self, request: HTTPConnection) -> Identity | None:
         """The client's identity; None if the request proves none. Raises as `verify`, and `TokenInUrl`."""
-        if _has_token(request.query_params):
+        query = request.query_params if request.scope["query_string"] else _NO_QUERY
+        if _has_token(query):
             raise TokenInUrl("a token must not be in a URL; POST /tickets issues a ticket for it")
         if token := bearer_token(request):
             return await self.verify(token=token)
-        if ticket := request.query_params.get("ticket"):
+        if ticket := query.get("ticket"):
             return await self.verify(ticket=ticket, request=request)
         # Browsers send a cookie for every page; without an Origin the page is unknown.
         if (cookie := self._cookie_of(request)) and "origin" in request.headers:

@@ -52,10 +52,15 @@ class Notice(msgspec.Struct, frozen=True, dict=True, omit_defaults=True):
         )
 
 
-@lru_cache(maxsize=1)  # a round of notices takes less than a millisecond or two
 def _time(milliseconds: int) -> str:
     """Since 1970, as notices have it."""
-    return format_time(datetime.fromtimestamp(milliseconds / 1000, UTC))
+    second, rest = divmod(milliseconds, 1000)
+    return f"{_beginning(second)}{rest:03d}Z"
+
+
+@lru_cache(maxsize=1)  # thousands of notices may leave in one second
+def _beginning(second: int) -> str:
+    return format_time(datetime.fromtimestamp(second, UTC)).removesuffix("000Z")
 
 
 class Hello(Notice, frozen=True):
@@ -79,10 +84,9 @@ class Hello(Notice, frozen=True):
         heartbeat_seconds: float,
         gateway: str,
     ) -> Hello:
-        channels = tuple(places)
-        return cls(
-            format_cursors(places), channels, heartbeat_seconds, gateway, ACCEPTED, format_cursors(heads)
-        )
+        cursor = format_cursors(places)
+        as_of = cursor if heads == places else format_cursors(heads)  # most start where the channels are
+        return cls(cursor, tuple(places), heartbeat_seconds, gateway, ACCEPTED, as_of)
 
 
 class Heartbeat(Notice, frozen=True):

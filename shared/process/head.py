@@ -50,7 +50,8 @@ class Head:
 
     def tokens(self, name: bytes) -> list[bytes]:
         """The members of a header that is a list, as they came."""
-        return [token for value in self.values(name) for token in _split(value)]
+        parts = [part.strip(b" \t") for value in self.values(name) for part in value.split(b",")]
+        return [part for part in parts if part]
 
     def scope(self) -> dict[str, Any]:
         """An ASGI HTTP scope, for code that reads headers, cookies and queries from one."""
@@ -110,9 +111,8 @@ def parse_head(raw: bytes) -> Head:
         raise RequestRefused(505, "http-version", "Use HTTP/1.1.")
     if head.method == "CONNECT":
         raise RequestRefused(501, "no-proxy", "This is not a proxy.")
-    if any(name == b"upgrade" for name, _ in head.headers):
-        if b"upgrade" in lower(head.tokens(b"connection")):
-            head.upgrade = lower(head.tokens(b"upgrade")) or frozenset({b""})
+    if head.values(b"upgrade") and b"upgrade" in lower(head.tokens(b"connection")):
+        head.upgrade = lower(head.tokens(b"upgrade")) or frozenset({b""})
     return head
 
 
@@ -178,9 +178,5 @@ def format_head(head: Head) -> bytes:
     return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
-def _split(value: bytes) -> list[bytes]:
-    return [token for token in (part.strip(b" \t") for part in value.split(b",")) if token]
-
-
 def lower(tokens: Iterable[bytes]) -> frozenset[bytes]:
-    return frozenset(token.lower() for token in tokens)
+    return frozenset(map(bytes.lower, tokens))

@@ -94,15 +94,16 @@ class UpgradeEndpoint(abc.ABC):
             _refuse(edge, problem)
             return True
         if self._admission is None:
-            self._accept(head, edge, request, subprotocol)
+            self._accept(head, edge, request, subprotocol, address)
         else:
             edge.hold()
-            edge.start(self._admit(self._admission, head, edge, request, subprotocol))
+            edge.start(self._admit(self._admission, head, edge, request, subprotocol, address))
         return True
 
-    def _accept(self, head: Head, edge: Edge, request: HTTPConnection, subprotocol: str | None) -> None:
+    def _accept(
+        self, head: Head, edge: Edge, request: HTTPConnection, subprotocol: str | None, address: str
+    ) -> None:
         """Raises as `Edge.take_over`."""
-        address = self._gateway.capacity.address(head.peer.host)
         connection = handshake.accept(edge, head, subprotocol, self.connection(request))
         connection.address = address
         self._life.open(connection)
@@ -115,6 +116,7 @@ class UpgradeEndpoint(abc.ABC):
         edge: Edge,
         request: HTTPConnection,
         subprotocol: str | None,
+        address: str,
     ) -> None:
         try:
             await admission.check(request, self.name(head))
@@ -125,7 +127,7 @@ class UpgradeEndpoint(abc.ABC):
                 _refuse(edge, problem)
             return
         try:
-            self._accept(head, edge, request, subprotocol)
+            self._accept(head, edge, request, subprotocol, address)
         except OSError:
             pass  # the client has left
 
