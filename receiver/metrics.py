@@ -107,6 +107,7 @@ unauthentic = Counter(
 repeats = Counter("orderbell_repeats_dropped", "Live messages of events that were already handed over")
 resets = Counter("orderbell_resets", "Cursors that could not be honoured", ["reason"])
 repairs = Counter("orderbell_feed_repairs", "Repairs of feeds that missed events", ["cause"])
+repairs_for = cache(repairs.labels)
 history_reads = Counter("orderbell_history_reads", "Channels read from the sender, not from Redis")
 subscription_losses = Counter("orderbell_subscription_losses", "Times the subscription to Redis was lost")
 feeds = Gauge("orderbell_feeds", "Channels that this gateway is subscribed to", multiprocess_mode="livesum")

@@ -12,6 +12,7 @@ from receiver.connections.connection import End
 from receiver.feeds.pace import Pace
 from receiver.feeds.rounds import Rounds
 from receiver.subscription.subscription import Subscription
+from receiver.transports.websocket.close_codes import Close
 from shared.channels import customer_channel
 from shared.commands.embedded import free_port
 from tests.gateways import run_gateway
@@ -137,3 +138,23 @@ async def test_connection_that_ends_before_its_feeds_have_a_place_leaves_nothing
         await await_until(lambda: feed._waiting)
         browser.connection.end(End.RESTART, "closed")
         await await_until(lambda: not feed._waiting, timeout=Pace().establish_seconds / 2)
+
+
+async def test_client_whose_feeds_get_no_place_in_time_is_asked_to_come_back(
+    key_prefix: str, anyio_backend: object
+) -> None:
+    async with (
+        httpx2.AsyncClient(base_url=f"http://127.0.0.1:{free_port()}") as nobody,
+        run_gateway(
+            nobody,
+            f"redis://127.0.0.1:{free_port()}",
+            key_prefix,
+            hears=False,
+            pace=Pace(establish_seconds=0.2, pull_seconds=3600),
+        ) as gateway,
+        gateway.connected(greeted=False) as browser,
+    ):
+        [feed] = await await_until(lambda: browser.connection.feeds)
+        await await_until(lambda: browser.connection.closed)
+        assert browser.connection.ending == (Close.TRY_AGAIN_LATER, "events can't be read now")
+        assert not feed._waiting

@@ -45,11 +45,15 @@ class Batch(Generic[Q, A]):
 
     async def ask_all(self, questions: Sequence[Q]) -> list[A]:
         """The answers in order; raises what any of them raises."""
-        futures = [self._put(question) for question in questions]
-        await asyncio.wait(futures)
-        for failed in filter(None, [future.exception() for future in futures]):
-            raise failed
-        return [future.result() for future in futures]
+        answers, failure = [], None
+        for future in [self._put(question) for question in questions]:
+            try:
+                answers.append(await future)
+            except Exception as error:  # raised below, once all have been waited for
+                failure = failure or error
+        if failure is not None:
+            raise failure
+        return answers
 
     def _put(self, question: Q) -> asyncio.Future[A]:
         future: asyncio.Future[A] = asyncio.get_running_loop().create_future()

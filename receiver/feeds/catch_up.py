@@ -79,7 +79,8 @@ class CatchUp:
         """The place where a connection starts in an established feed; None if `start` must ask for it."""
         if cursor is not None or not is_private(feed.channel):
             return cursor or feed.place
-        return feed.seen.place if feed.seen is not None else None
+        seen = feed.seen
+        return seen.place if seen is not None else None
 
     async def start(self, feed: Feed) -> Place:
         """The place up to which the customer has seen everything. Raises `Unavailable`."""
@@ -144,7 +145,7 @@ class CatchUp:
             self._repairing[feed] = True
             return
         self._repairing[feed] = False
-        metrics.repairs.labels(cause).inc()
+        metrics.repairs_for(cause).inc()
         if feed.place is not None:
             self._tasks.create_task(self._repair_soon(feed))
             return

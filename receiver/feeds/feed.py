@@ -15,7 +15,6 @@ All of a feed's state changes here; nothing here waits except `wait_established`
 from __future__ import annotations
 
 import asyncio
-import itertools
 from typing import TYPE_CHECKING, TypeGuard, TypeVar
 
 from receiver import metrics
@@ -144,7 +143,7 @@ class Feed:
                 future.set_result(None)
 
     async def wait_established(self, connection: Connection) -> None:
-        """Wait until the place is known, or the connection has left. One task of a connection may wait."""
+        """Wait until the place is known, or `wait_no_more`. One task of a connection may wait."""
         if self.place is None and not connection.closed:
             self._waiting = self._waiting or {}
             future = self._waiting[connection] = asyncio.get_running_loop().create_future()
@@ -191,9 +190,10 @@ class Feed:
         """Also for a connection that never joined."""
         self._sharing = _without(self._sharing, connection)
         self._others = _without(self._others, connection)
-        self._wait_no_more(connection)
+        self.wait_no_more(connection)
 
-    def _wait_no_more(self, connection: Connection) -> None:
+    def wait_no_more(self, connection: Connection) -> None:
+        """End the connection's wait for the place, which stays unknown. Repeating is harmless."""
         future = self._waiting.pop(connection, None) if self._waiting else None
         if future is not None and not future.done():
             future.set_result(None)
@@ -349,7 +349,7 @@ class TopicFeed(Feed):
             if connection in crowd:
                 del crowd[connection]  # type: ignore[arg-type] # it is in this one
                 self._outdate()
-        self._wait_no_more(connection)
+        self.wait_no_more(connection)
 
     def take_next(self, message: bytes, burst: Burst) -> bool:
         self._refresh()
@@ -369,7 +369,8 @@ def _shares(connection: Connection, others: Iterable[SharingConnection]) -> Type
     """A feed makes finished bytes of one kind only; connections of other kinds are handed the event."""
     if not (isinstance(connection, SharingConnection) and connection.shares):
         return False
-    return all(other.frame is connection.frame for other in itertools.islice(others, 1))
+    other = next(iter(others), None)
+    return other is None or other.frame is connection.frame
 
 
 def _without(connections: tuple[C, ...], gone: Connection) -> tuple[C, ...]:

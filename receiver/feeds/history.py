@@ -13,7 +13,7 @@ from receiver.access import revocations
 from receiver.sender_line import SenderSilent
 from shared.cursors import Cursor, Place, parse_cursor
 from shared.events import Entry
-from shared.extents import parse_seen
+from shared.extents import Extent, parse_seen
 from shared.redis.channel_log import NewestEvent
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from receiver.sender_line import Asking
     from shared.channels import Channel
-    from shared.extents import Extent, Seen
+    from shared.extents import Seen
 
 MAX_CHANNELS = 500  # of one request
 _EVENTS = 200  # of one channel in one answer
@@ -219,10 +219,14 @@ def _counts(answer: bytes) -> list[tuple[int, str]]:
 
 
 def _continuation(channel: _Channel) -> Continuation:
-    after, head = parse_cursor(channel.after).place, parse_cursor(channel.as_of).place
+    after = parse_cursor(channel.after).place
+    # Most customers have nothing that they have not seen.
+    head = after if channel.as_of == channel.after else parse_cursor(channel.as_of).place
     # The sender returns events without holes, so their places follow from the first one.
     entries = tuple(
         Entry(Place(after.epoch, after.seq + n), bytes(text)) for n, text in enumerate(channel.events, 1)
     )
-    seen = parse_seen(channel.seen).extent if channel.seen else None
+    seen = None
+    if channel.seen:
+        seen = Extent(after) if channel.seen == channel.after else parse_seen(channel.seen).extent
     return Continuation(after, entries, head, channel.reset, seen, channel.erased)

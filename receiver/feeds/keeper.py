@@ -133,7 +133,7 @@ class Keeper:
             if connection.closed:
                 return None
             cursor = cursors.get(feed.channel)
-            if feed.seen is None and cursor is not None and cursor != feed.place and is_private(feed.channel):
+            if cursor is not None and cursor != feed.place and is_private(feed.channel) and feed.seen is None:
                 # Another device may have shown what it is about to get.
                 await self._catch_up.recall_seen(feed)
             start = self._catch_up.start_now(feed, cursor)
@@ -150,9 +150,9 @@ class Keeper:
     async def _bring_in(self, connection: Connection, starts: Mapping[Channel, Place]) -> None:
         for feed in connection.feeds:
             start = starts[feed.channel]
-            if feed.seen is not None and feed.seen.last > start:
+            if (seen := feed.seen) is not None and seen.last > start:
                 # Another device has already shown what this one is about to get: no pop-up for that.
-                connection.notify(SeenElsewhere.of(feed.channel, feed.seen))
+                connection.notify(SeenElsewhere.of(feed.channel, seen))
             if feed.unread is not None:
                 connection.notify(feed.unread)
             if start == feed.place and not connection.closed:
@@ -167,12 +167,16 @@ class Keeper:
             self._hub.leave(feed, connection)
 
     async def _wait_established(self, connection: Connection, feeds: Iterable[Feed]) -> None:
+        # `asyncio.timeout` costs three times as much, and thousands of connections may come at once.
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(self._pace.establish_seconds, _wait_no_more, connection, feeds)
         try:
-            async with asyncio.timeout(self._pace.establish_seconds):
-                for feed in feeds:
-                    await feed.wait_established(connection)
-        except TimeoutError:
-            raise Unavailable("no answer in time") from None
+            for feed in feeds:
+                await feed.wait_established(connection)
+                if feed.place is None and not connection.closed:
+                    raise Unavailable("no answer in time")
+        finally:
+            timer.cancel()
 
     # What the subscription reports.
 
@@ -221,6 +225,11 @@ class Keeper:
 
 def _nobody_is_ended(feed: Feed) -> None:
     """Used in a keeper without a gateway, which has no connections to end."""
+
+
+def _wait_no_more(connection: Connection, feeds: Iterable[Feed]) -> None:
+    for feed in feeds:
+        feed.wait_no_more(connection)
 
 
 def _give_up(connection: Connection, error: Unavailable) -> None:

@@ -336,7 +336,9 @@ class LogReader:
         ]
 
     def _seen(self, channel: Channel, reply: bytes | None) -> Extent | None:
-        text, _, signature = (reply or b"").partition(b" ")
+        if not reply:
+            return None
+        text, _, signature = reply.partition(b" ")
         epoch, _, rest = text.partition(b".")
         seq, plus, ranges = rest.partition(b"+")
         found = extent_of(epoch, seq, plus + ranges)
