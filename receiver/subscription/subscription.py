@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from shared.redis.keys import Names
     from shared.redis.signatures import Signatures
 
-_GATHER_SECONDS = 0.005  # under load, for commands to leave in one write
+_GATHER_SECONDS = 0.01  # under load, for commands to leave in one write
 _MAX_BACKOFF_SECONDS = 2.0
 _PROBES = 8  # under way at a time
 
@@ -113,6 +113,7 @@ class Subscription:
         self._wire: Wire | None = None
         self._unsent: list[tuple[bytes, bytes]] = []  # command and channel
         self._flushed_at = -CROWD_SECONDS
+        self._loop: asyncio.AbstractEventLoop  # kept: to ask for the running one is a system call
         self._lost: asyncio.Future[str]
         self._confirmed = asyncio.Event()  # the probe's channel is subscribed
         self._heard_at = 0.0  # loop time of the last probe
@@ -155,7 +156,8 @@ class Subscription:
             await asyncio.sleep(random.uniform(0, min(_MAX_BACKOFF_SECONDS, 0.1 * 2 ** min(attempt, 10))))
 
     async def _run_once(self) -> None:
-        self._lost = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self._lost = self._loop.create_future()
         self._wire = await Wire.open(self._redis, self._take, self._lose)
         try:
             if self._belonging is not None:
@@ -174,14 +176,13 @@ class Subscription:
         self._confirmed.clear()
         self._unconfirmed.clear()
         self._unsent.clear()
-        self._heard_at = asyncio.get_running_loop().time()
+        self._heard_at = self._loop.time()
         for name in (self._probe, *self._feeds):
             self._send_subscribe(name)
 
     async def _wait_until_silent(self) -> str:
         """Returns the reason once the connection is lost or the last probe is too old."""
-        loop = asyncio.get_running_loop()
-        while (left := self._heard_at + self._pace.silence_seconds - loop.time()) > 0:
+        while (left := self._heard_at + self._pace.silence_seconds - self._loop.time()) > 0:
             await asyncio.wait([self._lost], timeout=left)
             if self._lost.done():
                 return self._lost.result()
@@ -225,9 +226,8 @@ class Subscription:
         if self._wire is None:
             return  # once reconnected, everything is subscribed anew
         if not self._unsent:
-            loop = asyncio.get_running_loop()
-            crowd = loop.time() - self._flushed_at < CROWD_SECONDS
-            loop.call_later(_GATHER_SECONDS if crowd else 0, self._flush)
+            crowd = self._loop.time() - self._flushed_at < CROWD_SECONDS
+            self._loop.call_later(_GATHER_SECONDS if crowd else 0, self._flush)
         self._unsent.append((command, name))
 
     def _flush(self) -> None:
@@ -240,7 +240,7 @@ class Subscription:
             starts = range(0, len(names), self._channels_per_command)
             commands += [(command, *names[start : start + self._channels_per_command]) for start in starts]
         self._unsent.clear()
-        self._flushed_at = asyncio.get_running_loop().time()
+        self._flushed_at = self._loop.time()
         if self._wire is not None and commands:
             self._wire.send(commands)
 
@@ -254,7 +254,7 @@ class Subscription:
             self._take_each(replies)
         finally:  # events of the burst must leave even after a failure: their feeds have moved past them
             self._burst.write()
-        if (now := asyncio.get_running_loop().time()) >= self._ages.due:
+        if (now := self._loop.time()) >= self._ages.due:
             self._ages.look((reply[2] for reply in replies if _is_message(reply)), now)
         if self._delivered is not None:
             self._delivered([reply[2] for reply in replies if _is_message(reply)])
@@ -298,7 +298,7 @@ class Subscription:
             metrics.foreign.inc()
             return
         self._sent_probes.remove(message)
-        self._heard_at = asyncio.get_running_loop().time()
+        self._heard_at = self._loop.time()
         metrics.probe_heard.set_to_current_time()
         if not self._hears:
             self._logger.info("redis is heard", channels=len(self._feeds))
