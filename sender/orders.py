@@ -300,8 +300,8 @@ def _draft(
 ) -> Draft:
     if not isinstance(data.get("message", ""), str):
         raise InvalidOrder("data.message must be a text: the customer reads it")
-    whose = {"order_id": order_id, "customer_id": customer_id}
-    content = {**whose, "message": f"Order {order_id} is complete", **data, **whose}
+    order = {"order_id": order_id, "customer_id": customer_id}
+    content = {**order, "message": f"Order {order_id} is complete", **data, **order}
     channel = customer_channel(customer_id)
     return order_completed(
         order_id, channel, content, now=now, traceparent=traceparent, attributes=attributes

@@ -105,12 +105,6 @@ def delete_events(connection: Connection, old: dict[str, int], *, last: int, flo
     return int(connection.execute(_DELETE_POSTGRES, given).one().deleted)
 
 
-def prune_events(connection: Connection, *, before: datetime, limit: int) -> int:
-    """Delete some of the first events that were recorded before that moment; the number deleted."""
-    window = look(connection, after=0, before=before, now=before, limit=limit)
-    return delete_events(connection, take(window.old, limit), last=window.last)
-
-
 def look_at_orders(
     connection: Connection, *, after: int, before: datetime, now: datetime, limit: int
 ) -> Window[int]:

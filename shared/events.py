@@ -74,10 +74,6 @@ class Draft(msgspec.Struct, frozen=True):
         """The event's final JSON."""
         return b'%b,"epoch":%d,"seq":%d%b' % (self.attributes, place.epoch, place.seq, self.data)
 
-    def same_content(self, other_text: bytes) -> bool:
-        """Whether another event's final text differs from this only by its place."""
-        return other_text.startswith(self.attributes + b',"epoch":') and other_text.endswith(self.data)
-
 
 class Entry(NamedTuple):
     """A recorded event: its place and its final text."""

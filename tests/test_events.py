@@ -231,20 +231,6 @@ def test_order_completed_that_is_too_large() -> None:
         order_completed("1", ALICE, {"note": "x" * MAX_EVENT_BYTES}, now=NOW, traceparent=None)
 
 
-def test_same_content_ignores_the_place_alone() -> None:
-    fixed = {**EVENT, "time": "2026-11-23T14:25:00Z", "data": {"dish": "soup"}}
-    draft = parse_event(fixed, now=NOW)
-    assert draft.same_content(draft.text(Place(1, 1)))
-    assert draft.same_content(draft.text(LAST))
-    for change in (
-        {"data": {"dish": "fish"}},
-        {"subject": "x"},
-        {"channel": "topic:menu2"},
-        {"type": "other"},
-    ):
-        assert not draft.same_content(parse_event({**fixed, **change}, now=NOW).text(Place(1, 1)))
-
-
 # --- small parts
 
 

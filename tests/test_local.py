@@ -29,7 +29,7 @@ def test_secret_is_made_once_and_for_its_owner_alone(local: LocalDirectory) -> N
 
 
 def test_other_commands_find_the_settings_while_up_runs(local: LocalDirectory) -> None:
-    with local.tell({"ORDERBELL_REDIS_URL": 'redis://:it\'s a "secret"@h', "HOME": "/root"}):
+    with local.publish({"ORDERBELL_REDIS_URL": 'redis://:it\'s a "secret"@h', "HOME": "/root"}):
         assert stat.S_IMODE((local.path / "environment").stat().st_mode) == 0o600
         environment = {"PATH": "/bin"}
         local.adopt(environment)
@@ -42,7 +42,7 @@ def test_other_commands_find_the_settings_while_up_runs(local: LocalDirectory) -
 def test_what_is_set_is_not_replaced(local: LocalDirectory) -> None:
     told = {"ORDERBELL_API_KEYS": "told", "ORDERBELL_JWT_SECRET": "told", "ORDERBELL_REDIS_URL": "told"}
     mine = {"ORDERBELL_API_KEYS": "mine", "ORDERBELL_JWKS_URL": "mine", "ORDERBELL_REDIS_URL_FILE": "mine"}
-    with local.tell(told):
+    with local.publish(told):
         environment = dict(mine)
         local.adopt(environment)
         assert environment == mine

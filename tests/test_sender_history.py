@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import Connection, select
 
-from sender import alerts, generation, history, outbox, pruning, recording
+from sender import alerts, generation, history, outbox, recording
 from sender.database.tables import events
 from sender.history import ChannelHistory, Request, Reset, Sizes, State
 from sender.recording import arrival
@@ -16,6 +16,7 @@ from shared.cursors import Place
 from shared.events import parse_event
 from shared.extents import Extent
 from shared.redis.channel_log import NewestEvent
+from tests.pruned import prune_events
 from tests.senders import one_database
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ async def prune_first(sender: RunningSender, count: int) -> None:
         oldest = select(events.c.position).order_by(events.c.seq).limit(count)
         published = [NewestEvent(1, position) for position in connection.execute(oldest).scalars()]
         outbox.mark_published(connection, published)
-        assert pruning.prune_events(connection, before=sender.clock(), limit=500) == count
+        assert prune_events(connection, before=sender.clock(), limit=500) == count
 
     sender.clock.advance(days=8)
     await sender.database.write(work)

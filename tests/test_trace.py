@@ -16,7 +16,6 @@ from receiver.connections.connection import End
 from receiver.connections.messages import SeenReport
 from receiver.transports.polling.poll import Poll
 from receiver.transports.polling.sessions import Sessions
-from sender import pruning
 from sender.database.tables import events
 from sender.publishing.pace import Pace
 from shared.api_keys import ApiKey
@@ -24,6 +23,7 @@ from shared.channels import customer_channel
 from shared.times import format_time
 from tests.commands import REPOSITORY
 from tests.gateways import RunningGateway, run_gateway
+from tests.pruned import prune_events
 from tests.senders import RunningSender, run_sender
 from tests.test_sender_poison import Refusing
 from tests.waiting import await_until
@@ -181,7 +181,7 @@ async def test_it_is_older_than_the_history(sender: RunningSender, gateway: Runn
     sender.clock.advance(days=8)
     await complete(sender, "1043")
     await await_relayed(sender)
-    week = partial(pruning.prune_events, before=sender.clock() - timedelta(days=7), limit=500)
+    week = partial(prune_events, before=sender.clock() - timedelta(days=7), limit=500)
     await await_until(lambda: sender.database.write(week))
     alert = await trace(sender, order_id="1042")
     assert alert["verdict"] == "deleted"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from receiver.transports.websocket.traffic import Allowance, Traffic
+from receiver.transports.limits import Allowance
+from receiver.transports.websocket.traffic import Traffic
 
 ALLOWANCE = Allowance(frames_a_second=3, frames_a_heartbeat=5, bytes_a_second=100, bytes_a_heartbeat=150)
 

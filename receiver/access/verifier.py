@@ -123,7 +123,7 @@ def create_verifier(settings: ReceiverSettings) -> Verifier:
     if url.scheme == "http" and not is_loopback(url.hostname):
         # Not refused: within a cluster, TLS may be below us.
         logger.warning(
-            "ORDERBELL_JWKS_URL is not https: who can change that answer can sign in as any customer",
+            "ORDERBELL_JWKS_URL is not https: anybody who can change its answer can sign in as any customer",
             host=url.hostname,
         )
     return ReportingVerifier(JwksVerifier(str(settings.jwks_url), rules))

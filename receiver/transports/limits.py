@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
-from receiver.transports.websocket.traffic import CUSTOMERS, STRANGERS, Allowance
-
 if TYPE_CHECKING:
     from shared.settings import ReceiverSettings
 
@@ -18,6 +16,28 @@ class StreamLimits:
     stall_bytes: int = 64 * 1024  # from here on the client must read within `stall_seconds`
     stall_seconds: float = 5.0
     linger_seconds: float = 2.0  # for the client to read our last bytes and close its side
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """What one client may send; see receiver/transports/websocket/traffic.py."""
+
+    frames_a_second: int
+    frames_a_heartbeat: int
+    bytes_a_second: int
+    bytes_a_heartbeat: int
+
+    def times(self, frames: float, size: float) -> Allowance:
+        return Allowance(
+            max(1, round(self.frames_a_second * frames)),
+            max(1, round(self.frames_a_heartbeat * frames)),
+            round(self.bytes_a_second * size),
+            round(self.bytes_a_heartbeat * size),
+        )
+
+
+CUSTOMERS = Allowance(200, 400, 128 * 1024, 512 * 1024)
+STRANGERS = Allowance(20, 20, 32 * 1024, 32 * 1024)
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ def _paths(calls: Iterable[Call]) -> Json:
 
 def _webhook(kind: Kind) -> Json:
     """What we ask of the shop's own server, ORDERBELL_WEBHOOK_URL."""
-    told = {
+    headers = {
         name: {"name": name, "in": "header", "required": True, "schema": _TEXT} for name in _WEBHOOK_HEADERS
     }
     return {
@@ -112,7 +112,7 @@ def _webhook(kind: Kind) -> Json:
         "summary": _WEBHOOKS[kind],
         "description": "Signed as Standard Webhooks 1.0; at least once, with one id; in no certain order.",
         "security": [],
-        "parameters": list(told.values()),
+        "parameters": list(headers.values()),
         "requestBody": {"required": True, "content": {MEDIA_TYPE: {"schema": schema("WebhookMessage")}}},
         "responses": {
             "2XX": {"description": "Delivered."},

@@ -39,8 +39,8 @@ def claim_of(request: Request, body: JsonBody) -> Claim | None:
     key = request.headers.get("idempotency-key")
     if key is None:
         return None
-    who, what = request.state.api_key, canonical_json(body.value)
-    return idempotency.claim(who, request.method, request.scope["path"], key, body.sent, what)
+    caller, content = request.state.api_key, canonical_json(body.value)
+    return idempotency.claim(caller, request.method, request.scope["path"], key, body.sent, content)
 
 
 async def write_once(

@@ -68,7 +68,7 @@ class Due(NamedTuple):
 
 
 class _Sample(NamedTuple):
-    """The newest position at a moment, and who was writing then."""
+    """The newest position at a moment, and the transactions that were writing then."""
 
     at: float  # loop time
     extent: Floor

@@ -58,7 +58,7 @@ class LocalDirectory:
         return path.read_text(encoding="utf-8").strip()
 
     @contextlib.contextmanager
-    def tell(self, environment: MutableMapping[str, str], gateways: Sequence[str] = ()) -> Iterator[None]:
+    def publish(self, environment: MutableMapping[str, str], gateways: Sequence[str] = ()) -> Iterator[None]:
         """Keep the settings and the gateways' URLs in the directory during this run."""
         ours = {name: value for name, value in sorted(environment.items()) if name.startswith(PREFIX)}
         path = self.path / "environment"

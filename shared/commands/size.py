@@ -14,7 +14,6 @@ import click
 CONNECTION_KIB = 2.5  # an idle WebSocket
 GATEWAY_MIB = 70  # a gateway without connections
 DELIVERY_SECONDS = 30e-6  # of processor time, to one customer
-CONNECTING_SECONDS = 700e-6  # of processor time, with its token
 BUSY = 0.5  # of a core, at the peak; the rest is for the connections of a lost gateway
 
 # Redis: docs/redis.md, `stream-node-max-bytes 1024`.

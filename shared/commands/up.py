@@ -98,7 +98,7 @@ def _prepare(plan: Plan) -> Iterator[EmbeddedServer | None]:
         settings = load(UpSettings, host=HOST)
         if embedded is None:
             asyncio.run(_check_redis(settings.redis_url))
-        stack.enter_context(local.tell(os.environ, plan.gateways))
+        stack.enter_context(local.publish(os.environ, plan.gateways))
         yield embedded
 
 

@@ -352,7 +352,7 @@ class Edge(asyncio.Protocol):
     # Answering.
 
     def hold(self) -> None:
-        """Read nothing until `answer` or `take_over`: the one who took the request needs time to decide."""
+        """Read nothing until `answer` or `take_over`: what took the request needs time to decide."""
         self._held = True
         self.pause()
 

@@ -14,7 +14,7 @@ import pytest
 from sender import beginnings
 from sender.beginnings import STEP
 from sender.database.open import open_database
-from sender.pruning import prune_events
+from tests.pruned import prune_events
 from tests.waiting import await_until
 from tests.websocket_client import Client, connected
 

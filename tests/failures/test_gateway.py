@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from receiver.feeds.history import History
-from receiver.transports.websocket.traffic import CUSTOMERS
+from receiver.transports.limits import CUSTOMERS
 from shared.channels import customer_channel
 from tests.chaos.run import Load, running
 from tests.chaos.scenarios import closed_as_slow, post_large_event

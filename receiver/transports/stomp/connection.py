@@ -19,12 +19,10 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
-import structlog
-
 from receiver.access.identity import ForbiddenToken, InvalidToken, KeysUnavailable
 from receiver.connections.connection import Connection, End, Ending
 from receiver.connections.notices import Reset
-from receiver.transports.limits import WebSocketLimits
+from receiver.transports.limits import Allowance, WebSocketLimits
 from receiver.transports.stomp import session as stomp
 from receiver.transports.stomp import spring as of_spring
 from receiver.transports.stomp.destinations import channel_of, cursors_of
@@ -33,7 +31,6 @@ from receiver.transports.stomp.frames import HEARTBEAT, Frame, InvalidFrame, Par
 from receiver.transports.websocket.close_codes import CODES, Close
 from receiver.transports.websocket.connection import WebSocketConnection
 from receiver.transports.websocket.frames import text_frame
-from receiver.transports.websocket.traffic import Allowance
 from shared.channels import is_private
 from shared.cursors import Place, parse_cursor
 from shared.extents import Extent, Range
@@ -55,8 +52,6 @@ MAX_WAITING = 200  # frames of a client that wait to be handled
 LIMITS = WebSocketLimits(
     message_bytes=64 * 1024, customers=Allowance(500, 10_000, 256 * 1024, 2 * 1024 * 1024)
 )
-
-logger = structlog.get_logger(__name__)
 
 
 class StompConnection(WebSocketConnection):

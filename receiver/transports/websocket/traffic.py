@@ -7,27 +7,10 @@ have not authenticated may send a token, and little else.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-
-@dataclass(frozen=True)
-class Allowance:
-    frames_a_second: int
-    frames_a_heartbeat: int
-    bytes_a_second: int
-    bytes_a_heartbeat: int
-
-    def times(self, frames: float, size: float) -> Allowance:
-        return Allowance(
-            max(1, round(self.frames_a_second * frames)),
-            max(1, round(self.frames_a_heartbeat * frames)),
-            round(self.bytes_a_second * size),
-            round(self.bytes_a_heartbeat * size),
-        )
-
-
-CUSTOMERS = Allowance(200, 400, 128 * 1024, 512 * 1024)
-STRANGERS = Allowance(20, 20, 32 * 1024, 32 * 1024)
+if TYPE_CHECKING:
+    from receiver.transports.limits import Allowance
 
 
 class Traffic:

@@ -68,8 +68,8 @@ class Alerts:
 
         def work(connection: Connection) -> Answer:
             done = retract(connection, reason=given.reason, now=now, traceparent=traceparent)
-            told = bodies.RetractionBody(str(done.alert), msgspec.Raw(done.event))
-            return Answer(200, msgspec.json.encode(told))
+            retracted = bodies.RetractionBody(str(done.alert), msgspec.Raw(done.event))
+            return Answer(200, msgspec.json.encode(retracted))
 
         response = await write_once(self._database, request, body, work, now=now)
         self._relay.wake()
@@ -88,8 +88,8 @@ class Alerts:
             order, event = orders.cancel(
                 connection, order_id, reason=given.reason, now=now, traceparent=traceparent
             )
-            told = bodies.CancelledOrder(order, msgspec.Raw(event) if event is not None else None)
-            return Answer(200, msgspec.json.encode(told))
+            cancelled = bodies.CancelledOrder(order, msgspec.Raw(event) if event is not None else None)
+            return Answer(200, msgspec.json.encode(cancelled))
 
         response = await write_once(self._database, request, body, work, now=now)
         self._relay.wake()
@@ -169,7 +169,7 @@ class Alerts:
 
 
 def _encode(counts: Iterable[alerts.Unread]) -> bytes:
-    told = [
+    unread = [
         bodies.UnreadCount(one.channel, one.unread, str(Cursor(one.channel, one.as_of))) for one in counts
     ]
-    return msgspec.json.encode(bodies.UnreadBody(told))
+    return msgspec.json.encode(bodies.UnreadBody(unread))

@@ -17,11 +17,10 @@ from websockets.frames import Frame, Opcode
 
 from receiver.connections.clock import Clock
 from receiver.connections.life import Life
-from receiver.transports.limits import WebSocketLimits
+from receiver.transports.limits import Allowance, WebSocketLimits
 from receiver.transports.websocket import handshake
 from receiver.transports.websocket.connection import Fragments, WebSocketConnection
 from receiver.transports.websocket.frames import text_frame
-from receiver.transports.websocket.traffic import Allowance
 from shared.process.listening import listen
 from shared.process.server import Server, Service
 
