@@ -10,8 +10,9 @@ from websockets.frames import Opcode
 from websockets.protocol import SERVER, State
 from websockets.protocol import Protocol as Parser
 
-from bench.abuse import ATTACKS, BEGIN, COLUMNS, END, PAGE, Attacking, Target, measure
+from bench.abuse import BEGIN, COLUMNS, END, PAGE, Attacking, measure
 from bench.attackers import Attackers, frame
+from bench.attacks import ATTACKS, Target
 from bench.load import compile_native
 from bench.run import Run
 from shared.commands.embedded import path_server, wheel_server

@@ -7,19 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bench.compare import (
-    BUSY_COLUMNS,
-    IDLE_COLUMNS,
-    SINGLE_COLUMNS,
-    WAYS,
-    Listener,
-    LongPolling,
-    Polling,
-    WebSocket,
-    measure,
-    one_at_a_time,
-    page,
-)
+from bench.compare import BUSY_COLUMNS, IDLE_COLUMNS, SINGLE_COLUMNS, measure, one_at_a_time, page
+from bench.listeners import WAYS, Listener, LongPolling, Polling, WebSocket
 from bench.stack import running_stack
 from bench.table import Table
 from shared.commands.embedded import path_server, wheel_server

@@ -143,8 +143,8 @@ def _check_host(request: Request) -> None:
 
 async def _json_object(request: Request) -> dict[str, Any]:
     if request.headers.get("content-type", "").partition(";")[0] != "application/json":
-        raise Problem(415, "not-json", "Send application/json.")
+        raise Problem(415, "unsupported-media-type", "Send application/json.")
     try:
         return msgspec.json.decode(await request.body(), type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise Problem(400, "not-json", "Send a JSON object.") from None
+        raise Problem(400, "invalid-body", "Send a JSON object.") from None

@@ -13,7 +13,7 @@ import msgspec
 from receiver.connections.connection import End
 from shared.cursors import parse_after, parse_cursors
 from shared.problems import MEDIA_TYPE, Problem
-from shared.process.edge import format_answer
+from shared.process.edge import NotAlone, format_answer
 from shared.process.security_headers import KEY
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from shared.channels import Channel
     from shared.cursors import Place
+    from shared.process.edge import Edge, Taking
     from shared.process.head import Header
 
 STATUSES = {
@@ -56,6 +57,17 @@ def headers_of(request: Request) -> list[Header]:
         (b"access-control-allow-credentials", b"true"),
         (b"vary", b"origin"),
     ]
+
+
+def take_over(request: Request, protocol: Taking) -> None:
+    """Hand the request's socket to `protocol`, which answers. Raises `Problem` where that cannot be."""
+    edge: Edge = request.scope["state"]["edge"]
+    try:
+        edge.take_over(protocol)
+    except NotAlone:
+        raise Problem(400, "not-alone", "Wait for an answer before the next request.") from None
+    except OSError:
+        raise Problem(503, "gone", "The client has left.") from None
 
 
 def refusal(end: End, reason: str) -> Problem:

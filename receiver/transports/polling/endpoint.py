@@ -21,14 +21,13 @@ from starlette.responses import Response
 
 from receiver import metrics
 from receiver.connections.connection import End
-from receiver.transports.http import cursors_of, headers_of
+from receiver.transports.http import cursors_of, headers_of, take_over
 from receiver.transports.polling.answer import answer_to, nothing
 from receiver.transports.polling.poll import LIMITS, LongPoll, Poll
 from receiver.transports.polling.sessions import Sessions
 from receiver.transports.polling.waiting import Waiting
 from shared.cursors import Cursor, InvalidCursor, format_cursors, parse_cursors
 from shared.problems import Problem
-from shared.process.edge import NotAlone
 from shared.quota import Quota
 
 if TYPE_CHECKING:
@@ -139,12 +138,7 @@ class PollingTransport:
             return answer_to(poll)
         edge: Edge = request.scope["state"]["edge"]
         waiting = Waiting(poll, edge, headers_of(request))
-        try:
-            edge.take_over(waiting)
-        except NotAlone:
-            raise Problem(400, "not-alone", "Wait for an answer before the next request.") from None
-        except OSError:
-            raise Problem(503, "gone", "The client has left.") from None
+        take_over(request, waiting)
         poll.wait(waiting, min(seconds, self._limits.longest_wait_seconds))
         return None
 

@@ -17,14 +17,13 @@ from starlette.responses import Response
 from receiver import metrics
 from receiver.access.authentication import TokenInUrl
 from receiver.access.identity import InvalidToken, KeysUnavailable
-from receiver.transports.http import headers_of
+from receiver.transports.http import headers_of, take_over
 from receiver.transports.sockjs.receivers import HEADERS, StreamReceiver, XhrReceiver
 from receiver.transports.sockjs.session import SECOND_RECEIVER, XhrSession
 from receiver.transports.stomp.endpoint import identifying
 from receiver.transports.stomp.envelope import SOCKJS
 from receiver.transports.stomp.frames import InvalidFrame
 from shared.problems import Problem
-from shared.process.edge import NotAlone
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -142,12 +141,7 @@ class XhrTransport:
         edge: Edge = request.scope["state"]["edge"]
         headers = headers_of(request)
         receiver = StreamReceiver(session, headers) if streams else XhrReceiver(session, edge, headers)
-        try:
-            edge.take_over(receiver)
-        except NotAlone:
-            raise Problem(400, "not-alone", "Wait for an answer before the next request.") from None
-        except OSError:
-            raise Problem(503, "gone", "The client has left.") from None
+        take_over(request, receiver)
         session.carriage.attach(receiver)
         return Response()  # never sent: the receiver has the socket
 

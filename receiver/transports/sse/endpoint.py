@@ -16,18 +16,16 @@ from starlette.responses import Response
 
 from receiver import metrics
 from receiver.connections.connection import End
-from receiver.transports.http import cursors_of, headers_of
+from receiver.transports.http import cursors_of, headers_of, take_over
 from receiver.transports.sse.connection import EventStream
 from shared.cursors import InvalidCursor
 from shared.problems import Problem
-from shared.process.edge import NotAlone
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
     from receiver.access.doorkeeper import Doorkeeper
     from receiver.gateway import Gateway
-    from shared.process.edge import Edge
 
 MEDIA_TYPE = "text/event-stream"
 
@@ -58,7 +56,8 @@ class EventStreamTransport:
             raise Problem(400, End.BAD_MESSAGE.value, str(error)) from None
         if request.method == "HEAD":
             return Response(media_type=MEDIA_TYPE)
-        connection = _take_over(request, EventStream(self._life, headers_of(request)))
+        connection = EventStream(self._life, headers_of(request))
+        take_over(request, connection)
         connection.address, connection.identity = address, identity
         self._life.open(connection)
         try:
@@ -67,14 +66,3 @@ class EventStreamTransport:
             connection.end(End.INTERNAL_ERROR, "internal error")
             raise
         return Response()  # never sent: the connection has the socket
-
-
-def _take_over(request: Request, connection: EventStream) -> EventStream:
-    edge: Edge = request.scope["state"]["edge"]
-    try:
-        edge.take_over(connection)
-    except NotAlone:
-        raise Problem(400, "not-alone", "Use a separate connection for an event stream.") from None
-    except OSError:
-        raise Problem(503, "gone", "The client has left.") from None
-    return connection
