@@ -122,7 +122,7 @@ async def _stream(board: Board, key_is_good: Callable[[], bool]) -> AsyncIterato
 # Which function wraps which, from the outside in: `Database.write_together` calls one of these in a
 # transaction for all waiting requests. `once_all` answers repetitions. The domain gets the others, together;
 # each result becomes an answer, which is stored in the same transaction. `complete_all` locks the orders, and
-# `outbox.record` in it their customers' channels.
+# `recording.record` in it their customers' channels.
 
 
 def _place_all(
