@@ -2,7 +2,7 @@
 
 Nothing is published about orders that are placed or cancelled, and several senders share a database. So while
 anybody watches, the board reads the database twice a second, and at once after this sender's own changes;
-while nobody does, it does nothing. Each watcher is handed what differs from what it had, however slowly it
+otherwise it does nothing. Each watcher is handed what differs from what it had, however slowly it
 reads: no queue grows. Redis takes no part, so the board also works while Redis is away.
 """
 

@@ -132,7 +132,7 @@ def place_all(connection: Connection, placings: Sequence[Placing]) -> list[Place
 
 
 def complete_all(connection: Connection, completions: Sequence[Completion]) -> list[Completed | CallerError]:
-    """Complete many at a time, with four statements, as many as for one.
+    """Complete many at a time, with the same four statements as for one.
 
     The first completion of an order counts: later ones get its event, whatever their data.
     Returned as outcomes: `UnknownOrder`, `InvalidOrder` and `EventTooLarge`.

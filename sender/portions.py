@@ -19,7 +19,7 @@ class Limits:
     rest: float = 2.0  # times the duration of a portion, at least; where that is too long for the rate,
     short_rest: float = 0.5
     rate: float = 1_000.0  # rows a second, unless more are recorded:
-    times: float = 12.0  # then so many times what is recorded
+    times: float = 12.0  # then this many times what is recorded
 
 
 _STEP = 10  # rows by which a portion grows

@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 class Old(NamedTuple):
-    """A channel's old events among those looked at: so many up to a seq."""
+    """A channel's old events among those looked at: their number, and the seq of the last."""
 
     channel: str
     seq: int
@@ -85,7 +85,7 @@ def take(old: list[Old], rows: int) -> dict[str, int]:
     taken: dict[str, int] = {}
     while old and rows > 0:
         channel, seq, amount = old.pop()
-        if amount > rows:  # seqs have no holes, so the first ones end so many before the last
+        if amount > rows:  # seqs have no holes, so the first `rows` of them can be counted off
             old.append(Old(channel, seq, amount - rows))
             seq, amount = seq - amount + rows, rows
         taken[channel] = seq

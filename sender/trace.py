@@ -130,11 +130,11 @@ def _reported(one: Delivery) -> str:
         return f"The webhook {one.type} was delivered at {one.ended_at}, tried {times}."
     if one.outcome == Outcome.WITHDRAWN:
         return f"The webhook {one.type} was not sent: {one.detail} before."
-    tried = f"tried {times}, the last time in vain ({one.detail})" if one.detail else f"tried {times}"
+    tried = f"tried {times}; the last attempt failed ({one.detail})" if one.detail else f"tried {times}"
     if one.outcome == Outcome.GIVEN_UP:
         return f"The webhook {one.type} was given up at {one.ended_at}: {tried}."
     if not one.attempts:
-        return f"The webhook {one.type} waits since {one.noted_at} and was not tried yet."
+        return f"The webhook {one.type} has waited since {one.noted_at} and has not been tried yet."
     return (
         f"The webhook {one.type} is still to be delivered: {tried}; the next attempt is due at {one.due_at}."
     )

@@ -28,7 +28,7 @@ class Pace:
     succeed_seconds: float = 300.0  # how long another living installation must have been away
 
     def backoff(self, attempts: int) -> float:
-        """Seconds to wait after so many failures in a row."""
+        """Seconds to wait after that many failures in a row."""
         longest = min(self.max_backoff_seconds, self.first_backoff_seconds * 2 ** min(attempts - 1, 10))
         return random.uniform(longest / 2, longest)
 

@@ -53,7 +53,8 @@ async def _published(log: LogReader, waiting: Sequence[Waiting]) -> list[NewestE
     channels: dict[Channel, list[Waiting]] = {}
     for event in waiting:
         channels.setdefault(event.channel, []).append(event)
-    # From its first one on; together those of one length, so that no more is read than is compared.
+    # Each log is read from the channel's first waiting event on. Channels with as many are read together, so
+    # that nothing is read that is not compared.
     lengths: dict[int, list[Channel]] = {}
     for channel, events in channels.items():
         length = events[-1].entry.place.seq - events[0].entry.place.seq + 1

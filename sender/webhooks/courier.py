@@ -6,7 +6,7 @@
 * While the receiver as a whole fails, one delivery at a time is tried, and rarely: the first success opens
   the way for the others. So a receiver that is away costs one attempt a minute, however much waits.
 * 429 and 503 may say when to come again (`Retry-After`); nothing is sent before.
-* 410 says that nobody listens there any more: that delivery is given up, and nothing is sent for an hour.
+* 410 says that the address is no longer in use: that delivery is given up, and nothing is sent for an hour.
 * Redirects are failures. The URL is the operator's word on where customers' ids may go.
 
 Everything here runs beside requests and shares only the database with them, in short transactions.
@@ -326,7 +326,7 @@ def _answer(response: httpx2.Response, now: datetime, most: float) -> Answer:
         return Answer(status)
     later = _seconds(response.headers.get("retry-after", ""), now) if status in _LATER else 0.0
     why = (
-        "it answers 410: nobody listens there any more"
+        "it answers 410: the address is no longer in use"
         if status == HTTPStatus.GONE
         else f"it answers {status}"
     )

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 MAX_DETAIL = 200  # characters
 COUNTED = 10_000
-_FAR = timedelta(days=2)  # no delivery is put off for so long
+_FAR = timedelta(days=2)  # longer than any delivery is put off
 _WITHDRAWN_IN = (State.RETRACTED, State.REPLACED, State.EXPIRED)
 
 
@@ -163,7 +163,7 @@ def take(
 
 
 def note_results(connection: Connection, results: Sequence[Result]) -> list[None]:
-    """What became of attempts. A failure counts only while nobody else has taken the delivery since."""
+    """What became of attempts. A failure counts only if no other courier has taken the delivery since."""
     for result in results:
         if result.outcome is Outcome.DELIVERED:
             _end(connection, result.key, result.outcome, at=result.at, detail="")
@@ -268,7 +268,7 @@ def _of(key: Key) -> dict[str, Any]:
     return {"of": key.channel, "at_seq": key.seq, "what": key.kind.value}
 
 
-# Which alerts a change concerns no more. What is read of an expired alert is reported: its customer knows it.
+# The alerts that a change no longer concerns. Reading an expired alert is reported: its customer knows it.
 _ENDED = {
     Kind.SHOWN: "s.state IN ('system', 'expired', 'replaced', 'retracted')"
     " OR (s.state IS NULL AND s.expires_at <= :now)",

@@ -4,10 +4,10 @@ Recording an alert writes nothing for this. Instead the events are read once mor
 soon as they are old enough: one read of 500 rows finds what 500 events need, and a row in the database says
 how far we have come. Only the alerts that were not seen cost a write.
 
-An event's age is measured by our own clock that nobody can set: events before a position that was the newest
-N seconds ago are due. Only for those that were recorded before we started is their time in the database
-asked. Rows become visible out of order (see sender/outbox.py), so a position counts once all transactions
-have ended that were writing when it was noted.
+An event's age is measured by our own monotonic clock, which is never set: events before a position that was
+the newest N seconds ago are due. Their time in the database is used only for events that were recorded before
+we started. Rows become visible out of order (see sender/outbox.py), so a position counts once all
+transactions have ended that were writing when it was noted.
 """
 
 from __future__ import annotations

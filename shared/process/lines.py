@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MAX_LINES = 10_000
 MAX_BYTES = 4 * 2**20
 END_SECONDS = 1.0  # for the last lines, when the process ends
-_PIPE_BUF = 4096  # up to so many bytes, Linux writes to a pipe without mixing in what others write
+_PIPE_BUF = 4096  # up to this many bytes, Linux writes to a pipe without mixing in what others write
 
 
 class Lines:

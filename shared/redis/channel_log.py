@@ -142,7 +142,7 @@ class LogWriter:
         return LogReader(self._pipelines, self._names, self._signatures)
 
     async def claim(self, installation: str, seconds: int, *, take: bool, settle: bool = False) -> Claim:
-        """Claim or keep the names for so long; 0 releases them. Without `take`, free names are not claimed.
+        """Claim or keep the names for that long; 0 releases them. Without `take`, free names are not claimed.
 
         `settle` notes that the events in Redis are this installation's.
         """

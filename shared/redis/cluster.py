@@ -75,7 +75,7 @@ class Cluster:
         return self._clients[address]
 
     async def look(self, looked: int | None = None) -> None:
-        """Look up where the slots are; with `looked`, only if nobody has done so since that look-up.
+        """Look up where the slots are; with `looked`, only if nothing else has done so since that look-up.
 
         Raises a `RedisConnectionError` that quotes each node's answer.
         """

@@ -38,9 +38,8 @@ class Settings(FromEnvironment):
     spring_compat: bool = False  # replace two Spring applications, open to anybody; docs/from-spring.md
     forwarded_allow_ips: CommaSeparated = ("127.0.0.1", "::1")  # proxies whose X-Forwarded-For counts
     keep_alive_seconds: float = Field(130, ge=1, le=3600)  # above nginx 60, ALB 60, Traefik 90, Caddy 120
-    ready_delay_seconds: float = Field(
-        0, ge=0, le=300
-    )  # /readyz reports draining for so long before we drain
+    # How long /readyz reports draining before we drain.
+    ready_delay_seconds: float = Field(0, ge=0, le=300)
     # Of a request, at the edge; shared/process/limits.py has the rest.
     max_head_bytes: int = Field(32_768, ge=8_192, le=1_048_576)  # room for a large cookie and a token
     head_seconds: float = Field(5, ge=0.1, le=300)
@@ -125,7 +124,7 @@ class Settings(FromEnvironment):
         for address in addresses:
             try:
                 ip_network(address)
-            except ValueError:  # it would be compared as it stands, and no client's address is spelt so
+            except ValueError:  # it would be compared as text, and matches no client's address
                 raise ValueError(f"expected addresses and networks, as 10.0.0.0/8, not {address!r}") from None
         return addresses
 

@@ -300,7 +300,7 @@ async def test_410_ends_the_delivery_and_leaves_the_receiver_alone_for_a_time(
     ((webhook,), (line,)) = await traced(sender, "1")
     assert (webhook["outcome"], webhook["attempts"]) == ("given-up", 1)
     assert "was given up" in line
-    assert "nobody listens there any more" in line
+    assert "the address is no longer in use" in line
     assert sender.counted("orderbell_webhooks_given_up_total") == 1
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from shared.process.head import Header
 
 STREAM_BYTES = 128 * 1024  # of one streaming answer
-_PRELUDE = b"h" * 2048 + b"\n"  # some browsers show a stream only after so many bytes
+_PRELUDE = b"h" * 2048 + b"\n"  # some browsers show a stream only after this many bytes
 _MAX_AHEAD = 16 * 1024  # bytes that a client may send before it is answered
 _BETWEEN = re.compile(rb"\]\na\[")
 

@@ -97,7 +97,7 @@ class Parser:
         self.version = Version.V12
         self._max_frame_bytes = max_frame_bytes
         self._buffer = bytearray()
-        self._searched = 0  # so many bytes of the buffer were searched for an end, in vain
+        self._searched = 0  # this many bytes of the buffer are known to contain no end
         self._head: tuple[str, dict[str, str], int | None] | None = None  # its body is read
 
     def feed(self, data: bytes) -> Iterator[Frame]:
