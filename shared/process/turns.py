@@ -16,8 +16,8 @@ import structlog
 logger = structlog.get_logger(__name__)
 
 
-class Waiting(Protocol):
-    """A connection whose request may have to wait."""
+class Queued(Protocol):
+    """A connection whose request may have to wait for its turn."""
 
     def go_on(self) -> None:
         """Its turn has come."""
@@ -31,10 +31,10 @@ class Turns:
 
     def __init__(self, per_turn: int) -> None:
         self._per_turn = self._left = per_turn
-        self._waiting: deque[Waiting] = deque()
+        self._waiting: deque[Queued] = deque()
         self._due = False
 
-    def take(self, connection: Waiting) -> bool:
+    def take(self, connection: Queued) -> bool:
         """Whether it may begin a request now; otherwise its `go_on` is called in a later turn."""
         if not self._due:
             self._due = True
