@@ -234,7 +234,7 @@ def cancel(
     if row is None:
         raise UnknownOrder(f"no order {order_id}")
     if row.cancelled_at is None:
-        # No longer open, for the indexes of open orders; the API never says `completed` of it.
+        # `completed` takes it out of the indexes of open orders; the API reports it as cancelled.
         change = {"completed_order": order_id, "status": "completed", "cancelled_at": format_time(now)}
         connection.execute(_CANCEL, change)
     order = _order(row, "cancelled", row.completed_at, row.cancelled_at or format_time(now))

@@ -308,7 +308,7 @@ _WRITERS = text(
       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
     """
 )
-# What waits before the floor was returned by another sender: for us, it is published and lost.
+# An event that waits before the floor was returned by another sender: it was published, and Redis lost it.
 _RECENT = {
     dialect: text(
         f"""

@@ -1,7 +1,7 @@
 """The two doors to the database: `write` and `read`, the same for SQLite and PostgreSQL.
 
 What happens behind a door is a function over a SQLAlchemy `Connection` that knows no loop and no HTTP;
-the domain's modules (`orders`, `outbox`, `history`, `seen`, `idempotency`, `retention`) consist of them.
+the domain's modules (`orders`, `recording`, `outbox`, `history`, `seen` …) consist of them.
 Each call is one transaction. When `write` returns, its transaction is on disk; when it raises, nothing of it
 is stored, except if the connection was lost during the commit itself: then it may be, and repeating is safe
 because all our writes are idempotent.

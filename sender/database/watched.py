@@ -1,9 +1,9 @@
 """Whether the database takes writes, as the writes themselves find out.
 
 That it can be read proves little: a full disk and a lock that another process keeps stop only writes. So a
-write that fails for the database's sake marks it, and `check` reports that until a write succeeds. Nobody
-may write meanwhile, as a balancer sends no requests to a sender that is not ready; so a small probe is
-written every second.
+write that fails for the database's sake marks it, and `check` reports that until a write succeeds. Meanwhile
+there may be no writes, because a balancer sends no requests to a sender that is not ready; so a small probe
+is written every second.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class WatchedDatabase:
             raise
 
     async def check(self) -> None:
-        await self._database.check()  # first: it knows of a file that was removed, SQLite an I/O error
+        await self._database.check()  # first: it names a removed file, where a write shows an I/O error
         if self._refusal is not None:
             raise DatabaseUnavailable(f"the database takes no writes: {self._refusal}")
 

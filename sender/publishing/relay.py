@@ -127,7 +127,7 @@ class Relay:
         self._woken.set()
 
     async def wait_for_first_turn(self, seconds: float) -> None:
-        """Until the database was compared with Redis once, if both answer within so long.
+        """Until the database was compared with Redis once, if both answer in that time.
 
         What is recorded before that in a restored database belongs to the epoch that is about to end.
         """

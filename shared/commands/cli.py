@@ -346,9 +346,9 @@ def kick(customer: str, sender: str | None, data: Path) -> None:
     """End a customer's sessions.
 
     All of CUSTOMER's tokens issued until now are revoked: every gateway ends their connections within a
-    second and no longer accepts those tokens. Tokens issued from now on are good. How many connections end
-    is reported, and if nobody is connected under this name: the sender does not know your customers, so a
-    mistyped name is revoked like any other.
+    second and no longer accepts those tokens. Tokens issued from now on are good. The command reports how
+    many connections end, and warns if nobody is connected under this name: the sender does not know your
+    customers, so a mistyped name is revoked like any other.
 
     Exit code 0 if they were revoked, else 1.
     """

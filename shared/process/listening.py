@@ -93,7 +93,7 @@ def _end(line: str) -> NoReturn:
 
 
 def listen_together(host: str, port: int, count: int) -> list[socket.socket]:
-    """So many sockets on one port, each with its own queue. Linux spreads connections evenly over them.
+    """That many sockets on one port, each with its own queue. Linux spreads connections evenly over them.
 
     Faults end the process as those of `listen` do.
     """

@@ -55,6 +55,6 @@ class Turns:
             connection = self._waiting.popleft()
             try:
                 connection.go_on()
-            except Exception:  # of one connection: the others wait in the same row
+            except Exception:  # of one connection: the others wait in the same queue
                 logger.exception("a request could not be begun")
                 connection.abort()
