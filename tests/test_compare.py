@@ -30,6 +30,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, Se
         yield stack, stack.servers[-1]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("way", WAYS)
 def test_every_way_gets_all_messages_and_counts_what_they_cost(
     served: tuple[Stack, Server], way: type[Listener]
@@ -62,6 +63,7 @@ def test_page_judges_the_claims_by_the_figures() -> None:
     assert verdicts == ["true here", "false here", "true here", "false here", "true here"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("way", [LongPolling, WebSocket])
 def test_one_message_at_a_time_costs_a_request_each_by_polling_and_none_over_a_socket(
     served: tuple[Stack, Server], way: type[Listener]

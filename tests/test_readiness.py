@@ -46,11 +46,17 @@ def says(service: ServiceProcess) -> dict[str, Any]:
             "refuses the first of ORDERBELL_API_KEYS",
         ),
         ({"sender_url": "http://127.0.0.1:1"}, Reason.SENDER, "ORDERBELL_SENDER_URL http://127.0.0.1:1"),
-        ({"sender_url": "http://nowhere.invalid:8090"}, Reason.SENDER, "nowhere.invalid"),
-        (
+        pytest.param(
+            {"sender_url": "http://nowhere.invalid:8090"},
+            Reason.SENDER,
+            "nowhere.invalid",
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
             {"jwks_url": "http://127.0.0.1:1/keys", "jwt_secret": ""},
             Reason.KEYS,
             "http://127.0.0.1:1/keys: nothing listens there",
+            marks=pytest.mark.long,
         ),
     ],
     ids=["another API key", "nobody listens", "no such host", "no keys"],

@@ -7,9 +7,6 @@ meets there is in test_firefox.py once more.
 from __future__ import annotations
 
 import inspect
-import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,7 +20,7 @@ from tests.browser import (
     test_returning,
     test_shown,
 )
-from tests.browser.conftest import CLIENT, ORIGIN, WORLD, open_client
+from tests.browser.conftest import ORIGIN, open_client, serving_client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,36 +45,11 @@ for _module in (test_cursors, test_extents, test_offers, test_orderbell, test_re
             globals()[_name] = _test
 
 
-class ClientPages(SimpleHTTPRequestHandler):
-    """The client and `world.js` under one origin, as `client_context` has it."""
-
-    protocol_version = "HTTP/1.1"
-
-    def translate_path(self, path: str) -> str:
-        path = path.partition("?")[0]
-        return str(WORLD if path == "/world.js" else CLIENT / path.removeprefix("/client/v1/"))
-
-    def do_GET(self) -> None:
-        if self.path != "/":
-            super().do_GET()
-            return
-        body = b'<!doctype html><title>Client</title><script type="module" src="/world.js"></script><body>'
-        self.send_response(200)
-        self.send_header("content-type", "text/html")
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Nobody reads it."""
-
-
 @pytest.fixture(scope="module")
 def origin() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), ClientPages) as server:
-        threading.Thread(target=partial(server.serve_forever, 0.05), daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    """The client and `world.js` under one origin, as `client_context` has it."""
+    with serving_client() as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 class ClientProfile:

@@ -108,7 +108,9 @@ ODD = [
 ]
 
 
-@pytest.mark.parametrize("snippet", [PRINTED, PLAIN], ids=["printed", "plain"], indirect=True)
+@pytest.mark.parametrize(
+    "snippet", [PRINTED, pytest.param(PLAIN, marks=pytest.mark.long)], ids=["printed", "plain"], indirect=True
+)
 def test_whatever_an_event_holds_a_toast_is_shown(snippet: Page, orderbell: Services) -> None:
     channel = f"customer:{orderbell.customer}"
     events = [

@@ -420,7 +420,11 @@ def test_signing_out_ends_the_alerts_and_another_customer_sees_only_their_own(
     assert not any("Order 2" in text for text in pop_ups(shop))
 
 
-@pytest.mark.parametrize("second_page", [True, False], ids=["told by the other tab", "finds out by itself"])
+@pytest.mark.parametrize(
+    "second_page",
+    [True, pytest.param(False, marks=pytest.mark.long)],
+    ids=["told by the other tab", "finds out by itself"],
+)
 def test_a_tab_never_goes_on_as_the_customer_who_signed_in_elsewhere(
     context: BrowserContext, orderbell: Services, shop: Page, second_page: bool
 ) -> None:

@@ -64,7 +64,7 @@ def claim_the_same_at_the_same_moments(tabs: tuple[Page, Page], options: str) ->
     return sorted(one + other)
 
 
-@pytest.mark.parametrize("options", ["{}", DEAF])
+@pytest.mark.parametrize("options", ["{}", pytest.param(DEAF, marks=pytest.mark.long)])
 def test_two_tabs_that_claim_the_same_events_at_the_same_moments_show_each_once(
     tabs: tuple[Page, Page], options: str
 ) -> None:
@@ -237,9 +237,11 @@ def test_where_a_first_visit_starts_is_kept_and_foreign_channels_are_forgotten(
     ("stored", "refused", "place", "after"),
     [
         ("1.5", (1, 5), (1, 40), "1.40"),  # pruned: forward
-        ("1.42", (1, 5), (1, 40), "1.42"),  # the same, but another tab was reset and has shown two since
+        # the same, but another tab was reset and has shown two since
+        pytest.param("1.42", (1, 5), (1, 40), "1.42", marks=pytest.mark.long),
         ("1.50", (1, 50), (1, 10), "1.10"),  # a database that lost its end: back
-        ("1.12", (1, 50), (1, 10), "1.12"),  # the same, but another tab was reset and has shown two since
+        # the same, but another tab was reset and has shown two since
+        pytest.param("1.12", (1, 50), (1, 10), "1.12", marks=pytest.mark.long),
         ("1.50", (1, 50), (2, 3), "2.3"),  # a new epoch
     ],
 )

@@ -118,7 +118,10 @@ def test_it_stays_while_the_page_is_hidden(page: Page, toasts: Locator) -> None:
     expect(toasts).to_have_count(0)
 
 
-@pytest.mark.parametrize("key", ["Escape", "Enter", "Space"])
+@pytest.mark.parametrize(
+    "key",
+    ["Escape", pytest.param("Enter", marks=pytest.mark.long), pytest.param("Space", marks=pytest.mark.long)],
+)
 def test_it_is_closed_by_keyboard_and_gives_the_focus_back(page: Page, toasts: Locator, key: str) -> None:
     show(page, "Order 1042 is complete", title="Flat white")
     page.keyboard.press("F6")
@@ -313,7 +316,7 @@ ON_TOP = """
 """
 
 
-@pytest.mark.parametrize("first", ["dialog", "toast"])
+@pytest.mark.parametrize("first", ["dialog", pytest.param("toast", marks=pytest.mark.long)])
 def test_it_can_be_read_heard_and_closed_while_a_modal_dialog_is_open(
     page: Page, toasts: Locator, first: str
 ) -> None:
@@ -351,7 +354,11 @@ def test_a_dialog_that_is_taken_out_of_the_page_takes_no_toast_with_it(page: Pag
 
 @pytest.mark.parametrize(
     ("width", "height"),
-    [(320, 568), (320, 256), (667, 320)],
+    [
+        (320, 568),
+        pytest.param(320, 256, marks=pytest.mark.long),
+        pytest.param(667, 320, marks=pytest.mark.long),
+    ],
     ids=["telephone", "400 % zoom", "landscape"],
 )
 def test_on_a_small_screen_there_is_one_at_a_time_and_room_beside_it(

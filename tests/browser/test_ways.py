@@ -90,7 +90,14 @@ def test_websocket_is_what_is_used_where_it_passes(listener: Listener, token: st
     assert (listener.box.count("sse"), listener.box.count("poll")) == (0, 0)
 
 
-@pytest.mark.parametrize("how", [Upgrades.FORBIDDEN, Upgrades.LOGIN_PAGE, Upgrades.BAD_GATEWAY])
+@pytest.mark.parametrize(
+    "how",
+    [
+        Upgrades.FORBIDDEN,
+        pytest.param(Upgrades.LOGIN_PAGE, marks=pytest.mark.long),
+        pytest.param(Upgrades.BAD_GATEWAY, marks=pytest.mark.long),
+    ],
+)
 def test_websocket_that_a_middlebox_refuses_is_left_for_an_event_stream(
     listener: Listener, token: str, how: Upgrades
 ) -> None:

@@ -69,6 +69,7 @@ async def close_of(gateway: ReceiverProcess, token: str) -> int | None:
         return None
 
 
+@pytest.mark.long
 async def test_issuers_keys_are_rotated_and_outlive_it(processes: Processes, issuer: IssuerProcess) -> None:
     sender = processes.start_sender()
     settings: dict[str, Any] = {
