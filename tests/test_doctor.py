@@ -296,6 +296,7 @@ def test_5_database_url_to_nowhere(faults: Faults, url: str, why: str) -> None:
     assert found["database"][1].startswith("ORDERBELL_DATABASE_URL: ")
 
 
+@pytest.mark.long
 @pytest.mark.postgres
 def test_5_database_without_the_tls_that_its_url_asks_for(faults: Faults, postgres_url: str) -> None:
     with postgres_servers.fresh_database(postgres_url) as url:

@@ -32,6 +32,7 @@ def statements() -> list[str]:
     return [statement for block in blocks for statement in block.split(";") if statement.strip()]
 
 
+@pytest.mark.long
 async def test_every_statement_of_the_page_runs(url: str) -> None:
     async with open_database(url):
         pass

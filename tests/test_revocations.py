@@ -221,6 +221,7 @@ def token_of(processes: Processes, customer: str, **claims: object) -> str:
     return jwt.encode(claims, processes.jwt_secret, algorithm="HS256")
 
 
+@pytest.mark.long
 async def test_a_customers_connections_end_within_a_second_and_their_tokens_count_no_more(
     services: tuple[SenderProcess, ReceiverProcess], module_processes: Processes
 ) -> None:

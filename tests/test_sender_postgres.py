@@ -119,6 +119,7 @@ async def fails(database: PostgresDatabase) -> bool:
     return False
 
 
+@pytest.mark.long
 async def test_connections_to_a_server_that_takes_no_writes_are_dropped_all_at_once(
     server: ClusterServer, url: str
 ) -> None:

@@ -107,6 +107,7 @@ async def test_index_that_was_left_unfinished_is_built_again(url: str) -> None:
     assert "WHERE" in definition
 
 
+@pytest.mark.long
 async def test_identity_is_found_and_unique_by_either_index(url: str) -> None:
     await make_it_old(url)
     identity = identity_of("/s", "1")

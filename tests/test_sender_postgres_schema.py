@@ -94,6 +94,7 @@ def migrate(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return commands.run("shared.commands.cli", "migrate", *arguments, environment=environment)
 
 
+@pytest.mark.long
 async def test_tables_stand_in_a_schema_of_their_own_beside_somebody_elses(url: str) -> None:
     await execute(
         url,

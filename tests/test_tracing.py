@@ -136,6 +136,7 @@ main(["--port", "0"])
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("traces", "says"), [("true", "pip install 'orderbell[traces]'"), ("", "JWT_SECRET")]
 )

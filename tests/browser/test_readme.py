@@ -85,7 +85,12 @@ def shown_texts(page: Page) -> str:
     return " ".join(pop_ups(page))
 
 
-@pytest.mark.parametrize("snippet", [PRINTED, PLAIN], ids=["printed", "plain"], indirect=True)
+@pytest.mark.parametrize(
+    "snippet",
+    [PRINTED, pytest.param(PLAIN, marks=pytest.mark.long)],
+    ids=["printed", "plain"],
+    indirect=True,
+)
 def test_its_own_soup_event_is_shown_and_ends_nothing(snippet: Page, orderbell: Services) -> None:
     name = orderbell.customer
     publish(orderbell, [soup(f"{name}-{n}") for n in range(3)])

@@ -74,7 +74,7 @@ def device(browser: Browser, orderbell: Services, gateway: str) -> Page:
 @pytest.mark.parametrize(
     ("seed", "orders", "within_ms"),
     [
-        (1, 40, 5_000),  # other tests have the processor meanwhile
+        pytest.param(1, 40, 5_000, marks=pytest.mark.long),  # other tests have the processor meanwhile
         pytest.param(2, 1_000, 1_000, marks=[pytest.mark.long, pytest.mark.alone]),
     ],
     ids=["short", "long"],

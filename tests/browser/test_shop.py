@@ -165,6 +165,7 @@ def test_a_message_is_text_and_the_policy_has_nothing_to_object_to(orderbell: Se
     assert shop.locator(".orderbell-toast img, #alerts script, #alerts img[onerror]").count() == 0
 
 
+@pytest.mark.long
 def test_the_pop_up_is_closed_by_keyboard_and_the_focus_returns(orderbell: Services, shop: Page) -> None:
     button = shop.get_by_role("button", name="Order: Croissant")
     button.focus()

@@ -438,6 +438,7 @@ ODD: list[object] = [
 ]
 
 
+@pytest.mark.long
 def test_whatever_an_event_holds_a_toast_of_bounded_size_and_time_is_shown(
     page: Page, toasts: Locator
 ) -> None:

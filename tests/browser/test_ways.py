@@ -121,6 +121,7 @@ def test_websocket_through_which_nothing_comes_is_left_after_a_bounded_time(
     assert listener.box.count("websocket") == 1
 
 
+@pytest.mark.long
 def test_where_streams_are_held_up_too_it_polls(listener: Listener, token: str) -> None:
     listener.box.upgrades = Upgrades.FORBIDDEN
     listener.box.holds_streams = True
@@ -150,6 +151,7 @@ def test_websocket_that_is_cut_again_and_again_is_left_and_nothing_is_lost(
     assert 3 <= listener.box.count("websocket") <= 5
 
 
+@pytest.mark.long
 def test_websocket_is_tried_again_beside_the_stream_and_taken_once_it_passes(
     listener: Listener, token: str
 ) -> None:
