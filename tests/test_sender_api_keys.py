@@ -20,6 +20,7 @@ from shared.settings import SenderSettings, read
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from sender.http.calls import Call
@@ -194,18 +195,19 @@ def unlimited(module_processes: Processes) -> SenderProcess:
     return module_processes.start_sender(api_keys=",".join(keys))
 
 
+@pytest.fixture(scope="module")
+def caller(unlimited: SenderProcess) -> Iterator[httpx2.Client]:
+    with httpx2.Client(base_url=unlimited.url, trust_env=False) as client:
+        yield client
+
+
 @pytest.mark.parametrize("keyed", [call for call in CALLS if call.keyed], ids=lambda call: call.name)
-def test_each_key_opens_the_calls_of_its_scope_and_no_other(unlimited: SenderProcess, keyed: Call) -> None:
+def test_each_key_opens_the_calls_of_its_scope_and_no_other(caller: httpx2.Client, keyed: Call) -> None:
     path = re.sub(r"\{\w+\}", "customer:x", keyed.path)
     methods = [keyed.method, "HEAD"] if keyed.method == "GET" else [keyed.method]
     for method, scope in itertools.product(methods, [None, *Scope]):
         key = f"the-key-for-{scope}-alone" if scope else "the-key-of-a-stranger"
-        with httpx2.stream(
-            method,
-            f"{unlimited.url}{path}",
-            headers={"Authorization": f"Bearer {key}"},
-            trust_env=False,
-        ) as answer:
+        with caller.stream(method, path, headers={"Authorization": f"Bearer {key}"}) as answer:
             opened = scope is not None and scope.value in OPEN_TO[keyed.method, keyed.path].split()
             assert (answer.status_code not in (401, 403)) is opened, (method, scope, answer.status_code)
             assert (answer.status_code == 401) is (scope is None)
@@ -215,14 +217,13 @@ def test_each_key_opens_the_calls_of_its_scope_and_no_other(unlimited: SenderPro
             assert "access-control-allow-origin" not in answer.headers
 
 
-def test_nothing_but_health_documents_and_pages_is_open_without_a_key(unlimited: SenderProcess) -> None:
+def test_nothing_but_health_documents_and_pages_is_open_without_a_key(caller: httpx2.Client) -> None:
     opened = {call.path for call in CALLS if not call.keyed}
     assert opened == {"/livez", "/readyz", "/metrics", "/openapi.json"}
     for method, path in itertools.product(
         ["GET", "POST", "PUT", "DELETE", "OPTIONS", "TRACE"], ["/x", "/orders/"]
     ):
-        answer = httpx2.request(method, f"{unlimited.url}{path}", trust_env=False)
-        assert answer.status_code in (404, 405)
+        assert caller.request(method, path).status_code in (404, 405)
 
 
 def test_an_admin_call_leaves_a_line_with_the_keys_name_and_never_the_key(scoped: SenderProcess) -> None:
