@@ -67,6 +67,11 @@ RESULTS = Path(__file__).parent / "results"
 @click.option("--peers/--no-peers", default=True, show_default=True, help="Measure those installed, too.")
 @click.option("--only", default="", help="Contenders whose name has this text, beside the floor.")
 @click.option("--largest", default=1_000_000, show_default=True, help="Events, where databases are filled.")
+@click.option(
+    "--databases",
+    type=click.Path(path_type=Path),
+    help="Keep filled databases there, for other runs; the directory must be one that PostgreSQL may enter.",
+)
 @click.option("--results", default=RESULTS, show_default="bench/results", type=click.Path(path_type=Path))
 def main(
     parts: Sequence[str],
@@ -75,6 +80,7 @@ def main(
     peers: bool,
     only: str,
     largest: int,
+    databases: Path | None,
     results: Path,
 ) -> None:
     """Measure Orderbell on this machine. Everything runs on loopback and ends with this.
@@ -102,6 +108,7 @@ def main(
             _contenders(only, peers=peers),
             streams_found() if peers else (),
             largest,
+            databases,
         )
         try:
             for name in parts or PARTS:

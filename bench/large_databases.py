@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import re
+import shutil
 import time
 from collections import defaultdict
 from dataclasses import dataclass
@@ -52,6 +53,8 @@ _EXPLAINED = (
     "lc_messages=C",
 )
 _SETTINGS = ("autovacuum=off", "max_wal_size=8GB", "shared_buffers=512MB", "synchronous_commit=on")
+
+_FILLING = ("autovacuum=off", "max_wal_size=8GB", "shared_buffers=4GB", "fsync=off", "full_page_writes=off")
 
 
 class Plan(NamedTuple):
@@ -220,21 +223,37 @@ async def filled_database(run: Run, size: int, *settings: str) -> AsyncIterator[
     binaries = find_binaries()
     if binaries is None:
         raise orders.OrderRefused("no PostgreSQL here that can be started")
+    data = await _filled_directory(run, binaries, size)
     directory = run.new_directory("postgres")
     with (
-        running_postgres(binaries, directory, run.group, *_SETTINGS, *settings) as url,
+        running_postgres(binaries, directory, run.group, *_SETTINGS, *settings, data=data) as url,
         run.stack(gateways=0, database_url=url) as stack,
     ):
-        stack.sender.end()  # it has made the tables
+        stack.sender.end()
         stack.servers.clear()
-        filled = Filled(url, directory / "log", size, stack)
-        run.progress(f"filling a database with {size:,} events")
-        async with _execution(url) as connection:
-            await connection.execute("SET search_path = orderbell; SET synchronous_commit = off")
-            for statement in as_of_postgres(filled.channels, size, _OLD.format(count=size)):
-                await connection.execute(statement)
-            await connection.execute("VACUUM ANALYZE")
-        yield filled
+        yield Filled(url, directory / "log", size, stack)
+
+
+async def _filled_directory(run: Run, binaries: Path, size: int) -> Path:
+    """Of a server that has ended; filled once a run, or once for all runs that keep it."""
+    kept = (run.databases or run.directory / "filled").resolve() / f"{size}"
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        directory = run.new_directory("postgres")
+        with (
+            running_postgres(binaries, directory, run.group, *_FILLING) as url,
+            run.stack(gateways=0, database_url=url) as stack,
+        ):
+            stack.sender.end()  # it has made the tables
+            stack.servers.clear()
+            run.progress(f"filling a database with {size:,} events")
+            async with _execution(url) as connection:
+                await connection.execute("SET search_path = orderbell; SET synchronous_commit = off")
+                for statement in as_of_postgres(max(size // 10, 1), size, _OLD.format(count=size)):
+                    await connection.execute(statement)
+                await connection.execute("VACUUM ANALYZE")
+        shutil.move(directory / "data", kept)
+    return kept
 
 
 @contextlib.asynccontextmanager

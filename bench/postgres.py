@@ -31,24 +31,24 @@ def find_binaries() -> Path | None:
 
 
 @contextlib.contextmanager
-def running_postgres(binaries: Path, directory: Path, group: int, *more: str) -> Iterator[str]:
-    """The URL of an empty database. `more` settings; what it logs is in the file `log` in that directory."""
+def running_postgres(
+    binaries: Path, directory: Path, group: int, *more: str, data: Path | None = None
+) -> Iterator[str]:
+    """The URL of a database, empty or begun with a copy of `data`, the directory of a server that has ended.
+
+    `more` settings; what it logs is in the file `log` in that directory.
+    """
     user = _unprivileged_user() or {}
     directory.mkdir(parents=True)
     # PostgreSQL refuses to run as root, so its directory and the way to it must be another user's.
     if user:
         shutil.chown(directory, user["user"], user["group"])
-    command: list[str | Path] = [
-        binaries / "initdb",
-        "-D",
-        directory / "data",
-        "-U",
-        "orderbell",
-        "-A",
-        "trust",
-    ]
-    command += ["-E", "UTF8", "--locale=C"]
-    subprocess.run(command, check=True, capture_output=True, cwd=directory, **user)
+    if data is None:
+        command: list[str | Path] = [binaries / "initdb", "-D", directory / "data"]
+        command += ["-U", "orderbell", "-A", "trust", "-E", "UTF8", "--locale=C"]
+    else:
+        command = ["cp", "-a", data, directory / "data"]
+    subprocess.run(command, check=True, capture_output=True, cwd=directory, **({} if data else user))
     port = free_port()
     settings = [
         f"port={port}",

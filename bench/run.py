@@ -31,6 +31,7 @@ class Run:
     contenders: Sequence[type[Contender]]  # the floor first
     streams: Sequence[type[Contender]] = ()  # peers whose clients speak no WebSocket
     largest: int = 1_000_000  # events in a database that is filled before
+    databases: Path | None = None  # filled ones are kept there
     _numbers: Iterator[int] = field(default_factory=itertools.count)
     _started: float = field(default_factory=time.monotonic)
 
