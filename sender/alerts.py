@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-from sqlalchemy import BigInteger, Select, bindparam, cast, delete, func, select, update
+from sqlalchemy import BigInteger, Select, bindparam, cast, delete, func, select, text, update
 
 from sender import history, recording
 from sender.database.rows import is_among
@@ -45,7 +45,7 @@ _ROUND = 100  # events read at a time
 _MAX_ROUNDS = 10  # of one page: a long row of other events ends it early
 _MAX_PAGE_BYTES = 4 * 2**20
 _EXPIRE_AT_ONCE = 500
-_PRUNE_AT_ONCE = 1_000
+_LOOK_AT_ONCE = 1_000
 
 
 class State(StrEnum):
@@ -95,6 +95,23 @@ class Page(NamedTuple):
     alerts: list[Alert]
     before: Cursor | None  # for the next page; None after the oldest
     unread: Unread
+
+
+class Row(NamedTuple):
+    """The key of an alert's state."""
+
+    channel: str
+    seq: int
+
+
+FIRST_ROW = Row("", 0)
+
+
+class Looked(NamedTuple):
+    """Some consecutive rows of states."""
+
+    last: Row | None  # None if no others follow
+    gone: list[Row]  # of each channel the last of those that the history no longer has
 
 
 class Head(msgspec.Struct):
@@ -322,17 +339,19 @@ def expire(connection: Connection, *, now: datetime) -> bool:
     return bool(due)
 
 
-def is_any_gone(connection: Connection) -> bool:
-    """Whether `prune` has something to do."""
-    return connection.execute(_GONE, {"limit": 1}).first() is not None
+def look(connection: Connection, after: Row = FIRST_ROW) -> Looked:
+    """Look at some rows after one, in order of channel and seq, for alerts that the history no longer has."""
+    rows = connection.execute(_LOOK, {"of": after.channel, "at": after.seq, "limit": _LOOK_AT_ONCE}).all()
+    gone = {row.channel: row.seq for row in rows if row.gone}  # the last of each channel
+    last = Row(rows[-1].channel, rows[-1].seq) if len(rows) == _LOOK_AT_ONCE else None
+    return Looked(last, [Row(channel, seq) for channel, seq in gone.items()])
 
 
-def prune(connection: Connection) -> int:
-    """Delete some rows of alerts that the history no longer has; returns how many."""
-    found = connection.execute(_GONE, {"limit": _PRUNE_AT_ONCE}).all()
-    for channel, seq in found:
-        connection.execute(_DELETE, {"of": channel, "at": seq})
-    return len(found)
+def prune(connection: Connection, up_to: Sequence[Row]) -> int:
+    """Delete the rows of these channels up to these seqs; returns how many."""
+    return sum(
+        connection.execute(_DELETE, {"of": channel, "at": seq}).rowcount for channel, seq in sorted(up_to)
+    )
 
 
 def _read_between(
@@ -537,15 +556,25 @@ _FORGET_READ = delete(alert_states).where(
     alert_states.c.seq <= bindparam("up_to"),
     alert_states.c.state.in_((Mark.READ.value, Mark.SYSTEM.value)),
 )
-_GONE = (
-    select(alert_states.c.channel, alert_states.c.seq)
-    .join(channels, channels.c.channel == alert_states.c.channel)
-    .where(alert_states.c.seq <= channels.c.pruned_seq)
-    .limit(bindparam("limit"))
+# The channel is found for each row alone: joined, PostgreSQL might read all channels.
+_LOOK = text(
+    """
+    SELECT channel, seq,
+        (SELECT pruned_seq FROM channels WHERE channels.channel = looked.channel) >= seq AS gone
+    FROM (
+        SELECT channel, seq FROM alert_states WHERE (channel, seq) > (:of, :at)
+        ORDER BY channel, seq LIMIT :limit) AS looked
+    ORDER BY channel, seq
+    """
 )
 _DELETE = delete(alert_states).where(
-    alert_states.c.channel == bindparam("of"), alert_states.c.seq == bindparam("at")
+    alert_states.c.channel == bindparam("of"), alert_states.c.seq <= bindparam("at")
 )
 _WAITING = (alert_states.c.state.is_(None), alert_states.c.expires_at <= bindparam("now"))
-_DUE = select(alert_states.c.channel, alert_states.c.seq).where(*_WAITING).limit(bindparam("limit"))
+_DUE = (
+    select(alert_states.c.channel, alert_states.c.seq)
+    .where(*_WAITING)
+    .order_by(alert_states.c.expires_at)
+    .limit(bindparam("limit"))
+)
 _DUE_OF = select(alert_states.c.seq).where(alert_states.c.channel == bindparam("of"), *_WAITING)

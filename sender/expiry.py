@@ -28,7 +28,10 @@ logger = structlog.get_logger(__name__)
 @dataclass(frozen=True)
 class Pace:
     every_seconds: float = 2.0
-    prune_every: int = 300  # rounds
+    prune_every: int = 300  # rounds, from the end of one look at all states to the next
+    looks: int = (
+        10  # of a round, as long as each finds something to delete; one that finds nothing is the last
+    )
 
 
 USUAL = Pace()
@@ -47,18 +50,17 @@ class Expiry:
         self._wake = wake
         self._clock = clock
         self._pace = pace
-        self._rounds = 0
+        self._after: alerts.Row | None = alerts.FIRST_ROW  # None between two looks at all states
+        self._rounds = 0  # since the end of the last one
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
             try:
                 await self.sweep()
-                if self._rounds % self._pace.prune_every == 0:
-                    await self._prune()
+                await self._prune_some()
             except DatabaseError as error:
                 logger.warning("the expiry of alerts cannot be recorded now", reason=str(error))
-            self._rounds += 1
             await asyncio.sleep(self._pace.every_seconds)
 
     async def sweep(self) -> None:
@@ -67,6 +69,17 @@ class Expiry:
             if await self._database.write(partial(alerts.expire, now=self._clock())):
                 self._wake()
 
-    async def _prune(self) -> None:
-        while await self._database.read(alerts.is_any_gone):
-            await self._database.write(alerts.prune)
+    async def _prune_some(self) -> None:
+        """Look at some states, a little in each round: there may be millions."""
+        if self._after is None:
+            self._rounds += 1
+            if self._rounds < self._pace.prune_every:
+                return
+            self._after, self._rounds = alerts.FIRST_ROW, 0
+        for _ in range(self._pace.looks):
+            looked = await self._database.read(partial(alerts.look, after=self._after))
+            if looked.gone:
+                await self._database.write(partial(alerts.prune, up_to=looked.gone))
+            self._after = looked.last
+            if self._after is None or not looked.gone:
+                return
