@@ -149,6 +149,7 @@ _COUNT = select(func.count()).select_from(select(dead_letters.c.position).limit(
 _OLD = (
     select(dead_letters.c.position)
     .where(dead_letters.c.given_up_at < bindparam("before"))
+    .order_by(dead_letters.c.given_up_at)
     .limit(bindparam("limit"))
 )
 _PRUNE = delete(dead_letters).where(dead_letters.c.position.in_(_OLD))

@@ -23,7 +23,10 @@ from sqlalchemy import bindparam, delete, func, or_, select, update
 
 from sender.database.rows import is_among
 from sender.database.tables import (
+    CANCELLED,
+    COMPLETED,
     DIALECTS,
+    OPEN,
     alert_states,
     channels,
     dead_letters,
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
     from shared.channels import Channel
 
 PREFIX = "erased:"  # of the names of rows that keep an erased channel's seq
+ANSWERS_LOOKED_AT = 2_000  # together: there may be millions, too many for one statement
 _NO_EPOCH = 0  # of an emptied event: relay and sweep ignore it
 
 
@@ -56,13 +60,21 @@ class Erased(NamedTuple):
     dead_letters: int
 
 
+class Answers(NamedTuple):
+    """The scopes of kept answers that name a customer, among some consecutive ones."""
+
+    naming: list[str]
+    last: str | None  # the last one looked at; None if no others follow
+
+
 def erase(connection: Connection, customer_id: str) -> Erased:
     """Repeating is harmless. Raises `InvalidChannel`."""
     channel = customer_channel(customer_id)
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("PRAGMA secure_delete = ON")  # overwrites what is deleted with zeros
     # Orders first, then the channel, as completions lock them.
-    erased_orders = connection.execute(_DELETE_ORDERS, {"customer": customer_id}).rowcount
+    whose = {"customer": customer_id}
+    erased_orders = sum(connection.execute(statement, whose).rowcount for statement in _DELETE_ORDERS)
     given = {"erased": channel, "name": name_of(channel)}
     seq = connection.execute(_SEQ, {"erased": channel}).scalar()
     connection.execute(_LEAVE_OUTBOX, given)
@@ -82,13 +94,16 @@ def erase(connection: Connection, customer_id: str) -> Erased:
     return Erased(erased_orders, emptied, buried)
 
 
-def kept_answers(connection: Connection, customer_id: str) -> list[str]:
-    """Scopes of the answers kept for repeated requests that name the customer. Scans all of them."""
+def kept_answers(connection: Connection, customer_id: str, *, after: str = "") -> Answers:
+    """Which of some answers kept for repeated requests name the customer."""
     channel = customer_channel(customer_id)
     named = msgspec.json.encode({"customer_id": customer_id}).decode()[1:-1]
     # As a member of an order or an event, as a channel, as a cursor.
     texts = {"named": named, "channel": f'"{channel}"', "cursor": f"{channel}="}
-    return list(connection.execute(_NAMING[connection.dialect.name], texts).scalars())
+    given = {**texts, "after": after, "limit": ANSWERS_LOOKED_AT}
+    rows = connection.execute(_NAMING[connection.dialect.name], given).all()
+    last = rows[-1].scope if len(rows) == ANSWERS_LOOKED_AT else None
+    return Answers([row.scope for row in rows if row.naming], last)
 
 
 def delete_answers(connection: Connection, scopes: Sequence[str]) -> int:
@@ -108,7 +123,11 @@ def _keep_seq(dialect: str) -> Insert:
     return insert.on_conflict_do_update(index_elements=[channels.c.channel], set_=changed)
 
 
-_DELETE_ORDERS = delete(orders).where(orders.c.customer_id == bindparam("customer"))
+# Each has an index of its own, in which the customer's are found.
+_DELETE_ORDERS = [
+    delete(orders).where(orders.c.customer_id == bindparam("customer"), which)
+    for which in (OPEN, COMPLETED, CANCELLED)
+]
 _SEQ = select(channels.c.seq).where(channels.c.channel == bindparam("erased")).with_for_update()
 _EMPTY_EVENTS = (
     update(events)
@@ -131,9 +150,15 @@ _KEEP_SEQ = {dialect: _keep_seq(dialect) for dialect in DIALECTS}
 # Not LIKE: on SQLite it ignores case, and would match Alice for alice.
 _POSITION = {"sqlite": func.instr, "postgresql": func.strpos}
 _NAMING = {
-    dialect: select(idempotency.c.scope).where(
-        or_(*(position(idempotency.c.answer, bindparam(text)) > 0 for text in ("named", "channel", "cursor")))
+    dialect: select(
+        idempotency.c.scope,
+        or_(
+            *(position(idempotency.c.answer, bindparam(text)) > 0 for text in ("named", "channel", "cursor"))
+        ).label("naming"),
     )
+    .where(idempotency.c.scope > bindparam("after"))
+    .order_by(idempotency.c.scope)
+    .limit(bindparam("limit"))
     for dialect, position in _POSITION.items()
 }
 _DELETE_ANSWERS = {

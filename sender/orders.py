@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import bindparam, select, text, tuple_, union_all, update
 
 from sender import alerts, history, recording, retractions
 from sender.database.rows import is_among
-from sender.database.tables import DIALECTS, insert_into, orders
+from sender.database.tables import CANCELLED, COMPLETED, DIALECTS, OPEN, insert_into, orders
 from shared.channels import customer_channel
+from shared.cursors import MAX_NUMBER
 from shared.errors import CallerError
 from shared.events import order_completed
 from shared.json import canonical_json
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime
 
-    from sqlalchemy import Connection, Row
+    from sqlalchemy import ColumnElement, Connection, Row, Select
     from sqlalchemy.sql.dml import ReturningInsert
 
     from shared.cursors import Cursor
@@ -28,6 +30,11 @@ if TYPE_CHECKING:
 
 OrderStatus = Literal["open", "completed", "cancelled"]
 _OVER: tuple[OrderStatus, ...] = ("completed", "cancelled")
+ORDERS: dict[OrderStatus, ColumnElement[bool]] = {
+    "open": OPEN,
+    "completed": COMPLETED,
+    "cancelled": CANCELLED,
+}
 
 
 class UnknownOrder(CallerError):
@@ -169,19 +176,15 @@ def find(
 
     `before` is an order id: only orders placed before that one. Raises `UnknownOrder` if there is none.
     """
-    statement = select(orders).order_by(orders.c.position.desc()).limit(limit + 1)
-    if customer_id is not None:
-        statement = statement.where(orders.c.customer_id == customer_id)
-    if status == "cancelled":
-        statement = statement.where(orders.c.cancelled_at.is_not(None))
-    elif status is not None:
-        # As a literal, so that the partial index of open orders is used.
-        statement = statement.where(orders.c.status == bindparam("status", status, literal_execute=True))
-        if status == "completed":
-            statement = statement.where(orders.c.cancelled_at.is_(None))
-    if before is not None:
-        statement = statement.where(orders.c.position < _position(connection, before))
-    rows = connection.execute(statement).all()
+    given = {
+        "customer": customer_id,
+        "before": _position(connection, before) if before is not None else MAX_NUMBER,
+        "some": limit + 1,
+    }
+    statement = _list(connection.dialect.name, status, customer_id is not None)
+    if customer_id is not None and connection.dialect.name == "postgresql":
+        connection.execute(_IN_ORDER)
+    rows = connection.execute(statement, given).all()
     return Listed(
         [_order(row, row.status, row.completed_at) for row in rows[:limit]],
         rows[limit - 1].order_id if len(rows) > limit else None,
@@ -380,6 +383,36 @@ def _position(connection: Connection, order_id: str) -> int:
     if row is None:
         raise UnknownOrder(f"no order {order_id}")
     return int(row.position)
+
+
+# For this transaction. PostgreSQL believes that any customer has few orders, and would read and sort all.
+_IN_ORDER = text(
+    "SELECT set_config('enable_sort', 'off', true), set_config('enable_bitmapscan', 'off', true)"
+)
+
+
+@cache
+def _list(dialect: str, status: OrderStatus | None, of_customer: bool) -> Select[Any]:
+    """The newest orders before a position: those with that status, of one customer or of all."""
+    if status is None and of_customer:  # the newest of the newest of each, since each has an index of its own
+        parts = [_list(dialect, each, of_customer).subquery() for each in ORDERS]
+        rows = union_all(*(select(part) for part in parts)).subquery()
+        return select(rows).order_by(rows.c.position.desc()).limit(bindparam("some"))
+    statement = select(orders).limit(bindparam("some"))
+    if status is not None:
+        statement = statement.where(ORDERS[status])
+    if of_customer and dialect == "postgresql":
+        # With "equals" PostgreSQL would see that the positions' own index has this order too, and for a
+        # customer with many orders, all of them long ago, walk through all that others have placed since.
+        place = tuple_(orders.c.customer_id, orders.c.position)
+        return (
+            statement.where(place < tuple_(bindparam("customer"), bindparam("before")))
+            .where(orders.c.customer_id >= bindparam("customer"))
+            .order_by(orders.c.customer_id.desc(), orders.c.position.desc())
+        )
+    if of_customer:
+        statement = statement.where(orders.c.customer_id == bindparam("customer"))
+    return statement.where(orders.c.position < bindparam("before")).order_by(orders.c.position.desc())
 
 
 def _same(stored: str, data: dict[str, Any]) -> bool:

@@ -208,6 +208,7 @@ _DELETE_POSTGRES = text(
 _OLD_KEYS = (
     select(idempotency.c.scope)
     .where(idempotency.c.created_at < bindparam("before"))
+    .order_by(idempotency.c.created_at)
     .limit(bindparam("limit"))
 )
 _PRUNE_KEYS = delete(idempotency).where(idempotency.c.scope.in_(_OLD_KEYS))
@@ -217,6 +218,7 @@ _RESTAMP_KEYS = (
         idempotency.c.scope.in_(
             select(idempotency.c.scope)
             .where(idempotency.c.created_at > bindparam("ahead"))
+            .order_by(idempotency.c.created_at)
             .limit(bindparam("limit"))
         )
     )

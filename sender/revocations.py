@@ -142,7 +142,7 @@ _ENDED = (
         revocations.c.kept_until <= bindparam("now"),
         revocations.c.position < select(func.max(revocations.c.position)).scalar_subquery(),
     )
-    .order_by(revocations.c.position)
+    .order_by(revocations.c.kept_until)
     .limit(bindparam("some"))
 )
 _PRUNE = delete(revocations).where(revocations.c.position.in_(_ENDED))

@@ -43,13 +43,18 @@ class Index(NamedTuple):
     replaces: tuple[str, ...] = ()
 
 
+_COMPLETED = "WHERE status = 'completed' AND cancelled_at IS NULL"
+_CANCELLED = "WHERE cancelled_at IS NOT NULL"
 INDEXES = (
-    Index("orders_customer_id_position_index", "orders (customer_id, position)"),
+    Index("orders_completed_index", f"orders (position) {_COMPLETED}"),
+    Index("orders_cancelled_index", f"orders (position) {_CANCELLED}"),
+    Index("orders_customer_id_completed_index", f"orders (customer_id, position) {_COMPLETED}"),
+    Index("orders_customer_id_cancelled_index", f"orders (customer_id, position) {_CANCELLED}"),
     Index("orders_open_index", "orders (position) WHERE status = 'open'", replaces=("orders_status_index",)),
     Index(
         "orders_customer_id_open_index",
         "orders (customer_id, position) WHERE status = 'open'",
-        replaces=("orders_customer_id_status_index",),
+        replaces=("orders_customer_id_status_index", "orders_customer_id_position_index"),
     ),
     Index(
         "events_identity_uuid_index",
@@ -57,6 +62,8 @@ INDEXES = (
         unique=True,
         replaces=("events_identity_key",),
     ),
+    Index("revocations_kept_until_index", "revocations (kept_until)"),
+    Index("dead_letters_channel_index", "dead_letters (channel)"),
 )
 
 

@@ -106,6 +106,7 @@ dead_letters = Table(
     Column("text", Text, nullable=False),  # unchanged from `events`, whatever it is
 )
 Index("dead_letters_given_up_at_index", dead_letters.c.given_up_at)
+Index("dead_letters_channel_index", dead_letters.c.channel)  # for an erasure
 
 # What became of single alerts, where their channel's row does not say it: see sender/alerts.py.
 alert_states = Table(
@@ -139,17 +140,17 @@ orders = Table(
     Column("data", Text, nullable=False),  # JSON as the caller gave it
     CheckConstraint("status IN ('open', 'completed')", name="status"),
 )
-# Few orders are open: these indexes stay small, and a completion removes the order from them.
-_OPEN = orders.c.status == literal_column("'open'")
-Index("orders_customer_id_position_index", orders.c.customer_id, orders.c.position)
-Index("orders_open_index", orders.c.position, sqlite_where=_OPEN, postgresql_where=_OPEN)
-Index(
-    "orders_customer_id_open_index",
-    orders.c.customer_id,
-    orders.c.position,
-    sqlite_where=_OPEN,
-    postgresql_where=_OPEN,
-)
+# An order is in the two indexes of what it is, and moves when that changes. So a page of orders costs the
+# same, whatever the others are. Few are open or cancelled: those indexes stay small.
+OPEN = orders.c.status == literal_column("'open'")
+COMPLETED = and_(orders.c.status == literal_column("'completed'"), orders.c.cancelled_at.is_(None))
+CANCELLED = orders.c.cancelled_at.is_not(None)
+for _name, _which in (("open", OPEN), ("completed", COMPLETED), ("cancelled", CANCELLED)):
+    for _prefix, _columns in (
+        ("orders", (orders.c.position,)),
+        ("orders_customer_id", (orders.c.customer_id, orders.c.position)),
+    ):
+        Index(f"{_prefix}_{_name}_index", *_columns, sqlite_where=_which, postgresql_where=_which)
 
 idempotency = Table(
     "idempotency",
@@ -174,6 +175,7 @@ revocations = Table(
     Column("kept_until", Float(53), nullable=False),  # seconds since 1970; what it means has ended then
     UniqueConstraint("kind", "name"),
 )
+Index("revocations_kept_until_index", revocations.c.kept_until)
 
 # Times in which a sender published nothing, or nothing of one channel; see sender/publishing/stops.py.
 stops = Table(

@@ -98,9 +98,15 @@ class Customers:
         return json_response(bodies.ErasedCustomer(*erased, answers, "erased" if done else "pending"))
 
     async def _delete_answers(self, customer_id: str) -> int:
-        """Reading all kept answers blocks no writer; each deletion is short."""
-        scopes = await self._database.read(partial(erasure.kept_answers, customer_id=customer_id))
-        parts = [scopes[start : start + ANSWERS_AT_ONCE] for start in range(0, len(scopes), ANSWERS_AT_ONCE)]
-        return sum(
-            [await self._database.write(partial(erasure.delete_answers, scopes=part)) for part in parts]
-        )
+        """All kept answers are read, some at a time, which blocks no writer; each deletion is short."""
+        count, after = 0, ""
+        while True:
+            looked = await self._database.read(
+                partial(erasure.kept_answers, customer_id=customer_id, after=after)
+            )
+            for start in range(0, len(looked.naming), ANSWERS_AT_ONCE):
+                some = looked.naming[start : start + ANSWERS_AT_ONCE]
+                count += await self._database.write(partial(erasure.delete_answers, scopes=some))
+            if looked.last is None:
+                return count
+            after = looked.last
