@@ -15,8 +15,9 @@ and open ones stay. Channels that have nothing left are removed once a day (send
 first hour, in which senders of an earlier release may still run, which would let them begin at 1 again.
 
 A clock that jumps ahead would make everything old at once. So if the time since the newest event or our last
-round is longer than a day, nothing is deleted for an hour, and the log has an error: this costs an idle shop,
-or a sender that was off, an hour's delay, and gives time to correct a wrong clock.
+round is longer than a day, or the clock has gone a day further than time has since then, nothing is deleted
+for an hour, and the log has an error: this costs an idle shop, or a sender that was off, an hour's delay, and
+gives time to correct a wrong clock.
 """
 
 from __future__ import annotations
@@ -91,7 +92,8 @@ class Retention:
         self._kept = timedelta(days=history_days)
         self._orders_kept = timedelta(days=orders_days) if orders_days is not None else None
         self._events, self._orders = _Scan(pace.again_seconds), _Scan(pace.again_seconds)
-        self._last: datetime | None = None  # time of our last round
+        self._last: datetime | None = None  # time of our last round,
+        self._last_at = 0.0  # which was then; loop time
         self._doubted: float | None = None  # since when we doubt the clock; loop time
         self._channels_at: float | None = None  # when channels are to be removed next; loop time
         self._portions = Portions(pace.portions)
@@ -134,23 +136,33 @@ class Retention:
         loop_time = asyncio.get_running_loop().time()
         newest = await self._database.read(newest_time)
         heard = [time for time in (newest, self._last) if time is not None and time <= now]
-        if self._doubted is None and heard and now - max(heard) > self._pace.doubt_after:
+        last = max(heard, default=now)
+        ahead = now - last > self._pace.doubt_after or self._jumped(now, loop_time)
+        if self._doubted is None and ahead:
             self._doubted = loop_time
             logger.error(
                 "the clock is far ahead of the newest event: nothing is deleted for now; check the clock",
                 now=format_time(now),
-                newest=format_time(max(heard)),
+                newest=format_time(min(last, self._last or last)),
                 seconds=self._pace.doubt_seconds,
             )
         if self._doubted is not None:
-            ahead = bool(heard) and now - max(heard) > self._pace.doubt_after
             if ahead and loop_time - self._doubted < self._pace.doubt_seconds:
                 metrics.retention_doubts.set(1)
                 return False
             self._doubted = None
         metrics.retention_doubts.set(0)
-        self._last = now
+        self._last, self._last_at = now, loop_time
         return True
+
+    def _jumped(self, now: datetime, loop_time: float) -> bool:
+        """Whether the clock has gone much further since our last round than time has.
+
+        Events that came since then prove nothing: the same clock has stamped them.
+        """
+        if self._last is None:
+            return False
+        return now - self._last - timedelta(seconds=loop_time - self._last_at) > self._pace.doubt_after
 
     async def _prune_events(self, before: datetime, now: datetime) -> int:
         """Returns how many were deleted."""

@@ -160,6 +160,25 @@ async def test_clock_that_jumps_a_week_ahead_deletes_nothing_and_is_reported(sen
     assert await kept(sender) == 3
 
 
+async def test_clock_that_jumps_ahead_in_a_busy_shop_deletes_nothing_either(sender: RunningSender) -> None:
+    """Orders that are completed by the wrong clock look as if it were right."""
+    await complete_new(sender, "1", "2")
+    retention = retention_of(sender, Pace())
+    await retention.sweep()
+    sender.clock.advance(days=8)
+    await complete_new(sender, "3")
+    with capture_logs() as logs:
+        await retention.sweep()
+        await retention.sweep()
+    assert [log["event"] for log in logs if log["log_level"] == "error"] == [
+        "the clock is far ahead of the newest event: nothing is deleted for now; check the clock"
+    ]
+    assert await kept(sender) == 5
+    sender.clock.advance(days=-8)
+    await retention.sweep()
+    assert await kept(sender) == 5
+
+
 async def test_idle_shops_history_goes_when_the_doubt_is_over(sender: RunningSender) -> None:
     await complete_new(sender, "1", "2")
     sender.clock.advance(days=8)
