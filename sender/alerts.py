@@ -328,7 +328,7 @@ def expire(connection: Connection, *, now: datetime) -> bool:
         lock(connection, channel)
         state = history.states(connection, [channel])[channel]
         given = {"of": channel, "now": format_time(now)}
-        seqs = sorted(connection.execute(_DUE_OF, given).scalars())
+        seqs = connection.execute(_DUE_OF, given).scalars().all()
         for seq in seqs:
             mark(connection, channel, seq, Mark.EXPIRED)
         (read_seq,) = connection.execute(_READ_SEQ, {"of": channel}).scalars().all() or (0,)
@@ -577,4 +577,9 @@ _DUE = (
     .order_by(alert_states.c.expires_at)
     .limit(bindparam("limit"))
 )
-_DUE_OF = select(alert_states.c.seq).where(alert_states.c.channel == bindparam("of"), *_WAITING)
+_DUE_OF = (
+    select(alert_states.c.seq)
+    .where(alert_states.c.channel == bindparam("of"), *_WAITING)
+    .order_by(alert_states.c.seq)
+    .limit(_EXPIRE_AT_ONCE)
+)
