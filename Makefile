@@ -59,7 +59,7 @@ test-long: test-together test-alone
 # By files: what a file installs is installed once. In their order: those that wait longest (interop) come
 # before many short ones (tests/test_*). (Pytest's 5: ARGS chose none of these.)
 test-together: $(VENV)/dev.stamp
-	@$(PYTEST) -n auto --dist loadfile --no-loadscope-reorder -m 'long and not alone' $(ARGS) || test $$? = 5
+	@$(PYTEST) -n logical --dist loadfile --no-loadscope-reorder -m 'long and not alone' $(ARGS) || test $$? = 5
 
 # One at a time: they judge by time, or keep each core busy.
 test-alone: $(VENV)/dev.stamp
