@@ -389,6 +389,14 @@ async def test_pipelined_requests_are_answered_in_order_and_their_upgrades_ignor
             assert [(await client.asked())["path"] for _ in range(3)] == ["/1", "/2", "/3"]
 
 
+async def test_white_space_around_a_header_is_not_part_of_it() -> None:
+    """RFC 9112 5.1. httptools leaves what comes behind a value."""
+    async with serving() as running, running.raw() as client:
+        client.send(b"GET / HTTP/1.1\r\nHost: \tx \t\r\nLast-Event-ID:  a b  \r\nEmpty:   \r\n\r\n")
+        asked = await client.asked()
+        assert asked["headers"] == [["host", "x"], ["last-event-id", "a b"], ["empty", ""]]
+
+
 # Targets.
 
 

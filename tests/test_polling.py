@@ -137,6 +137,44 @@ async def test_client_that_has_the_same_already_gets_304_until_something_comes(
     assert changed.headers["etag"] != first.headers["etag"]
 
 
+@pytest.mark.parametrize(
+    ("known", "status"),
+    [
+        ("{weak}", 304),
+        ("{strong}", 304),  # as a proxy may have made it
+        ('"other", {weak}', 304),
+        ('"a,b",{weak},"c"', 304),
+        ("*", 304),
+        ('W/"other"', 200),
+        ("other", 200),
+        ("", 200),
+    ],
+)
+async def test_tags_are_compared_weakly_each_of_a_list(
+    http: httpx2.AsyncClient, known: str, status: int
+) -> None:
+    """RFC 9110 13.1.2."""
+    weak = (await http.get("/events?wait=0")).headers["etag"]
+    given = known.format(weak=weak, strong=weak.removeprefix("W/"))
+    answer = await http.get("/events?wait=0", headers={"If-None-Match": given})
+    assert answer.status_code == status
+
+
+async def test_tag_in_a_second_header_counts_too(http: httpx2.AsyncClient) -> None:
+    tag = (await http.get("/events?wait=0")).headers["etag"]
+    both = [("If-None-Match", '"other"'), ("If-None-Match", tag)]
+    assert (await http.get("/events?wait=0", headers=both)).status_code == 304
+
+
+@pytest.mark.parametrize("wait", ["86400", "999999999", "1.123456789"])
+async def test_wait_beyond_the_longest_is_the_longest(
+    http: httpx2.AsyncClient, customer: str, post: Any, wait: str
+) -> None:
+    waiting = asyncio.create_task(http.get(f"/events?wait={wait}&after=customer:{customer}=1.0"))
+    await post(f"customer:{customer}")
+    assert seqs(await waiting) == [1]
+
+
 async def test_polls_with_nothing_but_the_cursor_lose_no_event_and_repeat_none(
     http: httpx2.AsyncClient, customer: str, post: Any
 ) -> None:

@@ -58,8 +58,40 @@ def test_plain_get_of_events_is_asked_to_upgrade(client: httpx2.Client) -> None:
 
 
 @pytest.mark.parametrize(
+    "path",
+    [
+        "/events?wait=0",
+        "/seen",
+        "/alerts",
+        "/read",
+        "/tickets",
+        "/websocket/info",
+        "/websocket/0/a/xhr",
+        "/websocket/0/a/xhr_streaming",
+        "/websocket/0/a/xhr_send",
+        "/gs-guide-websocket/0/a/xhr",
+    ],
+)
+def test_options_that_are_no_preflight_do_nothing(
+    client: httpx2.Client, module_processes: Processes, path: str
+) -> None:
+    """They once issued tickets, opened streams and marked alerts as read."""
+    given = {"Authorization": f"Bearer {module_processes.token('opal')}", "Accept": "text/event-stream"}
+    for headers in ({}, given, given | {"Origin": "https://shop.example"}):
+        answer = client.request("OPTIONS", path, headers=headers, content=b'{"all":true}')
+        assert (answer.status_code, answer.content) == (204, b"")
+
+
+@pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/nowhere", 404), ("GET", "/tickets", 405), ("POST", "/livez", 405), ("POST", "/tickets", 401)],
+    [
+        ("GET", "/nowhere", 404),
+        ("GET", "/tickets", 405),
+        ("POST", "/livez", 405),
+        ("POST", "/tickets", 401),
+        ("GET", "/stomp", 426),
+        ("GET", "/websocket/websocket", 426),
+    ],
 )
 def test_errors_are_problem_json(client: httpx2.Client, method: str, path: str, status: int) -> None:
     answer = client.request(method, path)

@@ -104,6 +104,20 @@ async def test_payload_that_is_none_is_named(
     assert (await http.post(f"{session}/xhr")).text == "h\n"  # the session lives on
 
 
+@pytest.mark.parametrize("prefix", ["/websocket", "/gs-guide-websocket"])
+async def test_what_sockjs_has_beyond_our_transports_is_refused_by_its_name(
+    http: httpx2.AsyncClient, prefix: str
+) -> None:
+    for path in ("", "/"):
+        assert (await http.get(f"{prefix}{path}")).text == "Welcome to SockJS!\n"
+    for path in ("iframe.html", "iframe-1.6.1.min.html", "0/a/eventsource", "0/a/htmlfile", "0/a/jsonp?c=f"):
+        answer = await http.get(f"{prefix}/{path}")
+        assert (answer.status_code, "xhr_streaming" in answer.json()["detail"]) == (404, True)
+    answer = await http.get(f"{prefix}/0/a/websocket")
+    assert (answer.status_code, answer.text) == (400, 'Can "Upgrade" only to "WebSocket".')
+    assert (await http.get(f"{prefix}/0/a/xhr")).status_code == 405
+
+
 async def test_message_to_a_session_that_is_not_there_is_404(http: httpx2.AsyncClient, session: str) -> None:
     assert (await http.post(f"{session}/xhr_send", content='["x"]')).status_code == 404
 

@@ -17,6 +17,8 @@ from tests.conformance.sse import EventStreamDriver
 from tests.waiting import await_until
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from tests.processes import Processes, ReceiverProcess, SenderProcess
 
 pytestmark = pytest.mark.anyio
@@ -95,11 +97,85 @@ async def test_answer_has_the_headers_that_proxies_and_pages_need(
             "cache-control": "no-store",
             "x-content-type-options": "nosniff",
             "x-accel-buffering": "no",
+            "x-content-type-options": "nosniff",
             "connection": "close",
             "access-control-allow-origin": SHOP,
             "access-control-allow-credentials": "true",
             "vary": "origin",
         }
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("text/event-stream, */*;q=0.1", "text/event-stream"),
+        ("TEXT/Event-Stream ; charset=utf-8", "text/event-stream"),
+        ("application/json, text/event-stream", "text/event-stream"),
+        ("application/json;q=0.5, text/event-stream;Q=0.9", "text/event-stream"),
+        ("text/event-stream;q=0.1, application/json", "application/json"),
+        ("text/event-stream;q=0, application/json;q=0.001", "application/json"),
+        ("text/event-stream;q=0.000", "application/problem+json"),
+        ("application/json;q=0", "application/problem+json"),
+        ("text/*", "application/problem+json"),
+        ("*/*", "application/problem+json"),
+    ],
+)
+async def test_client_gets_the_kind_that_it_wants_most(
+    gateway: ReceiverProcess, module_processes: Processes, accept: str, kind: str
+) -> None:
+    headers = {"Accept": accept, "Authorization": f"Bearer {module_processes.token('mona')}"}
+    async with (
+        httpx2.AsyncClient(base_url=gateway.url, headers=headers, trust_env=False) as http,
+        http.stream("GET", "/events") as answer,
+    ):
+        assert answer.headers["content-type"] == kind
+        assert answer.status_code == (426 if kind == "application/problem+json" else 200)
+
+
+async def test_head_has_the_headers_of_a_stream(
+    gateway: ReceiverProcess, module_processes: Processes
+) -> None:
+    headers = {"Accept": "text/event-stream", "Authorization": f"Bearer {module_processes.token('hedda')}"}
+    async with httpx2.AsyncClient(base_url=gateway.url, headers=headers, trust_env=False) as http:
+        answer = await http.head("/events")
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "text/event-stream")
+        assert answer.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize(
+    ("query", "headers"),
+    [
+        ("?after=customer:poly=1.0&lastEventId=customer%3Apoly%3D1.1", {}),  # event-source-polyfill
+        ("?lastEventId=customer%3Apoly%3D1.1", {}),
+        ("?lastEventId=&after=customer%3Apoly%3D1.1", {"Last-Event-ID": ""}),
+        ("?lastEventId=customer:poly=1.0", {"Last-Event-ID": "customer:poly=1.1"}),
+    ],
+)
+async def test_what_a_client_had_last_counts_before_where_it_began(
+    gateway: ReceiverProcess,
+    sender: SenderProcess,
+    module_processes: Processes,
+    query: str,
+    headers: dict[str, str],
+) -> None:
+    """A polyfill adds `lastEventId` to its first URL; ignored, it would get everything twice, or lose what
+    came meanwhile in a topic.
+    """
+    await post(sender, module_processes, "customer:poly")
+    given = {"Accept": "text/event-stream", "Authorization": f"Bearer {module_processes.token('poly')}"}
+    async with (
+        httpx2.AsyncClient(base_url=gateway.url, headers=given | headers, trust_env=False) as http,
+        http.stream("GET", f"/events{query}") as stream,
+    ):
+        lines = [line async for line in _until_hello(stream)]
+    assert lines[1] == "id: customer:poly=1.1"
+
+
+async def _until_hello(stream: httpx2.Response) -> AsyncIterator[str]:
+    async for line in stream.aiter_lines():
+        yield line
+        if line == "event: orderbell.hello":
+            return
 
 
 async def test_comment_comes_each_heartbeat(gateway: ReceiverProcess, module_processes: Processes) -> None:
@@ -160,7 +236,11 @@ async def test_cookie_of_our_own_pages_opens_a_stream_without_an_origin(
 
 
 async def test_page_of_an_allowed_origin_may_ask_before_and_no_other(gateway: ReceiverProcess) -> None:
-    asked = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "authorization"}
+    asked = {
+        "Access-Control-Request-Method": "GET",
+        # Those of polyfills and libraries, too.
+        "Access-Control-Request-Headers": "authorization,cache-control,last-event-id,pragma,x-requested-with",
+    }
     async with httpx2.AsyncClient(base_url=gateway.url, trust_env=False) as http:
         allowed = await http.options("/events", headers=asked | {"Origin": SHOP})
         assert (allowed.status_code, allowed.headers["access-control-allow-origin"]) == (200, SHOP)

@@ -276,6 +276,9 @@ async def test_disconnect_is_confirmed_and_closes(gateway: ReceiverProcess, toke
         ("SEND", {"destination": "/app/hello"}),
         ("BEGIN", {"transaction": "t"}),
         ("ACK", {"id": "1-1.1"}),
+        ("ACK", {"id": "1-1.1", "transaction": "t"}),
+        ("SUBSCRIBE", {"id": "a", "destination": ORDERS, "selector": "total > 10"}),
+        ("SUBSCRIBE", {"id": "a", "destination": "/exchange/orders/x"}),
     ],
 )
 async def test_what_is_not_allowed_gets_an_error_that_names_its_receipt_and_ends(
@@ -288,6 +291,55 @@ async def test_what_is_not_allowed_gets_an_error_that_names_its_receipt_and_ends
         assert error.headers["receipt-id"] == "r-1"
         assert error.headers["message"]
         assert await client.receive_close() == 1002
+
+
+async def test_ack_of_an_event_that_was_not_sent_is_refused_and_moves_nothing(
+    gateway: ReceiverProcess, token: str, publish: Callable[..., None]
+) -> None:
+    publish(1)
+    async with stomp(gateway, token) as client:
+        await client.subscribe(ack="client", after="1.0")
+        [first] = await client.receive_events(1)
+        mark = client.messages[0].headers["ack"]
+        publish(1)
+        await client.receive_events(2)
+        later = client.messages[1].headers["ack"].replace("1.2", "1.3")
+        await client.send("ACK", {"id": later, "receipt": "r"})
+        assert (await client.receive()).command == "ERROR"
+        assert await client.receive_close() == 1002
+    async with stomp(gateway, token) as client:
+        await client.subscribe(ack="client")
+        assert (await client.receive_events(2))[0] == first
+        assert client.messages[0].headers["ack"] == mark
+
+
+@pytest.mark.parametrize("cut", [1, 13, 90])
+async def test_frames_may_come_as_bytes_cut_anywhere(
+    gateway: ReceiverProcess, token: str, publish: Callable[..., None], cut: int
+) -> None:
+    """stompjs sends them so with `forceBinaryWSFrames`. A cut may be within a character."""
+    async with stomp(gateway) as client:
+        assert isinstance(client.websocket, ClientConnection)
+        data = f"CONNECT\naccept-version:1.2\nx:{'☕' * 40}\npasscode:{token}\n\n\0".encode()
+        for piece in (data[:cut], data[cut:]):
+            await client.websocket.send(piece)
+        await client.expect("CONNECTED")
+        live = f"SUBSCRIBE\nid:a\ndestination:{ORDERS}\nreceipt:r\n\n\0\n".encode()
+        await client.websocket.send([live[:cut], live[cut:]])  # fragments of one message
+        await client.expect("RECEIPT")
+        publish(1)
+        await client.receive_events(1)
+
+
+async def test_session_names_differ_and_say_nothing_of_our_memory(
+    gateway: ReceiverProcess, token: str
+) -> None:
+    names = set()
+    for _ in range(5):
+        async with stomp(gateway) as client:
+            names.add((await client.connect(token)).headers["session"])
+    assert len(names) == 5
+    assert {len(name) for name in names} == {16}
 
 
 @pytest.mark.parametrize("data", ["HELLO\n\n\0", "SEND\nno colon\n\n\0", "SUBSCRIBE\nid:\\x\n\n\0"])
@@ -343,6 +395,11 @@ async def test_foreign_origin_is_refused_before_accepting(gateway: ReceiverProce
 async def test_sockjs_info_says_that_there_are_websockets(gateway: ReceiverProcess) -> None:
     info = httpx2.get(f"{gateway.url}/websocket/info?t=1", trust_env=False)
     assert info.json()["websocket"] is True
+    assert info.headers["cache-control"] == (
+        "no-store, no-cache, no-transform, must-revalidate, max-age=0"  # the protocol's own
+    )
+    other = httpx2.get(f"{gateway.url}/websocket/info?t=1", trust_env=False)
+    assert info.json()["entropy"] != other.json()["entropy"]
     assert info.json()["cookie_needed"] is False
     assert "no-store" in info.headers["cache-control"]
 

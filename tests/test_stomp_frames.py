@@ -76,6 +76,12 @@ def test_first_of_repeated_headers_counts() -> None:
     assert frame.headers["destination"] == "/first"
 
 
+@pytest.mark.parametrize(("version", "value"), [(Version.V10, "/a b"), (Version.V11, " /a b ")])
+def test_spaces_around_a_value_count_from_1_1_on(version: Version, value: str) -> None:
+    [frame] = parse(b"SUBSCRIBE\ndestination: /a b \n\n\0", version)
+    assert frame.headers == {"destination": value}
+
+
 @pytest.mark.parametrize("command", ["CONNECT", "STOMP"])
 def test_connect_is_not_escaped(command: str) -> None:
     [frame] = parse(command.encode() + b"\npasscode:a\\cb\\x\nhost:h:1\n\n\0")

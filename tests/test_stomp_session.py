@@ -48,6 +48,23 @@ def test_greeting_gives_token_and_heartbeats(command: str) -> None:
     assert Session().take(Frame(command, headers)) == Login("ey.a.b", 10_000, 20_000)
 
 
+@pytest.mark.parametrize("beats", ["0,0", "1,999999999999999999", " 10000 , 0 "])
+def test_any_number_of_milliseconds_is_a_heartbeat(beats: str) -> None:
+    expected = tuple(int(one) for one in beats.split(","))
+    assert Session().take(Frame("CONNECT", {"heart-beat": beats})) == Login("", *expected)
+
+
+@pytest.mark.parametrize("beats", ["", "1", "-1,0", "1,2,3", "1.5,0", "x,y", "1,"])
+def test_what_is_no_heartbeat_is_refused(beats: str) -> None:
+    with pytest.raises(FrameRefused, match="heart-beat"):
+        Session().take(Frame("CONNECT", {"heart-beat": beats}))
+
+
+def test_spaces_around_a_passcode_do_not_count() -> None:
+    """The specification of 1.0 writes one."""
+    assert Session().take(Frame("CONNECT", {"passcode": " ey.a.b"})) == Login("ey.a.b", 0, 0)
+
+
 def test_token_may_be_the_passcode() -> None:
     assert Session().take(Frame("CONNECT", {"login": "alice", "passcode": "ey.a.b"})) == Login("ey.a.b", 0, 0)
 
@@ -135,6 +152,7 @@ def test_ack_names_the_event_that_a_message_carried(version: str, header: str) -
     session = open_session(version)
     subscribe(session, id="other")
     subscription = subscribe(session, id="a:b\\c", ack="client")
+    subscription.sent = Place(2, 7)
     sent = message(subscription, Place(2, 7), b"{}")
     name = sent.headers["ack" if header == "id" else "message-id"]
     ack = session.take(Frame("ACK", {header: name, "subscription": "a:b\\c"}))
@@ -145,18 +163,38 @@ def test_ack_names_the_event_that_a_message_carried(version: str, header: str) -
 def test_nack_asks_for_nothing_but_must_name_a_message() -> None:
     session = open_session()
     subscription = subscribe(session, ack="client")
+    subscription.sent = Place(1, 1)
     name = message(subscription, Place(1, 1), b"{}").headers["ack"]
     assert session.take(Frame("NACK", {"id": name})) is None
     with pytest.raises(FrameRefused):
         session.take(Frame("NACK", {"id": "9-1.1"}))
 
 
-@pytest.mark.parametrize("text", ["", "1", "1-1", "x-1.1", "2-1.1", "1-0.1", "1-1.1 "])
+@pytest.mark.parametrize(
+    "text", ["", "1", "1-1", "x-1.1", "2-1.1", "1-0.1", "1-1.1 ", "1-1.8", "1-2.1", "1-1.7\0"]
+)
 def test_ack_of_what_was_never_sent_is_refused(text: str) -> None:
     session = open_session()
-    subscribe(session, ack="client")
+    subscribe(session, ack="client").sent = Place(1, 7)
     with pytest.raises(FrameRefused):
         session.take(Frame("ACK", {"id": text}))
+
+
+@pytest.mark.parametrize("command", ["ACK", "NACK"])
+def test_ack_with_another_subscriptions_name_is_refused(command: str) -> None:
+    session = open_session("1.1")
+    subscribe(session, id="other", ack="client")
+    subscribe(session, id="mine", ack="client").sent = Place(1, 7)
+    with pytest.raises(FrameRefused, match="not of this subscription"):
+        session.take(Frame(command, {"message-id": "2-1.7", "subscription": "other"}))
+
+
+@pytest.mark.parametrize("command", ["SEND", "ACK", "NACK"])
+def test_frame_of_a_transaction_is_refused_whatever_else_it_has(command: str) -> None:
+    session = open_session()
+    subscribe(session, ack="client").sent = Place(1, 7)
+    with pytest.raises(FrameRefused, match="transactions"):
+        session.take(Frame(command, {"id": "1-1.7", "destination": "/app/hello", "transaction": "t"}))
 
 
 def test_ack_in_a_subscription_that_acknowledges_by_itself_is_refused() -> None:

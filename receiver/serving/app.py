@@ -22,17 +22,19 @@ from receiver.serving import asyncapi, openapi
 from receiver.serving.alerts import AlertsOverHttp
 from receiver.transports.polling.endpoint import PER_MINUTE, PollingTransport
 from receiver.transports.seen import SeenOverHttp
+from receiver.transports.sockjs import information
 from receiver.transports.sockjs.endpoint import XhrTransport
 from receiver.transports.sse.endpoint import EventStreamTransport
-from receiver.transports.stomp.endpoint import SOCKJS_PREFIXES, sockjs_info
+from receiver.transports.stomp.endpoint import SOCKJS_PREFIXES
 from shared.problems import HANDLERS, Problem
 from shared.process.exposition import expose
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from prometheus_client import CollectorRegistry
     from starlette.requests import Request
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from receiver.access.admission import Admission
     from receiver.access.authentication import Authentication
@@ -71,26 +73,14 @@ def create_app(
     alerts = AlertsOverHttp(gateway.history, doorkeeper, per_minute=lists_per_minute)
     xhr = XhrTransport(gateway, authentication, origins, spring, admission)
     routes: list[BaseRoute] = [
-        Route("/events", events.endpoint, methods=["GET", "OPTIONS"], middleware=[_cors(origins)]),
-        Route("/events", polling.end_session, methods=["DELETE"], middleware=[_cors(origins)]),
-        Route("/seen", seen.endpoint, methods=["POST", "OPTIONS"], middleware=[_cors(origins)]),
-        Route("/alerts", alerts.list_some, methods=["GET", "OPTIONS"], middleware=[_cors(origins)]),
-        Route("/read", alerts.mark_read, methods=["POST", "OPTIONS"], middleware=[_cors(origins)]),
-        Route("/tickets", http.issue_ticket, methods=["POST", "OPTIONS"], middleware=[_cors(origins)]),
-        *(
-            Route(f"{prefix}/info", sockjs_info, methods=["GET", "OPTIONS"], middleware=[_cors(origins)])
-            for prefix in SOCKJS_PREFIXES
-        ),
-        *(
-            Route(
-                f"{prefix}/{{server}}/{{session}}/{name}",
-                endpoint,
-                methods=["POST", "OPTIONS"],
-                middleware=[_cors(origins)],
-            )
-            for prefix in SOCKJS_PREFIXES
-            for name, endpoint in xhr.endpoints.items()
-        ),
+        Route("/events", events.endpoint, methods=["GET", "OPTIONS"], middleware=_cors(origins)),
+        Route("/events", polling.end_session, methods=["DELETE"], middleware=_cors(origins)),
+        Route("/seen", seen.endpoint, methods=["POST", "OPTIONS"], middleware=_cors(origins)),
+        Route("/alerts", alerts.list_some, methods=["GET", "OPTIONS"], middleware=_cors(origins)),
+        Route("/read", alerts.mark_read, methods=["POST", "OPTIONS"], middleware=_cors(origins)),
+        Route("/tickets", http.issue_ticket, methods=["POST", "OPTIONS"], middleware=_cors(origins)),
+        Route("/stomp", refuse_without_upgrade),
+        *(route for prefix in SOCKJS_PREFIXES for route in _sockjs_routes(prefix, xhr, origins)),
         Route("/openapi.json", _document(openapi.document())),
         Route("/asyncapi.json", _document(asyncapi.document(gateway.names))),
         Route("/livez", http.livez),
@@ -106,6 +96,30 @@ def create_app(
     return app
 
 
+def _sockjs_routes(prefix: str, xhr: XhrTransport, origins: Origins) -> Iterator[Route]:
+    yield Route(prefix, information.welcome)
+    yield Route(f"{prefix}/", information.welcome)
+    yield Route(f"{prefix}/info", information.inform, methods=["GET", "OPTIONS"], middleware=_cors(origins))
+    yield Route(f"{prefix}/websocket", refuse_without_upgrade)
+    yield Route(f"{prefix}/iframe.html", information.refuse_iframe)
+    yield Route(f"{prefix}/iframe{{version}}.html", information.refuse_iframe)
+    session = f"{prefix}/{{server}}/{{session}}"
+    yield Route(f"{session}/websocket", information.refuse_without_upgrade)
+    for name, endpoint in xhr.endpoints.items():
+        yield Route(f"{session}/{name}", endpoint, methods=["POST", "OPTIONS"], middleware=_cors(origins))
+    for name in information.NOT_SERVED:
+        yield Route(f"{session}/{name}", information.refuse_transport, methods=["GET", "POST"])
+
+
+async def refuse_without_upgrade(request: Request) -> Response:
+    raise Problem(
+        426,
+        "upgrade-required",
+        "This address is for STOMP over WebSocket.",
+        {"upgrade": "websocket", "connection": "Upgrade"},
+    )
+
+
 def _document(document: dict[str, Any]) -> Callable[[Request], Awaitable[Response]]:
     text = msgspec.json.encode(document)
 
@@ -115,17 +129,36 @@ def _document(document: dict[str, Any]) -> Callable[[Request], Awaitable[Respons
     return endpoint
 
 
-def _cors(origins: Origins) -> Middleware:
+def _cors(origins: Origins) -> list[Middleware]:
     """CORS, for the calls that other sites' pages make. WebSockets don't need it and would pay for it."""
-    return Middleware(
+    cors = Middleware(
         CORSMiddleware,
         allow_origins=origins.exact,
         allow_origin_regex=origins.regex,
-        allow_methods=["GET", "POST", "DELETE"],
-        allow_headers=["authorization", "content-type", "if-none-match", "last-event-id"],
+        allow_methods=_METHODS,
+        allow_headers=_ASKED_HEADERS,
         expose_headers=["etag", "retry-after"],
         allow_credentials=True,
     )
+    return [cors, Middleware(PlainOptions)]
+
+
+_METHODS = ["GET", "POST", "DELETE"]
+_ASKED_HEADERS = [
+    *("authorization", "content-type", "if-none-match", "last-event-id"),
+    *("cache-control", "pragma", "x-requested-with"),  # which polyfills and libraries add by themselves
+]
+
+
+class PlainOptions:
+    """Answers an OPTIONS that is no preflight. Nothing may happen by one: it is a safe method."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = Response(status_code=204) if scope["method"] == "OPTIONS" else self._app
+        await app(scope, receive, send)
 
 
 class HttpTransport(Protocol):

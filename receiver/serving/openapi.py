@@ -22,6 +22,7 @@ _REASONS = {
     400: "The request is malformed; `detail` names the part.",
     401: "The token is missing, wrong or has expired.",
     403: "The token does not allow this, the page's origin is not allowed, or ORDERBELL_ADMIT refuses.",
+    404: "A path that is not as described, or another customer's.",
     429: "Too many, or too fast: come back after Retry-After.",
     503: "Draining, overloaded, or a neighbour is away: come back after Retry-After.",
 }
@@ -77,7 +78,10 @@ def _paths() -> Json:
                     ),
                     _query("after", CURSORS, "Where to resume; by default after what the customer has seen."),
                     _query("session", {"type": "string", "pattern": "^[A-Za-z0-9._~-]{1,64}$"}, "Of a poll."),
-                    _header("Last-Event-ID", "As `after`; takes precedence over it."),
+                    _query(
+                        "lastEventId", CURSORS, "As `after`; takes precedence over it, as a polyfill needs."
+                    ),
+                    _header("Last-Event-ID", "As `after`; takes precedence over both."),
                     _header("If-None-Match", "For plain polls."),
                 ],
             ),
@@ -132,17 +136,16 @@ def _paths() -> Json:
                 body=_ref("ReadReport"),
             )
         },
-        **{
-            f"{prefix}/info": {
-                "get": _operation(
-                    name,
-                    "SockJS's information",
-                    {200: _json("What it offers.", _OBJECT)},
-                    open=True,
-                )
-            }
-            for prefix, name in (("/websocket", "sockjsInfo"), ("/gs-guide-websocket", "guideSockjsInfo"))
+        "/stomp": {
+            "get": _operation(
+                "stomp",
+                "STOMP over WebSocket: see `/asyncapi.json`",
+                {426: _problem("The request asks for no WebSocket.")},
+                open=True,
+            )
         },
+        **_sockjs_paths("/websocket", "sockjs"),
+        **_sockjs_paths("/gs-guide-websocket", "guideSockjs"),
         "/livez": {
             "get": _operation("live", "Whether it is alive", {200: _json("It is alive.", _OBJECT)}, open=True)
         },
@@ -177,6 +180,59 @@ def _paths() -> Json:
 
 
 _OBJECT: Json = {"type": "object"}
+
+
+def _sockjs_paths(prefix: str, name: str) -> Json:
+    """STOMP over SockJS. `server` counts for nothing; `session` is the client's own random name for it."""
+    parts = [
+        {
+            "name": part,
+            "in": "path",
+            "required": True,
+            "schema": {"type": "string", "pattern": "^[^/.]{1,64}$"},
+        }
+        for part in ("server", "session")
+    ]
+    frames = {"application/javascript": {"schema": {"type": "string"}}}
+    received: Json = {
+        200: {"description": "SockJS's frames, a line each; the first request opens.", "content": frames}
+    }
+    texts = {"text/plain": {"schema": {"type": "string"}}}
+    sent: Json = {
+        204: {"description": "The messages were taken."},
+        404: _problem("There is no such session, or it has ended."),
+        413: _problem("More than a frame of STOMP may have."),
+        500: {"description": "No JSON array of texts: what SockJS's protocol says.", "content": texts},
+    }
+    messages = {"required": True, "content": {"text/plain": {"schema": {"type": "string"}}}}
+    session = f"{prefix}/{{server}}/{{session}}"
+    called = {
+        "xhr": ("Receive", "SockJS: wait for the next messages", received, (400, 403, 404, 429, 503)),
+        "xhr_streaming": ("Stream", "SockJS: messages as they come", received, (400, 403, 404, 429, 503)),
+        "xhr_send": ("Send", "SockJS: send STOMP's frames", sent, (403,)),
+    }
+    return {
+        prefix: {
+            "get": _operation(
+                f"{name}Welcome",
+                "A greeting; with an upgrade, STOMP over WebSocket",
+                {200: {"description": "The greeting of every SockJS server.", "content": texts}},
+                open=True,
+            )
+        },
+        f"{prefix}/info": {
+            "get": _operation(
+                f"{name}Info", "SockJS's information", {200: _json("What it offers.", _OBJECT)}, open=True
+            )
+        },
+        **{
+            f"{session}/{path}": {
+                "post": _operation(f"{name}{verb}", summary, answers, refusals, parameters=parts, open=True)
+                | ({"requestBody": messages} if path == "xhr_send" else {})
+            }
+            for path, (verb, summary, answers, refusals) in called.items()
+        },
+    }
 
 
 def _operation(

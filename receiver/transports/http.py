@@ -1,11 +1,13 @@
 """Common to the transports over plain HTTP: what they read from a request, and how they refuse one.
 
 `Last-Event-ID` takes precedence over `after`: an EventSource that reconnects by itself sends the header along
-with its first URL.
+with its first URL. In place of the header, which would cost it a preflight, the polyfill
+`event-source-polyfill` adds `lastEventId` to that URL.
 """
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -39,10 +41,29 @@ STATUSES = {
 }
 
 
+_QUALITY = re.compile(r"q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)", re.IGNORECASE)
+
+
+def quality(request: Request, media_type: str) -> float:
+    """How much the client wants this type by its Accept: 0, not at all, to 1. RFC 9110 12.4.2, 12.5.1.
+
+    Wildcards don't count: they come from clients that know nothing of us.
+    """
+    found = 0.0
+    for one in ",".join(request.headers.getlist("accept")).split(","):
+        name, *parameters = (part.strip() for part in one.split(";"))
+        if name.lower() == media_type:
+            weights = [match[1] for part in parameters if (match := _QUALITY.fullmatch(part))]
+            found = max(found, float(weights[-1]) if weights else 1.0)
+    return found
+
+
 def cursors_of(request: Request) -> dict[Channel, Place]:
     """Raises `InvalidCursor`."""
-    last = request.headers.get("last-event-id", "")
-    return parse_cursors(last) if last else parse_after(request.scope["query_string"].decode("latin-1"))
+    if last := request.headers.get("last-event-id", ""):
+        return parse_cursors(last)
+    query = request.scope["query_string"].decode("latin-1")
+    return parse_after(query, name="lastEventId") or parse_after(query)
 
 
 def headers_of(request: Request) -> list[Header]:

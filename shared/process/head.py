@@ -25,7 +25,7 @@ Header = tuple[bytes, bytes]
 class Head:
     """A request's head. `headers` have lower-case names, in the order and number in which they came."""
 
-    __slots__ = ("headers", "method", "path", "peer", "query", "target", "upgrade", "version")
+    __slots__ = ("headers", "method", "padded", "path", "peer", "query", "target", "upgrade", "version")
 
     def __init__(self) -> None:
         self.method = ""
@@ -34,6 +34,7 @@ class Head:
         self.path = b""
         self.query = b""
         self.headers: list[Header] = []
+        self.padded = False  # white space came behind a value
         self.upgrade: frozenset[bytes] = frozenset()  # the protocols that the client asks for, in lower case
         self.peer = Peer("", 0, "http")
 
@@ -43,6 +44,9 @@ class Head:
         self.target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if value.endswith((b" ", b"\t")):  # not part of the value, RFC 9112 5.1; httptools leaves it there
+            value = value.rstrip(b" \t")
+            self.padded = True
         self.headers.append((name.lower(), value))
 
     def values(self, name: bytes) -> list[bytes]:
@@ -134,7 +138,7 @@ def check_fields(head: Head) -> None:
 
 
 def normalise(head: Head, root_path: bytes) -> bool:
-    """Bring the target into origin-form, without the root path. Returns whether anything was changed."""
+    """Bring the target into origin-form, without the root path. Returns whether the head differs now."""
     given = head.target
     if b"#" in given:
         raise RequestRefused(400, "bad-request", "A request's target has no fragment (RFC 9112 3.2).")
@@ -150,7 +154,7 @@ def normalise(head: Head, root_path: bytes) -> bool:
     if root_path and (head.path == root_path or head.path.startswith(root_path + b"/")):
         head.path = head.path[len(root_path) :]
         head.target = head.target[len(root_path) :]
-    return head.target != given
+    return head.padded or head.target != given
 
 
 def is_last(head: Head | None) -> bool:

@@ -9,6 +9,7 @@ came before it, it is the notice `orderbell.end`.
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -56,12 +57,17 @@ def _of_page(page: Page, cursor: str) -> Answer:
     return Answer(200, [*_TYPE, (b"cache-control", b"no-store")], _body(page, cursor))
 
 
+_TAG = re.compile(r'"[^"]*"')
+
+
 def _unless_known(page: Page, cursor: str, known: str) -> Answer:
-    """304 if the client already has the same answer."""
+    """304 if the client already has the same answer. RFC 9110 13.1.2: tags are compared weakly, so that a
+    proxy may have made it a strong one; `*` is any answer.
+    """
     etag = _etag(page, cursor)
     # Caches must ask again each time, and shared ones must not store it.
     headers: list[Header] = [(b"etag", etag), (b"cache-control", b"private, no-cache")]
-    if etag.decode() in (one.strip() for one in known.split(",")):
+    if known.strip() == "*" or etag.decode().removeprefix("W/") in _TAG.findall(known):
         return Answer(304, headers, b"")
     return Answer(200, [*_TYPE, *headers], _body(page, cursor))
 

@@ -21,7 +21,7 @@ from starlette.responses import Response
 
 from receiver import metrics
 from receiver.connections.connection import End
-from receiver.transports.http import cursors_of, headers_of, take_over
+from receiver.transports.http import cursors_of, headers_of, quality, take_over
 from receiver.transports.polling.answer import answer_to, nothing
 from receiver.transports.polling.poll import LIMITS, LongPoll, Poll
 from receiver.transports.polling.sessions import Sessions
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 PER_MINUTE = 1_200  # plain polls of one customer; long polls wait, so they need no such limit
 _SHORTEST_WAIT = 1.0  # seconds; a request that waits less, or begins a session, counts as a plain poll
-_SECONDS = re.compile(r"\d{1,4}(\.\d{1,3})?")
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 _SESSION = re.compile(r"[A-Za-z0-9._~-]{1,64}")
 
 logger = logging.getLogger(__name__)
@@ -71,10 +71,7 @@ class PollingTransport:
 
     def wants(self, request: Request) -> bool:
         """Whether the client says how long it waits, or asks for JSON."""
-        accepted = ",".join(request.headers.getlist("accept")).split(",")
-        return "wait" in request.query_params or "application/json" in (
-            one.partition(";")[0].strip().lower() for one in accepted
-        )
+        return "wait" in request.query_params or quality(request, "application/json") > 0
 
     async def endpoint(self, request: Request) -> Response:
         """Raises `Problem` if refused. A request that waits is answered later, on its socket."""
@@ -133,7 +130,7 @@ class PollingTransport:
         if poll.turn != turn:  # a later request of the session has come, so this one was given up
             return nothing(format_cursors(Cursor(*item) for item in cursors.items()))
         if not seconds:
-            return answer_to(poll, request.headers.get("if-none-match", ""))
+            return answer_to(poll, ",".join(request.headers.getlist("if-none-match")))
         if poll.has_news or poll.closed:
             return answer_to(poll)
         edge: Edge = request.scope["state"]["edge"]

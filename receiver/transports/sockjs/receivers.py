@@ -100,7 +100,8 @@ class StreamReceiver(_Taken):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._transport.set_write_buffer_limits(high=0)
-        lines = [n + b": " + v for n, v in (*HEADERS, *self._headers, (b"connection", b"close"))]
+        headers = (*HEADERS, *self._headers, (b"connection", b"close"))
+        lines = [name + b": " + value for name, value in headers]
         self._transport.write(b"HTTP/1.1 200 OK\r\n" + b"\r\n".join(lines) + b"\r\n\r\n" + _PRELUDE)
 
     @property

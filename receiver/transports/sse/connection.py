@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 RETRY_MS = 2_000  # until a client that lost its connection comes back; networks' delays spread it
 _MAX_IGNORED = 16 * 1024  # bytes that a client may send, though nothing reads them
 
-_HEADERS: list[Header] = [
+HEADERS: list[Header] = [
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),  # nginx would wait for a buffer to fill
@@ -104,7 +104,7 @@ class EventStream(StreamConnection, SharingConnection):
         headers, self._headers = self._headers, None
         if headers is None:
             return b""
-        lines = [name + b": " + value for name, value in (*_HEADERS, *headers)]
+        lines = [name + b": " + value for name, value in (*HEADERS, *headers)]
         return b"HTTP/1.1 200 OK\r\n" + b"\r\n".join(lines) + b"\r\n\r\n"
 
     def beat(self, now: float) -> None:

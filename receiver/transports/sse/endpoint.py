@@ -16,8 +16,8 @@ from starlette.responses import Response
 
 from receiver import metrics
 from receiver.connections.connection import End
-from receiver.transports.http import cursors_of, headers_of, take_over
-from receiver.transports.sse.connection import EventStream
+from receiver.transports.http import cursors_of, headers_of, quality, take_over
+from receiver.transports.sse.connection import HEADERS, EventStream
 from shared.cursors import InvalidCursor
 from shared.problems import Problem
 
@@ -39,9 +39,9 @@ class EventStreamTransport:
         self._doorkeeper = doorkeeper
 
     def wants(self, request: Request) -> bool:
-        """Whether the client asks for an event stream."""
-        accepted = ",".join(request.headers.getlist("accept")).split(",")
-        return MEDIA_TYPE in (one.partition(";")[0].strip().lower() for one in accepted)
+        """Whether the client asks for an event stream, and not rather for JSON."""
+        wanted = quality(request, MEDIA_TYPE)
+        return wanted > 0 and wanted >= quality(request, "application/json")
 
     async def endpoint(self, request: Request) -> Response:
         """Raises `Problem` if refused; otherwise the connection itself writes the answer."""
@@ -55,7 +55,7 @@ class EventStreamTransport:
         except InvalidCursor as error:
             raise Problem(400, End.BAD_MESSAGE.value, str(error)) from None
         if request.method == "HEAD":
-            return Response(media_type=MEDIA_TYPE)
+            return Response(headers={name.decode(): value.decode() for name, value in HEADERS})
         connection = EventStream(self._life, headers_of(request))
         take_over(request, connection)
         connection.address, connection.identity = address, identity

@@ -16,6 +16,7 @@ of Spring's pages come as their data alone (spring.py).
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -72,6 +73,7 @@ class StompConnection(WebSocketConnection):
     )
 
     transport = "stomp"
+    takes_binary = True  # STOMP's frames are bytes: stompjs sends them so with `forceBinaryWSFrames`
 
     def __init__(
         self,
@@ -232,7 +234,7 @@ class StompConnection(WebSocketConnection):
         self.send(
             stomp.connected(
                 self._session.version,
-                session=f"{id(self):x}",
+                session=secrets.token_hex(8),
                 customer=identity.customer,
                 beats_ms=(beats, beats),
             )
@@ -340,6 +342,8 @@ class _Subscribed(Connection):
             # At once, because such a client keeps no cursor: what is unreported when this gateway dies comes
             # again.
             self.acknowledge(place)
+        else:
+            self.subscription.sent = place
 
     def acknowledge(self, place: Place) -> None:
         """Of this event, or of all up to it. What was seen is kept only for a customer's own channel."""
@@ -354,7 +358,7 @@ class _Subscribed(Connection):
         if self.closed:
             return
         if isinstance(notice, Reset) and self.channel is not None:
-            place = parse_cursor(notice.cursor).place
+            place = self.subscription.sent = parse_cursor(notice.cursor).place
             self._parent.send(stomp.message(self.subscription, place, notice.cloud_event))
         elif self.channel is None:
             self._notices += 1

@@ -8,11 +8,8 @@ they use receiver/transports/sockjs.
 
 from __future__ import annotations
 
-import random
 import re
 from typing import TYPE_CHECKING
-
-from starlette.responses import JSONResponse
 
 from receiver.access.authentication import TokenInUrl
 from receiver.access.identity import ANYBODY, InvalidToken
@@ -24,8 +21,7 @@ from receiver.transports.websocket.upgrade import UpgradeEndpoint
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from starlette.requests import HTTPConnection, Request
-    from starlette.responses import Response
+    from starlette.requests import HTTPConnection
 
     from receiver.access.admission import Admission
     from receiver.access.authentication import Authentication
@@ -108,14 +104,3 @@ def identifying(
 def _is_password(passcode: str) -> bool:
     """Spring's pages may send a password (`guest`), which Spring ignores. A JWT has three parts."""
     return passcode.count(".") != 2
-
-
-async def sockjs_info(request: Request) -> Response:
-    """https://github.com/sockjs/sockjs-protocol, "Information"."""
-    body = {
-        "websocket": True,
-        "cookie_needed": False,
-        "origins": ["*:*"],  # as every SockJS server answers; origins are checked with the handshake
-        "entropy": random.SystemRandom().randrange(2**32),
-    }
-    return JSONResponse(body, headers={"cache-control": "no-store, no-cache, must-revalidate, max-age=0"})

@@ -1,8 +1,9 @@
 """STOMP frames: bytes to frames and back, without I/O. https://stomp.github.io/stomp-specification-1.2.html
 
-The versions differ in one thing that matters here, the escapes in headers:
+The versions differ in what a header's characters mean:
 
-* 1.2 escapes carriage return, line feed, colon and backslash; 1.1 all but carriage return; 1.0 nothing;
+* 1.2 escapes carriage return, line feed, colon and backslash; 1.1 all but carriage return; 1.0 nothing, and
+  spaces around its values don't count: the specification itself writes `login: <username>`;
 * CONNECT and CONNECTED are never escaped, so that every version can read them.
 
 Lines may end in CRLF in every version, because some clients of 1.1 do that. Of a repeated header the first
@@ -186,6 +187,8 @@ class Parser:
             name, colon, value = text.partition(":")
             if not colon or not name:
                 raise InvalidFrame(f"not a header: {text[:40]!r}")
+            if self.version is Version.V10:
+                value = value.strip(" ")
             headers.setdefault(_unescape(name, unescapes), _unescape(value, unescapes))
         return command, headers, self._length(headers)
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 MAX_SUBSCRIPTIONS = 100
 
-_HEARTBEAT = re.compile(r"([0-9]{1,9}),([0-9]{1,9})")
+_HEARTBEAT = re.compile(r"([0-9]{1,18}),([0-9]{1,18})")
 _PLACE = re.compile(r"([1-9][0-9]{0,15})\.(0|[1-9][0-9]{0,15})")
 _ID = re.compile(r"([1-9][0-9]{0,8})-([1-9][0-9]{0,15})\.(0|[1-9][0-9]{0,15})")
 
@@ -60,7 +60,7 @@ class FrameRefused(CallerError):
 @dataclass(slots=True)
 class Subscription:
     """One SUBSCRIBE. `number` counts from 1; `after` says where to resume: a place, or cursors, or
-    nothing.
+    nothing. `sent` is the last place that was handed over, if the client acknowledges.
     """
 
     number: int
@@ -68,6 +68,7 @@ class Subscription:
     destination: str
     acknowledge: Acknowledge
     after: Place | dict[Channel, Place]
+    sent: Place | None = None
 
 
 class Login(NamedTuple):
@@ -149,6 +150,8 @@ class Session:
         return Login(_token(frame.headers), int(beats[1]), int(beats[2]))
 
     def _take(self, frame: Frame) -> Request | None:
+        if "transaction" in frame.headers:
+            raise FrameRefused("transactions are not supported")
         match frame.command:
             case "SUBSCRIBE":
                 return Subscribed(self._subscribe(frame.headers))
@@ -172,6 +175,8 @@ class Session:
 
     def _subscribe(self, headers: Mapping[str, str]) -> Subscription:
         destination = _required(headers, "destination")
+        if "selector" in headers:  # to ignore it would give the client what it did not ask for
+            raise FrameRefused("selectors are not supported")
         # In 1.0 a client may subscribe without an id; the destination then serves as its id.
         name = headers.get("id") or (destination if self.version is Version.V10 else _required(headers, "id"))
         if name in self.subscriptions:
@@ -203,11 +208,17 @@ class Session:
         text = headers.get("id") or headers.get("message-id") or ""
         match = _ID.fullmatch(text)
         subscription = self._numbered(int(match[1])) if match else None
+        unknown = FrameRefused(f"no message with this id awaits an ACK: {text[:40]!r}")
         if match is None or subscription is None:
-            raise FrameRefused(f"no message with this id awaits an ACK: {text[:40]!r}")
+            raise unknown
+        if headers.get("subscription", subscription.id) != subscription.id:
+            raise FrameRefused(f"the message {text[:40]!r} is not of this subscription")
         if subscription.acknowledge is Acknowledge.AUTO:
             raise FrameRefused(f"subscription {subscription.id[:40]!r} takes no ACK: its ack mode is auto")
-        return Acknowledged(subscription, Place(int(match[2]), int(match[3])))
+        place = Place(int(match[2]), int(match[3]))
+        if subscription.sent is None or place > subscription.sent:
+            raise unknown
+        return Acknowledged(subscription, place)
 
     def _numbered(self, number: int) -> Subscription | None:
         return next((one for one in self.subscriptions.values() if one.number == number), None)
@@ -276,7 +287,7 @@ def _token(headers: Mapping[str, str]) -> str:
     """`Authorization: Bearer …` as a browser page would set it, or the passcode."""
     names = {name.lower(): value for name, value in headers.items()}
     scheme, _, token = names.get("authorization", "").strip().partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else names.get("passcode", "")
+    return token.strip() if scheme.lower() == "bearer" else names.get("passcode", "").strip()
 
 
 def _required(headers: Mapping[str, str], name: str) -> str:

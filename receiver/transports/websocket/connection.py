@@ -45,17 +45,20 @@ LIMITS = WebSocketLimits()
 
 
 class Fragments:
-    """A message that is not whole yet. What can't become UTF-8 any more is refused at once, RFC 6455 8.1."""
+    """A message that is not whole yet. A text that can't become UTF-8 any more is refused at once, RFC 6455
+    8.1.
+    """
 
     __slots__ = ("_decoder", "texts")
 
-    def __init__(self) -> None:
-        self._decoder = _new_decoder()
+    def __init__(self, *, is_text: bool) -> None:
+        self._decoder = _new_decoder() if is_text else None
         self.texts: list[bytes] = []
 
     def add(self, text: bytes, *, final: bool) -> None:
         """Raises `UnicodeDecodeError`."""
-        self._decoder.decode(text, final)
+        if self._decoder is not None:
+            self._decoder.decode(text, final)
         self.texts.append(text)
 
 
@@ -72,6 +75,7 @@ class WebSocketConnection(StreamConnection, SharingConnection):
     )
 
     transport = "websocket"
+    takes_binary = False  # whether a binary message counts as a text does
 
     def __init__(self, life: Life, limits: WebSocketLimits = LIMITS) -> None:
         super().__init__(life, limits)
@@ -207,17 +211,19 @@ class WebSocketConnection(StreamConnection, SharingConnection):
             self._end(code if code in _USUAL else "other", reason)
         elif self.closed:
             pass  # now only the client's answer to our close frame counts
-        elif frame.opcode is Opcode.BINARY:
+        elif frame.opcode is Opcode.BINARY and not self.takes_binary:
             self.close(Close.UNSUPPORTED_DATA, "text only")
-        elif frame.opcode in (Opcode.TEXT, Opcode.CONT):
-            self._take_text(bytes(frame.data), final=frame.fin)
+        elif frame.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+            self._take_piece(bytes(frame.data), final=frame.fin, is_text=frame.opcode is Opcode.TEXT)
 
-    def _take_text(self, text: bytes, *, final: bool) -> None:
+    def _take_piece(self, text: bytes, *, final: bool, is_text: bool) -> None:
+        """A message, or one of its fragments; `is_text` counts for the first of them."""
         try:
             if self._fragments is None and final:
-                text.decode()
+                if is_text:
+                    text.decode()
             else:
-                self._fragments = self._fragments or Fragments()
+                self._fragments = self._fragments or Fragments(is_text=is_text)
                 self._fragments.add(text, final=final)
         except UnicodeDecodeError:
             self.close(Close.INVALID_DATA, "not UTF-8")
@@ -232,7 +238,7 @@ class WebSocketConnection(StreamConnection, SharingConnection):
             self.received(text)
 
     def received(self, text: bytes) -> None:
-        """Handle a message of the client, which is in UTF-8."""
+        """Handle a message of the client. A text is in UTF-8; a binary message may not be."""
         self.life.receive(self, text)
 
     def _flush(self, parser: Parser) -> bool:

@@ -64,7 +64,10 @@ class Echo(WebSocketConnection):
 
     def _take(self, frame: Frame) -> None:
         if frame.opcode is Opcode.BINARY:
-            self._binary, self._fragments = [], Fragments()  # between two frames the parser must stay
+            self._binary, self._fragments = (
+                [],
+                Fragments(is_text=False),
+            )  # between two frames the parser must stay
         elif frame.opcode is not Opcode.CONT or self._binary is None:
             super()._take(frame)
             return
