@@ -8,6 +8,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
     from receiver.access.admission import Handshake
 
 NOT_CALLABLE = 7
@@ -31,6 +33,14 @@ def two(handshake: Handshake, more: int) -> bool:
 
 def nobody(handshake: Handshake) -> str:
     return "nobody is admitted"
+
+
+def yields(handshake: Handshake) -> Iterator[bool]:
+    yield True
+
+
+async def yields_async(handshake: Handshake) -> AsyncIterator[bool]:
+    yield True
 
 
 class Gate:

@@ -270,6 +270,13 @@ def test_workers_load_it_too(processes: Processes) -> None:
     assert asyncio.run(statuses()) == {403}
 
 
+@pytest.mark.parametrize("name", ["yields", "yields_async"])
+def test_function_that_would_yield_its_answer_is_refused_from_the_start(name: str) -> None:
+    """Each of its handshakes would be refused with a 503."""
+    with pytest.raises(InvalidHook, match="must return its answer, not yield it"):
+        load_hook(f"tests.admission_hooks:{name}")
+
+
 def test_module_that_fails_when_it_is_imported_is_named(
     tmp_path: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ import httpx2
 import pytest
 
 from shared.channels import Channel
-from shared.commands.watch import Watcher
+from shared.commands.watch import Watcher, WatchRefused
 from shared.cursors import Place
 from tests import commands
 from tests.commands import Command
@@ -238,6 +239,14 @@ def test_refusal_is_shown_with_its_answer(processes: Processes, watch: Watch) ->
         assert watching.process.wait(20) == 1
         assert "< HTTP/1.1 403" in watching.says
         assert "nobody is admitted" in watching.says
+
+
+def test_sender_is_recognised_by_every_way(processes: Processes) -> None:
+    sender = processes.start_sender()
+    for way in ("websocket", "sse", "stomp", "poll"):
+        watcher = Watcher(sender.url, {}, way=way)
+        with pytest.raises(WatchRefused, match=r"is a sender; --gateway takes a gateway's address"):
+            asyncio.run(watcher.run(lambda: "ey.a.b"))
 
 
 @pytest.mark.parametrize("way", ["websocket", "stomp"])

@@ -93,6 +93,8 @@ def load_hook(name: str) -> Callable[[Handshake], Any]:
         found = getattr(found, part)
     if not callable(found):
         raise InvalidHook(f"{name} is not a function")
+    if inspect.isgeneratorfunction(found) or inspect.isasyncgenfunction(found):
+        raise InvalidHook(f"{name} must return its answer, not yield it")
     try:
         inspect.signature(found).bind(object())
     except (TypeError, ValueError):

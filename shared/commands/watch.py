@@ -142,6 +142,7 @@ class Watcher:
             except Ended as end:
                 # A token that has expired is followed by a new one; but not if it was never valid.
                 if end.final or (end.unauthenticated and not self._welcome):
+                    await self._check_service()
                     raise WatchRefused(f"{self._gateway} {end}") from None
                 say(str(end))
             # Twice as long each time, and not in step with others that lost the same gateway.
@@ -152,9 +153,13 @@ class Watcher:
         """Not with every try: they go on until Ctrl-C. Raises `WatchRefused` at a sender."""
         if fault != self._said:
             self._said = fault
-            if await asyncio.to_thread(service_at, self._gateway) == "sender":
-                raise WatchRefused(SENDER_THERE.format(self._gateway))
+            await self._check_service()
             say(f"{fault}; trying again")
+
+    async def _check_service(self) -> None:
+        """Raises `WatchRefused` at a sender: what it answers to a listener would only confuse."""
+        if await asyncio.to_thread(service_at, self._gateway) == "sender":
+            raise WatchRefused(SENDER_THERE.format(self._gateway))
 
     async def _listen(self, token: str) -> None:
         """Until it ends, by `Ended` or `CannotConnect`."""
