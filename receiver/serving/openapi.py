@@ -194,11 +194,11 @@ def _sockjs_paths(prefix: str, name: str) -> Json:
         for part in ("server", "session")
     ]
     frames = {"application/javascript": {"schema": {"type": "string"}}}
-    received: Json = {
+    received: dict[int, Json] = {
         200: {"description": "SockJS's frames, a line each; the first request opens.", "content": frames}
     }
     texts = {"text/plain": {"schema": {"type": "string"}}}
-    sent: Json = {
+    sent: dict[int, Json] = {
         204: {"description": "The messages were taken."},
         404: _problem("There is no such session, or it has ended."),
         413: _problem("More than a frame of STOMP may have."),
