@@ -342,7 +342,15 @@ async def test_session_names_differ_and_say_nothing_of_our_memory(
     assert {len(name) for name in names} == {16}
 
 
-@pytest.mark.parametrize("data", ["HELLO\n\n\0", "SEND\nno colon\n\n\0", "SUBSCRIBE\nid:\\x\n\n\0"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        "HELLO\n\n\0",
+        "SEND\nno colon\n\n\0",
+        "SUBSCRIBE\nid:\\x\n\n\0",
+        "SEND\ncontent-length:\x1e3\n\nabc\0",
+    ],
+)
 async def test_what_is_no_frame_gets_an_error(gateway: ReceiverProcess, token: str, data: str) -> None:
     async with stomp(gateway, token) as client:
         await client.send_raw(data.encode())

@@ -196,9 +196,10 @@ class Parser:
         text = headers.get("content-length")
         if text is None:
             return None
-        if not _LENGTH.fullmatch(text.strip()):
+        number = text.strip(" ")
+        if not _LENGTH.fullmatch(number):
             raise InvalidFrame(f"not a content-length: {text[:20]!r}")
-        length = int(text)
+        length = int(number)
         self._check_size(length)
         return length
 
