@@ -95,7 +95,6 @@ async def test_answer_has_the_headers_that_proxies_and_pages_need(
         assert client.headers == {
             "content-type": "text/event-stream",
             "cache-control": "no-store",
-            "x-content-type-options": "nosniff",
             "x-accel-buffering": "no",
             "x-content-type-options": "nosniff",
             "connection": "close",
