@@ -62,8 +62,12 @@ CADDY = """\
     admin off
     auto_https off
 }}
-http://:{plain}, https://localhost:{tls} {{
-    {tls_if}
+http://:{plain} {{
+    encode gzip zstd
+    reverse_proxy 127.0.0.1:{gateway}
+}}
+https://localhost:{tls} {{
+    tls {cert} {key}
     encode gzip zstd
     reverse_proxy 127.0.0.1:{gateway}
 }}
@@ -113,7 +117,6 @@ def command_of(
             both=both,
             plain=front.plain,
             tls=front.tls,
-            tls_if=f"tls {keys.server_cert} {keys.server_key}",
             gateway=gateway,
         )
     )
