@@ -455,7 +455,10 @@ class Edge(asyncio.Protocol):
         if self._paused:
             self._paused = False
             self._transport.resume_reading()
-        self._transport.write_eof()
+        try:
+            self._transport.write_eof()
+        except OSError:  # the client has left already
+            self._transport.abort()
 
     def _end_inner(self) -> None:
         inner, self._inner = self._inner, None

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 IDLE_SECONDS = 0.5  # that idle connections stay open at the end, so that the next answer closes them
 POLL_SECONDS = 0.05
+QUEUE_SECONDS = 1.0  # for what is queued when we stop listening: thousands are accepted in half of it
 _FILES_BESIDE = 100  # listening sockets, Redis, the database, logs
 
 logger = structlog.get_logger(__name__)
@@ -198,7 +199,7 @@ class Server(uvicorn.Server):
         return [edge for edge in self._door.edges if edge.half_sent]
 
     async def _close_listeners(self, sockets: Sequence[socket.socket]) -> None:
-        """Accept what is queued, and nothing after it: closing a queue resets every connection in it."""
+        """Accept what is queued, and little after it: closing a queue resets every connection in it."""
         waiting = [] if self._service.successor else [listening.dup() for listening in sockets]
         for server in self.servers:
             server.close()
@@ -212,7 +213,9 @@ class Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         queue.setblocking(False)
         queue.listen(0)  # so that new connections are not even queued, but try again elsewhere
-        while True:
+        # One is queued nevertheless, and where many try, another one always is: this must end by itself.
+        deadline = loop.time() + QUEUE_SECONDS
+        while loop.time() < deadline:
             try:
                 accepted, _ = queue.accept()
             except (BlockingIOError, InterruptedError):
