@@ -166,7 +166,7 @@ def front(
 
 
 @pytest.mark.parametrize(
-    ("version", "option"), [("HTTP/1.1", "--http1.1"), ("HTTP/1.1", "--http1.0"), ("HTTP/2", "--http2")]
+    ("version", "option"), [("HTTP/1.1", "--http1.1"), ("HTTP/1.", "--http1.0"), ("HTTP/2", "--http2")]
 )
 @pytest.mark.parametrize("compressed", [False, True], ids=["plain", "compressed"])
 def test_event_arrives_at_once_behind_a_proxy_and_after_a_cut_the_rest(
