@@ -155,4 +155,5 @@ def test_running_service_does_what_the_document_says(
                     case.validate_response(response, checks=checks)
 
                 keeps_to_it()
-    assert {200, 201, 202, 400, 404, 415} <= statuses
+    # One example of each call does not meet every refusal.
+    assert {200, 201, 202, 400} | ({404, 415} if examples > 1 else set()) <= statuses
