@@ -1,4 +1,4 @@
-"""A limit for each of many names: so many at once, and so many in a window of time.
+"""Two limits: so many in any second (`Pace`), and so many at once and in a window for each name (`Quota`).
 
 Why not the library `limits`: handshakes and replays are on the hot path, a refusal must give the time to come
 back in fractions of a second, `charge` may overdraw once, and the number of names is bounded. Of the
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_TENTHS = 10
 MAX_NAMES = 10_000  # names that were used longest ago begin anew
 
 
@@ -64,3 +65,33 @@ class Quota:
         self._left[name] = (left, now)
         if len(self._left) > MAX_NAMES:
             self._left.popitem(last=False)
+
+
+class Pace:
+    """At most so many in any second, wherever the second begins.
+
+    A bucket that fills by `most` a second and holds `most` would let twice as many through within one second.
+    So those of the last ten tenths of a second are counted, and the tenth that has begun.
+    """
+
+    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.most = most
+        self._clock = clock
+        self._tenth = 0  # of a second, since the clock's beginning
+        self._taken = [0] * (_TENTHS + 1)  # in the last tenths; each has the place of its number, modulo
+        self._sum = 0
+
+    def spend(self) -> float:
+        """Take one. Returns 0 if that is allowed, else the seconds until it is."""
+        now = self._clock() * _TENTHS
+        tenth, places = int(now), len(self._taken)
+        for passed in range(max(self._tenth + 1, tenth - _TENTHS), tenth + 1):
+            self._sum -= self._taken[passed % places]
+            self._taken[passed % places] = 0
+        self._tenth = max(self._tenth, tenth)
+        if self._sum < self.most:
+            self._sum += 1
+            self._taken[self._tenth % places] += 1
+            return 0.0
+        oldest = next(one for one in range(self._tenth - _TENTHS, tenth + 1) if self._taken[one % places])
+        return (oldest + places - now) / _TENTHS

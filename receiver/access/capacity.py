@@ -5,8 +5,10 @@ for authenticated ones. At the limit a new stranger is accepted and the oldest o
 authenticates within moments, so the oldest is the likeliest to be only holding a place. A flood shortens the
 time that strangers have, and does nothing else.
 
-Handshakes a second are bounded, in all and by address, before they are accepted: a page that is refused comes
-back later.
+Handshakes a second are bounded, in all and by address, before they are accepted: a page that is refused
+comes back later. In all, the bound holds for every second: more at once would keep the loop from the
+connections that are already there. Of one address, ten seconds' worth may come at once: an office of hundreds
+comes back together.
 
 An address is an IPv4 address or an IPv6 network of 64 bits, which is what one household gets; trusted proxies
 report it. A proxy's own address is exempt, as are Unix sockets: if a proxy reports no client, a limit by
@@ -25,7 +27,7 @@ from typing import TYPE_CHECKING
 from receiver import metrics
 from receiver.connections.connection import End
 from shared.problems import Problem
-from shared.quota import Quota
+from shared.quota import Pace, Quota
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,8 +38,7 @@ if TYPE_CHECKING:
 
 _IPV6_PREFIX = 64
 _RESERVED = 4  # at most one in four connections may be a stranger
-_BURST_SECONDS = 10  # of handshakes that may come at once
-_ALL = "all"
+_BURST_SECONDS = 10  # of one address's handshakes that may come at once
 EXEMPT = ""
 
 
@@ -75,8 +76,14 @@ class Capacity:
         self._strangers: dict[Connection, None] = {}  # the oldest first
         self._strangers_of: dict[str, dict[Connection, None]] = {}
         self._max_strangers = max(1, min(limits.strangers, limits.connections // _RESERVED))
-        self._handshakes = _rate(limits.handshakes_per_second)
-        self._handshakes_of = _rate(limits.handshakes_per_second_per_address)
+        self._handshakes = Pace(limits.handshakes_per_second)
+        self._handshakes_of = Quota(
+            limits.handshakes_per_second_per_address * _BURST_SECONDS, window_seconds=_BURST_SECONDS
+        )
+
+    @property
+    def handshakes_per_second(self) -> int:
+        return self._limits.handshakes_per_second
 
     @property
     def strangers(self) -> int:
@@ -94,7 +101,7 @@ class Capacity:
         """Why one more connection is refused now; None if it is admitted. Each call counts as a handshake."""
         if self.full:
             return _later(503, "overloaded", "Try again in a moment.", 2)
-        if seconds := self._handshakes.spend(_ALL):
+        if seconds := self._handshakes.spend():
             return _later(503, "too-many-handshakes", "Try again in a moment.", seconds)
         if address == EXEMPT:
             return None
@@ -149,10 +156,6 @@ class Capacity:
         metrics.strangers_ended.inc()
         oldest.end(End.TRY_AGAIN_LATER, "others wait; authenticate sooner")
         oldest.drop()
-
-
-def _rate(per_second: int) -> Quota:
-    return Quota(per_second * _BURST_SECONDS, window_seconds=_BURST_SECONDS)
 
 
 def _later(status: int, kind: str, detail: str, seconds: float) -> Problem:
