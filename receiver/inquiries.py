@@ -88,7 +88,7 @@ class Inquiries:
             not_ready=list(self._not_ready()),
             connections=dict(Counter(one.transport for one in connections)),
             channels=gateway.keeper.channel_count,
-            listening=[_connection(one, channel) for one in shown],
+            listening=[_connection(one, channel, gateway.life.id_of(one)) for one in shown],
             listening_count=len(asked),
             remembers_since=_text(gateway.life.register.remembers_since),
         )
@@ -118,7 +118,7 @@ def _similar(channel: Channel, connections: Iterable[Connection]) -> list[str]:
     return sorted(alike - {asked})[:_ENDINGS]
 
 
-def _connection(connection: Connection, channel: Channel | None) -> ConnectionReport:
+def _connection(connection: Connection, channel: Channel | None, id: str) -> ConnectionReport:
     identity = connection.identity
     assert identity is not None
     offset = time.time() - asyncio.get_running_loop().time()  # from the loop's clock to the time of day
@@ -133,6 +133,7 @@ def _connection(connection: Connection, channel: Channel | None) -> ConnectionRe
         waiting_bytes=connection.waiting_bytes,
         spoke_at=_text(connection.spoke_at + offset) if connection.spoke_at else None,
         token_expires_at=_text(identity.expires_at),
+        id=id,
     )
 
 
@@ -144,6 +145,7 @@ def _ending(ended: Ended) -> EndingReport:
         ended.code,
         ended.reason,
         ended.requests,
+        ended.id,
     )
 
 

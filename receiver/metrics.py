@@ -129,8 +129,10 @@ seen_reports = Counter("orderbell_seen_reports", "Seen cursors passed on to the 
 order_to_frame = Histogram(
     "orderbell_order_to_frame_seconds",
     "Age of an event as it leaves for browsers, by its sender's clock; of completed orders, one a second",
+    ["transport"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
 )
+order_to_frame_of = cache(order_to_frame.labels)
 canary = Histogram(
     "orderbell_canary_seconds",
     "From the POST of the gateway's own event to its arrival where browsers' events arrive",
@@ -158,6 +160,7 @@ def describe(settings: ReceiverSettings) -> None:
         limits.labels(name).set(getattr(settings, name))
     for transport in TRANSPORTS:
         connections_of(transport)
+        order_to_frame_of(transport)
         for counter in (opened, resumes, deliveries):
             counter.labels(transport)
     for code in CODES:

@@ -41,6 +41,7 @@ from shared.process.loop_lag import LoopLag
 from shared.process.metrics_listener import MetricsListener
 from shared.process.server import Server, Service, raise_file_limit
 from shared.process.tracing import tracing
+from shared.process.ways import ways
 from shared.redis.channel_log import LogReader, LogWriter
 from shared.redis.connect import connect, pipelines_to
 from shared.redis.inquiries import Inquirer
@@ -78,7 +79,8 @@ def main(host: str, port: int, uds: str | None) -> None:
     """
     settings = load(SenderSettings, host=None if uds else host, port=0 if uds else port)
     metrics.describe(settings)
-    lines = configure_logs(settings.log_format, settings.log_level, "sender")
+    lines = configure_logs(settings.log_format, settings.log_level, "sender", channels=settings.log_channels)
+    ways.share = settings.log_events
     sys.setswitchinterval(SWITCH_SECONDS)
     lines.dropped = metrics.log_lines_dropped.inc
     with listening_on(host, port, uds) as listener:

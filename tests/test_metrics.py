@@ -14,15 +14,19 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from receiver.feeds.feed import Feed
 from receiver.metrics import TRANSPORTS
 from receiver.subscription.age import Ages
 from shared import __version__
+from shared.channels import Channel
 from tests.conformance.conftest import DRIVERS
+from tests.connections import Handed
 from tests.end_to_end.test_main_path import api, complete
 from tests.waiting import await_until
 from tests.websocket_client import connected
 
 if TYPE_CHECKING:
+    from receiver.connections.connection import Connection
     from tests.processes import Processes
 
 pytestmark = pytest.mark.anyio
@@ -64,55 +68,71 @@ async def test_order_to_published_and_order_to_frame_are_measured(processes: Pro
         assert "process_resident_memory_bytes" in text
 
 
-def test_one_event_a_second_is_looked_at_and_callers_times_are_not() -> None:
+def _aged(transport: str = "", *, le: str = "") -> float:
+    """How many ages were counted of a transport, or of all; with `le` of at most that age."""
     from receiver import metrics
 
-    def count() -> float:
-        return next(
-            sample.value
-            for family in metrics.order_to_frame.collect()
-            for sample in family.samples
-            if sample.name.endswith("_count")
-        )
-
-    def message(source: str, time: str) -> bytes:
-        return f'1 1 {{"specversion":"1.0","id":"1","source":"{source}","type":"t","time":"{time}"}}'.encode()
-
-    ages, before, now = Ages(), count(), "2026-11-29T12:00:00.000Z"
-    ages.look([message("/kitchen", now)], 1.0)
-    ages.look([message("/orderbell/sender", "yesterday-and-some-more")], 1.5)
-    assert count() == before
-    ages.look([message("/orderbell/sender", now)], 3.0)
-    ages.look([message("/orderbell/sender", now)], 3.5)
-    assert count() == before + 1
-    ages.look([message("/orderbell/sender", now)], 4.0)
-    assert count() == before + 2
+    return sum(
+        sample.value
+        for family in metrics.order_to_frame.collect()
+        for sample in family.samples
+        if sample.name.endswith("_bucket" if le else "_count")
+        if sample.labels["transport"] == transport or not transport
+        if sample.labels.get("le", "") == le
+    )
 
 
-def test_age_of_the_oldest_event_of_a_read_counts_not_of_the_youngest() -> None:
+def _message(source: str, at: str) -> tuple[bytes, bytes]:
+    event = f'{{"specversion":"1.0","id":"1","source":"{source}","type":"t","time":"{at}"}}'
+    return b"soup", f"1 1 {event}".encode()
+
+
+def _feeds(*connections: Connection) -> dict[bytes, Feed]:
+    feed = Feed(Channel("customer:soup"))
+    for connection in connections:
+        feed.join(connection)
+    return {b"soup": feed}
+
+
+async def test_one_event_a_second_is_looked_at_and_callers_times_are_not() -> None:
+    ages, feeds, before, now = Ages(), _feeds(Handed()), _aged(), "2026-11-29T12:00:00.000Z"
+    ages.look([_message("/kitchen", now)], feeds, 1.0)
+    ages.look([_message("/orderbell/sender", "yesterday-and-some-more")], feeds, 1.5)
+    assert _aged() == before
+    ages.look([_message("/orderbell/sender", now)], feeds, 3.0)
+    ages.look([_message("/orderbell/sender", now)], feeds, 3.5)
+    assert _aged() == before + 1
+    ages.look([_message("/orderbell/sender", now)], feeds, 4.0)
+    assert _aged() == before + 2
+
+
+async def test_age_counts_for_each_transport_that_got_the_event_and_for_no_other() -> None:
+    class Streamed(Handed):
+        transport = "sse"
+
+    before = {name: _aged(name) for name in ("sse", "test", "polling", "")}
+    message = _message("/orderbell/sender", "2026-11-29T12:00:00.000Z")
+    feeds = _feeds(Streamed(), Streamed(), Handed())
+    Ages().look([(b"bread", message[1]), message], feeds, 1.0)
+    Ages().look([message], _feeds(), 1.0)  # nobody gets this one
+    grown = {name: _aged(name) - count for name, count in before.items()}
+    assert grown == {"sse": 1, "test": 1, "polling": 0, "": 2}
+
+
+async def test_age_of_the_oldest_event_of_a_read_counts_not_of_the_youngest() -> None:
     """After a stall many come at once; the last of them is young, whatever the first have waited."""
-    from receiver import metrics
 
-    def up_to_a_minute() -> float:
-        return next(
-            sample.value
-            for family in metrics.order_to_frame.collect()
-            for sample in family.samples
-            if sample.labels.get("le") == "60.0"
-        )
+    def message(source: str, recorded: float) -> tuple[bytes, bytes]:
+        return _message(source, datetime.fromtimestamp(recorded, UTC).isoformat())
 
-    def message(source: str, recorded: float) -> bytes:
-        at = datetime.fromtimestamp(recorded, UTC).isoformat()
-        return f'1 1 {{"specversion":"1.0","id":"1","source":"{source}","type":"t","time":"{at}"}}'.encode()
-
-    before, now = up_to_a_minute(), time.time()
+    before, now = _aged(le="60.0"), time.time()
     read = [
         message("/kitchen", now),
         message("/orderbell/sender", now - 90),
         message("/orderbell/sender", now),
     ]
-    Ages().look(read, 1.0)
-    assert up_to_a_minute() == before
+    Ages().look(read, _feeds(Handed()), 1.0)
+    assert _aged(le="60.0") == before
 
 
 async def test_every_series_exists_from_the_start(processes: Processes) -> None:

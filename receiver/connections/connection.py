@@ -55,11 +55,12 @@ class Connection(abc.ABC):
     All that the gateway keeps of a connection is here: 10,000 of these are most of a gateway's memory.
     """
 
-    __slots__ = ("address", "closed", "ending", "feeds", "identity", "opened_at", "spoke_at")
+    __slots__ = ("address", "closed", "ending", "feeds", "identity", "number", "opened_at", "spoke_at")
 
     transport: ClassVar[str]  # its name, for the log and the metrics
 
     def __init__(self) -> None:
+        self.number = 0  # of its gateway's connections, for logs and support; see `Life.id_of`
         self.closed = False  # nothing is sent any more
         self.ending: Ending
         self.opened_at = asyncio.get_running_loop().time()

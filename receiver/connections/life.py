@@ -8,6 +8,7 @@ waits runs in the task that accepted the connection; once it is live, no task be
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import re
 import time
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
 _QUOTED = re.compile(r"""(?::|\s['"`]).*""", re.DOTALL)
 _LINES = 200  # in ten seconds, about connections that ended with the same code
 _MAX_RETRY_MS = 2_000  # clients that are sent away spread their return over it
+_MAX_PAUSE_SECONDS = 30.0  # beyond it, other gateways may refuse some for a moment
+_SHARE = 0.7  # of the handshakes that another gateway accepts; the rest is for its own, and for chance
 
 logger = structlog.get_logger(__name__)
 
@@ -86,6 +89,8 @@ class Life:
         self._of_customers = Sampled(logger, lines=_LINES)
         self.terms = terms
         self.register = Register(time.time())
+        self._numbers = itertools.count(1)
+        self._started = f"{int(time.time()):x}"
         self._proving: dict[Connection, tuple[HTTPConnection, asyncio.Future[Identity]]] = {}
         self._tasks: asyncio.TaskGroup
 
@@ -106,9 +111,14 @@ class Life:
 
     def open(self, connection: Connection) -> None:
         """The connection is accepted. From now on, `lost` will be called for it once."""
+        connection.number = next(self._numbers)
         self.clock.add(connection)
         self.capacity.enter(connection)
         metrics.connections_of(connection.transport).inc()
+
+    def id_of(self, connection: Connection) -> str:
+        """Distinguishes it from every other of this gateway, also from those before its last start."""
+        return f"{self._started}-{connection.number}"
 
     def end_erased(self, feed: Feed) -> None:
         """The connection's customer was erased: it ends even if the token is still valid."""
@@ -157,6 +167,15 @@ class Life:
         metrics.opened_of(connection.transport).inc()
         if cursors:
             metrics.resumed_of(connection.transport).inc()
+        if not connection.passing:
+            logger.info(
+                "connection opened",
+                connection=self.id_of(connection),
+                gateway=self.terms.gateway,
+                transport=connection.transport,
+                topics=len(identity.topics),
+                resumed=bool(cursors),
+            )
         first = connection.feeds[0]
         if is_private(first.channel) and first.member_count > self.terms.max_connections_per_customer:
             connection.end(End.TOO_MANY_CONNECTIONS, "too many connections of one customer")
@@ -234,10 +253,12 @@ class Life:
             proving[1].cancel()
         code, reason = connection.ending
         lasted = asyncio.get_running_loop().time() - connection.opened_at
-        self.register.note_ending(connection, lasted=lasted, now=time.time())
+        self.register.note_ending(connection, self.id_of(connection), lasted=lasted, now=time.time())
         metrics.connections_of(connection.transport).dec()
         metrics.closed_with(str(code)).inc()
         fields = {
+            "connection": self.id_of(connection),
+            "gateway": self.terms.gateway,
             "transport": connection.transport,
             "topics": len(connection.identity.topics) if connection.identity else 0,
             "seconds": round(lasted, 3),
@@ -283,19 +304,28 @@ class Life:
     # The end.
 
     async def drain(self, seconds: float) -> None:
-        """Say goodbye to everyone, spread over that time, and end them."""
+        """Say goodbye to everyone, spread over that time, and end them.
+
+        They come back no faster than one other gateway with our settings lets them in.
+        """
         connections = self.clock.connections
         random.shuffle(connections)
         started = asyncio.get_running_loop().time()
+        pause_ms = 1000 * pause_seconds(len(connections), seconds, self.capacity.handshakes_per_second)
         for n, connection in enumerate(connections):
-            due = started + seconds * n / len(connections)
-            await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
+            share = n / len(connections)
+            await asyncio.sleep(max(0.0, started + seconds * share - asyncio.get_running_loop().time()))
             try:
-                self.say_goodbye(connection)
+                self.say_goodbye(connection, round(pause_ms * share))
             except Exception:  # of one connection: the others are still to be sent away
                 end_failed(connection, "a connection could not be sent away")
         await self.clock.wait_empty()
 
-    def say_goodbye(self, connection: Connection) -> None:
-        connection.notify(Bye(random.randint(0, _MAX_RETRY_MS)))
+    def say_goodbye(self, connection: Connection, least_ms: int = 0) -> None:
+        connection.notify(Bye(least_ms + random.randint(0, _MAX_RETRY_MS)))
         connection.end(End.RESTART, "going away, come back")
+
+
+def pause_seconds(connections: int, drain_seconds: float, handshakes_per_second: int) -> float:
+    """How much longer the last one of a drain stays away than the first: 0 where the drain is slow enough."""
+    return max(0.0, min(connections / (_SHARE * handshakes_per_second) - drain_seconds, _MAX_PAUSE_SECONDS))

@@ -28,6 +28,7 @@ class Ended(NamedTuple):
     code: str
     reason: str
     requests: int = 0  # of a client that polls, together
+    id: str = ""  # of the connection, as in the log; of the last one of a client that polls
 
 
 class Register:
@@ -43,11 +44,11 @@ class Register:
         self._max_polls = ended
         self._started_at = now
 
-    def note_ending(self, connection: Connection, *, lasted: float, now: float) -> None:
+    def note_ending(self, connection: Connection, id: str, *, lasted: float, now: float) -> None:
         code, reason = connection.ending
         identity = connection.identity
         channel = customer_channel(identity.customer) if identity is not None and identity.customer else None
-        ended = Ended(channel, connection.transport, now - lasted, now, str(code), reason)
+        ended = Ended(channel, connection.transport, now - lasted, now, str(code), reason, id=id)
         if connection.passing and channel is not None:
             self._note_poll(channel, ended)
         else:

@@ -24,6 +24,7 @@ from receiver.connections.notices import Reset, SeenElsewhere
 from receiver.feeds.burst import TOGETHER_BYTES, hand_over, write_all
 from shared.cursors import Place
 from shared.extents import Extent
+from shared.process.ways import ways
 from shared.redis.live import LIVE_BEGINNING
 
 if TYPE_CHECKING:
@@ -244,6 +245,8 @@ class Feed:
         if sharing := self.sharing:
             write_all([(sharing, sharing[0].frame(self.channel, *place, text))])
         hand_over(self.others, self.channel, place, text)
+        if ways.noted and self.live:
+            ways.note("event handed over, caught up", text, connections=len(self.live))
 
     def reset(self, place: Place, reason: str) -> None:
         """Continue at another place, and notify every connection of the reason."""

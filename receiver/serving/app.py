@@ -137,7 +137,7 @@ def _cors(origins: Origins) -> list[Middleware]:
         allow_origin_regex=origins.regex,
         allow_methods=_METHODS,
         allow_headers=_ASKED_HEADERS,
-        expose_headers=["etag", "retry-after"],
+        expose_headers=["etag", "retry-after", "x-request-id"],
         allow_credentials=True,
     )
     return [cors, Middleware(PlainOptions)]
@@ -145,7 +145,7 @@ def _cors(origins: Origins) -> list[Middleware]:
 
 _METHODS = ["GET", "POST", "DELETE"]
 _ASKED_HEADERS = [
-    *("authorization", "content-type", "if-none-match", "last-event-id"),
+    *("authorization", "content-type", "if-none-match", "last-event-id", "x-request-id"),
     *("cache-control", "pragma", "x-requested-with"),  # which polyfills and libraries add by themselves
 ]
 

@@ -31,11 +31,12 @@ from receiver.transports.websocket.endpoint import WebSocketTransport
 from shared.process.exposition import expose
 from shared.process.garbage import spare_what_lives
 from shared.process.limits import Limits
-from shared.process.logs import configure_logs
+from shared.process.logs import configure_logs, set_level
 from shared.process.metrics_listener import MetricsListener
 from shared.process.sampled import Sampled
 from shared.process.server import Server, Service, raise_file_limit
 from shared.process.tracing import tracing
+from shared.process.ways import ways
 from shared.redis.connect import connect, pipelines_to
 from shared.redis.inquiries import Answerer
 from shared.redis.keys import Names
@@ -85,11 +86,17 @@ def run(
     name: str,
     registry: CollectorRegistry = REGISTRY,
     watcher: Watcher | None = None,
+    level: str | None = None,
 ) -> None:
     """`registry`: the metrics that /metrics shows. `watcher` is given if a supervisor watches; the next
-    worker then takes the socket over.
+    worker then takes the socket over. `level`: of the log, if it is not that of the settings now.
     """
-    lines = configure_logs(settings.log_format, settings.log_level, "receiver")
+    lines = configure_logs(
+        settings.log_format, settings.log_level, "receiver", channels=settings.log_channels
+    )
+    ways.share = settings.log_events
+    if level is not None:
+        set_level(level)
     lines.dropped = metrics.log_lines_dropped.inc
     with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
         runner.run(serve(settings, listening, name=name, registry=registry, watcher=watcher))

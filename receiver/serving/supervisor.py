@@ -177,7 +177,7 @@ class Supervisor:
         self._directory = directory
         self._drain_seconds = drain_seconds
         self._hang_seconds = hang_seconds
-        self._log_level = log_level
+        self._log_level = self._level_now = log_level
         self._workers: set[Worker] = set()
         self._numbers: set[int] = set()  # of workers that run or are about to
         self._ending = asyncio.Event()
@@ -246,6 +246,7 @@ class Supervisor:
                 process = await asyncio.create_subprocess_exec(
                     *orderbell_start.command("receiver.serving.worker"),
                     *map(str, (number, *inherited)),
+                    self._level_now,  # a signal may have changed it before this worker was there to hear it
                     env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": self._directory},
                     stdin=asyncio.subprocess.DEVNULL,
                     pass_fds=inherited,
@@ -287,6 +288,7 @@ class Supervisor:
             self._send(signal.SIGINT)
 
     def _change_level(self, number: signal.Signals, level: str) -> None:
+        self._level_now = level
         change_level(level)
         self._send(number)
 
@@ -303,7 +305,7 @@ class Supervisor:
 def supervise(settings: ReceiverSettings, host: str, port: int, count: int) -> int:
     """Run the workers until SIGTERM or SIGINT. Returns the exit code."""
     sockets = listen_together(host, port, count)
-    configure_logs(settings.log_format, settings.log_level, "receiver")
+    configure_logs(settings.log_format, settings.log_level, "receiver", channels=settings.log_channels)
     logger.info("starting workers", url=url_of(sockets[0]), workers=count)
     try:
         directory = tempfile.TemporaryDirectory(prefix="orderbell-metrics-")

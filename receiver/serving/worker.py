@@ -1,6 +1,6 @@
 """A worker: one of several gateways that share a port. Only receiver/serving/supervisor.py starts it.
 
-    python -m receiver.serving.worker <number> <listening socket> <socket to the supervisor>
+    python -m receiver.serving.worker <number> <listening socket> <socket to the supervisor> <log level>
 
 It differs from a single gateway in three ways: its name and its log lines carry its number; its counts are
 kept in files that all workers read; and it reports to the supervisor that it is alive, and when it accepts no
@@ -48,7 +48,7 @@ class Line:
             shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
 
 
-def main(number: int, listening: socket.socket, supervisor: socket.socket) -> None:
+def main(number: int, listening: socket.socket, supervisor: socket.socket, level: str) -> None:
     _count_as(number)
     # Imported only now, because importing receiver.metrics makes the counters.
     from receiver.serving.process import name_of, run
@@ -59,7 +59,14 @@ def main(number: int, listening: socket.socket, supervisor: socket.socket) -> No
     registry.register(Processes(os.getppid()))
     structlog.contextvars.bind_contextvars(worker=number)
     name = f"{name_of(listening)}/{number}"
-    run(load(ReceiverSettings), listening, name=name, registry=registry, watcher=Line(supervisor))
+    run(
+        load(ReceiverSettings),
+        listening,
+        name=name,
+        registry=registry,
+        watcher=Line(supervisor),
+        level=level,
+    )
 
 
 def _count_as(number: int) -> None:
@@ -72,5 +79,5 @@ def _count_as(number: int) -> None:
 
 
 if __name__ == "__main__":
-    ours, listening_fd, supervisor_fd = map(int, sys.argv[1:])
-    main(ours, socket.socket(fileno=listening_fd), socket.socket(fileno=supervisor_fd))
+    ours, listening_fd, supervisor_fd = map(int, sys.argv[1:4])
+    main(ours, socket.socket(fileno=listening_fd), socket.socket(fileno=supervisor_fd), sys.argv[4])

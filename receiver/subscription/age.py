@@ -1,7 +1,8 @@
 """How old events are when they leave a gateway: a sample of one a second, at any load.
 
-The sender's clock gave the event its time, so a difference between the clocks is part of the age. Only events
-of completed orders count; others carry the time that their caller gave.
+It counts once for each transport of the connections that got it. The sender's clock gave the event its time,
+so a difference between the clocks is part of the age. Only events of completed orders count; others carry the
+time that their caller gave.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ from receiver import metrics
 from shared.events import SOURCE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
+
+    from receiver.connections.connection import Connection
+    from receiver.feeds.feed import Feed
 
 EVERY_SECONDS = 1.0
 _AGAIN_SECONDS = 0.05  # after events that are not the sender's own
@@ -32,15 +36,16 @@ class Ages:
     def __init__(self) -> None:
         self.due = 0.0  # loop time, when the next event is to be looked at
 
-    def look(self, messages: Iterable[bytes], now: float) -> None:
+    def look(self, messages: Iterable[tuple[bytes, bytes]], feeds: Mapping[bytes, Feed], now: float) -> None:
         """Look for the first event of an order in one read: after a stall, the last one is young.
 
-        `now` is loop time. Does nothing before it is due.
+        `messages` are names in Redis and what came there; `feeds` are by the same names. `now` is loop time.
+        Does nothing before it is due.
         """
         if now < self.due:
             return
-        for message in itertools.islice(messages, _EXAMINED):
-            if len(message) < _SHORTEST:
+        for name, message in itertools.islice(messages, _EXAMINED):
+            if len(message) < _SHORTEST or not (live := _live(feeds.get(name))):
                 continue
             self.due = now + _AGAIN_SECONDS
             if message.find(_SOURCE, 0, _BEGINNING) < 0:
@@ -54,5 +59,10 @@ class Ages:
                 return
             trace = _TRACE.search(message[:_BEGINNING])
             exemplar = {"trace_id": trace[1].decode()} if trace else None
-            metrics.order_to_frame.observe(max(0.0, time.time() - recorded), exemplar)
+            for transport in {connection.transport for connection in live}:
+                metrics.order_to_frame_of(transport).observe(max(0.0, time.time() - recorded), exemplar)
             return
+
+
+def _live(feed: Feed | None) -> tuple[Connection, ...]:
+    return feed.live if feed is not None else ()

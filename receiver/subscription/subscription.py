@@ -31,6 +31,7 @@ from receiver import metrics
 from receiver.feeds.batch import CROWD_SECONDS
 from receiver.feeds.burst import Burst
 from receiver.subscription.age import Ages
+from shared.process.ways import ways
 from shared.redis.channel_log import AnotherInstallation
 from shared.redis.signatures import NO_SIGNATURES, Kind
 from shared.redis.wire import Command, NotPrimary, Wire
@@ -106,6 +107,7 @@ class Subscription:
         self._delivered = subscriber.delivered
         signatures = subscriber.signatures
         self._open_signed = signatures.opener(Kind.LIVE) if signatures else None
+        self._name = subscriber.gateway
         self._gateway = f"{subscriber.gateway}:{uuid.uuid4().hex}"  # unique among gateways
         self._probe = self._names.probe(self._gateway).encode()
         self._feeds: dict[bytes, Feed] = {}  # subscribed or to be subscribed, by the channel's name in Redis
@@ -255,9 +257,20 @@ class Subscription:
         finally:  # events of the burst must leave even after a failure: their feeds have moved past them
             self._burst.write()
         if (now := self._loop.time()) >= self._ages.due:
-            self._ages.look((reply[2] for reply in replies if _is_message(reply)), now)
+            messages = ((reply[1], reply[2]) for reply in replies if _is_message(reply))
+            self._ages.look(messages, self._feeds, now)
+        if ways.noted:
+            self._note_ways(replies)
         if self._delivered is not None:
             self._delivered([reply[2] for reply in replies if _is_message(reply)])
+
+    def _note_ways(self, replies: list[Any]) -> None:
+        for _, name, message in filter(_is_message, replies):
+            feed = self._feeds.get(name)
+            if self._open_signed is not None and self._open_signed(name, message) is None:
+                continue  # it was rejected
+            if feed is not None and feed.live:
+                ways.note("event handed over", message, connections=len(feed.live), gateway=self._name)
 
     def _take_each(self, replies: list[Any]) -> None:
         """Collects in the burst what is to be written. One loop, because one more call for each message would

@@ -13,6 +13,7 @@ from sender import idempotency
 from sender.idempotency import Asked
 from shared.events import is_traceparent
 from shared.json import canonical_json
+from shared.process.ways import ways
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,6 +76,12 @@ def json_response(body: object) -> Response:
 def key_name_of(request: Request) -> str:
     """The name of the API key, empty if it has none."""
     return str(getattr(request.state, "api_key_name", ""))
+
+
+def note_recorded(request: Request, event: bytes | None) -> None:
+    """An event was recorded for this request."""
+    if event is not None and ways.noted:
+        ways.note("event recorded", event, key=key_name_of(request) or "unnamed")
 
 
 def traceparent_of(request: Request) -> str:

@@ -38,6 +38,7 @@ from sender.publishing.poison import PoisonSearch
 from sender.publishing.publisher import Publisher
 from sender.publishing.restored import leave_published
 from sender.publishing.stops import Cause, Stops
+from shared.process.ways import ways
 from shared.redis.channel_log import NewestEvent
 
 if TYPE_CHECKING:
@@ -256,6 +257,14 @@ class Relay:
         if len(self._published_at) > 2 * _REMEMBERED:
             self._published_at = dict(islice(self._published_at.items(), _REMEMBERED, None))
         metrics.note_published([event.recorded_at for event in published], now=now)
+        if ways.noted:
+            for event in published:
+                ways.note(
+                    "event published",
+                    event.entry.text,
+                    recorded_at=event.recorded_at,
+                    sender=self.stops.sender,
+                )
 
     async def _mark_in_time(self) -> None:
         if self._stopping or len(self._unmarked) >= self._pace.batch or self._loop.time() >= self._mark_at:

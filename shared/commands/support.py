@@ -164,7 +164,8 @@ def _print_connections(gateways: Sequence[GatewayReport], connections: int, cust
             waits = f", {one.waiting_bytes:,} bytes wait" if one.waiting_bytes else ""
             spoke = f", spoke {one.spoke_at}" if one.spoke_at else ""
             catching = "" if one.live else ", catching up"
-            _say(f"  {one.customer} by {one.transport} since {one.since}{spoke}{waits}{catching}")
+            named = f", {one.id}" if one.id else ""
+            _say(f"  {one.customer} by {one.transport} since {one.since}{spoke}{waits}{catching}{named}")
         if report.listening_count > _SHOWN:
             _say(f"  and {report.listening_count - _SHOWN:,} more")
         for ended in report.ended:
@@ -172,7 +173,8 @@ def _print_connections(gateways: Sequence[GatewayReport], connections: int, cust
                 times = "once" if ended.requests == 1 else f"{ended.requests:,} times in all"
                 _say(f"  asks by {ended.transport}, last {ended.ended_at}, {times}")
                 continue
-            _say(f"  ended {ended.ended_at}: {ended.transport}, {ended.code} {ended.reason}".rstrip())
+            named = f", {ended.id}" if ended.id else ""
+            _say(f"  ended {ended.ended_at}: {ended.transport}, {ended.code} {ended.reason}".rstrip() + named)
     if not gateways:
         _say("no gateway answers: none is running, or none hears Redis")
     elif not connections:

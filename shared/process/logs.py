@@ -1,6 +1,7 @@
 """Logs: one JSON object a line (or colours for a console), ours and the libraries' alike.
 
-What happened is logged, once. Never an event's data, never a token. Nothing waits for a line to be written
+What happened is logged, once. Never an event's data, never a token. A channel's name, which has a customer's
+id in it, is hashed unless ORDERBELL_LOG_CHANNELS is `plain`. Nothing waits for a line to be written
 (shared/process/lines.py).
 
 SIGUSR1 lets a running process log at DEBUG, SIGUSR2 at the level of its settings again.
@@ -9,6 +10,7 @@ SIGUSR1 lets a running process log at DEBUG, SIGUSR2 at the level of its setting
 from __future__ import annotations
 
 import atexit
+import hashlib
 import logging
 import signal
 import sys
@@ -27,10 +29,11 @@ if TYPE_CHECKING:
 
 VERBOSE, USUAL = signal.SIGUSR1, signal.SIGUSR2
 _OF_SEVERAL_LINES = frozenset({"exception", "stack"})
+HASHED, PLAIN = "hashed", "plain"  # how channels are named
 _MAX_TEXT = 1_000  # characters of one value; what callers send ends up in some of them
 
 
-def configure_logs(log_format: str, level: str, service: str) -> Lines:
+def configure_logs(log_format: str, level: str, service: str, *, channels: str = HASHED) -> Lines:
     """Send every record of this process to standard error, one line each.
 
     An exception that ends the process, or a thread, is such a record, too: printed as Python does, it would
@@ -46,6 +49,7 @@ def configure_logs(log_format: str, level: str, service: str) -> Lines:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _drop_colors,
         _tamed_for(log_format),
+        *([_hash_channel] if channels == HASHED else []),
         _Name(service),
     ]
     rendering = _rendering(log_format)
@@ -188,3 +192,14 @@ def _tamed_for(log_format: str) -> Callable[[WrappedLogger, str, EventDict], Eve
         return event
 
     return tame
+
+
+def hash_of(channel: str) -> str:
+    """What stands for a channel: `printf %s customer:alice | sha256sum | cut -c1-16`."""
+    return hashlib.sha256(channel.encode(errors="replace")).hexdigest()[:16]
+
+
+def _hash_channel(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    if channel := event.get("channel"):
+        event["channel"] = hash_of(str(channel))
+    return event

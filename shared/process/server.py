@@ -30,6 +30,7 @@ from shared.process.door import Door
 from shared.process.forwarded import Forwarded, Proxies
 from shared.process.limits import Limits
 from shared.process.listening import BACKLOG, url_of
+from shared.process.request_ids import RequestIds
 from shared.process.sampled import Sampled
 from shared.process.security_headers import SecurityHeaders
 from shared.process.unfinished import Unfinished
@@ -92,7 +93,7 @@ class Server(uvicorn.Server):
         )
         super().__init__(
             uvicorn.Config(
-                Forwarded(app, proxies),
+                Forwarded(RequestIds(app), proxies),
                 http=cast("Any", self._door.protocol),
                 ws="none",
                 lifespan="off",

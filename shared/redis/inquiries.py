@@ -54,6 +54,7 @@ class ConnectionReport(msgspec.Struct, frozen=True):
     waiting_bytes: int  # for its client to read
     spoke_at: str | None  # when its page last sent a message; pongs don't count
     token_expires_at: str
+    id: str = ""  # of the connection, as in its gateway's log
 
 
 class EndingReport(msgspec.Struct, frozen=True):
@@ -65,6 +66,7 @@ class EndingReport(msgspec.Struct, frozen=True):
     code: str
     reason: str
     requests: int = 0  # of a client that polls: each was a connection; 0 for every other
+    id: str = ""  # of the connection, as in its gateway's log; empty if it was refused
 
 
 class GatewayReport(msgspec.Struct, frozen=True):

@@ -33,6 +33,8 @@ class Settings(FromEnvironment):
     live_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_channels: Literal["hashed", "plain"] = "hashed"  # a channel's name has its customer's id in it
+    log_events: float = Field(0, ge=0, le=1)  # share of events: shared/process/ways.py
     development: bool = False  # sign-in by name alone; refuses to listen beyond loopback
     traces: bool = False  # by OpenTelemetry, see shared/process/tracing.py
     spring_compat: bool = False  # replace two Spring applications, open to anybody; docs/from-spring.md

@@ -13,6 +13,8 @@ import binascii
 import hashlib
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar, cast
 
+from shared.process.request_ids import request_id_in
+
 if TYPE_CHECKING:
     from shared.process.edge import Edge
     from shared.process.head import Head, Header
@@ -70,6 +72,8 @@ def accept(edge: Edge, head: Head, subprotocol: str | None, protocol: P) -> P:
     )
     if subprotocol is not None:
         answer += b"sec-websocket-protocol: %b\r\n" % subprotocol.encode()
+    if request_id := request_id_in(head.headers):
+        answer += b"x-request-id: %b\r\n" % request_id.encode()
     answer += b"\r\n"
     transport = edge.take_over(protocol)
     protocol.writer = cast("asyncio.Transport", Held(protocol, transport, answer))

@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 from starlette.requests import HTTPConnection
+from structlog.contextvars import bind_contextvars
 
 from receiver import metrics
 from receiver.connections.connection import End
 from receiver.transports.websocket import handshake
 from shared.errors import CallerError
 from shared.problems import MEDIA_TYPE, Problem
+from shared.process.request_ids import HEADER, request_id_in
 
 if TYPE_CHECKING:
     from receiver.access.admission import Admission
@@ -87,11 +89,11 @@ class UpgradeEndpoint(abc.ABC):
                 raise refusal
             subprotocol = self.subprotocol(head)
         except UnknownSubprotocol as error:
-            _refuse(edge, Problem(400, "unknown-subprotocol", str(error)))
+            _refuse(edge, head, Problem(400, "unknown-subprotocol", str(error)))
             return True
         except Problem as problem:
             self._life.note_refusal(problem.kind, problem.detail)
-            _refuse(edge, problem)
+            _refuse(edge, head, problem)
             return True
         if self._admission is None:
             self._accept(head, edge, request, subprotocol, address)
@@ -124,7 +126,7 @@ class UpgradeEndpoint(abc.ABC):
                 raise refusal
         except Problem as problem:
             if not edge.ended:
-                _refuse(edge, problem)
+                _refuse(edge, head, problem)
             return
         try:
             self._accept(head, edge, request, subprotocol, address)
@@ -132,6 +134,8 @@ class UpgradeEndpoint(abc.ABC):
             pass  # the client has left
 
     async def _run(self, request: HTTPConnection, connection: WebSocketConnection) -> None:
+        if request_id := request_id_in(request.scope["headers"]):
+            bind_contextvars(request_id=request_id)  # of this task; the connection has an id of its own
         try:
             await self.begin(request, connection)
         except Exception:
@@ -147,9 +151,11 @@ class UpgradeEndpoint(abc.ABC):
         return self._gateway.refusal(address)
 
 
-def _refuse(edge: Edge, problem: Problem) -> None:
+def _refuse(edge: Edge, head: Head, problem: Problem) -> None:
     metrics.refused.labels(problem.kind).inc()
     headers = [(name.encode(), value.encode()) for name, value in (problem.headers or {}).items()]
+    if request_id := request_id_in(head.headers):
+        headers.append((HEADER, request_id.encode()))
     edge.answer(
         problem.status,
         [(b"content-type", MEDIA_TYPE.encode()), *headers],

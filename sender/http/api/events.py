@@ -11,11 +11,13 @@ from sender import alerts, idempotency, metrics, recording
 from sender.digest import digest
 from sender.http import binding, bodies, reading
 from sender.http.reading import JsonBody
-from sender.http.requests import answered, asked, key_name_of, traceparent_of
+from sender.http.requests import answered, asked, key_name_of, note_recorded, traceparent_of
 from sender.idempotency import Answer, Answered, Asked
+from shared.cursors import parse_cursor
 from shared.events import InvalidEvent, parse_event
 from shared.json import canonical_json, parse_json
 from shared.problems import Problem
+from shared.process.ways import ways
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -104,7 +106,15 @@ class Events:
             self._relay.wake()
             for status, count in Counter(result.status for result in done.result).items():
                 metrics.events.labels(status).inc(count)
+            _note_recorded(request, recording, done.result)
         return answered(done)
+
+
+def _note_recorded(request: Request, recording: Recording, results: Sequence[bodies.EventResult]) -> None:
+    if ways.noted:
+        for one, result in zip(recording.arrivals, results, strict=True):
+            if isinstance(one, recording.Arrival) and result.status == "accepted" and result.cursor:
+                note_recorded(request, one.draft.text(parse_cursor(result.cursor).place))
 
 
 class _Caller(NamedTuple):

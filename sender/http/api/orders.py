@@ -12,7 +12,7 @@ from sender import history, idempotency, metrics, orders
 from sender.http import bodies, reading
 from sender.http.paths import name_in_path
 from sender.http.problems import RETRY_AFTER_SECONDS
-from sender.http.requests import answered, asked, json_response, key_name_of, traceparent_of
+from sender.http.requests import answered, asked, json_response, key_name_of, note_recorded, traceparent_of
 from sender.idempotency import Answer, Answered, Asked
 from sender.orders import OrderStatus
 from shared.channels import is_name
@@ -83,6 +83,7 @@ class Orders:
         )
         if done.result is not None and done.result.new:
             metrics.completions.inc()
+            note_recorded(request, done.result.event)
             self._relay.wake()
             self._board.wake()
         return answered(done)

@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 
 from sender import lives, resending, trace, trials
 from sender.http import bodies, reading
-from sender.http.requests import json_response, key_name_of, traceparent_of, write_once
+from sender.http.requests import json_response, key_name_of, note_recorded, traceparent_of, write_once
 from sender.idempotency import Answer
 from shared.channels import customer_channel
 from shared.events import SOURCE
@@ -95,17 +95,21 @@ class Support:
         if named not in ((True, False, False), (False, True, True)):
             raise Problem(400, "invalid-body", "name either an order_id, or source and id")
         caller = resending.Caller(self._clock(), traceparent_of(request), key_name_of(request))
+        recorded: bytes | None = None
 
         def work(connection: Connection) -> Answer:
+            nonlocal recorded
             if given.order_id is not None:
                 done = resending.of_order(connection, given.order_id, caller)
             else:
                 done = resending.of_event(connection, given.source or "", given.id or "", caller)
+            recorded = done.event
             return Answer(
                 200, msgspec.json.encode(bodies.ResentBody(str(done.cursor), msgspec.Raw(done.event)))
             )
 
         response = await write_once(self._database, request, body, work, now=caller.now)
+        note_recorded(request, recorded)
         self._relay.wake()
         return response
 
