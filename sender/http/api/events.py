@@ -106,13 +106,13 @@ class Events:
             self._relay.wake()
             for status, count in Counter(result.status for result in done.result).items():
                 metrics.events.labels(status).inc(count)
-            _note_recorded(request, recording, done.result)
+            _note_recorded(request, posted, done.result)
         return answered(done)
 
 
-def _note_recorded(request: Request, recording: Recording, results: Sequence[bodies.EventResult]) -> None:
+def _note_recorded(request: Request, posted: Posted, results: Sequence[bodies.EventResult]) -> None:
     if ways.noted:
-        for one, result in zip(recording.arrivals, results, strict=True):
+        for one, result in zip(posted.arrivals, results, strict=True):
             if isinstance(one, recording.Arrival) and result.status == "accepted" and result.cursor:
                 note_recorded(request, one.draft.text(parse_cursor(result.cursor).place))
 
