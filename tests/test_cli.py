@@ -94,3 +94,28 @@ def test_number_that_is_none_or_beyond_all_bounds_is_refused_in_a_line(command: 
 def test_port_that_both_services_would_have_names_the_sender() -> None:
     _, output = run("up", "--sender-port", "9190", "--receiver-port", "9190")
     assert "the gateways would need ports 9190 to 9191, and the sender has 9190" in output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("trace", "1042", "--sender", "nonsense"),
+        ("who", "--sender", "ftp://sender:8090"),
+        ("resend", "1042", "--sender", "http://"),
+        ("kick", "alice", "--sender", "file:///etc/passwd"),
+        ("erase", "alice", "--yes", "--sender", "http://sender:99999"),
+        ("who", ""),
+        ("send", "", "--test"),
+        ("resend", "a\nb"),
+        ("trace", "--order", ""),
+        ("trace", "--event", "e", "--customer", "x" * 129),
+    ],
+)
+def test_what_is_no_address_or_no_name_is_refused_before_anything_is_asked(
+    arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORDERBELL_API_KEYS", "k" * 40)
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1].startswith("Error: Invalid value for ")
+    assert not result.stdout

@@ -21,7 +21,30 @@ DATA = click.option(
     show_default=True,
     help="Directory in which `orderbell up` keeps its database and its keys.",
 )
-SENDER = click.option("--sender", metavar="URL", help="[default: ORDERBELL_SENDER_URL]")
+
+
+def _checked_url(context: click.Context, parameter: click.Parameter, given: str | None) -> str | None:
+    from shared.commands.watch import is_http_url
+
+    if given is not None and not is_http_url(given):
+        raise click.BadParameter(f"{given!r} is not a URL; expected http://host:port")
+    return given
+
+
+def _checked_name(context: click.Context, parameter: click.Parameter, given: str | None) -> str | None:
+    """Of a customer or an order."""
+    from shared.channels import MAX_NAME, is_name
+
+    if given is not None and not is_name(given):
+        raise click.BadParameter(
+            f"{given[:160]!r} is not a name: 1 to {MAX_NAME} characters without control characters"
+        )
+    return given
+
+
+SENDER = click.option(
+    "--sender", metavar="URL", help="[default: ORDERBELL_SENDER_URL]", callback=_checked_url
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the sender's answer as it is.")
 
 
@@ -153,13 +176,14 @@ def watch(
 
 @main.command()
 @click.argument("asked", metavar="ORDER|EVENT|CUSTOMER", required=False)
-@click.option("--order", "order_id", metavar="ID", help="An order, by its id.")
+@click.option("--order", "order_id", metavar="ID", help="An order, by its id.", callback=_checked_name)
 @click.option("--event", "event_id", metavar="ID", help="An event, by its CloudEvents id.")
 @click.option("--source", metavar="URI", help="The event's source, if it is not an order's.")
 @click.option(
     "--customer",
     "customer_id",
     metavar="ID",
+    callback=_checked_name,
     help="A customer: their newest events, or the given event for them.",
 )
 @JSON
@@ -246,7 +270,7 @@ def size(
 
 
 @main.command()
-@click.argument("customer", required=False)
+@click.argument("customer", required=False, callback=_checked_name)
 @JSON
 @SENDER
 @DATA
@@ -282,7 +306,7 @@ def erase(customer: str, sender: str | None, yes: bool, data: Path) -> None:
 
 
 @main.command()
-@click.argument("order", required=False)
+@click.argument("order", required=False, callback=_checked_name)
 @click.option(
     "--event", "event_id", metavar="ID", help="An event instead of an order, by its CloudEvents id."
 )
@@ -311,7 +335,7 @@ def resend(
 
 
 @main.command()
-@click.argument("customer")
+@click.argument("customer", callback=_checked_name)
 @click.option("--test", "is_test", is_flag=True, help="Required: the event changes nothing.")
 @click.option(
     "--seconds",

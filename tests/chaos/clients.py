@@ -323,6 +323,9 @@ class _Device:
             except AttributeError as error:
                 if not was_cut(error):
                     raise
+            except AssertionError as error:
+                if not _closed_while_asking(error):
+                    raise
             if self.connected and now() - began >= STABLE:
                 self._attempt = 0
             self.connected = False
@@ -613,3 +616,13 @@ async def _main() -> None:
 
 if __name__ == "__main__":
     companion.run(_main)
+
+
+def _closed_while_asking(error: AssertionError) -> bool:
+    """websockets 16 asserts that nothing was closed yet when it sends its handshake; a gateway that ends may
+    just have closed.
+    """
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return frame is not None and frame.tb_frame.f_code.co_name == "send_context"
