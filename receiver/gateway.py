@@ -17,6 +17,8 @@ from receiver.subscription.shards import subscription_to
 from receiver.subscription.subscription import USUAL, Subscriber
 from receiver.transports.stomp import connection as stomp
 from receiver.transports.websocket import connection as websocket
+from shared import agreement
+from shared.agreement import Agreement, announced
 from shared.problems import Problem
 from shared.process.forwarded import Proxies
 from shared.quota import Quota
@@ -98,7 +100,12 @@ class Gateway:
         )
         self.reads = ReadReports(history)
         self.history = history
-        history.introduce(name, lambda: self.keeper.sources.asks_redis)
+        history.introduce(
+            name,
+            lambda: self.keeper.sources.asks_redis,
+            announced(settings, (*agreement.SHARED, *agreement.OF_GATEWAYS)),
+            Agreement("senders", announced(settings, agreement.SHARED)),
+        )
         self.life = Life(self.keeper, self.clock, self.seen, self.reads, authentication, self.capacity, terms)
         self.keeper.when_erased = self.life.end_erased
         self._revocations = RevocationList(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import Counter, Gauge, Histogram
 
 from receiver.connections.connection import End
-from shared import __version__
+from shared import __version__, agreement
 from shared.process import head
 from shared.redis.signatures import Kind
 
@@ -140,6 +140,12 @@ canary = Histogram(
 )
 canary_failures = Counter("orderbell_canary_failures", "Own events that did not arrive in time")
 limits = Gauge("orderbell_limit", "Limits in force, by setting", ["setting"], multiprocess_mode="livemax")
+settings_differ = Gauge(
+    "orderbell_settings_differ",
+    "1 while senders, or a sender and this gateway, run with different values of this setting",
+    ["setting"],
+    multiprocess_mode="livemax",
+)
 build = Gauge(
     "orderbell_build_info",
     "1; the labels name the release",
@@ -163,6 +169,8 @@ def describe(settings: ReceiverSettings) -> None:
         order_to_frame_of(transport)
         for counter in (opened, resumes, deliveries):
             counter.labels(transport)
+    for setting in agreement.ALL:
+        settings_differ.labels(setting)
     for code in CODES:
         closed_with(code)
     for reason in REFUSALS:

@@ -33,6 +33,8 @@ from sender.seen import SeenNotifier
 from sender.traced import TracedDatabase, TracedLogWriter, TracedRequests
 from sender.webhooks.courier import Target
 from sender.webhooks.parts import webhooks_to
+from shared import agreement
+from shared.agreement import Agreement, announced
 from shared.process.garbage import spare_what_lives
 from shared.process.limits import Limits
 from shared.process.listening import listening_on
@@ -151,6 +153,8 @@ async def serve(settings: SenderSettings, listener: socket.socket) -> None:
             lifetimes,
             revocation_days=settings.revocation_days,
             webhooks=webhooks.reports if webhooks is not None else None,
+            agreement=Agreement("gateways", announced(settings, agreement.SHARED)),
+            announcement=announced(settings, (*agreement.SHARED, *agreement.OF_SENDERS)),
         )
         inner = create_app(
             api,

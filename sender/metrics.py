@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from sender.recording import Status
 from sender.tombstones import Fault
 from sender.webhooks.message import Kind
-from shared import __version__
+from shared import __version__, agreement
 from shared.process.head import REFUSALS
 from shared.redis.channel_log import PublishAnswer
 
@@ -51,6 +51,12 @@ order_to_shown = Histogram(
     " second",
     registry=registry,
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600, 86400),
+)
+settings_differ = Gauge(
+    "orderbell_settings_differ",
+    "1 while gateways, or a gateway and this sender, run with different values of this setting",
+    ["setting"],
+    registry=registry,
 )
 build = Gauge(
     "orderbell_build_info", "1; the labels name the release", ["version", "python"], registry=registry
@@ -189,6 +195,8 @@ def describe(settings: SenderSettings) -> None:
     for kind in Kind:
         for result in ("delivered", "refused", "unreachable"):
             webhook_attempts.labels(kind.value, result)
+    for setting in agreement.ALL:
+        settings_differ.labels(setting)
     for status in Status:
         events.labels(status.value)
     for fault in Fault:

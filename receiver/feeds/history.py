@@ -9,8 +9,10 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
+from receiver import metrics
 from receiver.access import revocations
 from receiver.sender_line import SenderSilent
+from shared import agreement
 from shared.cursors import Cursor, Place, parse_cursor
 from shared.events import Entry
 from shared.extents import Extent, parse_seen
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from receiver.sender_line import Asking
+    from shared.agreement import Agreement
     from shared.channels import Channel
     from shared.extents import Seen
 
@@ -77,6 +80,8 @@ class _Body(msgspec.Struct):
     channels: list[_Channel]
     newest: str = "0.0"
     installation: str = ""
+    sender: str = ""  # earlier senders do not say
+    settings: str = ""
 
 
 _decode = msgspec.json.Decoder(_Body).decode
@@ -103,10 +108,18 @@ class History:
         self.installation = ""  # the id of the sender's database, once known
         self._gateway = ""
         self._hears: Callable[[], bool] = lambda: True
+        self._settings = ""
+        self._senders: Agreement | None = None
 
-    def introduce(self, gateway: str, hears: Callable[[], bool]) -> None:
-        """The sender learns the gateway's name, and whether it hears Redis: else it can't be asked there."""
+    def introduce(
+        self, gateway: str, hears: Callable[[], bool], settings: str = "", senders: Agreement | None = None
+    ) -> None:
+        """The sender learns the gateway's name, and whether it hears Redis: else it can't be asked there.
+
+        `settings` are announced to it, and `senders` compares what senders announce (shared/agreement.py).
+        """
         self._gateway, self._hears = quote(gateway, safe=":/._-[]"), hears
+        self._settings, self._senders = settings, senders
 
     async def read(self, asked: Sequence[Channel | Cursor], *, limit: int = _EVENTS) -> list[Continuation]:
         """What follows each cursor; for a channel without one, what its customer has not seen.
@@ -130,9 +143,15 @@ class History:
         introduction = {"orderbell-gateway": self._gateway} if self._gateway else {}
         if not self._hears():
             introduction["orderbell-pulls"] = "true"
+        if self._settings:
+            introduction["orderbell-settings"] = self._settings
         answer = await self._post("/history", {"after": []}, introduction)
         try:
-            epoch, position = self._decode(answer).newest.split(".")
+            body = self._decode(answer)
+            epoch, position = body.newest.split(".")
+            if self._senders is not None and body.sender:
+                self._senders.note(body.sender, body.settings)
+                self._senders.show(metrics.settings_differ, agreement.ALL)
             return NewestEvent(int(epoch), int(position))
         except (ValueError, RecursionError) as error:
             raise HistoryUnavailable(f"unexpected answer from the sender: {error}") from error

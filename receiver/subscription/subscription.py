@@ -267,9 +267,9 @@ class Subscription:
     def _note_ways(self, replies: list[Any]) -> None:
         for _, name, message in filter(_is_message, replies):
             feed = self._feeds.get(name)
-            if self._open_signed is not None and self._open_signed(name, message) is None:
-                continue  # it was rejected
-            if feed is not None and feed.live:
+            if feed is None or not feed.live:
+                continue
+            if self._open_signed is None or self._open_signed(name, message) is not None:
                 ways.note("event handed over", message, connections=len(feed.live), gateway=self._name)
 
     def _take_each(self, replies: list[Any]) -> None:

@@ -248,6 +248,14 @@ class HistoryBody(msgspec.Struct):
             examples=["9f86d081884c7d65"],
         ),
     ]
+    sender: Annotated[str, msgspec.Meta(description="This process.")] = ""
+    settings: Annotated[
+        str,
+        msgspec.Meta(
+            description="Hashes of settings that all senders must share: gateways compare them.",
+            examples=["history_days=3f2a91"],
+        ),
+    ] = ""
 
 
 class DeadLetterBody(msgspec.Struct):

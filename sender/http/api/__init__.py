@@ -20,6 +20,7 @@ from sender.http.api.spring import Spring
 from sender.http.api.support import Support
 from sender.lifetimes import Lifetimes
 from sender.roll import Roll
+from shared.agreement import Agreement
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +47,11 @@ class Api:
         *,
         revocation_days: float = 30.0,
         webhooks: Reports | None = None,
+        agreement: Agreement | None = None,
+        announcement: str = "",
     ) -> None:
+        """`agreement` compares what gateways announce; `announcement` is ours (shared/agreement.py)."""
+        agreement = agreement or Agreement("gateways")
         lifetimes = lifetimes or Lifetimes()
         self.board = Board(database)
         self.orders = Orders(database, relay, clock, lifetimes, self.board)
@@ -54,8 +59,8 @@ class Api:
         self.events = Events(database, relay, clock, lifetimes)
         self.spring = Spring(self.events, clock)
         roll = Roll()
-        self.histories = Histories(database, relay, notifier, clock, roll)
+        self.histories = Histories(database, relay, notifier, clock, roll, agreement, announcement)
         self.customers = Customers(database, notifier, forgetting, clock, webhooks)
         self.support = Support(database, relay, inquirer, clock, roll)
         self.revocations = Revocations(database, clock, kept_days=revocation_days)
-        self.operations = Operations(database, relay, clock, webhooks=webhooks is not None)
+        self.operations = Operations(database, relay, clock, agreement, webhooks=webhooks is not None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from sender.publishing.relay import Relay
     from sender.roll import Roll
     from sender.seen import SeenNotifier
+    from shared.agreement import Agreement
 
 
 class EventsQuery(msgspec.Struct, forbid_unknown_fields=True):
@@ -44,7 +46,12 @@ class Histories:
         notifier: SeenNotifier,
         clock: Callable[[], datetime],
         roll: Roll,
+        agreement: Agreement,
+        announcement: str,
     ) -> None:
+        self._agreement = agreement
+        self._announcement = announcement
+        self._name = f"{relay.stops.sender}-{secrets.token_hex(4)}"
         self._database = database
         self._relay = relay
         self._notifier = notifier
@@ -79,6 +86,7 @@ class Histories:
     async def of_many(self, request: Request) -> Response:
         if gateway := request.headers.get("orderbell-gateway"):
             self._roll.note(gateway, pulls="orderbell-pulls" in request.headers)
+            self._agreement.note(gateway[:200], request.headers.get("orderbell-settings", ""))
         asked = await reading.read_json(request, reading.MAX_CURSORS_BYTES)
         given = asked.to(bodies.HistoryRequest)
         requests = [_history_request(text) for text in given.after]
@@ -95,7 +103,11 @@ class Histories:
             ]
             newest = self._relay.newest
             body = bodies.HistoryBody(
-                list(map(_history_body, found)), f"{newest.epoch}.{newest.position}", installation
+                list(map(_history_body, found)),
+                f"{newest.epoch}.{newest.position}",
+                installation,
+                self._name,
+                self._announcement,
             )
             return Answer(200, msgspec.json.encode(body))
 

@@ -16,6 +16,7 @@ from sender.http import bodies, reading
 from sender.http.requests import json_response
 from sender.tombstones import Fault
 from sender.webhooks import deliveries
+from shared.agreement import ALL
 from shared.cursors import Cursor
 from shared.process.exposition import expose
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from sender.database.protocol import Database
     from sender.publishing.relay import Relay
+    from shared.agreement import Agreement
     from shared.process.exposition import Exposition
 
 METRICS_SECONDS = 1.0  # for the database to answer
@@ -42,8 +44,15 @@ class DeadLettersQuery(msgspec.Struct, forbid_unknown_fields=True):
 
 class Operations:
     def __init__(
-        self, database: Database, relay: Relay, clock: Callable[[], datetime], *, webhooks: bool = False
+        self,
+        database: Database,
+        relay: Relay,
+        clock: Callable[[], datetime],
+        agreement: Agreement,
+        *,
+        webhooks: bool = False,
     ) -> None:
+        self._agreement = agreement
         self._webhooks = webhooks
         self._database = database
         self._relay = relay
@@ -95,6 +104,7 @@ class Operations:
             metrics.dead_letters_kept.set(kept)
             metrics.webhooks_waiting.set(webhooks)
         metrics.note_pool(self._database.pool)
+        self._agreement.show(metrics.settings_differ, ALL)
         if self._relay.redis_up:
             await self._note_memory()
         return expose(metrics.registry, accept)

@@ -61,6 +61,10 @@ async def look_at_sender(http: httpx2.AsyncClient, url: str, key: str) -> tuple[
         which = "a gateway, not a sender" if service_of(body) == "gateway" else "not a sender"
         says = f"what answers at {url} is {which} ({answer.status_code})"
         return [*findings, fail("sender key", says, "ORDERBELL_SENDER_URL: where the sender listens")], None
+    try:
+        findings += _agreement("sender", url, (await http.get(f"{url}/metrics")).text)
+    except httpx2.HTTPError:
+        pass  # what is wrong with it is among the findings already, or will be
     return [*findings, ok("sender key", "the sender accepts our API key")], sender
 
 
@@ -152,6 +156,7 @@ async def _figures(http: httpx2.AsyncClient, url: str, settings: ReceiverSetting
     findings = []
     if found := re.search(r"^process_max_fds (\S+)$", metrics, re.MULTILINE):
         findings.append(open_files("gateway files", int(float(found[1])), settings.max_connections))
+    findings += _agreement("gateway", url, metrics)
     dropped = sum(map(float, re.findall(r"^orderbell_unauthentic_total\S* (\S+)$", metrics, re.MULTILINE)))
     if dropped:
         says = f"{url} has dropped {dropped:,.0f} times what its ORDERBELL_LIVE_KEYS do not prove"
@@ -159,6 +164,16 @@ async def _figures(http: httpx2.AsyncClient, url: str, settings: ReceiverSetting
             warn("gateway live keys", says, "ORDERBELL_LIVE_KEYS: the same for sender and gateways")
         )
     return findings
+
+
+def _agreement(what: str, url: str, metrics: str) -> list[Finding]:
+    """Of services that this one hears of; nothing where its metrics are elsewhere."""
+    found = re.findall(r'^orderbell_settings_differ\{setting="(\w+)"\} 1\.0$', metrics, re.MULTILINE)
+    names = ", ".join(f"ORDERBELL_{setting.upper()}" for setting in found)
+    if not found:
+        return []
+    says = f"{url} hears of services of this installation that run with different settings"
+    return [warn(f"{what} settings", says, f"{names}: the same for all of them")]
 
 
 def open_files(what: str, limit: int, connections: int) -> Finding:
