@@ -34,7 +34,7 @@ OF_SENDERS = (
 )
 OF_GATEWAYS = (
     *("jwt_secret", "jwt_secrets", "jwks_url", "jwt_audience", "jwt_audience_claim", "jwt_customer_claim"),
-    *("jwt_topics_claim", "jwt_issuer", "jwt_cookie", "allowed_origins"),
+    *("jwt_topics_claim", "jwt_issuer", "jwt_type", "jwt_cookie", "allowed_origins"),
 )
 ALL = tuple(sorted({*SHARED, *OF_SENDERS, *OF_GATEWAYS}))
 LATELY_SECONDS = 60.0  # a balancer may lead a gateway's connection to the same sender for a while
