@@ -32,7 +32,6 @@ COUNTS_AT_ONCE = 100
 MAX_IDS = 1_000  # of one channel that wait to be passed on
 _IDS_PER_REPORT = 100
 _ROUND_SECONDS = 1.0  # a request costs as much as some fifty counts
-_BUSY_ROUND_SECONDS = 2.5  # while more feeds move than one round counts; deliveries come first
 _RETRY_SECONDS = 1.0
 
 logger = structlog.get_logger(__name__)
@@ -49,12 +48,9 @@ class Counts:
         self._first = 0  # the feed with which a round begins, so that each gets its turn
 
     async def run(self) -> None:
-        pause = _ROUND_SECONDS
         while True:
-            await asyncio.sleep(pause)
-            due = self._due()
-            pause = _BUSY_ROUND_SECONDS if len(due) == COUNTS_AT_ONCE else _ROUND_SECONDS
-            if due:
+            await asyncio.sleep(_ROUND_SECONDS)
+            if due := self._due():
                 try:
                     await self._count(due)
                 except HistoryUnavailable as error:
