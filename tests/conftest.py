@@ -56,7 +56,7 @@ def pytest_configure(config: Any) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """The garbage collector walked thousands of collected tests again and again, for 5 % of all time."""
+    """The garbage collector walked thousands of collected tests again and again."""
     gc.collect()
     gc.freeze()
 

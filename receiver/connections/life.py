@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 # What a reason quotes is a client's text, and may be anything: its payload, or a token in the wrong place.
 _QUOTED = re.compile(r"""(?::|\s['"`]).*""", re.DOTALL)
-_LINES = 200  # in ten seconds, about connections that ended with the same code
+_LINES = 200  # in ten seconds, about connections of one transport that opened, or ended with one code
 _MAX_RETRY_MS = 2_000  # clients that are sent away spread their return over it
 _MAX_PAUSE_SECONDS = 30.0  # beyond it, other gateways may refuse some for a moment
 _SHARE = 0.7  # of the handshakes that another gateway accepts; the rest is for its own, and for chance
@@ -168,8 +168,9 @@ class Life:
         if cursors:
             metrics.resumed_of(connection.transport).inc()
         if not connection.passing:
-            logger.info(
+            self._of_customers.info(
                 "connection opened",
+                kind=connection.transport,
                 connection=self.id_of(connection),
                 gateway=self.terms.gateway,
                 transport=connection.transport,
