@@ -540,7 +540,6 @@ _MOVE_READ = (
     .where(channels.c.channel == bindparam("of"), channels.c.read_seq < bindparam("up_to"))
     .values(read_seq=bindparam("up_to"))
 )
-# The cursor now covers these, so their rows can go.
 _FINAL_MARKS = {
     dialect: select(
         alert_states.c.channel, alert_states.c.seq, alert_states.c.state, alert_states.c.by_seq
@@ -551,6 +550,7 @@ _FINAL_MARKS = {
     )
     for dialect in DIALECTS
 }
+# The cursor now covers these, so their rows can go.
 _FORGET_READ = delete(alert_states).where(
     alert_states.c.channel == bindparam("of"),
     alert_states.c.seq <= bindparam("up_to"),
