@@ -114,11 +114,11 @@ HELD = {
     ),
     "ORDERBELL_HANDSHAKES_PER_SECOND": (
         f'{_HANDSHAKES}{{reason="too-many-handshakes"}}',
-        "test_handshakes_are_bounded_by_address_and_in_all",
+        "test_handshakes_in_all_are_bounded_in_each_second",
     ),
     "ORDERBELL_HANDSHAKES_PER_SECOND_PER_ADDRESS": (
         f'{_HANDSHAKES}{{reason="too-many-handshakes"}}',
-        "test_handshakes_are_bounded_by_address_and_in_all",
+        "test_handshakes_of_one_address_are_bounded_and_ten_seconds_worth_may_come_at_once",
     ),
     "ORDERBELL_REPLAYS_PER_MINUTE": (
         "orderbell_replays_refused_total",

@@ -195,7 +195,8 @@ def test_an_event_that_a_listener_fails_on_is_not_counted_as_seen(snippet: Page,
         const get = (key) => new Promise((resolve) => {
           store.get(key).onsuccess = ({ target }) => resolve(target.result);
         });
-        return [await get(given), (await get([given])).beyond];
+        const { upTo, beyond } = await get([given]);
+        return [upTo, beyond];
         """,
         orderbell.customer,
     )

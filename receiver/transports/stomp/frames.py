@@ -122,7 +122,7 @@ class Parser:
             raise InvalidFrame("the body does not end in NUL after its content-length")
         body = bytes(self._buffer[:end])
         if body and command not in _WITH_BODY:
-            raise InvalidFrame(f"a frame without a body has one: {command}")
+            raise InvalidFrame(f"a {command} frame must have no body")
         del self._buffer[: end + 1]
         self._head, self._searched = None, 0
         return Frame(command, headers, body)
