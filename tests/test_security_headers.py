@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 import httpx2
@@ -25,7 +27,7 @@ def services(module_processes: Processes) -> dict[str, ServiceProcess]:
 
 @pytest.mark.parametrize("name", ["sender", "receiver"])
 @pytest.mark.parametrize(("method", "path", "headers", "status"), ANSWERS)
-def test_every_answer_forbids_sniffing_once(
+def test_every_answer_forbids_sniffing_and_has_its_date_once(
     services: dict[str, ServiceProcess],
     name: str,
     method: str,
@@ -36,6 +38,13 @@ def test_every_answer_forbids_sniffing_once(
     answer = httpx2.request(method, services[name].url + path, headers=headers, trust_env=False)
     assert (answer.status_code, answer.headers.get_list("x-content-type-options")) == (status, ["nosniff"])
     assert len(answer.headers.get_list("cache-control")) == 1
+    check_date(answer)
+
+
+def check_date(answer: httpx2.Response) -> None:
+    """RFC 9110 6.6.1."""
+    (date,) = answer.headers.get_list("date")
+    assert abs(time.time() - parsedate_to_datetime(date).timestamp()) < 10
 
 
 @pytest.mark.parametrize("name", ["sender", "receiver"])
@@ -87,6 +96,7 @@ def test_answers_of_transports_and_private_ones_have_them_too(
             assert answer.status_code in (200, 201)
             assert answer.headers.get_list("x-content-type-options") == ["nosniff"]
             assert len(answer.headers.get_list("strict-transport-security")) == (scheme == "https")
+            check_date(answer)
             (kept,) = answer.headers.get_list("cache-control")
             assert "no-store" in kept or "no-cache" in kept
 

@@ -30,6 +30,7 @@ import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from shared.errors import CallerError
+from shared.process.date import date_now
 from shared.process.framing import InvalidBody, body_of, too_large
 from shared.process.head import (
     RequestRefused,
@@ -541,7 +542,7 @@ def format_answer(status: int, headers: Sequence[Header], body: bytes = b"") -> 
     lines = [b"HTTP/1.1 %d %b" % (status, HTTPStatus(status).phrase.encode())]
     given = dict(headers)
     ours = (NOSNIFF,) if status == 304 else (NOSNIFF, NO_STORE)
-    all_headers = [*headers, *(one for one in ours if one[0] not in given)]
+    all_headers = [date_now(), *headers, *(one for one in ours if one[0] not in given)]
     lines += [name + b": " + value for name, value in all_headers]
     lines.append(b"content-length: %d" % len(body))
     return b"\r\n".join(lines) + b"\r\n\r\n" + body

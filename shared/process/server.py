@@ -20,12 +20,12 @@ import logging
 import resource
 import signal
 from dataclasses import dataclass, field
-from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 import uvicorn
 
+from shared.process.date import date_now
 from shared.process.door import Door
 from shared.process.forwarded import Forwarded, Proxies
 from shared.process.limits import Limits
@@ -128,7 +128,7 @@ class Server(uvicorn.Server):
         self._clock = loop.call_later(self._service.limits.tick_seconds, self._tick)
         self._door.tick(loop.time())
         self._service.alive()
-        self.server_state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
+        self.server_state.default_headers = [date_now()]
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:

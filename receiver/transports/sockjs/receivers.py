@@ -10,6 +10,7 @@ import asyncio
 import re
 from typing import TYPE_CHECKING, cast
 
+from shared.process.date import date_now
 from shared.process.edge import format_answer
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class StreamReceiver(_Taken):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._transport.set_write_buffer_limits(high=0)
-        headers = (*HEADERS, *self._headers, (b"connection", b"close"))
+        headers = (date_now(), *HEADERS, *self._headers, (b"connection", b"close"))
         lines = [name + b": " + value for name, value in headers]
         self._transport.write(b"HTTP/1.1 200 OK\r\n" + b"\r\n".join(lines) + b"\r\n\r\n" + _PRELUDE)
 

@@ -20,6 +20,7 @@ from receiver.transports.http import format_refusal
 from receiver.transports.limits import StreamLimits
 from receiver.transports.sse import fields
 from receiver.transports.stream import StreamConnection
+from shared.process.date import date_now
 
 if TYPE_CHECKING:
     import asyncio
@@ -104,7 +105,7 @@ class EventStream(StreamConnection, SharingConnection):
         headers, self._headers = self._headers, None
         if headers is None:
             return b""
-        lines = [name + b": " + value for name, value in (*HEADERS, *headers)]
+        lines = [name + b": " + value for name, value in (date_now(), *HEADERS, *headers)]
         return b"HTTP/1.1 200 OK\r\n" + b"\r\n".join(lines) + b"\r\n\r\n"
 
     def beat(self, now: float) -> None:
