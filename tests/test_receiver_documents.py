@@ -20,6 +20,7 @@ from receiver.serving import asyncapi, openapi
 from receiver.transports.stomp.endpoint import SOCKJS_PREFIXES
 from shared.channels import customer_channel
 from shared.redis.keys import Names
+from tests.conformance.sse import EventStreamDriver
 from tests.stomp_client import stomp
 from tests.websocket_client import connected
 
@@ -216,6 +217,54 @@ async def test_what_really_goes_over_redis_is_as_described(
     for pattern, text in zip(patterns, heard, strict=True):
         assert re.search(pattern, text), (pattern, text)
     check(document, "#/components/schemas/event", json.loads(heard[0].split(" ", 2)[2]))
+
+
+@pytest.mark.anyio
+async def test_what_senders_ask_and_what_gateways_answer_is_as_described(
+    gateway: ReceiverProcess, sender: SenderProcess, module_processes: Processes
+) -> None:
+    names = Names.of(module_processes.redis_url, module_processes.key_prefix)
+    document = asyncapi.document(names)
+    questions, answers = (document["channels"][name] for name in ("questions", "answers"))
+
+    def payload(name: str) -> str:
+        return str(document["components"]["messages"][name]["payload"]["$ref"])
+
+    async with (
+        connected(gateway, module_processes.token("quinn")),
+        Redis.from_url(module_processes.redis_url) as redis,
+        redis.pubsub() as hearing,
+        httpx2.AsyncClient(
+            base_url=sender.url, headers=module_processes.api_headers, trust_env=False
+        ) as client,
+    ):
+        (name,) = questions["parameters"]["name"]["enum"]
+        await hearing.subscribe(questions["address"].replace("{name}", name))
+        await hearing.get_message(timeout=5)  # that it is subscribed
+        assert (await client.get("/connections?customer_id=quinn")).status_code == 200
+        message = await hearing.get_message(ignore_subscribe_messages=True, timeout=5)
+        assert message is not None
+        question = json.loads(message["data"])
+        check(document, payload("question"), question)
+        key = answers["address"].replace("{question}", question["id"])
+        given = [json.loads(answer) for answer in await redis.lrange(key, 0, -1)]
+    assert sum(len(answer["listening"]) for answer in given) == 1
+    for answer in given:
+        check(document, payload("answer"), answer)
+        with pytest.raises(jsonschema.ValidationError):
+            check(document, payload("answer"), {**answer, "channels": "many"})
+
+
+@pytest.mark.anyio
+async def test_how_a_stream_really_ends_is_as_described(
+    sender: SenderProcess, module_processes: Processes
+) -> None:
+    gateway = module_processes.start_receiver(sender=sender)
+    async with EventStreamDriver().connected(gateway, module_processes.token("elias")) as stream:
+        gateway.process.terminate()
+        await stream.receive_end()
+    kinds = [check_streamed(notice) for notice in stream.notices]
+    assert kinds[-2:] == ["bye", "end"]
 
 
 def test_document_has_every_notice_and_every_message() -> None:

@@ -18,6 +18,7 @@ from receiver.transports.stomp.endpoint import SUBPROTOCOLS
 from receiver.transports.websocket.endpoint import SUBPROTOCOL
 from shared import __version__
 from shared.channels import Channel
+from shared.redis.inquiries import GATEWAYS, GatewayReport, Question
 
 if TYPE_CHECKING:
     from shared.redis.keys import Names
@@ -123,6 +124,20 @@ def _channels(names: Names, notices: list[str], received: list[str]) -> Json:
             "parameters": {"gateway": {"description": "Its name."}},
             "messages": _messages("probe"),
         },
+        "questions": {
+            "address": names.live(Channel("{name}")),
+            "description": "Pub/Sub: what senders ask all gateways for `/trace` and `/connections`.",
+            "servers": [_server("redis")],
+            "parameters": {"name": {"enum": [GATEWAYS], "default": GATEWAYS}},
+            "messages": _messages("question"),
+        },
+        "answers": {
+            "address": names.answers("{question}"),
+            "description": "A list: what each gateway answers. It expires after 10 s.",
+            "servers": [_server("redis")],
+            "parameters": {"question": {"description": "The `id` of the question."}},
+            "messages": _messages("answer"),
+        },
     }
 
 
@@ -166,12 +181,18 @@ def _operations(received: list[str]) -> Json:
         "hear": {"action": "receive", "channel": {"$ref": "#/channels/live"}},
         "readLog": {"action": "receive", "channel": {"$ref": "#/channels/log"}},
         "sendProbe": {"action": "send", "channel": {"$ref": "#/channels/probe"}},
+        "hearQuestion": {"action": "receive", "channel": {"$ref": "#/channels/questions"}},
+        "sendAnswer": {"action": "send", "channel": {"$ref": "#/channels/answers"}},
     }
 
 
 def _text(name: str, summary: str, pattern: str, *examples: str) -> Json:
     payload = {"type": "string", "pattern": pattern, "examples": list(examples)}
     return {"name": name, "title": name, "summary": summary, "contentType": "text/plain", "payload": payload}
+
+
+def _json(name: str, summary: str, body: type) -> Json:
+    return _message(name, body.__name__, summary) | {"contentType": "application/json"}
 
 
 _PLACE = "[1-9][0-9]* (0|[1-9][0-9]*)"
@@ -186,12 +207,14 @@ _OF_REDIS: Json = {
         "seen 1 42",
     ),
     "liveErased": _text("liveErased", "The customer was erased.", "^erased$", "erased"),
+    "question": _json("question", "About one channel, or about all connections.", Question),
+    "answer": _json("answer", "What one gateway knows.", GatewayReport),
     "probe": _text("probe", "A message that comes back proves that the gateway hears Redis.", "", "17"),
 }
 
 
 def _schemas(notices: dict[str, type[Notice]], received: dict[str, tuple[str, type]]) -> Json:
-    types = [*notices.values(), *(body for _, body in received.values())]
+    types = [*notices.values(), *(body for _, body in received.values()), Question, GatewayReport]
     _, components = msgspec.json.schema_components(types, ref_template=_REF)
     events = {
         name: _event_of(kind.type, kind.__name__, required=["specversion", "id", "source", "type", "data"])
