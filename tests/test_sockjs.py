@@ -6,11 +6,16 @@ import asyncio
 import socket
 import struct
 import uuid
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import httpx2
 import pytest
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 
+from receiver.access.identity import Identity
+from receiver.transports.sockjs.endpoint import XhrTransport
 from tests.sockjs_client import xhr_socket
 from tests.stomp_client import StompClient
 from tests.waiting import await_until
@@ -185,6 +190,51 @@ async def test_request_that_comes_as_its_session_ends_begins_another_and_is_answ
             while not (line := await reader.readline()).startswith((b"o", b"c[2010")):
                 assert line, "no answer"
         writer.close()
+
+
+class Ended:
+    """A session in the turn of the loop between its end and its being forgotten; `living` may end it."""
+
+    def __init__(self, *, living: bool = False) -> None:
+        self.proof = b"of another token" if living else b""
+        self.identity = Identity("alice", (), 4e9)
+        self.closed = False
+        self.carriage = SimpleNamespace(is_closing=lambda: not living, has_receiver=False)
+
+    async def identify_and_end(self, request: Request) -> Identity:
+        self.carriage.is_closing = lambda: True
+        return self.identity
+
+
+def transport_with(session: Ended, admitted: list[str]) -> tuple[XhrTransport, Request]:
+    async def check(request: Request, transport: str) -> None:
+        admitted.append(transport)
+        raise HTTPException(403)
+
+    of: Any = SimpleNamespace(
+        life=None, accept=lambda request: True, check=check, identify=session.identify_and_end,
+        carried=lambda request: "newer",
+    )  # fmt: skip
+    xhr = XhrTransport(of, of, of, admission=of)
+    xhr._sessions["name"] = session  # type: ignore[assignment]
+    parameters = {"server": "000", "session": "name"}
+    return xhr, Request({"type": "http", "method": "POST", "headers": [], "path_params": parameters})
+
+
+async def test_request_that_comes_in_the_turn_of_its_sessions_end_is_admitted_first() -> None:
+    admitted: list[str] = []
+    xhr, request = transport_with(Ended(), admitted)
+    with pytest.raises(HTTPException) as refused:
+        await xhr.xhr(request)
+    assert (refused.value.status_code, admitted) == (403, ["sockjs-xhr"])
+
+
+async def test_request_whose_session_ends_while_its_token_is_verified_begins_none() -> None:
+    admitted: list[str] = []
+    xhr, request = transport_with(Ended(living=True), admitted)
+    with pytest.raises(HTTPException) as refused:
+        await xhr.xhr(request)
+    assert (refused.value.status_code, admitted) == (404, [])
 
 
 def post_of(path: str) -> bytes:

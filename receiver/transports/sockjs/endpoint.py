@@ -93,7 +93,7 @@ class XhrTransport:
 
     async def _admit(self, request: Request) -> None:
         """Admit a request that would begin a session. Raises as `_name_of`."""
-        if self._admission is not None and self._name_of(request) not in self._sessions:
+        if self._admission is not None and self._living(self._name_of(request)) is None:
             await self._admission.check(request, XhrSession.transport)
 
     async def _session_of(self, request: Request) -> XhrSession | None:
@@ -104,7 +104,7 @@ class XhrTransport:
 
         Raises `HTTPException` as where no such session is, and as `_name_of`.
         """
-        session = self._sessions.get(self._name_of(request))
+        session = self._living(self._name_of(request))
         if session is None or session.proof in (b"", self._proof_of(request)):
             return session
         try:
@@ -132,9 +132,11 @@ class XhrTransport:
 
     def _receive(self, request: Request, session: XhrSession | None, *, streams: bool) -> Response:
         name = self._name_of(request)
-        if session is not self._sessions.get(name):  # another one has taken its name meanwhile
+        # It has ended meanwhile, or another one has taken its name. To begin one, this request would have to
+        # be admitted.
+        if session is not self._living(name):
             raise HTTPException(404)
-        if session is None or session.carriage.is_closing():  # it is forgotten in the next turn of the loop
+        if session is None:
             session = self._begin(name, request)
         if session.carriage.has_receiver:
             return Response(SECOND_RECEIVER, headers={n.decode(): v.decode() for n, v in HEADERS})
@@ -144,6 +146,11 @@ class XhrTransport:
         take_over(request, receiver)
         session.carriage.attach(receiver)
         return Response()  # never sent: the receiver has the socket
+
+    def _living(self, name: str) -> XhrSession | None:
+        """One that has ended is forgotten in the next turn of the loop."""
+        session = self._sessions.get(name)
+        return None if session is None or session.carriage.is_closing() else session
 
     def _begin(self, name: str, request: Request) -> XhrSession:
         address = self._gateway.capacity.address(request.client.host if request.client else "")
