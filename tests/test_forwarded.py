@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import json
+from typing import TYPE_CHECKING, Any
 
+import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+from websockets.exceptions import InvalidStatus
 
 from shared.process.forwarded import Forwarded, Peer, Proxies
+from tests.websocket_client import connected
+
+if TYPE_CHECKING:
+    from tests.processes import Processes
 
 pytestmark = pytest.mark.anyio
 
@@ -28,9 +35,18 @@ HOPS = st.sampled_from(
         "",
         "[x",
         "a:b",
+        "192.0.2.9:" + "9" * 5000,
+        "[2001:db8::1]:x",
+        "[2001:db8::1]x",
+        "fe80::1%eth0",
+        "1.2.3.4 evil",
+        "0127.0.0.1",
+        "for=127.0.0.1",
     ]
 )
-SCHEMES = st.sampled_from([b"http", b"https", b"ws", b"wss", b"ftp", b"", b" https "])
+SCHEMES = st.sampled_from(
+    [b"http", b"https", b"ws", b"wss", b"ftp", b"", b" https ", b"HTTPS", b"https, http"]
+)
 
 
 def uvicorn_says(host: str, headers: list[tuple[bytes, bytes]]) -> tuple[Any, str]:
@@ -77,6 +93,35 @@ async def test_app_sees_the_client_and_the_scheme_that_a_trusted_proxy_reports()
         scope = {"type": "http", "client": (host, 5), "scheme": "http", "headers": headers}
         await forwarded(scope, None, None)
     assert seen == [(("192.0.2.7", 0), "https"), (("192.0.2.1", 5), "http")]
+
+
+async def test_no_other_header_of_a_proxy_counts() -> None:
+    """They would be a client's: no proxy that we describe removes them."""
+    others = ("host", "port", "prefix", "server", "ssl", "scheme")
+    headers = [(f"x-forwarded-{name}".encode(), b"https") for name in others]
+    headers += [(b"forwarded", b"for=192.0.2.7;proto=https"), (b"x-real-ip", b"192.0.2.7")]
+    assert Proxies(TRUSTED).peer("127.0.0.1", 5, headers) == Peer("127.0.0.1", 5, "http")
+
+
+@pytest.mark.parametrize("proxied", [True, False])
+async def test_websocket_has_the_peer_of_a_request(processes: Processes, *, proxied: bool) -> None:
+    """Seen in what the operator's function is given, in a handshake that the edge hands over."""
+    processes.start_sender()
+    allowed = "127.0.0.1" if proxied else "192.0.2.1"
+    gateway = processes.start_receiver(admit="tests.admission_hooks:by_header", forwarded_allow_ips=allowed)
+    headers = {
+        "X-How": "see",
+        "X-Forwarded-For": "127.0.0.9, [2001:db8::7]:4711, 127.0.0.1",
+        "X-Forwarded-Proto": "https",
+        "X-Forwarded-Host": "evil.example",
+    }
+    peer = "2001:db8::7 https" if proxied else "127.0.0.1 http"
+    with pytest.raises(InvalidStatus) as refused:
+        async with connected(gateway, processes.token("alice"), headers=headers):
+            pass
+    assert peer in json.loads(refused.value.response.body)["detail"]
+    answer = httpx2.post(f"{gateway.url}/websocket/000/abcdefgh/xhr", headers=headers, trust_env=False)
+    assert peer in answer.json()["detail"]
 
 
 @pytest.mark.parametrize("host", ["", "x" * 300, "192.0.2.1"])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import resource
 import socket
+import ssl
 import threading
 import time
 from contextlib import asynccontextmanager
@@ -24,6 +26,7 @@ from receiver.access.claims import MAX_TOKEN_BYTES, Rules
 from receiver.access.identity import ForbiddenToken, InvalidToken, KeysUnavailable
 from receiver.access.jwks import MAX_BYTES, JwksVerifier, Pace
 from shared import __version__
+from tests.certificates import Certificates
 from tests.issuers import Issuer, claims, part, private_key, published, running_issuer, sign_with
 from tests.waiting import await_until
 
@@ -378,6 +381,68 @@ async def test_redirects_are_followed_but_not_for_ever(issuer: Issuer) -> None:
             with pytest.raises(KeysUnavailable):
                 await verifier.verify(sign_with("ES256"))
         assert len(door.asked) < 8
+
+
+@pytest.fixture(scope="module")
+def https(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates.make(tmp_path_factory.mktemp("https"))
+
+
+def over_tls(issuer: Issuer, of: Certificates) -> str:
+    """Its URL from now on."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(of.server_cert, of.server_key)
+    issuer.socket = context.wrap_socket(issuer.socket, server_side=True)
+    return issuer.url.replace("http:", "https:")
+
+
+@pytest.mark.parametrize("hops", ["https", "http", "https http", "http https", "https https"])
+async def test_keys_of_an_issuer_with_tls_come_by_tls_alone(
+    https: Certificates, monkeypatch: pytest.MonkeyPatch, hops: str
+) -> None:
+    """An answer over http could name any other place, so no hop on the way may be one."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(https.ca))
+    with contextlib.ExitStack() as stack:
+        url = ""
+        for scheme in reversed(["https", *hops.split()]):  # the last one has the keys
+            hop = stack.enter_context(running_issuer())
+            if url:
+                hop.status, hop.headers = 302, {"location": url}
+            url = over_tls(hop, https) if scheme == "https" else hop.url
+        async with verifier_of(url) as verifier:
+            if "http" in hops.split():
+                with pytest.raises(KeysUnavailable):
+                    await verifier.verify(sign_with("ES256"))
+                assert verifier.unable is not None
+                assert "it redirects from https to http" in verifier.unable
+            else:
+                assert (await verifier.verify(sign_with("ES256"))).customer == "alice"
+
+
+async def test_gateways_that_were_started_together_do_not_ask_together_for_ever(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+
+    async def note(seconds: float) -> None:
+        waited.append(seconds)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("receiver.access.jwks.asyncio", _AsyncioThatSleeps(note))
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(3):
+            await stack.enter_async_context(verifier_of(issuer))
+        await await_until(lambda: len(waited) == 3)
+    assert len(set(waited)) == 3
+    assert all(270 <= seconds <= 330 for seconds in waited)
+
+
+class _AsyncioThatSleeps:
+    def __init__(self, sleep: Any) -> None:
+        self.sleep = sleep
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio, name)
 
 
 @pytest.fixture
