@@ -6,14 +6,17 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 
 import jwt
 import pytest
 from pydantic import SecretStr
 
 from receiver.access import secret as secret_module
+from receiver.access.claims import Rules
 from receiver.access.identity import InvalidToken
 from receiver.access.secret import Secret
+from receiver.access.verifier import SecretVerifier
 from tests.issuers import claims
 
 KEY = SecretStr("s" * 32)
@@ -27,8 +30,8 @@ def verdict(secret: Secret, token: str) -> bytes | str:
         return f"{type(error).__name__}: {error}"
 
 
-def signed(header: str, payload: str, signature: str | None = None) -> str:
-    digest = hmac.digest(KEY.get_secret_value().encode(), f"{header}.{payload}".encode(), hashlib.sha256)
+def signed(header: str, payload: str, signature: str | None = None, *, key: str = "s" * 32) -> str:
+    digest = hmac.digest(key.encode(), f"{header}.{payload}".encode(), hashlib.sha256)
     return f"{header}.{payload}.{signature or base64.urlsafe_b64encode(digest).rstrip(b'=').decode()}"
 
 
@@ -83,8 +86,67 @@ def test_a_header_that_was_refused_is_not_known_afterwards() -> None:
     assert isinstance(first, str)
 
 
+HEADERS = [
+    '{"alg":"HS256"}', '{"typ":"JWT","alg":"HS256"}', ' {"alg" : "HS256"}\n',
+    '{"alg":"HS256","typ":"at+jwt"}',
+    '{"alg":"HS256","typ":7}', '{"alg":"HS256","kid":7}', '{"alg":"HS256","kid":"\\ud800"}',
+    '{"alg":"HS256","crit":["exp"],"exp":1}', '{"alg":"HS256","crit":[]}', '{"alg":"HS256","crit":7}',
+    '{"alg":"HS256","b64":false,"crit":["b64"]}', '{"alg":"HS256","b64":false}', '{"alg":"HS512"}',
+    '{"alg":"hs256"}', '{"alg":"none"}', '{"alg":["HS256"]}', '{"alg":"none","alg":"HS256"}', '{}', '[]', '7',
+    '{"alg":"HS256","alg":"none"}', '{"alg":"HS256","jwk":{"kty":"oct","k":"AA"}}', "", "\xff",
+    '{"alg":"HS256"',
+]  # fmt: skip
+PAYLOADS = [
+    json.dumps(claims()),
+    json.dumps(claims(exp=1)),
+    json.dumps(claims(exp=None)),
+    "{}",
+    "[]",
+    "",
+    "7",
+]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("expected", [None, "at+jwt"])
+async def test_each_token_is_judged_alike_however_many_came_before(expected: str | None) -> None:
+    """Signed with the new secret, the old one, and one that is neither: a header that one secret's tokens
+    made known excuses nothing in another's.
+    """
+    old, new, foreign = "o" * 32, "n" * 32, "f" * 32
+
+    async def judge(verifier: SecretVerifier, token: str) -> str:
+        try:
+            return repr(await verifier.verify(token))
+        except InvalidToken as error:
+            return re.sub(r"\d+ s ago", "", f"{type(error).__name__}: {error}")  # the clock goes on
+
+    def fresh() -> SecretVerifier:
+        return SecretVerifier([SecretStr(new), SecretStr(old)], Rules(type=expected))
+
+    verifier, good = fresh(), 0
+    tokens = [
+        signed(part(header), part(payload), key=key)
+        for header in HEADERS
+        for payload in PAYLOADS
+        for key in (old, new, foreign)
+    ]
+    for token in (*tokens, *tokens):
+        verdict = await judge(fresh(), token)
+        assert await judge(verifier, token) == verdict
+        good += verdict.startswith("Identity")
+    assert good  # some are
+
+
+def part(text: str) -> str:
+    return base64.urlsafe_b64encode(text.encode("latin-1")).rstrip(b"=").decode()
+
+
 def test_headers_that_never_end_use_no_more_memory() -> None:
     secret = Secret(KEY)
     for n in range(50):
         secret.payload(jwt.encode(claims(), KEY.get_secret_value(), "HS256", headers={"kid": str(n)}))
     assert len(secret._headers) == secret_module._MAX_HEADERS
+    assert secret.payload(TOKEN)  # one more, which PyJWT judges
+    with pytest.raises(InvalidToken):
+        secret.payload(TOKEN[:-1])

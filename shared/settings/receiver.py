@@ -116,6 +116,14 @@ class ReceiverSettings(SenderAddress, Settings):
             raise ValueError("expected what your issuer's tokens have in their claim `iss`")
         return issuer
 
+    @field_validator("jwt_type")
+    @classmethod
+    def _check_type(cls, name: str | None) -> str | None:
+        # `application/` alone would be the same as no type.
+        if name is not None and not re.fullmatch(r"[A-Za-z0-9!#$&^_.+-]+(/[A-Za-z0-9!#$&^_.+-]+)?", name):
+            raise ValueError("expected what your issuer's tokens have in their header `typ`, such as at+jwt")
+        return name
+
     @field_validator("jwt_secret")
     @classmethod
     def _check_secret(cls, secret: SecretStr | None) -> SecretStr | None:

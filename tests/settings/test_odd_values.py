@@ -29,6 +29,7 @@ ODD: dict[str, tuple[str, ...]] = {
     "api_keys": (",", "short", "k" * 15, "k k" * 9, "k" * 16 + ",short"),
     "api_key": ("short", "k" * 8 + " " + "k" * 8, "ключ" * 8),
     "log_format": ("text", "jsonl", "1"),
+    "log_channels": ("clear", "1", "hash", "plain,hashed"),
     "log_level": ("LOUD", "10", "TRACE"),
     "development": ("maybe", "2", "-1"),
     "forwarded_allow_ips": ("*", "proxy", "10.0.0.1/8", "::1/200", "10.0.0.0/8;::1", "1.2.3"),
@@ -59,6 +60,7 @@ ODD: dict[str, tuple[str, ...]] = {
     "jwt_customer_claim": ("a..b", ".", "..", ".a", "a.", "\x07"),
     "jwt_topics_claim": ("a..b", "."),
     "jwt_issuer": ("https://i\x00"[:9] + "\x07i", "a\nb"),
+    "jwt_type": ("application/", "/jwt", "a b", "at+jwt;q=1", "at+jwt,JWT", "*", "é", "a/b/c"),
     "jwt_cookie": ("a b", "a;b", "a=b", "é", "a,b"),
     "allowed_origins": (
         "*", "null", "shop.example", "https://", "https://*", "https://*.com", "https://a*.example.com",
@@ -114,6 +116,37 @@ def test_odd_value_is_one_line_that_names_its_setting(
     assert len(lines[0]) < 400
 
 
+def bounds_of(name: str) -> list[tuple[str, str]]:
+    """Of a number: the last value that each bound allows, and the first that it doesn't."""
+    step = 1 if FIELDS[name].annotation is int else 0.001
+    found = []
+    for bound in FIELDS[name].metadata:
+        if (least := getattr(bound, "ge", None)) is not None:
+            found.append((str(least), str(least - step)))
+        if (above := getattr(bound, "gt", None)) is not None:
+            found.append((str(above + step), str(above)))
+        if (most := getattr(bound, "le", None)) is not None:
+            found.append((str(most), str(most + step)))
+    return found
+
+
+NUMBERED = [name for name in FIELDS if FIELDS[name].annotation in (int, float, int | None, float | None)]
+
+
+@pytest.mark.parametrize("name", NUMBERED)
+def test_number_has_a_least_and_a_greatest_value(set: Set, faults: Faults, name: str) -> None:
+    """Both work, and what lies beyond is one line."""
+    model = SenderSettings if name in SenderSettings.model_fields else ReceiverSettings
+    bounds = bounds_of(name)
+    assert len(bounds) == 2
+    for allowed, beyond in bounds:
+        set(**{"api_keys": KEY, "jwt_secret": SECRET, name: allowed})
+        assert str(getattr(load(model), name)) in (allowed, f"{allowed}.0")
+        set(**{name: beyond})
+        [line] = faults(model)
+        assert line.startswith(f"orderbell: ORDERBELL_{name.upper()}: ")
+
+
 @pytest.mark.parametrize("name", FIELDS)
 def test_value_that_is_not_utf_8_is_one_line(set: Set, faults: Faults, name: str) -> None:
     set(**({"api_keys": KEY, "jwt_secret": SECRET} | {name: os.fsdecode(b"http://\xff" + b"a" * 40)}))
@@ -138,6 +171,10 @@ def test_value_that_is_not_utf_8_is_one_line(set: Set, faults: Faults, name: str
         ("log_format", "Console"),
         ("history_days", "0.01"),
         ("root_path", "/alerts.v1/~shop/"),
+        ("jwt_type", "application/at+jwt"),
+        ("jwt_type", "JWT"),
+        ("log_events", "1e-9"),
+        ("max_topics", "0"),
     ],
 )
 def test_unusual_value_that_works_is_taken(set: Set, name: str, value: str) -> None:
