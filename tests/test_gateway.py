@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import httpx2
 import pytest
+from structlog.testing import capture_logs
 
 from receiver.connections.connection import End
 from receiver.feeds.pace import Pace
@@ -158,3 +159,23 @@ async def test_client_whose_feeds_get_no_place_in_time_is_asked_to_come_back(
         await await_until(lambda: browser.connection.closed)
         assert browser.connection.ending == (Close.TRY_AGAIN_LATER, "events can't be read now")
         assert not feed._waiting
+
+
+async def test_clients_that_come_back_while_nothing_can_be_read_fill_no_log(
+    key_prefix: str, anyio_backend: object
+) -> None:
+    with capture_logs() as logs:
+        async with (
+            httpx2.AsyncClient(base_url=f"http://127.0.0.1:{free_port()}") as nobody,
+            run_gateway(
+                nobody,
+                f"redis://127.0.0.1:{free_port()}",
+                key_prefix,
+                hears=False,
+                pace=Pace(establish_seconds=0.02, pull_seconds=3600),
+            ) as gateway,
+        ):
+            for _ in range(5):
+                async with gateway.connected(greeted=False) as browser:
+                    await browser.wait_close()
+    assert [line["event"] for line in logs].count("a connection could not be caught up") == 1

@@ -131,9 +131,7 @@ class CatchUp:
         feed.expect(place)
         await self.repair(feed)
         if feed.place == before and feed.place != place:
-            raise Unavailable(
-                f"{feed.channel}: the feed is at {before}, but what can be read ends at {place}"
-            )
+            raise Unavailable(f"the feed is at {before}, but what can be read ends at {place}")
 
     # A feed.
 

@@ -23,6 +23,7 @@ from receiver.feeds.rounds import Rounds
 from receiver.feeds.sources import Sources, Unavailable
 from shared.channels import is_private
 from shared.events import Entry
+from shared.process.sampled import Sampled
 from shared.redis.inquiries import GATEWAYS
 from shared.redis.live import ErasedNotice, SeenNotice, parse_live
 
@@ -80,6 +81,7 @@ class Keeper:
         self.when_erased: Callable[[Feed], None] = _nobody_is_ended
         self._questions = Feed(GATEWAYS)  # no connection enters it; senders' questions are heard there
         self._when_asked: Callable[[bytes], None] | None = None
+        self._sampled = Sampled(logger)
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -88,6 +90,11 @@ class Keeper:
 
     def _hears(self) -> bool:
         return self.subscription.hears
+
+    def _give_up(self, connection: Connection, error: Unavailable) -> None:
+        # While nothing can be read, each client that comes back causes one.
+        self._sampled.warning("a connection could not be caught up", reason=str(error))
+        connection.end(End.TRY_AGAIN_LATER, "events can't be read now")
 
     # What support asks for.
 
@@ -119,7 +126,7 @@ class Keeper:
         try:
             return await self._starts(connection, cursors)
         except Unavailable as error:
-            _give_up(connection, error)
+            self._give_up(connection, error)
             return None
 
     async def _starts(
@@ -145,7 +152,7 @@ class Keeper:
         try:
             await self._bring_in(connection, starts)
         except Unavailable as error:
-            _give_up(connection, error)
+            self._give_up(connection, error)
 
     async def _bring_in(self, connection: Connection, starts: Mapping[Channel, Place]) -> None:
         for feed in connection.feeds:
@@ -230,8 +237,3 @@ def _nobody_is_ended(feed: Feed) -> None:
 def _wait_no_more(connection: Connection, feeds: Iterable[Feed]) -> None:
     for feed in feeds:
         feed.wait_no_more(connection)
-
-
-def _give_up(connection: Connection, error: Unavailable) -> None:
-    logger.warning("a connection could not be caught up", reason=str(error))
-    connection.end(End.TRY_AGAIN_LATER, "events can't be read now")

@@ -100,7 +100,7 @@ class Sources:
             if not continuation.empty:
                 return continuation
             await asyncio.sleep(self._pace.again_seconds)
-        raise Unavailable(f"{channel}: the history returns none of the events it reports")
+        raise Unavailable("the history returns none of the events it reports")
 
     async def known(self, channels: Sequence[Channel]) -> list[Known]:
         """What Redis knows of some channels, in order; incomplete or empty if it can't be asked."""
