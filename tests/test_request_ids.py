@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from typing import TYPE_CHECKING
 
 import httpx2
@@ -54,6 +56,44 @@ async def test_answers_of_both_services_have_the_id_that_came_or_a_new_one(
             made = [(await client.get(url)).headers["x-request-id"] for _ in range(2)]
             assert len({*made, "order-1042/7"}) == 3
             assert all(len(one) == 24 for one in made)
+
+
+async def test_each_of_several_pipelined_requests_has_its_own(
+    sender: SenderProcess, gateway: ReceiverProcess
+) -> None:
+    def get(*fields: bytes) -> bytes:
+        return b"\r\n".join([b"GET /orders HTTP/1.1", b"Host: x", *fields, b"", b""])
+
+    given = [get(b"X-Request-ID: %d" % n) for n in range(20)]
+    for service in (sender, gateway):
+        reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+        writer.write(b"".join([*given, get(), get(b"X-Request-ID: one", b"X-Request-ID: two")]))
+        found = []
+        for _ in range(22):
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
+            [length] = re.findall(rb"(?i)^content-length: (\d+)", head, re.MULTILINE)
+            await reader.readexactly(int(length))
+            found += re.findall(rb"(?i)^x-request-id: (.*)\r", head, re.MULTILINE)
+        assert found[:20] == [b"%d" % n for n in range(20)]
+        assert len(found[20]) == 24
+        assert found[21:] == [b"one"]
+        writer.close()
+
+
+@pytest.mark.parametrize("given", [b"a\rSet-Cookie: x=1", b"a\nSet-Cookie: x=1", b"a\0b", b"a\x1b[31m"])
+async def test_nothing_of_an_id_that_is_no_headers_value_comes_back(
+    sender: SenderProcess, gateway: ReceiverProcess, given: bytes
+) -> None:
+    """Whether the edge refuses it or its characters are left out."""
+    for service in (sender, gateway):
+        reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+        request = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Request-ID: %b\r\n\r\n"
+        writer.write(request % given)
+        answer = await asyncio.wait_for(reader.read(), 20)
+        assert answer.startswith(b"HTTP/1.1 ")
+        assert b"Set-Cookie" not in answer
+        assert given not in answer
+        writer.close()
 
 
 async def test_lines_of_a_request_have_its_id_and_no_others(
