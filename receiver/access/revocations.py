@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from receiver.connections.connection import Connection
 
 ASK_SECONDS = 0.5
-_RETRY_SECONDS = 1.0
+_RETRY_SECONDS = 0.5  # so that what was revoked counts within a second of the sender's return
 _ANSWER_SECONDS = 3.0
 _OLD_SENDER_SECONDS = 10.0
 _FORGET_SECONDS = 60.0
