@@ -18,10 +18,12 @@ class Upgrades(enum.Enum):
     """What happens to requests to upgrade."""
 
     PASS = b""
+    BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n"
     FORBIDDEN = b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n"
     LOGIN_PAGE = b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 5\r\n\r\nLogin"
     BAD_GATEWAY = b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n"
     UNANSWERED = b"unanswered"
+    CUT = b"cut"  # as soon as the handshake has passed
     SILENT = b"silent"  # the handshake passes, nothing after it comes back
 
 
@@ -87,7 +89,7 @@ class _Passage:
         elif how is Upgrades.UNANSWERED:
             self._held = True
             return False
-        elif how is not Upgrades.PASS:
+        elif how is not Upgrades.PASS and how is not Upgrades.CUT:
             self._browser.sendall(how.value)
             self._end()
             return False
@@ -103,9 +105,15 @@ class _Passage:
             return True
         return self._answers < 0
 
+    def _cuts_behind(self, data: bytes) -> bool:
+        return self._box.upgrades is Upgrades.CUT and data.startswith(b"HTTP/1.1 101 ")
+
     def _copy(self, source: socket.socket, target: socket.socket, passes: Callable[[bytes], bool]) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
+                if self._cuts_behind(data):
+                    target.sendall(data.partition(b"\r\n\r\n")[0] + b"\r\n\r\n")
+                    break
                 if passes(data):
                     target.sendall(data)
         if not (self._held and source is self._gateway):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -96,6 +97,8 @@ def test_websocket_is_what_is_used_where_it_passes(listener: Listener, token: st
         Upgrades.FORBIDDEN,
         pytest.param(Upgrades.LOGIN_PAGE, marks=pytest.mark.long),
         pytest.param(Upgrades.BAD_GATEWAY, marks=pytest.mark.long),
+        pytest.param(Upgrades.BAD_REQUEST, marks=pytest.mark.long),
+        pytest.param(Upgrades.CUT, marks=pytest.mark.long),
     ],
 )
 def test_websocket_that_a_middlebox_refuses_is_left_for_an_event_stream(
@@ -168,6 +171,30 @@ def test_websocket_is_tried_again_beside_the_stream_and_taken_once_it_passes(
     listener.wait_open("websocket", 60)
     listener.complete()
     listener.had_all()
+
+
+@pytest.mark.long
+def test_network_that_gets_well_again_brings_it_from_polls_back_to_the_websocket(
+    listener: Listener, token: str
+) -> None:
+    """Events come while each way is left for the next; none is lost, and none comes twice."""
+    listener.box.upgrades = Upgrades.CUT
+    listener.box.holds_streams = True
+    listener.page.evaluate("window.hurry = 0.01")
+    listener.listen(token)
+    listener.wait_open("long-polling")
+    listener.complete(2)
+    listener.had_all()
+    listener.box.upgrades = Upgrades.PASS
+    deadline = time.monotonic() + 60
+    while listener.page.evaluate("opened.at(-1)") != "websocket":
+        assert time.monotonic() < deadline
+        listener.complete()
+        listener.page.wait_for_timeout(50)
+    listener.complete()
+    listener.had_all()
+    assert listener.page.evaluate("[...new Set(opened)]") == ["long-polling", "websocket"]
+    assert listener.page.evaluate("faults") == []
 
 
 @pytest.mark.parametrize("way", ["sse", "long-polling"])
