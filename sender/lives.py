@@ -87,7 +87,11 @@ def of_order(connection: Connection, order_id: str, *, now: datetime) -> Subject
     row = connection.execute(_ORDER, {"order_id": order_id}).one_or_none()
     asked = f"order {order_id}"
     if row is None:
-        why = "No order with this id was ever placed here, or it was erased together with its customer."
+        why = (
+            "No order with this id is kept: it was never placed here, or the shop's call was refused (the"
+            " answer gave the reason), or it was erased together with its customer, or is older than orders"
+            " are kept (ORDERBELL_ORDERS_DAYS)."
+        )
         return Subject(asked, None, [], Explained(Verdict.NOT_PLACED, [why]))
     channel = customer_channel(row.customer_id)
     if row.seq is None:

@@ -79,16 +79,21 @@ def explain(life: Life, relaying: Relaying, known: Known, *, customer_id: str | 
     cursor = parse_cursor(life.cursor)
     findings = [_recorded(life), *_published(life), *map(_reported, life.webhooks)]
     gateways = known.gateways
+    if customer_id is not None and is_private(cursor.channel) and name_in(cursor.channel) != customer_id:
+        findings.append(_of_somebody_else(name_in(cursor.channel), customer_id))
+        return Explained(Verdict.NOT_SENT, findings)
     if life.given_up is not None:
         findings.append(f"It could not be published and was given up at {life.given_up_at}: {life.given_up}.")
         return Explained(Verdict.GIVEN_UP, findings)
     if life.state in _BECAME:
         verdict = _BECAME[life.state]
+        if _waits(life, relaying):
+            findings.append(_why_it_waits(relaying))
         return Explained(verdict, [*findings, *_became(verdict, life), *_before_that(life, cursor, known)])
     if life.shown:
         findings.append(_TRIED if life.type == TRIAL else _SHOWN)
         return Explained(Verdict.SHOWN, findings)
-    if life.waiting and not any(_has_reached(report, cursor.place) for report in gateways or ()):
+    if _waits(life, relaying) and not any(_has_reached(report, cursor.place) for report in gateways or ()):
         return Explained(Verdict.WAITING, [*findings, _why_it_waits(relaying)])
     if life.deleted:
         findings.append(
@@ -156,6 +161,17 @@ def _published(life: Life) -> list[str]:
     return findings
 
 
+def _of_somebody_else(owner: str, customer_id: str) -> str:
+    case = " The two names differ only in case." if owner.casefold() == customer_id.casefold() else ""
+    return f"It was sent to {owner}, so {customer_id} has no such alert.{case}"
+
+
+def _waits(life: Life, relaying: Relaying) -> bool:
+    """Between publishing and noting that in the database, this sender's memory knows better."""
+    stopped = relaying.redis_up is False or relaying.contested
+    return life.waiting and (life.published_at is None or stopped)
+
+
 def _because(one: Waited) -> str:
     return f" ({one.detail})" if one.detail else ""
 
@@ -182,7 +198,7 @@ def _became(verdict: Verdict, life: Life) -> list[str]:
         return [f"A newer alert{newer} has replaced it, and is shown instead."]
     at = f" at {change.recorded_at}" if change is not None else ""
     reason = f" The reason given: {change.reason}" if change is not None and change.reason else ""
-    return [f"It was taken back{at}: it no longer pops up, and has left every screen.{reason}"]
+    return [f"It was taken back{at}: it no longer pops up, and leaves every screen.{reason}"]
 
 
 def _named(change: Change) -> str:
@@ -192,9 +208,13 @@ def _named(change: Change) -> str:
 
 def _before_that(life: Life, cursor: Cursor, known: Known) -> list[str]:
     """Where an alert became something else before any device had shown it: were there devices?"""
-    if life.shown or life.state == State.READ or not known.gateways:
+    if life.state == State.READ:
         return []
+    if life.shown:
+        return [_DONE_WITH]
     findings = ["No device had reported it as shown before."]
+    if not known.gateways:
+        return findings
     for report in known.gateways:
         findings += [f"{_connected(one.customer, report, one)}." for one in report.listening]
     if len(findings) == 1:
@@ -370,6 +390,11 @@ _MEANINGS = {
 _SHOWN = (
     "One of the customer's devices has shown it, even if the pop-up was closed at once; others then show no"
     " pop-up for it."
+)
+# A device that comes later reports a place beyond it, too.
+_DONE_WITH = (
+    "A device has reported it as seen: it had shown it before that, or has passed over it since, without a"
+    " pop-up."
 )
 _UNSHOWN = "It was not reported as shown: the page is hidden, shows other pop-ups first, or does not report."
 _TRIED = "One of the customer's devices has received it and reported that."

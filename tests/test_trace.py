@@ -1,4 +1,4 @@
-"""Twenty questions that support is asked, each set up for real: `trace` names the cause."""
+"""Questions that support is asked, each set up for real: `trace` names the cause."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from receiver.connections.messages import SeenReport
 from receiver.transports.polling.poll import Poll
 from receiver.transports.polling.sessions import Sessions
 from sender.database.tables import events
+from sender.lives import Life
 from sender.publishing.pace import Pace
+from sender.trace import Known, Relaying, explain, with_publication
+from sender.verdicts import Verdict
 from shared.api_keys import ApiKey
 from shared.channels import customer_channel
 from shared.times import format_time
@@ -559,11 +562,80 @@ async def test_she_has_too_many_connections(sender: RunningSender, gateway: Runn
     assert "with 4409: too many connections of one customer (the customer had too many connections;" in said
 
 
+# And others, whose cause is seldom the first that comes to mind.
+
+
+async def test_it_was_shown_and_then_expired_or_was_taken_back(
+    sender: RunningSender, gateway: RunningGateway
+) -> None:
+    await sender.place("1042", "alice")
+    ends = format_time(sender.clock() + timedelta(minutes=10))
+    assert (await sender.complete("1042", json={"expirytime": ends})).status_code == 200
+    await complete(sender, "1043")
+    await sender.client.post("/seen", json={"cursors": [f"{ALICE}=1.2"]})
+    sender.clock.advance(minutes=11)
+    assert (await sender.client.post("/retractions", json={"order_id": "1043"})).status_code == 200
+    for order_id, verdict in (("1042", "expired"), ("1043", "retracted")):
+        alert = await trace(sender, order_id=order_id)
+        assert alert["verdict"] == verdict
+        assert "A device has reported it as seen" in alert["said"]
+
+
+async def test_it_expired_or_was_taken_back_before_redis_was_back(
+    tmp_path: Path, redis_server: EmbeddedServer, key_prefix: str, anyio_backend: object
+) -> None:
+    async with run_sender(f"sqlite:///{tmp_path / 'o'}.db", redis_server.url, key_prefix) as sender:
+        await await_until(lambda: sender.relay.redis_up is True)
+        redis_server.kill()
+        await sender.place("1042", "alice")
+        ends = format_time(sender.clock() + timedelta(minutes=10))
+        assert (await sender.complete("1042", json={"expirytime": ends})).status_code == 200
+        await complete(sender, "1043")
+        await await_until(lambda: sender.relay.redis_up is False)
+        sender.clock.advance(minutes=11)
+        assert (await sender.client.post("/retractions", json={"order_id": "1043"})).status_code == 200
+        for order_id, verdict in (("1042", "expired"), ("1043", "retracted")):
+            alert = await trace(sender, order_id=order_id)
+            assert alert["verdict"] == verdict
+            assert "Redis is away or takes no events" in alert["said"]
+            assert "No device had reported it as shown before." in alert["said"]
+
+
+async def test_it_was_another_customers(sender: RunningSender, gateway: RunningGateway) -> None:
+    await complete(sender, "1042")
+    assert (await sender.place("1042", "bob")).status_code == 409  # so the shop was not heard
+    alert = await trace(sender, order_id="1042", customer_id="bob")
+    assert alert["verdict"] == "not-sent"
+    assert "It was sent to alice, so bob has no such alert." in alert["said"]
+    assert "differ only in case" not in alert["said"]
+    assert "differ only in case" in (await trace(sender, order_id="1042", customer_id="ALICE"))["said"]
+
+
+async def test_the_shops_call_was_refused(sender: RunningSender) -> None:
+    key = {"Idempotency-Key": "one"}
+    for order_id, status in (("1041", 201), ("1042", 422)):
+        order = {"order_id": order_id, "customer_id": "alice"}
+        assert (await sender.client.post("/orders", json=order, headers=key)).status_code == status
+    alert = await trace(sender, order_id="1042")
+    assert alert["verdict"] == "not-placed"
+    assert "the shop's call was refused" in alert["said"]
+
+
+async def test_what_was_just_published_does_not_wait(sender: RunningSender, gateway: RunningGateway) -> None:
+    """The database notes it some milliseconds later."""
+    life = Life(f"{ALICE}=1.1", format_time(sender.clock()), position=1, waiting=True)
+    relaying = Relaying(redis_up=True, contested=False, sender="one", published_at=lambda _: sender.clock())
+    published = with_publication(life, relaying)
+    assert explain(published, relaying, Known([])).verdict is Verdict.NO_ANSWER
+    assert explain(published, relaying._replace(redis_up=False), Known([])).verdict is Verdict.WAITING
+    assert explain(life, relaying, Known([])).verdict is Verdict.WAITING
+
+
 def test_docs_quote_what_these_tests_hold() -> None:
     """Each quotation in the docs stands in a test above, which holds it against what `trace` really says."""
     page = (REPOSITORY / "docs" / "operations.md").read_text(encoding="utf-8")
     section = page.partition("## Questions that support is asked")[2].partition("\n## ")[0]
     quoted = re.findall(r'^\|.*\| "(.+)" \|$', section, re.MULTILINE)
     tests = re.sub(r'"\s*\n\s*f?"', "", Path(__file__).read_text(encoding="utf-8"))
-    assert len(quoted) == 20
+    assert len(quoted) == 24
     assert [one for one in quoted if one not in tests] == []

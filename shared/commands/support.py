@@ -124,7 +124,7 @@ def _guesses(asked: str) -> tuple[str, ...]:
 
 def _is_unknown(found: _Trace) -> bool:
     """The next guess may find something."""
-    return all(alert.verdict in _UNKNOWN for alert in found.alerts)
+    return all(alert.event is None and alert.verdict in _UNKNOWN for alert in found.alerts)
 
 
 def _print_alerts(found: _Trace) -> None:
