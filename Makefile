@@ -48,7 +48,7 @@ help:
 	@echo 'make clean     remove what make has made (but not .orderbell, your orders)'
 
 run: $(VENV)/run.stamp
-	@exec $(BIN)/orderbell up $(ARGS)
+	@exec $(BIN)/orderbell up --by-make $(ARGS)
 
 test: $(VENV)/dev.stamp
 	@$(BIN)/python -m tests.prepare

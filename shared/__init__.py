@@ -17,6 +17,7 @@ Its exceptions, by whose fault they are (shared/errors.py); `python -m tests.tes
     OperatorError
         AnotherInstallation
         CannotStart
+        Damaged
         InUse
         InvalidDatabaseUrl
         InvalidLiveKey

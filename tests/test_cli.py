@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from typing import TYPE_CHECKING
+
 import click
 import pytest
 from click.testing import CliRunner
 
 from shared import __version__
 from shared.commands.cli import main
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 COMMANDS = sorted(main.commands)
 
@@ -32,6 +39,8 @@ def test_every_command_helps(command: str, option: str) -> None:
     assert code == 0
     assert f"Usage: main {command}" in output
     for parameter in main.commands[command].params:
+        if parameter.name == "by_make":  # the Makefile's own
+            continue
         assert parameter.name in ("customer", "asked", "help") or (parameter.opts[0] in output)
 
 
@@ -119,3 +128,52 @@ def test_what_is_no_address_or_no_name_is_refused_before_anything_is_asked(
     assert result.exit_code == 2
     assert result.stderr.splitlines()[-1].startswith("Error: Invalid value for ")
     assert not result.stdout
+
+
+@pytest.mark.parametrize(
+    "command", [("doctor",), ("token", "alice"), ("watch", "alice"), ("who",), ("trace", "1")]
+)
+@pytest.mark.parametrize(
+    "content", [None, "A='open", "no setting", b"\xff=1"], ids=["file", "quote", "word", "bytes"]
+)
+def test_directory_that_is_none_or_damaged_is_reported_in_a_line(
+    command: tuple[str, ...], content: str | bytes | None, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    if content is None:
+        data.touch()
+    else:
+        data.mkdir()
+        (data / "environment").write_bytes(content if isinstance(content, bytes) else content.encode())
+    code, output = run(*command, "--data", str(data))
+    assert code == 2
+    assert output.startswith(f"orderbell: {data}")
+    assert output.count("\n") == 1
+
+
+def test_full_disk_is_reported_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(click, "echo", refuse)
+    assert run("size") == (2, "orderbell: No space left on device\n")
+
+
+@pytest.mark.parametrize(
+    ("environment", "color"),
+    [({}, None), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, None), ({"TERM": "dumb"}, False)],
+    ids=str,
+)
+def test_colors_are_left_out_where_that_is_asked_for(
+    environment: dict[str, str], color: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    found: list[bool | None] = []
+    monkeypatch.setattr(
+        "shared.commands.size.show", lambda _: found.append(click.get_current_context().color)
+    )
+    assert run("size")[0] == 0
+    assert found == [color]

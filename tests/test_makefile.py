@@ -43,7 +43,7 @@ def checkout(tmp_path: Path) -> Path:
 
 def test_what_is_set_up_is_run_at_once(checkout: Path) -> None:
     done = make(checkout, "-n", "run")
-    assert (done.stdout.strip(), done.stderr) == ("exec .venv/bin/orderbell up", "")
+    assert (done.stdout.strip(), done.stderr) == ("exec .venv/bin/orderbell up --by-make", "")
 
 
 def test_folder_that_was_moved_is_set_up_anew(checkout: Path) -> None:

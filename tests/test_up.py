@@ -21,6 +21,8 @@ import pytest
 import orderbell_start
 from shared.commands.embedded import EmbeddedServer, free_port, port_in_use
 from shared.commands.local import LocalDirectory
+from shared.commands.up import Plan
+from shared.commands.up import up as run_up
 from shared.process.guard import GRACE_SECONDS
 from tests import commands
 from tests.process_table import descendants, running
@@ -303,6 +305,27 @@ def test_all_ports_in_use_are_reported(tmp_path: Path) -> None:
     up = Up(tmp_path)
     with socket.create_server(("127.0.0.1", up.port)), socket.create_server(("127.0.0.1", up.port + 2)):
         assert f"ports {up.port} and {up.port + 2} are in use" in refused(up)
+
+
+@pytest.mark.parametrize("by_make", [False, True], ids=["up", "make run"])
+def test_options_that_help_are_named_as_they_are_typed(
+    by_make: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as other:
+        ports = taken.getsockname()[1], other.getsockname()[1]
+        plans = [
+            (Plan(tmp_path, ports[0], (free_port(),), by_make), "--sender-port PORT"),
+            (Plan(tmp_path, free_port(), (ports[0],), by_make), "--receiver-port PORT"),
+            (Plan(tmp_path, ports[0], (ports[1],), by_make), "--sender-port PORT --receiver-port PORT"),
+        ]
+        for plan, options in plans:
+            assert run_up(plan) == 2
+            typed = f'make run ARGS="{options}"' if by_make else options
+            assert capsys.readouterr().err.endswith(f": {typed}\n")
+    with LocalDirectory(tmp_path).lock():
+        assert run_up(Plan(tmp_path, free_port(), (free_port(),), by_make)) == 2
+    typed = 'make run ARGS="--data DIRECTORY"' if by_make else "--data DIRECTORY"
+    assert capsys.readouterr().err.endswith(f": {typed}\n")
 
 
 def test_redis_that_cannot_be_reached(tmp_path: Path) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 from shared import __version__
 from shared.commands.local import DEFAULT, LocalDirectory
 from shared.commands.numbers import Number
+from shared.errors import OperatorError
 
 PORT = click.IntRange(1, 65535)
 MOST_MINUTES = 10 * 366 * 24 * 60
@@ -48,14 +51,34 @@ SENDER = click.option(
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the sender's answer as it is.")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Commands(click.Group):
+    """A file that can't be read or written is a fault of what was given, and one line."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        try:
+            return super().main(*args, **options)
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            why = f"{where}{error.strerror or error}"
+        except OperatorError as error:
+            why = str(error)
+        print(f"orderbell: {why}", file=sys.stderr)
+        sys.exit(2)
+
+
+@click.group(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, prog_name="orderbell")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """When an order is completed, its customer gets one pop-up in the browser.
 
     Settings are environment variables that start with ORDERBELL_. In production run `python -m sender`
     and `python -m receiver`; these commands are for trying, testing and maintaining them.
     """
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        context.color = False
 
 
 @main.command()
@@ -71,7 +94,8 @@ def main() -> None:
     help="Port of the first gateway; the others follow.",
 )
 @DATA
-def up(gateways: int, sender_port: int, receiver_port: int, data: Path) -> None:
+@click.option("--by-make", is_flag=True, hidden=True)  # so that what we advise is what is to be typed
+def up(gateways: int, sender_port: int, receiver_port: int, data: Path, *, by_make: bool) -> None:
     """Run everything on this machine, to try it.
 
     An embedded Valkey (unless ORDERBELL_REDIS_URL is set), a SQLite file, one sender and some gateways,
@@ -88,7 +112,7 @@ def up(gateways: int, sender_port: int, receiver_port: int, data: Path) -> None:
         needs = f"ports {ports[0]} to {ports[-1]}" if gateways > 1 else f"port {ports[0]}"
         taken = f", and the sender has {sender_port}" if sender_port in ports else ""
         raise click.BadParameter(f"the gateways would need {needs}{taken}", param_hint="--receiver-port")
-    sys.exit(run(Plan(data, sender_port, ports)))
+    sys.exit(run(Plan(data, sender_port, ports, by_make)))
 
 
 @main.command()

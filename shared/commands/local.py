@@ -28,6 +28,10 @@ JWT_SECRET = "jwt-secret"
 LIVE_KEY = "live-key"
 
 
+class Damaged(OperatorError):
+    """A file of the directory is not as we write it."""
+
+
 class InUse(OperatorError):
     """Another run uses the directory."""
 
@@ -92,9 +96,13 @@ class LocalDirectory:
         return load(settings_class)
 
     def _settings(self) -> dict[str, str]:
-        with contextlib.suppress(FileNotFoundError):
-            words = shlex.split((self.path / "environment").read_text(encoding="utf-8"))
-            return dict(word.split("=", 1) for word in words)
+        path = self.path / "environment"
+        try:
+            return dict(word.split("=", 1) for word in shlex.split(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            pass
+        except ValueError:  # another encoding, an open quote, no `=`
+            raise Damaged(f"{path} is damaged; delete it, and start `orderbell up` again") from None
         names = {PREFIX + "API_KEYS": API_KEY, PREFIX + "JWT_SECRET": JWT_SECRET}
         return {name: self.secret(file) for name, file in names.items() if (self.path / file).exists()}
 

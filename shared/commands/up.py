@@ -54,6 +54,7 @@ class Plan:
     data: Path
     sender_port: int
     receiver_ports: tuple[int, ...]
+    by_make: bool = False  # typed as `make run`
 
     @property
     def gateways(self) -> list[str]:
@@ -64,6 +65,10 @@ class Plan:
         """The ports by the service's name, which prefixes its lines."""
         gateways = {f"gateway {port}": port for port in self.receiver_ports}
         return {"sender": self.sender_port, **gateways}
+
+    def option(self, *names: str) -> str:
+        """These options as they are typed."""
+        return f'make run ARGS="{" ".join(names)}"' if self.by_make else " ".join(names)
 
 
 def up(plan: Plan) -> int:
@@ -87,7 +92,8 @@ def _prepare(plan: Plan) -> Iterator[EmbeddedServer | None]:
         try:
             stack.enter_context(local.lock())
         except InUse as error:
-            raise CannotStart(f"{error}; give this one another directory: --data") from None
+            another = plan.option("--data DIRECTORY")
+            raise CannotStart(f"{error}; give this one another directory: {another}") from None
         except OSError as error:
             raise CannotStart(f"cannot write to {plan.data}: {error.strerror}") from None
         embedded = None
@@ -105,9 +111,15 @@ def _prepare(plan: Plan) -> Iterator[EmbeddedServer | None]:
 def _check_ports(plan: Plan) -> None:
     taken = [str(port) for port in plan.ports.values() if port_in_use(HOST, port)]
     if taken:
+        options = []
+        if str(plan.sender_port) in taken:
+            options.append("--sender-port PORT")
+        if set(taken) - {str(plan.sender_port)}:
+            options.append("--receiver-port PORT")
         which = f"ports {' and '.join(taken)} are" if len(taken) > 1 else f"port {taken[0]} is"
+        another = "others" if len(taken) > 1 else "another"
         raise CannotStart(
-            f"{which} in use; stop what listens there, or choose others: --sender-port, --receiver-port"
+            f"{which} in use; stop what listens there, or choose {another}: {plan.option(*options)}"
         )
 
 

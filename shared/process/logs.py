@@ -12,6 +12,7 @@ from __future__ import annotations
 import atexit
 import hashlib
 import logging
+import os
 import signal
 import sys
 import threading
@@ -125,7 +126,8 @@ def _rendering(log_format: str) -> list[Any]:
             structlog.processors.JSONRenderer(_to_json),
         ]
     plain = structlog.dev.plain_traceback
-    return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
+    colors = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    return [structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain)]
 
 
 def _to_json(event: EventDict, default: Callable[[object], object]) -> str:
