@@ -87,7 +87,7 @@ async def test_message_is_answered_with_204_and_its_effect_comes_to_the_receiver
     connect = f'["CONNECT\\naccept-version:1.1\\nheart-beat:0,0\\npasscode:{token}\\n\\n\\u0000"]'
     sent = await http.post(f"{session}/xhr_send", content=connect)
     assert (sent.status_code, sent.content) == (204, b"")
-    assert sent.headers["content-type"].startswith("text/plain")
+    assert sent.headers["content-type"] == "text/plain; charset=UTF-8"
     answer = await http.post(f"{session}/xhr")
     assert answer.text.startswith('a["CONNECTED\\n')
 
@@ -127,8 +127,21 @@ async def test_message_to_a_session_that_is_not_there_is_404(http: httpx2.AsyncC
     assert (await http.post(f"{session}/xhr_send", content='["x"]')).status_code == 404
 
 
-@pytest.mark.parametrize("path", ["/websocket/0.0/abc/xhr", "/websocket/000/a.c/xhr", "/websocket/000/xhr"])
-async def test_path_with_a_dot_or_without_a_session_is_404(http: httpx2.AsyncClient, path: str) -> None:
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/websocket/0.0/abc/xhr",
+        "/websocket/000/a.c/xhr",
+        "/websocket/000/%2E/xhr",
+        "/websocket/000/xhr",
+        "/websocket//abc/xhr",
+        "/websocket/000//xhr",
+        "/websocket/000/abc/xhr/",
+    ],
+)
+async def test_path_with_a_dot_or_an_empty_part_or_without_a_session_is_404(
+    http: httpx2.AsyncClient, path: str
+) -> None:
     assert (await http.post(path)).status_code == 404
 
 
@@ -138,8 +151,10 @@ async def test_second_receiver_is_refused_and_the_first_goes_on(
     async with http.stream("POST", f"{session}/xhr_streaming") as stream:
         lines = stream.aiter_lines()
         assert [await anext(lines), await anext(lines)] == ["h" * 2048, "o"]
-        second = await http.post(f"{session}/xhr")
-        assert second.text == 'c[2010,"Another connection still open"]\n'
+        for name, prelude in (("xhr", ""), ("xhr_streaming", "h" * 2048 + "\n")):
+            second = await http.post(f"{session}/{name}")
+            assert second.text == f'{prelude}c[2010,"Another connection still open"]\n'
+            assert second.headers["content-type"] == "application/javascript; charset=UTF-8"
         assert await anext(lines) == "h"
 
 
@@ -311,8 +326,9 @@ async def test_stomp_heartbeats_reach_the_client_above_sockjs(
 async def test_page_of_a_foreign_origin_is_refused_and_one_of_ours_may_read(
     http: httpx2.AsyncClient, session: str
 ) -> None:
-    evil = await http.post(f"{session}/xhr", headers={"Origin": "https://evil.example"})
-    assert evil.status_code == 403
+    for origin in ("https://evil.example", "null"):
+        foreign = await http.post(f"{session}/xhr", headers={"Origin": origin})
+        assert (foreign.status_code, foreign.headers.get("access-control-allow-origin")) == (403, None)
     ours = await http.post(f"{session}/xhr", headers={"Origin": SHOP})
     assert ours.headers["access-control-allow-origin"] == SHOP
     assert ours.headers["access-control-allow-credentials"] == "true"

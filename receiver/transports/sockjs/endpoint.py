@@ -18,7 +18,8 @@ from receiver import metrics
 from receiver.access.authentication import TokenInUrl
 from receiver.access.identity import InvalidToken, KeysUnavailable
 from receiver.transports.http import headers_of, take_over
-from receiver.transports.sockjs.receivers import HEADERS, StreamReceiver, XhrReceiver
+from receiver.transports.sockjs.information import TEXT
+from receiver.transports.sockjs.receivers import HEADERS, PRELUDE, StreamReceiver, XhrReceiver
 from receiver.transports.sockjs.session import SECOND_RECEIVER, XhrSession
 from receiver.transports.stomp.endpoint import identifying
 from receiver.transports.stomp.envelope import SOCKJS
@@ -83,13 +84,13 @@ class XhrTransport:
         if len(body) > (most := self._gateway.stomp_limits.message_bytes):
             raise Problem(413, "content-too-large", f"At most {most} bytes.")
         if not body:
-            return Response("Payload expected.", 500, media_type="text/plain")
+            return Response("Payload expected.", 500, media_type=TEXT)
         try:
             SOCKJS.unwrap(body)
         except InvalidFrame:
-            return Response("Broken JSON encoding.", 500, media_type="text/plain")
+            return Response("Broken JSON encoding.", 500, media_type=TEXT)
         session.received(body)
-        return Response(status_code=204, media_type="text/plain")
+        return Response(status_code=204, media_type=TEXT)
 
     async def _admit(self, request: Request) -> None:
         """Admit a request that would begin a session. Raises as `_name_of`."""
@@ -139,7 +140,8 @@ class XhrTransport:
         if session is None:
             session = self._begin(name, request)
         if session.carriage.has_receiver:
-            return Response(SECOND_RECEIVER, headers={n.decode(): v.decode() for n, v in HEADERS})
+            begins = PRELUDE if streams else b""
+            return Response(begins + SECOND_RECEIVER, headers={n.decode(): v.decode() for n, v in HEADERS})
         edge: Edge = request.scope["state"]["edge"]
         headers = headers_of(request)
         receiver = StreamReceiver(session, headers) if streams else XhrReceiver(session, edge, headers)

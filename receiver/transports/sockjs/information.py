@@ -10,16 +10,16 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.responses import JSONResponse, Response
 
 from shared.problems import Problem
 
 if TYPE_CHECKING:
     from starlette.requests import Request
-    from starlette.responses import Response
 
 NOT_SERVED = ("eventsource", "htmlfile", "jsonp", "jsonp_send")
 
+TEXT = "text/plain; charset=UTF-8"  # spelled as the protocol's own tests have it
 _NOT_CACHED = "no-store, no-cache, no-transform, must-revalidate, max-age=0"
 
 
@@ -31,17 +31,19 @@ async def inform(request: Request) -> Response:
         "origins": ["*:*"],  # as every SockJS server answers; origins are checked with the handshake
         "entropy": random.SystemRandom().randrange(2**32),
     }
-    return JSONResponse(body, headers={"cache-control": _NOT_CACHED})
+    return JSONResponse(
+        body, headers={"cache-control": _NOT_CACHED}, media_type="application/json; charset=UTF-8"
+    )
 
 
 async def welcome(request: Request) -> Response:
     """As every SockJS server greets a person with a browser."""
-    return PlainTextResponse("Welcome to SockJS!\n")
+    return Response("Welcome to SockJS!\n", media_type=TEXT)
 
 
 async def refuse_without_upgrade(request: Request) -> Response:
     """The protocol's answer to a plain request for its WebSocket."""
-    return PlainTextResponse('Can "Upgrade" only to "WebSocket".', 400)
+    return Response('Can "Upgrade" only to "WebSocket".', 400, media_type=TEXT)
 
 
 async def refuse_transport(request: Request) -> Response:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from shared.process.head import Header
 
 STREAM_BYTES = 128 * 1024  # of one streaming answer
-_PRELUDE = b"h" * 2048 + b"\n"  # some browsers show a stream only after this many bytes
+PRELUDE = b"h" * 2048 + b"\n"  # some browsers show a stream only after this many bytes
 _MAX_AHEAD = 16 * 1024  # bytes that a client may send before it is answered
 _BETWEEN = re.compile(rb"\]\na\[")
 
@@ -103,7 +103,7 @@ class StreamReceiver(_Taken):
         self._transport.set_write_buffer_limits(high=0)
         headers = (date_now(), *HEADERS, *self._headers, (b"connection", b"close"))
         lines = [name + b": " + value for name, value in headers]
-        self._transport.write(b"HTTP/1.1 200 OK\r\n" + b"\r\n".join(lines) + b"\r\n\r\n" + _PRELUDE)
+        self._transport.write(b"HTTP/1.1 200 OK\r\n" + b"\r\n".join(lines) + b"\r\n\r\n" + PRELUDE)
 
     @property
     def unsent(self) -> int:
