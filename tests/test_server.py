@@ -116,6 +116,19 @@ async def test_handshake_that_is_none_is_refused(
     assert await status(gateway, request_bytes) == expected
 
 
+@pytest.mark.parametrize("request_bytes", [upgrade(sec_websocket_version=b"8"), upgrade(upgrade=b"h2c")])
+async def test_upgrade_that_an_answer_asks_for_is_among_its_options(
+    gateway: ReceiverProcess, request_bytes: bytes
+) -> None:
+    """RFC 9110 7.8: a sender of Upgrade sends the connection option, too."""
+    async with raw(gateway) as (reader, writer):
+        writer.write(request_bytes)
+        head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)).lower().split(b"\r\n")
+    assert b"upgrade: websocket" in head
+    options = [line.partition(b": ")[2] for line in head if line.startswith(b"connection: ")]
+    assert b"upgrade" in options
+
+
 async def test_compression_is_not_negotiated(gateway: ReceiverProcess) -> None:
     async with raw(gateway) as (reader, writer):
         writer.write(upgrade(sec_websocket_extensions=b"permessage-deflate"))

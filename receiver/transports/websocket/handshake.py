@@ -46,7 +46,9 @@ def fault_of(head: Head) -> Fault | None:
     if head.method != "GET":
         return Fault(405, [(b"allow", b"GET")])
     if head.values(b"sec-websocket-version") != [b"13"]:
-        return Fault(426, [(b"sec-websocket-version", b"13"), (b"upgrade", b"websocket")])
+        # RFC 9110 7.8: `Upgrade` goes with this option; the connection ends nevertheless.
+        upgrade = [(b"upgrade", b"websocket"), (b"connection", b"upgrade")]
+        return Fault(426, [(b"sec-websocket-version", b"13"), *upgrade])
     keys = head.values(b"sec-websocket-key")
     try:
         valid = len(keys) == 1 and len(base64.b64decode(keys[0], validate=True)) == 16
