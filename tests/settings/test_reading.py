@@ -47,6 +47,48 @@ def test_no_secret_is_shown(set: Set, faults: Faults) -> None:
     assert not any("hush" in line for line in faults(ReceiverSettings) + faults(SenderSettings))
 
 
+HUSH = "hush7f3a"
+WITH_SECRETS = {
+    "redis_url": (
+        f"redis://u:{HUSH}@h:x/0", f"redis://:{HUSH}@h/0?db={HUSH}", f"redis://u:{HUSH}?x@h:1:2", f"{HUSH}",
+        f"redis://u:p#{HUSH}@h", f"redis://u:p/{HUSH}@h:6379/x", f"http://u:{HUSH}@h", f"redis://{HUSH}@:1",
+        f"rediss://h?password={HUSH}&x=1", f"redis://u:{HUSH}%@h:0/0", f"redis://u:{HUSH}@h/0?ssl_certfile=/-",
+        f"redis://u:p@{HUSH}@h:1/x", f"redis://u:{HUSH}@[::1", f"redis://u:\x07{HUSH}@h:y",
+    ),
+    "database_url": (
+        f"postgresql://u:{HUSH}@[h/d", f"postgresql://u:{HUSH}@h:port/d", f"mysql://u:{HUSH}@h/d", HUSH,
+        f"postgresql://h/d?sslmode=bad&password={HUSH}", f"postgresql://u:p#{HUSH}@h:x/d", f"//u:{HUSH}@h/d",
+        f"postgresql://u:p@{HUSH}@h:x/d", f"postgresql+psycopg2://u:{HUSH}@h/d", f"postgresql:u:{HUSH}@h",
+    ),
+    "api_keys": (HUSH, f"shop:orders:{HUSH}", f"{HUSH * 2},{HUSH}", f"'{HUSH * 3}'"),
+    "api_key": (HUSH, f"{HUSH} {HUSH} {HUSH}"),
+    "live_keys": (HUSH, f"a b:{HUSH * 5}", f"a:{HUSH}", f"a:{HUSH * 5},a:{HUSH * 5}", f":{HUSH * 5}"),
+    "jwt_secret": (
+        HUSH, f'"{HUSH * 5}"',
+        f"-----BEGIN PUBLIC KEY-----\n{HUSH * 5}\n-----END PUBLIC KEY-----",
+    ),
+    "jwt_secrets": (HUSH, f"{HUSH * 5},{HUSH}"),
+    "jwks_url": (f"https://u:{HUSH}@i/keys", f"https://i/keys?key={HUSH}#x", f"ftp://i/?key={HUSH}"),
+    "sender_url": (f"http://u:{HUSH}@sender", f"http://sender?key={HUSH}", f"ftp://u:{HUSH}@sender"),
+    "webhook_url": (f"https://u:{HUSH}@shop.example/", f"https://shop.example/?key={HUSH}#x"),
+    "webhook_secrets": (HUSH, f"whsec_{HUSH}", f"whsec_{HUSH},whsec_{HUSH}"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in WITH_SECRETS.items() for value in values]
+)
+def test_no_fault_quotes_what_may_be_secret(set: Set, faults: Faults, name: str, value: str) -> None:
+    needed = (
+        {"api_keys": KEY} if name == "api_key" else {"api_keys": KEY, "webhook_url": "https://h.example/"}
+    )
+    set(**(needed | ({} if name in ("jwks_url", "jwt_secrets") else {"jwt_secret": SECRET}) | {name: value}))
+    lines = faults(SenderSettings if name in SenderSettings.model_fields else ReceiverSettings)
+    variable = "API_KEYS" if name == "api_key" else name.upper()
+    assert any(f"ORDERBELL_{variable}: " in line for line in lines), lines
+    assert not any(HUSH in line for line in lines), lines
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.7", "shop.example", ""])
 def test_development_mode_refuses_to_listen_beyond_loopback(set: Set, faults: Faults, host: str) -> None:
     set(api_keys=KEY, development="1")
