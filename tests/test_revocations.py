@@ -6,6 +6,7 @@ import asyncio
 import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import httpx2
 import jwt
@@ -17,9 +18,10 @@ from receiver.access.revocations import Page, Revocation, RevocationList, Revoca
 from receiver.connections.connection import End
 from sender import revocations
 from sender.revocations import InvalidRevocation
+from tests.chaos.proxy import Proxy, Toxics
 from tests.connections import Handed
 from tests.senders import run_sender
-from tests.waiting import await_until
+from tests.waiting import await_until, wait_until
 from tests.websocket_client import connected
 
 if TYPE_CHECKING:
@@ -283,3 +285,52 @@ async def test_a_gateway_that_starts_later_knows_it_and_so_does_a_sender_that_st
             return False
 
     await await_until(refused)
+
+
+@pytest.mark.long
+async def test_a_gateway_that_is_cut_off_from_redis_ends_what_is_revoked_within_a_second(
+    module_processes: Processes, process_group: int, services: tuple[SenderProcess, ReceiverProcess]
+) -> None:
+    sender, _ = services
+    url = urlsplit(module_processes.redis_url)
+    assert url.port is not None
+    with Proxy(process_group) as proxy:
+        port = proxy.open("redis", url.port)
+        there = url._replace(netloc=url.netloc.rpartition(":")[0] + f":{port}").geturl()
+        gateway = module_processes.start_receiver(sender=sender, redis_url=there)
+        by_time = token_of(module_processes, "cut-off")
+        by_id = token_of(module_processes, "cut-off-too", jti="of-the-cut-off")
+        async with connected(gateway, by_time) as first, connected(gateway, by_id) as second:
+            proxy.change("redis", up=Toxics(black_hole=True), down=Toxics(black_hole=True), refuse=True)
+            proxy.cut("redis")
+            began = time.monotonic()
+            post(module_processes, sender, customer_id="cut-off")
+            post(module_processes, sender, jti="of-the-cut-off")
+            for client in (first, second):
+                assert await client.receive_close() == (4401, "the token was revoked")
+            assert time.monotonic() - began < 1.0
+        gateway.kill()
+
+
+@pytest.mark.long
+async def test_a_gateway_that_started_while_the_sender_was_away_ends_what_was_revoked_at_its_return(
+    module_processes: Processes,
+) -> None:
+    sender = module_processes.start_sender()
+    by_time = token_of(module_processes, "before-all")
+    by_id = token_of(module_processes, "before-all-too", jti="of-before-all")
+    post(module_processes, sender, customer_id="before-all")
+    post(module_processes, sender, jti="of-before-all")
+    sender.terminate()
+    gateway = module_processes.start_receiver(sender=sender, wait_ready=False)
+    await asyncio.to_thread(wait_until, lambda: gateway.answers("/livez"))
+    async with (
+        connected(gateway, by_time, hello=False) as first,
+        connected(gateway, by_id, hello=False) as second,
+    ):
+        sender.start()
+        returned = time.monotonic()
+        for client in (first, second):
+            assert await client.receive_close() == (4401, "the token was revoked")
+        assert time.monotonic() - returned < 1.0
+    gateway.kill()
