@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx2
 import jwt
 import pytest
 
+from shared.commands.embedded import free_port
+from tests.waiting import await_until
 from tests.websocket_client import connected
 
 if TYPE_CHECKING:
@@ -90,3 +93,62 @@ async def test_nothing_secret_is_in_any_log_metric_error_or_title(processes: Pro
         assert secret not in answer.text
         assert key not in answer.text
         assert good not in answer.text
+
+
+@pytest.mark.long
+async def test_nothing_secret_is_shown_of_neighbours_that_refuse_us(
+    processes: Processes, redis_url: str
+) -> None:
+    """Wrong passwords, no TLS, no such name, another protocol, nobody there."""
+    place = redis_url.partition("://")[2].partition("/")[0].rpartition("@")[2]
+    nobody = f"127.0.0.1:{free_port()}"
+    user = f"u:{CANARY}"
+    redis_urls = (
+        f"redis://{user}@{place}/0",
+        f"redis://{user}%40%3F%23%25@{place}/0",
+        f"rediss://{user}@{place}/0",
+        f"redis://{user}@nowhere.invalid/0",
+        f"redis://{user}@{nobody}/0",
+    )
+    database_urls = (
+        f"postgresql://{user}@{place}/d",
+        f"postgresql://{user}%40%3F@{place}/d?sslmode=require",
+        f"postgresql://{user}@nowhere.invalid/d",
+        f"postgresql://u@{nobody}/d?password={CANARY}",
+    )
+    common: dict[str, Any] = {"log_level": "DEBUG", "live_keys": f"one:{CANARY * 4}", "api_keys": CANARY * 2}
+    webhooks: dict[str, Any] = {
+        "webhook_url": f"http://{nobody}/?key={CANARY}",
+        "webhook_secrets": "whsec_" + base64.b64encode(CANARY.encode() * 4).decode(),
+    }
+    common_of_gateways: dict[str, Any] = {**common, "sender_url": f"http://{nobody}"}
+    services: list[ServiceProcess] = [
+        processes.start_sender(wait_ready=False, **common, **webhooks, database_url=url)
+        for url in database_urls
+    ]
+    for url in redis_urls:
+        services.append(processes.start_sender(wait_ready=False, **common, redis_url=url))
+        services.append(
+            processes.start_receiver(
+                wait_ready=False, **common_of_gateways, jwt_secret=CANARY * 4, redis_url=url
+            )
+        )
+    key_url = f"http://{nobody}/keys?key={CANARY}"
+    services.append(
+        processes.start_receiver(wait_ready=False, **common_of_gateways, jwt_secret="", jwks_url=key_url)
+    )
+    for service in services:
+
+        def complains(service: ServiceProcess = service) -> bool:
+            ended = service.process.poll() is not None
+            return ended or any(line["level"] in ("warning", "error") for line in service.records())
+
+        await await_until(complains)
+        if service.process.poll() is None:
+            await await_until(lambda service=service: service.answers("/livez"))  # type: ignore[misc]
+            for path in ("/readyz", "/metrics"):
+                assert CANARY not in httpx2.get(f"{service.url}{path}", trust_env=False).text
+            assert CANARY not in titles_of(service.pid)
+            service.terminate()
+        assert service.text()
+        assert CANARY not in service.text()
