@@ -169,8 +169,10 @@ def test_services_listen_on_a_unix_socket(processes: Processes, tmp_path: Path, 
         wait_until(lambda: accepts(path))  # the file exists a moment before the socket listens
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(path))
-            client.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert client.recv(1000).startswith(b"HTTP/1.1 200 OK\r\n")
+            client.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Forwarded-Proto: https\r\n\r\n")
+            answer = client.recv(1000)
+            assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert b"strict-transport-security" in answer  # a proxy on this machine is trusted
         process.terminate()
         assert process.wait(20) == 0
         assert not path.exists()
