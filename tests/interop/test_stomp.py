@@ -175,6 +175,26 @@ async def test_client_gets_its_events_in_order_and_after_a_cut_what_it_missed(
         assert not [said for said in listening.said if said["event"] == "message" and "error" in said]
 
 
+@pytest.mark.parametrize("transport", ["eventsource", "htmlfile", "iframe-xhr-polling", "jsonp-polling"])
+async def test_transport_of_sockjs_that_is_not_here_fails_at_once_and_says_so(
+    transport: str, node: Path, module_processes: Processes, sender: SenderProcess
+) -> None:
+    gateway = module_processes.start_receiver(sender=sender)
+    command: Command = [
+        node,
+        HERE / "listen.cjs",
+        f"sockjs-{transport}",
+        f"{gateway.url}/websocket",
+        "",
+        ORDERS,
+    ]
+    async with running(command) as listening:
+        async with asyncio.timeout(10):
+            await listening.wait("closed", 1)
+        (closed,) = [said for said in listening.said if said["event"] == "closed"]
+        assert (closed["code"], closed["reason"]) == (2000, "All transports failed")
+
+
 async def wait_subscribed(gateway: ReceiverProcess, count: int) -> None:
     """Wait until the gateway has that many feeds: a topic starts when a client enters it."""
     metrics = f"{gateway.url}/metrics"

@@ -3,7 +3,7 @@
  * JSON each, until its standard input ends.
  *
  * CLIENT: stompjs-7, stompjs-5 (WebSocket), stomp-websocket (WebSocket), sockjs (stomp-websocket 2.3.3 over SockJS,
- * as the article's page has it), sockjs-xhr-streaming, sockjs-xhr-polling (the same where no WebSocket passes).
+ * as the article's page has it), sockjs-<transport> (the same with that transport of SockJS's alone).
  */
 "use strict";
 
@@ -46,7 +46,9 @@ if (client === "stompjs-7" || client === "stompjs-5") {
     const overSockJs = client.startsWith("sockjs");
     const transports = client === "sockjs" ? undefined : [client.slice("sockjs-".length)];
     const socket = overSockJs ? new SockJS(url, null, { transports }) : new WebSocket(url, ["v10.stomp", "v11.stomp"]);
-    if (!overSockJs) {
+    if (overSockJs) {
+      socket.addEventListener("close", ({ code, reason }) => say("closed", { code, reason }));
+    } else {
       socket.on("error", () => {}); // Node's, which browsers don't have; "close" follows
       // The library was written for browsers, where `onmessage` gets text.
       const { set } = Object.getOwnPropertyDescriptor(WebSocket.prototype, "onmessage");
