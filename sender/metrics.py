@@ -17,13 +17,14 @@ from sender.tombstones import Fault
 from sender.webhooks.message import Kind
 from shared import __version__, agreement
 from shared.process.head import REFUSALS
+from shared.process.ways import trace_id_of
 from shared.redis.channel_log import PublishAnswer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from sender.database.protocol import Pool
-    from sender.outbox import Backlog
+    from sender.outbox import Backlog, Waiting
     from shared.settings import SenderSettings
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -212,15 +213,25 @@ def note_pool(pool: Pool) -> None:
     pool_connections.labels("idle").set(pool.idle)
 
 
-def note_published(recorded_at: Iterable[str], *, now: datetime) -> None:
-    """How long each event took from its record to Redis; events without a time are left out."""
-    for text in recorded_at:
-        if text:
-            order_to_published.observe(_seconds_since(text, now))
+def note_published(published: Sequence[Waiting], *, now: datetime) -> None:
+    """How long each event took from its record to Redis; events without a time are left out.
+
+    The first of them, which waited longest, is the exemplar.
+    """
+    exemplar = _exemplar(published[0].entry.text) if published else None
+    for event in published:
+        if event.recorded_at:
+            order_to_published.observe(_seconds_since(event.recorded_at, now), exemplar)
+            exemplar = None
 
 
-def note_shown(recorded_at: str, *, now: datetime) -> None:
-    order_to_shown.observe(_seconds_since(recorded_at, now))
+def note_shown(recorded_at: str, event: bytes, *, now: datetime) -> None:
+    order_to_shown.observe(_seconds_since(recorded_at, now), _exemplar(event))
+
+
+def _exemplar(event: bytes) -> dict[str, str] | None:
+    trace_id = trace_id_of(event)
+    return {"trace_id": trace_id} if trace_id else None
 
 
 def note_backlog(backlog: Backlog, *, now: datetime) -> None:

@@ -71,8 +71,10 @@ def see(
     return [Seen(channel, now_seen[channel]) for channel, _ in reports]
 
 
-def recorded_at_of_new(connection: Connection, report: Seen) -> str | None:
-    """When the newest event was recorded that the report says was seen; None if that was known before."""
+def new_in(connection: Connection, report: Seen) -> tuple[str, str] | None:
+    """The newest event that the report says was seen, when it was recorded and its text; None if that was
+    known before.
+    """
     channel, extent = report
     if not is_private(channel):
         return None
@@ -80,7 +82,8 @@ def recorded_at_of_new(connection: Connection, report: Seen) -> str | None:
     newest = extent.last
     if newest.epoch != state.head.epoch or newest > state.head or newest in state.seen:
         return None
-    return connection.execute(_RECORDED_AT, {"of": channel, "at": newest.seq}).scalar_one_or_none()
+    row = connection.execute(_EVENT, {"of": channel, "at": newest.seq}).one_or_none()
+    return (row.recorded_at, row.text) if row is not None else None
 
 
 def _row(channel: Channel, seen: Extent) -> dict[str, object]:
@@ -125,7 +128,7 @@ class SeenNotifier:
             logger.debug("what was seen is not passed on", count=len(some), reason=str(error))
 
 
-_RECORDED_AT = select(events.c.recorded_at).where(
+_EVENT = select(events.c.recorded_at, events.c.text).where(
     events.c.channel == bindparam("of"), events.c.seq == bindparam("at")
 )
 _SEE = (

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import subprocess
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,17 +13,21 @@ from typing import TYPE_CHECKING
 
 import httpx2
 import pytest
+from prometheus_client import REGISTRY, generate_latest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from receiver.feeds.feed import Feed
 from receiver.metrics import TRANSPORTS
 from receiver.subscription.age import Ages
+from sender import metrics as sender_metrics
 from shared import __version__
 from shared.channels import Channel
+from tests import machine
 from tests.conformance.conftest import DRIVERS
 from tests.connections import Handed
 from tests.end_to_end.test_main_path import api, complete
+from tests.senders import run_sender
 from tests.waiting import await_until
 from tests.websocket_client import connected
 
@@ -212,6 +218,47 @@ async def test_openmetrics_shows_the_trace_of_an_event_and_prometheus_reads_it(p
         if sample.exemplar is not None
     ]
     assert exemplars == [{"trace_id": event["traceparent"].split("-")[1]}]
+
+
+async def test_what_was_published_and_shown_last_has_the_trace_of_its_event(
+    tmp_path: Path, redis_url: str, key_prefix: str, anyio_backend: object
+) -> None:
+    asks = {"Accept": "application/openmetrics-text;version=1.0.0"}
+    async with run_sender(f"sqlite:///{tmp_path / 'o'}.db", redis_url, key_prefix) as sender:
+        await sender.place("1042", "alice")
+        event = (await sender.complete("1042")).json()["event"]
+        report = {"cursors": ["customer:alice=1.1"]}
+        assert (await sender.client.post("/seen", json=report)).status_code == 200
+        wanted = {
+            ("orderbell_order_to_published_seconds", event["traceparent"].split("-")[1]),
+            ("orderbell_order_to_shown_seconds", event["traceparent"].split("-")[1]),
+        }
+
+        async def named() -> bool:
+            text = (await sender.client.get("/metrics", headers=asks)).text
+            return wanted <= {
+                (family.name, sample.exemplar.labels["trace_id"])
+                for family in openmetrics(text)  # type: ignore[no-untyped-call] # it has no types
+                for sample in family.samples
+                if sample.exemplar is not None
+            }
+
+        await await_until(named)
+
+
+@pytest.mark.parametrize("service", ["sender", "receiver"])
+def test_promtool_finds_no_fault_with_any_series(service: str) -> None:
+    if shutil.which("promtool") is None:
+        machine.not_run("no promtool; on Debian: apt-get install prometheus")
+    assert TRANSPORTS  # of the receiver, whose registry is the library's own
+    registry = sender_metrics.registry if service == "sender" else REGISTRY
+    checked = subprocess.run(
+        ["promtool", "check", "metrics"],
+        input=generate_latest(registry),
+        capture_output=True,
+        timeout=60,
+    )
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
 
 
 @pytest.mark.long

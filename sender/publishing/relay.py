@@ -256,7 +256,7 @@ class Relay:
         self._published_at |= dict.fromkeys([event.position for event in published], now)
         if len(self._published_at) > 2 * _REMEMBERED:
             self._published_at = dict(islice(self._published_at.items(), _REMEMBERED, None))
-        metrics.note_published([event.recorded_at for event in published], now=now)
+        metrics.note_published(published, now=now)
         if ways.noted:
             for event in published:
                 ways.note(

@@ -44,8 +44,7 @@ class Ways:
     def note(self, step: str, event: bytes, **fields: Any) -> None:
         """One step of an event: its JSON, or a live message."""
         beginning = event[:_BEGINNING]
-        trace = _TRACE.search(beginning)
-        trace_id = trace[1].decode() if trace else ""
+        trace_id = trace_id_of(beginning)
         sampled = int(trace_id[-8:] or "0", 16) < self._below
         if not sampled and not _root.isEnabledFor(logging.DEBUG):
             return
@@ -60,6 +59,12 @@ class Ways:
             trace_id=trace_id,
             **fields,
         )
+
+
+def trace_id_of(event: bytes) -> str:
+    """Of an event's JSON, or of a live message; empty if it has none."""
+    trace = _TRACE.search(event, 0, _BEGINNING)
+    return trace[1].decode() if trace else ""
 
 
 def _text(pattern: re.Pattern[bytes], beginning: bytes) -> str:

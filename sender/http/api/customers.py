@@ -59,21 +59,22 @@ class Customers:
         given = body.to(bodies.SeenRequest)
         reports = [parse_seen(text) for text in given.cursors]
         now_seen: list[Seen] = []
-        recorded_at: str | None = None
+        new: tuple[str, str] | None = None
         sampled, now, webhooks = self._sample(reports), self._clock(), self._webhooks
         on_shown = partial(webhooks.shown, now=now) if webhooks is not None else None
 
         def work(connection: Connection) -> Answer:
-            nonlocal now_seen, recorded_at
-            recorded_at = seen.recorded_at_of_new(connection, sampled) if sampled is not None else None
+            nonlocal now_seen, new
+            new = seen.new_in(connection, sampled) if sampled is not None else None
             now_seen = seen.see(connection, reports, on_shown=on_shown)
             return Answer(200, msgspec.json.encode(bodies.SeenBody([str(one) for one in now_seen])))
 
         response = await write_once(self._database, request, body, work, now=now)
         if webhooks is not None:
             webhooks.wake()
-        if recorded_at:
-            metrics.note_shown(recorded_at, now=self._clock())
+        if new is not None and new[0]:
+            recorded_at, text = new
+            metrics.note_shown(recorded_at, text.encode(), now=self._clock())
         self._notifier.pass_on((one for one in now_seen if one.extent.last.seq), devices=True)
         return response
 
