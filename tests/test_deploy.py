@@ -97,6 +97,26 @@ def test_graces_fit_the_drain() -> None:
     assert probe["periodSeconds"] * probe["failureThreshold"] < float(MAPPED["ORDERBELL_READY_DELAY_SECONDS"])
 
 
+def test_no_gateway_is_sent_away_while_another_one_drains() -> None:
+    """Kubernetes does not wait for the end of a pod before it ends the next one."""
+    [gateways] = [
+        one["spec"]
+        for one in documents()
+        if one["kind"] == "Deployment" and one["metadata"]["name"] == "orderbell-receiver"
+    ]
+    assert gateways["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+    drain = float(MAPPED["ORDERBELL_READY_DELAY_SECONDS"]) + float(MAPPED["ORDERBELL_DRAIN_SECONDS"])
+    assert drain < gateways["minReadySeconds"] < gateways.get("progressDeadlineSeconds", 600)
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)
+def test_systemd_never_gives_a_service_up(unit: Path) -> None:
+    """By default it does after five starts within ten seconds."""
+    heads = unit.read_text(encoding="utf-8").partition("[Service]")
+    assert "\nStartLimitIntervalSec=0\n" in heads[0]
+    assert "\nRestart=always\n" in heads[2]
+
+
 def test_secrets_that_pods_read_are_those_of_the_docs() -> None:
     page = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
     keys = {
