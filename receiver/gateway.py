@@ -138,6 +138,10 @@ class Gateway:
         """Why a client of that address may not connect now, or None. Called once for each handshake."""
         return self.unable() if self.draining else self.capacity.refusal(address)
 
+    def refusal_now(self, address: str) -> Problem | None:
+        """As `refusal`, for a handshake that was not refused and has waited since."""
+        return self.unable() or self.capacity.lack(address)
+
     async def drain(self, seconds: float) -> None:
         """Accept no more connections, and end all, spread over that time."""
         self.draining = True

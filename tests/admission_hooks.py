@@ -27,6 +27,11 @@ async def by_header_async(handshake: Handshake) -> Any:
     return _answer(handshake)
 
 
+async def in_a_moment(handshake: Handshake) -> bool:
+    await asyncio.sleep(0.2)
+    return True
+
+
 def two(handshake: Handshake, more: int) -> bool:
     return True
 

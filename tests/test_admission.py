@@ -137,6 +137,37 @@ async def test_hook_sees_the_request(gateways: dict[str, ReceiverProcess], token
         assert "127.0.0.1 http mappingproxy" in seen
 
 
+async def test_handshakes_that_wait_together_do_not_pass_a_limit_together(processes: Processes) -> None:
+    """Each of them finds room when it comes."""
+    processes.start_sender()
+    gateway = processes.start_receiver(
+        admit="tests.admission_hooks:in_a_moment", max_connections_per_address="2"
+    )
+    headers = {"x-forwarded-for": "192.0.2.7", "authorization": f"Bearer {processes.token('alice')}"}
+
+    async def come() -> None:
+        try:
+            async with connect(
+                f"ws://127.0.0.1:{gateway.port}/events",
+                subprotocols=["cloudevents.json"],  # type: ignore[list-item] # a plain text will do
+                additional_headers=headers,
+                proxy=None,
+            ):
+                came.append(101)
+                await over.wait()
+        except InvalidStatus as refusal:
+            came.append(refusal.response.status_code)
+
+    came: list[int] = []
+    over = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(6):
+            tasks.create_task(come())
+        await await_until(lambda: len(came) == 6)
+        over.set()
+    assert sorted(came) == [101, 101, 429, 429, 429, 429]
+
+
 async def test_blocking_hook_holds_up_nobody_else(gateways: dict[str, ReceiverProcess], token: str) -> None:
     gateway = gateways["by_header"]
     hanging = [asyncio.create_task(ask(gateway, "sse", "hang", token)) for _ in range(3)]

@@ -14,6 +14,7 @@ import httpx2
 import pytest
 
 from tests.conformance.sse import EventStreamDriver
+from tests.issuers import running_issuer, sign_with
 from tests.waiting import await_until
 
 if TYPE_CHECKING:
@@ -336,3 +337,36 @@ async def test_the_cookie_of_tls_counts_first(gateway: ReceiverProcess, module_p
     cookie = {"Cookie": f"orderbell_token={planted}; __Host-orderbell_token={ours}"}
     async with DRIVER.connected(gateway, None, headers=cookie) as client:
         assert client.noticed("hello")[0]["channels"] == ["customer:coco"]
+
+
+@pytest.mark.long
+async def test_streams_whose_tokens_wait_for_a_key_do_not_pass_a_limit_together(processes: Processes) -> None:
+    statuses: list[int] = []
+    over = asyncio.Event()
+    processes.start_sender()
+    with running_issuer() as issuer:
+        issuer.waits_for.clear()
+        gateway = processes.start_receiver(
+            jwt_secret="", jwks_url=issuer.url, max_connections_per_address="2", wait_ready=False
+        )
+        await await_until(lambda: gateway.answers("/livez"))
+
+        async def come(http: httpx2.AsyncClient) -> None:
+            async with http.stream("GET", f"{gateway.url}/events") as answer:
+                statuses.append(answer.status_code)
+                await over.wait()
+
+        headers = {
+            "Accept": "text/event-stream",
+            "Authorization": f"Bearer {sign_with('ES256')}",
+            "X-Forwarded-For": "192.0.2.7",
+        }
+        async with httpx2.AsyncClient(headers=headers, trust_env=False) as http, asyncio.TaskGroup() as tasks:
+            for _ in range(5):
+                tasks.create_task(come(http))
+            await asyncio.sleep(0.2)  # a stream that comes later is refused as well
+            assert not statuses
+            issuer.waits_for.set()
+            await await_until(lambda: len(statuses) == 5)
+            over.set()
+    assert sorted(statuses) == [200, 200, 429, 429, 429]

@@ -100,15 +100,23 @@ class Capacity:
     def refusal(self, address: str) -> Problem | None:
         """Why one more connection is refused now; None if it is admitted. Each call counts as a handshake."""
         if self.full:
-            return _later(503, "overloaded", "Try again in a moment.", 2)
+            return _overloaded()
         if seconds := self._handshakes.spend():
             return _later(503, "too-many-handshakes", "Try again in a moment.", seconds)
         if address == EXEMPT:
             return None
         if self._of_address[address] >= self._limits.per_address:
-            return _later(429, "too-many-connections", "Too many connections from this address.", 10)
+            return _too_many()
         if seconds := self._handshakes_of.spend(address):
             return _later(429, "too-many-handshakes", "Too many handshakes from this address.", seconds)
+        return None
+
+    def lack(self, address: str) -> Problem | None:
+        """As `refusal`, for a handshake that has waited since then: others may have taken the room."""
+        if self.full:
+            return _overloaded()
+        if address != EXEMPT and self._of_address[address] >= self._limits.per_address:
+            return _too_many()
         return None
 
     # A connection enters, perhaps proves itself, and leaves.
@@ -160,6 +168,14 @@ class Capacity:
 
 def _later(status: int, kind: str, detail: str, seconds: float) -> Problem:
     return Problem(status, kind, detail, {"retry-after": str(max(1, math.ceil(seconds)))})
+
+
+def _overloaded() -> Problem:
+    return _later(503, "overloaded", "Try again in a moment.", 2)
+
+
+def _too_many() -> Problem:
+    return _later(429, "too-many-connections", "Too many connections from this address.", 10)
 
 
 @lru_cache(maxsize=4096)

@@ -56,6 +56,9 @@ class EventStreamTransport:
             raise Problem(400, End.BAD_MESSAGE.value, str(error)) from None
         if request.method == "HEAD":
             return Response(headers={name.decode(): value.decode() for name, value in HEADERS})
+        if refusal := self._gateway.refusal_now(address):  # its token may have waited for its key
+            metrics.refused.labels(refusal.kind).inc()
+            raise refusal
         connection = EventStream(self._life, headers_of(request))
         take_over(request, connection)
         connection.address, connection.identity = address, identity

@@ -122,7 +122,7 @@ class UpgradeEndpoint(abc.ABC):
     ) -> None:
         try:
             await admission.check(request, self.name(head))
-            if refusal := self._gateway.unable():  # a drain may have begun meanwhile
+            if refusal := self._gateway.refusal_now(address):
                 raise refusal
         except Problem as problem:
             if not edge.ended:
