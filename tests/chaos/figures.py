@@ -60,7 +60,7 @@ def parse(text: str, at: float) -> Reading:
         elif name == _REFUSED:
             refused += float(value)
         elif name == _FRAMES and (bound := _LE.search(labels)):
-            frames[float(bound[1])] = float(value)
+            frames[float(bound[1])] = frames.get(float(bound[1]), 0.0) + float(value)
     return Reading(at, opened, refused, frames)
 
 

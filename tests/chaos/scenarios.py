@@ -335,7 +335,7 @@ def rolling_restart(stage: Stage) -> Outcome:
     """Three gateways and two senders behind HAProxy, restarted one after the other."""
     from tests.interop import proxies  # it imports pytest, which no other scenario needs
 
-    drain, ready_delay, rate = 20.0, 3.0, 200
+    drain, ready_delay, rate = 30.0, 3.0, 200
     come_seconds = stage.load.customers / 250
     with replace(stage, load=replace(stage.load, come_seconds=come_seconds)).running(
         database="postgres",

@@ -12,10 +12,12 @@ def text(opened: int, refused: int, up_to_half: int, up_to_one: int, in_all: int
 orderbell_connections_opened_total{{transport="websocket"}} {opened}.0
 orderbell_connections_opened_total{{transport="sse"}} 1.0
 orderbell_handshakes_refused_total{{reason="overloaded"}} {refused}.0
-orderbell_order_to_frame_seconds_bucket{{le="0.5"}} {up_to_half}.0
-orderbell_order_to_frame_seconds_bucket{{le="1.0"}} {up_to_one}.0
-orderbell_order_to_frame_seconds_bucket{{le="+Inf"}} {in_all}.0
-orderbell_order_to_frame_seconds_count {in_all}.0
+orderbell_order_to_frame_seconds_bucket{{le="0.5",transport="websocket"}} {up_to_half}.0
+orderbell_order_to_frame_seconds_bucket{{le="1.0",transport="websocket"}} {up_to_one}.0
+orderbell_order_to_frame_seconds_bucket{{le="+Inf",transport="websocket"}} {in_all}.0
+orderbell_order_to_frame_seconds_bucket{{le="0.5",transport="sse"}} 0.0
+orderbell_order_to_frame_seconds_bucket{{le="1.0",transport="sse"}} 0.0
+orderbell_order_to_frame_seconds_bucket{{le="+Inf",transport="sse"}} 0.0
 """
 
 
