@@ -118,6 +118,15 @@ def test_port_that_both_services_would_have_names_the_sender() -> None:
         ("resend", "a\nb"),
         ("trace", "--order", ""),
         ("trace", "--event", "e", "--customer", "x" * 129),
+        ("trace", "--event", ""),
+        ("trace", "--event", "a\nb", "--source", "/s"),
+        ("trace", "--event", "e" * 1025),
+        ("trace", "soup", "--source", ""),
+        ("trace", "soup", "--source", "\udcff"),
+        ("resend", "--event", "", "--source", "/s"),
+        ("resend", "--event", "soup", "--source", ""),
+        ("doctor", "--gateway", ""),
+        ("migrate", "--role", " "),
     ],
 )
 def test_what_is_no_address_or_no_name_is_refused_before_anything_is_asked(

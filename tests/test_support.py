@@ -175,7 +175,10 @@ def test_one_line_says_that_the_sender_does_not_answer_or_refuses(
     assert "refuses with 401" in refused.stderr
 
 
-@pytest.mark.parametrize("arguments", [[], ["1042", "--order", "1042"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["1042", "--order", "1042"], ["--source", "/s"], ["--order", "1042", "--source", "/s"]],
+)
 def test_a_question_about_nothing_or_two_things_is_one_line(tmp_path: Path, arguments: list[str]) -> None:
     refused = run(tmp_path, "trace", *arguments)
     assert refused.returncode == 2

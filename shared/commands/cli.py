@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from shared.commands.numbers import Number
 from shared.errors import OperatorError
 
 PORT = click.IntRange(1, 65535)
+_WITHOUT_CONTROLS = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]*")
 MOST_MINUTES = 10 * 366 * 24 * 60
 DATA = click.option(
     "--data",
@@ -41,6 +43,17 @@ def _checked_name(context: click.Context, parameter: click.Parameter, given: str
     if given is not None and not is_name(given):
         raise click.BadParameter(
             f"{given[:160]!r} is not a name: 1 to {MAX_NAME} characters without control characters"
+        )
+    return given
+
+
+def _checked_attribute(context: click.Context, parameter: click.Parameter, given: str | None) -> str | None:
+    """Of an event: its id or source."""
+    from shared.commands.support import MAX_EVENT_ID
+
+    if given is not None and not (0 < len(given) <= MAX_EVENT_ID and _WITHOUT_CONTROLS.fullmatch(given)):
+        raise click.BadParameter(
+            f"{given[:160]!r} is not 1 to {MAX_EVENT_ID} characters without control characters"
         )
     return given
 
@@ -201,8 +214,15 @@ def watch(
 @main.command()
 @click.argument("asked", metavar="ORDER|EVENT|CUSTOMER", required=False)
 @click.option("--order", "order_id", metavar="ID", help="An order, by its id.", callback=_checked_name)
-@click.option("--event", "event_id", metavar="ID", help="An event, by its CloudEvents id.")
-@click.option("--source", metavar="URI", help="The event's source, if it is not an order's.")
+@click.option(
+    "--event", "event_id", metavar="ID", help="An event, by its CloudEvents id.", callback=_checked_attribute
+)
+@click.option(
+    "--source",
+    metavar="URI",
+    help="The event's source, if it is not an order's.",
+    callback=_checked_attribute,
+)
 @click.option(
     "--customer",
     "customer_id",
@@ -237,6 +257,8 @@ def trace(
     given = {name: value for name, value in named.items() if value is not None}
     if asked is None and not given:
         raise click.UsageError("name an order, an event or a customer")
+    if source is not None and event_id is None and (asked is None or order_id is not None):
+        raise click.UsageError("--source is that of an event: give --event, too")
     if asked is not None and (order_id is not None or event_id is not None):
         raise click.UsageError("give the argument or --order or --event, not both")
     sys.exit(run(LocalDirectory(data), asked, given, sender, as_json=as_json))
@@ -332,9 +354,13 @@ def erase(customer: str, sender: str | None, yes: bool, data: Path) -> None:
 @main.command()
 @click.argument("order", required=False, callback=_checked_name)
 @click.option(
-    "--event", "event_id", metavar="ID", help="An event instead of an order, by its CloudEvents id."
+    "--event",
+    "event_id",
+    metavar="ID",
+    help="An event instead of an order, by its CloudEvents id.",
+    callback=_checked_attribute,
 )
-@click.option("--source", metavar="URI", help="The event's source.")
+@click.option("--source", metavar="URI", help="The event's source.", callback=_checked_attribute)
 @SENDER
 @DATA
 def resend(
@@ -429,7 +455,7 @@ def doctor(
     from shared.commands.watch import is_http_url
 
     for name, given in (("--sender", sender), ("--url", url), *(("--gateway", one) for one in gateways)):
-        if given and not is_http_url(given):
+        if given is not None and not is_http_url(given):
             raise click.BadParameter(f"{given!r} is not a URL; expected http://host:port", param_hint=name)
     if token == "-":
         token = sys.stdin.readline().strip()
@@ -452,6 +478,8 @@ def migrate(sql: bool, role: str | None) -> None:
     """
     from shared.commands.migrate import run
 
+    if role is not None and not role.strip():
+        raise click.BadParameter("the name of a role is missing", param_hint="--role")
     sys.exit(run(sql=sql, role=role))
 
 
