@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from shared.commands.kick import Connections, what_ends
+from shared.commands.support import guesses_of
 from shared.redis.inquiries import GatewayReport, parse_answer, parse_question
 from tests import commands
 from tests.end_to_end.test_main_path import api, complete
@@ -130,6 +131,20 @@ def test_what_is_to_be_sent_is_named_once(tmp_path: Path, arguments: list[str]) 
     done = run(tmp_path, *arguments)
     assert done.returncode == 2
     assert "Error: " in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("asked", "has_source", "guesses"),
+    [
+        ("1042", False, ("order_id", "event_id", "customer_id")),
+        ("1042", True, ("event_id",)),
+        ("..", False, ("event_id", "customer_id")),
+        ("x" * 129, False, ("event_id",)),
+    ],
+    ids=["any", "with a source", "no order", "too long for a name"],
+)
+def test_what_is_asked_for_may_be(asked: str, has_source: bool, guesses: tuple[str, ...]) -> None:
+    assert guesses_of(asked, has_source=has_source) == guesses
 
 
 def test_what_is_no_question_and_no_answer_is_passed_over() -> None:

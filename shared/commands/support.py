@@ -88,7 +88,7 @@ def trace(
 
     `asked` may be an order, an event or a customer; `given` are parameters of the sender's call.
     """
-    guesses = _guesses(asked) if asked is not None else ()
+    guesses = guesses_of(asked, has_source="source" in given) if asked is not None else ()
     questions = [{**given, guess: asked} for guess in guesses if guess not in given and asked] or [
         dict(given)
     ]
@@ -111,13 +111,13 @@ def trace(
     return FOUND if any(alert.event is not None for one in found for alert in one.alerts) else NOT_FOUND
 
 
-def _guesses(asked: str) -> tuple[str, ...]:
-    """What it may be. Only an event's id may be longer than a name."""
+def guesses_of(asked: str, *, has_source: bool) -> tuple[str, ...]:
+    """What it may be. Only an event has a source, and only its id may be longer than a name."""
     if not is_name(asked[:MAX_NAME]) or len(asked) > MAX_EVENT_ID:
         raise click.BadParameter(
             f"{asked[:160]!r} is not a name: 1 to {MAX_NAME} characters without control characters"
         )
-    if len(asked) > MAX_NAME:
+    if has_source or len(asked) > MAX_NAME:
         return ("event_id",)
     return ("event_id", "customer_id") if asked in (".", "..") else ("order_id", "event_id", "customer_id")
 
