@@ -100,6 +100,30 @@ def test_errors_are_problem_json(client: httpx2.Client, method: str, path: str, 
     assert answer.json()["status"] == status
 
 
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/events", "text/event-stream"),
+        ("/events?wait=0", "application/json"),
+        ("/events?wait=25", "application/json"),
+        ("/alerts", "application/json"),
+        ("/livez", "application/json"),
+        ("/websocket/info", "application/json"),
+    ],
+)
+def test_head_names_no_other_length_than_get(
+    client: httpx2.Client, module_processes: Processes, path: str, kind: str
+) -> None:
+    """RFC 9110 8.6: none, or the GET's."""
+    token = module_processes.token("hedda")
+    headers = {"Authorization": f"Bearer {token}", "Accept": kind}
+    answer = client.head(path, headers=headers)
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert answer.headers["content-type"].partition(";")[0] == kind
+    assert answer.headers.get("content-length") != "0"
+    assert client.get("/livez").status_code == 200  # and the connection goes on
+
+
 def test_ticket_may_be_fetched_by_pages_of_allowed_origins_alone(
     client: httpx2.Client, module_processes: Processes
 ) -> None:

@@ -11,6 +11,7 @@ import re
 from typing import TYPE_CHECKING
 
 import msgspec
+from starlette.responses import Response
 
 from receiver.connections.connection import End
 from shared.cursors import parse_after, parse_cursors
@@ -89,6 +90,13 @@ def take_over(request: Request, protocol: Taking) -> None:
         raise Problem(400, "not-alone", "Wait for an answer before the next request.") from None
     except OSError:
         raise Problem(503, "gone", "The client has left.") from None
+
+
+def answer_head(headers: Sequence[Header]) -> Response:
+    """The answer to a HEAD. Its GET's length is not known, and no other may be named: RFC 9110 8.6."""
+    response = Response(headers={name.decode(): value.decode() for name, value in headers})
+    del response.headers["content-length"]
+    return response
 
 
 def refusal(end: End, reason: str) -> Problem:

@@ -21,7 +21,7 @@ from starlette.responses import Response
 
 from receiver import metrics
 from receiver.connections.connection import End
-from receiver.transports.http import cursors_of, headers_of, quality, take_over
+from receiver.transports.http import answer_head, cursors_of, headers_of, quality, take_over
 from receiver.transports.polling.answer import answer_to, nothing
 from receiver.transports.polling.poll import LIMITS, LongPoll, Poll
 from receiver.transports.polling.sessions import Sessions
@@ -85,7 +85,7 @@ class PollingTransport:
         if not waits:
             self._spend(identity)
         if request.method == "HEAD":
-            return Response(media_type="application/json")
+            return answer_head([(b"content-type", b"application/json")])
         poll = self._find(identity, session, cursors)
         if poll is None:
             if waits and session:  # a new session is answered with hello at once

@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from receiver import metrics
 from receiver.connections.connection import End
-from receiver.transports.http import cursors_of, headers_of, quality, take_over
+from receiver.transports.http import answer_head, cursors_of, headers_of, quality, take_over
 from receiver.transports.sse.connection import HEADERS, EventStream
 from shared.cursors import InvalidCursor
 from shared.problems import Problem
@@ -55,7 +55,7 @@ class EventStreamTransport:
         except InvalidCursor as error:
             raise Problem(400, End.BAD_MESSAGE.value, str(error)) from None
         if request.method == "HEAD":
-            return Response(headers={name.decode(): value.decode() for name, value in HEADERS})
+            return answer_head(HEADERS)
         if refusal := self._gateway.refusal_now(address):  # its token may have waited for its key
             metrics.refused.labels(refusal.kind).inc()
             raise refusal
