@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx2
 import jwt
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from receiver.access.claims import MAX_TOKEN_BYTES
+from shared.settings import ReceiverSettings
 from tests.websocket_client import connected
 
 if TYPE_CHECKING:
@@ -347,3 +349,26 @@ async def test_each_connection_logs_one_line_about_its_life(
     assert 0 <= closed["seconds"] < 60
     assert token not in gateway.text()
     assert "dora" not in gateway.text()
+
+
+async def test_longest_token_renews_under_the_least_limits_that_can_be_set(
+    gateway: ReceiverProcess, module_processes: Processes
+) -> None:
+    least: dict[str, Any] = {
+        name: str(next(one.ge for one in ReceiverSettings.model_fields[name].metadata if hasattr(one, "ge")))
+        for name in LEAST
+    }
+    strict = module_processes.start_receiver(**least)
+    token = module_processes.token("alice")
+    claims = jwt.decode(token, options={"verify_signature": False})
+    longest = jwt.encode({**claims, "x": "x" * 2_800}, module_processes.jwt_secret, algorithm="HS256")
+    assert 3_900 < len(longest) <= MAX_TOKEN_BYTES
+    async with connected(strict, longest) as client:
+        await client.send("orderbell.auth", {"token": longest})
+        await client.send("orderbell.ping", {})
+        while (await client.receive())["type"] != "orderbell.pong":
+            pass  # notices of what is unread
+    strict.kill()
+
+
+LEAST = ("max_head_bytes", "max_message_bytes", "frames_per_second", "bytes_per_second", "max_topics")

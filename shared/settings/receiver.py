@@ -86,8 +86,8 @@ class ReceiverSettings(SenderAddress, Settings):
     # Of one WebSocket; one that speaks STOMP may send 2.5 times the frames, twice the bytes, and messages of
     # four times the size, because it may acknowledge each event.
     max_message_bytes: int = Field(16_384, ge=8_192, le=1_048_576)  # room for a token
-    frames_per_second: int = Field(200, ge=1, le=1_000_000)  # and twice as many between two heartbeats
-    bytes_per_second: int = Field(131_072, ge=1_024, le=1_000_000_000)  # and four times as many
+    frames_per_second: int = Field(200, ge=5, le=1_000_000)  # and twice as many between two heartbeats
+    bytes_per_second: int = Field(131_072, ge=8_192, le=1_000_000_000)  # and four times as many; as above
     # Of one customer at one gateway, and as many at once.
     tickets_per_minute: int = Field(60, ge=1, le=1_000_000)
     polls_per_minute: int = Field(1_200, ge=1, le=1_000_000)  # those that don't wait
