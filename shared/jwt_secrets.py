@@ -19,5 +19,8 @@ def check_jwt_secret(secret: SecretStr) -> None:
 
     try:
         HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(secret.get_secret_value())
+        is_another = "-----BEGIN" in secret.get_secret_value()  # PyJWT recognises no half of one
     except jwt.InvalidKeyError:
-        raise ValueError("a key of another kind (a public key?), not a secret") from None
+        is_another = True
+    if is_another:
+        raise ValueError("a key of another kind (a public key?), not a secret")

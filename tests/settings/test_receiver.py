@@ -28,9 +28,19 @@ def test_secret_that_is_too_short(set: Set, faults: Faults) -> None:
     assert "at least 32 bytes" in faults(ReceiverSettings)[0]
 
 
-def test_public_key_as_secret_is_a_fault(set: Set, faults: Faults) -> None:
+@pytest.mark.parametrize(
+    "key",
+    [
+        "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA\n-----END PUBLIC KEY-----\n",
+        "-----BEGIN PUBLIC KEY-----\\nMCowBQYDK2VwAyEA\\n-----END PUBLIC KEY-----",
+        "-----BEGIN PUBLIC KEY----- MCowBQYDK2VwAyEA -----END PUBLIC KEY-----",
+        "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA",
+        '{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}',
+    ],
+)
+def test_public_key_as_secret_is_a_fault(set: Set, faults: Faults, key: str) -> None:
     """Anyone who knows it could sign tokens, and it is public."""
-    set(api_keys=KEY, jwt_secret="-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA\n-----END PUBLIC KEY-----\n")
+    set(api_keys=KEY, jwt_secret=key)
     assert "a key of another kind" in faults(ReceiverSettings)[0]
 
 
