@@ -31,6 +31,7 @@ class XhrSocket:
         self._messages: asyncio.Queue[str] = asyncio.Queue(0 if buffered else 1)
         self.close_code: int | None = None
         self.answers = 0
+        self._opened = False
 
     async def ask_again_and_again(self) -> None:
         try:
@@ -55,14 +56,19 @@ class XhrSocket:
             async for line in stream.aiter_lines():
                 if line != "h" * 2048:
                     await self._take(line)
+                if self.close_code is not None:
+                    return
 
     async def _take(self, line: str) -> None:
         if line.startswith("c"):
             self.close_code = json.loads(line[1:])[0]
+        elif line == "o" and self._opened:  # sockjs-client: "Server lost session"
+            self.close_code = 1006
         elif line.startswith("a"):
             for message in json.loads(line[1:]):
                 await self._messages.put("a" + json.dumps([message]))
         else:
+            self._opened = self._opened or line == "o"
             await self._messages.put(line)
 
     async def is_forgotten(self) -> bool:

@@ -559,11 +559,14 @@ class _Swarm:
 
     async def leave(self, names: list[str]) -> None:
         tasks = [self.tasks.pop(name) for name in names]
+        left = set(tasks)
+        while left:  # a client that is just closing may raise an error of its own instead
+            for task in left:
+                task.cancel()
+            _, left = await asyncio.wait(left, timeout=1.0)
         for task in tasks:
-            task.cancel()
-        for outcome in await asyncio.gather(*tasks, return_exceptions=True):
-            if isinstance(outcome, Exception):
-                raise ValueError(f"a device failed: {outcome!r}") from outcome
+            if not task.cancelled() and (error := task.exception()) is not None:
+                raise ValueError(f"a device failed: {error!r}") from error
         for name in names:
             self.devices[name].connected = False
 

@@ -377,5 +377,7 @@ async def test_log_line_of_a_connection_names_its_transport_and_nobody(
         pass
     await await_until(lambda: gateway.records("connection closed"))
     assert gateway.records("connection closed")[0]["transport"] == driver.name
+    ended = {record["connection"] for record in gateway.records("connection closed")}
+    assert {record["connection"] for record in gateway.records("connection opened")} <= ended
     assert customer not in gateway.text()
     assert token not in gateway.text()

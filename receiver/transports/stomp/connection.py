@@ -309,6 +309,7 @@ class _Subscribed(Connection):
         self, parent: StompConnection, subscription: stomp.Subscription, channel: Channel | None
     ) -> None:
         super().__init__()
+        self.number = parent.number
         self._parent = parent
         self.subscription = subscription
         self.channel = channel
