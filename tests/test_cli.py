@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 import pytest
+import structlog
 from click.testing import CliRunner
 
 from shared import __version__
@@ -20,7 +21,11 @@ COMMANDS = sorted(main.commands)
 
 
 def run(*arguments: str) -> tuple[int, str]:
-    done = CliRunner().invoke(main, arguments)
+    logs = structlog.get_config()
+    try:
+        done = CliRunner().invoke(main, arguments)
+    finally:  # `doctor` silences them for its process, which here is that of the other tests
+        structlog.configure(**logs)
     return done.exit_code, done.output
 
 
