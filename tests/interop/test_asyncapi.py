@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +11,16 @@ import pytest
 
 from receiver.serving import asyncapi
 from shared.redis.keys import Names
-from tests.machine import not_run, program
+from tests.machine import install_packages
 
 pytestmark = pytest.mark.long
 
 HERE = Path(__file__).parent / "asyncapi"
-INSTALL_SECONDS = 300
 
 
 @pytest.fixture(scope="module")
 def schema() -> dict[str, Any]:
-    installing: list[Path | str] = [program("npm", "npm"), "ci", "--prefer-offline", "--ignore-scripts"]
-    installing += ["--no-audit", "--no-fund", "--prefix", HERE]
-    done = subprocess.run(installing, capture_output=True, text=True, timeout=INSTALL_SECONDS)
-    if done.returncode != 0:
-        not_run(f"npm gets no AsyncAPI schemas here: {done.stderr[-300:]}")
+    install_packages(HERE)
     file = HERE / "node_modules/@asyncapi/specs/schemas/3.0.0.json"
     found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return found

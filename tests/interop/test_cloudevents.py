@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.machine import not_run, program
+from tests.machine import install_packages, not_run, program
 from tests.websocket_client import connected
 
 if TYPE_CHECKING:
@@ -27,13 +27,7 @@ Command = list[Path | str]
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Command:
-    npm = program("npm", "npm")
-    installing: Command = [npm, "ci", "--prefer-offline", "--no-audit", "--no-fund", "--ignore-scripts"]
-    done = subprocess.run(
-        [*installing, "--prefix", HERE], capture_output=True, text=True, timeout=INSTALL_SECONDS
-    )
-    if done.returncode != 0:
-        not_run(f"npm gets no CloudEvents SDK here: {done.stderr[-300:]}")
+    install_packages(HERE)
     return [program("node", "nodejs"), HERE / "post.cjs"]
 
 

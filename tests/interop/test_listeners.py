@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import httpx2
 import pytest
 
-from tests.machine import not_run, program
+from tests.machine import install_packages, not_run, program
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.long
 
 HERE = Path(__file__).parent / "listeners"
-INSTALL_SECONDS = 300
 CLIENT_SECONDS = 60.0  # Java and Go compile first
 
 PYTHON = {
@@ -42,12 +41,7 @@ Command = list[Path | str]
 
 @pytest.fixture(scope="module")
 def node() -> Path:
-    installing: Command = [program("npm", "npm"), "ci", "--prefer-offline", "--no-audit", "--no-fund"]
-    installing += ["--ignore-scripts", "--prefix", HERE]
-    if not (HERE / "node_modules" / ".package-lock.json").exists():
-        done = subprocess.run(installing, capture_output=True, text=True, timeout=INSTALL_SECONDS)
-        if done.returncode != 0:
-            not_run(f"npm gets no clients here: {done.stderr[-300:]}")
+    install_packages(HERE)
     return program("node", "nodejs")
 
 

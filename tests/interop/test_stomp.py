@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import pytest
 
-from tests.machine import not_run, program
+from tests.machine import install_packages, not_run, program
 from tests.waiting import await_until
 
 if TYPE_CHECKING:
@@ -44,12 +44,7 @@ Command = list[Path | str]
 
 @pytest.fixture(scope="module")
 def node() -> Path:
-    npm = program("npm", "npm")
-    installing: Command = [npm, "ci", "--prefer-offline", "--no-audit", "--no-fund", "--ignore-scripts"]
-    installing += ["--prefix", HERE]
-    done = subprocess.run(installing, capture_output=True, text=True, timeout=INSTALL_SECONDS)
-    if done.returncode != 0:
-        not_run(f"npm gets no STOMP clients here: {done.stderr[-300:]}")
+    install_packages(HERE)
     return program("node", "nodejs")
 
 
