@@ -50,7 +50,7 @@ class Limits:
     per_address: int = 1_000
     strangers: int = 1_000
     strangers_per_address: int = 100
-    handshakes_per_second: int = 2_000
+    handshakes_per_second: int = 5_000
     handshakes_per_second_per_address: int = 50
 
     @staticmethod

@@ -78,7 +78,7 @@ class ReceiverSettings(SenderAddress, Settings):
     max_unauthenticated: int = Field(1_000, ge=1, le=10_000_000)
     max_unauthenticated_per_address: int = Field(100, ge=1, le=10_000_000)
     authenticate_seconds: float = Field(5, ge=0.1, le=300)  # for a client that connects without a token
-    handshakes_per_second: int = Field(2_000, ge=1, le=10_000_000)  # in any second
+    handshakes_per_second: int = Field(5_000, ge=1, le=10_000_000)  # in any second
     handshakes_per_second_per_address: int = Field(50, ge=1, le=10_000_000)  # ten seconds' worth at once
     replays_per_minute: int = Field(20_000, ge=1, le=10_000_000)  # events that a customer may be given again
     max_connection_hours: float = Field(12, ge=0.001, le=8_760)  # spread by a tenth; then it comes back
