@@ -169,7 +169,7 @@ async def test_every_series_exists_from_the_start(processes: Processes) -> None:
         'orderbell_handshakes_refused_total{reason="foreign-origin"} 0.0',
         'orderbell_requests_refused_total{kind="bad-host"} 0.0',
         'orderbell_unauthentic_total{kind="ticket"} 0.0',
-        'orderbell_limit{setting="handshakes_per_second"} 2000.0',
+        'orderbell_limit{setting="handshakes_per_second"} 5000.0',
         'orderbell_not_ready{reason="keys-unavailable"} 0.0',
         "orderbell_waiting_bytes 0.0",
         "orderbell_jwks_failures_total 0.0",
