@@ -28,7 +28,7 @@ async def by_header_async(handshake: Handshake) -> Any:
 
 
 async def in_a_moment(handshake: Handshake) -> bool:
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(0.2)  # long enough for several handshakes to wait together
     return True
 
 
