@@ -41,13 +41,13 @@ def statements(
     ]
 
 
-def open_orders(count: int, channels: int, *, prefix: str = "order") -> str:
-    """On PostgreSQL: orders to be completed, of customers all over the table."""
+def open_orders(count: int, channels: int, *, prefix: str, now: str, series: str) -> str:
+    """Orders to be completed, of customers all over the table. `series` has a column n from 1 on."""
     return f"""
         INSERT INTO orders (order_id, customer_id, status, created_at, data)
-        SELECT '{prefix}-' || n, 'filled-' || (n::bigint * 7919 % {channels} + 1), 'open',
-               to_char(now() AT TIME ZONE 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'), '{{}}'
-        FROM generate_series(0, {count} - 1) AS n
+        SELECT '{prefix}-' || n, 'filled-' || (CAST(n AS bigint) * 7919 % {channels} + 1), 'open', {now},
+               '{{}}'
+        FROM {series}
     """
 
 

@@ -42,6 +42,7 @@ _OLD = """
     to_char((now() - CASE WHEN n > {count} - 1000 THEN interval '0' ELSE interval '8 days' END)
             AT TIME ZONE 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
 """
+_NOW = """to_char(now() AT TIME ZONE 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')"""
 _EXPLAINED = (
     "session_preload_libraries=auto_explain",
     "auto_explain.log_min_duration=0",
@@ -196,9 +197,16 @@ class Filled:
         self._placed += 1
         async with _execution(self.url) as connection:
             await connection.execute("SET search_path = orderbell; SET synchronous_commit = off")
-            await connection.execute(open_orders(count, self.channels, prefix=prefix))
+            placing = open_orders(
+                count,
+                self.channels,
+                prefix=prefix,
+                now=_NOW,
+                series=f"generate_series(1, {count}) AS n",
+            )
+            await connection.execute(placing)
             await connection.execute("CHECKPOINT")
-        return [f"{prefix}-{n}" for n in range(count)]
+        return [f"{prefix}-{n}" for n in range(1, count + 1)]
 
     async def _complete_paced(self, caller: Caller, names: Sequence[str]) -> None:
         began = time.monotonic()

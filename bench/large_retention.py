@@ -1,4 +1,4 @@
-"""What callers notice of retention on a large PostgreSQL, and whether it keeps up with what arrives.
+"""What callers notice of retention on a large database, and whether it keeps up with what arrives.
 
 Turns with and without anything to delete, one after the other, on the same database; callers in an open loop.
 """
@@ -16,11 +16,14 @@ from typing import TYPE_CHECKING
 from bench import orders
 from bench.caller import callers
 from bench.large_databases import filled_database, sizes
+from bench.large_sqlite import filled_sqlite
+from bench.postgres import find_binaries
 from bench.table import Table, median
 
 if TYPE_CHECKING:
     from bench.caller import Caller
     from bench.large_databases import Filled
+    from bench.large_sqlite import FilledSqlite
     from bench.run import Run
 
 RATE = 100.0  # orders completed a second
@@ -40,34 +43,55 @@ async def retention(run: Run) -> Table:
     table = Table(
         "large-retention",
         "What callers notice of retention",
-        ["events", "p50 quiet ms", "p50 ratio", "p99 quiet ms", "p99 ratio", "deleted a second", "recorded"],
+        [
+            "database",
+            "events",
+            "p50 quiet ms",
+            "p50 ratio",
+            "p99 quiet ms",
+            "p99 ratio",
+            "deleted a second",
+            "recorded",
+        ],
         [
             f"{RATE:.0f} completions a second in an open loop; a turn without anything to delete, then one in"
             " which all but a thousand events are old. Medians of the turns, and of the pairs' ratios."
         ],
     )
     for size in sizes(run)[1:]:
-        pairs: list[tuple[Turn, Turn]] = []
-        async with filled_database(run, size) as filled:
-            for n in range(run.rounds):
-                run.progress(f"retention on {size:,} events, round {n + 1} of {run.rounds}")
-                quiet = await _turn(run, filled, _QUIET_DAYS)
-                pairs.append((quiet, await _turn(run, filled, _PRUNING_DAYS)))
-                run.progress(f"{quiet} {pairs[-1][1]}")
-        table.rounds.append({"events": size, "pairs": [(asdict(a), asdict(b)) for a, b in pairs]})
-        table.add(
-            f"{size:,}",
-            median([1_000 * quiet.p50 for quiet, _ in pairs]),
-            median([pruning.p50 / quiet.p50 for quiet, pruning in pairs]),
-            median([1_000 * quiet.p99 for quiet, _ in pairs]),
-            median([pruning.p99 / quiet.p99 for quiet, pruning in pairs]),
-            median([pruning.deleted for _, pruning in pairs]),
-            RATE,
-        )
+        async with filled_sqlite(run, size) as filled:
+            await _add(run, table, "SQLite", filled)
+        if find_binaries():
+            async with filled_database(run, size) as filled_postgres:
+                await _add(run, table, "PostgreSQL", filled_postgres)
+        else:
+            run.progress("no PostgreSQL here: its rows are left out")
     return table
 
 
-async def _turn(run: Run, filled: Filled, days: str) -> Turn:
+async def _add(run: Run, table: Table, database: str, filled: Filled | FilledSqlite) -> None:
+    pairs: list[tuple[Turn, Turn]] = []
+    for n in range(run.rounds):
+        run.progress(f"retention on {database}, {filled.size:,} events, round {n + 1} of {run.rounds}")
+        quiet = await _turn(run, filled, _QUIET_DAYS)
+        pairs.append((quiet, await _turn(run, filled, _PRUNING_DAYS)))
+        run.progress(f"{quiet} {pairs[-1][1]}")
+    table.rounds.append(
+        {"database": database, "events": filled.size, "pairs": [(asdict(a), asdict(b)) for a, b in pairs]}
+    )
+    table.add(
+        database,
+        f"{filled.size:,}",
+        median([1_000 * quiet.p50 for quiet, _ in pairs]),
+        median([pruning.p50 / quiet.p50 for quiet, pruning in pairs]),
+        median([1_000 * quiet.p99 for quiet, _ in pairs]),
+        median([pruning.p99 / quiet.p99 for quiet, pruning in pairs]),
+        median([pruning.deleted for _, pruning in pairs]),
+        RATE,
+    )
+
+
+async def _turn(run: Run, filled: Filled | FilledSqlite, days: str) -> Turn:
     warm = int(RATE * _WARM_SECONDS)
     names = await filled.place(warm + int(RATE * run.seconds))
     with filled.sender(history_days=days) as sender:

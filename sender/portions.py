@@ -1,9 +1,9 @@
 """Portions: how many rows are deleted at a time, and how long the rest afterwards is.
 
-Callers must not notice that rows are deleted: so a portion is small, it shrinks to half when the database
-takes longer than a few milliseconds for it, and a rest follows that is longer than the work. But deleting
-must keep up with what is recorded. A transaction costs something whatever its size, so where small portions
-cannot reach the rate, they grow even though they are slow, and the rests are shorter.
+Callers must not notice that rows are deleted: so a portion is small, one that has grown shrinks to half when
+the database takes longer than a few milliseconds for it, and a rest follows that is longer than the work. But
+deleting must keep up with what is recorded. A transaction costs something whatever its size, so where small
+portions cannot reach the rate, they grow even though they are slow, and the rests are shorter.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class Portions:
     def note(self, rows: int, *, worked: float, elapsed: float) -> float:
         """A portion was deleted: seconds in its transaction, and until its end. Returns how long to rest."""
         keeps_up = self._keeps_up(rows, worked, elapsed)
-        if worked > self._limits.seconds and keeps_up:
+        if keeps_up and worked > self._limits.seconds:
             self.rows = max(self.rows // 2, min(self._limits.least, self._limits.most))
-        elif worked <= self._limits.seconds or rows >= self.rows:
+        elif not keeps_up and rows >= self.rows:
             self.rows = min(self.rows + _STEP, self._limits.most)
         return self.rest(rows, worked=worked, elapsed=elapsed)
 

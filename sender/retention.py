@@ -226,7 +226,7 @@ class Retention:
             if looked.empty:
                 if looked.highest > looked.mark:
                     await self._database.write(partial(beginnings.raise_mark, seq=looked.highest))
-                removed = await self._database.write(partial(beginnings.remove, names=looked.empty))
+                removed = await self._database.write_when_idle(partial(beginnings.remove, names=looked.empty))
             taken = perf_counter() - began
             metrics.removed_channels.inc(removed)
             total += removed
@@ -252,7 +252,7 @@ class Retention:
 
         await self._look_at_the_rate()
         began = perf_counter()
-        worked, rows = await self._database.write(timed)
+        worked, rows = await self._database.write_when_idle(timed)
         if rows:
             await asyncio.sleep(self._portions.note(rows, worked=worked, elapsed=perf_counter() - began))
         return rows

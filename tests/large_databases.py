@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from bench.large import LONG_AGO, as_of_postgres, statements
+from bench.large_sqlite import DIGEST, SERIES
 from sender.database.open import open_database
 
 if TYPE_CHECKING:
@@ -25,12 +26,7 @@ def fill_postgres(url: str, *, channels: int, events: int, at: str = LONG_AGO) -
 
 
 def fill_sqlite(path: Path, *, channels: int, events: int, at: str = LONG_AGO, orders: bool = True) -> None:
-    series = (
-        "(WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < {count}) SELECT n FROM s)"
-    )
-    made = statements(
-        channels, events, f"'{at}'", digest="printf('%032x', n * 2654435761)", series=series, orders=orders
-    )
+    made = statements(channels, events, f"'{at}'", digest=DIGEST, series=SERIES, orders=orders)
     with closing(sqlite3.connect(path)) as connection:
         for statement in made:
             connection.execute(statement)

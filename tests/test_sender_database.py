@@ -21,6 +21,7 @@ from sender.database.errors import DatabaseBusy, DatabaseFull, DatabaseUnavailab
 from sender.database.open import open_database
 from sender.database.tables import channels, idempotency, metadata
 from tests.postgres_servers import fresh_database
+from tests.waiting import await_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -90,6 +91,14 @@ async def test_failed_write_stores_nothing_and_raises_what_the_work_raised(datab
     with pytest.raises(LookupError, match="a"):
         await database.write(partial(fail_after_put, name="a"))
     assert await database.read(names) == []
+
+
+async def test_work_for_idle_times_is_a_transaction_like_any_other(database: Database) -> None:
+    assert await database.write_when_idle(partial(put, name="a")) == "a"
+    with pytest.raises(LookupError):
+        await database.write_when_idle(partial(fail_after_put, name="b"))
+    assert await database.write(partial(put, name="c")) == "c"
+    assert await database.read(names) == ["a", "c"]
 
 
 async def test_reads_see_one_snapshot(new_database_url: str, database: Database) -> None:
@@ -317,6 +326,62 @@ async def test_06_commits_are_on_disk_when_answered(sqlite_database: sqlite.Sqli
         "foreign_keys": 1,
         "busy_timeout": 5000,
     }
+
+
+async def test_commits_are_on_disk_when_answered_after_work_for_idle_times_too(
+    sqlite_database: sqlite.SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That work is synced after the lock is released; a caller's commit that follows, within itself."""
+
+    def synchronous(connection: Connection) -> int:
+        return int(connection.exec_driver_sql("PRAGMA synchronous").scalar_one())
+
+    synced: list[str] = []
+    monkeypatch.setattr(sqlite, "sync", synced.append)
+    assert await sqlite_database.write_when_idle(synchronous) == 1
+    assert [path.endswith("orderbell.db-wal") for path in synced] == [True]
+    assert await sqlite_database.write(synchronous) == 2
+    with pytest.raises(LookupError):
+        await sqlite_database.write_when_idle(partial(fail_after_put, name="a"))
+    assert await sqlite_database.write(synchronous) == 2
+
+
+async def test_work_for_idle_times_lets_callers_go_first_but_not_for_ever(sqlite_path: Path) -> None:
+    order: list[str] = []
+
+    def note(connection: Connection, name: str) -> None:
+        order.append(name)
+
+    for seconds, expected in ((5.0, ["caller", "idle"]), (0.0, ["idle", "caller"])):
+        order.clear()
+        limits = sqlite.Limits(give_way_seconds=seconds)
+        async with sqlite.open_sqlite(str(sqlite_path), limits) as database:
+            async with held_writer(database):
+                idle = asyncio.create_task(database.write_when_idle(partial(note, name="idle")))
+                await asyncio.sleep(0.02)  # without patience it is in the writer's queue by then
+                caller = asyncio.create_task(database.write(partial(note, name="caller")))
+                await asyncio.sleep(0)
+            await asyncio.gather(idle, caller)
+        assert order == expected
+
+
+async def test_log_is_copied_into_the_file_beside_the_writer(
+    sqlite_database: sqlite.SqliteDatabase, sqlite_path: Path
+) -> None:
+    def put_many(connection: Connection) -> None:
+        connection.execute(insert(channels), [{"channel": str(n), "seq": 1} for n in range(1_100)])
+
+    def in_the_file() -> int:
+        copy = sqlite_path.with_suffix(".copy")
+        copy.write_bytes(sqlite_path.read_bytes())  # without its log
+        try:
+            with closing(sqlite3.connect(copy)) as connection:
+                return int(connection.execute("SELECT count(*) FROM channels").fetchone()[0])
+        except sqlite3.DatabaseError:  # half of it was copied when we read
+            return 0
+
+    await sqlite_database.write(put_many)
+    await await_until(lambda: in_the_file() == 1_100)
 
 
 async def test_settings_that_did_not_take_refuse_to_start(

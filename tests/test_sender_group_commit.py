@@ -86,6 +86,20 @@ async def test_callers_beyond_the_limit_are_sent_away_at_once() -> None:
     assert await commits.group.write(one, 4) == 4
 
 
+async def test_idle_is_when_no_caller_waits_or_after_so_long() -> None:
+    commits = Commits()
+    await commits.group.wait_for_idle(5)
+    caller = asyncio.create_task(commits.group.write(one, 1))
+    await asyncio.sleep(0)
+    await commits.group.wait_for_idle(0.001)
+    idle = asyncio.create_task(commits.group.wait_for_idle(5))
+    await asyncio.sleep(0)
+    assert not idle.done()
+    commits.go.set()
+    await idle
+    assert await caller == 1
+
+
 async def test_closing_waits_for_what_was_given() -> None:
     commits = Commits()
     given = asyncio.create_task(commits.group.write(one, 1))

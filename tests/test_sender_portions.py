@@ -9,16 +9,22 @@ LIMITS = Limits(least=20, most=100, seconds=0.004, rest=2, rate=1_000, times=12)
 
 def grown(portions: Portions) -> Portions:
     for _ in range(20):
-        portions.note(portions.rows, worked=0.001, elapsed=0.002)
+        portions.note(portions.rows, worked=0.1, elapsed=0.2)
     return portions
 
 
-def test_quick_portions_grow_up_to_the_most() -> None:
+def test_portions_that_are_too_few_for_the_rate_grow_up_to_the_most() -> None:
     portions = Portions(LIMITS)
     assert portions.rows == 20
-    portions.note(20, worked=0.001, elapsed=0.002)
+    portions.note(20, worked=0.001, elapsed=0.025)  # they waited for callers: 740 rows a second
     assert portions.rows == 30
     assert grown(portions).rows == 100
+
+
+def test_small_portions_that_keep_up_stay_small() -> None:
+    portions = Portions(LIMITS)
+    portions.note(20, worked=0.001, elapsed=0.002)
+    assert portions.rows == 20
 
 
 def test_slow_portion_is_halved_down_to_the_least() -> None:

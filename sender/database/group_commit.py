@@ -96,6 +96,8 @@ class GroupCommit:
         self._max_waiting = max_waiting
         self._queue = Queue(max_together)
         self._waiting = 0  # callers, including those whose transaction runs
+        self._idle = asyncio.Event()  # no caller waits
+        self._idle.set()
         self._running: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
 
@@ -106,6 +108,7 @@ class GroupCommit:
             raise DatabaseBusy(f"{self._max_waiting} writes are waiting already")
         job: Job[I, R] = Job(work, item, size, self._loop.create_future())
         self._waiting += 1
+        self._idle.clear()
         self._queue.put(job)
         if len(self._running) < self._turns:
             self._begin_turn()
@@ -113,6 +116,16 @@ class GroupCommit:
             return await job.done
         finally:
             self._waiting -= 1
+            if not self._waiting:
+                self._idle.set()
+
+    async def wait_for_idle(self, seconds: float) -> None:
+        """Until no caller waits, or for so long."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            pass  # the load does not end; other work must go on, too
 
     async def close(self) -> None:
         """Jobs that were queued before are finished first."""

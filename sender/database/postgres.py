@@ -67,6 +67,7 @@ class Limits:
     command_seconds: float = 10
     lock_seconds: float = 5
     patience_seconds: float = 0.1  # for a lock, of work that delays others
+    give_way_seconds: float = 0.02  # how long work that nobody waits for lets others go first
     idle_seconds: float = 10  # in a transaction, before the server ends the session and frees its locks
     migration_seconds: float = 86_400  # for one command
 
@@ -149,6 +150,10 @@ class PostgresDatabase:
             if not patient:
                 raise
         return await self._wait_in_lane(work, started)
+
+    async def write_when_idle(self, work: Callable[[Connection], T]) -> T:
+        await self._group.wait_for_idle(self._limits.give_way_seconds)
+        return await self.write(work)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         async def once() -> T:

@@ -37,6 +37,10 @@ class Database(Protocol):
         """
         ...
 
+    async def write_when_idle(self, work: Callable[[Connection], T]) -> T:
+        """`write` for work that nobody waits for: it begins when no other write waits, or after a moment."""
+        ...
+
     async def write_together(
         self, work: Callable[[Connection, Sequence[I]], Sequence[R | Exception]], item: I, *, size: int = 1
     ) -> R:

@@ -25,7 +25,8 @@ from sqlalchemy.exc import DBAPIError
 from sender.database.errors import DatabaseError, DatabaseFull, DatabaseUnavailable, DatabaseUnusable
 from sender.database.group_commit import GroupCommit
 from sender.database.protocol import Pool
-from sender.database.sqlite_connect import driver_of, engine_of, pragma
+from sender.database.sqlite_checkpoints import Checkpoints
+from sender.database.sqlite_connect import PRAGMAS, driver_of, engine_of, pragma
 from sender.database.sqlite_errors import explain
 from sender.database.sqlite_schema import INCREMENTAL, prepare
 
@@ -47,6 +48,7 @@ class Limits:
     max_together: int = 1_000  # rows in one transaction
     max_waiting: int = 5_000  # writes; beyond that, callers are refused at once
     readers: int = 3
+    give_way_seconds: float = 0.02  # how long work that nobody waits for lets others go first
 
 
 USUAL = Limits()
@@ -92,10 +94,22 @@ class SqliteDatabase:
         self._group = GroupCommit(
             self._commit, turns=_TURNS, max_together=limits.max_together, max_waiting=limits.max_waiting
         )
+        self._give_way_seconds = limits.give_way_seconds
+        self._checkpoints = Checkpoints(self._connect_beside)
         self.write_together = self._group.write
 
     async def write(self, work: Callable[[Connection], T], *, patient: bool = True) -> T:
         return await self._group.write(lambda connection, items: [work(connection)], None)
+
+    async def write_when_idle(self, work: Callable[[Connection], T]) -> T:
+        """The commit is synced after the lock is released, so that no caller's commit waits for that."""
+        await self._group.wait_for_idle(self._give_way_seconds)
+        outcome = await self._loop.run_in_executor(self._writer, self._run_unsynced, work)
+        self._note_changes()
+        if isinstance(outcome, Exception):
+            raise outcome
+        await asyncio.to_thread(sync, f"{self._path}-wal")
+        return outcome  # type: ignore[no-any-return]
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         return await self._loop.run_in_executor(self._readers, self._read, work)
@@ -117,11 +131,12 @@ class SqliteDatabase:
 
     async def return_space(self) -> float | None:
         """A small part at a time: pages are moved, and callers wait for it."""
-        return await self.write(_return_space)
+        return await self.write_when_idle(_return_space)
 
     async def close(self) -> None:
         """Jobs that were queued before are finished first."""
         await self._group.close()
+        await self._checkpoints.close()
         await asyncio.to_thread(self._writer.shutdown)
         await asyncio.to_thread(self._readers.shutdown)
         for connection in (*self._reading, *([self._writing] if self._writing else [])):
@@ -133,6 +148,11 @@ class SqliteDatabase:
         jobs, outcomes = await self._loop.run_in_executor(self._writer, self._run_waiting, queue)
         for job, outcome in zip(jobs, outcomes, strict=True):
             job.resolve(outcome)
+        self._note_changes()
+
+    def _note_changes(self) -> None:
+        if self._writing is not None:
+            self._checkpoints.note(driver_of(self._writing).total_changes)
 
     def _read(self, work: Callable[[Connection], T]) -> T:
         try:
@@ -146,7 +166,28 @@ class SqliteDatabase:
         except (DBAPIError, sqlite3.Error) as error:
             raise explain(error) from error
 
+    def _connect_beside(self) -> Connection:
+        """In the thread that copies the log."""
+        self._files.check()
+        return self._read_engine.connect()
+
     # Everything below runs in the writer's thread.
+
+    def _run_unsynced(self, work: Callable[[Connection], T]) -> Any:
+        """The outcome of a transaction that is not yet on disk."""
+        try:
+            self._files.check()
+            self._writing = self._writing or self._write_engine.connect()
+            driver = driver_of(self._writing)
+            driver.execute("PRAGMA synchronous=NORMAL")
+            try:
+                outcome = _run_one(self._writing, work)
+            finally:
+                driver.execute(f"PRAGMA synchronous={PRAGMAS['synchronous']}")
+            self._files.check()
+        except (DBAPIError, sqlite3.Error, DatabaseError) as error:
+            return explain(error)
+        return outcome
 
     def _run_waiting(self, queue: Queue) -> tuple[list[Job[Any, Any]], list[Any]]:
         """Run all jobs that wait when the thread is free; the jobs and their outcomes."""
@@ -222,6 +263,15 @@ def _run(connection: Connection, jobs: Sequence[Job[Any, Any]]) -> list[Any]:
         return [explain(error)] * len(jobs)
 
 
+def _run_one(connection: Connection, work: Callable[[Connection], T]) -> T | Exception:
+    try:
+        with connection.begin():
+            return work(connection)
+    except Exception as error:  # as in `_run`
+        driver_of(connection).rollback()
+        return explain(error)
+
+
 def _run_groups(connection: Connection, jobs: Sequence[Job[Any, Any]]) -> list[Any]:
     """Run jobs of the same work together."""
     groups: dict[Any, list[int]] = {}
@@ -252,6 +302,18 @@ def _run_group(connection: Connection, work: Callable[..., Any], items: Sequence
         return [_run_group(connection, work, [item])[0] for item in items]
     driver.execute("RELEASE job")
     return outcomes
+
+
+def sync(path: str) -> None:
+    """Write the file to disk. Raises `DatabaseUnavailable`."""
+    try:
+        file = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
+    except OSError as error:
+        raise DatabaseUnavailable(f"{path}: {error.strerror}") from error
 
 
 def check_room(path: str) -> None:

@@ -71,6 +71,15 @@ class WatchedDatabase:
         self._note_success()
         return done
 
+    async def write_when_idle(self, work: Callable[[Connection], T]) -> T:
+        try:
+            done = await self._database.write_when_idle(work)
+        except DatabaseError as error:
+            self._note(error)
+            raise
+        self._note_success()
+        return done
+
     async def write_together(
         self, work: Callable[[Connection, Sequence[I]], Sequence[R | Exception]], item: I, *, size: int = 1
     ) -> R:

@@ -1,0 +1,90 @@
+"""A SQLite file with many events, and the sender on it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import sqlite3
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bench.large import open_orders, statements
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from bench.run import Run
+    from bench.stack import Server, Stack
+
+SERIES = "(WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < {count}) SELECT n FROM s)"
+DIGEST = "printf('%032x', n * 2654435761)"
+# Moments as an SQL expression, as in bench/large_databases.py: all but the newest thousand are old.
+_OLD = """
+    strftime('%Y-%m-%dT%H:%M:%fZ', 'now', CASE WHEN n > {count} - 1000 THEN '0 days' ELSE '-8 days' END)
+"""
+_NOW = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
+
+
+@dataclass
+class FilledSqlite:
+    """The sender runs only while something is measured."""
+
+    path: Path
+    size: int
+    stack: Stack
+    _placed: int = 0
+
+    async def place(self, count: int) -> list[str]:
+        prefix = f"order-{self._placed}"
+        self._placed += 1
+        placing = open_orders(
+            count, max(self.size // 10, 1), prefix=prefix, now=_NOW, series=SERIES.format(count=count)
+        )
+        await asyncio.to_thread(_execute, self.path, [placing])
+        return [f"{prefix}-{n}" for n in range(1, count + 1)]
+
+    @contextlib.contextmanager
+    def sender(self, **settings: str) -> Iterator[Server]:
+        sender = self.stack.start_sender(**settings)
+        try:
+            yield sender
+        finally:
+            sender.end()
+            self.stack.servers.remove(sender)
+
+
+@contextlib.asynccontextmanager
+async def filled_sqlite(run: Run, size: int) -> AsyncIterator[FilledSqlite]:
+    kept = await asyncio.to_thread(_filled_file, run, size)
+    with run.stack(gateways=0) as stack:
+        stack.sender.end()
+        stack.servers.clear()
+        path = stack.directory / "orderbell.db"
+        await asyncio.to_thread(shutil.copyfile, kept, path)
+        yield FilledSqlite(path, size, stack)
+
+
+def _filled_file(run: Run, size: int) -> Path:
+    """Filled once a run, or once for all runs that keep it."""
+    kept = (run.databases or run.directory / "filled").resolve() / f"{size}.db"
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with run.stack(gateways=0) as stack:
+            stack.sender.end()  # it has made the tables
+            stack.servers.clear()
+            run.progress(f"filling a SQLite file with {size:,} events")
+            path = stack.directory / "orderbell.db"
+            made = statements(max(size // 10, 1), size, _OLD.format(count=size), digest=DIGEST, series=SERIES)
+            _execute(path, made)
+            shutil.move(path, kept)
+    return kept
+
+
+def _execute(path: Path, what: list[str]) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        for statement in what:
+            connection.execute(statement)
+        connection.commit()
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
