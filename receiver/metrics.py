@@ -28,7 +28,7 @@ CODES = (
     *(end.value for end in End),
 )
 REFUSALS = (
-    *("foreign-origin", "overloaded", "draining", "unknown-subprotocol", "too-early"),
+    *("foreign-origin", "overloaded", "draining", "unknown-subprotocol", "too-early", "bad-handshake"),
     *("too-many-connections", "too-many-handshakes", "not-admitted", "admission-failed"),
 )
 LIMITS = (

@@ -116,6 +116,23 @@ async def test_bad_credential_is_not_passed_over_for_a_good_one(
     assert await served(gateway, transport, cookie, f"ticket={'x' * 43}") is None
 
 
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize(
+    ("cookie", "customer"),
+    [
+        ("orderbell_token={carl}; orderbell_token={anna}", None),  # a page of a subdomain may set one of them
+        ("orderbell_token={carl}; theme=a,b; orderbell_token={carl}", "carl"),
+        ('a; orderbell_token = "{carl}"', "carl"),
+        ("xorderbell_token={anna}; a=b orderbell_token={anna}; orderbell_token={carl}", "carl"),
+        ("orderbell_token=; __Host-orderbell_token={carl}; orderbell_token={anna}", "carl"),
+    ],
+)
+async def test_cookie_counts_where_it_is_the_only_one_of_its_name(
+    gateway: ReceiverProcess, tokens: dict[str, str], transport: str, cookie: str, customer: str | None
+) -> None:
+    assert await served(gateway, transport, {"Cookie": cookie.format(**tokens)}) == customer
+
+
 async def test_token_of_connect_counts_before_those_of_the_handshake(
     gateway: ReceiverProcess, tokens: dict[str, str]
 ) -> None:

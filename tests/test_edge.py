@@ -208,6 +208,8 @@ async def serving(
         (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 5000, 431, "head-too-large"),
         (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * 30, 431, "head-too-large"),
         (b"\r\n" * 3000, 431, "head-too-large"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: " + b"," * 300 + b"\r\n\r\n", 431, "head-too-large"),
+        (b"GET /?" + b"&" * 300 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414, "head-too-large"),
         (b"GET / HTTP/1.1\r\nHost: x", 408, "slow-head"),
         (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10001\r\n\r\n", 413, "content-too-large"),
         (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000000\r\n\r\n", 413, "content-too-large"),

@@ -81,6 +81,21 @@ def test_proxy_on_a_dual_stack_socket_is_the_same_proxy(host: str, hop: str) -> 
     assert Proxies(TRUSTED).peer(host, 1, headers).host == "192.0.2.7"
 
 
+@pytest.mark.parametrize("trusted", ["::ffff:10.0.0.0/104", "::ffff:a01:203", "::ffff:10.1.2.0/120"])
+def test_proxy_that_the_setting_spells_as_mapped_is_trusted(trusted: str) -> None:
+    proxies = Proxies([trusted])
+    for host in ("10.1.2.3", "::ffff:10.1.2.3"):
+        assert proxies.peer(host, 1, [(b"x-forwarded-for", b"192.0.2.7")]).host == "192.0.2.7"
+    assert not proxies.trust("11.1.2.3")
+    assert not proxies.trust("::a01:203")
+
+
+def test_network_that_holds_more_than_the_mapped_addresses_stays_as_it_is() -> None:
+    proxies = Proxies(["::/0"])
+    assert proxies.trust("2001:db8::1")
+    assert not proxies.trust("10.1.2.3")
+
+
 async def test_app_sees_the_client_and_the_scheme_that_a_trusted_proxy_reports() -> None:
     seen: list[tuple[Any, str]] = []
 

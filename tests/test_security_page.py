@@ -25,6 +25,7 @@ from sender import metrics as sender_metrics
 from shared.cursors import MAX_CHANNELS
 from shared.extents import MAX_RANGES
 from shared.process import limits
+from shared.process.head import MAX_ESCAPES, MAX_MEMBERS, MAX_PATH
 from shared.settings import PREFIX, ReceiverSettings, SenderSettings, Settings
 
 ROOT = Path(__file__).parents[1]
@@ -159,6 +160,18 @@ HELD = {
         "test_ended_ones_are_pruned_and_places_go_on",
     ),
     "head_bytes": (f'{_REFUSED}{{kind="head-too-large"}}', "test_endless_head_is_refused_while_it_is_sent"),
+    "MAX_MEMBERS": (
+        f'{_REFUSED}{{kind="head-too-large"}}',
+        "test_one_more_of_what_is_costly_to_read_is_refused",
+    ),
+    "MAX_ESCAPES": (
+        f'{_REFUSED}{{kind="head-too-large"}}',
+        "test_one_more_of_what_is_costly_to_read_is_refused",
+    ),
+    "MAX_PATH": (
+        f'{_REFUSED}{{kind="head-too-large"}}',
+        "test_one_more_of_what_is_costly_to_read_is_refused",
+    ),
     "head_lines": (
         f'{_REFUSED}{{kind="head-too-large"}}',
         "test_request_that_is_none_or_too_much_is_answered_and_counted",
@@ -301,6 +314,9 @@ def _limits() -> list[tuple[str, Any, str]]:
                 found.append((one_of.name, value, of))
     found += [(name, value, "lists of a gateway") for name, value in asdict(alerts.LIMITS).items()]
     found += [(name, value, "a client that polls") for name, value in asdict(polling.LIMITS).items()]
+    found.append(("MAX_MEMBERS", MAX_MEMBERS, "a list in a head, cookies and query included"))
+    found.append(("MAX_ESCAPES", MAX_ESCAPES, "percent-encoded bytes of a target"))
+    found.append(("MAX_PATH", MAX_PATH, "bytes of a path"))
     found.append(("LIFETIME_SECONDS", LIFETIME_SECONDS, "a ticket"))
     found.append(("MAX_TOKEN_BYTES", MAX_TOKEN_BYTES, "a token"))
     found.append(("MAX_CHANNELS", MAX_CHANNELS, "cursors in one text"))

@@ -329,11 +329,28 @@ async def test_gateway_that_is_full_says_503_before_accepting(module_processes: 
     gateway = module_processes.start_receiver(max_connections="1")
     token = module_processes.token("carol")
     async with connected(gateway, token):
-        with pytest.raises(InvalidStatus) as refused:
-            async with connected(gateway, token):
-                pass
+        for _ in range(3):
+            with pytest.raises(InvalidStatus) as refused:
+                async with connected(gateway, token):
+                    pass
     assert refused.value.response.status_code == 503
     assert refused.value.response.headers["retry-after"]
+    # Of many refusals the log has a line, for the operator who looks for the reason there.
+    [line] = gateway.records("handshake refused")
+    assert (line["transport"], line["refusal"]) == ("websocket", "overloaded")
+
+
+async def test_request_that_is_not_a_handshake_is_counted_and_logged_without_what_it_says(
+    gateway: ReceiverProcess,
+) -> None:
+    counter = 'orderbell_handshakes_refused_total{reason="bad-handshake"}'
+    assert f"{counter} 0.0" in httpx2.get(f"{gateway.url}/metrics", trust_env=False).text
+    wanted = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "s3cret"}
+    answer = httpx2.get(f"{gateway.url}/events", headers=wanted, trust_env=False)
+    assert answer.status_code == 426
+    assert f"{counter} 1.0" in httpx2.get(f"{gateway.url}/metrics", trust_env=False).text
+    assert [line["refusal"] for line in gateway.records("handshake refused")].count("bad-handshake") == 1
+    assert "s3cret" not in gateway.text()
 
 
 async def test_each_connection_logs_one_line_about_its_life(

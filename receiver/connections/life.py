@@ -87,6 +87,7 @@ class Life:
         self.capacity = capacity
         self._of_strangers = Sampled(logger)
         self._of_customers = Sampled(logger, lines=_LINES)
+        self._of_refused = Sampled(logger)
         self.terms = terms
         self.register = Register(time.time())
         self._numbers = itertools.count(1)
@@ -301,6 +302,14 @@ class Life:
     def note_refusal(self, kind: str, reason: str, *, transport: str = "websocket") -> None:
         """A handshake, or a request that would be a connection, was refused before it was accepted."""
         self.register.note_refusal(transport, kind, reason, now=time.time())
+        # Never the reason, which may quote the client.
+        self._of_refused.info(
+            "handshake refused",
+            kind=f"{transport} {kind}",
+            gateway=self.terms.gateway,
+            transport=transport,
+            refusal=kind,
+        )
 
     # The end.
 

@@ -1,9 +1,9 @@
 """The client as a proxy reports it: X-Forwarded-For and X-Forwarded-Proto, from trusted proxies alone.
 
 The rule is that of uvicorn's ProxyHeadersMiddleware, and a test compares the two, but for one thing: an IPv4
-address that a proxy on a dual-stack socket writes as `::ffff:10.0.0.5` is 10.0.0.5. So a chain of proxies is
-not cut off at one that is trusted. `Forwarded` applies it to requests that the app serves; those that a
-transport takes from the edge come by themselves.
+address that a proxy on a dual-stack socket writes as `::ffff:10.0.0.5` is 10.0.0.5, and so it is in the
+setting. So a chain of proxies is not cut off at one that is trusted. `Forwarded` applies it to requests that
+the app serves; those that a transport takes from the edge come by themselves.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 _SCHEMES = frozenset({b"http", b"https", b"ws", b"wss"})
+_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")  # IPv4 addresses, RFC 4291 2.5.5.2
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class Peer(NamedTuple):
@@ -31,15 +35,15 @@ class Peer(NamedTuple):
 class Proxies:
     def __init__(self, trusted: Iterable[str]) -> None:
         """Addresses and networks; other texts are compared as they are."""
-        self._addresses: set[ipaddress.IPv4Address | ipaddress.IPv6Address] = set()
-        self._networks: set[ipaddress.IPv4Network | ipaddress.IPv6Network] = set()
+        self._addresses: set[Address] = set()
+        self._networks: set[Network] = set()
         self._texts: set[str] = set()
         for text in trusted:
             try:
                 if "/" in text:
-                    self._networks.add(ipaddress.ip_network(text))
+                    self._networks.add(_unmapped_network(ipaddress.ip_network(text)))
                 else:
-                    self._addresses.add(ipaddress.ip_address(text))
+                    self._addresses.add(_unmapped(ipaddress.ip_address(text)))
             except ValueError:
                 self._texts.add(text)
         self._trusts = lru_cache(maxsize=4096)(self._check)
@@ -67,11 +71,9 @@ class Proxies:
 
     def _check(self, host: str) -> bool:
         try:
-            address = ipaddress.ip_address(host)
+            address = _unmapped(ipaddress.ip_address(host))
         except ValueError:
             return host in self._texts
-        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped
         return address in self._addresses or any(address in network for network in self._networks)
 
 
@@ -88,6 +90,18 @@ class Forwarded:
             peer = self._proxies.peer(host, port, scope["headers"])
             scope["client"], scope["scheme"] = (peer.host, peer.port), peer.scheme
         await self._app(scope, receive, send)
+
+
+def _unmapped(address: Address) -> Address:
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
+
+
+def _unmapped_network(network: Network) -> Network:
+    if not isinstance(network, ipaddress.IPv6Network) or not network.subnet_of(_MAPPED):
+        return network
+    first = int(network.network_address) & 0xFFFFFFFF
+    return ipaddress.IPv4Network((first, network.prefixlen - _MAPPED.prefixlen))
 
 
 def _split(hop: str) -> tuple[str, int]:

@@ -80,6 +80,8 @@ class UpgradeEndpoint(abc.ABC):
         if b"websocket" not in head.upgrade or not self.serves(head.path):
             return False
         if fault := handshake.fault_of(head):
+            self._life.note_refusal("bad-handshake", "not a handshake of RFC 6455")
+            metrics.refused.labels("bad-handshake").inc()
             edge.answer(*fault)
             return True
         request = HTTPConnection(head.scope())
@@ -89,11 +91,10 @@ class UpgradeEndpoint(abc.ABC):
                 raise refusal
             subprotocol = self.subprotocol(head)
         except UnknownSubprotocol as error:
-            _refuse(edge, head, Problem(400, "unknown-subprotocol", str(error)))
+            self._refuse(edge, head, Problem(400, "unknown-subprotocol", str(error)))
             return True
         except Problem as problem:
-            self._life.note_refusal(problem.kind, problem.detail)
-            _refuse(edge, head, problem)
+            self._refuse(edge, head, problem)
             return True
         if self._admission is None:
             self._accept(head, edge, request, subprotocol, address)
@@ -126,7 +127,7 @@ class UpgradeEndpoint(abc.ABC):
                 raise refusal
         except Problem as problem:
             if not edge.ended:
-                _refuse(edge, head, problem)
+                self._refuse(edge, head, problem)
             return
         try:
             self._accept(head, edge, request, subprotocol, address)
@@ -150,14 +151,14 @@ class UpgradeEndpoint(abc.ABC):
             return Problem(400, "too-early", "Wait for the answer before you send frames.")
         return self._gateway.refusal(address)
 
-
-def _refuse(edge: Edge, head: Head, problem: Problem) -> None:
-    metrics.refused.labels(problem.kind).inc()
-    headers = [(name.encode(), value.encode()) for name, value in (problem.headers or {}).items()]
-    if request_id := request_id_in(head.headers):
-        headers.append((HEADER, request_id.encode()))
-    edge.answer(
-        problem.status,
-        [(b"content-type", MEDIA_TYPE.encode()), *headers],
-        msgspec.json.encode(problem.members()),
-    )
+    def _refuse(self, edge: Edge, head: Head, problem: Problem) -> None:
+        self._life.note_refusal(problem.kind, problem.detail)
+        metrics.refused.labels(problem.kind).inc()
+        headers = [(name.encode(), value.encode()) for name, value in (problem.headers or {}).items()]
+        if request_id := request_id_in(head.headers):
+            headers.append((HEADER, request_id.encode()))
+        edge.answer(
+            problem.status,
+            [(b"content-type", MEDIA_TYPE.encode()), *headers],
+            msgspec.json.encode(problem.members()),
+        )
