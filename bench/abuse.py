@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -88,6 +89,8 @@ class Round:
 
 class Attacking:
     """One attack on one gateway, newly started."""
+
+    apart = False  # attackers and gateway on processors of their own
 
     def __init__(self, run: Run, contender: Any, attack: Attack) -> None:
         self._run = run
@@ -180,6 +183,12 @@ class Attacking:
             cwd=REPOSITORY,
             process_group=self._run.group,
         )
+        if self.apart:
+            *others, last = sorted(os.sched_getaffinity(0))
+            os.sched_setaffinity(process.pid, {last})
+            for pid in self._contender.gateway_pids:
+                for thread in Path(f"/proc/{pid}/task").iterdir():
+                    os.sched_setaffinity(int(thread.name), others or {last})
         assert process.stdin is not None
         process.stdin.write(msgspec.json.encode(given) + b"\n")
         process.stdin.flush()
@@ -255,6 +264,7 @@ COLUMNS = [
     "lost",
     "closed",
     "gateway CPU %",
+    "attackers CPU %",
     "MiB before",
     "most",
     "after",
@@ -281,6 +291,7 @@ def _row(rounds: Sequence[Round]) -> list[str | float | int | None]:
         sum(one.lost for one in rounds),
         sum(one.closed for one in rounds),
         median([one.gateway_cpu for one in rounds]),
+        median([one.done.cpu for one in rounds]),
         median([one.memory_before for one in rounds]),
         max(one.memory_most for one in rounds),
         median([one.memory_after for one in rounds]),
@@ -308,6 +319,11 @@ async def measure(run: Run, make: type[Contender], attacks: Sequence[Attack]) ->
 @click.option("--rounds", default=5, show_default=True, help="Of each attack; medians are shown.")
 @click.option("--seconds", default=10.0, show_default=True, help="Of quiet, and of each attack.")
 @click.option("--only", default="", help="Attacks whose name has this text.")
+@click.option(
+    "--apart",
+    is_flag=True,
+    help="Attackers have the last processor, the gateway the others: neither waits for the other's work.",
+)
 @click.option("--peers/--no-peers", default=True, show_default=True, help="Attack those installed, too.")
 @click.option(
     "--source",
@@ -319,7 +335,14 @@ async def measure(run: Run, make: type[Contender], attacks: Sequence[Attack]) ->
 @click.option("--page", is_flag=True, help="Write the table into docs/security.md.")
 @click.option("--results", default=Path(__file__).parent / "results", type=click.Path(path_type=Path))
 def main(
-    rounds: int, seconds: float, only: str, peers: bool, source: Path, page: bool, results: Path
+    rounds: int,
+    seconds: float,
+    only: str,
+    apart: bool,
+    peers: bool,
+    source: Path,
+    page: bool,
+    results: Path,
 ) -> None:
     """Attack a gateway and a sender on this machine, and measure what good clients notice."""
     redis_binary = wheel_server() or path_server()
@@ -329,6 +352,7 @@ def main(
     if not attacks:
         raise click.ClickException(f"no attack has {only!r} in its name")
     Target.source = source.resolve()
+    Attacking.apart = apart
     compared = [one for one in found_peers() if peers and one.name in (Starlette.name, Ws.name)]
     contenders: list[type[Contender]] = [Target, *compared]
     with Guard() as guard, tempfile.TemporaryDirectory(prefix="orderbell-bench-") as directory:

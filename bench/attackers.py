@@ -18,6 +18,7 @@ import resource
 import socket
 import struct
 import sys
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,7 @@ class Done:
     refused: int = 0  # answered with something else, or not at all
     bytes: int = 0
     errors: int = 0  # connections that broke
+    cpu: float = 0.0  # percent of a core that the attackers themselves took
 
 
 def frame(opcode: int, payload: bytes = b"", *, final: bool = True) -> bytes:
@@ -241,12 +243,15 @@ class Attackers:
 async def _attack() -> Done:
     orders = msgspec.json.decode(sys.stdin.buffer.readline(), type=Orders)
     attackers = Attackers(orders)
+    started = time.monotonic(), time.process_time()
     running = asyncio.create_task(attackers.run())
     ended = asyncio.create_task(asyncio.to_thread(sys.stdin.buffer.read))
     await asyncio.wait({running, ended}, return_when=asyncio.FIRST_COMPLETED)
     if running.done():
         running.result()  # a fault of ours
     running.cancel()
+    taken = time.process_time() - started[1]
+    attackers.done.cpu = 100 * taken / (time.monotonic() - started[0])
     return attackers.done
 
 
