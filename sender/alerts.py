@@ -239,7 +239,6 @@ def read(
     lock(connection, channel)
     state = history.states(connection, [channel])[channel]
     (before,) = count(connection, [channel], now=now)
-    expired = _count_expired(connection, channel, now=now)
     seqs = _seqs_of(connection, channel, state, frozenset(ids)) if ids else []
     if up_to is not None and not (up_to.epoch == state.head.epoch and up_to.seq <= state.head.seq):
         up_to = None
@@ -256,9 +255,8 @@ def read(
     for seq in seqs:
         mark(connection, channel, seq, Mark.READ)
     (after,) = count(connection, [channel], now=now)
-    # An expired alert counts no more, but reading it changes its state, which all devices must know.
-    if after.unread == before.unread and expired == _count_expired(connection, channel, now=now):
-        return after, False
+    if after.unread == before.unread:
+        return after, False  # also for expired alerts: read or not, they are listed as expired
     places = [str(Cursor(channel, Place(state.head.epoch, seq))) for seq in seqs]
     what = {"cursor": str(Cursor(channel, up_to)) if up_to else None, "alone": places}
     return record_change(connection, channel, READ, what, now=now), True
@@ -371,18 +369,14 @@ def _read_between(
     return found
 
 
-def _count_expired(connection: Connection, channel: Channel, *, now: datetime) -> int:
-    """The expired alerts that were not read."""
-    return connection.execute(_EXPIRED, {"of": channel, "now": format_time(now)}).scalar_one()
-
-
 def _state(row: Any, head: Head, now: datetime, *, read: bool, seen: bool) -> State:
+    """What counts most comes first: what an expired alert says no longer holds, though it was read."""
     if row is not None and row.state in (Mark.RETRACTED, Mark.REPLACED):
         return State(row.state)
-    if read or (row is not None and row.state == Mark.READ):
-        return State.READ
     if is_over(head, now):
         return State.EXPIRED
+    if read or (row is not None and row.state == Mark.READ):
+        return State.READ
     return State.SEEN if seen else State.UNSEEN
 
 
@@ -518,18 +512,6 @@ _MARKED = {
     .group_by(alert_states.c.channel)
     for dialect in DIALECTS
 }
-_EXPIRED = (
-    select(func.count())
-    .select_from(alert_states)
-    .join(channels, channels.c.channel == alert_states.c.channel)
-    .where(
-        alert_states.c.channel == bindparam("of"),
-        alert_states.c.seq > channels.c.read_seq,
-        alert_states.c.seq > channels.c.pruned_seq,
-        (alert_states.c.state == Mark.EXPIRED.value)
-        | (alert_states.c.state.is_(None) & (alert_states.c.expires_at <= bindparam("now"))),
-    )
-)
 _MARKS = select(alert_states).where(
     alert_states.c.channel == bindparam("of"),
     alert_states.c.seq > bindparam("after"),

@@ -273,9 +273,9 @@ class _Alerts:
     def _state(self, place: Place, alert: _Alert) -> str:
         if place in self._retracted:
             return "retracted"
-        if place in self._read or place <= self._read_up_to:
-            return "read"
-        return "expired" if alert.is_over else "unread"
+        if alert.is_over:
+            return "expired"
+        return "read" if place in self._read or place <= self._read_up_to else "unread"
 
 
 class _Device:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.chaos.checker import Verdict
 
 CLOCK_SECONDS = 0.02  # between the ledger's clock and the moments in alerts, which have milliseconds
-_RANKS = {"unseen": 0, "seen": 1, "expired": 2, "read": 3, "retracted": 4}  # no state follows a later one
+_RANKS = {"unseen": 0, "seen": 1, "read": 2, "expired": 3, "retracted": 4}  # no state follows a later one
 _UNREAD = frozenset({"unseen", "seen"})
 _OVER = frozenset({"expired", "retracted"})
 

@@ -139,7 +139,7 @@ def test_change_that_is_refused_is_undone() -> None:
 
 @pytest.mark.parametrize(
     ("state", "back"),
-    [("unseen", 0), ("seen", 0), ("expired", 0), ("read", 0), ("retracted", 1)],
+    [("unseen", 0), ("seen", 0), ("read", 0), ("expired", 1), ("retracted", 1)],
 )
 def test_state_that_an_earlier_one_follows_went_back(state: str, back: int) -> None:
     before = listed({"3": state}, at=20, unread=state in ("unseen", "seen"), final=False)
