@@ -83,7 +83,7 @@ NOT_AT_FIRST = """() => {
 def test_an_alert_claimed_by_a_page_whose_process_is_stopped_pops_up_on_another_device_that_is_rung(
     browser: Browser, context: BrowserContext, orderbell: Services, module_processes: Processes
 ) -> None:
-    """Its browser answers pings for it, on its own gateway; that no page reports the alert as seen decides."""
+    """Its browser answers pings for it, on its own gateway; what counts is that no page reports it seen."""
     first, second = (
         module_processes.start_receiver(sender=orderbell.sender, development="1", ring_again_seconds="1")
         for _ in range(2)
