@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.process.framing import MAX_CHUNK_LINE, MAX_TRAILER, Body, Chunked, InvalidBody, Sized
+from shared.process.framing import (
+    MAX_CHUNK_LINE,
+    MAX_CHUNKS,
+    MAX_TRAILER,
+    Body,
+    Chunked,
+    InvalidBody,
+    Sized,
+)
 
 NEXT = b"GET / HTTP/1.1\r\n\r\n"
 
@@ -79,3 +87,10 @@ def test_chunks_that_two_parsers_could_read_differently_are_refused(data: bytes)
         Chunked().take(data)
     with pytest.raises(InvalidBody):
         taken(Chunked(), [data[place : place + 1] for place in range(len(data))])
+
+
+def test_body_has_so_many_chunks_and_no_more() -> None:
+    data = b"1\r\na\r\n" * (MAX_CHUNKS - 1)
+    assert taken(Chunked(), [data, b"0\r\n\r\n"]) == len(data) + 5
+    with pytest.raises(InvalidBody):
+        taken(Chunked(), [data, b"1\r\na\r\n0\r\n\r\n"])

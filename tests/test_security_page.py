@@ -25,6 +25,7 @@ from sender import metrics as sender_metrics
 from shared.cursors import MAX_CHANNELS
 from shared.extents import MAX_RANGES
 from shared.process import limits
+from shared.process.framing import MAX_CHUNKS
 from shared.process.head import MAX_ESCAPES, MAX_MEMBERS, MAX_PATH
 from shared.settings import PREFIX, ReceiverSettings, SenderSettings, Settings
 
@@ -172,6 +173,7 @@ HELD = {
         f'{_REFUSED}{{kind="head-too-large"}}',
         "test_one_more_of_what_is_costly_to_read_is_refused",
     ),
+    "MAX_CHUNKS": (f'{_REFUSED}{{kind="bad-body"}}', "test_body_has_so_many_chunks_and_no_more"),
     "head_lines": (
         f'{_REFUSED}{{kind="head-too-large"}}',
         "test_request_that_is_none_or_too_much_is_answered_and_counted",
@@ -317,6 +319,7 @@ def _limits() -> list[tuple[str, Any, str]]:
     found.append(("MAX_MEMBERS", MAX_MEMBERS, "a list in a head, cookies and query included"))
     found.append(("MAX_ESCAPES", MAX_ESCAPES, "percent-encoded bytes of a target"))
     found.append(("MAX_PATH", MAX_PATH, "bytes of a path"))
+    found.append(("MAX_CHUNKS", MAX_CHUNKS, "chunks of a body"))
     found.append(("LIFETIME_SECONDS", LIFETIME_SECONDS, "a ticket"))
     found.append(("MAX_TOKEN_BYTES", MAX_TOKEN_BYTES, "a token"))
     found.append(("MAX_CHANNELS", MAX_CHANNELS, "cursors in one text"))
