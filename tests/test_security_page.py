@@ -179,6 +179,10 @@ HELD = {
         "test_request_that_is_none_or_too_much_is_answered_and_counted",
     ),
     "head_seconds": (f'{_REFUSED}{{kind="slow-head"}}', "test_half_heads_are_not_held"),
+    "long_turn_seconds": (
+        _LAG,
+        "test_no_turn_begins_more_requests_than_it_may_and_each_is_answered_in_its_order",
+    ),
     "heads_a_turn": (_LAG, "test_no_turn_begins_more_requests_than_it_may_and_each_is_answered_in_its_order"),
     "body_bytes": (
         f'{_REFUSED}{{kind="content-too-large"}}',

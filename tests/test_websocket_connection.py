@@ -364,6 +364,22 @@ async def test_too_many_frames_are_refused(world: World) -> None:
     assert (await world.browser.receive_close()).code == 4429
 
 
+@pytest.mark.parametrize(
+    "behind", [b"", b"\x81", b"\x81\x82\0\0\0\0a"], ids=["", "half a head", "half a frame"]
+)
+async def test_of_too_many_frames_in_one_read_none_is_parsed(world: World, behind: bytes) -> None:
+    one, most = b"\x81\x82\0\0\0\0ab", LIMITS.customers.frames_a_second
+    whole = one * most
+    world.connection.data_received(whole[: len(behind)])
+    world.connection.data_received(whole[len(behind) :])
+    assert world.life.messages == [b"ab"] * most  # as many as it may
+    world.life.clock.ticks += 1
+    world.connection.data_received(whole[: len(behind)])
+    world.connection.data_received(whole[len(behind) :] + one)
+    assert world.connection.ending.code == 4429
+    assert world.life.messages == [b"ab"] * most
+
+
 PONG = b"\x8a\x80mask"  # as a browser answers our ping
 
 

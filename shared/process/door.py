@@ -43,7 +43,7 @@ class Door:
         self.take = take
         self.root_path = root_path.encode()
         self.leaving = False
-        self.turns = Turns(limits.heads_a_turn)
+        self.turns = Turns(limits.heads_a_turn, long_seconds=limits.long_turn_seconds)
         self.edges: set[Edge] = set()
 
     def protocol(

@@ -2,12 +2,14 @@
 
 To answer a request takes a fraction of a millisecond. When hundreds come at once, the loop would work through
 all of them before it looks at its other sockets again: events of Redis, and clients that wait for them, would
-wait as long. So each turn begins a few, and between two turns the loop looks at everything.
+wait as long. So each turn begins a few, and between two turns the loop looks at everything. Some requests
+take milliseconds, as a token with 99 topics: after a turn that was long, the next begins a single one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from typing import Protocol
 
@@ -29,8 +31,11 @@ class Queued(Protocol):
 class Turns:
     """Belongs to the loop in which it is first asked."""
 
-    def __init__(self, per_turn: int) -> None:
+    def __init__(self, per_turn: int, *, long_seconds: float) -> None:
+        """A turn is long if it takes more than `long_seconds`."""
         self._per_turn = self._left = per_turn
+        self._long_seconds = long_seconds
+        self._since = 0.0  # when the turn's first request came
         self._waiting: deque[Queued] = deque()
         self._due = False
 
@@ -38,6 +43,7 @@ class Turns:
         """Whether it may begin a request now; otherwise its `go_on` is called in a later turn."""
         if not self._due:
             self._due = True
+            self._since = time.perf_counter()
             asyncio.get_running_loop().call_soon(self._next)
         if not self._left:
             self._waiting.append(connection)
@@ -48,7 +54,9 @@ class Turns:
     def _next(self) -> None:
         """A turn has begun: those that wait come before those that come now."""
         self._due = False
-        self._left = self._per_turn
+        # What the requests of the turn before have started has run since then.
+        is_long = time.perf_counter() - self._since > self._long_seconds
+        self._left = 1 if is_long else self._per_turn
         for _ in range(len(self._waiting)):
             if not self._left:
                 break

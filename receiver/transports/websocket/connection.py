@@ -23,7 +23,14 @@ from receiver.connections.notices import Heartbeat
 from receiver.transports.limits import WebSocketLimits
 from receiver.transports.stream import StreamConnection
 from receiver.transports.websocket.close_codes import CODES, Close
-from receiver.transports.websocket.frames import PING, close_frame, frame_size, text_frame, text_header
+from receiver.transports.websocket.frames import (
+    PING,
+    close_frame,
+    frame_size,
+    more_frames,
+    text_frame,
+    text_header,
+)
 from receiver.transports.websocket.traffic import Traffic
 
 if TYPE_CHECKING:
@@ -37,6 +44,7 @@ if TYPE_CHECKING:
 
 _EMPTY_PONG = b"\x8a\x80"  # without its mask of four bytes, which follows
 _EMPTY_PONG_BYTES = 6
+_LARGE_READ = 1024  # bytes, more than a browser's messages have: its frames are counted before any is parsed
 _OPCODE = 0x0F  # in a frame's first byte
 _new_decoder = codecs.getincrementaldecoder("utf-8")
 _USUAL = frozenset({Close.NORMAL, Close.GOING_AWAY, Close.NO_CODE})  # of a client's close frame
@@ -173,6 +181,12 @@ class WebSocketConnection(StreamConnection, SharingConnection):
         if not self._is_between_frames:
             self._traffic.count_read()
             data, self._head = self._head + data, b""
+        allowance = self._limits.customers if self.identity else self._limits.strangers
+        if len(data) > _LARGE_READ:
+            left = self._traffic.frames_left(allowance, self.life.clock.ticks)
+            if more_frames(data, self._missing, left):
+                self._refuse_to_read()
+                return False
         start = 0
         while start < len(data) and parser.parser_exc is None and parser.close_rcvd is None:
             if not self._missing:
@@ -184,7 +198,7 @@ class WebSocketConnection(StreamConnection, SharingConnection):
                 self._traffic.count_frame(min(size, self._limits.message_bytes), self.life.clock.ticks)
                 if data[start] & _OPCODE == Opcode.CLOSE:
                     parser.current_size = None  # RFC 6455 5.4: it may come between two fragments
-            if self._traffic.exceeds(self._limits.customers if self.identity else self._limits.strangers):
+            if self._traffic.exceeds(allowance):
                 self._refuse_to_read()
                 return False
             piece = data[start : start + self._missing]

@@ -48,3 +48,13 @@ def frame_size(data: bytes, start: int) -> int | None:
     if extended:
         size = int.from_bytes(data[start + 2 : start + 2 + extended], "big")
     return 2 + extended + 4 + size  # with its mask
+
+
+def more_frames(data: bytes, start: int, most: int) -> bool:
+    """Whether more than `most` frames of a client begin in this, from `start`, where one begins."""
+    for _ in range(most + 1):
+        size = frame_size(data, start) if start < len(data) else None
+        if size is None:
+            return False
+        start += size
+    return True

@@ -37,6 +37,11 @@ class Traffic:
         """Count a read that began no frame."""
         self._frames += 1
 
+    def frames_left(self, allowance: Allowance, second: int) -> int:
+        """How many more may begin now; below 0 if there were too many."""
+        in_second = self._frames_in_second if second == self._second else 0
+        return min(allowance.frames_a_second - in_second, allowance.frames_a_heartbeat - self._frames)
+
     def exceeds(self, allowance: Allowance) -> bool:
         return (
             self._frames > allowance.frames_a_heartbeat
