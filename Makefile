@@ -159,7 +159,7 @@ $(LINTERS)/stamp: tests/browser/package-lock.json
 	@npm ci --prefix tests/browser --silent --ignore-scripts --no-audit --no-fund
 	@touch $@
 
-$(VENV)/bench.stamp: $(VENV)/run.stamp requirements-bench.lock bench/peers/requirements.lock bench/peers/package-lock.json
+$(VENV)/bench.stamp: $(VENV)/run.stamp requirements-bench.lock bench/peers/requirements.lock bench/peers/package-lock.json bench/peers/install.py bench/peers/go/main.go
 	$(call shown,setting up what benchmarks need,$(PIP) --require-hashes --requirement requirements-bench.lock)
 	@$(BIN)/python -m bench.peers.install
 	@touch $@

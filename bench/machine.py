@@ -11,10 +11,11 @@ import subprocess
 from importlib.metadata import distributions, version
 from pathlib import Path
 
-from bench.peers.gateways import DIRECTORY, PYTHON
+from bench.peers.gateways import CENTRIFUGO, DIRECTORY, GO, PYTHON
 
 _PACKAGES = ("starlette", "uvicorn", "uvloop", "redis", "hiredis", "SQLAlchemy", "msgspec")
 _NODE_PACKAGES = ("ws", "ioredis", "socket.io", "@socket.io/redis-adapter")
+_GO_MODULES = ("centrifugo/v6", "gorilla/websocket", "redis/go-redis/v9")
 _PEER_PACKAGES = ("python-socketio", "Django", "channels", "channels_redis", "daphne")
 
 
@@ -43,9 +44,25 @@ def _peers() -> dict[str, str]:
     for distribution in distributions(path=[*map(str, PYTHON.parent.parent.glob("lib/*/site-packages"))]):
         if (name := distribution.metadata["Name"]) in _PEER_PACKAGES:
             versions[name] = distribution.version
+    if go := shutil.which("go"):
+        for program in (one for one in (GO, CENTRIFUGO) if one.exists()):
+            versions |= _modules(go, program)
     if nginx := shutil.which("nginx"):
         versions["nginx"] = _first_line([nginx, "-v"]).rpartition("/")[2]
     return versions
+
+
+def _modules(go: str, program: Path) -> dict[str, str]:
+    """What it was built from, and with which Go: `program: go1.23`, `\tdep\tmodule\tv1.2.3\t…`"""
+    first, *lines = subprocess.run(
+        [go, "version", "-m", program], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    fields = [line.split("\t") for line in lines]
+    return {"Go": first.rpartition("go")[2]} | {
+        module[2].removeprefix("github.com/"): module[3].removeprefix("v")
+        for module in fields
+        if module[1] in ("mod", "dep") and module[2].endswith(_GO_MODULES)
+    }
 
 
 def _first_line(command: list[str]) -> str:

@@ -9,11 +9,15 @@ import os
 import pwd
 import shutil
 import subprocess
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import jwt
 
 from bench.caller import Caller, callers, post
-from bench.contenders import Contender, Event, RedisPublisher, content, payload
+from bench.contenders import TO_ALL, Contender, Event, RedisPublisher, content, payload
 from bench.load import line
 from bench.stack import Server, running_redis, start_server
 from shared.commands.embedded import free_port
@@ -26,8 +30,11 @@ if TYPE_CHECKING:
 
 DIRECTORY = Path(__file__).parent
 PYTHON = DIRECTORY.parent / ".venv" / "bin" / "python"
+CENTRIFUGO = DIRECTORY / "centrifugo" / "centrifugo"
+GO = DIRECTORY / "go" / "gateway"
 MERCURE = DIRECTORY / "mercure" / "hub"
 SPRING = DIRECTORY / "spring" / "target" / "gateway.jar"
+_SECRET = "centrifugo-" * 4  # of 32 characters at least
 _NCHAN = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")  # where Debian has it
 
 
@@ -133,6 +140,15 @@ class Ws(Peer):
         return "events", b'{"customer":' + customer + b',"event":' + payload(event) + b"}"
 
 
+class Go(Ws):
+    """With the messages of `Ws`."""
+
+    name = "Go: gorilla/websocket + go-redis"
+
+    def command(self, port: int) -> list[str]:
+        return [str(GO), str(port), str(self._redis_port)]
+
+
 class SocketIo(Peer):
     name = "Socket.IO + Redis adapter"
     engineio = True
@@ -234,6 +250,59 @@ class Nchan(Peer):
                 tasks.create_task(run(caller))
 
 
+class Centrifugo(Peer):
+    """Its unidirectional WebSocket, with the token's channels; its publisher is another node of it."""
+
+    name = "Centrifugo"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._directory: Path
+        self._caller: Caller
+
+    async def start(self, run: Run, gateways: int, stack: AsyncExitStack) -> None:
+        self._directory = run.new_directory("centrifugo")
+        self._directory.mkdir()
+        await super().start(run, gateways, stack)
+        publisher = self._start_gateway(self._directory, run.group)
+        stack.callback(publisher.end)
+        publisher.wait_ready(None)
+        (self._caller,) = await stack.enter_async_context(callers(publisher.port, 1))
+
+    def command(self, port: int) -> list[str]:
+        path = self._directory / f"{port}.json"
+        path.write_text(json.dumps(self._configuration(port)), encoding="utf-8")
+        return [str(CENTRIFUGO), "--config", str(path)]
+
+    def target(self, customer: str) -> str:
+        claims = {"sub": customer, "channels": [customer, TO_ALL], "exp": int(time.time()) + 3600}
+        connect = json.dumps({"token": jwt.encode(claims, _SECRET, "HS256")})
+        return f"/connection/uni_websocket?cf_connect={quote(connect)}"
+
+    def connection(self, customer: int, gateway: int) -> str:
+        target = self.target(f"customer-{customer}")
+        return line(self.gateways[gateway].port, target, ready=1)  # its answer to the connect
+
+    async def publish(self, events: Sequence[Event]) -> None:
+        commands = [
+            {"publish": {"channel": _customer(event) or TO_ALL, "data": content(event)}} for event in events
+        ]
+        body = json.dumps({"commands": commands}).encode()
+        answer = await self._caller.call(post("/api/batch", body, ""))
+        if answer.status != 200 or b'"error"' in answer.body:
+            raise OSError(f"Centrifugo answered {answer.status} {answer.body[:200].decode()}")
+
+    def _configuration(self, port: int) -> dict[str, Any]:
+        return {
+            "http_server": {"address": "127.0.0.1", "port": str(port)},
+            "engine": {"type": "redis", "redis": {"address": f"redis://127.0.0.1:{self._redis_port}"}},
+            "client": {"token": {"hmac_secret_key": _SECRET}},
+            "uni_websocket": {"enabled": True},
+            "http_api": {"insecure": True},
+            "log": {"level": "error"},
+        }
+
+
 class Mercure(Peer):
     """Server-sent events."""
 
@@ -277,6 +346,8 @@ def found() -> tuple[type[Contender], ...]:
     python = PYTHON.exists()
     nchan = shutil.which("nginx") is not None and _NCHAN.exists()
     return (
+        *((Go,) if GO.exists() else ()),
+        *((Centrifugo,) if CENTRIFUGO.exists() else ()),
         *((Nchan,) if nchan else ()),
         *((Ws, SocketIo) if node else ()),
         *((Starlette, PythonSocketIo, Channels) if python else ()),

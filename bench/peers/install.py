@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 
-from bench.peers.gateways import DIRECTORY, MERCURE, PYTHON, SPRING
+from bench.peers.gateways import CENTRIFUGO, DIRECTORY, GO, MERCURE, PYTHON, SPRING
+
+_CENTRIFUGO = "github.com/centrifugal/centrifugo/v6@v6.9.1"
 
 
 def main() -> None:
@@ -18,9 +21,12 @@ def main() -> None:
     if not shutil.which("nginx"):
         print("orderbell: no nginx here: Nchan is left out (Debian: libnginx-mod-nchan)", file=sys.stderr)
     if shutil.which("go"):
-        subprocess.run(["go", "build", "-o", MERCURE.name, "."], cwd=MERCURE.parent, check=True)
+        for program in (GO, MERCURE):
+            subprocess.run(["go", "build", "-o", program.name, "."], cwd=program.parent, check=True)
+        environment = {**os.environ, "GOBIN": str(CENTRIFUGO.parent)}
+        subprocess.run(["go", "install", _CENTRIFUGO], env=environment, check=True)
     else:
-        print("orderbell: no Go here: Mercure is left out", file=sys.stderr)
+        print("orderbell: no Go here: a gateway in Go, Centrifugo and Mercure are left out", file=sys.stderr)
     if shutil.which("mvn"):
         subprocess.run(["mvn", "-q", "-B", "package"], cwd=SPRING.parent.parent, check=True)
     else:
