@@ -183,6 +183,15 @@ PANELS: list[tuple[str, str, str, list[tuple[str, str]]]] = [
         "bytes",
         [('process_resident_memory_bytes{job=~"orderbell.*"}', "{{job}} {{instance}}")],
     ),
+    (
+        "Settings that differ",
+        "Settings that the services must share and do not; 0 is good, as is 1 during a change of it",
+        "short",
+        [
+            ("sum(max by (setting) (orderbell_settings_differ))", "in all"),
+            ("max by (setting) (orderbell_settings_differ) == 1", "{{setting}}"),
+        ],
+    ),
 ]
 
 

@@ -190,7 +190,9 @@ def test_each_panel_has_data_and_alerts_fire_because_of_their_causes(
         sender = processes.start_sender()
         full = processes.start_receiver(max_connections="1", canary_seconds="1")
         refused = processes.start_receiver(api_keys="another-key-than-the-senders", wait_ready=False)
-        ports = {"orderbell-sender": [sender.port], "orderbell-receiver": [full.port, refused.port]}
+        other = processes.start_receiver(allowed_origins="https://shop.example")
+        gateways = [full.port, refused.port, other.port]
+        ports = {"orderbell-sender": [sender.port], "orderbell-receiver": gateways}
         with (
             running(tmp_path, process_group, ports) as prometheus,
             connect(processes, full) as browser,
@@ -203,7 +205,9 @@ def test_each_panel_has_data_and_alerts_fire_because_of_their_causes(
             queries = {query: title for title, *_, queries in panels for query, _ in queries}
             wait_until(lambda: not _without_data(prometheus, queries), PATIENCE)
 
-            prometheus.await_alerts("OrderbellGatewayFull", "OrderbellGatewayNotReady")
+            prometheus.await_alerts(
+                "OrderbellGatewayFull", "OrderbellGatewayNotReady", "OrderbellSettingsDiffer"
+            )
             # Events wait for a frozen gateway, and its loop runs late. Of what comes at once afterwards, one
             # event is sampled, or none if the canary's comes first.
             stalls = 0
