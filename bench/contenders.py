@@ -23,7 +23,7 @@ from shared.redis import channel_log as log
 from shared.redis.keys import Names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AsyncExitStack
 
     from bench.run import Run
@@ -69,6 +69,8 @@ class Orderbell:
     engineio = False
     connects_at_once = 256
     live_keys = ""
+    environment: Mapping[str, str] = {}  # further variables of its services
+    gateway_module = "receiver"
 
     def __init__(self) -> None:
         self.stack: Stack
@@ -83,6 +85,8 @@ class Orderbell:
                 run.group,
                 gateways=gateways,
                 live_keys=self.live_keys,
+                environment=self.environment,
+                gateway_module=self.gateway_module,
             )
         )
         self.gateways = [server for server in self.stack.servers if server is not self.stack.sender]

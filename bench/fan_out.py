@@ -80,7 +80,7 @@ async def measure(run: Run, make: type[Contender], row: Row) -> Round:
             at_once=contender.connects_at_once,
         )
         steps = row.steps()
-        await _step_for(_WARM_UP_SECONDS, contender, load, row, steps)
+        await step_for(_WARM_UP_SECONDS, contender, load, row, steps)
         return await _measure(run, contender, load, row, steps)
 
 
@@ -90,7 +90,7 @@ async def _measure(
     before = await load.reset()
     gateway, redis = Usage(contender.gateway_pids), Usage([contender.redis_pid])
     started = time.monotonic()
-    await _step_for(run.seconds, contender, load, row, steps)
+    await step_for(run.seconds, contender, load, row, steps)
     seconds, gateway_cpu, redis_cpu = time.monotonic() - started, gateway.cpu, redis.cpu
     after = await load.wait(0, seconds=1)
     return Round(
@@ -109,7 +109,7 @@ async def _measure(
     )
 
 
-async def _step_for(
+async def step_for(
     seconds: float, contender: Contender, load: Load, row: Row, steps: Iterator[list[Event]]
 ) -> None:
     """Publish step by step for so long; returns when all has come."""

@@ -20,7 +20,7 @@ from shared.settings import PREFIX
 from shared.tokens import mint_token
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 READY_SECONDS = 30.0
 END_SECONDS = 10.0
@@ -87,6 +87,8 @@ class Stack:
     servers: list[Server] = field(default_factory=list)
     source: Path = REPOSITORY  # of the version that is measured
     live_keys: str = ""  # what Redis carries is signed with them
+    environment: Mapping[str, str] = field(default_factory=dict)  # further variables, of all services
+    gateway_module: str = "receiver"
 
     def start_sender(self, **settings: str) -> Server:
         url = self.database_url or f"sqlite:///{self.directory / 'orderbell.db'}"
@@ -95,7 +97,7 @@ class Stack:
 
     def start_gateway(self, workers: int = 1, **settings: str) -> Server:
         return self._start(
-            "receiver",
+            self.gateway_module,
             {
                 "jwt_secret": self.jwt_secret,
                 "sender_url": f"http://127.0.0.1:{self.sender.port}",
@@ -126,6 +128,7 @@ class Stack:
         }
         environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
         environment |= {PREFIX + name.upper(): value for name, value in (common | settings).items()}
+        environment |= self.environment
         command = [sys.executable, "-m", service, "--port", str(port), *options]
         server = start_server(
             service, command, port, environment, self.directory, self.group, cwd=self.source
@@ -180,11 +183,22 @@ def running_stack(
     database_url: str = "",
     source: Path = REPOSITORY,
     live_keys: str = "",
+    environment: Mapping[str, str] | None = None,
+    gateway_module: str = "receiver",
 ) -> Iterator[Stack]:
     """A fresh one; all its processes end with the block."""
     directory.mkdir(parents=True)
     with running_redis(redis_binary, directory, group) as redis:
-        stack = Stack(redis, directory, group, database_url, source=source, live_keys=live_keys)
+        stack = Stack(
+            redis,
+            directory,
+            group,
+            database_url,
+            source=source,
+            live_keys=live_keys,
+            environment=environment or {},
+            gateway_module=gateway_module,
+        )
         try:
             stack.start_sender()
             for _ in range(gateways):

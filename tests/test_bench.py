@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from bench.load import LoadFailed, compile_native, line, running_load
 from bench.run import Run
 from bench.stack import start_server
 from bench.table import Table, median_ratio, percentile
+from bench.unobserved import CUTS, CutFailed, cut, without
 from shared.commands.embedded import free_port
 
 if TYPE_CHECKING:
@@ -97,3 +99,21 @@ async def test_load_counts_each_delivery_of_the_floor_and_reports_what_is_out_of
 async def test_load_reports_refused_connections(load: Load) -> None:
     with pytest.raises(LoadFailed, match="0 of 1 connections are ready"):
         await load.connect([line(free_port(), "/")])
+
+
+@pytest.mark.parametrize("module", sorted({one.module for one in CUTS}))
+def test_gateway_that_observes_nothing_is_the_real_one_without_these_lines(module: str) -> None:
+    source = importlib.util.find_spec(module).loader.get_source(module)  # type: ignore[union-attr]
+    left = without(module, source)
+    assert 0 < len(source.splitlines()) - len(left.splitlines()) < 30
+    compile(left, module, "exec")
+    for observes in ("self._ages.look", "delivered[", "ways.note(", "connection opened", "note_ending"):
+        # What is left of `ways` are the functions that nobody calls any more.
+        assert observes not in left or observes == "ways.note("
+
+
+def test_line_that_is_not_there_can_not_be_cut() -> None:
+    with pytest.raises(CutFailed, match="0 lines begin with '    missing'"):
+        cut("def f():\n    pass\n", "    missing", "    pass")
+    with pytest.raises(CutFailed, match="no line after it"):
+        cut("def f():\n    pass\n", "    pass", "    missing")
