@@ -6,12 +6,15 @@ import http.server
 import subprocess
 import sys
 import threading
+import time
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from shared.process.tracing import Tracing
 from tests.end_to_end.test_main_path import api
 from tests.processes import REPOSITORY, clean_environment
 from tests.waiting import await_until
@@ -122,6 +125,30 @@ async def test_a_collector_that_is_away_costs_no_order_and_no_event(
         await client.post("/orders", json={"order_id": "1042", "customer_id": "alice"})
         event = (await client.post("/orders/1042/complete")).json()["event"]
         assert await browser.receive() == event
+
+
+def test_gateway_records_a_hundred_deliveries_a_second_and_examines_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Events whose caller does not want them recorded take no room."""
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    exporter = InMemorySpanExporter()
+    tracing = Tracing("receiver", exporter)
+    unwanted = [message("00") for _ in range(200)]
+    wanted = iter([message("01") for _ in range(150)])
+    tracing.delivered([*unwanted, b"no event"])
+    tracing.delivered(wanted)
+    assert len(exporter.get_finished_spans()) == 100
+    assert len(list(wanted)) == 49  # the one that found no room was taken, the others were not looked at
+    now += 1
+    tracing.delivered([message("01")])
+    assert len(exporter.get_finished_spans()) == 101
+    tracing.close()
+
+
+def message(flags: str) -> bytes:
+    return b'1 7 {"id":"x","traceparent":"00-%b-%b-%b"}' % (CALLER.encode(), PARENT.encode(), flags.encode())
 
 
 BLOCKED = """

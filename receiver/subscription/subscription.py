@@ -262,7 +262,7 @@ class Subscription:
         if ways.noted:
             self._note_ways(replies)
         if self._delivered is not None:
-            self._delivered([reply[2] for reply in replies if _is_message(reply)])
+            self._delivered(reply[2] for reply in replies if _is_message(reply))
 
     def _note_ways(self, replies: list[Any]) -> None:
         for _, name, message in filter(_is_message, replies):
