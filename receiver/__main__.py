@@ -11,7 +11,7 @@ from shared.process.listening import listening_on
 from shared.settings import PREFIX, ReceiverSettings, load
 
 
-@click.command()
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; :: means all.")
 @click.option("--port", default=8091, show_default=True, help="Port to listen on; 0 picks a free one.")
 @click.option("--uds", type=click.Path(), help="Unix socket to listen on, in place of host and port.")

@@ -69,7 +69,7 @@ FIRST_TURN_SECONDS = 0.5  # callers wait, and take it for a part of the start
 CONNECTIONS = 1_000  # callers that a sender wants files for
 
 
-@click.command()
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; :: means all.")
 @click.option("--port", default=8090, show_default=True, help="Port to listen on; 0 picks a free one.")
 @click.option("--uds", type=click.Path(), help="Unix socket to listen on, in place of host and port.")

@@ -191,3 +191,47 @@ def test_colors_are_left_out_where_that_is_asked_for(
     )
     assert run("size")[0] == 0
     assert found == [color]
+
+
+SILENT = "http://127.0.0.1:1"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("trace", "1042"),
+        ("who",),
+        ("resend", "1042"),
+        ("send", "alice", "--test"),
+        ("kick", "alice"),
+        ("erase", "alice", "--yes"),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_sender_that_does_not_answer_ends_each_command_that_asks_it_with_3(
+    arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORDERBELL_API_KEY", "k" * 16)
+    code, output = run(*arguments, "--sender", SILENT)
+    assert code == 3
+    assert f"orderbell: {SILENT} does not answer" in output
+    assert "3 if the sender does not answer or refuses" in " ".join(run(arguments[0], "--help")[1].split())
+
+
+def test_ctrl_c_ends_a_command_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: object, **options: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("shared.commands.support.who", interrupted)
+    monkeypatch.setenv("ORDERBELL_API_KEY", "k" * 16)
+    assert run("who") == (130, "")
+
+
+def test_letters_that_the_terminal_lacks_are_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    def say(*arguments: object, **options: object) -> int:
+        click.echo("\u0141ukasz is connected")
+        return 0
+
+    monkeypatch.setattr("shared.commands.support.who", say)
+    done = CliRunner(charset="latin-1").invoke(main, ["who"])
+    assert (done.exit_code, done.output) == (0, "\\u0141ukasz is connected\n")

@@ -7,11 +7,11 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tests.conformance import test_transports
+from tests.conformance import test_alerts, test_transports
 from tests.conformance.conftest import DRIVERS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 Outcome = Literal["passed", "failed", "skipped"]
 
@@ -21,9 +21,9 @@ MARKS = {"passed": "✓", "failed": "✗", "skipped": "not run"}
 _HEAD = """# Transports
 
 What every transport does, shown by one suite that is written once and run against each
-([tests/conformance](../tests/conformance/test_transports.py)). `python -m tests.conformance` runs it and
-writes this page; `tests/test_transports_page.py` fails where a test or a transport is missing here, or one
-has failed.
+([connections](../tests/conformance/test_transports.py), [alerts](../tests/conformance/test_alerts.py)).
+`python -m tests.conformance` runs it and writes this page; `tests/test_transports_page.py` fails where a test
+or a transport is missing here, or one has failed.
 
 How each is spoken: [protocol](protocol.md). A cursor from one transport resumes on any other, at any gateway.
 
@@ -31,12 +31,13 @@ How each is spoken: [protocol](protocol.md). A cursor from one transport resumes
 
 
 def names() -> list[str]:
-    """The suite's tests, in their order."""
-    return [name for name, one in vars(test_transports).items() if _is_test(name, one)]
+    """The suite's tests of any driver, in their order."""
+    named = (item for module in (test_transports, test_alerts) for item in vars(module).items())
+    return [name for name, one in named if name.startswith("test_") and _takes_a_driver(one)]
 
 
-def _is_test(name: str, one: object) -> bool:
-    return name.startswith("test_") and inspect.iscoroutinefunction(one)
+def _takes_a_driver(test: Callable[..., object]) -> bool:
+    return "driver" in inspect.signature(test).parameters
 
 
 def page(outcomes: Mapping[tuple[str, str], Sequence[Outcome]]) -> str:
