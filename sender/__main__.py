@@ -61,6 +61,7 @@ logger = structlog.get_logger(__name__)
 PAGE = Path(__file__).parent / "http" / "page"
 REQUESTS_END_SECONDS = 2  # together with the relay's second below, well within 5 from SIGTERM to the end
 RELAY_END_SECONDS = 1
+TASKS_END_SECONDS = 0.5  # what they wait for then is a silent database
 BODY_BYTES = 2 * MAX_BATCH_BYTES  # the API refuses what exceeds its own limits, and names the limit
 # How long one thread may keep the others waiting. With Python's 5 ms, each step of a completion would wait
 # that long for every reading of the database that is under way.
@@ -174,6 +175,7 @@ async def serve(settings: SenderSettings, listener: socket.socket) -> None:
             hsts_seconds=settings.hsts_seconds,
             leaving=app.begin,
             ready_delay_seconds=settings.ready_delay_seconds,
+            closed=database.hurry,
             grace_seconds=REQUESTS_END_SECONDS,
         )
         if settings.spring_compat:
@@ -203,6 +205,9 @@ async def serve(settings: SenderSettings, listener: socket.socket) -> None:
             await asyncio.wait({relaying}, timeout=RELAY_END_SECONDS)
             for task in (relaying, *others):
                 task.cancel()
+            _, left = await asyncio.wait({relaying, *others}, timeout=TASKS_END_SECONDS)
+            if left:
+                database.abandon()
 
 
 def _end(reason: str) -> NoReturn:

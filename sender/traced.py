@@ -75,6 +75,7 @@ class TracedDatabase:
         self._tracing = tracing
         self.read, self.check = database.read, database.check
         self.return_space = database.return_space
+        self.hurry, self.abandon = database.hurry, database.abandon
         self.write_when_idle = database.write_when_idle
 
     @property

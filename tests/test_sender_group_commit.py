@@ -105,8 +105,23 @@ async def test_closing_waits_for_what_was_given() -> None:
     given = asyncio.create_task(commits.group.write(one, 1))
     await asyncio.sleep(0)
     asyncio.get_running_loop().call_later(0.01, commits.go.set)
-    await commits.group.close()
+    await commits.group.close(5)
     assert await asyncio.wait_for(given, 20) == 1
+
+
+async def test_what_a_silent_database_does_not_finish_in_time_is_given_up() -> None:
+    commits = Commits()  # its turn never ends
+    running = asyncio.create_task(commits.group.write(one, "running"))
+    await asyncio.sleep(0)
+    waiting = asyncio.create_task(commits.group.write(one, "waiting"))
+    await asyncio.sleep(0)
+    with capture_logs() as logs:
+        await commits.group.close(0.01)
+    with pytest.raises(DatabaseUnavailable, match="the sender ends"):
+        await waiting
+    assert [(log["log_level"], log["count"]) for log in logs] == [("warning", 1)]
+    assert commits.batches == [["running"]]
+    running.cancel()
 
 
 async def test_defect_of_a_turn_is_logged_and_later_turns_run() -> None:
@@ -123,7 +138,7 @@ async def test_defect_of_a_turn_is_logged_and_later_turns_run() -> None:
     with capture_logs() as logs:
         lost = asyncio.create_task(group.write(one, 1))
         await asyncio.sleep(0)
-        await group.close()
+        await group.close(5)
     assert [log["log_level"] for log in logs] == ["error"]
     broken = False
     assert await group.write(one, 2) == 2

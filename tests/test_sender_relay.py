@@ -93,6 +93,7 @@ class Away:
         self.back = False
         self.write, self.write_together = database.write, database.write_together
         self.write_when_idle = database.write_when_idle
+        self.hurry, self.abandon = database.hurry, database.abandon
         self.check, self.return_space, self.pool = database.check, database.return_space, database.pool
 
     async def read(self, work: Callable[[Connection], T]) -> T:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import structlog
 
-from sender.database.errors import DatabaseBusy
+from sender.database.errors import DatabaseBusy, DatabaseUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -66,6 +66,11 @@ class Queue:
         while self._jobs and size < self._max_together:
             taken.append(self._jobs.popleft())
             size += taken[-1].size
+        return taken
+
+    def take_all(self) -> list[Job[Any, Any]]:
+        taken = list(self._jobs)
+        self._jobs.clear()
         return taken
 
     def take_alike(self) -> list[Job[Any, Any]]:
@@ -127,10 +132,24 @@ class GroupCommit:
         except TimeoutError:
             pass  # the load does not end; other work must go on, too
 
-    async def close(self) -> None:
-        """Jobs that were queued before are finished first."""
+    async def close(self, seconds: float) -> None:
+        """Jobs that were queued before are finished first, if they are within that time."""
+        deadline = self._loop.time() + seconds
+        while self._running and self._loop.time() < deadline:
+            await asyncio.wait(self._running, timeout=deadline - self._loop.time())
+        if self._running:
+            self._give_up()
+
+    async def wait_ended(self) -> None:
+        """For turns that were under way at the end of `close`."""
         while self._running:
             await asyncio.wait(self._running)
+
+    def _give_up(self) -> None:
+        jobs = self._queue.take_all()
+        logger.warning("the database does not answer; writes that wait for it are given up", count=len(jobs))
+        for job in jobs:
+            job.resolve(DatabaseUnavailable("the sender ends, and the database does not answer"))
 
     def _begin_turn(self) -> None:
         turn = self._loop.create_task(self._take_turns())

@@ -69,6 +69,7 @@ class Limits:
     patience_seconds: float = 0.1  # for a lock, of work that delays others
     give_way_seconds: float = 0.02  # how long work that nobody waits for lets others go first
     idle_seconds: float = 10  # in a transaction, before the server ends the session and frees its locks
+    close_seconds: float = 1  # at the end, for what was given before
     migration_seconds: float = 86_400  # for one command
 
 
@@ -136,6 +137,7 @@ class PostgresDatabase:
         self._loop = asyncio.get_running_loop()
         self._owned: set[asyncio.Task[None]] = set()
         self._prepared = prepared
+        self._hurried = False
         self._use_engine()
         self._group = GroupCommit(
             self._commit, turns=limits.turns, max_together=limits.max_together, max_waiting=limits.max_waiting
@@ -179,9 +181,21 @@ class PostgresDatabase:
         """Autovacuum makes the space usable again."""
         return None
 
+    def hurry(self) -> None:
+        self._hurried = True
+
+    def abandon(self) -> None:
+        # Cancelling a transaction would wait for the server, which may be silent.
+        self.hurry()
+        self._connector.drop_all()
+
     async def close(self) -> None:
-        """Jobs that were queued before are finished first."""
-        await self._group.close()
+        """Jobs that were queued before are finished first, if the server answers."""
+        await self._group.close(self._limits.close_seconds)
+        if self._owned:
+            await asyncio.wait(self._owned, timeout=self._limits.close_seconds)
+        self.abandon()
+        await self._group.wait_ended()
         while self._owned:
             await asyncio.wait(self._owned)
         await self._write_engine.dispose()
@@ -253,6 +267,8 @@ class PostgresDatabase:
     async def _again(self, once: Callable[[], Coroutine[Any, Any, T]], patience: float) -> T:
         """Repeat it while it fails for a reason that another try may avoid."""
         for attempt in range(self._limits.attempts):
+            if attempt and self._hurried:
+                break
             if attempt:
                 # Without a random pause, two that collide would collide again.
                 await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))

@@ -23,6 +23,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
+from weakref import WeakSet
 
 import asyncpg
 
@@ -92,6 +93,8 @@ class Connector:
         _check_tls_files(url.driver_options)
         if (service := url.driver_options.get("service")) is not None:
             _check_service(service)
+        self._sessions: WeakSet[Session] = WeakSet()
+        self._dropped = False
         self._hosts = url.hosts
         self._first = 0  # index of the host to begin with
         self._seconds = url.connect_seconds or connect_seconds
@@ -117,6 +120,8 @@ class Connector:
 
     async def connect(self, *, statement_cache_size: int = 0) -> Session:
         """A connection to the first host that takes writes."""
+        if self._dropped:
+            raise DatabaseUnavailable("the sender ends")
         count = len(self._hosts) or 1
         faults = []
         for number in range(count):
@@ -127,8 +132,15 @@ class Connector:
                 faults.append(str(error))
             else:
                 self._first = index
+                self._sessions.add(session)
                 return session
         raise DatabaseUnavailable("; ".join(dict.fromkeys(faults)))
+
+    def drop_all(self) -> None:
+        """End all connections at once, and make no others."""
+        self._dropped = True
+        for session in self._sessions:
+            session.terminate()
 
     async def _connect(self, index: int, statement_cache_size: int) -> Session:
         where: dict[str, Any] = {}

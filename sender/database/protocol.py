@@ -65,6 +65,14 @@ class Database(Protocol):
         """As it is now."""
         ...
 
+    def hurry(self) -> None:
+        """The process is about to end: from now on, wait for nothing for long."""
+        ...
+
+    def abandon(self) -> None:
+        """What is under way fails now, as if the connection were lost, if it waits for a server."""
+        ...
+
     async def check(self) -> None:
         """Try what a request needs. Raises `DatabaseError` if requests would fail now."""
         ...

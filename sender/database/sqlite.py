@@ -48,7 +48,9 @@ class Limits:
     max_together: int = 1_000  # rows in one transaction
     max_waiting: int = 5_000  # writes; beyond that, callers are refused at once
     readers: int = 3
+    hurried_seconds: float = 0.5  # the same when the process is about to end
     give_way_seconds: float = 0.02  # how long work that nobody waits for lets others go first
+    close_seconds: float = 1  # at the end, for what was given before
 
 
 USUAL = Limits()
@@ -94,7 +96,8 @@ class SqliteDatabase:
         self._group = GroupCommit(
             self._commit, turns=_TURNS, max_together=limits.max_together, max_waiting=limits.max_waiting
         )
-        self._give_way_seconds = limits.give_way_seconds
+        self._give_way_seconds, self._close_seconds = limits.give_way_seconds, limits.close_seconds
+        self._hurried, self._hurried_seconds = False, limits.hurried_seconds
         self._checkpoints = Checkpoints(self._connect_beside)
         self.write_together = self._group.write
 
@@ -133,9 +136,16 @@ class SqliteDatabase:
         """A small part at a time: pages are moved, and callers wait for it."""
         return await self.write_when_idle(_return_space)
 
+    def hurry(self) -> None:
+        self._hurried = True
+
+    def abandon(self) -> None:
+        """The file is no server; the writer waits for its lock as long as `hurried_seconds`."""
+
     async def close(self) -> None:
-        """Jobs that were queued before are finished first."""
-        await self._group.close()
+        """Jobs that were queued before are finished first, if nobody else holds the lock."""
+        self.hurry()
+        await self._group.close(self._close_seconds)
         await self._checkpoints.close()
         await asyncio.to_thread(self._writer.shutdown)
         await asyncio.to_thread(self._readers.shutdown)
@@ -173,15 +183,21 @@ class SqliteDatabase:
 
     # Everything below runs in the writer's thread.
 
+    def _open_writing(self) -> Connection:
+        self._files.check()
+        self._writing = self._writing or self._write_engine.connect()
+        if self._hurried:
+            driver_of(self._writing).execute(f"PRAGMA busy_timeout={self._hurried_seconds * 1000:.0f}")
+        return self._writing
+
     def _run_unsynced(self, work: Callable[[Connection], T]) -> Any:
         """The outcome of a transaction that is not yet on disk."""
         try:
-            self._files.check()
-            self._writing = self._writing or self._write_engine.connect()
-            driver = driver_of(self._writing)
+            writing = self._open_writing()
+            driver = driver_of(writing)
             driver.execute("PRAGMA synchronous=NORMAL")
             try:
-                outcome = _run_one(self._writing, work)
+                outcome = _run_one(writing, work)
             finally:
                 driver.execute(f"PRAGMA synchronous={PRAGMAS['synchronous']}")
             self._files.check()
@@ -193,9 +209,8 @@ class SqliteDatabase:
         """Run all jobs that wait when the thread is free; the jobs and their outcomes."""
         jobs = queue.take()
         try:
-            self._files.check()
-            self._writing = self._writing or self._write_engine.connect()
-            outcomes = _run(self._writing, jobs) if jobs else []
+            writing = self._open_writing()
+            outcomes = _run(writing, jobs) if jobs else []
             self._files.check()  # or the commit may have gone into deleted files
         except (DBAPIError, sqlite3.Error, DatabaseError) as error:
             return jobs, [explain(error)] * len(jobs)

@@ -57,6 +57,7 @@ class WatchedDatabase:
         self._damaged: DatabaseDamaged | None = None
         self._failed = asyncio.Event()
         self.return_space = database.return_space
+        self.hurry, self.abandon = database.hurry, database.abandon
 
     @property
     def pool(self) -> Pool:
