@@ -84,12 +84,12 @@ def format_cursors(places: Mapping[Channel, Place] | Iterable[Cursor]) -> str:
 def parse_after(query: str, *, name: str = "after") -> dict[Channel, Place]:
     """The places in `after`, or another parameter, of a URL's query that is not decoded yet.
 
-    None where it is absent or empty. Raises `InvalidCursor`.
+    None where it is absent or empty; all of them if it is given several times. Raises `InvalidCursor`.
     """
-    if not query:
+    if name not in query:
         return {}
     pairs = (part.partition("=") for part in query.split("&"))
-    after = {key: value for key, _, value in pairs}.get(name, "")
+    after = ",".join([value for key, _, value in pairs if key == name and value])
     try:
         return parse_cursors(as_in_a_channel(after))
     except InvalidCursor:

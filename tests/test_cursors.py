@@ -121,7 +121,16 @@ def test_a_url_takes_cursors_as_they_are_and_as_libraries_encode_them(joined: di
     assert parse_after("after=" + quote(text, safe="")) == joined
 
 
-@pytest.mark.parametrize("query", ["", "after=", "limit=3", "before=topic:a=1.1"])
+def test_a_url_may_name_each_cursor_by_itself() -> None:
+    assert parse_after("after=topic:a=1.1&limit=3&after=&after=topic%3Ab%3D1.2") == {
+        topic_channel("a"): Place(1, 1),
+        topic_channel("b"): Place(1, 2),
+    }
+    with pytest.raises(InvalidCursor, match="twice"):
+        parse_after("after=topic:a=1.1&after=topic:a=1.2")
+
+
+@pytest.mark.parametrize("query", ["", "after=", "limit=3", "before=topic:a=1.1", "x=after"])
 def test_a_url_may_name_no_cursor(query: str) -> None:
     assert parse_after(query) == {}
 

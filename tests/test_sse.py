@@ -149,6 +149,9 @@ async def test_head_has_the_headers_of_a_stream(
     [
         ("?after=customer:poly=1.0&lastEventId=customer%3Apoly%3D1.1", {}),  # event-source-polyfill
         ("?lastEventId=customer%3Apoly%3D1.1", {}),
+        ("?after=customer:poly=1.0&lastEventID=customer%3Apoly%3D1.1", {}),  # clients of Mercure
+        ("?after=customer:poly=1.0&Last-Event-ID=customer%3Apoly%3D1.1", {}),  # and older ones
+        ("?evs_preamble&evs_last_event_id=customer%3Apoly%3D1.1", {}),  # AmvTek's polyfill
         ("?lastEventId=&after=customer%3Apoly%3D1.1", {"Last-Event-ID": ""}),
         ("?lastEventId=customer:poly=1.0", {"Last-Event-ID": "customer:poly=1.1"}),
     ],
@@ -257,6 +260,8 @@ async def test_page_of_an_allowed_origin_may_ask_before_and_no_other(gateway: Re
         (b'{"cursor":"customer:sina=1.900"}', 202),
         (b'{"cursor":"customer:bob=1.1"}', 403),
         (b'{"cursor":"garbage"}', 400),
+        (b"{}", 400),
+        (b'{"cursors":"customer:sina=1.1"}', 400),
         (b"[]", 400),
         (b"\xff", 400),
         (b"", 400),

@@ -1,8 +1,8 @@
 """Common to the transports over plain HTTP: what they read from a request, and how they refuse one.
 
 `Last-Event-ID` takes precedence over `after`: an EventSource that reconnects by itself sends the header along
-with its first URL. In place of the header, which would cost it a preflight, the polyfill
-`event-source-polyfill` adds `lastEventId` to that URL.
+with its first URL. In place of the header, which would cost them a preflight, polyfills and libraries add a
+parameter to that URL (`LAST_EVENT_ID`).
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ STATUSES = {
     End.TOO_FAST: 429,
 }
 
+# Of event-source-polyfill; of clients of Mercure, now and before; and of AmvTek's polyfill.
+LAST_EVENT_ID = ("lastEventId", "lastEventID", "Last-Event-ID", "evs_last_event_id")
 
 _QUALITY = re.compile(r"q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)", re.IGNORECASE)
 
@@ -61,10 +63,13 @@ def quality(request: Request, media_type: str) -> float:
 
 def cursors_of(request: Request) -> dict[Channel, Place]:
     """Raises `InvalidCursor`."""
-    if last := request.headers.get("last-event-id", ""):
+    if last := ",".join(filter(None, request.headers.getlist("last-event-id"))):
         return parse_cursors(last)
     query = request.scope["query_string"].decode("latin-1")
-    return parse_after(query, name="lastEventId") or parse_after(query)
+    for name in LAST_EVENT_ID:
+        if places := parse_after(query, name=name):
+            return places
+    return parse_after(query)
 
 
 def headers_of(request: Request) -> list[Header]:

@@ -40,6 +40,8 @@ class SeenOverHttp:
             seen = _decode(await request.body()).parse()
         except (msgspec.DecodeError, UnicodeDecodeError, InvalidCursor) as error:
             raise Problem(400, "bad-message", f'expected {{"cursor": …}}: {error}') from None
+        if not seen:
+            raise Problem(400, "bad-message", 'expected {"cursor": …}, and this names no event')
         channel = customer_channel(identity.customer)
         if others := {one.channel for one in seen} - {channel, *identity.channels}:
             raise Problem(403, "forbidden", f"the token does not name {min(others)}")
