@@ -160,6 +160,22 @@ async def test_tags_are_compared_weakly_each_of_a_list(
     assert answer.status_code == status
 
 
+async def test_tag_of_one_gateway_counts_at_another(
+    http: httpx2.AsyncClient, other_gateway: ReceiverProcess, customer: str, post: Any
+) -> None:
+    """A balancer that takes turns would make every poll a whole answer."""
+    await post(f"customer:{customer}")
+    query = f"/events?wait=0&after=customer:{customer}=1.1"
+
+    async def tag_at(url: str) -> str:
+        return str((await http.get(url + query)).headers["etag"])
+
+    tag = await tag_at("")
+    assert await tag_at(other_gateway.url) == tag
+    known = await http.get(other_gateway.url + query, headers={"If-None-Match": tag})
+    assert known.status_code == 304
+
+
 async def test_tag_in_a_second_header_counts_too(http: httpx2.AsyncClient) -> None:
     tag = (await http.get("/events?wait=0")).headers["etag"]
     both = [("If-None-Match", '"other"'), ("If-None-Match", tag)]
