@@ -80,6 +80,14 @@ def test_options_that_are_no_preflight_do_nothing(
     for headers in ({}, given, given | {"Origin": "https://shop.example"}):
         answer = client.request("OPTIONS", path, headers=headers, content=b'{"all":true}')
         assert (answer.status_code, answer.content) == (204, b"")
+        assert "OPTIONS" in answer.headers["allow"]
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "POST"])
+def test_allow_names_every_method_of_the_address(client: httpx2.Client, method: str) -> None:
+    """RFC 9110 10.2.1, 15.5.6. Those of /events come from several transports."""
+    allowed = client.request(method, "/events").headers["allow"].split(", ")
+    assert sorted(allowed) == ["DELETE", "GET", "HEAD", "OPTIONS"]
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def _check_body(schema: dict[str, Any], answer: httpx2.Response) -> None:
 def test_every_route_of_the_app_is_described() -> None:
     """Except pages, their files, and routes that a setting adds."""
     source = Path(serving.__file__).read_text(encoding="utf-8")
-    paths = set(re.findall(r'Route\(\s*"(/[a-z./]+)"', source))
+    paths = set(re.findall(r'(?:Route|_shared)\(\s*"(/[a-z./]+)"', source))
     assert {"/events", "/alerts", "/livez"} <= paths
     assert paths - {"/submit"} <= OPEN["paths"].keys()
     for prefix in SOCKJS_PREFIXES:

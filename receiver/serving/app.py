@@ -30,7 +30,7 @@ from shared.problems import HANDLERS, Problem
 from shared.process.exposition import expose
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterator
 
     from prometheus_client import CollectorRegistry
     from starlette.requests import Request
@@ -69,16 +69,15 @@ def create_app(
     http = Http(readiness, doorkeeper, tickets, registry)
     seen = SeenOverHttp(gateway.seen, doorkeeper)
     polling = PollingTransport(gateway, doorkeeper, per_minute=polls_per_minute)
-    events = Events([EventStreamTransport(gateway, doorkeeper), polling], gateway.life, admission)
+    events = Events(EventStreamTransport(gateway, doorkeeper), polling, gateway.life, admission)
     alerts = AlertsOverHttp(gateway.history, doorkeeper, per_minute=lists_per_minute)
     xhr = XhrTransport(gateway, authentication, origins, spring, admission)
     routes: list[BaseRoute] = [
-        Route("/events", events.endpoint, methods=["GET", "OPTIONS"], middleware=_cors(origins)),
-        Route("/events", polling.end_session, methods=["DELETE"], middleware=_cors(origins)),
-        Route("/seen", seen.endpoint, methods=["POST", "OPTIONS"], middleware=_cors(origins)),
-        Route("/alerts", alerts.list_some, methods=["GET", "OPTIONS"], middleware=_cors(origins)),
-        Route("/read", alerts.mark_read, methods=["POST", "OPTIONS"], middleware=_cors(origins)),
-        Route("/tickets", http.issue_ticket, methods=["POST", "OPTIONS"], middleware=_cors(origins)),
+        _shared("/events", events.endpoint, ["GET", "DELETE"], origins),
+        _shared("/seen", seen.endpoint, ["POST"], origins),
+        _shared("/alerts", alerts.list_some, ["GET"], origins),
+        _shared("/read", alerts.mark_read, ["POST"], origins),
+        _shared("/tickets", http.issue_ticket, ["POST"], origins),
         Route("/stomp", refuse_without_upgrade),
         *(route for prefix in SOCKJS_PREFIXES for route in _sockjs_routes(prefix, xhr, origins)),
         Route("/openapi.json", _document(openapi.document())),
@@ -99,14 +98,14 @@ def create_app(
 def _sockjs_routes(prefix: str, xhr: XhrTransport, origins: Origins) -> Iterator[Route]:
     yield Route(prefix, information.welcome)
     yield Route(f"{prefix}/", information.welcome)
-    yield Route(f"{prefix}/info", information.inform, methods=["GET", "OPTIONS"], middleware=_cors(origins))
+    yield _shared(f"{prefix}/info", information.inform, ["GET"], origins)
     yield Route(f"{prefix}/websocket", refuse_without_upgrade)
     yield Route(f"{prefix}/iframe.html", information.refuse_iframe)
     yield Route(f"{prefix}/iframe{{version}}.html", information.refuse_iframe)
     session = f"{prefix}/{{server}}/{{session}}"
     yield Route(f"{session}/websocket", information.refuse_without_upgrade)
     for name, endpoint in xhr.endpoints.items():
-        yield Route(f"{session}/{name}", endpoint, methods=["POST", "OPTIONS"], middleware=_cors(origins))
+        yield _shared(f"{session}/{name}", endpoint, ["POST"], origins)
     for name in information.NOT_SERVED:
         yield Route(f"{session}/{name}", information.refuse_transport, methods=["GET", "POST"])
 
@@ -129,8 +128,16 @@ def _document(document: dict[str, Any]) -> Callable[[Request], Awaitable[Respons
     return endpoint
 
 
-def _cors(origins: Origins) -> list[Middleware]:
-    """CORS, for the calls that other sites' pages make. WebSockets don't need it and would pay for it."""
+def _shared(
+    path: str,
+    endpoint: Callable[[Request], Awaitable[Response]],
+    methods: list[str],
+    origins: Origins,
+) -> Route:
+    """A route with CORS, for the calls that other sites' pages make, too.
+
+    WebSockets don't need it and would pay for it.
+    """
     cors = Middleware(
         CORSMiddleware,
         allow_origins=origins.exact,
@@ -140,7 +147,10 @@ def _cors(origins: Origins) -> list[Middleware]:
         expose_headers=["etag", "retry-after", "x-request-id"],
         allow_credentials=True,
     )
-    return [cors, Middleware(PlainOptions)]
+    methods = [*methods, *(["HEAD"] if "GET" in methods else []), "OPTIONS"]
+    return Route(
+        path, endpoint, methods=methods, middleware=[cors, Middleware(PlainOptions, ", ".join(methods))]
+    )
 
 
 _METHODS = ["GET", "POST", "DELETE"]
@@ -153,11 +163,12 @@ _ASKED_HEADERS = [
 class PlainOptions:
     """Answers an OPTIONS that is no preflight. Nothing may happen by one: it is a safe method."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, allowed: str) -> None:
         self._app = app
+        self._allowed = {"allow": allowed}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        app = Response(status_code=204) if scope["method"] == "OPTIONS" else self._app
+        app = Response(None, 204, self._allowed) if scope["method"] == "OPTIONS" else self._app
         await app(scope, receive, send)
 
 
@@ -173,16 +184,23 @@ class HttpTransport(Protocol):
 
 
 class Events:
-    """`GET /events` without an upgrade: the first transport that the request asks for."""
+    """`/events` without an upgrade: the first transport that the request asks for."""
 
     def __init__(
-        self, transports: Sequence[HttpTransport], life: Life, admission: Admission | None = None
+        self,
+        stream: HttpTransport,
+        polling: PollingTransport,
+        life: Life,
+        admission: Admission | None = None,
     ) -> None:
-        self._transports = transports
+        self._transports: tuple[HttpTransport, ...] = stream, polling
+        self._polling = polling
         self._life = life
         self._admission = admission
 
     async def endpoint(self, request: Request) -> Response:
+        if request.method == "DELETE":
+            return await self._polling.end_session(request)
         for transport in self._transports:
             if transport.wants(request):
                 try:
