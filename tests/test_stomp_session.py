@@ -139,6 +139,22 @@ def test_1_0_subscribes_by_destination() -> None:
     )
 
 
+def test_1_0_unsubscribes_by_destination_even_what_has_an_id() -> None:
+    session = open_session("1.0")
+    subscription = subscribe(session)
+    assert session.take(Frame("UNSUBSCRIBE", {"destination": "/topic/menu"})) == Unsubscribed(subscription)
+    assert not session.subscriptions
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1", "1.2"])
+def test_what_is_not_subscribed_may_be_unsubscribed(version: str) -> None:
+    """A page that unsubscribes twice would be cut off; Spring's broker accepts it."""
+    session = open_session(version)
+    assert session.take(Frame("UNSUBSCRIBE", {"id": "gone", "receipt": "r"})) is None
+    with pytest.raises(FrameRefused, match="is required"):
+        session.take(Frame("UNSUBSCRIBE", {"receipt": "r"}))
+
+
 def test_subscriptions_are_bounded() -> None:
     session = open_session()
     for n in range(MAX_SUBSCRIPTIONS):

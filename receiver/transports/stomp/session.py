@@ -156,7 +156,8 @@ class Session:
             case "SUBSCRIBE":
                 return Subscribed(self._subscribe(frame.headers))
             case "UNSUBSCRIBE":
-                return Unsubscribed(self.subscriptions.pop(self._subscription(frame.headers).id))
+                ended = self._unsubscribe(frame.headers)
+                return Unsubscribed(ended) if ended is not None else None
             case "ACK":
                 return self._acknowledge(frame.headers)
             case "NACK":
@@ -193,13 +194,13 @@ class Session:
         self.subscriptions[name] = subscription
         return subscription
 
-    def _subscription(self, headers: Mapping[str, str], header: str = "id") -> Subscription:
-        name = headers.get(header)
+    def _unsubscribe(self, headers: Mapping[str, str]) -> Subscription | None:
+        """None if there is no such subscription: pages end one twice, and Spring's broker accepts that."""
+        name = headers.get("id")
         if name is None and self.version is Version.V10:
-            name = headers.get("destination")
-        if name is None or name not in self.subscriptions:
-            raise FrameRefused(f"no subscription {(name or '')[:40]!r}")
-        return self.subscriptions[name]
+            of = _required(headers, "destination")
+            name = next((one.id for one in self.subscriptions.values() if one.destination == of), of)
+        return self.subscriptions.pop(name or _required(headers, "id"), None)
 
     def _acknowledge(self, headers: Mapping[str, str]) -> Acknowledged:
         """1.2 names the `ack` of a MESSAGE as `id`; 1.1 and 1.0 name its `message-id`. Both have the same
