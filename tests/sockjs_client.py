@@ -83,7 +83,7 @@ class XhrSocket:
 
     async def send(self, text: str) -> None:
         answer = await self._http.post(f"{self.url}/xhr_send", content=text)
-        if answer.status_code == 404:
+        if answer.status_code in (404, 408):  # its session is gone, or the request came too slowly
             raise ConnectionClosed(None, None)
         assert answer.status_code == 204, answer.text
 

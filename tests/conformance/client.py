@@ -30,7 +30,12 @@ _KINDS = {"draining": End.RESTART, "overloaded": End.TRY_AGAIN_LATER, "unavailab
 
 
 def end_of(problem: dict[str, Any]) -> End:
-    """What the problem of a refused request means for a connection."""
+    """What the problem of a refused request means for a connection.
+
+    408 and 503 ask for the same again: a request may have come too slowly.
+    """
+    if problem["status"] == 408:
+        return End.TRY_AGAIN_LATER
     kind = str(problem["type"]).rpartition(":")[2]
     return _KINDS.get(kind) or End(kind)
 

@@ -44,12 +44,12 @@ class EventStreamClient(Client):
             self._end = end_of(problem)
 
     async def receive(self) -> None:
-        if not self.status:
-            await self.receive_head()
-        if self.status != 200:
-            raise Ended
         fields: dict[str, list[str]] = {"data": []}
         try:
+            if not self.status:
+                await self.receive_head()
+            if self.status != 200:
+                raise Ended
             while (line := (await self._reader.readuntil(b"\n")).decode().rstrip("\n")) != "":
                 name, _, value = line.partition(":")
                 fields.setdefault(name, []).append(value.removeprefix(" "))
