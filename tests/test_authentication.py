@@ -133,6 +133,16 @@ async def test_cookie_counts_where_it_is_the_only_one_of_its_name(
     assert await served(gateway, transport, {"Cookie": cookie.format(**tokens)}) == customer
 
 
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_two_tickets_in_one_url_prove_nothing_and_are_not_used_up(
+    gateway: ReceiverProcess, tokens: dict[str, str], transport: str
+) -> None:
+    good = f"ticket={await ticket(gateway, tokens['bert'])}"
+    assert await served(gateway, transport, {}, f"ticket=x&{good}") is None
+    assert await served(gateway, transport, {}, f"{good}&{good}") is None
+    assert await served(gateway, transport, {}, good) == "bert"
+
+
 async def test_token_of_connect_counts_before_those_of_the_handshake(
     gateway: ReceiverProcess, tokens: dict[str, str]
 ) -> None:

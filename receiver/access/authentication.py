@@ -74,7 +74,10 @@ class Authentication:
             raise TokenInUrl("a token must not be in a URL; POST /tickets issues a ticket for it")
         if token := bearer_token(request):
             return await self.verify(token=token)
-        if ticket := query.get("ticket"):
+        tickets = query.getlist("ticket") if query else []
+        if len(tickets) > 1:
+            raise InvalidToken("a request has one ticket at most")
+        if tickets and (ticket := tickets[0]):
             return await self.verify(ticket=ticket, request=request)
         # Browsers send a cookie for every page; without an Origin the page is unknown.
         if (cookie := self._cookie_of(request)) and "origin" in request.headers:
