@@ -23,6 +23,7 @@ class Limits:
 
 
 _STEP = 10  # rows by which a portion grows
+_MADE_UP_SECONDS = 1.0  # at most
 
 
 class Portions:
@@ -30,6 +31,7 @@ class Portions:
         self._limits = limits
         self.rows = min(limits.least, limits.most)
         self.rate = limits.rate
+        self._ahead = 0.0  # seconds by which the rows deleted are ahead of the rate
         self._recorded: tuple[float, int] | None = None  # when, and how many rows by then
 
     def note_recorded(self, now: float, count: int) -> None:
@@ -41,17 +43,19 @@ class Portions:
 
     def note(self, rows: int, *, worked: float, elapsed: float) -> float:
         """A portion was deleted: seconds in its transaction, and until its end. Returns how long to rest."""
-        keeps_up = self._keeps_up(rows, worked, elapsed)
-        if keeps_up and worked > self._limits.seconds:
+        if worked > self._limits.seconds and self._keeps_up(rows // 2, worked / 2, elapsed):
             self.rows = max(self.rows // 2, min(self._limits.least, self._limits.most))
-        elif not keeps_up and rows >= self.rows:
+        elif rows >= self.rows and not self._keeps_up(rows, worked, elapsed):
             self.rows = min(self.rows + _STEP, self._limits.most)
-        return self.rest(rows, worked=worked, elapsed=elapsed)
+        # A portion that took long is made up for by shorter rests afterwards.
+        self._ahead += rows / self.rate - elapsed
+        rest = max(self.rest(rows, worked=worked, elapsed=elapsed), self._ahead)
+        self._ahead = max(self._ahead - rest, -_MADE_UP_SECONDS)
+        return rest
 
     def rest(self, rows: int, *, worked: float, elapsed: float) -> float:
         keeps_up = self._keeps_up(rows, worked, elapsed)
-        times = self._limits.rest if keeps_up or not rows else self._limits.short_rest
-        return max(worked * times, rows / self.rate - elapsed)
+        return worked * (self._limits.rest if keeps_up or not rows else self._limits.short_rest)
 
     def _keeps_up(self, rows: int, worked: float, elapsed: float) -> bool:
         """Whether such portions, with their rests, reach the rate."""

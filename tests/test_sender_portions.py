@@ -27,9 +27,11 @@ def test_small_portions_that_keep_up_stay_small() -> None:
     assert portions.rows == 20
 
 
-def test_slow_portion_is_halved_down_to_the_least() -> None:
+def test_slow_portion_is_halved_down_to_the_least_if_half_of_it_keeps_up() -> None:
     portions = grown(Portions(LIMITS))
     portions.note(100, worked=0.005, elapsed=0.006)
+    assert portions.rows == 50
+    portions.note(50, worked=0.005, elapsed=0.021)  # half of it would take 26 ms with its rest
     assert portions.rows == 50
     portions.note(50, worked=0.005, elapsed=0.006)
     portions.note(25, worked=0.005, elapsed=0.006)
@@ -51,6 +53,13 @@ def test_small_remainder_of_a_window_says_nothing_of_larger_portions() -> None:
 def test_rest_is_longer_than_the_work_and_keeps_the_rate() -> None:
     portions = Portions(LIMITS)
     assert portions.note(100, worked=0.03, elapsed=0.035) == pytest.approx(0.065)  # 100 rows in 0.1 s
+    assert portions.note(20, worked=0.001, elapsed=0.005) == pytest.approx(0.015)
+
+
+def test_portion_that_took_long_is_made_up_for_by_shorter_rests() -> None:
+    portions = Portions(LIMITS)
+    assert portions.note(20, worked=0.001, elapsed=0.030) == 0.0005  # 20 ms would have been right
+    assert portions.note(20, worked=0.001, elapsed=0.005) == pytest.approx(0.0045)
     assert portions.note(20, worked=0.001, elapsed=0.005) == pytest.approx(0.015)
 
 
