@@ -46,6 +46,7 @@ _MAX_ROUNDS = 10  # of one page: a long row of other events ends it early
 _MAX_PAGE_BYTES = 4 * 2**20
 _EXPIRE_AT_ONCE = 500
 _LOOK_AT_ONCE = 1_000
+_GATHER_AT_ONCE = 500
 
 
 class State(StrEnum):
@@ -259,7 +260,28 @@ def read(
         return after, False  # also for expired alerts: read or not, they are listed as expired
     places = [str(Cursor(channel, Place(state.head.epoch, seq))) for seq in seqs]
     what = {"cursor": str(Cursor(channel, up_to)) if up_to else None, "alone": places}
-    return record_change(connection, channel, READ, what, now=now), True
+    unread = record_change(connection, channel, READ, what, now=now)
+    if seqs:
+        _gather_read(connection, channel, state.pruned_seq)
+    return unread, True
+
+
+def _gather_read(connection: Connection, channel: Channel, pruned_seq: int) -> None:
+    """Where all alerts up to one were read alone, the cursor covers them, and their rows go.
+
+    Otherwise a customer who reads each alert alone would have two rows for each, and every count would read
+    all of them.
+    """
+    (read_seq,) = connection.execute(_READ_SEQ, {"of": channel}).scalars().all() or (0,)
+    up_to = begin = max(read_seq, pruned_seq)
+    for seq in connection.execute(_READ_ALONE, {"of": channel, "after": begin}).scalars():
+        if seq != up_to + 1:
+            break
+        up_to = seq
+    if up_to > begin:
+        given = {"of": channel, "up_to": up_to}
+        connection.execute(_MOVE_READ, given)
+        connection.execute(_FORGET_READ, given)
 
 
 def record_change(
@@ -537,6 +559,16 @@ _FORGET_READ = delete(alert_states).where(
     alert_states.c.channel == bindparam("of"),
     alert_states.c.seq <= bindparam("up_to"),
     alert_states.c.state.in_((Mark.READ.value, Mark.SYSTEM.value)),
+)
+_READ_ALONE = (
+    select(alert_states.c.seq)
+    .where(
+        alert_states.c.channel == bindparam("of"),
+        alert_states.c.seq > bindparam("after"),
+        alert_states.c.state.in_((Mark.READ.value, Mark.SYSTEM.value)),
+    )
+    .order_by(alert_states.c.seq)
+    .limit(_GATHER_AT_ONCE)
 )
 # The channel is found for each row alone: joined, PostgreSQL might read all channels.
 _LOOK = text(

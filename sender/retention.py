@@ -17,7 +17,8 @@ first hour, in which senders of an earlier release may still run, which would le
 A clock that jumps ahead would make everything old at once. So if the time since the newest event or our last
 round is longer than a day, or the clock has gone a day further than time has since then, nothing is deleted
 for an hour, and the log has an error: this costs an idle shop, or a sender that was off, an hour's delay, and
-gives time to correct a wrong clock.
+gives time to correct a wrong clock. After a start, events of the last hour prove nothing: the wrong clock may
+have stamped them; the newest before them is looked at.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from sqlalchemy import select
+from sqlalchemy import bindparam, func, select
 
 from sender import beginnings, dead_letters, metrics, outbox, pruning, revocations
 from sender.database.errors import DatabaseError
@@ -134,7 +135,11 @@ class Retention:
     async def _trusts(self, now: datetime) -> bool:
         """Whether this time is plausible."""
         loop_time = asyncio.get_running_loop().time()
-        newest = await self._database.read(newest_time)
+        if self._last is None:  # we have just started, and events of the last hour have our clock's time
+            hour_ago = now - timedelta(seconds=self._pace.doubt_seconds)
+            newest = await self._database.read(partial(newest_time_before, moment=hour_ago))
+        else:
+            newest = await self._database.read(newest_time)
         heard = [time for time in (newest, self._last) if time is not None and time <= now]
         last = max(heard, default=now)
         ahead = now - last > self._pace.doubt_after or self._jumped(now, loop_time)
@@ -305,4 +310,28 @@ def newest_time(connection: Connection) -> datetime | None:
     return datetime.fromisoformat(found) if found is not None else None
 
 
+def newest_time_before(connection: Connection, moment: datetime) -> datetime | None:
+    """When the newest of the events that were recorded before that moment was; None if there is none.
+
+    There is no index on time: positions are bisected, because rows are numbered roughly in order of time.
+    """
+    first, last = connection.execute(_ENDS).one()
+    before, found = format_time(moment), None
+    while first is not None and first <= last:
+        middle = (first + last) // 2
+        position, recorded_at = connection.execute(_AT, {"at": middle}).one()
+        if recorded_at < before:
+            found, first = recorded_at, middle + 1
+        else:
+            last = position - 1
+    return datetime.fromisoformat(found) if found is not None else None
+
+
+_ENDS = select(func.min(events.c.position), func.max(events.c.position))
+_AT = (
+    select(events.c.position, events.c.recorded_at)
+    .where(events.c.position <= bindparam("at"))
+    .order_by(events.c.position.desc())
+    .limit(1)
+)
 _NEWEST = select(events.c.recorded_at).order_by(events.c.position.desc()).limit(1)

@@ -8,8 +8,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from sqlalchemy import func, select
 
 from sender import alerts
+from sender.database.tables import alert_states
 from shared.channels import Channel
 from tests.senders import run_sender
 from tests.test_sender_retention import outbox_is_empty, retention_of
@@ -113,6 +115,27 @@ async def test_single_alert_is_read_by_its_id_and_the_others_stay_unread(sender:
     (count,) = await mark_read(sender, cursors=[count["as_of"]])
     assert count["unread"] == 0
     assert set((await states(sender)).values()) == {"read"}
+
+
+async def test_alerts_that_are_read_alone_leave_no_rows_behind_them(sender: RunningSender) -> None:
+    """Counting reads all rows of the channel's unread part."""
+
+    async def rows() -> int:
+        kept = select(func.count()).select_from(alert_states)
+        return int(await sender.database.read(lambda connection: connection.execute(kept).scalar_one()))
+
+    await complete(sender, 6)
+    ids = [event["id"] for event in await history(sender)]
+    for n, event_id in enumerate(ids[1:], 1):  # all but the first
+        await mark_read(sender, ids=[event_id], customer_id="alice")
+        assert (await unread(sender))[0] == 6 - n
+    assert await rows() == 10
+    await mark_read(sender, ids=[ids[0]], customer_id="alice")
+    assert (await unread(sender))[0] == 0
+    assert await rows() == 0
+    await complete(sender, 1, first=7)
+    assert (await unread(sender))[0] == 1
+    assert await states(sender) == {"13": "unseen", **{str(n): "read" for n in range(1, 7)}}
 
 
 async def test_reading_again_changes_nothing_and_records_nothing(sender: RunningSender) -> None:

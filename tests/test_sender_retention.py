@@ -179,6 +179,35 @@ async def test_clock_that_jumps_ahead_in_a_busy_shop_deletes_nothing_either(send
     assert await kept(sender) == 5
 
 
+async def test_sender_that_starts_after_the_clock_has_jumped_deletes_nothing_either(
+    sender: RunningSender,
+) -> None:
+    """The same clock has stamped the newest events."""
+    await complete_new(sender, *(str(number) for number in range(9)))
+    sender.clock.advance(days=8)
+    await complete_new(sender, "after-1", "after-2", "after-3")
+    restarted = retention_of(sender, Pace())
+    with capture_logs() as logs:
+        await restarted.sweep()
+    assert [log["log_level"] for log in logs] == ["error"]
+    assert await kept(sender) == 14
+    sender.clock.advance(days=-8)
+    await restarted.sweep()
+    assert await kept(sender) == 14
+
+
+async def test_sender_that_starts_in_a_busy_shop_trusts_its_clock(sender: RunningSender) -> None:
+    await complete_new(sender, "1")
+    sender.clock.advance(days=6)
+    await complete_new(sender, "2")
+    sender.clock.advance(hours=23)
+    await complete_new(sender, "3")
+    sender.clock.advance(hours=2)
+    await complete_new(sender, "4")
+    await retention_of(sender, Pace()).sweep()
+    assert await kept(sender) == 6  # the first two are gone
+
+
 async def test_idle_shops_history_goes_when_the_doubt_is_over(sender: RunningSender) -> None:
     await complete_new(sender, "1", "2")
     sender.clock.advance(days=8)
