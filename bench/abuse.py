@@ -318,7 +318,7 @@ async def measure(run: Run, make: type[Contender], attacks: Sequence[Attack]) ->
 @click.command()
 @click.option("--rounds", default=5, show_default=True, help="Of each attack; medians are shown.")
 @click.option("--seconds", default=10.0, show_default=True, help="Of quiet, and of each attack.")
-@click.option("--only", default="", help="Attacks whose name has this text.")
+@click.option("--only", multiple=True, help="Attacks whose name has this text; may be repeated.")
 @click.option(
     "--apart",
     is_flag=True,
@@ -337,7 +337,7 @@ async def measure(run: Run, make: type[Contender], attacks: Sequence[Attack]) ->
 def main(
     rounds: int,
     seconds: float,
-    only: str,
+    only: tuple[str, ...],
     apart: bool,
     peers: bool,
     source: Path,
@@ -348,9 +348,9 @@ def main(
     redis_binary = wheel_server() or path_server()
     if redis_binary is None:
         raise click.ClickException("no Redis: install the extra `embedded`, valkey-server or redis-server")
-    attacks = [one for one in ATTACKS if only.lower() in one.name.lower()]
+    attacks = [one for one in ATTACKS if not only or any(text.lower() in one.name.lower() for text in only)]
     if not attacks:
-        raise click.ClickException(f"no attack has {only!r} in its name")
+        raise click.ClickException(f"no attack has {' or '.join(map(repr, only))} in its name")
     Target.source = source.resolve()
     Attacking.apart = apart
     compared = [one for one in found_peers() if peers and one.name in (Starlette.name, Ws.name)]
