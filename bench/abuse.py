@@ -142,15 +142,17 @@ class Attacking:
         """Send events to good clients for so long; returns what was counted, and how many were lost."""
         await self._load.reset()
         started, count = time.monotonic(), int(seconds * RATE)
-        for n in range(count):
-            due = started + n / RATE
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
-            customer = self._customer = (self._customer + 1) % GOOD
-            self._counts[customer] += 1
-            if isinstance(self._contender, Target):
-                await self._contender.publish_due(customer, self._counts[customer], due)
-            else:
-                await self._contender.publish([Event(customer, self._counts[customer])])
+        async with asyncio.TaskGroup() as posts:
+            for n in range(count):
+                due = started + n / RATE
+                await asyncio.sleep(max(0.0, due - time.monotonic()))
+                customer = self._customer = (self._customer + 1) % GOOD
+                self._counts[customer] += 1
+                if isinstance(self._contender, Target):
+                    # An event is sent when it is due, whether or not those before it are answered.
+                    posts.create_task(self._contender.publish_due(customer, self._counts[customer], due))
+                else:
+                    await self._contender.publish([Event(customer, self._counts[customer])])
         counted = await self._load.wait(count, seconds=_LATE_SECONDS)
         return counted, count - counted.delivered
 

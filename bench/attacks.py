@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import AsyncExitStack
 
+    from bench.caller import Caller
     from bench.contenders import Contender
     from bench.run import Run
 
 GOOD = 1_000  # clients
 _IDENTITIES = 100  # the attackers' customers
 RESUMING = 10
+_CALLERS = 17  # as many shops' threads: one that waits for its answer does not hold up the others' events
 
 
 class Target(Orderbell):
@@ -39,13 +42,19 @@ class Target(Orderbell):
             )
         )
         self.gateways = [self.stack.start_gateway(drain_seconds="2") for _ in range(gateways)]
-        (self._caller,) = await stack.enter_async_context(callers(self.stack.sender.port, 1))
+        connected = await stack.enter_async_context(callers(self.stack.sender.port, _CALLERS))
+        self._caller = connected.pop()
+        self._idle: asyncio.LifoQueue[Caller] = asyncio.LifoQueue()
+        for caller in connected:
+            self._idle.put_nowait(caller)
         self._redis = stack.enter_context(RedisPublisher(self.stack.redis.port))
 
     async def publish_due(self, customer: int, n: int, due: float) -> None:
         channel = f"customer:customer-{customer}"
         one = orders.event(channel, n=n, sent=int(due * 1e9))
-        answer = await self._caller.call(orders.single(self.stack, one))
+        caller = await self._idle.get()
+        answer = await caller.call(orders.single(self.stack, one))
+        self._idle.put_nowait(caller)
         if answer.status != 202:
             raise orders.OrderRefused(f"{answer.status} {answer.body[:500].decode(errors='replace')}")
 
