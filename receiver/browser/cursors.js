@@ -10,7 +10,8 @@
  */
 
 const LONGEST = 128; // characters of a name
-const CURSOR = /^((?:customer|topic):([^=]+))=([1-9]\d{0,15})\.(0|[1-9]\d{0,15})$/;
+const CURSOR = /^((?:customer|topic):((?:[\w.@-]|%[\dA-F]{2})+))=([1-9]\d{0,15})\.(0|[1-9]\d{0,15})$/;
+const NEEDLESS = /%(2[DE]|3\d|4.|5[\dAF]|6[1-9A-F]|7[\dA])/; // escapes of A-Z a-z 0-9 . _ @ -
 
 /**
  * @param {string} text  an empty one names no channel
@@ -33,9 +34,7 @@ function parseCursor(text) {
 function isName(text) {
   try {
     const name = decodeURIComponent(text);
-    const hex = (/** @type {string} */ one) => `%${one.charCodeAt(0).toString(16).toUpperCase()}`;
-    const encoded = encodeURIComponent(name).replaceAll("%40", "@").replace(/[!'()*~]/g, hex);
-    return encoded === text && [...name].length <= LONGEST && !/\p{Cc}/u.test(name);
+    return !NEEDLESS.test(text) && [...name].length <= LONGEST && !/\p{Cc}/u.test(name);
   } catch {
     return false; // its escapes are not UTF-8
   }

@@ -8,32 +8,41 @@ export class Inbox {
   #base;
   #fetch;
   #ask;
+  #counted;
 
   /**
    * @param {URL} base  of the gateway
    * @param {typeof globalThis.fetch} send
    * @param {(signal: AbortSignal) => Promise<Credential | null>} ask  for a credential
+   * @param {(told: { unread?: unknown, as_of?: unknown }) => void} counted  gets each answer, which contains a count
    */
-  constructor(base, send, ask) {
+  constructor(base, send, ask, counted) {
     this.#base = base;
     this.#fetch = send;
     this.#ask = ask;
+    this.#counted = counted;
   }
 
-  /** @param {{ before?: string | null, limit?: number, signal?: AbortSignal }} [options] @returns {Promise<any>} */
-  list({ before, limit, signal } = {}) {
+  /**
+   * @param {{ before?: string | null, limit?: number, signal?: AbortSignal }} [options]
+   * @returns {Promise<import("./alerts.js").AlertList>}
+   */
+  async list({ before, limit, signal } = {}) {
     const query = new URLSearchParams();
     if (before) query.set("before", before);
     if (limit) query.set("limit", String(limit));
-    return this.#request("alerts", query, { method: "GET", signal });
+    const { alerts, unread, as_of: asOf, before: rest } = await this.#request("alerts", query, { method: "GET", signal });
+    return { alerts, unread, asOf, before: rest };
   }
 
-  /** @param {{ cursor: string } | { ids: string[] }} what @returns {Promise<any>} */
-  read(what) {
-    return this.#request("read", new URLSearchParams(), { method: "POST", body: JSON.stringify(what) });
+  /** @param {string | readonly string[]} what  a cursor, or ids @returns {Promise<import("./alerts.js").Count>} */
+  async read(what) {
+    const body = JSON.stringify(typeof what === "string" ? { cursor: what } : { ids: what });
+    const { unread, as_of: asOf } = await this.#request("read", new URLSearchParams(), { method: "POST", body });
+    return { unread, asOf };
   }
 
-  /** @param {string} path @param {URLSearchParams} query @param {RequestInit} init */
+  /** @param {string} path @param {URLSearchParams} query @param {RequestInit} init @returns {Promise<any>} */
   async #request(path, query, init) {
     const credential = await this.#ask(init.signal ?? new AbortController().signal);
     const headers = new Headers(init.body ? { "content-type": "application/json" } : {});
@@ -42,7 +51,11 @@ export class Inbox {
     const url = new URL(path, this.#base);
     url.search = query.toString();
     const answer = await this.#fetch(url, { ...init, headers, credentials: "include", cache: "no-store" });
-    if (answer.ok) return answer.json();
+    if (answer.ok) {
+      const told = await answer.json();
+      this.#counted(told);
+      return told;
+    }
     const problem = await answer.json().catch(() => ({}));
     throw new Error(`${path}: ${answer.status} ${problem.detail ?? ""}`.trim());
   }

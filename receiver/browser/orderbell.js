@@ -336,9 +336,7 @@ export class AlertSource extends EventTarget {
    * @returns {Promise<AlertList>}
    */
   async list(options) {
-    const { alerts, unread, as_of, before } = await (await this.#getInbox()).list(options);
-    this.#unread.take({ unread, as_of });
-    return { alerts, unread, asOf: as_of, before };
+    return (await this.#getInbox()).list(options);
   }
 
   /**
@@ -349,15 +347,19 @@ export class AlertSource extends EventTarget {
    * @returns {Promise<Count>}
    */
   async markRead(what = this.#unread.count?.asOf ?? "") {
-    if (typeof what === "string" ? what === "" : what.length === 0) return this.#unread.count ?? { unread: 0, asOf: "" };
-    const told = await (await this.#getInbox()).read(typeof what === "string" ? { cursor: what } : { ids: [...what] });
-    this.#unread.take(told);
-    return { unread: told.unread, asOf: told.as_of };
+    if (what.length === 0) return this.#unread.count ?? { unread: 0, asOf: "" };
+    return (await this.#getInbox()).read(what);
   }
 
   #getInbox() {
     this.#inbox ??= import("./inbox.js").then(
-      ({ Inbox }) => new Inbox(this.#url, this.#environment.fetch, (until) => this.#askForToken(until)),
+      ({ Inbox }) =>
+        new Inbox(
+          this.#url,
+          this.#environment.fetch,
+          (until) => this.#askForToken(until),
+          (told) => this.#unread.take(told),
+        ),
     );
     this.#inbox.catch(() => (this.#inbox = undefined)); // the next call tries again
     return this.#inbox;
@@ -1238,5 +1240,5 @@ function outside() {
 
 /** crypto.randomUUID() exists on secure pages only. */
 function randomName() {
-  return [...crypto.getRandomValues(new Uint8Array(8))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  return crypto.getRandomValues(new Uint32Array(3)).join("-");
 }

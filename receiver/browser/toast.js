@@ -35,6 +35,8 @@
 // Time is performance.now(): a clock that is put back would keep toasts on the screen, unseen.
 
 import { alertAtHand } from "./alert.js";
+import { Announcer } from "./announcer.js";
+import { make, words } from "./text-elements.js";
 import { InView, isUncovered } from "./visible.js";
 import { ENGLISH, SEVERITIES, severityOf, shorten, textOf } from "./words.js";
 
@@ -48,10 +50,6 @@ const BURST_MS = 1_000; // more than MOST within this become one
 const SEEN_MS = 300; // on the screen, without a break: what goes before somebody could notice it doesn't count
 const LOOK_MS = 100;
 const LATE_MS = 1_000; // a look that comes later than this says nothing of the time before it
-const ANNOUNCE_MS = 150; // a live region filled right after it was made isn't read; and bursts are read as one
-const ANNOUNCED_MS = 7_000; // then it is taken out again
-const QUIET_MS = [1_000, 2_000, 4_000, 8_000, 16_000, 30_000]; // between announcements, while ever more come
-const ANNOUNCED_CHARACTERS = 200;
 
 /** Loaded with the first alert that leads somewhere. @type {typeof import("./links.js") | undefined} */
 let links;
@@ -62,16 +60,6 @@ export class Toasts extends EventTarget {
   #visible = [];
   /** Those shown outside of an alert, for which there is no room. @type {Entry[]} */
   #waiting = [];
-  /** @type {Entry[]} */
-  #unannounced = [];
-  #announcements = 0; // in a row
-  #announcedAt = 0;
-  /** @type {number | undefined} */
-  #announcing;
-  /** @type {number | undefined} */
-  #silencing;
-  /** @type {number | undefined} */
-  #calming;
   /** @type {Set<() => void>} */
   #whenRoom = new Set();
   /** @type {number | undefined} */
@@ -90,7 +78,6 @@ export class Toasts extends EventTarget {
   #small;
   #region;
   #announcer;
-  #alarm;
   #duration;
   #texts;
   #origins;
@@ -116,11 +103,7 @@ export class Toasts extends EventTarget {
     const lang = given.length > 0 ? "" : ENGLISH.lang;
     this.#texts = /** @type {import("./words.js").Texts} */ ({ ...ENGLISH, lang, ...Object.fromEntries(given) });
     this.closeLabel = this.#texts.close;
-    this.#announcer = make("div", "orderbell-announcer");
-    this.#announcer.setAttribute("role", "status");
-    // For what can't wait until somebody has finished listening. Unlike a status, an alert is read when it is put in.
-    this.#alarm = make("div", "orderbell-announcer");
-    this.#alarm.setAttribute("role", "alert");
+    this.#announcer = new Announcer(this.#texts);
     this.#region = make("section", "orderbell-toasts");
     this.#region.setAttribute("role", "region");
     this.#region.setAttribute("aria-label", this.#texts.label);
@@ -201,20 +184,19 @@ export class Toasts extends EventTarget {
   clear() {
     for (const toast of [...this.#visible]) this.#remove(toast);
     this.#settle(this.#waiting.splice(0), false);
-    this.#unannounced = [];
-    this.#announcer.replaceChildren();
-    this.#calm();
+    this.#announcer.clear();
     this.#region.hidePopover?.();
   }
 
   /** Takes away all toasts, and everything that this object has put into the page. */
   destroy() {
     this.clear();
-    for (const timer of [this.#announcing, this.#silencing, this.#calming, this.#looking]) clearTimeout(timer);
+    clearTimeout(this.#looking);
     this.#listening.abort();
     this.#watching.disconnect();
     this.#inView.close();
-    for (const element of [this.#region, this.#announcer, this.#alarm]) element.remove();
+    this.#region.remove();
+    this.#announcer.remove();
   }
 
   // --- room ----------------------------------------------------------------------------------------------
@@ -280,7 +262,7 @@ export class Toasts extends EventTarget {
     } else {
       this.#fill(last, [...last.entries, entry]);
     }
-    this.#announce(entry);
+    this.#announcer.announce(entry);
   }
 
   /** Its entries are another toast's now. @param {Toast} toast */
@@ -380,7 +362,7 @@ export class Toasts extends EventTarget {
   #withdraw(entry, { seen = false } = {}) {
     this.#settle([entry], false);
     this.#waiting = this.#waiting.filter((other) => other !== entry);
-    this.#unannounced = this.#unannounced.filter((other) => other !== entry);
+    this.#announcer.withdraw(entry);
     const toast = this.#visible.find(({ entries }) => entries.includes(entry));
     if (!toast || (toast.seen && !seen)) return; // what was seen stays until it has been read
     const others = toast.entries.filter((other) => other !== entry);
@@ -527,8 +509,7 @@ export class Toasts extends EventTarget {
     if (this.#region.parentElement !== home) {
       const focused = document.activeElement;
       const before = this.#before;
-      home.append(this.#announcer, this.#region);
-      if (this.#alarm.isConnected) this.#announcer.after(this.#alarm);
+      home.append(...this.#announcer.regions, this.#region);
       if (focused instanceof HTMLElement && this.#region.contains(focused)) focused.focus();
       this.#before = before;
     }
@@ -547,59 +528,6 @@ export class Toasts extends EventTarget {
     if (open && region.contains(document.activeElement)) return;
     if (open) region.hidePopover();
     region.showPopover();
-  }
-
-  // --- said aloud ------------------------------------------------------------------------------------------
-
-  /** @param {Entry} entry */
-  #announce(entry) {
-    if (entry.severity === "critical") return this.#alert(entry);
-    this.#unannounced.push(entry);
-    if (this.#announcing !== undefined) return;
-    const since = performance.now() - this.#announcedAt;
-    // A person who hears of an order every second can't listen to anything else, so in a stream the pauses grow.
-    const pause = QUIET_MS[Math.min(this.#announcements, QUIET_MS.length) - 1] ?? 0;
-    if (since > 2 * pause) this.#announcements = 0;
-    const wait = Math.max(ANNOUNCE_MS, this.#announcements ? pause - since : 0);
-    this.#announcing = window.setTimeout(() => this.#speak(), wait);
-  }
-
-  /** At once, and over what is being read. @param {Entry} entry */
-  #alert(entry) {
-    // Many at once would only cut each other off.
-    if (this.#alarm.childElementCount < MOST) this.#alarm.append(this.#said(entry));
-    if (!this.#alarm.isConnected) this.#announcer.after(this.#alarm);
-    clearTimeout(this.#calming);
-    this.#calming = window.setTimeout(() => this.#calm(), ANNOUNCED_MS);
-  }
-
-  #calm() {
-    this.#alarm.remove();
-    this.#alarm.replaceChildren();
-  }
-
-  /** @param {Entry} entry */
-  #said({ text, lang, severity }) {
-    const marked = this.#texts.severities[severity];
-    const said = words("p", "", "", "");
-    if (marked) said.append(words("span", "", `${marked}: `, this.#texts.lang));
-    said.append(words("span", "", shorten(text, ANNOUNCED_CHARACTERS), lang));
-    return said;
-  }
-
-  #speak() {
-    this.#announcing = undefined;
-    const entries = this.#unannounced.splice(0);
-    if (entries.length === 0) return;
-    const said =
-      entries.length > MOST
-        ? [words("p", "", this.#texts.summary(entries.length), this.#texts.lang)]
-        : entries.map((entry) => this.#said(entry));
-    this.#announcer.replaceChildren(...said);
-    this.#announcements += 1;
-    this.#announcedAt = performance.now();
-    clearTimeout(this.#silencing);
-    this.#silencing = window.setTimeout(() => this.#announcer.replaceChildren(), ANNOUNCED_MS);
   }
 }
 
@@ -621,20 +549,4 @@ function stays(toast) {
 function textsOf({ entries }) {
   const isUrgent = (/** @type {Entry} */ { severity }) => Number(severity === "critical");
   return [...entries].reverse().sort((one, other) => isUrgent(other) - isUrgent(one)).slice(0, MOST);
-}
-
-/** A text of others: in its own language and direction. @param {string} tag @param {string} name @param {string} text @param {string} lang */
-function words(tag, name, text, lang) {
-  const element = make(tag, name, text);
-  element.dir = "auto";
-  if (lang) element.lang = lang;
-  return element;
-}
-
-/** @param {string} tag @param {string} name @param {string} [text] */
-function make(tag, name, text = "") {
-  const element = document.createElement(tag);
-  element.className = name;
-  element.textContent = text;
-  return element;
 }

@@ -6,13 +6,28 @@
  */
 
 import { createHash } from "node:crypto";
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { brotliCompressSync, brotliDecompressSync, constants, gzipSync } from "node:zlib";
 import { build } from "esbuild";
 import { minify } from "terser";
 
 const CLIENT = new URL("../../receiver/browser/", import.meta.url);
 const BUNDLE = new URL("bundle/", CLIENT);
+
+/**
+ * Members that only the bundled files know, and none of another page, version or file: they get short names. Names that
+ * are stored, sent between tabs or given to a file that is loaded later are none of these.
+ */
+const INTERNAL = [
+  ...["ANSWER_MS", "asks", "begin", "heard", "isTooLong"], // silence.js
+  ...["does", "leastMs", "lived", "spreadMs"], // returning.js
+  ...["broke", "failed", "works"], // ways.js
+  ...["explain", "over", "say"], // faults.js
+  ...["claim", "confirm", "extentOf", "freeze", "knows", "onfault", "onfree", "ontab", "pass", "places", "release"], // shown.js
+  ...["renew", "taken", "thaw"],
+  ...["controller", "drop", "due", "elsewhere", "giveBack", "isOver", "offer", "pump", "since", "tries"], // offers.js
+  ...["forget", "remaining", "settle", "showing", "shownAt", "stale", "visibleSince", "watch"], // alert.js, toast.js
+];
 
 const read = (/** @type {string} */ name) => readFileSync(new URL(name, CLIENT));
 const { version } = JSON.parse(read("package.json").toString());
@@ -32,16 +47,29 @@ async function script() {
     format: "esm",
     target: "es2022",
     minify: true, // terser makes less of what this has made than of the sources
+    mangleProps: new RegExp(`^(${INTERNAL.join("|")})$`),
     plugins: [later],
     metafile: true,
     write: false,
   });
+  const sources = Object.keys(metafile.inputs);
+  checkInternal(sources);
   const { code } = await minify(outputFiles[0].text, {
     module: true,
     ecma: 2020,
     compress: { passes: 5, unsafe_arrows: true, pure_getters: true, keep_fargs: false },
   });
-  return { text: banner + code, sources: Object.keys(metafile.inputs) };
+  return { text: banner + code, sources };
+}
+
+/** A short name would not be known in a file that is loaded later. @param {string[]} sources */
+function checkInternal(sources) {
+  const names = readdirSync(CLIENT, { recursive: true }).map(String);
+  const others = names.filter((name) => /^(transports\/)?[^/]+\.js$/.test(name) && !sources.includes(name));
+  for (const name of others) {
+    const used = new RegExp(`(?:\\.|[{,] *)(${INTERNAL.join("|")})\\b(?! *from)`).exec(read(name).toString().replaceAll(/\/\*.*?\*\//gs, ""));
+    if (used) throw new Error(`${name} uses ${used[1]}, which bundle.js shortens`);
+  }
 }
 
 async function style() {
