@@ -4,6 +4,12 @@ from __future__ import annotations
 
 MESSAGE = "m" * 150  # texts of events are then about 400 bytes long
 LONG_AGO = "2026-01-01T00:00:00.000Z"
+FRESH = 1_000  # events, the newest
+# Retention trusts a clock that events of the day before confirm; a kept database grows old.
+_FRESHEN = """
+    UPDATE events SET recorded_at = {at} WHERE position > (SELECT max(position) - {count} FROM events)
+    AND recorded_at < {at}
+"""
 
 # `{series}` has a column n from 1 on, `{digest}` makes a digest of n.
 _EVENT = (
@@ -49,6 +55,11 @@ def open_orders(count: int, channels: int, *, prefix: str, now: str, series: str
                '{{}}'
         FROM {series}
     """
+
+
+def freshen(at: str) -> str:
+    """The newest events are stamped with that moment, an SQL expression, if they are older."""
+    return _FRESHEN.format(at=at, count=FRESH)
 
 
 def as_of_postgres(channels: int, events: int, at: str) -> list[str]:

@@ -20,7 +20,7 @@ import asyncpg
 
 from bench import orders
 from bench.caller import callers
-from bench.large import as_of_postgres, open_orders
+from bench.large import as_of_postgres, freshen, open_orders
 from bench.postgres import find_binaries, running_postgres
 from bench.table import Table, median
 
@@ -38,10 +38,8 @@ CALLERS = (8, 32)
 RATE = 100  # orders a second while statements are watched
 _WATCHED_SECONDS = 8.0
 _WARM_SECONDS = 4.0  # the relay's floor is known then
-_OLD = """
-    to_char((now() - CASE WHEN n > {count} - 1000 THEN interval '0' ELSE interval '8 days' END)
-            AT TIME ZONE 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
-"""
+_AGO = """to_char((now() - interval '{}') AT TIME ZONE 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')"""
+_OLD, TWO_HOURS_AGO = _AGO.format("8 days"), _AGO.format("2 hours")
 _NOW = """to_char(now() AT TIME ZONE 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')"""
 _EXPLAINED = (
     "session_preload_libraries=auto_explain",
@@ -239,6 +237,8 @@ async def filled_database(run: Run, size: int, *settings: str) -> AsyncIterator[
     ):
         stack.sender.end()
         stack.servers.clear()
+        async with _execution(url) as connection:
+            await connection.execute("SET search_path = orderbell; " + freshen(TWO_HOURS_AGO))
         yield Filled(url, directory / "log", size, stack)
 
 
@@ -257,7 +257,7 @@ async def _filled_directory(run: Run, binaries: Path, size: int) -> Path:
             run.progress(f"filling a database with {size:,} events")
             async with _execution(url) as connection:
                 await connection.execute("SET search_path = orderbell; SET synchronous_commit = off")
-                for statement in as_of_postgres(max(size // 10, 1), size, _OLD.format(count=size)):
+                for statement in as_of_postgres(max(size // 10, 1), size, _OLD):
                     await connection.execute(statement)
                 await connection.execute("VACUUM ANALYZE")
         shutil.move(directory / "data", kept)

@@ -9,7 +9,7 @@ import sqlite3
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bench.large import open_orders, statements
+from bench.large import freshen, open_orders, statements
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -20,10 +20,9 @@ if TYPE_CHECKING:
 
 SERIES = "(WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < {count}) SELECT n FROM s)"
 DIGEST = "printf('%032x', n * 2654435761)"
-# Moments as an SQL expression, as in bench/large_databases.py: all but the newest thousand are old.
-_OLD = """
-    strftime('%Y-%m-%dT%H:%M:%fZ', 'now', CASE WHEN n > {count} - 1000 THEN '0 days' ELSE '-8 days' END)
-"""
+# Moments as SQL expressions, as in bench/large_databases.py.
+_OLD = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-8 days')"
+TWO_HOURS_AGO = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-2 hours')"
 _NOW = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
 
 
@@ -63,6 +62,7 @@ async def filled_sqlite(run: Run, size: int) -> AsyncIterator[FilledSqlite]:
         stack.servers.clear()
         path = stack.directory / "orderbell.db"
         await asyncio.to_thread(shutil.copyfile, kept, path)
+        await asyncio.to_thread(_execute, path, [freshen(TWO_HOURS_AGO)])
         yield FilledSqlite(path, size, stack)
 
 
@@ -76,7 +76,7 @@ def _filled_file(run: Run, size: int) -> Path:
             stack.servers.clear()
             run.progress(f"filling a SQLite file with {size:,} events")
             path = stack.directory / "orderbell.db"
-            made = statements(max(size // 10, 1), size, _OLD.format(count=size), digest=DIGEST, series=SERIES)
+            made = statements(max(size // 10, 1), size, _OLD, digest=DIGEST, series=SERIES)
             _execute(path, made)
             shutil.move(path, kept)
     return kept

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sqlite3
 import statistics
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
 import httpx2
 import pytest
 
+from bench import large_databases, large_sqlite
 from bench.caller import callers, post
-from tests.large_databases import fill_postgres, fill_sqlite, in_thread, make_tables
+from bench.large import freshen
+from tests.large_databases import execute, fill_postgres, fill_sqlite, in_thread, make_tables
 from tests.postgres_servers import fresh_database
 
 if TYPE_CHECKING:
@@ -46,11 +50,14 @@ def filled_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         url = f"sqlite:///{tmp_path / 'filled.db'}"
         make_tables(url)
         fill_sqlite(tmp_path / "filled.db", channels=CHANNELS, events=EVENTS)
+        with closing(sqlite3.connect(tmp_path / "filled.db")) as connection, connection:
+            connection.execute(freshen(large_sqlite.TWO_HOURS_AGO))
         yield url
         return
     with fresh_database(request.getfixturevalue("postgres_url")) as url:
         make_tables(url)
         fill_postgres(url, channels=CHANNELS, events=EVENTS)
+        execute(url, ["SET search_path = orderbell", freshen(large_databases.TWO_HOURS_AGO)])
         yield url.replace("+asyncpg", "", 1)
 
 
