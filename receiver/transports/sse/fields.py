@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import re
 
-COMMENT = b":\n\n"  # ignored by clients, but it keeps proxies awake and reveals dead sockets
+# Ignored by clients, but it keeps proxies awake and reveals dead sockets. No empty line follows: httpx-sse
+# takes one for the end of an event without data.
+COMMENT = b":\n"
 
 # As numbers, because searching for them takes a tenth of the time that bytes objects of length one take.
 _CR, _LF = b"\r\n"
