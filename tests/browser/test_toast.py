@@ -10,7 +10,9 @@ from playwright.sync_api import expect
 from tests.browser.conftest import evaluate, open_client, sideways
 
 if TYPE_CHECKING:
-    from playwright.sync_api import BrowserContext, Locator, Page
+    from collections.abc import Iterator
+
+    from playwright.sync_api import Browser, Locator, Page
 
 pytestmark = pytest.mark.browser
 
@@ -19,16 +21,42 @@ MAKE = """
     const style = { rel: "stylesheet", href: "/client/v1/toast.css" };
     document.head.append(Object.assign(document.createElement("link"), style));
     window.toasts = new Toasts({ summary: (count) => `${count} orders are complete`, ...given });
+    made.push(toasts);
+"""
+# Each test finds the document as it was loaded; a page of its own would cost ten times as much.
+AS_NEW = """
+    for (const one of window.made ?? []) one.destroy();
+    window.made = [];
+    window.seen = {};
+    for (const element of [...document.head.querySelectorAll("link"), ...document.body.children]) element.remove();
+    for (const element of [document.documentElement, document.body])
+      for (const { name } of [...element.attributes]) element.removeAttribute(name);
+    delete document.hidden;
+    document.title = "Client";
+    history.replaceState(null, "", "/");
+    return document.body.childElementCount;
 """
 
 
-@pytest.fixture
-def page(client_context: BrowserContext) -> Page:
-    """One for each test, whose clock stands still."""
-    client_context.clock.install(time=0)
-    page = open_client(client_context)
+@pytest.fixture(scope="module")
+def module_page(browser: Browser) -> Iterator[Page]:
+    """Its clock stands still."""
+    context = browser.new_context()
+    context.set_default_timeout(10_000)
+    context.clock.install(time=0)
+    page = open_client(context)
     page.clock.pause_at(60_000)
-    return page
+    yield page
+    context.close()
+
+
+@pytest.fixture
+def page(module_page: Page) -> Page:
+    module_page.set_viewport_size({"width": 1280, "height": 720})
+    module_page.emulate_media(reduced_motion="null", forced_colors="null")
+    module_page.mouse.move(0, 0)
+    assert evaluate(module_page, AS_NEW) == 0
+    return module_page
 
 
 @pytest.fixture
@@ -417,7 +445,7 @@ def test_announcements_of_a_long_stream_are_few(page: Page, toasts: Locator) -> 
 def test_what_was_destroyed_leaves_nothing(page: Page, toasts: Locator) -> None:
     """React's StrictMode makes everything twice, and destroys the first."""
     evaluate(page, "window.gone = toasts; const { Toasts } = await import('/client/v1/orderbell.js');"
-                   "window.toasts = new Toasts(); gone.destroy()")  # fmt: skip
+                   "window.toasts = new Toasts(); made.push(toasts); gone.destroy()")  # fmt: skip
     show(page, "Order 1042 is complete")
     expect(toasts).to_have_count(1)
     expect(page.locator(".orderbell-toasts")).to_have_count(1)
@@ -542,6 +570,7 @@ def test_texts_are_replaced_in_one_object_and_the_rest_stays(page: Page) -> None
         const texts = { ...LANGUAGES.he, close: "x", messages: { ready: "הזמנה {order}" } };
         const { Toasts } = await import("/client/v1/orderbell.js");
         window.toasts = new Toasts({ texts });
+        made.push(toasts);
         """,
     )
     show_event(page, {"message_key": "ready", "values": {"order": 7}, "severity": "warning"})
