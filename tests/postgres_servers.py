@@ -271,11 +271,18 @@ class EmptiedDatabase:
         self._url = ""
         self._shape = ""
         self._rows: dict[str, str] = {}
+        # Its connection stays open: a new one reads the catalogue anew for what it is asked.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="emptied-database")
+        self._runner = self._thread.submit(asyncio.Runner).result()
+        self._connection: Any = None
 
     def __enter__(self) -> EmptiedDatabase:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._run(self._disconnect)
+        self._thread.submit(self._runner.close).result()
+        self._thread.shutdown()
         self._made.close()
 
     @contextlib.contextmanager
@@ -283,39 +290,74 @@ class EmptiedDatabase:
         """Its URL."""
         if not self._url:
             self._url = self._made.enter_context(fresh_database(self._server_url))
-            _in_thread(self._migrate)
+            self._run(self._migrate)
         try:
             yield self._url
         finally:
-            if not _in_thread(self._empty):
+            if not self._run(self._empty):
                 # The test has changed the tables or the settings: the next one gets another database.
+                self._run(self._disconnect)
                 self._url = ""
+
+    def _run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """In a thread of its own: the test's thread may have an event loop."""
+        return self._thread.submit(lambda: self._runner.run(work())).result()
+
+    async def _connect(self) -> Any:
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await asyncpg.connect(_plain(self._url), timeout=5)
+        return self._connection
+
+    async def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
 
     async def _migrate(self) -> None:
         async with open_database(self._url):
             pass
-        async with connected_to(self._url) as connection:
-            self._shape = await connection.fetchval(_SHAPE)
-            for (table,) in await connection.fetch(_TABLES):
-                rows = f"SELECT coalesce(json_agg(t), '[]')::text FROM orderbell.{table} t"
-                self._rows[table] = await connection.fetchval(rows)
+        connection = await self._connect()
+        self._shape = await connection.fetchval(_SHAPE)
+        tables = [table for (table,) in await connection.fetch(_TABLES)]
+        self._rows = {table: await connection.fetchval(_rows_of(table)) for table in tables}
 
     async def _empty(self) -> bool:
-        """Returns whether it could be emptied."""
-        async with connected_to(self._url) as connection:
+        """Returns whether it could be emptied. Tables that were not used are left: truncating one is slow."""
+        connection = await self._connect()
+        try:
             await connection.execute(_END_OTHERS)
-            if await connection.fetchval(_SHAPE) != self._shape:
-                return False
-            tables = ", ".join(f"orderbell.{table}" for table in self._rows)
-            async with connection.transaction():
-                await connection.execute(f"TRUNCATE {tables} RESTART IDENTITY")
-                for table, rows in self._rows.items():
-                    if rows != "[]":
-                        row = f"json_populate_recordset(NULL::orderbell.{table}, $1)"
-                        await connection.execute(f"INSERT INTO orderbell.{table} SELECT * FROM {row}", rows)
-            return True
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):  # the test has ended it
+            await self._disconnect()
+            connection = await self._connect()
+            await connection.execute(_END_OTHERS)
+        if await connection.fetchval(_SHAPE) != self._shape:
+            return False
+        used = " UNION ALL ".join(
+            f"SELECT '{table}' WHERE ({_rows_of(table)}) <> $${rows}$$"
+            if rows != "[]"
+            else f"(SELECT '{table}' FROM orderbell.{table} LIMIT 1)"
+            for table, rows in self._rows.items()
+        )
+        tables = [table for (table,) in await connection.fetch(used)]
+        async with connection.transaction():
+            if tables:
+                await connection.execute(f"TRUNCATE {', '.join(f'orderbell.{table}' for table in tables)}")
+            await connection.execute(_RESTART)
+            for table in tables:
+                if (rows := self._rows[table]) != "[]":
+                    row = f"json_populate_recordset(NULL::orderbell.{table}, $1)"
+                    await connection.execute(f"INSERT INTO orderbell.{table} SELECT * FROM {row}", rows)
+        return True
 
 
+def _rows_of(table: str) -> str:
+    return f"SELECT coalesce(json_agg(t), '[]')::text FROM orderbell.{table} t"
+
+
+_RESTART = """
+    SELECT setval(format('%I.%I', schemaname, sequencename)::regclass, 1, false) FROM pg_sequences
+    WHERE schemaname = 'orderbell' AND last_value IS NOT NULL
+"""
 _TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'orderbell' ORDER BY tablename"
 _END_OTHERS = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -380,11 +422,15 @@ def _execute(url: str, statement: str) -> None:
 
 @contextlib.asynccontextmanager
 async def connected_to(url: str) -> AsyncIterator[Any]:
-    connection = await asyncpg.connect(url.replace("+asyncpg", "", 1), timeout=5)
+    connection = await asyncpg.connect(_plain(url), timeout=5)
     try:
         yield connection
     finally:
         await connection.close()
+
+
+def _plain(url: str) -> str:
+    return url.replace("+asyncpg", "", 1)
 
 
 def _in_thread(run: Callable[[], Coroutine[Any, Any, T]]) -> T:
