@@ -20,7 +20,7 @@ from tests import chromium, firefox, machine
 from tests.browser import services
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from playwright.sync_api import Browser, BrowserContext, Page, Playwright, Route
 
@@ -115,6 +115,44 @@ def page(browser: Browser) -> Iterator[Page]:
     context.close()
 
 
+@pytest.fixture(scope="package")
+def _visited(browser: Browser) -> Iterator[BrowserContext]:
+    context = browser.new_context()
+    context.set_default_timeout(10_000)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def visit(_visited: BrowserContext) -> Callable[[], Page]:
+    """Loads the client in one more tab of a browser that remembers nothing, when the test begins.
+
+    Tabs of earlier tests are used again: a new one, with its process, costs three times as much.
+    """
+    tabs = [tab for tab in _visited.pages if not tab.is_closed()]
+    for tab in tabs:
+        load_client(tab)
+    if tabs:
+        assert evaluate(tabs[0], _FORGET) == 0
+    unused = iter(tabs)
+
+    def load() -> Page:
+        return next(unused, None) or open_client(_visited)
+
+    return load
+
+
+_FORGET = """
+    localStorage.clear();
+    for (const { name } of await indexedDB.databases()) await new Promise((resolve, reject) => {
+      const deleting = indexedDB.deleteDatabase(name);
+      deleting.onsuccess = resolve;
+      deleting.onerror = deleting.onblocked = reject;
+    });
+    return (await indexedDB.databases()).length;
+"""
+
+
 class _ClientPages(SimpleHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
@@ -148,9 +186,13 @@ def serving_client() -> Iterator[int]:
 
 def open_client(context: BrowserContext, origin: str = ORIGIN) -> Page:
     page = context.new_page()
+    load_client(page, origin)
+    return page
+
+
+def load_client(page: Page, origin: str = ORIGIN) -> None:
     page.goto(f"{origin}/")
     page.wait_for_function("() => 'World' in window")
-    return page
 
 
 def _serve_client(route: Route) -> None:

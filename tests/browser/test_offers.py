@@ -9,6 +9,8 @@ import pytest
 from tests.browser.conftest import evaluate, open_client
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from playwright.sync_api import BrowserContext, Page
 
 pytestmark = pytest.mark.browser
@@ -99,8 +101,8 @@ def test_what_could_not_be_shown_is_offered_again_later(page: Page, outcome: str
     assert seen == [f"{ALICE}=1.0", [{}, []], [], f"{ALICE}=1.1"]
 
 
-def test_a_tab_that_is_hidden_before_it_was_seen_gives_it_back(client_context: BrowserContext) -> None:
-    one, other = open_client(client_context), open_client(client_context)
+def test_a_tab_that_is_hidden_before_it_was_seen_gives_it_back(visit: Callable[[], Page]) -> None:
+    one, other = visit(), visit()
     start = f"""{LATER}
         window.show = show;
         window.world = new World({{ key: "alice", show, environment: {{ now: Date.now }} }});
@@ -181,10 +183,10 @@ def test_a_tab_without_a_listener_swallows_nothing(page: Page) -> None:
     ],
 )
 def test_a_frame_that_nobody_can_see_leaves_its_alerts_to_others(
-    client_context: BrowserContext, style: str
+    visit: Callable[[], Page], style: str
 ) -> None:
     """`visibilityState` is "visible" in it, whatever the page around it does."""
-    page = open_client(client_context)
+    page = visit()
     evaluate(
         page,
         """
@@ -212,9 +214,9 @@ def test_a_frame_that_nobody_can_see_leaves_its_alerts_to_others(
     assert frame.evaluate(evaluate_in("return world.wait('alert', 1)")) == [f"{ALICE}=1.1"]
 
 
-def test_alerts_wait_for_room_and_then_are_claimed(client_context: BrowserContext) -> None:
+def test_alerts_wait_for_room_and_then_are_claimed(visit: Callable[[], Page]) -> None:
     """Behind three toasts they are nobody's: another tab shows them, or this one when there is room."""
-    page = open_client(client_context)
+    page = visit()
     seen = evaluate(
         page,
         """
@@ -342,10 +344,10 @@ def test_alert_that_is_valid_by_the_server_pops_up_after_the_clock_was_set(page:
 
 
 def test_toasts_of_one_copy_of_the_client_report_to_the_source_of_another(
-    client_context: BrowserContext,
+    visit: Callable[[], Page],
 ) -> None:
     """Else the alerts would count as shown when the listener returns, whether anybody saw them or not."""
-    page = open_client(client_context)
+    page = visit()
     seen = evaluate(
         page,
         """

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.conftest import ORIGIN, evaluate, open_client
+from tests.browser.conftest import ORIGIN, evaluate, load_client
 
 if TYPE_CHECKING:
-    from playwright.sync_api import BrowserContext, Page
+    from collections.abc import Callable
+
+    from playwright.sync_api import Page
 
 pytestmark = pytest.mark.browser
 
@@ -657,8 +659,8 @@ def test_a_page_that_is_prerendered_claims_nothing_until_somebody_opens_it(page:
     assert seen == [[], [], [], False, [f"{ALICE}=1.1"]]
 
 
-def test_a_new_visit_goes_on_after_what_was_shown(client_context: BrowserContext) -> None:
-    page = open_client(client_context)
+def test_a_new_visit_goes_on_after_what_was_shown(visit: Callable[[], Page]) -> None:
+    page = visit()
     evaluate(
         page,
         """
@@ -667,13 +669,13 @@ def test_a_new_visit_goes_on_after_what_was_shown(client_context: BrowserContext
         await until(() => socket.sent.length > 0); // reported, so remembered
         """,
     )
-    page.close()
-    after = evaluate(open_client(client_context), "return (await new World({ key: 'alice' }).socket()).after")
+    load_client(page)
+    after = evaluate(page, "return (await new World({ key: 'alice' }).socket()).after")
     assert after == f"{ALICE}=1.5,topic:menu=1.7"
 
 
-def test_a_tombstone_moves_the_cursor_and_shows_and_reports_nothing(client_context: BrowserContext) -> None:
-    page = open_client(client_context)
+def test_a_tombstone_moves_the_cursor_and_shows_and_reports_nothing(visit: Callable[[], Page]) -> None:
+    page = visit()
     fired, last, reported = evaluate(
         page,
         """
@@ -695,13 +697,13 @@ def test_a_tombstone_moves_the_cursor_and_shows_and_reports_nothing(client_conte
     ]
     assert last == f"{ALICE}=1.8"
     assert reported[-1] == f"{ALICE}=1.7"
-    page.close()
-    after = evaluate(open_client(client_context), "return (await new World({ key: 'alice' }).socket()).after")
+    load_client(page)
+    after = evaluate(page, "return (await new World({ key: 'alice' }).socket()).after")
     assert after == f"{ALICE}=1.8"
 
 
-def test_a_tombstone_does_not_pass_over_what_was_not_shown_yet(client_context: BrowserContext) -> None:
-    page = open_client(client_context)
+def test_a_tombstone_does_not_pass_over_what_was_not_shown_yet(visit: Callable[[], Page]) -> None:
+    page = visit()
     evaluate(
         page,
         """
@@ -714,13 +716,13 @@ def test_a_tombstone_does_not_pass_over_what_was_not_shown_yet(client_context: B
         await world.settle();
         """,
     )
-    page.close()
-    after = evaluate(open_client(client_context), "return (await new World({ key: 'alice' }).socket()).after")
+    load_client(page)
+    after = evaluate(page, "return (await new World({ key: 'alice' }).socket()).after")
     assert after == f"{ALICE}=1.4"
 
 
-def test_an_event_that_was_not_shown_yet_is_not_remembered(client_context: BrowserContext) -> None:
-    page = open_client(client_context)
+def test_an_event_that_was_not_shown_yet_is_not_remembered(visit: Callable[[], Page]) -> None:
+    page = visit()
     evaluate(
         page,
         """
@@ -730,8 +732,8 @@ def test_an_event_that_was_not_shown_yet_is_not_remembered(client_context: Brows
         await world.settle();
         """,
     )
-    page.close()
-    after = evaluate(open_client(client_context), "return (await new World({ key: 'alice' }).socket()).after")
+    load_client(page)
+    after = evaluate(page, "return (await new World({ key: 'alice' }).socket()).after")
     assert after == f"{ALICE}=1.4"
 
 
@@ -751,8 +753,8 @@ def test_an_address_is_a_folder_with_its_slash_or_without(page: Page, url: str) 
     assert made == "https://host.example/sub/events"
 
 
-def test_what_the_page_says_of_its_base_is_for_its_links(client_context: BrowserContext) -> None:
-    page = open_client(client_context)
+def test_what_the_page_says_of_its_base_is_for_its_links(visit: Callable[[], Page]) -> None:
+    page = visit()
     made = evaluate(
         page,
         """
@@ -857,9 +859,9 @@ def test_a_page_never_goes_on_as_somebody_else(page: Page) -> None:
     assert seen == [[f"{ALICE}=1.1"], ["customer"], [4403], "another customer is signed in now", 3]
 
 
-def test_other_tabs_hear_that_another_customer_has_signed_in(client_context: BrowserContext) -> None:
+def test_other_tabs_hear_that_another_customer_has_signed_in(visit: Callable[[], Page]) -> None:
     """They find out at once, and not with the next loss of the connection."""
-    first, second = open_client(client_context), open_client(client_context)
+    first, second = visit(), visit()
     evaluate(
         first,
         "window.world = new World({ key: 'alice' }); window.socket = (await world.socket()).hello()",

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.conftest import ORIGIN, evaluate, open_client
+from tests.browser.conftest import ORIGIN, evaluate
 
 if TYPE_CHECKING:
-    from playwright.sync_api import BrowserContext, Page
+    from collections.abc import Callable
+
+    from playwright.sync_api import Page
 
 pytestmark = pytest.mark.browser
 
@@ -38,11 +40,11 @@ OPEN = """
 
 
 @pytest.fixture
-def tabs(client_context: BrowserContext) -> tuple[Page, Page]:
-    tabs = open_client(client_context), open_client(client_context)
-    for tab in tabs:
+def tabs(visit: Callable[[], Page]) -> tuple[Page, Page]:
+    one, other = visit(), visit()
+    for tab in (one, other):
         evaluate(tab, OPEN)
-    return tabs
+    return one, other
 
 
 def claim_the_same_at_the_same_moments(tabs: tuple[Page, Page], options: str) -> list[int]:

@@ -28,7 +28,8 @@ AS_NEW = """
     for (const one of window.made ?? []) one.destroy();
     window.made = [];
     window.seen = {};
-    for (const element of [...document.head.querySelectorAll("link"), ...document.body.children]) element.remove();
+    document.body.replaceChildren();
+    for (const link of document.head.querySelectorAll("link")) link.remove();
     for (const element of [document.documentElement, document.body])
       for (const { name } of [...element.attributes]) element.removeAttribute(name);
     delete document.hidden;
