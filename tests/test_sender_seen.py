@@ -13,7 +13,7 @@ from shared.extents import Extent, Seen
 from shared.redis.channel_log import LogWriter
 from shared.redis.keys import Names
 from shared.redis.wire import Pipelines
-from tests.senders import one_database, run_sender
+from tests.senders import one_database, postgres_is_long, run_sender
 from tests.waiting import await_until
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ async def see(sender: RunningSender, *cursors: str) -> Any:
     return response.json()["seen"]
 
 
+@postgres_is_long
 async def test_seen_moves_forward_only(sender: RunningSender) -> None:
     assert await see(sender, "customer:alice=1.2") == ["customer:alice=1.2"]
     assert await see(sender, "customer:alice=1.1") == ["customer:alice=1.2"]
@@ -53,10 +54,12 @@ async def test_seen_moves_forward_only(sender: RunningSender) -> None:
 
 
 @pytest.mark.parametrize("cursor", ["customer:alice=1.4", "customer:alice=2.1", "customer:alice=1.0"])
+@postgres_is_long
 async def test_what_was_never_there_cannot_be_seen(sender: RunningSender, cursor: str) -> None:
     assert await see(sender, cursor) == ["customer:alice=1.0"]
 
 
+@postgres_is_long
 async def test_customer_without_events_has_seen_nothing(sender: RunningSender) -> None:
     assert await see(sender, "customer:bob=1.1") == ["customer:bob=1.0"]
 
@@ -74,6 +77,7 @@ async def test_later_event_seen_before_an_earlier_one_is_kept_beside_it(sender: 
 
 
 @pytest.mark.parametrize("report", ["1.0+4", "1.0+2+9", "1.1+3-4", "2.0+2"])
+@postgres_is_long
 async def test_report_that_names_what_was_never_there_adds_nothing(
     sender: RunningSender, report: str
 ) -> None:
@@ -97,6 +101,7 @@ async def test_erased_customer_has_seen_all_that_was_and_nothing_beyond(sender: 
     assert await see(sender, "customer:alice=1.0") == ["customer:alice=1.3"]
 
 
+@postgres_is_long
 async def test_seen_set_reaches_redis_and_the_other_devices(sender: RunningSender) -> None:
     subscriber = sender.redis.pubsub()
     await subscriber.subscribe(sender.names.live(ALICE))
@@ -129,6 +134,7 @@ async def test_what_has_no_seen_cursor_is_refused(sender: RunningSender, cursor:
     assert await see(sender, "customer:alice=1.0") == ["customer:alice=1.0"]
 
 
+@postgres_is_long
 async def test_reports_reach_the_other_devices_through_redis(sender: RunningSender) -> None:
     subscriber = sender.redis.pubsub()
     await subscriber.subscribe(sender.names.live(ALICE))
@@ -143,6 +149,7 @@ async def test_reports_reach_the_other_devices_through_redis(sender: RunningSend
     await subscriber.aclose()  # type: ignore[no-untyped-call]
 
 
+@postgres_is_long
 async def test_history_of_a_bare_channel_brings_its_seen_cursor_back_to_redis(sender: RunningSender) -> None:
     await see(sender, "customer:alice=1.2")
     key = sender.names.seen(ALICE)
@@ -152,6 +159,7 @@ async def test_history_of_a_bare_channel_brings_its_seen_cursor_back_to_redis(se
     assert await await_until(lambda: sender.redis.get(key)) == b"1.2"
 
 
+@postgres_is_long
 async def test_reports_are_answered_while_redis_is_away(database_url: str, key_prefix: str) -> None:
     async with run_sender(database_url, "redis://127.0.0.1:1/0", key_prefix, relaying=False) as sender:
         await sender.place("1")
@@ -195,9 +203,12 @@ async def test_a_burst_of_reports_is_sent_once_and_a_failure_ends_nothing(redis:
 
 @one_database
 async def test_time_from_order_to_shown_is_measured_once_for_what_is_new(sender: RunningSender) -> None:
+    name = "orderbell_order_to_shown_seconds"
+    count, seconds = (sender.counted.gauge(f"{name}_{part}") for part in ("count", "sum"))
+
     def measured() -> tuple[float, float]:
-        name = "orderbell_order_to_shown_seconds"
-        return sender.counted(f"{name}_count"), round(sender.counted(f"{name}_sum"), 6)
+        now_count, now_seconds = (sender.counted.gauge(f"{name}_{part}") for part in ("count", "sum"))
+        return now_count - count, round(now_seconds - seconds, 6)
 
     sender.clock.advance(seconds=4)
     for _ in range(2):  # the second says nothing new
