@@ -48,6 +48,12 @@ PAGE = Path(sender.__file__).parent / "http" / "page"
 
 # For tests of what is refused or read before any database is asked.
 one_database = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+# For tests of code, and of SQL, that is the same for both, or that others here run on PostgreSQL.
+postgres_is_long = pytest.mark.parametrize(
+    "database_url",
+    ["sqlite", pytest.param("postgres", marks=[pytest.mark.postgres, pytest.mark.long])],
+    indirect=True,
+)
 
 
 @dataclass

@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 from sender import alerts
 from sender.database.tables import alert_states
 from shared.channels import Channel
-from tests.senders import run_sender
+from tests.senders import one_database, postgres_is_long, run_sender
 from tests.test_sender_retention import outbox_is_empty, retention_of
 from tests.waiting import await_until
 
@@ -92,6 +92,7 @@ async def test_every_alert_is_unread_until_it_is_read_up_to_a_cursor(sender: Run
     assert await states(sender) == {"3": "unseen", "2": "read", "1": "read"}
 
 
+@postgres_is_long
 async def test_reading_is_an_event_of_the_channel_that_carries_the_count(sender: RunningSender) -> None:
     await complete(sender, 2)
     await mark_read(sender, cursors=["customer:alice=1.1"])
@@ -138,6 +139,7 @@ async def test_alerts_that_are_read_alone_leave_no_rows_behind_them(sender: Runn
     assert await states(sender) == {"13": "unseen", **{str(n): "read" for n in range(1, 7)}}
 
 
+@postgres_is_long
 async def test_reading_again_changes_nothing_and_records_nothing(sender: RunningSender) -> None:
     await complete(sender, 2)
     first = await mark_read(sender, cursors=["customer:alice=1.2"])
@@ -147,6 +149,7 @@ async def test_reading_again_changes_nothing_and_records_nothing(sender: Running
 
 
 @pytest.mark.parametrize("cursor", ["customer:alice=1.9", "customer:alice=2.1", "customer:bob=1.1"])
+@postgres_is_long
 async def test_what_was_never_there_cannot_be_read(sender: RunningSender, cursor: str) -> None:
     await complete(sender, 2)
     await mark_read(sender, cursors=[cursor])
@@ -163,6 +166,7 @@ async def test_what_was_never_there_cannot_be_read(sender: RunningSender, cursor
         {"cursor": "customer:alice=1.1"},
     ],
 )
+@postgres_is_long
 async def test_what_cannot_be_read_is_refused_and_marks_nothing(sender: RunningSender, body: Any) -> None:
     await complete(sender, 1)
     response = await sender.client.post("/read", json=body)
@@ -182,6 +186,7 @@ async def test_racing_readers_end_with_one_count_for_all(sender: RunningSender) 
     assert told[-1]["as_of"] == as_of
 
 
+@postgres_is_long
 async def test_seen_alerts_are_listed_as_seen_and_stay_unread(sender: RunningSender) -> None:
     await complete(sender, 2)
     await sender.client.post("/seen", json={"cursors": ["customer:alice=1.1"]})
@@ -203,6 +208,7 @@ async def test_list_is_paged_newest_first_without_gap_or_repeat(sender: RunningS
     assert seqs == [7, 6, 5, 4, 3, 2, 1]
 
 
+@postgres_is_long
 async def test_list_of_a_channel_without_events_is_empty(sender: RunningSender) -> None:
     assert await listed(sender, "customer:nobody") == {
         "alerts": [],
@@ -213,6 +219,7 @@ async def test_list_of_a_channel_without_events_is_empty(sender: RunningSender) 
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=201", "before=x", "before=customer:bob=1.1", "after=1"])
+@one_database
 async def test_list_refuses_what_it_does_not_know(sender: RunningSender, query: str) -> None:
     response = await sender.client.get(f"/channels/{ALICE}/alerts?{query}")
     assert (response.status_code, response.headers["content-type"]) == (400, "application/problem+json")
@@ -248,6 +255,7 @@ async def test_expiry_is_recorded_once_with_the_count_and_its_place(sender: Runn
 
 @pytest.mark.parametrize("swept", [True, False])
 @pytest.mark.parametrize("by_cursor", [True, False])
+@postgres_is_long
 async def test_reading_an_expired_alert_changes_nothing(
     sender: RunningSender, swept: bool, by_cursor: bool
 ) -> None:
@@ -292,6 +300,7 @@ async def test_alert_that_was_read_is_listed_as_expired_afterwards_and_no_device
     "attributes",
     [{"expirytime": "tomorrow"}, {"popuntil": 5}, {"expirytime": "2026-11-23T14:25:00"}, {"replaces": 7}],
 )
+@one_database
 async def test_lifetime_that_is_no_time_is_refused(sender: RunningSender, attributes: Any) -> None:
     event = {"specversion": "1.0", "id": "1", "source": "/s", "type": "a", "channel": ALICE} | attributes
     response = await sender.client.post(
@@ -319,12 +328,14 @@ async def test_replacement_by_subject_takes_the_place_of_all_before_it(sender: R
     assert (await unread(sender))[0] == 3
 
 
+@postgres_is_long
 async def test_replacement_of_something_unknown_is_an_alert_of_its_own(sender: RunningSender) -> None:
     await post(sender, "1", replaces="nothing")
     await post(sender, "2", replaces="2")
     assert (await unread(sender))[0] == 2
 
 
+@postgres_is_long
 async def test_repeated_replacement_replaces_nothing_more(sender: RunningSender) -> None:
     await post(sender, "1", subject="a")
     await post(sender, "2", subject="a", replaces=True)
@@ -333,6 +344,7 @@ async def test_repeated_replacement_replaces_nothing_more(sender: RunningSender)
     assert await states(sender) == {"3": "unseen", "2": "unseen"}
 
 
+@postgres_is_long
 async def test_erased_customer_has_no_alerts_and_comes_back_with_none(sender: RunningSender) -> None:
     await complete(sender, 3)
     event_id = (await history(sender))[1]["id"]

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import func, select, text, update
 
-from sender import beginnings
+from sender import beginnings, outbox
 from sender.beginnings import STEP
 from sender.database.tables import alert_states, channels, generation
 from sender.generation import begin_epoch
 from sender.retention import Pace, Retention
 from shared.channels import customer_channel
+from tests.senders import postgres_is_long
 from tests.waiting import await_until
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ async def complete(sender: RunningSender, customer: str, *order_ids: str) -> lis
 
 
 async def published(sender: RunningSender) -> bool:
-    return "orderbell_outbox_events 0.0" in (await sender.client.get("/metrics")).text
+    return (await sender.database.read(outbox.backlog)).size == 0
 
 
 async def a_week_later(sender: RunningSender, pace: Pace = AT_ONCE) -> None:
@@ -70,6 +71,7 @@ async def test_channel_without_events_is_removed_and_others_stay(sender: Running
     assert await names(sender) == ["customer:alice", "customer:somebody"]
 
 
+@postgres_is_long
 async def test_every_old_cursor_of_a_removed_channel_gets_a_reset_and_all_new_events_after_it(
     sender: RunningSender,
 ) -> None:
@@ -87,6 +89,7 @@ async def test_every_old_cursor_of_a_removed_channel_gets_a_reset_and_all_new_ev
         assert (await history(sender, reset["as_of"]))["events"] == new
 
 
+@postgres_is_long
 async def test_customer_who_never_had_an_event_begins_without_a_reset(sender: RunningSender) -> None:
     await complete(sender, "alice", "1")
     await a_week_later(sender)
@@ -98,6 +101,7 @@ async def test_customer_who_never_had_an_event_begins_without_a_reset(sender: Ru
         assert (answer["reset"], answer["events"]) == (None, [event])
 
 
+@postgres_is_long
 async def test_customer_who_is_connected_while_the_mark_moves_misses_nothing(sender: RunningSender) -> None:
     connected = (await history(sender, "customer:new"))["as_of"]
     await complete(sender, "alice", "1")
@@ -108,6 +112,7 @@ async def test_customer_who_is_connected_while_the_mark_moves_misses_nothing(sen
     assert (await history(sender, answer["as_of"]))["events"] == [event]
 
 
+@postgres_is_long
 async def test_mark_moves_once_for_all_that_began_behind_it(sender: RunningSender) -> None:
     for n in range(3):
         await complete(sender, "alice", f"a-{n}")
@@ -118,6 +123,7 @@ async def test_mark_moves_once_for_all_that_began_behind_it(sender: RunningSende
     assert await sender.database.read(lambda connection: connection.execute(mark).scalar_one()) == 3 * STEP
 
 
+@postgres_is_long
 async def test_what_redis_still_knows_of_a_removed_channel_does_not_swallow_its_events(
     sender: RunningSender,
 ) -> None:
@@ -132,6 +138,7 @@ async def test_what_redis_still_knows_of_a_removed_channel_does_not_swallow_its_
     assert [id for id, _ in log or ()] == [b"%d-0" % (STEP + 1)]
 
 
+@postgres_is_long
 async def test_channel_of_a_past_epoch_goes_when_its_events_are_gone(sender: RunningSender) -> None:
     await complete(sender, "alice", "1")
     await sender.database.write(partial(begin_epoch, after=1))
@@ -164,6 +171,7 @@ async def test_erased_customers_row_stays_and_says_so(sender: RunningSender) -> 
     assert event["seq"] == STEP + 1
 
 
+@postgres_is_long
 async def test_none_is_removed_in_the_first_hour_nor_again_on_the_same_day(sender: RunningSender) -> None:
     await complete(sender, "alice", "1")
     await a_week_later(sender, Pace(doubt_seconds=0))

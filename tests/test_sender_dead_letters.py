@@ -18,6 +18,7 @@ from shared.channels import Channel
 from shared.cursors import Cursor, Place
 from shared.events import parse_event
 from shared.redis.channel_log import NewestEvent
+from tests.senders import one_database, postgres_is_long
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -125,6 +126,7 @@ async def test_what_was_published_meanwhile_is_not_given_up(sender: RunningSende
     assert await sender.database.write(work) == []
 
 
+@postgres_is_long
 async def test_tombstone_that_is_refused_too_leaves_the_original_kept(sender: RunningSender) -> None:
     await record(sender, ALICE)
     await spoil(sender, 1)
@@ -153,6 +155,7 @@ async def test_list_comes_in_pages_newest_first(sender: RunningSender) -> None:
     assert cursors == [["5", "4"], ["3", "2"], ["1"]]
 
 
+@one_database
 async def test_list_is_for_those_with_a_key_and_for_questions_it_knows(sender: RunningSender) -> None:
     anonymous = await sender.client.get("/dead-letters", headers={"Authorization": ""})
     assert anonymous.status_code == 401
@@ -180,6 +183,7 @@ async def test_tombstone_moves_into_a_new_epoch(sender: RunningSender) -> None:
     assert (tombstone["type"], tombstone["epoch"]) == ("orderbell.tombstone", 7)
 
 
+@postgres_is_long
 async def test_history_gives_the_tombstone_before_anybody_has_given_up(sender: RunningSender) -> None:
     await record(sender, ALICE, ALICE, BOB)
     await spoil(sender, 2, text=LARGE)
@@ -202,6 +206,7 @@ async def test_text_that_is_no_json_breaks_no_history(sender: RunningSender, tex
     assert types == ["orderbell.tombstone"] * 2
 
 
+@postgres_is_long
 async def test_completed_order_whose_event_is_malformed_answers_with_the_tombstone(
     sender: RunningSender,
 ) -> None:
@@ -229,6 +234,7 @@ async def test_dead_letters_are_kept_for_the_historys_time_since_they_were_given
     assert (await listed(sender))["dead_letters"] == []
 
 
+@postgres_is_long
 async def test_metrics_count_what_is_kept(sender: RunningSender) -> None:
     await record(sender, ALICE, ALICE)
     await spoil(sender, 1, 2)
@@ -236,6 +242,7 @@ async def test_metrics_count_what_is_kept(sender: RunningSender) -> None:
     assert "orderbell_dead_letters_kept 2.0" in (await sender.client.get("/metrics")).text
 
 
+@postgres_is_long
 async def test_history_reads_one_event_alone(sender: RunningSender) -> None:
     await record(sender, ALICE, ALICE)
     found = await sender.database.read(partial(history.find, channel=ALICE, seq=2))

@@ -13,7 +13,7 @@ from sender import dead_letters, generation, outbox
 from sender.database.tables import metadata
 from shared.channels import customer_channel
 from shared.redis.live import ERASED
-from tests.senders import one_database, run_sender
+from tests.senders import one_database, postgres_is_long, run_sender
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -99,6 +99,7 @@ async def test_nothing_names_the_customer_afterwards_and_others_keep_all(sender:
         assert again.headers["idempotency-replayed"] == "true"
 
 
+@postgres_is_long
 async def test_erasing_again_finds_nothing(sender: RunningSender) -> None:
     await order(sender, "1", "alice")
     await erase(sender, "alice")
@@ -143,6 +144,7 @@ async def test_customer_without_an_event_is_known_to_be_erased_until_the_first_o
     assert (after["erased"], after["events"], event["seq"]) == (False, [event], 1)
 
 
+@postgres_is_long
 async def test_a_customer_who_comes_back_without_a_cursor_gets_what_is_new_and_no_reset(
     sender: RunningSender,
 ) -> None:
@@ -153,6 +155,7 @@ async def test_a_customer_who_comes_back_without_a_cursor_gets_what_is_new_and_n
     assert (channel.get("reset"), channel["events"]) == (None, [event])
 
 
+@postgres_is_long
 async def test_the_database_is_not_taken_for_one_that_went_back(sender: RunningSender) -> None:
     """The newest event of all is the erased customer's, and Redis knows it as the newest."""
     await order(sender, "1", "bob")
@@ -167,6 +170,7 @@ async def test_the_database_is_not_taken_for_one_that_went_back(sender: RunningS
     assert sender.counted("orderbell_epoch_changes_total") == 0
 
 
+@postgres_is_long
 async def test_what_waits_in_the_outbox_is_erased_and_not_published(
     database_url: str, redis_url: str, key_prefix: str
 ) -> None:
@@ -204,6 +208,7 @@ async def test_dead_letters_of_the_customer_go_too(sender: RunningSender) -> Non
     assert (await sender.client.get("/dead-letters")).json()["dead_letters"] == []
 
 
+@postgres_is_long
 async def test_keys_that_a_relay_was_writing_meanwhile_go_a_moment_later(sender: RunningSender) -> None:
     await order(sender, "1", "alice")
     await published(sender)
@@ -215,6 +220,7 @@ async def test_keys_that_a_relay_was_writing_meanwhile_go_a_moment_later(sender:
             pass
 
 
+@postgres_is_long
 async def test_erasure_ends_live_connections_through_redis(sender: RunningSender) -> None:
     live = sender.names.live(customer_channel("alice"))
     async with sender.redis.pubsub() as pubsub:
@@ -226,6 +232,7 @@ async def test_erasure_ends_live_connections_through_redis(sender: RunningSender
     assert message["data"] == ERASED
 
 
+@postgres_is_long
 async def test_without_redis_it_is_pending_and_says_so(database_url: str, key_prefix: str) -> None:
     async with run_sender(database_url, "redis://127.0.0.1:1/0", key_prefix) as sender:
         await order(sender, "1", "alice")

@@ -17,7 +17,7 @@ from starlette.datastructures import Headers
 from sender import outbox
 from sender.http import binding
 from shared.events import InvalidEvent
-from tests.senders import counted_transactions, one_database
+from tests.senders import counted_transactions, one_database, postgres_is_long
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -158,12 +158,14 @@ async def test_a_thousand_events_are_one_batch(sender: RunningSender) -> None:
     assert len(await recorded(sender)) == 1000
 
 
+@one_database
 async def test_more_than_a_thousand_are_refused_whole(sender: RunningSender) -> None:
     response = await post(sender, [EVENT | {"id": str(n)} for n in range(1001)], BATCH)
     assert response.status_code == 413
     assert await recorded(sender) == []
 
 
+@one_database
 async def test_empty_batch_is_nothing_to_do(sender: RunningSender) -> None:
     response = await post(sender, [], BATCH)
     assert (response.status_code, response.json()) == (202, {"results": []})
@@ -224,6 +226,7 @@ async def test_body_that_is_no_json_is_refused(sender: RunningSender, body: byte
     assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json")
 
 
+@postgres_is_long
 async def test_35_event_of_64_kib_is_taken_and_one_byte_more_is_not(sender: RunningSender) -> None:
     async def size_taken(length: int) -> Any:
         return await post(sender, EVENT | {"id": str(length), "data": "x" * length})
@@ -264,6 +267,7 @@ async def test_other_content_types_are_refused(sender: RunningSender, content_ty
     assert (response.status_code, response.headers["content-type"]) == (415, "application/problem+json")
 
 
+@one_database
 async def test_content_types_may_have_parameters(sender: RunningSender) -> None:
     assert (await post(sender, EVENT, 'Application/CloudEvents+JSON; charset="UTF-8"')).status_code == 202
 
@@ -274,6 +278,7 @@ NOTHING = binding.MediaType("", "")
 BINARY = {f"ce-{name}": str(value) for name, value in EVENT.items() if name != "data"}
 
 
+@one_database
 async def test_binary_json_becomes_data(sender: RunningSender) -> None:
     response = await post(sender, {"dish": "☃"}, "application/json; charset=utf-8", **BINARY)
     assert response.json()["results"][0]["cursor"] == "topic:menu=1.1"
@@ -282,6 +287,7 @@ async def test_binary_json_becomes_data(sender: RunningSender) -> None:
     assert event["datacontenttype"] == "application/json; charset=utf-8"
 
 
+@one_database
 async def test_binary_bytes_become_base64(sender: RunningSender) -> None:
     await post(sender, b"\x00\xff", "image/png", **BINARY)
     (event,) = await recorded(sender)
@@ -289,6 +295,7 @@ async def test_binary_bytes_become_base64(sender: RunningSender) -> None:
     assert "data" not in event
 
 
+@one_database
 async def test_binary_without_a_body_has_no_data(sender: RunningSender) -> None:
     response = await sender.client.post("/events", headers=BINARY)
     assert response.status_code == 202
@@ -346,6 +353,7 @@ def test_headers_that_contradict_are_refused(headers: list[tuple[bytes, bytes]])
         ("application/json", b"", {}),
     ],
 )
+@one_database
 async def test_binary_data_becomes_what_it_is(
     sender: RunningSender, content_type: str, body: bytes, content: dict[str, Any]
 ) -> None:
@@ -376,6 +384,7 @@ async def test_binary_data_that_is_not_what_it_says_is_refused(
     assert await recorded(sender) == []
 
 
+@one_database
 async def test_content_type_decides_before_ce_headers(sender: RunningSender) -> None:
     response = await post(sender, EVENT, STRUCTURED, **BINARY | {"ce-id": "other"})
     assert response.json()["results"][0]["id"] == "1"
@@ -415,6 +424,7 @@ def reference_event() -> CloudEvent:
 
 
 @pytest.mark.parametrize("encode", [to_binary_event, to_structured_event])
+@one_database
 async def test_events_of_the_reference_sdk_arrive_whole(sender: RunningSender, encode: Any) -> None:
     message = encode(reference_event())
     response = await sender.client.post("/events", content=message.body, headers=message.headers)
@@ -441,6 +451,7 @@ async def test_binary_events_of_the_older_sdk_arrive_as_json(
     assert "data_base64" not in event
 
 
+@one_database
 async def test_structured_events_of_the_older_sdk_arrive_as_json(sender: RunningSender) -> None:
     attributes = {"type": "t", "source": "/kitchen", "channel": "topic:menu", "comexampleextension1": "x"}
     headers, body = to_structured(OlderEvent(attributes, {"a": 1}))

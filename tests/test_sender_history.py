@@ -17,7 +17,7 @@ from shared.events import parse_event
 from shared.extents import Extent
 from shared.redis.channel_log import NewestEvent
 from tests.pruned import prune_events
-from tests.senders import one_database
+from tests.senders import one_database, postgres_is_long
 
 if TYPE_CHECKING:
     from tests.senders import RunningSender
@@ -111,6 +111,7 @@ async def begin_second_epoch(sender: RunningSender) -> None:
 
 
 @pytest.mark.parametrize("seen", ["", "1.3", "1.5", "1.1+3"])
+@postgres_is_long
 async def test_every_device_begins_with_the_new_epochs_first_event(sender: RunningSender, seen: str) -> None:
     """Whether it has a cursor, newer than the backup or older, or none."""
     await record(sender, ALICE, 5)
@@ -139,6 +140,7 @@ async def test_what_a_device_has_shown_of_the_new_epoch_is_not_shown_by_one_that
     assert (old["reset"], old["as_of"]) == ("epoch", "customer:alice=2.6")
 
 
+@postgres_is_long
 async def test_channel_that_the_backup_did_not_have_begins_before_its_first_event(
     sender: RunningSender,
 ) -> None:
@@ -149,6 +151,7 @@ async def test_channel_that_the_backup_did_not_have_begins_before_its_first_even
         assert (answer["reset"], answer["as_of"]) == ("epoch", f"{answer['channel']}=2.0")
 
 
+@postgres_is_long
 async def test_place_of_a_past_epoch_continues_at_the_head_if_what_moved_may_have_been_shown(
     sender: RunningSender,
 ) -> None:
@@ -161,6 +164,7 @@ async def test_place_of_a_past_epoch_continues_at_the_head_if_what_moved_may_hav
     assert (answer["reset"], answer["as_of"]) == ("epoch", "customer:alice=4.5")
 
 
+@postgres_is_long
 async def test_alert_of_a_past_epoch_can_be_sent_again(sender: RunningSender) -> None:
     await sender.place("1")
     await sender.complete("1")
@@ -173,6 +177,7 @@ async def test_alert_of_a_past_epoch_can_be_sent_again(sender: RunningSender) ->
     assert [event["data"]["order_id"] for event in rest["events"]] == ["1"]
 
 
+@postgres_is_long
 async def test_alert_of_a_past_epoch_does_not_count_as_seen_with_the_new_ones(sender: RunningSender) -> None:
     await record(sender, ALICE, 2)
     await begin_second_epoch(sender)
@@ -211,6 +216,7 @@ async def test_a_channel_may_be_asked_for_at_several_places(sender: RunningSende
 
 
 @pytest.mark.parametrize(("cursor", "reset"), [("1.4", "future"), ("2.1", "epoch"), ("1.0", "pruned")])
+@postgres_is_long
 async def test_cursor_that_cannot_be_honoured_is_reset_and_the_others_are_answered(
     sender: RunningSender, cursor: str, reset: str
 ) -> None:
@@ -222,6 +228,7 @@ async def test_cursor_that_cannot_be_honoured_is_reset_and_the_others_are_answer
     assert seqs(menu) == [1]
 
 
+@postgres_is_long
 async def test_limit_holds_for_each_channel(sender: RunningSender) -> None:
     await record(sender, ALICE, 5)
     await record(sender, MENU, 2)
@@ -263,6 +270,7 @@ async def test_five_hundred_channels_are_one_request(sender: RunningSender) -> N
     assert [seqs(answer) for answer in answers] == [[1, 2] if n % 50 == 0 else [] for n in range(500)]
 
 
+@one_database
 async def test_more_channels_are_refused(sender: RunningSender) -> None:
     after = [f"customer:{number}" for number in range(501)]
     response = await sender.client.post("/history", json={"after": after})
@@ -278,6 +286,7 @@ async def test_garbage_cursor_is_refused(sender: RunningSender, cursor: str) -> 
     assert (response.status_code, response.headers["content-type"]) == (400, "application/problem+json")
 
 
+@postgres_is_long
 async def test_stored_text_is_embedded_as_it_is(sender: RunningSender) -> None:
     await record(sender, ALICE, 1)
     (entry,) = await sender.database.read(
@@ -291,6 +300,7 @@ class TestOneChannel:
     async def get(self, sender: RunningSender, path: str, **query: str) -> Any:
         return await sender.client.get(f"/channels/{path}/events", params=query)
 
+    @postgres_is_long
     async def test_starts_at_the_oldest_kept(self, sender: RunningSender) -> None:
         await record(sender, ALICE, 4)
         await prune_first(sender, 2)
@@ -303,6 +313,7 @@ class TestOneChannel:
         assert (seqs(answer), answer["cursor"]) == ([], "customer:alice=1.4")
 
     @pytest.mark.parametrize(("cursor", "reset"), [("1.9", "future"), ("7.1", "epoch"), ("1.1", "pruned")])
+    @postgres_is_long
     async def test_cursor_that_cannot_be_honoured_is_gone(
         self, sender: RunningSender, cursor: str, reset: str
     ) -> None:
@@ -313,6 +324,7 @@ class TestOneChannel:
         assert response.json()["as_of"] == "customer:alice=1.4"
         assert response.json()["reset"] == reset
 
+    @one_database
     async def test_cursor_of_another_channel_is_refused(self, sender: RunningSender) -> None:
         response = await self.get(sender, "customer:alice", after="customer:bob=1.0")
         assert (response.status_code, response.json()["type"]) == (

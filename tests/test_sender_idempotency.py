@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from sender import idempotency, outbox, pruning
 from tests.claims import claim
-from tests.senders import API_KEY, counted_transactions, one_database
+from tests.senders import API_KEY, counted_transactions, one_database, postgres_is_long
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,6 +59,7 @@ EVENT = {"specversion": "1.0", "id": "1", "source": "/s", "type": "t", "channel"
         ("/history", {"after": []}, {"after": ["customer:alice"]}, "application/json"),
     ],
 )
+@postgres_is_long
 async def test_02_same_key_with_another_body_is_refused(
     sender: RunningSender, path: str, body: Any, other: Any, content_type: str
 ) -> None:
@@ -104,6 +105,7 @@ async def test_same_request_spaced_and_ordered_in_another_way_gets_the_same_answ
     assert answers[1].headers["idempotency-replayed"] == "true"
 
 
+@postgres_is_long
 async def test_a_repetition_of_what_an_older_version_answered_is_known_by_its_bytes(
     sender: RunningSender,
 ) -> None:
@@ -116,6 +118,7 @@ async def test_a_repetition_of_what_an_older_version_answered_is_known_by_its_by
     assert (await post(sender, "/orders", {**ORDER, "customer_id": "bob"})).status_code == 422
 
 
+@postgres_is_long
 async def test_attributes_of_a_binary_event_count_as_its_body(sender: RunningSender) -> None:
     attributes = {f"ce-{name}": value for name, value in EVENT.items()}
     first = await post(sender, "/events", {"a": 1}, **attributes)
@@ -123,6 +126,7 @@ async def test_attributes_of_a_binary_event_count_as_its_body(sender: RunningSen
     assert (first.status_code, refused.status_code) == (202, 422)
 
 
+@postgres_is_long
 async def test_key_means_something_only_for_its_path(sender: RunningSender) -> None:
     assert (await post(sender, "/orders", ORDER)).status_code == 201
     assert (await post(sender, "/orders/1042/complete", ORDER)).status_code == 400
@@ -154,12 +158,14 @@ async def test_racing_bodies_under_one_key_let_one_through(sender: RunningSender
     assert len((await sender.client.get("/orders")).json()["orders"]) == 1
 
 
+@postgres_is_long
 async def test_failed_request_may_be_sent_again_corrected(sender: RunningSender) -> None:
     assert (await post(sender, "/orders/1042/complete", {})).status_code == 404
     await sender.place("1042")
     assert (await post(sender, "/orders/1042/complete", {"data": {"a": 1}})).status_code == 200
 
 
+@postgres_is_long
 async def test_what_only_reads_is_read_anew(sender: RunningSender) -> None:
     before = await post(sender, "/history", {"after": ["topic:menu=1.0"]})
     await post(sender, "/events", EVENT, "other-key", **{"Content-Type": "application/cloudevents+json"})
@@ -214,6 +220,7 @@ async def test_repetitions_in_one_batch_and_in_the_next_get_the_first_answer(sen
     assert work.given == ["first", "alone", "other", "new"]
 
 
+@postgres_is_long
 async def test_what_failed_in_a_batch_may_be_repeated_in_the_same(sender: RunningSender) -> None:
     work = Work()
     told = await work.ask(sender.database, asked("bad", "a"), asked("good", "a"), asked("again", "a"))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sender import orders, outbox
-from tests.senders import one_database
+from tests.senders import one_database, postgres_is_long
 
 if TYPE_CHECKING:
     from sender.outbox import Waiting
@@ -31,6 +31,7 @@ def problem(response: Any) -> str:
     return str(response.json()["type"].removeprefix("urn:orderbell:problem:"))
 
 
+@postgres_is_long
 async def test_placed_order_is_open(sender: RunningSender) -> None:
     response = await sender.place("1042", items=["Margherita"])
     assert response.status_code == 201
@@ -52,6 +53,7 @@ async def test_same_order_again_is_answered_as_before(sender: RunningSender) -> 
 
 
 @pytest.mark.parametrize(("customer", "data"), [("bob", {"a": 1}), ("alice", {"a": 2}), ("alice", {})])
+@postgres_is_long
 async def test_same_order_id_with_other_content_is_a_conflict(
     sender: RunningSender, customer: str, data: dict[str, int]
 ) -> None:
@@ -135,6 +137,7 @@ async def test_completion_records_the_event_it_answers_with(sender: RunningSende
     assert json.loads(waiting.entry.text) == event
 
 
+@postgres_is_long
 async def test_caller_words_the_message_but_cannot_name_another_customer(sender: RunningSender) -> None:
     data = {"message": "Yours, Alice", "customer_id": "bob", "order_id": "7"}
     await sender.client.post("/orders", json={"order_id": "1042", "customer_id": "alice", "data": data})
@@ -143,6 +146,7 @@ async def test_caller_words_the_message_but_cannot_name_another_customer(sender:
 
 
 @pytest.mark.parametrize("traceparent", ["", "00-0-0-01", "00-" + "0" * 32 + "-" + "1" * 16 + "-01"])
+@one_database
 async def test_without_a_trace_the_event_starts_one(sender: RunningSender, traceparent: str) -> None:
     await sender.place("1042")
     event = (await sender.complete("1042", headers={"traceparent": traceparent})).json()["event"]
@@ -183,17 +187,20 @@ async def test_orders_of_one_customer_completed_at_once_have_seqs_without_holes(
 
 
 @pytest.mark.parametrize("order_id", ["nobodys", "a%00b", "%F0%9F%8D%95", "x" * 129])
+@postgres_is_long
 async def test_unknown_order_is_not_found(sender: RunningSender, order_id: str) -> None:
     response = await sender.complete(order_id)
     assert (response.status_code, problem(response)) == (404, "unknown-order")
 
 
+@postgres_is_long
 async def test_order_that_no_event_could_carry_is_refused_and_not_stored(sender: RunningSender) -> None:
     response = await sender.place("1042", text="x" * 65_400)
     assert (response.status_code, problem(response)) == (413, "event-too-large")
     assert (await sender.client.get("/orders")).json()["orders"] == []
 
 
+@postgres_is_long
 async def test_completion_too_large_for_an_event_completes_nothing(sender: RunningSender) -> None:
     await sender.place("1042", text="x" * 40_000)
     response = await sender.complete("1042", json={"data": {"more": "x" * 40_000}})
@@ -202,6 +209,7 @@ async def test_completion_too_large_for_an_event_completes_nothing(sender: Runni
     assert (await sender.complete("1042")).status_code == 200
 
 
+@one_database
 async def test_message_that_is_no_text_is_refused(sender: RunningSender) -> None:
     response = await sender.place("1042", message=["not", "a", "text"])
     assert (response.status_code, problem(response)) == (400, "invalid-order")
@@ -243,6 +251,7 @@ async def test_long_lists_come_in_pages(sender: RunningSender) -> None:
     assert pages == [["4", "3"], ["2", "1"], ["0"]]
 
 
+@postgres_is_long
 async def test_page_before_an_unknown_order_is_not_found(sender: RunningSender) -> None:
     response = await sender.client.get("/orders", params={"before": "nobodys"})
     assert (response.status_code, problem(response)) == (404, "unknown-order")

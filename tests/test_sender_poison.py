@@ -19,6 +19,7 @@ from shared.redis.scripts import Script
 from shared.redis.server import connect_server
 from tests.claims import claim
 from tests.relays import Bench, MarkFails, nothing_waits, open_bench, running, seqs_are
+from tests.senders import postgres_is_long
 from tests.waiting import await_until
 
 if TYPE_CHECKING:
@@ -133,6 +134,7 @@ IN_HASTE = Pace(first_backoff_seconds=0.02, max_backoff_seconds=0.02)
 POISON = """string.find(ARGV[i + 1], '"id":"5"', 1, true) and not string.find(ARGV[i + 1], 'tombstone')"""
 
 
+@postgres_is_long
 async def test_event_that_only_redis_refuses_is_given_up_after_some_attempts_alone(
     bench: Bench,
 ) -> None:
@@ -167,6 +169,7 @@ async def has_logged(bench: Bench, channel: Channel, count: int) -> bool:
     return len(await bench.logged(channel)) == count
 
 
+@postgres_is_long
 async def test_refusal_that_ends_costs_nothing(
     bench: Bench,
 ) -> None:
@@ -222,6 +225,7 @@ async def test_redis_that_refuses_everything_makes_no_dead_letter(
 
 
 @pytest.mark.parametrize("key", ["log", "head"])
+@postgres_is_long
 async def test_key_that_somebody_else_wrote_is_forgotten_and_no_event_blamed(bench: Bench, key: str) -> None:
     await bench.record(ALICE, BOB)
     await bench.relay_once()

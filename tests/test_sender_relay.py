@@ -30,6 +30,7 @@ from shared.redis.wire import Pipelines
 from tests.claims import claim
 from tests.postgres_servers import fresh_database
 from tests.relays import Bench, MarkFails, nothing_waits, open_bench, running, seqs_are
+from tests.senders import postgres_is_long
 from tests.waiting import await_until
 
 if TYPE_CHECKING:
@@ -183,6 +184,7 @@ async def only_waits(bench: Bench, count: int) -> bool:
     return await bench.waiting() == count
 
 
+@postgres_is_long
 async def test_what_redis_lost_is_refilled_from_the_database_before_the_new(bench: Bench) -> None:
     await bench.record(*[ALICE] * 5, BOB)
     await bench.relay_once()
@@ -194,6 +196,7 @@ async def test_what_redis_lost_is_refilled_from_the_database_before_the_new(benc
     assert await bench.waiting() == 0
 
 
+@postgres_is_long
 async def test_lost_tail_is_refilled_too(bench: Bench) -> None:
     """As after a fail-over to a replica that lacks the last writes."""
     await bench.record(*[ALICE] * 5)
@@ -245,6 +248,7 @@ class ReadsSome:
         return found
 
 
+@postgres_is_long
 async def test_channels_that_an_emptied_redis_lacks_are_refilled_together(bench: Bench) -> None:
     """One by one, five hundred of them took seconds."""
     names = [Channel(f"customer:{number}") for number in range(40)]
@@ -327,6 +331,7 @@ async def test_14_racing_relays_publish_each_event_once(bench: Bench) -> None:
     await subscriber.aclose()  # type: ignore[no-untyped-call]
 
 
+@postgres_is_long
 async def test_redis_of_a_newer_epoch_means_that_the_database_is_an_old_copy(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -341,6 +346,7 @@ async def test_redis_of_a_newer_epoch_means_that_the_database_is_an_old_copy(
 
 
 @pytest.mark.parametrize("known", [2, 3])
+@postgres_is_long
 async def test_stale_relay_of_several_only_reads_again(bench: Bench, known: int) -> None:
     """Epoch 3 began between its read and its publish, so no other must begin.
 
@@ -400,6 +406,7 @@ async def test_relay_that_wakes_up_late_refills_nothing_that_is_no_longer_kept(s
     assert await bench.head(ALICE) == Place(2, 3)
 
 
+@postgres_is_long
 async def test_redis_ahead_of_the_database_begins_a_new_epoch(bench: Bench) -> None:
     """A backup was restored: new events would look like those published before."""
     await bench.record(*[ALICE] * 5)
@@ -420,6 +427,7 @@ async def test_redis_ahead_of_the_database_begins_a_new_epoch(bench: Bench) -> N
     assert bench.counted("orderbell_epoch_changes_total") == 1
 
 
+@postgres_is_long
 async def test_database_that_went_back_is_found_before_anything_is_published(bench: Bench) -> None:
     """If it could catch up, its next seqs would hide behind those published before."""
     await bench.record(*[BOB] * 2, *[ALICE] * 5)
@@ -439,6 +447,7 @@ async def test_database_that_went_back_is_found_before_anything_is_published(ben
     assert bench.counted("orderbell_epoch_changes_total") == 1
 
 
+@postgres_is_long
 async def test_restored_database_has_its_new_epoch_after_the_relays_first_turn(bench: Bench) -> None:
     await bench.record(*[ALICE] * 3)
     await bench.relay_once()
@@ -453,6 +462,7 @@ async def test_restored_database_has_its_new_epoch_after_the_relays_first_turn(b
         assert await bench.database.read(current_epoch) == 2
 
 
+@postgres_is_long
 async def test_first_turn_is_not_waited_for_longer_than_said(bench: Bench) -> None:
     relay = bench.relay()  # it does not run
     async with asyncio.timeout(5):
@@ -572,6 +582,7 @@ async def test_what_redis_no_longer_has_of_the_backups_outbox_is_published(bench
     assert await bench.logged(ALICE) == [1, 2]
 
 
+@postgres_is_long
 async def test_new_database_beside_an_old_redis_begins_a_new_epoch(bench: Bench) -> None:
     await bench.redis.hset(bench.names.newest(), mapping={"epoch": 4, "position": 1000})
     await bench.record(ALICE)
@@ -579,6 +590,7 @@ async def test_new_database_beside_an_old_redis_begins_a_new_epoch(bench: Bench)
     assert await bench.head(ALICE) == Place(5, 1)
 
 
+@postgres_is_long
 async def test_redis_knows_the_newest_event_published(bench: Bench) -> None:
     await bench.record(ALICE, BOB, ALICE)
     await bench.relay_once()
@@ -692,6 +704,7 @@ async def test_redis_that_refuses_writes_publishes_nothing_and_loses_nothing(
         assert (await bench.logged(ALICE), await bench.waiting()) == ([1, 2], 0)
 
 
+@postgres_is_long
 async def test_published_in_an_epoch_that_is_over_is_not_marked_in_the_new_one(bench: Bench) -> None:
     """A has published it but not marked it; B begins the next epoch, into which it moves; then A marks it."""
 

@@ -11,7 +11,7 @@ from sqlalchemy import update
 from sender.database.tables import events
 from sender.retention import Pace
 from shared.channels import customer_channel
-from tests.senders import RunningSender, one_database
+from tests.senders import RunningSender, one_database, postgres_is_long
 from tests.test_sender_retention import outbox_is_empty, retention_of
 from tests.waiting import await_until
 
@@ -58,6 +58,7 @@ async def test_an_alert_sent_again_is_a_new_event_and_takes_the_firsts_place_in_
     ]
 
 
+@postgres_is_long
 async def test_an_alert_sent_a_third_time_replaces_the_second(sender: RunningSender) -> None:
     await order(sender)
     second = await resend(sender, order_id="1042")
@@ -141,6 +142,7 @@ async def news(sender: RunningSender, name: str, **attributes: Any) -> dict[str,
 
 
 @pytest.mark.parametrize("way", ["cancel", "retract the order", "retract the first event"])
+@postgres_is_long
 async def test_what_was_sent_again_is_taken_back_with_its_order(sender: RunningSender, way: str) -> None:
     event = await order(sender)
     for _ in range(2):

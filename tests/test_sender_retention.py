@@ -11,12 +11,13 @@ import pytest
 from sqlalchemy import func, select, update
 from structlog.testing import capture_logs
 
+from sender import outbox
 from sender.database.tables import events, idempotency
 from sender.portions import Limits
 from sender.retention import Pace, Retention
 from shared.times import format_time
 from tests.large_databases import fill_sqlite
-from tests.senders import run_sender
+from tests.senders import postgres_is_long, run_sender
 from tests.waiting import await_until
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ async def complete_new(sender: RunningSender, *order_ids: str) -> None:
 
 
 async def outbox_is_empty(sender: RunningSender) -> bool:
-    return "orderbell_outbox_events 0.0" in (await sender.client.get("/metrics")).text
+    return (await sender.database.read(outbox.backlog)).size == 0
 
 
 def retention_of(sender: RunningSender, pace: Pace = USUAL) -> Retention:
@@ -68,6 +69,7 @@ async def test_old_events_are_gone_and_so_are_cursors_before_them(
     assert sender.counted("orderbell_events_pruned_total") == 3
 
 
+@postgres_is_long
 async def test_channel_goes_on_counting_when_all_of_it_is_gone(sender: RunningSender) -> None:
     await complete_new(sender, "1", "2")
     sender.clock.advance(days=8)
@@ -77,6 +79,7 @@ async def test_channel_goes_on_counting_when_all_of_it_is_gone(sender: RunningSe
     assert [event["seq"] for event in answer["events"]] == [3]
 
 
+@postgres_is_long
 async def test_completed_order_outlives_its_event(sender: RunningSender) -> None:
     await complete_new(sender, "1")
     sender.clock.advance(days=8)
@@ -143,6 +146,7 @@ async def test_row_from_the_future_that_nothing_follows_stays(sender: RunningSen
     assert [event["seq"] for event in answer["events"]] == [1, 2]
 
 
+@postgres_is_long
 async def test_clock_that_jumps_a_week_ahead_deletes_nothing_and_is_reported(sender: RunningSender) -> None:
     await complete_new(sender, "1", "2")
     retention = retention_of(sender, Pace())
@@ -160,6 +164,7 @@ async def test_clock_that_jumps_a_week_ahead_deletes_nothing_and_is_reported(sen
     assert await kept(sender) == 3
 
 
+@postgres_is_long
 async def test_clock_that_jumps_ahead_in_a_busy_shop_deletes_nothing_either(sender: RunningSender) -> None:
     """Orders that are completed by the wrong clock look as if it were right."""
     await complete_new(sender, "1", "2")
@@ -208,6 +213,7 @@ async def test_sender_that_starts_in_a_busy_shop_trusts_its_clock(sender: Runnin
     assert await kept(sender) == 6  # the first two are gone
 
 
+@postgres_is_long
 async def test_idle_shops_history_goes_when_the_doubt_is_over(sender: RunningSender) -> None:
     await complete_new(sender, "1", "2")
     sender.clock.advance(days=8)
@@ -234,6 +240,7 @@ async def test_sweep_goes_on_where_young_rows_began(sender: RunningSender) -> No
     assert retention._events.began_after >= began
 
 
+@postgres_is_long
 async def test_sweeps_are_repeated(sender: RunningSender) -> None:
     running = asyncio.create_task(retention_of(sender, Pace(every_seconds=0.01, doubt_seconds=0)).run())
     await complete_new(sender, "1")
@@ -242,6 +249,7 @@ async def test_sweeps_are_repeated(sender: RunningSender) -> None:
     running.cancel()
 
 
+@postgres_is_long
 async def test_orders_stay_unless_a_setting_says_for_how_long(sender: RunningSender) -> None:
     await complete_new(sender, "1")
     await sender.place("open")
@@ -281,6 +289,7 @@ async def test_orders_are_found_behind_open_ones_and_behind_those_from_the_futur
     ]
 
 
+@postgres_is_long
 async def test_pruned_order_is_unknown_and_its_event_stays_in_the_history(sender: RunningSender) -> None:
     await complete_new(sender, "1")
     sender.clock.advance(days=2)
@@ -305,6 +314,7 @@ async def test_key_stored_by_a_clock_that_was_ahead_goes_with_those_of_today(sen
     assert await sender.database.read(lambda connection: connection.execute(count).scalar_one()) == 0
 
 
+@postgres_is_long
 async def test_doubt_about_the_clock_is_a_metric(sender: RunningSender) -> None:
     await complete_new(sender, "1")
     retention = retention_of(sender, Pace())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.senders import one_database, postgres_is_long
 from tests.test_sender_alerts import complete, history, listed, mark_read, post, states, unread
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ async def test_retraction_is_an_event_of_the_channel_and_its_alert_stays_in_the_
     assert await unread(sender) == (1, "customer:alice=1.3")
 
 
+@postgres_is_long
 async def test_repeated_retraction_is_the_same_event_whatever_its_reason(sender: RunningSender) -> None:
     await complete(sender, 1)
     first = await retract(sender, order_id="alice-1", reason="one")
@@ -76,6 +78,7 @@ async def test_event_of_a_caller_is_retracted_by_its_source_and_id_in_a_topic_to
 @pytest.mark.parametrize(
     "body", [{"order_id": "never"}, {"source": "/kitchen", "id": "never"}, {"order_id": "open"}]
 )
+@postgres_is_long
 async def test_what_is_unknown_or_has_no_alert_is_not_found(sender: RunningSender, body: Any) -> None:
     await sender.place("open")
     response = await sender.client.post("/retractions", json=body)
@@ -83,6 +86,7 @@ async def test_what_is_unknown_or_has_no_alert_is_not_found(sender: RunningSende
     assert response.json()["type"] == "urn:orderbell:problem:unknown-alert"
 
 
+@postgres_is_long
 async def test_retraction_itself_cannot_be_retracted(sender: RunningSender) -> None:
     await complete(sender, 1)
     event = (await retract(sender, order_id="alice-1"))["event"]
@@ -102,11 +106,13 @@ async def test_retraction_itself_cannot_be_retracted(sender: RunningSender) -> N
         {"order": "1"},
     ],
 )
+@one_database
 async def test_retraction_that_names_nothing_or_too_much_is_refused(sender: RunningSender, body: Any) -> None:
     response = await sender.client.post("/retractions", json=body)
     assert (response.status_code, response.json()["type"]) == (400, "urn:orderbell:problem:invalid-body")
 
 
+@postgres_is_long
 async def test_same_idempotency_key_with_another_body_is_refused(sender: RunningSender) -> None:
     await complete(sender, 2)
     headers = {"Idempotency-Key": "k"}
@@ -118,6 +124,7 @@ async def test_same_idempotency_key_with_another_body_is_refused(sender: Running
     assert (again.content, again.headers["idempotency-replayed"]) == (first.content, "true")
 
 
+@postgres_is_long
 async def test_alert_of_an_erased_customer_is_unknown(sender: RunningSender) -> None:
     await complete(sender, 1)
     event = (await history(sender))[0]
@@ -134,6 +141,7 @@ async def test_retracted_alert_stays_retracted_when_it_is_read_or_replaced(sende
     assert await states(sender) == {"3": "unseen", "1": "retracted"}
 
 
+@postgres_is_long
 async def test_event_of_the_longest_id_can_be_retracted(sender: RunningSender) -> None:
     await post(sender, "x" * 60_000)
     answer = await retract(sender, source="/kitchen", id="x" * 60_000)
@@ -155,6 +163,7 @@ async def test_cancelled_order_takes_its_alert_back_and_stays_cancelled(sender: 
     assert len(await history(sender)) == 2
 
 
+@postgres_is_long
 async def test_cancelled_open_order_never_alerts(sender: RunningSender) -> None:
     await sender.place("1")
     answer = (await sender.client.post("/orders/1/cancel")).json()

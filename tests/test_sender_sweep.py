@@ -18,7 +18,7 @@ from shared.cursors import Place
 from shared.redis.channel_log import LogReader
 from shared.redis.server import connect_server
 from shared.redis.wire import Pipelines
-from tests.senders import run_sender
+from tests.senders import postgres_is_long, run_sender
 from tests.waiting import await_until
 
 if TYPE_CHECKING:
@@ -135,12 +135,14 @@ async def test_what_another_sender_returned_and_did_not_publish_is_found_below_t
     assert await bench.seqs(ALICE) == [1, 2, 3]
 
 
+@postgres_is_long
 async def test_redis_that_has_everything_is_left_alone(bench: Bench) -> None:
     await bench.complete("alice", "bob")
     assert await bench.sweep.sweep() == 0
     assert bench.woken == 0
 
 
+@postgres_is_long
 async def test_channel_without_a_head_is_left_to_the_history(bench: Bench) -> None:
     await bench.complete("alice")
     await bench.sender.redis.delete(bench.sender.names.head(ALICE), bench.sender.names.log(ALICE))
@@ -157,6 +159,7 @@ async def test_long_tail_is_followed_back_to_its_beginning(bench: Bench) -> None
     assert await bench.seqs(ALICE) == await bench.seqs(BOB) == list(range(1, 9))
 
 
+@postgres_is_long
 async def test_lost_tail_is_found_however_many_events_came_since(bench: Bench) -> None:
     bench.sweep = bench.sweeping(Pace(window=4))
     await bench.complete("bob", "bob")
@@ -250,6 +253,7 @@ class Counting(Sweep):
         return await super().sweep()
 
 
+@postgres_is_long
 async def test_sweep_outlives_a_redis_that_is_away(
     database_url: str, redis_server: EmbeddedServer, key_prefix: str
 ) -> None:

@@ -11,7 +11,7 @@ import structlog
 from standardwebhooks import WebhookVerificationError
 
 from sender.webhooks.message import Kind
-from tests.senders import one_database
+from tests.senders import one_database, postgres_is_long
 from tests.waiting import await_until
 from tests.webhooks.receiver import (
     IMPATIENT,
@@ -127,6 +127,7 @@ async def test_seen_beyond_a_hole_is_reported_alone_and_the_hole_when_it_is_fill
     assert sorted(one.event["data"]["cursor"][-1] for one in receiver.got) == ["1", "2", "3"]
 
 
+@postgres_is_long
 async def test_what_had_ended_or_never_was_an_alert_was_not_shown(
     sender: RunningSender, receiver: Receiver
 ) -> None:
@@ -220,6 +221,7 @@ async def test_endless_answer_is_read_no_further_than_its_limit(
     assert len(receiver.got) == 1
 
 
+@postgres_is_long
 async def test_receiver_that_comes_back_gets_what_waited(sender: RunningSender, receiver: Receiver) -> None:
     gone = Receiver(port=receiver.port)  # the same address, once the other one has left it
     await alert(sender, "1")
@@ -322,6 +324,7 @@ async def test_nothing_comes_before_retry_after(
         await none_waits(sender)
 
 
+@postgres_is_long
 async def test_slow_receiver_holds_up_nobody(
     receiver: Receiver, database_url: str, redis_url: str, key_prefix: str
 ) -> None:
