@@ -174,3 +174,41 @@ async def test_writer_that_comes_as_the_last_turn_ends_is_not_forgotten() -> Non
     group = GroupCommit(commit, turns=1, max_together=10, max_waiting=10)
     for number in range(20):
         assert await asyncio.wait_for(group.write(one, number), 20) == number
+
+
+def test_loop_that_ends_while_jobs_wait_leaves_no_turn_that_never_ran() -> None:
+    """As where a service is cut off: what waits behind the turn that is cancelled needs no other."""
+
+    async def leave() -> None:
+        commits = Commits()
+        written = [asyncio.create_task(commits.group.write(one, n)) for n in range(2)]
+        await await_until(lambda: commits.batches)
+        written.append(asyncio.create_task(commits.group.write(one, 2)))
+        await asyncio.sleep(0)
+        left.append(commits.group)
+        raise ZeroDivisionError
+
+    left: list[GroupCommit] = []
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(leave())
+    assert [turn for group in left for turn in group._running] == []
+
+
+async def test_turn_that_its_driver_cancels_is_followed_by_another() -> None:
+    """asyncpg raises CancelledError in whatever waits for a connection that ends."""
+    cut_off = [asyncio.CancelledError]
+
+    async def commit(queue: Queue) -> None:
+        jobs = queue.take()
+        if cut_off:
+            lost.extend(jobs)
+            raise cut_off.pop()
+        for job in jobs:
+            job.resolve(job.item)
+
+    lost: list[Job[Any, Any]] = []
+    group = GroupCommit(commit, turns=1, max_together=1, max_waiting=10)
+    writes = [asyncio.create_task(group.write(one, n)) for n in range(2)]
+    assert await asyncio.wait_for(writes[1], 20) == 1
+    lost[0].resolve(0)
+    assert await writes[0] == 0

@@ -164,5 +164,7 @@ class GroupCommit:
         self._running.discard(turn)
         if not turn.cancelled() and (error := turn.exception()):
             logger.error("a transaction's turn failed", exc_info=error)
+        if turn.cancelled() and turn.cancelling():  # not by its driver: the loop ends, and begins no task
+            return
         if self._queue and not self._loop.is_closed():
             self._begin_turn()  # for jobs that came meanwhile
