@@ -84,6 +84,7 @@ class Inquiries:
         report = GatewayReport(
             gateway=gateway.name,
             started_at=_text(self._started_at),
+            now=_text(time.time()),
             redis=gateway.hears,
             not_ready=list(self._not_ready()),
             connections=dict(Counter(one.transport for one in connections)),

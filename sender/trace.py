@@ -15,6 +15,7 @@ import msgspec
 
 from sender.alerts import State
 from sender.publishing.stops import Cause
+from sender.tombstones import Fault
 from sender.verdicts import Explained, Verdict
 from sender.webhooks.deliveries import Outcome
 from shared.channels import is_private, name_in
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 _ENDINGS = 3  # the newest are named
 _REFUSALS = 4  # kinds of them
+_CLOCK_SECONDS = 2.0  # what clocks may differ by
+_ANSWER_SECONDS = 1.0  # from asking gateways to their answers, at most
 
 
 class Relaying(NamedTuple):
@@ -51,6 +54,7 @@ class Known(NamedTuple):
 
     gateways: Sequence[GatewayReport] | None  # None where they could not be asked
     silent: Sequence[Caller] = ()  # have asked this sender lately, and do not answer
+    asked_at: datetime | None = None  # by this sender's clock
 
     @property
     def pulling(self) -> list[str]:
@@ -77,13 +81,20 @@ def explain(life: Life, relaying: Relaying, known: Known, *, customer_id: str | 
     `customer_id` is the customer who should have had it; by default the one whose channel it is.
     """
     cursor = parse_cursor(life.cursor)
+    if life.given_up is not None:  # what was published is its tombstone
+        life = msgspec.structs.replace(life, type="", subject=None, published_at=None)
     findings = [_recorded(life), *_published(life), *map(_reported, life.webhooks)]
     gateways = known.gateways
     if customer_id is not None and is_private(cursor.channel) and name_in(cursor.channel) != customer_id:
         findings.append(_of_somebody_else(name_in(cursor.channel), customer_id))
         return Explained(Verdict.NOT_SENT, findings)
     if life.given_up is not None:
-        findings.append(f"It could not be published and was given up at {life.given_up_at}: {life.given_up}.")
+        fault, _, detail = life.given_up.partition(" ")
+        why = f"{fault}: {_FAULTS.get(fault, 'it can not be published')}{f' ({detail})' if detail else ''}"
+        findings.append(
+            f"It could not be published and was given up at {life.given_up_at}: {why}. Later events went on."
+            " The shop may send it again, as a new event; /dead-letters of the sender has what is left of it."
+        )
         return Explained(Verdict.GIVEN_UP, findings)
     if life.state in _BECAME:
         verdict = _BECAME[life.state]
@@ -251,7 +262,7 @@ def _at_gateways(
     channel, place = parse_cursor(life.cursor)
     trial = life.type == TRIAL
     for report in gateways:
-        findings += _of_gateway(report, place)
+        findings += [*_clocks(report, known.asked_at), *_of_gateway(report, place)]
     listening = [
         (report, one)
         for report in gateways
@@ -275,7 +286,21 @@ def _at_gateways(
         )
     if verdict is Verdict.DELIVERED:
         findings.append(_UNTRIED if trial else _UNSHOWN)
+    # It may be another of their devices that is complained of.
+    amiss = [(one, report) for report in gateways for one in report.ended if one.code in _AMISS]
+    findings += [f"Another connection {_ended(*pair)}" for pair in sorted(amiss, key=_at)[-_ENDINGS:]]
     return Explained(verdict, findings)
+
+
+def _clocks(report: GatewayReport, asked_at: datetime | None) -> list[str]:
+    """Whether its times can be compared with ours."""
+    if not report.now or asked_at is None:
+        return []
+    ahead = (datetime.fromisoformat(report.now) - asked_at).total_seconds()
+    if -_CLOCK_SECONDS < ahead < _ANSWER_SECONDS + _CLOCK_SECONDS:
+        return []
+    where = f"{ahead:,.0f} s ahead of" if ahead > 0 else f"{-ahead:,.0f} s behind"
+    return [f"The clock of {report.gateway} is {where} this sender's: times that it reports are its own."]
 
 
 def _connected(customer: str, report: GatewayReport, one: ConnectionReport) -> str:
@@ -321,7 +346,8 @@ def _nobody(
     findings += _refusals(gateways)
     if any(report.connections for report in gateways):
         findings.append(
-            "If their page is open, its token names somebody else, or it connects to another installation."
+            "If their page is open, its token names somebody else, or it connects to another installation:"
+            " `orderbell who` shows as whom pages are connected."
         )
     return findings
 
@@ -341,11 +367,15 @@ def _endings(gateways: Sequence[GatewayReport]) -> list[str]:
                 f" {times} since {one.since}, last at {one.ended_at}."
             )
             continue
-        findings.append(
-            f"A connection to {report.gateway} by {one.transport} ended at {one.ended_at} with {_why(one)}"
-            f" ({_meaning(one)}it had begun at {one.since})."
-        )
+        findings.append(f"A connection {_ended(one, report)}")
     return findings
+
+
+def _ended(one: EndingReport, report: GatewayReport) -> str:
+    return (
+        f"to {report.gateway} by {one.transport} ended at {one.ended_at} with {_why(one)}"
+        f" ({_meaning(one)}it had begun at {one.since})."
+    )
 
 
 def _refusals(gateways: Sequence[GatewayReport]) -> list[str]:
@@ -376,6 +406,7 @@ def _meaning(one: EndingReport) -> str:
     return f"{_MEANINGS[one.code]}; " if one.code in _MEANINGS else ""
 
 
+# WebSockets' close codes, and the words of other transports.
 _MEANINGS = {
     "1000": "it was closed normally",
     "1001": "the page was left",
@@ -386,6 +417,26 @@ _MEANINGS = {
     "4408": "it read too slowly",
     "4409": "the customer had too many connections",
     "4429": "it sent too much",
+    "left": "the page was left",
+    "vanished": "it was cut",
+    "restart": "the gateway ended or restarted",
+    "unauthenticated": "its token was not, or no longer, valid",
+    "forbidden": "its token does not allow this",
+    "slow": "it read too slowly",
+    "too-many-connections": "the customer had too many connections",
+    "too-fast": "it sent too much",
+}
+# The gateway ended it because of its client.
+_AMISS = frozenset(
+    {
+        *("4400", "4401", "4403", "4408", "4409", "4429"),
+        *("bad-message", "unauthenticated", "forbidden", "slow", "too-many-connections", "too-fast"),
+    }
+)
+_FAULTS = {
+    Fault.TOO_LARGE.value: "it is larger than 64 KiB",
+    Fault.NOT_AN_EVENT.value: "its row in the database was damaged, or written by something else",
+    Fault.REFUSED.value: "Redis refused it again and again, and took others meanwhile",
 }
 _SHOWN = (
     "One of the customer's devices has shown it, even if the pop-up was closed at once; others then show no"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from sender.trace import Known, Relaying, explain, with_publication
 from sender.verdicts import Verdict
 from shared.api_keys import ApiKey
 from shared.channels import customer_channel
+from shared.redis.inquiries import GatewayReport
 from shared.times import format_time
 from tests.commands import REPOSITORY
 from tests.gateways import RunningGateway, run_gateway
@@ -631,11 +632,76 @@ async def test_what_was_just_published_does_not_wait(sender: RunningSender, gate
     assert explain(life, relaying, Known([])).verdict is Verdict.WAITING
 
 
+async def test_one_of_her_devices_has_it_and_another_was_closed_as_slow(
+    sender: RunningSender, gateway: RunningGateway
+) -> None:
+    async with gateway.connected("alice"):
+        pass
+    async with gateway.connected("alice") as phone, gateway.connected("alice") as desktop:
+        phone.connection.end(End.SLOW, "too slow")
+        await phone.wait_close()
+        await complete(sender, "1042")
+        await desktop.wait_seqs([1])
+        alert = await trace(sender, order_id="1042")
+    assert alert["verdict"] == "delivered"
+    assert "Another connection to in-process by websocket ended at" in alert["said"]
+    assert "with 4408: too slow (it read too slowly;" in alert["said"]
+    assert alert["said"].count("Another connection") == 1  # the first one just left
+
+
+async def test_damaged_event_is_not_called_published(
+    tmp_path: Path, redis_url: str, key_prefix: str, anyio_backend: object
+) -> None:
+    """What was published in its place is a tombstone, which means nothing to support."""
+    database = f"sqlite:///{tmp_path / 'o'}.db"
+    async with run_sender(database, redis_url, key_prefix, relaying=False) as sender:
+        await complete(sender, "1042")
+        spoiled = update(events).values(text="lunch")
+        await sender.database.write(lambda connection: connection.execute(spoiled))
+    async with run_sender(database, redis_url, key_prefix) as sender:
+        await await_relayed(sender)
+        said = (await trace(sender, order_id="1042"))["said"]
+    assert "An event was recorded at" in said
+    assert "tombstone" not in said
+    assert "published it to Redis" not in said
+    assert "not-an-event: its row in the database was damaged" in said
+    assert "The shop may send it again" in said
+
+
+async def test_clocks_that_differ_are_named_since_times_of_both_are_shown(
+    sender: RunningSender, gateway: RunningGateway
+) -> None:
+    """The sender's clock is that of the tests, days behind the gateway's."""
+    async with gateway.connected("alice") as browser:
+        await complete(sender, "1042")
+        await browser.wait_seqs([1])
+        said = (await trace(sender, order_id="1042"))["said"]
+        assert re.search(r"The clock of in-process is [\d,]+ s ahead of this sender's", said)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "says"),
+    [(-30, "30 s behind"), (-1, ""), (0.5, ""), (2.5, ""), (3_700, "3,700 s ahead of")],  # 1 s to answer
+)
+def test_clocks_that_differ_by_moments_are_not_named(seconds: float, says: str) -> None:
+    asked_at = datetime(2026, 11, 23, 14, 25, tzinfo=UTC)
+    now = format_time(asked_at + timedelta(seconds=seconds))
+    life = Life(f"{ALICE}=1.1", format_time(asked_at), position=1)
+    relaying = Relaying(redis_up=True, contested=False)
+    for answered, said in ((now, says), ("", "")):  # a gateway of an earlier version does not report it
+        report = GatewayReport("g", now, True, [], {}, 0, now=answered)
+        findings = explain(life, relaying, Known([report], asked_at=asked_at)).findings
+        told = [one for one in findings if one.startswith("The clock of g is ")]
+        assert told == (
+            [f"The clock of g is {said} this sender's: times that it reports are its own."] if said else []
+        )
+
+
 def test_docs_quote_what_these_tests_hold() -> None:
     """Each quotation in the docs stands in a test above, which holds it against what `trace` really says."""
     page = (REPOSITORY / "docs" / "operations.md").read_text(encoding="utf-8")
     section = page.partition("## Questions that support is asked")[2].partition("\n## ")[0]
     quoted = re.findall(r'^\|.*\| "(.+)" \|$', section, re.MULTILINE)
     tests = re.sub(r'"\s*\n\s*f?"', "", Path(__file__).read_text(encoding="utf-8"))
-    assert len(quoted) == 24
+    assert len(quoted) == 26
     assert [one for one in quoted if one not in tests] == []

@@ -85,6 +85,7 @@ class GatewayReport(msgspec.Struct, frozen=True):
     ended: list[EndingReport] = []  # of the customer, the newest last
     refused: list[EndingReport] = []  # of unknown customers, the newest last
     remembers_since: str = ""  # earlier endings and refusals are forgotten
+    now: str = ""  # by its clock; empty from gateways of earlier versions
     similar: list[str] = []  # connected customers whose names differ only in case
 
 

@@ -64,6 +64,7 @@ class Support:
     async def trace(self, request: Request) -> Response:
         query = reading.parse_query(request, TraceQuery)
         subject = await self._database.read(_work(query, self._clock()))
+        asked_at = self._clock()
         gateways = await self._ask(subject.channel) if subject.channel is not None else None
         if subject.missing is not None:
             # An order that was refused for the database's sake is missing, too.
@@ -72,7 +73,7 @@ class Support:
         else:
             relay = self._relay
             relaying = trace.Relaying(relay.redis_up, relay.contested, relay.stops.sender, relay.published_at)
-            known = trace.Known(gateways, self._silent(gateways))
+            known = trace.Known(gateways, self._silent(gateways), asked_at)
             explained = [
                 bodies.TracedAlert(life, given.verdict.value, given.findings)
                 for life in (trace.with_publication(one, relaying) for one in subject.lives)
