@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -13,6 +15,7 @@ from click.testing import CliRunner
 
 from shared import __version__
 from shared.commands.cli import main
+from tests.processes import REPOSITORY
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -235,3 +238,12 @@ def test_letters_that_the_terminal_lacks_are_escaped(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("shared.commands.support.who", say)
     done = CliRunner(charset="latin-1").invoke(main, ["who"])
     assert (done.exit_code, done.output) == (0, "\\u0141ukasz is connected\n")
+
+
+def test_reader_that_has_gone_is_not_reported_as_nothing_found() -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    command = [sys.executable, "-m", "shared.commands.cli", "size"]
+    with open(writes, "wb") as nobody:
+        ended = subprocess.run(command, stdout=nobody, stderr=subprocess.PIPE, timeout=60, cwd=REPOSITORY)
+    assert (ended.returncode, ended.stderr) == (141, b"")

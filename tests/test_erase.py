@@ -85,5 +85,5 @@ def test_where_nothing_is_set_it_says_where_it_has_looked(tmp_path: Path) -> Non
 def test_a_wrong_key_is_one_line(processes: Processes, tmp_path: Path) -> None:
     sender = processes.start_sender()
     done = erase(tmp_path, "alice", "--yes", "--sender", sender.url, api_key="another-key-of-16")
-    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert (done.returncode, len(done.stderr.splitlines())) == (3, 1)
     assert "refuses with 401" in done.stderr

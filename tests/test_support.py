@@ -78,7 +78,7 @@ async def test_support_sees_who_is_connected_and_what_became_of_an_alert(
         assert (nobody.returncode, nobody.stdout.splitlines()[-1]) == (1, "carol is not connected")
 
         for customer, said in (
-            ("carol", "nobody is connected as carol, or was lately: is the name right?"),
+            ("carol", "nobody is connected as carol, or was lately (is the name right?)"),
             ("alice", "2 connections end within a second"),
         ):
             kicked = await orderbell(tmp_path, "kick", customer, **settings)

@@ -2,70 +2,35 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
-import re
 import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from shared import __version__
-from shared.commands.local import DEFAULT, LocalDirectory
+from shared.commands import asking
+from shared.commands.local import LocalDirectory
 from shared.commands.numbers import Number
+from shared.commands.options import DATA, SENDER
 from shared.errors import OperatorError
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 PORT = click.IntRange(1, 65535)
-_WITHOUT_CONTROLS = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]*")
 MOST_MINUTES = 10 * 366 * 24 * 60
-DATA = click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    default=DEFAULT,
-    show_default=True,
-    help="Directory in which `orderbell up` keeps its database and its keys.",
-)
-
-
-def _checked_url(context: click.Context, parameter: click.Parameter, given: str | None) -> str | None:
-    from shared.commands.watch import is_http_url
-
-    if given is not None and not is_http_url(given):
-        raise click.BadParameter(f"{given!r} is not a URL; expected http://host:port")
-    return given
-
-
-def _checked_name(context: click.Context, parameter: click.Parameter, given: str | None) -> str | None:
-    """Of a customer or an order."""
-    from shared.channels import MAX_NAME, is_name
-
-    if given is not None and not is_name(given):
-        raise click.BadParameter(
-            f"{given[:160]!r} is not a name: 1 to {MAX_NAME} characters without control characters"
-        )
-    return given
-
-
-def _checked_attribute(context: click.Context, parameter: click.Parameter, given: str | None) -> str | None:
-    """Of an event: its id or source."""
-    from shared.commands.support import MAX_EVENT_ID
-
-    if given is not None and not (0 < len(given) <= MAX_EVENT_ID and _WITHOUT_CONTROLS.fullmatch(given)):
-        raise click.BadParameter(
-            f"{given[:160]!r} is not 1 to {MAX_EVENT_ID} characters without control characters"
-        )
-    return given
-
-
-SENDER = click.option(
-    "--sender", metavar="URL", help="[default: ORDERBELL_SENDER_URL]", callback=_checked_url
-)
-JSON = click.option("--json", "as_json", is_flag=True, help="Print the sender's answer as it is.")
 
 
 class _Commands(click.Group):
-    """A file that can't be read or written is a fault of what was given, and one line."""
+    """What ends a command, for all of them.
+
+    A file that can't be read or written is a fault of what was given, and one line. Ctrl-C ends with 130
+    (`up` and `watch`, which are meant to be ended by it, with their own codes), a reader that has gone with
+    141, as shells report them.
+    """
 
     def main(self, *args: Any, **options: Any) -> Any:
         try:
@@ -77,6 +42,15 @@ class _Commands(click.Group):
             why = str(error)
         print(f"orderbell: {why}", file=sys.stderr)
         sys.exit(2)
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt:
+            sys.exit(130)
+        except BrokenPipeError:  # as of `orderbell trace 1042 | head -1`; 1 would mean that nothing was found
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the end
+            sys.exit(141)
 
 
 @click.group(
@@ -92,13 +66,16 @@ def main(context: click.Context) -> None:
     """
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         context.color = False
+    for stream in (sys.stdout, sys.stderr):  # the locale may lack letters of a customer's id
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 @main.command()
 @click.option(
     "--gateways", type=click.IntRange(1, 16), default=2, show_default=True, help="How many gateways."
 )
-@click.option("--sender-port", type=PORT, default=8090, show_default=True)
+@click.option("--sender-port", type=PORT, default=8090, show_default=True, help="Port of the sender.")
 @click.option(
     "--receiver-port",
     type=PORT,
@@ -158,7 +135,13 @@ def token(customer: str, topics: tuple[str, ...], minutes: float, data: Path) ->
 
 @main.command()
 @click.argument("customer")
-@click.option("--gateway", default="http://127.0.0.1:8091", show_default=True, metavar="URL")
+@click.option(
+    "--gateway",
+    default="http://127.0.0.1:8091",
+    show_default=True,
+    metavar="URL",
+    help="Address of a gateway, or of the balancer before it.",
+)
 @click.option(
     "--topic", "topics", multiple=True, metavar="NAME", help="A topic to read as well; may be repeated."
 )
@@ -212,68 +195,19 @@ def watch(
 
 
 @main.command()
-@click.argument("asked", metavar="ORDER|EVENT|CUSTOMER", required=False)
-@click.option("--order", "order_id", metavar="ID", help="An order, by its id.", callback=_checked_name)
 @click.option(
-    "--event", "event_id", metavar="ID", help="An event, by its CloudEvents id.", callback=_checked_attribute
-)
-@click.option(
-    "--source",
-    metavar="URI",
-    help="The event's source, if it is not an order's.",
-    callback=_checked_attribute,
-)
-@click.option(
-    "--customer",
-    "customer_id",
-    metavar="ID",
-    callback=_checked_name,
-    help="A customer: their newest events, or the given event for them.",
-)
-@JSON
-@SENDER
-@DATA
-def trace(
-    asked: str | None,
-    order_id: str | None,
-    event_id: str | None,
-    source: str | None,
-    customer_id: str | None,
-    as_json: bool,
-    sender: str | None,
-    data: Path,
-) -> None:
-    """Explain what became of an alert.
-
-    The argument is looked up as an order's id, then as an event's, then as a customer's, whose newest
-    events are shown; use an option to say which it is. For each event: whether it was recorded, published,
-    handed over to a device and shown, and if not, why.
-
-    Exit code 0 if something was found, 1 if not, 3 if the sender does not answer.
-    """
-    from shared.commands.support import trace as run
-
-    named = {"order_id": order_id, "event_id": event_id, "source": source, "customer_id": customer_id}
-    given = {name: value for name, value in named.items() if value is not None}
-    if asked is None and not given:
-        raise click.UsageError("name an order, an event or a customer")
-    if source is not None and event_id is None and (asked is None or order_id is not None):
-        raise click.UsageError("--source is that of an event: give --event, too")
-    if asked is not None and (order_id is not None or event_id is not None):
-        raise click.UsageError("give the argument or --order or --event, not both")
-    sys.exit(run(LocalDirectory(data), asked, given, sender, as_json=as_json))
-
-
-@main.command()
-@click.option(
-    "--customers", type=click.IntRange(1, 10**9), default=10_000, show_default=True, help="How many."
+    "--customers",
+    type=click.IntRange(1, 10**9),
+    default=10_000,
+    show_default=True,
+    help="How many there are.",
 )
 @click.option(
     "--events-a-day",
     type=Number(0, 1_000_000, above=True),
     default=1,
     show_default=True,
-    help="Of one customer, on average.",
+    help="For one customer, on average.",
 )
 @click.option(
     "--connected",
@@ -289,13 +223,19 @@ def trace(
     show_default=True,
     help="Events in the busiest second, as a multiple of an average one.",
 )
-@click.option("--history-days", type=Number(0, 36_500, above=True), default=7, show_default=True)
+@click.option(
+    "--history-days",
+    type=Number(0, 36_500, above=True),
+    default=7,
+    show_default=True,
+    help="How long events are kept.",
+)
 @click.option(
     "--max-connections",
     type=click.IntRange(1, 10**6),
     default=10_000,
     show_default=True,
-    help="Of a gateway.",
+    help="How many one gateway takes.",
 )
 def size(
     customers: int,
@@ -313,122 +253,6 @@ def size(
     from shared.commands.size import Load, show
 
     show(Load(customers, events_a_day, connected, peak, history_days, max_connections))
-
-
-@main.command()
-@click.argument("customer", required=False, callback=_checked_name)
-@JSON
-@SENDER
-@DATA
-def who(customer: str | None, as_json: bool, sender: str | None, data: Path) -> None:
-    """Show who is connected, gateway by gateway.
-
-    With CUSTOMER, only their connections, including those that have ended. Exit code 0 if somebody is
-    connected, 1 if not, 3 if the sender does not answer.
-    """
-    from shared.commands.support import who as run
-
-    sys.exit(run(LocalDirectory(data), customer, sender, as_json=as_json))
-
-
-@main.command()
-@click.argument("customer")
-@SENDER
-@click.option("--yes", is_flag=True, help="Don't ask.")
-@DATA
-def erase(customer: str, sender: str | None, yes: bool, data: Path) -> None:
-    """Erase everything about a customer.
-
-    CUSTOMER's orders, events, seen cursors, dead letters, kept answers and keys in Redis are deleted,
-    and the connections of their devices are ended. This cannot be undone. Issue no new token for them.
-
-    Exit code 0 if everything was erased, else 1.
-    """
-    from shared.commands.erase import erase as run
-
-    if not yes:
-        click.confirm(f"Erase everything about {customer!r}?", abort=True)
-    sys.exit(run(LocalDirectory(data), customer, sender))
-
-
-@main.command()
-@click.argument("order", required=False, callback=_checked_name)
-@click.option(
-    "--event",
-    "event_id",
-    metavar="ID",
-    help="An event instead of an order, by its CloudEvents id.",
-    callback=_checked_attribute,
-)
-@click.option("--source", metavar="URI", help="The event's source.", callback=_checked_attribute)
-@SENDER
-@DATA
-def resend(
-    order: str | None, event_id: str | None, source: str | None, sender: str | None, data: Path
-) -> None:
-    """Send the alert of ORDER, or an event, once more.
-
-    It is recorded as a new event that replaces the first, so it pops up on every device of its customer,
-    even where the first was shown. An alert that was taken back is not sent again.
-
-    Exit code 0 if it was recorded, 1 if there is no such alert, 3 if the sender does not answer.
-    """
-    from shared.commands.support import resend as run
-
-    if order is not None and event_id is None and source is None:
-        asked = {"order_id": order}
-    elif order is None and event_id is not None and source is not None:
-        asked = {"id": event_id, "source": source}
-    else:
-        raise click.UsageError("name an order, or give --event and --source")
-    sys.exit(run(LocalDirectory(data), asked, sender))
-
-
-@main.command()
-@click.argument("customer", callback=_checked_name)
-@click.option("--test", "is_test", is_flag=True, help="Required: the event changes nothing.")
-@click.option(
-    "--seconds",
-    type=Number(0, 3_600),
-    default=5,
-    show_default=True,
-    help="How long to wait until a device has it.",
-)
-@SENDER
-@DATA
-def send(customer: str, *, is_test: bool, seconds: float, sender: str | None, data: Path) -> None:
-    """Send a test event to a customer's devices.
-
-    With --test, CUSTOMER is sent an event that is marked as a test, and whether a device got it is reported.
-    It goes the whole way that an alert takes, but pops up nowhere and is in no list and no count. (Your own
-    orders and events are sent through the sender's API.)
-
-    Exit code 0 if a device has it, 1 if none has, 3 if the sender does not answer.
-    """
-    from shared.commands.support import send_test as run
-
-    if not is_test:
-        raise click.UsageError("only test events are sent from here: give --test")
-    sys.exit(run(LocalDirectory(data), customer, sender, seconds))
-
-
-@main.command()
-@click.argument("customer")
-@SENDER
-@DATA
-def kick(customer: str, sender: str | None, data: Path) -> None:
-    """End a customer's sessions.
-
-    All of CUSTOMER's tokens issued until now are revoked: every gateway ends their connections within a
-    second and no longer accepts those tokens. Tokens issued from now on are good. The command reports how
-    many connections end, and warns if nobody is connected under this name: the sender does not know your
-    customers, so a mistyped name is revoked like any other.
-
-    Exit code 0 if they were revoked, else 1.
-    """
-    from shared.commands.kick import kick as run
-
-    sys.exit(run(LocalDirectory(data), customer, sender))
 
 
 @main.command()
@@ -481,6 +305,10 @@ def migrate(sql: bool, role: str | None) -> None:
     if role is not None and not role.strip():
         raise click.BadParameter("the name of a role is missing", param_hint="--role")
     sys.exit(run(sql=sql, role=role))
+
+
+for _command in asking.COMMANDS:
+    main.add_command(_command)
 
 
 if __name__ == "__main__":

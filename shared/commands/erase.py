@@ -16,6 +16,7 @@ from shared.settings import SenderAddress, Settings
 if TYPE_CHECKING:
     from shared.commands.local import LocalDirectory
 
+NO_ANSWER = 3  # the exit code
 TIMEOUT_SECONDS = 120.0  # the sender searches all answers kept for repeated requests
 
 
@@ -36,7 +37,7 @@ class _Problem(msgspec.Struct):
 
 
 def erase(local: LocalDirectory, customer: str, sender: str | None) -> int:
-    """The exit code: 0 when erased, 1 when the sender did not do it."""
+    """The exit code: 0 when erased, 3 when the sender does not answer or refuses."""
     if not is_name(customer):
         raise click.BadParameter(
             f"{customer[:160]!r} is not 1 to {MAX_NAME} characters without control characters"
@@ -81,4 +82,4 @@ def _detail_of(body: bytes) -> str:
 
 def fail(reason: str) -> int:
     click.echo(f"orderbell: {reason}", err=True)
-    return 1
+    return NO_ANSWER

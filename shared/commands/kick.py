@@ -26,7 +26,7 @@ class Connections(msgspec.Struct):
 
 
 def kick(local: LocalDirectory, customer: str, sender: str | None) -> int:
-    """The exit code: 0 when revoked, 1 when the sender did not do it."""
+    """The exit code: 0 when revoked, 3 when the sender does not answer or refuses."""
     if not is_name(customer):
         raise click.BadParameter(
             f"{customer[:160]!r} is not 1 to {MAX_NAME} characters without control characters"
@@ -75,4 +75,4 @@ def what_ends(customer: str, found: Connections | None) -> str:
         return f"nobody is connected as {customer}, but as {', '.join(similar)}{unasked}"
     if any(report.ended for report in found.gateways):
         return f"{customer} is not connected now, but was before{unasked}"
-    return f"nobody is connected as {customer}, or was lately: is the name right?{unasked}"
+    return f"nobody is connected as {customer}, or was lately (is the name right?){unasked}"

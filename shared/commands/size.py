@@ -90,7 +90,7 @@ def show(load: Load) -> None:
     lines = [
         (
             "customers",
-            f"{load.customers:,}; {load.events_a_day:g} events a day each,"
+            f"{load.customers:,}; {load.events_a_day:g} event{'s' * (load.events_a_day != 1)} a day each,"
             f" {load.connected:.1%} of them connected at the peak",
         ),
         ("events", f"{found.events_per_second:,.1f} a second at the peak"),

@@ -10,7 +10,7 @@ import httpx2
 import msgspec
 
 from shared.channels import MAX_NAME, is_name
-from shared.commands.erase import CallerSettings
+from shared.commands.erase import NO_ANSWER, CallerSettings
 from shared.commands.service import GATEWAY_THERE, service_at
 from shared.errors import NeighbourError
 from shared.redis.inquiries import GatewayReport
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 TIMEOUT_SECONDS = 15.0
 MAX_EVENT_ID = 1024  # characters
-FOUND, NOT_FOUND, NO_ANSWER = 0, 1, 3
+FOUND, NOT_FOUND = 0, 1
 _SHOWN = 50  # connections
 _UNKNOWN = ("not-placed", "not-sent")
 _REPORTED = "shown"
