@@ -111,7 +111,9 @@ async def test_41_reader_too_slow_is_closed_with_4408_and_gets_the_rest_when_it_
             await other.wait_seqs(list(range(1, number + 1)))
             with claim("a reader that is too slow is closed"):
                 assert number < 200, "nobody closes it"
-        assert slow.connection.ending == (4408, "too slow")
+        # Without the limit it is closed too, on a busy machine: when a heartbeat is missing.
+        with claim("a reader that is too slow is closed"):
+            assert slow.connection.ending == (4408, "too slow")
         listening = asyncio.create_task(slow.listen())
         await slow.wait_close()
         assert slow.close == 4408
