@@ -17,7 +17,7 @@ from prometheus_client import REGISTRY
 
 from receiver import metrics
 from sender import metrics as sender_metrics
-from shared.settings import ReceiverSettings, known_names
+from shared.settings import ReceiverSettings, SenderSettings, known_names, load
 from tests import machine
 
 if TYPE_CHECKING:
@@ -205,3 +205,16 @@ def test_services_of_the_manifests_have_the_ports_that_the_services_listen_on() 
     }
     assert ports == {"orderbell-sender": 8090, "orderbell-receiver": 8091}
     assert MAPPED["ORDERBELL_SENDER_URL"] == "http://orderbell-sender:8090"
+
+
+@pytest.mark.parametrize(("name", "kind"), [("sender", SenderSettings), ("receiver", ReceiverSettings)])
+def test_settings_files_of_the_docs_are_complete_and_without_faults(
+    name: str, kind: type[SenderSettings | ReceiverSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    text = page.partition(f"cat > /etc/orderbell/{name}.env <<EOF\n")[2].partition("\nEOF\n")[0]
+    assert len(text.splitlines()) >= 3
+    for line in text.replace("$api_key", "a" * 64).replace("$(openssl rand -hex 32)", "b" * 64).splitlines():
+        setting, _, value = line.partition("=")
+        monkeypatch.setenv(setting, value)
+    load(kind)
