@@ -8,7 +8,6 @@ FRESH = 1_000  # events, the newest
 # Retention trusts a clock that events of the day before confirm; a kept database grows old.
 _FRESHEN = """
     UPDATE events SET recorded_at = {at} WHERE position > (SELECT max(position) - {count} FROM events)
-    AND recorded_at < {at}
 """
 
 # `{series}` has a column n from 1 on, `{digest}` makes a digest of n.
@@ -58,7 +57,7 @@ def open_orders(count: int, channels: int, *, prefix: str, now: str, series: str
 
 
 def freshen(at: str) -> str:
-    """The newest events are stamped with that moment, an SQL expression, if they are older."""
+    """The newest events are stamped with that moment, an SQL expression."""
     return _FRESHEN.format(at=at, count=FRESH)
 
 
