@@ -93,7 +93,7 @@ class Live:
 
     async def wait_messages(self, count: int) -> list[bytes]:
         """Wait for at least so many messages; returns all that came."""
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             while len(self.messages) < count:
                 await self.read()
         return self.messages
