@@ -175,7 +175,7 @@ async def test_log_quotes_nothing_of_what_a_client_sends(
         "SUBSCRIBE\nid:1\ndestination:/topic/CANARY\n\n\0",
         "SUBSCRIBE\nid:1\ndestination:/user/queue/orders\nafter:CANARY\n\n\0",
         "SUBSCRIBE\nid:1\ndestination:/user/queue/orders\nack:CANARY\n\n\0",
-        "UNSUBSCRIBE\nid:CANARY\n\n\0",
+        "UNSUBSCRIBE\nid:CANARY\n\n\0SEND\nCANARY\n\n\0",  # the first alone is no fault
         "ACK\nid:CANARY\n\n\0",
         "SEND\ndestination:/CANARY\n\nCANARY\0",
         "BEGIN\ntransaction:CANARY\n\n\0",
