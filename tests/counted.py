@@ -25,8 +25,8 @@ class Counted:
     def __call__(self, name: str, **labels: str) -> float:
         """The growth of a counter; `name` as /metrics shows it."""
         assert name.endswith("_total"), "no counter"
-        return self.gauge(name, **labels) - self._before.get((name, frozenset(labels.items())), 0.0)
+        return self.value(name, **labels) - self._before.get((name, frozenset(labels.items())), 0.0)
 
-    def gauge(self, name: str, **labels: str) -> float:
-        """The value now."""
+    def value(self, name: str, **labels: str) -> float:
+        """Of any metric, now."""
         return self._registry.get_sample_value(name, labels) or 0.0

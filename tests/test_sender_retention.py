@@ -321,13 +321,13 @@ async def test_doubt_about_the_clock_is_a_metric(sender: RunningSender) -> None:
     await complete_new(sender, "1")
     retention = retention_of(sender, Pace())
     await retention.sweep()
-    assert sender.counted.gauge("orderbell_retention_doubts_clock") == 0
+    assert sender.counted.value("orderbell_retention_doubts_clock") == 0
     sender.clock.advance(days=8)
     await retention.sweep()
-    assert sender.counted.gauge("orderbell_retention_doubts_clock") == 1
+    assert sender.counted.value("orderbell_retention_doubts_clock") == 1
     sender.clock.advance(days=-8)
     await retention.sweep()
-    assert sender.counted.gauge("orderbell_retention_doubts_clock") == 0
+    assert sender.counted.value("orderbell_retention_doubts_clock") == 0
 
 
 ORDER = {"order_id": "1", "customer_id": "alice"}

@@ -204,10 +204,10 @@ async def test_a_burst_of_reports_is_sent_once_and_a_failure_ends_nothing(redis:
 @one_database
 async def test_time_from_order_to_shown_is_measured_once_for_what_is_new(sender: RunningSender) -> None:
     name = "orderbell_order_to_shown_seconds"
-    count, seconds = (sender.counted.gauge(f"{name}_{part}") for part in ("count", "sum"))
+    count, seconds = (sender.counted.value(f"{name}_{part}") for part in ("count", "sum"))
 
     def measured() -> tuple[float, float]:
-        now_count, now_seconds = (sender.counted.gauge(f"{name}_{part}") for part in ("count", "sum"))
+        now_count, now_seconds = (sender.counted.value(f"{name}_{part}") for part in ("count", "sum"))
         return now_count - count, round(now_seconds - seconds, 6)
 
     sender.clock.advance(seconds=4)

@@ -76,6 +76,11 @@ def show(page: Page, *texts: str, title: str = "") -> None:
     )
 
 
+def slide_in(page: Page) -> None:
+    """The toasts are where they stay."""
+    evaluate(page, "for (const animation of document.getAnimations()) animation.finish()")
+
+
 def test_the_live_region_is_there_before_anything_is_said(page: Page, toasts: Locator) -> None:
     announcer = page.locator("[role=status]")
     expect(announcer).to_have_text("")
@@ -315,7 +320,7 @@ def test_the_close_button_stays_under_the_pointer_in_a_stream_of_alerts(page: Pa
     show(page, "Order 1")
     button = toasts.get_by_role("button")
     expect(button).to_be_visible()
-    evaluate(page, "for (const animation of document.getAnimations()) animation.finish()")  # it slides in
+    slide_in(page)
     box = button.bounding_box()
     assert box is not None
     page.mouse.move(box["x"] + 5, box["y"] + 5)
@@ -400,6 +405,7 @@ def test_on_a_small_screen_there_is_one_at_a_time_and_room_beside_it(
         page.clock.run_for(1_100)
         expect(toasts).to_have_count(1)
         expect(toasts).to_contain_text("Order 1 is complete")
+        slide_in(page)
         box = toasts.bounding_box()
         assert box is not None
         assert box["height"] <= height * 0.6
@@ -586,6 +592,7 @@ def test_texts_are_replaced_in_one_object_and_the_rest_stays(page: Page) -> None
 def test_toasts_stand_at_the_end_of_a_page_that_runs_from_right_to_left(page: Page, toasts: Locator) -> None:
     evaluate(page, "document.documentElement.dir = 'rtl'")
     show(page, "הזמנה 1042 הושלמה")
+    slide_in(page)
     box = toasts.bounding_box()
     assert box is not None
     assert box["x"] < 100

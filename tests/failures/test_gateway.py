@@ -203,7 +203,7 @@ async def test_46_herd_that_comes_back_at_once_asks_the_sender_a_few_times_not_e
 
 
 def history_requests(world: World) -> float:
-    return world.sender.counted(
+    return world.sender.counted.value(
         "orderbell_request_seconds_count", method="POST", route="/history", status="200"
     )
 

@@ -231,7 +231,7 @@ async def test_receiver_that_comes_back_gets_what_waited(sender: RunningSender, 
     ((webhook,), (line,)) = await await_until(lambda: _tried(sender))
     assert webhook["detail"] == "it answers 503"
     assert "is still to be delivered: tried" in line
-    assert sender.counted.gauge("orderbell_webhook_failing") == 1
+    assert sender.counted.value("orderbell_webhook_failing") == 1
     for order_id in ("2", "3", "4"):
         await alert(sender, order_id)
     await report(sender, "customer:alice=1.4")
@@ -239,7 +239,7 @@ async def test_receiver_that_comes_back_gets_what_waited(sender: RunningSender, 
     await none_waits(sender)
     delivered = {one.event["data"]["cursor"] for one in receiver.got}
     assert delivered == {f"customer:alice=1.{seq}" for seq in (1, 2, 3, 4)}
-    assert sender.counted.gauge("orderbell_webhook_failing") == 0
+    assert sender.counted.value("orderbell_webhook_failing") == 0
     assert gone.got == []
 
 
