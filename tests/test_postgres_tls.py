@@ -95,51 +95,61 @@ async def outcome(url: str) -> str:
 TLS = "TLSv1.3"
 
 
+MODES = [
+    # What is asked for, of a server that takes both
+    ("orderbell", "127.0.0.1", "sslmode=disable", IN_CLEAR),
+    ("orderbell", "127.0.0.1", "sslmode=allow", IN_CLEAR),
+    ("orderbell", "127.0.0.1", "sslmode=prefer", TLS),
+    ("orderbell", "127.0.0.1", "", TLS),
+    ("orderbell", "127.0.0.1", "ssl=true", TLS),
+    ("orderbell", "127.0.0.1", "sslmode=require", TLS),
+    ("orderbell", OTHER_ADDRESS, "sslmode=require", TLS),
+    ("encrypted", "127.0.0.1", "sslmode=allow", TLS),
+    ("encrypted", "127.0.0.1", "sslmode=disable", "no encryption"),
+    # Whether the authority is checked
+    ("encrypted", "127.0.0.1", "sslmode=verify-ca&sslrootcert={ours}", TLS),
+    ("encrypted", OTHER_ADDRESS, "sslmode=verify-ca&sslrootcert={ours}", TLS),
+    ("encrypted", "127.0.0.1", "sslmode=verify-ca&sslrootcert={theirs}", "certificate verify failed"),
+    ("encrypted", "127.0.0.1", "sslmode=verify-full&sslrootcert={theirs}", "certificate verify failed"),
+    # As libpq: with a root certificate, `require` checks it, too
+    ("encrypted", "127.0.0.1", "sslmode=require&sslrootcert={theirs}", "certificate verify failed"),
+    ("encrypted", OTHER_ADDRESS, "sslmode=require&sslrootcert={ours}", TLS),
+    ("encrypted", "127.0.0.1", "sslmode=verify-full&sslrootcert=system", "certificate verify failed"),
+    ("encrypted", "127.0.0.1", "sslrootcert=system", "certificate verify failed"),
+    ("encrypted", "127.0.0.1", "sslmode=require&sslrootcert=system", "certificate verify failed"),
+    # Whether the name is checked
+    ("encrypted", "127.0.0.1", "sslmode=verify-full&sslrootcert={ours}", TLS),
+    ("encrypted", "localhost", "sslmode=verify-full&sslrootcert={ours}", TLS),
+    ("encrypted", OTHER_ADDRESS, "sslmode=verify-full&sslrootcert={ours}", "127.0.0.2"),
+    # The client's certificate
+    ("client", "127.0.0.1", "sslmode=verify-full&sslrootcert={ours}&sslcert={cert}&sslkey={key}", TLS),
+    ("client", "127.0.0.1", "sslmode=require&sslcert={cert}&sslkey={key}", TLS),
+    ("client", "127.0.0.1", "sslmode=require&sslcert={cert}&sslkey={locked}&sslpassword={password}", TLS),
+    ("client", "127.0.0.1", "sslmode=require&sslcert={cert}&sslkey={locked}", "sslpassword is missing"),
+    ("client", "127.0.0.1", "sslmode=require&sslcert={cert}&sslkey={locked}&sslpassword=no", "or wrong"),
+    ("client", "127.0.0.1", "sslmode=require&sslcert={cert}&sslkey={other_key}", "is not the key of"),
+    ("client", "127.0.0.1", "sslmode=require", "certificate"),
+    ("client", "127.0.0.1", "sslmode=require&sslcert={other_cert}&sslkey={other_key}", " ca|closed"),
+    # Versions
+    ("encrypted", "127.0.0.1", "sslmode=require&ssl_max_protocol_version=TLSv1.2", "TLSv1.2"),
+    ("encrypted", "127.0.0.1", "sslmode=require&ssl_min_protocol_version=TLSv1.3", TLS),
+    # Files that are not what they should be
+    ("encrypted", "127.0.0.1", "sslmode=verify-ca&sslrootcert={key}", "sslrootcert"),
+    ("encrypted", "127.0.0.1", "sslmode=require&sslcert={ours}&sslkey={ours}", "sslkey=|not in PEM"),
+]  # fmt: skip
+# One of each kind; all others are long.
+QUICK = [
+    ("orderbell", "127.0.0.1", "", TLS),
+    ("encrypted", "127.0.0.1", "sslmode=verify-full&sslrootcert={ours}", TLS),
+    ("encrypted", "127.0.0.1", "sslmode=verify-full&sslrootcert={theirs}", "certificate verify failed"),
+    ("encrypted", OTHER_ADDRESS, "sslmode=verify-full&sslrootcert={ours}", "127.0.0.2"),
+]
+
+
 @pytest.mark.parametrize(
     ("role", "host", "query", "expected"),
-    [
-        # What is asked for, of a server that takes both
-        ("orderbell", "127.0.0.1", "sslmode=disable", IN_CLEAR),
-        ("orderbell", "127.0.0.1", "sslmode=allow", IN_CLEAR),
-        ("orderbell", "127.0.0.1", "sslmode=prefer", TLS),
-        ("orderbell", "127.0.0.1", "", TLS),
-        ("orderbell", "127.0.0.1", "ssl=true", TLS),
-        ("orderbell", "127.0.0.1", "sslmode=require", TLS),
-        ("orderbell", OTHER_ADDRESS, "sslmode=require", TLS),
-        ("encrypted", "127.0.0.1", "sslmode=allow", TLS),
-        ("encrypted", "127.0.0.1", "sslmode=disable", "no encryption"),
-        # Whether the authority is checked
-        ("encrypted", "127.0.0.1", "sslmode=verify-ca&sslrootcert={ours}", TLS),
-        ("encrypted", OTHER_ADDRESS, "sslmode=verify-ca&sslrootcert={ours}", TLS),
-        ("encrypted", "127.0.0.1", "sslmode=verify-ca&sslrootcert={theirs}", "certificate verify failed"),
-        ("encrypted", "127.0.0.1", "sslmode=verify-full&sslrootcert={theirs}", "certificate verify failed"),
-        # As libpq: with a root certificate, `require` checks it, too
-        ("encrypted", "127.0.0.1", "sslmode=require&sslrootcert={theirs}", "certificate verify failed"),
-        ("encrypted", OTHER_ADDRESS, "sslmode=require&sslrootcert={ours}", TLS),
-        ("encrypted", "127.0.0.1", "sslmode=verify-full&sslrootcert=system", "certificate verify failed"),
-        ("encrypted", "127.0.0.1", "sslrootcert=system", "certificate verify failed"),
-        ("encrypted", "127.0.0.1", "sslmode=require&sslrootcert=system", "certificate verify failed"),
-        # Whether the name is checked
-        ("encrypted", "127.0.0.1", "sslmode=verify-full&sslrootcert={ours}", TLS),
-        ("encrypted", "localhost", "sslmode=verify-full&sslrootcert={ours}", TLS),
-        ("encrypted", OTHER_ADDRESS, "sslmode=verify-full&sslrootcert={ours}", "127.0.0.2"),
-        # The client's certificate
-        ("client", "127.0.0.1", "sslmode=verify-full&sslrootcert={ours}&sslcert={cert}&sslkey={key}", TLS),
-        ("client", "127.0.0.1", "sslmode=require&sslcert={cert}&sslkey={key}", TLS),
-        ("client", "127.0.0.1", "sslmode=require&sslcert={cert}&sslkey={locked}&sslpassword={password}", TLS),
-        ("client", "127.0.0.1", "sslmode=require&sslcert={cert}&sslkey={locked}", "sslpassword is missing"),
-        ("client", "127.0.0.1", "sslmode=require&sslcert={cert}&sslkey={locked}&sslpassword=no", "or wrong"),
-        ("client", "127.0.0.1", "sslmode=require&sslcert={cert}&sslkey={other_key}", "is not the key of"),
-        ("client", "127.0.0.1", "sslmode=require", "certificate"),
-        ("client", "127.0.0.1", "sslmode=require&sslcert={other_cert}&sslkey={other_key}", " ca|closed"),
-        # Versions
-        ("encrypted", "127.0.0.1", "sslmode=require&ssl_max_protocol_version=TLSv1.2", "TLSv1.2"),
-        ("encrypted", "127.0.0.1", "sslmode=require&ssl_min_protocol_version=TLSv1.3", TLS),
-        # Files that are not what they should be
-        ("encrypted", "127.0.0.1", "sslmode=verify-ca&sslrootcert={key}", "sslrootcert"),
-        ("encrypted", "127.0.0.1", "sslmode=require&sslcert={ours}&sslkey={ours}", "sslkey=|not in PEM"),
-    ],
-)  # fmt: skip
+    [mode if mode in QUICK else pytest.param(*mode, marks=pytest.mark.long) for mode in MODES],
+)
 async def test_each_mode_proves_what_it_promises(
     server: ClusterServer,
     database: str,
