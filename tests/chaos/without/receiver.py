@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any, cast
 
 from tests.chaos.without.patches import nothing
@@ -24,6 +25,7 @@ def frame_limit(patch: Patch) -> None:
     from receiver.transports.websocket.traffic import Traffic
 
     patch(Traffic, "exceeds", lambda self, allowance: False)
+    patch(Traffic, "frames_left", lambda self, allowance, second: sys.maxsize)
     patch(WebSocketConnection.__init__, "__defaults__", (WebSocketLimits(message_fragments=10**9),))
 
 
