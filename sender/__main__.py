@@ -61,13 +61,13 @@ logger = structlog.get_logger(__name__)
 PAGE = Path(__file__).parent / "http" / "page"
 REQUESTS_END_SECONDS = 2  # together with the relay's second below, well within 5 from SIGTERM to the end
 RELAY_END_SECONDS = 1
-TASKS_END_SECONDS = 0.5  # what they wait for then is a silent database
+TASKS_END_SECONDS = 0.5  # a task that has not ended by then waits for a silent database
 BODY_BYTES = 2 * MAX_BATCH_BYTES  # the API refuses what exceeds its own limits, and names the limit
 # How long one thread may keep the others waiting. With Python's 5 ms, each step of a completion would wait
 # that long for every reading of the database that is under way.
 SWITCH_SECONDS = 0.0005
 FIRST_TURN_SECONDS = 0.5  # callers wait, and take it for a part of the start
-CONNECTIONS = 1_000  # callers that a sender wants files for
+CONNECTIONS = 1_000  # callers for which a sender needs open files
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

@@ -298,7 +298,7 @@ def record_change(
     epoch, seq = history.states(connection, [channel])[channel].head
     place = Place(epoch, seq + 1)
     (before,) = count(connection, [channel], now=now)
-    unread = Unread(channel, before.unread, place)  # it is no alert, so it changes nothing itself
+    unread = Unread(channel, before.unread, place)  # not an alert, so it changes nothing itself
     mark(connection, channel, place.seq, Mark.SYSTEM)
     if is_private(channel):
         data = {**data, "unread": unread.unread, "as_of": str(Cursor(channel, place))}

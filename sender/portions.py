@@ -1,9 +1,9 @@
 """Portions: how many rows are deleted at a time, and how long the rest afterwards is.
 
-Callers must not notice that rows are deleted: so a portion is small, one that has grown shrinks to half when
-the database takes longer than a few milliseconds for it, and a rest follows that is longer than the work. But
-deleting must keep up with what is recorded. A transaction costs something whatever its size, so where small
-portions cannot reach the rate, they grow even though they are slow, and the rests are shorter.
+Callers must not notice that rows are deleted. So a portion is small, and a rest follows that is longer than
+the work; a portion that has grown shrinks to half when the database takes longer than a few milliseconds for
+it. But deleting must keep up with what is recorded. A transaction costs something whatever its size, so where
+small portions cannot reach the rate, they grow even though they are slow, and the rests are shorter.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Limits:
 
 
 _STEP = 10  # rows by which a portion grows
-_MADE_UP_SECONDS = 1.0  # at most
+_MADE_UP_SECONDS = 1.0  # how far behind the rate shorter rests may make up for, at most
 
 
 class Portions:

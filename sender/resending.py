@@ -83,7 +83,7 @@ def _resend(connection: Connection, channel: Channel, line: list[int], caller: C
         )
     entry = history.find(connection, channel, seq)
     if state is None or entry is None:
-        raise UnknownAlert("the event is no longer kept, or is no alert")
+        raise UnknownAlert("the event is no longer kept, or is not an alert")
     event: dict[str, Any] = msgspec.json.decode(entry.text)
     before = event["id"]
     anew = {name: value for name, value in event.items() if name not in _ANEW}

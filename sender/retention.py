@@ -17,8 +17,8 @@ first hour, in which senders of an earlier release may still run, which would le
 A clock that jumps ahead would make everything old at once. So if the time since the newest event or our last
 round is longer than a day, or the clock has gone a day further than time has since then, nothing is deleted
 for an hour, and the log has an error: this costs an idle shop, or a sender that was off, an hour's delay, and
-gives time to correct a wrong clock. After a start, events of the last hour prove nothing: the wrong clock may
-have stamped them; the newest before them is looked at.
+gives time to correct a wrong clock. After a start, events of the last hour prove nothing, because the wrong
+clock may have stamped them: the newest one before them counts.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ def _retract(
     if entry is None or head is None or entry.place.epoch != state.head.epoch:
         raise UnknownAlert("the event is no longer kept")
     if head.type.startswith(SYSTEM):
-        raise UnknownAlert(f"an event of the type {head.type} is no alert")
+        raise UnknownAlert(f"an event of the type {head.type} is not an alert")
     if (event := _before(connection, channel, seq)) is not None:
         return Retraction(alert, event, new=False)
     alerts.mark(connection, channel, seq, Mark.RETRACTED, by_seq=state.head.seq + 1)

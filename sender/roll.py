@@ -31,7 +31,7 @@ class Roll:
         self._asked: OrderedDict[str, tuple[float, bool]] = OrderedDict()  # the latest last
 
     def note(self, name: str, *, pulls: bool) -> None:
-        """`name` as the gateway quotes it; what is no name is passed over."""
+        """`name` as the gateway quotes it; anything that is not a name is passed over."""
         if not _NAME.fullmatch(name):
             return
         name = unquote(name)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _ENDINGS = 3  # the newest are named
 _REFUSALS = 4  # kinds of them
-_CLOCK_SECONDS = 2.0  # what clocks may differ by
+_CLOCK_SECONDS = 2.0  # smaller differences between clocks are not reported
 _ANSWER_SECONDS = 1.0  # from asking gateways to their answers, at most
 
 
@@ -90,7 +90,7 @@ def explain(life: Life, relaying: Relaying, known: Known, *, customer_id: str | 
         return Explained(Verdict.NOT_SENT, findings)
     if life.given_up is not None:
         fault, _, detail = life.given_up.partition(" ")
-        why = f"{fault}: {_FAULTS.get(fault, 'it can not be published')}{f' ({detail})' if detail else ''}"
+        why = f"{fault}: {_FAULTS.get(fault, 'it cannot be published')}{f' ({detail})' if detail else ''}"
         findings.append(
             f"It could not be published and was given up at {life.given_up_at}: {why}. Later events went on."
             " The shop may send it again, as a new event; /dead-letters of the sender has what is left of it."
@@ -286,7 +286,7 @@ def _at_gateways(
         )
     if verdict is Verdict.DELIVERED:
         findings.append(_UNTRIED if trial else _UNSHOWN)
-    # It may be another of their devices that is complained of.
+    # The complaint may be about another of their devices.
     amiss = [(one, report) for report in gateways for one in report.ended if one.code in _AMISS]
     findings += [f"Another connection {_ended(*pair)}" for pair in sorted(amiss, key=_at)[-_ENDINGS:]]
     return Explained(verdict, findings)
@@ -347,7 +347,7 @@ def _nobody(
     if any(report.connections for report in gateways):
         findings.append(
             "If their page is open, its token names somebody else, or it connects to another installation:"
-            " `orderbell who` shows as whom pages are connected."
+            " `orderbell who` shows the customer of each connection."
         )
     return findings
 
@@ -426,7 +426,7 @@ _MEANINGS = {
     "too-many-connections": "the customer had too many connections",
     "too-fast": "it sent too much",
 }
-# The gateway ended it because of its client.
+# The gateway ended the connection because of its client.
 _AMISS = frozenset(
     {
         *("4400", "4401", "4403", "4408", "4409", "4429"),

@@ -1,7 +1,7 @@
 """A trial: an event of the system that goes the whole way to a customer's devices and changes nothing there.
 
-It is no alert: it does not pop up, and is in no list and no count. Pages report it like any other event, so
-that `orderbell trace` answers whether it came.
+It is not an alert: it does not pop up, and is in no list and no count. Pages report it like any other event,
+so that `orderbell trace` answers whether it came.
 """
 
 from __future__ import annotations

@@ -185,7 +185,7 @@ PANELS: list[tuple[str, str, str, list[tuple[str, str]]]] = [
     ),
     (
         "Settings that differ",
-        "Settings that the services must share and do not; 0 is good, as is 1 during a change of it",
+        "Settings that the services must share and do not; 0 is good, as is 1 while one is being changed",
         "short",
         [
             ("sum(max by (setting) (orderbell_settings_differ))", "in all"),

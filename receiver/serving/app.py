@@ -134,7 +134,7 @@ def _shared(
     methods: list[str],
     origins: Origins,
 ) -> Route:
-    """A route with CORS, for the calls that other sites' pages make, too.
+    """A route with CORS, because pages of other sites call it, too.
 
     WebSockets don't need it and would pay for it.
     """
@@ -161,7 +161,7 @@ _ASKED_HEADERS = [
 
 
 class PlainOptions:
-    """Answers an OPTIONS that is no preflight. Nothing may happen by one: it is a safe method."""
+    """Answers an OPTIONS that is not a preflight. Nothing else may happen, because it is a safe method."""
 
     def __init__(self, app: ASGIApp, allowed: str) -> None:
         self._app = app

@@ -125,7 +125,7 @@ class GroupCommit:
                 self._idle.set()
 
     async def wait_for_idle(self, seconds: float) -> None:
-        """Until no caller waits, or for so long."""
+        """Return when no caller waits, or after that time."""
         try:
             async with asyncio.timeout(seconds):
                 await self._idle.wait()
@@ -133,7 +133,7 @@ class GroupCommit:
             pass  # the load does not end; other work must go on, too
 
     async def close(self, seconds: float) -> None:
-        """Jobs that were queued before are finished first, if they are within that time."""
+        """Finish the jobs that were queued before; those that do not end within that time fail."""
         deadline = self._loop.time() + seconds
         while self._running and self._loop.time() < deadline:
             await asyncio.wait(self._running, timeout=deadline - self._loop.time())
@@ -141,7 +141,7 @@ class GroupCommit:
             self._give_up()
 
     async def wait_ended(self) -> None:
-        """For turns that were under way at the end of `close`."""
+        """Wait for the turns that were still under way when `close` returned."""
         while self._running:
             await asyncio.wait(self._running)
 
@@ -164,7 +164,7 @@ class GroupCommit:
         self._running.discard(turn)
         if not turn.cancelled() and (error := turn.exception()):
             logger.error("a transaction's turn failed", exc_info=error)
-        if turn.cancelled() and turn.cancelling():  # not by its driver: the loop ends, and begins no task
+        if turn.cancelled() and turn.cancelling():  # the loop ends, and may begin no new task
             return
         if self._queue and not self._loop.is_closed():
             self._begin_turn()  # for jobs that came meanwhile

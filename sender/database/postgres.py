@@ -69,7 +69,7 @@ class Limits:
     patience_seconds: float = 0.1  # for a lock, of work that delays others
     give_way_seconds: float = 0.02  # how long work that nobody waits for lets others go first
     idle_seconds: float = 10  # in a transaction, before the server ends the session and frees its locks
-    close_seconds: float = 1  # at the end, for what was given before
+    close_seconds: float = 1  # at the end, for jobs that were queued before
     migration_seconds: float = 86_400  # for one command
 
 

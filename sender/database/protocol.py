@@ -66,11 +66,11 @@ class Database(Protocol):
         ...
 
     def hurry(self) -> None:
-        """The process is about to end: from now on, wait for nothing for long."""
+        """The process is about to end: from now on, every wait is short."""
         ...
 
     def abandon(self) -> None:
-        """What is under way fails now, as if the connection were lost, if it waits for a server."""
+        """Whatever waits for a server fails now, as if the connection were lost."""
         ...
 
     async def check(self) -> None:

@@ -48,9 +48,9 @@ class Limits:
     max_together: int = 1_000  # rows in one transaction
     max_waiting: int = 5_000  # writes; beyond that, callers are refused at once
     readers: int = 3
-    hurried_seconds: float = 0.5  # the same when the process is about to end
+    hurried_seconds: float = 0.5  # in place of busy_seconds when the process is about to end
     give_way_seconds: float = 0.02  # how long work that nobody waits for lets others go first
-    close_seconds: float = 1  # at the end, for what was given before
+    close_seconds: float = 1  # at the end, for jobs that were queued before
 
 
 USUAL = Limits()
@@ -140,7 +140,7 @@ class SqliteDatabase:
         self._hurried = True
 
     def abandon(self) -> None:
-        """The file is no server; the writer waits for its lock as long as `hurried_seconds`."""
+        """Nothing to do: there is no server, and the writer waits at most `hurried_seconds` for the lock."""
 
     async def close(self) -> None:
         """Jobs that were queued before are finished first, if nobody else holds the lock."""

@@ -2,8 +2,9 @@
 
 A commit that finds the log long copies it before it returns, and all callers wait: thousands of pages at
 random places, and a sync of the file. So a thread of its own copies them earlier. Such a checkpoint
-(SQLite calls it passive) delays no transaction; only when the log was copied whole is it begun anew, so it is
-repeated for what was written meanwhile. `wal_autocheckpoint` remains as the bound (sqlite_connect.py).
+(SQLite calls it passive) delays no transaction. SQLite begins the log anew only when all of it was copied, so
+the checkpoint is repeated for what was written meanwhile. `wal_autocheckpoint` remains as the bound
+(sqlite_connect.py).
 """
 
 from __future__ import annotations
@@ -40,10 +41,10 @@ class Checkpoints:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite-checkpoints")
         self._loop = asyncio.get_running_loop()
         self._running: asyncio.Future[None] | None = None
-        self._changes = 0  # by the writer's count, at our last beginning
+        self._changes = 0  # the writer's count when the last checkpoint began
 
     def note(self, changes: int) -> None:
-        """So many rows have been changed since the writer's connection was opened."""
+        """`changes` is the number of rows changed since the writer's connection was opened."""
         if changes < self._changes:
             self._changes = 0  # a new connection
         if changes - self._changes >= AFTER_CHANGES and (self._running is None or self._running.done()):

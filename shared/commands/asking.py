@@ -1,4 +1,4 @@
-"""The commands that ask a sender, or charge it with something."""
+"""The commands that ask a sender something, or have it do something."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def resend(
 def send(customer: str, *, is_test: bool, seconds: float, sender: str | None, data: Path) -> None:
     """Send a test event to a customer's devices.
 
-    With --test, CUSTOMER is sent an event that is marked as a test, and whether a device got it is reported.
+    With --test, send CUSTOMER an event that is marked as a test, and report whether a device got it.
     It goes the whole way that an alert takes, but pops up nowhere and is in no list and no count. (Your own
     orders and events are sent through the sender's API.)
 
@@ -175,8 +175,8 @@ def erase(customer: str, sender: str | None, yes: bool, data: Path) -> None:
     CUSTOMER's orders, events, seen cursors, dead letters, kept answers and keys in Redis are deleted,
     and the connections of their devices are ended. This cannot be undone. Issue no new token for them.
 
-    Exit code 0 if it was erased (if Redis is away, it says so and erases there later), 3 if the sender does
-    not answer or refuses.
+    Exit code 0 if it was erased, 3 if the sender does not answer or refuses. While Redis is away, what it
+    holds is erased later, and the output says so.
     """
     from shared.commands.erase import erase as run
 

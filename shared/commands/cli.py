@@ -140,7 +140,7 @@ def token(customer: str, topics: tuple[str, ...], minutes: float, data: Path) ->
     default="http://127.0.0.1:8091",
     show_default=True,
     metavar="URL",
-    help="Address of a gateway, or of the balancer before it.",
+    help="Address of a gateway, or of the balancer in front of it.",
 )
 @click.option(
     "--topic", "topics", multiple=True, metavar="NAME", help="A topic to read as well; may be repeated."
@@ -200,14 +200,14 @@ def watch(
     type=click.IntRange(1, 10**9),
     default=10_000,
     show_default=True,
-    help="How many there are.",
+    help="How many customers there are.",
 )
 @click.option(
     "--events-a-day",
     type=Number(0, 1_000_000, above=True),
     default=1,
     show_default=True,
-    help="For one customer, on average.",
+    help="Events a day for one customer, on average.",
 )
 @click.option(
     "--connected",
@@ -235,7 +235,7 @@ def watch(
     type=click.IntRange(1, 10**6),
     default=10_000,
     show_default=True,
-    help="How many one gateway takes.",
+    help="How many connections one gateway takes.",
 )
 def size(
     customers: int,

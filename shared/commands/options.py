@@ -1,4 +1,4 @@
-"""What the commands' options have in common."""
+"""Options that several commands have."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ DATA = click.option(
     type=click.Path(path_type=Path),
     default=DEFAULT,
     show_default=True,
-    help="Directory of `orderbell up`: its database, and its keys, for what the environment lacks.",
+    help="Where `orderbell up` keeps its database, keys and settings; used where the environment has none.",
 )
 SENDER = click.option(
     "--sender",

@@ -115,7 +115,7 @@ def parse_head(raw: bytes) -> Head:
         pass
     except httptools.HttpParserError:
         raise RequestRefused(400, "bad-request", "The request's head does not conform to RFC 9112.") from None
-    # Together first, because most requests have few of all of these.
+    # The whole head first, because most requests have few of all of these.
     if (
         raw.count(b",") + raw.count(b";") >= MAX_MEMBERS
         or raw.count(b"&") >= MAX_MEMBERS

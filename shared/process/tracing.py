@@ -81,7 +81,7 @@ class Tracing:
             yield
 
     def delivered(self, messages: Iterable[bytes]) -> None:
-        """Live messages whose events have left for browsers. Those of a crowd cost nothing here."""
+        """Live messages whose events have left for browsers. Beyond the limit, they cost nothing here."""
         for message in messages:
             if not self._has_room():
                 return

@@ -3,7 +3,8 @@
 To answer a request takes a fraction of a millisecond. When hundreds come at once, the loop would work through
 all of them before it looks at its other sockets again: events of Redis, and clients that wait for them, would
 wait as long. So each turn begins a few, and between two turns the loop looks at everything. Some requests
-take milliseconds, as a token with 99 topics: after a turn that was long, the next begins a single one.
+take milliseconds, such as those with a token of 99 topics: after a long turn, the next one begins a single
+request.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Turns:
     def _next(self) -> None:
         """A turn has begun: those that wait come before those that come now."""
         self._due = False
-        # What the requests of the turn before have started has run since then.
+        # By now, what the last turn's requests started has run, too.
         is_long = time.perf_counter() - self._since > self._long_seconds
         self._left = 1 if is_long else self._per_turn
         for _ in range(len(self._waiting)):

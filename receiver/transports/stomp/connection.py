@@ -320,7 +320,7 @@ class _Subscribed(Connection):
         self._notices = 0
 
     def _writing(self) -> Callable[[Place, bytes], bytes]:
-        """How an event becomes bytes. Chosen once, because a call more is a tenth of a delivery's Python."""
+        """How an event becomes bytes. Chosen once: one call more costs a tenth of a delivery's Python."""
         parent = self._parent
         form = form_of(self.subscription, parent.version, parent.envelope, parent.framed)
         if self.channel is None or is_private(self.channel):

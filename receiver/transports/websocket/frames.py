@@ -51,7 +51,7 @@ def frame_size(data: bytes, start: int) -> int | None:
 
 
 def more_frames(data: bytes, start: int, most: int) -> bool:
-    """Whether more than `most` frames of a client begin in this, from `start`, where one begins."""
+    """Whether more than `most` frames of a client begin in `data`, counted from the one at `start`."""
     for _ in range(most + 1):
         size = frame_size(data, start) if start < len(data) else None
         if size is None:
