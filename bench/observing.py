@@ -1,9 +1,9 @@
 """What observing costs a gateway: a delivery to all and to one customer, and a connection.
 
 Four gateways run at the same time, each with its own sender and Redis, and are measured in short turns, so
-that all of them meet the same moods of the machine: one that leaves out what it would observe of itself
-(bench/unobserved.py), one that logs warnings only, one with the defaults, and one with traces, which go to a
-collector that throws them away. Each round starts all four anew.
+that a machine that is busy for some minutes is so for all of them: one that leaves out what it would observe
+of itself (bench/unobserved.py), one that logs warnings only, one with the defaults, and one with traces,
+which go to a collector that throws them away. Each round starts all four anew.
 """
 
 from __future__ import annotations

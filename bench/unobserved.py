@@ -41,7 +41,7 @@ CUTS = (
 
 
 class CutFailed(Exception):
-    """The module has changed, so that it is no longer known what to leave out."""
+    """The module has changed: the lines to be left out were not found."""
 
 
 def cut(source: str, first: str, until: str) -> str:

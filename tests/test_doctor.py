@@ -258,7 +258,7 @@ async def test_gateway_with_other_live_keys_than_the_senders_is_found(
             await complete(client, "1042", "alice")
             await browser.receive_events(1)  # from the history
         says, fix = (await asyncio.to_thread(faults, asked))["gateway live keys"]
-        assert "ORDERBELL_LIVE_KEYS do not prove" in says
+        assert "that none of its ORDERBELL_LIVE_KEYS has signed" in says
         assert fix.startswith("ORDERBELL_LIVE_KEYS")
     finally:
         gateway.kill()

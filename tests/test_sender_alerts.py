@@ -282,7 +282,7 @@ async def test_reading_an_expired_alert_changes_nothing(
 async def test_alert_that_was_read_is_listed_as_expired_afterwards_and_no_device_is_notified(
     sender: RunningSender, alone: bool
 ) -> None:
-    """Whoever opens the list must not take for valid what is over."""
+    """The list must not show as valid what no longer is."""
     await post(sender, "1", expirytime="2026-11-23T14:25:30Z")
     if alone:
         await mark_read(sender, ids=["1"], customer_id="alice")

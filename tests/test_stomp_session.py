@@ -201,7 +201,7 @@ def test_ack_with_another_subscriptions_name_is_refused(command: str) -> None:
     session = open_session("1.1")
     subscribe(session, id="other", ack="client")
     subscribe(session, id="mine", ack="client").sent = Place(1, 7)
-    with pytest.raises(FrameRefused, match="not of this subscription"):
+    with pytest.raises(FrameRefused, match="does not belong to this subscription"):
         session.take(Frame(command, {"message-id": "2-1.7", "subscription": "other"}))
 
 

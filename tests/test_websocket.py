@@ -1,4 +1,4 @@
-"""The WebSocket transport's door: who comes in, and what everyone else is told."""
+"""The WebSocket transport's door: which clients come in, and how the others are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A browser's side of the WebSocket transport, without a browser: what it was told, in order."""
+"""A browser's side of the WebSocket transport, without a browser: what it received, in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""receiver/browser/links.js: where an alert may lead, whoever has sent it."""
+"""receiver/browser/links.js: where an alert may lead, whichever caller sent it."""
 
 from __future__ import annotations
 

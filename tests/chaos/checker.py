@@ -116,7 +116,7 @@ class Verdict:
     resets: Counter[str] = field(default_factory=Counter)
     allowed: frozenset[str] = frozenset()  # reasons of resets that this run gives
     given_up: int = 0  # holes that devices passed over by themselves
-    excused: int = 0  # not shown, but behind a reset that the device was told of
+    excused: int = 0  # not shown, but behind a reset that the device got
     ends: Counter[int] = field(default_factory=Counter)  # connections by close code
     deliveries: list[Delivery] = field(default_factory=list)
     recoveries: list[Recovery] = field(default_factory=list)
@@ -196,10 +196,10 @@ class _Device:
         """Whether a gateway's reset announced to the device that this is gone. What it gave up by itself does
         not count.
         """
-        told = [reset for reset in self.resets if not reset.given_up]
+        announced = [reset for reset in self.resets if not reset.given_up]
         if place is None:  # it was answered, but is in no history: only a new epoch explains that
-            return any(reset.reason == "epoch" for reset in told)
-        return any(place <= _place(reset.place) for reset in told)
+            return any(reset.reason == "epoch" for reset in announced)
+        return any(place <= _place(reset.place) for reset in announced)
 
 
 def check(
@@ -239,7 +239,7 @@ def check(
             else:
                 verdict.resets[entry.reason] += 1
                 if entry.reason not in allowed:
-                    verdict.note(f"reset: {entry.device} was told {entry.reason} at {entry.place}")
+                    verdict.note(f"reset: {entry.device} got the reset {entry.reason} at {entry.place}")
         elif isinstance(entry, Misplaced):
             verdict.misplaced += 1
             verdict.note(f"misplaced: {entry.device} got {entry.got} after {entry.after}")

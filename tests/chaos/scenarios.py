@@ -101,7 +101,7 @@ def gateway_drained(stage: Stage) -> Outcome:
     spread = [max(at) - min(at) for at in ended]
     clean = all(e.code == 1012 and e.bye for e in ends)
     words = f"clients left within {', '.join(f'{s:.1f} s' for s in spread)} of a drain of {seconds:g} s; "
-    words += "each was told bye and closed with 1012" if clean else "NOT all were told bye"
+    words += "each got bye and was closed with 1012" if clean else "NOT all got bye and 1012"
     return _outcome(verdict, f"{words}; {_recovered(verdict)[1]}", clean, min(spread) > 0.7 * seconds)
 
 
@@ -314,15 +314,15 @@ def database_restored(stage: Stage) -> Outcome:
         run.callers.set_rate(stage.load.rate)
         run.sleep(10)
         verdict = run.finish(allowed=frozenset({"epoch"}))
-    told = {
+    reset = {
         entry.device: entry.at
         for entry in read([stage.directory / "clients.jsonl"])
         if isinstance(entry, Reset)
     }
-    words = f"{len(told)} of {len(run.devices)} devices were told, the last "
-    words += f"{max(told.values(), default=restored) - restored:.1f} s after the sender was back "
+    words = f"{len(reset)} of {len(run.devices)} devices got a reset, the last "
+    words += f"{max(reset.values(), default=restored) - restored:.1f} s after the sender was back "
     words += f"(it was away for {restored - began:.1f} s)"
-    return _outcome(verdict, words, told.keys() == run.devices.keys())
+    return _outcome(verdict, words, reset.keys() == run.devices.keys())
 
 
 def _copy(database: Path, copy: Path) -> None:

@@ -145,7 +145,7 @@ def test_misplaced_event_breaks_the_promise_though_it_cost_nobody_an_alert() -> 
 def test_reset_is_kept_only_where_the_run_gives_its_reason(reason: str) -> None:
     entries = [*good(), Reset(11, "alice/1", reason, "1.2")]
     assert (verdict(entries).unexpected_resets, verdict(entries).kept) == (1, False)
-    assert f"alice/1 was told {reason}" in verdict(entries).examples[0]
+    assert f"alice/1 got the reset {reason}" in verdict(entries).examples[0]
     assert verdict(entries, allowed=reason).kept
 
 

@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.long
 
-# Of these, 5 are promised where the machine is not busy with our own flood.
+# We promise 5; the machine is busy with our own flood here.
 SENDER_SECONDS = 10.0
 GATEWAY_SECONDS = 10.0  # with a drain of 0.2
 BLACK_HOLE = Toxics(black_hole=True)
 
 
 def seconds_to_end(service: ServiceProcess) -> float:
-    """From SIGTERM on. It must end by itself, and as one that has not failed."""
+    """Seconds from SIGTERM until the service has ended, by itself and with exit code 0."""
     began = time.monotonic()
     assert service.terminate(timeout=30) == 0, service.text()
     return time.monotonic() - began
@@ -39,7 +39,7 @@ def seconds_to_end(service: ServiceProcess) -> float:
 
 @contextlib.contextmanager
 def threads(count: int, run: Callable[[threading.Event], None]) -> Iterator[None]:
-    """So many of them; each runs until the event is set."""
+    """`count` threads, each of which runs until the event is set."""
     over = threading.Event()
     running = [threading.Thread(target=run, args=(over,), daemon=True) for _ in range(count)]
     for thread in running:
@@ -85,7 +85,7 @@ def slow_database(
 
 
 def order(sender: SenderProcess, processes: Processes, over: threading.Event) -> None:
-    """Place orders, each on a connection of its own, until it is over."""
+    """Place orders, each on a connection of its own, until `over` is set."""
     number = 0
     while not over.is_set():
         number += 1

@@ -213,7 +213,7 @@ class Session:
         if match is None or subscription is None:
             raise unknown
         if headers.get("subscription", subscription.id) != subscription.id:
-            raise FrameRefused(f"the message {text[:40]!r} is not of this subscription")
+            raise FrameRefused(f"the message {text[:40]!r} does not belong to this subscription")
         if subscription.acknowledge is Acknowledge.AUTO:
             raise FrameRefused(f"subscription {subscription.id[:40]!r} takes no ACK: its ack mode is auto")
         place = Place(int(match[2]), int(match[3]))

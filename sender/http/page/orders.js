@@ -154,7 +154,7 @@ export class OpenOrders {
     const next = row.nextElementSibling ?? row.previousElementSibling;
     const hadFocus = row.contains(document.activeElement);
     row.remove();
-    // Whoever works through the list by keyboard goes on with the next one.
+    // A person who works through the list by keyboard goes on with the next one.
     if (hadFocus) next?.querySelector("button")?.focus();
   }
 }

@@ -159,7 +159,7 @@ async def _figures(http: httpx2.AsyncClient, url: str, settings: ReceiverSetting
     findings += _agreement("gateway", url, metrics)
     dropped = sum(map(float, re.findall(r"^orderbell_unauthentic_total\S* (\S+)$", metrics, re.MULTILINE)))
     if dropped:
-        says = f"{url} has dropped {dropped:,.0f} times what its ORDERBELL_LIVE_KEYS do not prove"
+        says = f"{url} has dropped {dropped:,.0f} values that none of its ORDERBELL_LIVE_KEYS has signed"
         findings.append(
             warn("gateway live keys", says, "ORDERBELL_LIVE_KEYS: the same for sender and gateways")
         )
