@@ -58,12 +58,12 @@ PANELS: list[tuple[str, str, str, list[tuple[str, str]]]] = [
     ),
     (
         "Publishing",
-        "Batches a second, by Redis' answer: GAP and STALE are Redis that had lost something",
+        "Batches a second, by Redis' answer; GAP: Redis had lost something, STALE: a newer epoch had begun",
         "short",
         [("sum by (answer) (rate(orderbell_relay_published_total[1m]))", "{{answer}}")],
     ),
     (
-        "Is it well?",
+        "Health",
         "1 is good for the first two, 0 for the others",
         "short",
         [
@@ -145,8 +145,8 @@ PANELS: list[tuple[str, str, str, list[tuple[str, str]]]] = [
         [("sum by (instance) (orderbell_waiting_bytes)", "{{instance}}")],
     ),
     (
-        "How old is the last word",
-        "Age of the last probe through Redis, and of the issuer's keys",
+        "Age of the last probe and of the keys",
+        "Since a gateway last heard its probe through Redis, and fetched the issuer's keys",
         "s",
         [
             ("time() - min by (instance) (orderbell_probe_heard_timestamp_seconds)", "probe, {{instance}}"),
@@ -185,10 +185,10 @@ PANELS: list[tuple[str, str, str, list[tuple[str, str]]]] = [
     ),
     (
         "Settings that differ",
-        "Settings that the services must share and do not; 0 is good, as is 1 while one is being changed",
+        "Settings that services must share but do not; 0 is good, and so is 1 while one is being changed",
         "short",
         [
-            ("sum(max by (setting) (orderbell_settings_differ))", "in all"),
+            ("sum(max by (setting) (orderbell_settings_differ))", "total"),
             ("max by (setting) (orderbell_settings_differ) == 1", "{{setting}}"),
         ],
     ),

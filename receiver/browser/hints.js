@@ -1,5 +1,5 @@
 /**
- * Why no connection comes about, or less is promised, and what to change; loaded where that is so.
+ * Why no connection opens, or why less is promised, and what to change; loaded only then.
  *
  * @typedef {"unreachable" | "origin" | "policy" | "storage"} Kind
  */
@@ -10,9 +10,9 @@ const REACH_MS = 5_000;
 export const HINTS = {
   unreachable: ({ host }) => `no answer from ${host}. Is this the gateway's address? Trying again.`,
   origin: ({ host }) =>
-    `${host} answers, but no connection comes about. If this page's origin is not the gateway's own, add` +
-    ` ${globalThis.location?.origin} to ORDERBELL_ALLOWED_ORIGINS there; a proxy between has to pass WebSocket upgrades` +
-    " on. Trying again.",
+    `${host} answers, but no connection opens. If this page's origin is not the gateway's own, add` +
+    ` ${globalThis.location?.origin} to ORDERBELL_ALLOWED_ORIGINS there; a proxy in between has to pass on` +
+    " WebSocket upgrades. Trying again.",
   policy: ({ origin }) =>
     // A policy knows WebSockets as an origin of their own.
     `this page's Content-Security-Policy forbids it: add ${origin} ${origin.replace(/^http/, "ws")} to connect-src.`,

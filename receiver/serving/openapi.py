@@ -79,7 +79,10 @@ def _paths() -> Json:
                     _query("after", CURSORS, "Where to resume; by default after what the customer has seen."),
                     _query("session", {"type": "string", "pattern": "^[A-Za-z0-9._~-]{1,64}$"}, "Of a poll."),
                     _query(
-                        "lastEventId", CURSORS, "As `after`; takes precedence over it, as a polyfill needs."
+                        "lastEventId",
+                        CURSORS,
+                        "As `after`; takes precedence over it. Polyfills and Mercure's clients also call it"
+                        " lastEventID, Last-Event-ID or evs_last_event_id.",
                     ),
                     _header("Last-Event-ID", "As `after`; takes precedence over both."),
                     _header("If-None-Match", "For plain polls."),
@@ -202,7 +205,7 @@ def _sockjs_paths(prefix: str, name: str) -> Json:
         204: {"description": "The messages were taken."},
         404: _problem("There is no such session, or it has ended."),
         413: _problem("More than a frame of STOMP may have."),
-        500: {"description": "No JSON array of texts: what SockJS's protocol says.", "content": texts},
+        500: {"description": "Not a JSON array of texts; what SockJS's protocol says.", "content": texts},
     }
     messages = {"required": True, "content": {"text/plain": {"schema": {"type": "string"}}}}
     session = f"{prefix}/{{server}}/{{session}}"
