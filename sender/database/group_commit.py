@@ -133,7 +133,7 @@ class GroupCommit:
             pass  # the load does not end; other work must go on, too
 
     async def close(self, seconds: float) -> None:
-        """Finish the jobs that were queued before; those that do not end within that time fail."""
+        """Jobs that were queued before are finished first, if they are within that time."""
         deadline = self._loop.time() + seconds
         while self._running and self._loop.time() < deadline:
             await asyncio.wait(self._running, timeout=deadline - self._loop.time())
@@ -164,7 +164,7 @@ class GroupCommit:
         self._running.discard(turn)
         if not turn.cancelled() and (error := turn.exception()):
             logger.error("a transaction's turn failed", exc_info=error)
-        if turn.cancelled() and turn.cancelling():  # the loop ends, and may begin no new task
+        if turn.cancelled() and turn.cancelling():  # by the loop's end, not by its driver: begin no task
             return
         if self._queue and not self._loop.is_closed():
             self._begin_turn()  # for jobs that came meanwhile
