@@ -64,7 +64,7 @@ RELAY_END_SECONDS = 1
 TASKS_END_SECONDS = 0.5  # a task that has not ended by then waits for a silent database
 BODY_BYTES = 2 * MAX_BATCH_BYTES  # the API refuses what exceeds its own limits, and names the limit
 # How long one thread may keep the others waiting. With Python's 5 ms, each step of a completion would wait
-# that long for every reading of the database that is under way.
+# that long for every read of the database that is under way.
 SWITCH_SECONDS = 0.0005
 FIRST_TURN_SECONDS = 0.5  # callers wait, and take it for a part of the start
 CONNECTIONS = 1_000  # callers for which a sender needs open files

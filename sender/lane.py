@@ -1,4 +1,4 @@
-"""Readings that may wait: one at a time, and after each one a pause as long as it took.
+"""Reads that may wait: one at a time, and after each one a pause as long as it took.
 
 A customer's list takes milliseconds of the processor, and customers may ask for many. Side by side in the
 database's threads they would hold up each step of a completion, which needs the interpreter's lock. In the

@@ -1,7 +1,7 @@
 """Sending an alert again, for a customer who says that they never saw it.
 
-No device shows an event twice, so it is recorded anew, as an event that replaces the first: it pops
-up on every device, and the customer's list has one of the two.
+No device shows an event twice, so a new event is recorded that replaces the first: it pops up on every
+device, and the customer's list has it alone.
 """
 
 from __future__ import annotations

@@ -10,9 +10,10 @@ Positions below the oldest waiting event are all published, so channels need not
 is old is deleted in portions that callers hardly notice, at a multiple of the rate at which events come
 (sender/portions.py).
 
-Orders are kept unless a setting says for how long; then completed ones go that long after their completion,
-and open ones stay. Channels that have nothing left are removed once a day (sender/beginnings.py); not in the
-first hour, in which senders of an earlier release may still run, which would let them begin at 1 again.
+Orders are kept unless a setting limits their time; then completed ones are deleted that long after their
+completion, and open ones stay. Channels that have nothing left are removed once a day (sender/beginnings.py);
+not in the first hour, in which senders of an earlier release may still run and would let them begin at 1
+again.
 
 A clock that jumps ahead would make everything old at once. So if the time since the newest event or our last
 round is longer than a day, or the clock has gone a day further than time has since then, nothing is deleted

@@ -3,8 +3,8 @@
 A retraction is an event of the same channel, so devices that are away catch up with both, in order. The alert
 and its retraction stay in the history.
 
-Where a newer alert has replaced the one that is named, as after a resend, the newer one is retracted: no
-other of such a line is on any screen.
+Where a newer alert has replaced the one that is named, as after a resend, the newest one is retracted: it
+alone is on screens.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The gateways that have asked this sender lately, also those that do not hear Redis and answer no inquiry.
 
 Each gateway asks for the newest event every few seconds, and every second while it pulls; these questions
-carry its name. Other senders may have been asked by others.
+carry its name. Another sender may know other gateways, those that asked it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Settings that services of one installation must share: whether those that are heard of have the same.
+"""Whether the services of one installation have the same values of the settings that they must share.
 
-Each service announces a few letters of a hash of each such setting. Senders hear gateways' with the questions
-that these ask every few seconds, and gateways hear senders' with the answers: so two gateways that verify
-tokens differently, or two senders that keep the history for different times, are found by whatever both talk
-to. A rolling change of a setting is reported while it lasts.
+Each service sends a few letters of a hash of each such setting: gateways with the questions that they ask
+senders every few seconds, senders with their answers. So a sender finds two gateways that verify tokens
+differently, and a gateway finds two senders that keep the history for different times. A rolling change of a
+setting is reported while it lasts.
 
 The letters are too few to find a value by trying: each fits millions of others.
 """

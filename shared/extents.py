@@ -9,8 +9,8 @@ The text extends the cursor's: `customer:alice=1.40+42+45-47` is everything up t
 A plain cursor is an extent without ranges; `=1.0+5` is the fifth event alone.
 
 Ranges are bounded: only the newest `MAX_RANGES` are kept. A dropped range counts as unseen, so it may pop up
-again on another device; nothing unseen ever counts as seen. That takes as many holes, each an alert that no
-device has shown, and ends as soon as they are filled.
+again on another device; nothing unseen ever counts as seen. Ranges are dropped only if there are that many
+holes, each an alert that no device has shown, and only until these are filled.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 PyJWT judges tokens, but spends most of its time on what does not change: all tokens of an issuer have one
 header. Once PyJWT has accepted a token, others with the very same header need only the checks of what
-differs: of the signature, and that the payload is written in base64url as it should be. A token that does
-not pass these is left to PyJWT, whatever the reason.
+differs: the signature, and whether the payload is correct base64url. A token that does not pass these is left
+to PyJWT, whatever the reason.
 """
 
 from __future__ import annotations

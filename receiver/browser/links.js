@@ -2,8 +2,8 @@
  * Where an alert leads: `data.link`, and up to two `data.actions`, each with a `label` and either a `url` or an `event`
  * for the page. Loaded with the first event that has any.
  *
- * Whoever may send an event must not be able to lead people anywhere: an address is one of the page's own origin, or of
- * one that the page has named. What is not, is left out.
+ * A caller that may send events must not be able to lead people just anywhere: an address must be of the page's own
+ * origin, or of one that the page has named. Any other is left out.
  *
  * @typedef {{ label: string, url: string, event: string }} Action  one of url and event is ""
  */

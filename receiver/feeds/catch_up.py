@@ -5,7 +5,7 @@ the live ones. And a feed that missed live messages, or can't know whether it di
 channel's head; with it, every connection that is live in it is caught up.
 
 It rests on this order: **subscribe first, read second, compare places last**. A feed is subscribed before
-anything is read, so what is published after the reading is heard; what was published before is in the log,
+anything is read, so what is published after the read is heard; what was published before is in the log,
 because the publish script appends and publishes in one step; and the sender's history has what the log does
 not, because an event is committed before it is published. Both sources are read after a place and give what
 follows it without a gap (receiver/feeds/sources.py), so no buffer of live events is needed: reading continues

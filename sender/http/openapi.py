@@ -1,7 +1,7 @@
 """`/openapi.json`: the sender's HTTP API for machines. Its calls are in sender/http/routes.py.
 
 Bodies and query parameters are generated from the types that parse and answer them, so they cannot differ.
-Written by hand is only what types don't know: statuses, headers, CloudEvents.
+Only what types don't know is written by hand: statuses, headers, CloudEvents.
 """
 
 from __future__ import annotations

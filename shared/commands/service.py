@@ -1,4 +1,4 @@
-"""Which of our services answers at an address: an address of the other one is a common slip."""
+"""Which of our services answers at an address, because people often give the other one's."""
 
 from __future__ import annotations
 

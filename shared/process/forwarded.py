@@ -1,9 +1,9 @@
 """The client as a proxy reports it: X-Forwarded-For and X-Forwarded-Proto, from trusted proxies alone.
 
-The rule is that of uvicorn's ProxyHeadersMiddleware, and a test compares the two, but for one thing: an IPv4
-address that a proxy on a dual-stack socket writes as `::ffff:10.0.0.5` is 10.0.0.5, and so it is in the
-setting. So a chain of proxies is not cut off at one that is trusted. `Forwarded` applies it to requests that
-the app serves; those that a transport takes from the edge come by themselves.
+The rule is that of uvicorn's ProxyHeadersMiddleware, and a test compares the two, with one exception: an IPv4
+address that a proxy on a dual-stack socket writes as `::ffff:10.0.0.5` is 10.0.0.5, in the header and in the
+setting. So a chain of proxies is not cut off at one that is trusted. `Forwarded` applies the rule to requests
+that the app serves; a request that a transport takes from the edge does not pass it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How many requests begin in one turn of the loop; the others wait for later turns, in their order.
 
-To answer a request takes a fraction of a millisecond. When hundreds come at once, the loop would work through
+Answering a request takes a fraction of a millisecond. When hundreds come at once, the loop would work through
 all of them before it looks at its other sockets again: events of Redis, and clients that wait for them, would
 wait as long. So each turn begins a few, and between two turns the loop looks at everything. Some requests
 take milliseconds, such as those with a token of 99 topics: after a long turn, the next one begins a single

@@ -1,8 +1,8 @@
 """A cluster: each command goes to the node that has its key's slot.
 
 Slots move: an operator moves them, or a primary dies and its replica takes over. A node that is asked for a
-slot that it no longer has answers MOVED, or, while the slot is on its way, for which key to ask elsewhere
-(ASK); a dead one does not answer. In each case the slots are looked up anew, once for all commands that
+slot that it no longer has answers MOVED; while the slot is moving, it answers ASK for a key that has already
+moved; a dead node does not answer. In each case the slots are looked up anew, once for all commands that
 failed meanwhile, and each of them is sent once more. What fails again is reported to the caller, never
 skipped.
 
