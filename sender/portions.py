@@ -35,7 +35,7 @@ class Portions:
         self._recorded: tuple[float, int] | None = None  # when, and how many rows by then
 
     def note_recorded(self, now: float, count: int) -> None:
-        """So many rows were ever recorded by now; the rate follows."""
+        """`count` is the number of all rows recorded until now; the rate follows."""
         if self._recorded is not None and now > self._recorded[0]:
             arriving = (count - self._recorded[1]) / (now - self._recorded[0])
             self.rate = max(self._limits.rate, self._limits.times * arriving)

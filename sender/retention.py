@@ -312,7 +312,7 @@ def newest_time(connection: Connection) -> datetime | None:
 
 
 def newest_time_before(connection: Connection, moment: datetime) -> datetime | None:
-    """When the newest of the events that were recorded before that moment was; None if there is none.
+    """When the newest event before that moment was recorded; None if there is none.
 
     There is no index on time: positions are bisected, because rows are numbered roughly in order of time.
     """
