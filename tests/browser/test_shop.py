@@ -562,7 +562,7 @@ def test_without_development_mode_a_token_is_pasted_and_kept_out_of_every_url(
         token = processes.token("alice")
         page.get_by_label("A customer's token (JWT)").fill("no token")
         page.keyboard.press("Enter")
-        expect(page.get_by_role("alert")).to_contain_text("That is no token")
+        expect(page.get_by_role("alert")).to_contain_text("That is not a token")
         page.get_by_label("A customer's token (JWT)").fill(token)
         page.keyboard.press("Enter")
         expect_connected(page)

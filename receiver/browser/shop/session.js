@@ -60,7 +60,7 @@ function customerOf(token) {
   } catch {
     // not a JWT; said below
   }
-  throw new SyntaxError("That is no token: three parts with dots between are expected, and a customer in the second.");
+  throw new SyntaxError("That is not a token: expected three parts separated by dots, and a customer in the second.");
 }
 
 /** @param {string} path @param {object} body */
