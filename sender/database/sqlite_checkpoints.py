@@ -41,10 +41,10 @@ class Checkpoints:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite-checkpoints")
         self._loop = asyncio.get_running_loop()
         self._running: asyncio.Future[None] | None = None
-        self._changes = 0  # the writer's count when the last checkpoint began
+        self._changes = 0  # by the writer's count, at our last beginning
 
     def note(self, changes: int) -> None:
-        """`changes` is the number of rows changed since the writer's connection was opened."""
+        """So many rows have been changed since the writer's connection was opened."""
         if changes < self._changes:
             self._changes = 0  # a new connection
         if changes - self._changes >= AFTER_CHANGES and (self._running is None or self._running.done()):
