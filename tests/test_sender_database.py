@@ -491,6 +491,24 @@ async def test_closing_finishes_what_was_given_before(sqlite_path: Path) -> None
     assert await asyncio.gather(*given) == [str(n) for n in range(20)]
 
 
+async def test_late_writer_is_refused_and_no_turn_is_tried_for_it(sqlite_path: Path) -> None:
+    async with sqlite.open_sqlite(str(sqlite_path)) as database:
+        await database.write(partial(put, name="a"))
+    with capture_logs() as logs, pytest.raises(DatabaseUnavailable, match="the sender ends"):
+        await asyncio.wait_for(database.write(partial(put, name="b")), 0.2)
+    assert logs == []
+
+
+async def test_files_that_vanish_under_a_large_write_disturb_no_end(sqlite_path: Path) -> None:
+    def put_many_and_lose_the_file(connection: Connection) -> None:
+        connection.execute(insert(channels), [{"channel": str(n), "seq": 1} for n in range(1_100)])
+        sqlite_path.unlink()
+
+    async with sqlite.open_sqlite(str(sqlite_path)) as database:
+        with pytest.raises(DatabaseUnavailable, match="removed or replaced"):
+            await database.write(put_many_and_lose_the_file)
+
+
 # PostgreSQL alone
 
 

@@ -109,6 +109,15 @@ async def test_closing_waits_for_what_was_given() -> None:
     assert await asyncio.wait_for(given, 20) == 1
 
 
+async def test_nothing_is_taken_after_the_end() -> None:
+    commits = Commits()
+    commits.go.set()
+    await commits.group.close(5)
+    with pytest.raises(DatabaseUnavailable, match="the sender ends"):
+        await asyncio.wait_for(commits.group.write(one, 1), 5)
+    assert commits.batches == []
+
+
 async def test_what_a_silent_database_does_not_finish_in_time_is_given_up() -> None:
     commits = Commits()  # its turn never ends
     running = asyncio.create_task(commits.group.write(one, "running"))
@@ -138,7 +147,7 @@ async def test_defect_of_a_turn_is_logged_and_later_turns_run() -> None:
     with capture_logs() as logs:
         lost = asyncio.create_task(group.write(one, 1))
         await asyncio.sleep(0)
-        await group.close(5)
+        await group.wait_ended()
     assert [log["log_level"] for log in logs] == ["error"]
     broken = False
     assert await group.write(one, 2) == 2

@@ -100,6 +100,7 @@ class GroupCommit:
         self._turns = turns
         self._max_waiting = max_waiting
         self._queue = Queue(max_together)
+        self._closed = False  # nothing is taken any more
         self._waiting = 0  # callers, including those whose transaction runs
         self._idle = asyncio.Event()  # no caller waits
         self._idle.set()
@@ -109,6 +110,8 @@ class GroupCommit:
     async def write(
         self, work: Callable[[Connection, Sequence[I]], Sequence[R | Exception]], item: I, *, size: int = 1
     ) -> R:
+        if self._closed:
+            raise DatabaseUnavailable("the sender ends")
         if self._waiting >= self._max_waiting:
             raise DatabaseBusy(f"{self._max_waiting} writes are waiting already")
         job: Job[I, R] = Job(work, item, size, self._loop.create_future())
@@ -134,6 +137,7 @@ class GroupCommit:
 
     async def close(self, seconds: float) -> None:
         """Jobs that were queued before are finished first, if they are within that time."""
+        self._closed = True
         deadline = self._loop.time() + seconds
         while self._running and self._loop.time() < deadline:
             await asyncio.wait(self._running, timeout=deadline - self._loop.time())
