@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import structlog
 from sqlalchemy.exc import DBAPIError
 
+from sender.database.errors import DatabaseError
 from sender.database.sqlite_connect import driver_of
 
 if TYPE_CHECKING:
@@ -65,6 +66,6 @@ class Checkpoints:
                 _, pages, copied = driver_of(self._connection).execute(_CHECKPOINT).fetchone()
                 if copied == pages:
                     return
-        except (sqlite3.Error, DBAPIError) as error:
+        except (sqlite3.Error, DBAPIError, DatabaseError) as error:
             # The writer meets the same trouble, and reports it; its commits then copy the log.
             logger.debug("a checkpoint failed", reason=str(error))
