@@ -328,7 +328,11 @@ def newest_time_before(connection: Connection, moment: datetime) -> datetime | N
     return datetime.fromisoformat(found) if found is not None else None
 
 
-_ENDS = select(func.min(events.c.position), func.max(events.c.position))
+# Two queries: SQLite would read a whole index for both in one.
+_ENDS = select(
+    select(func.min(events.c.position)).scalar_subquery(),
+    select(func.max(events.c.position)).scalar_subquery(),
+)
 _AT = (
     select(events.c.position, events.c.recorded_at)
     .where(events.c.position <= bindparam("at"))

@@ -4,24 +4,25 @@ import asyncio
 import math
 import sqlite3
 from contextlib import closing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import create_engine, event, func, select, update
 from structlog.testing import capture_logs
 
 from sender import outbox
-from sender.database.tables import events, idempotency
+from sender.database.sqlite_connect import driver_of
+from sender.database.tables import events, idempotency, metadata
 from sender.portions import Limits
-from sender.retention import Pace, Retention
+from sender.retention import Pace, Retention, newest_time_before
 from shared.times import format_time
 from tests.large_databases import fill_sqlite
 from tests.senders import postgres_is_long, run_sender
 from tests.waiting import await_until
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from collections.abc import Sequence
     from pathlib import Path
 
     from tests.senders import RunningSender
@@ -213,6 +214,24 @@ async def test_sender_that_starts_in_a_busy_shop_trusts_its_clock(sender: Runnin
     await complete_new(sender, "4")
     await retention_of(sender, Pace()).sweep()
     assert await kept(sender) == 6  # the first two are gone
+
+
+def test_times_before_a_moment_are_found_without_reading_all_events(tmp_path: Path) -> None:
+    """On SQLite, one query for both the first and the last position would."""
+    plans: list[str] = []
+    engine = create_engine(f"sqlite:///{tmp_path}/orderbell.db")
+    with engine.begin() as connection:
+        metadata.create_all(connection)
+
+        def note_plan(_: object, __: object, statement: str, given: Sequence[object], *___: object) -> None:
+            rows = driver_of(connection).execute(f"EXPLAIN QUERY PLAN {statement}", given)
+            plans.extend(row[-1] for row in rows.fetchall())
+
+        event.listen(engine, "before_cursor_execute", note_plan)
+        newest_time_before(connection, datetime(2026, 11, 30, tzinfo=UTC))
+    engine.dispose()
+    assert any(plan.startswith("SEARCH events") for plan in plans)
+    assert not [plan for plan in plans if plan.startswith("SCAN events")]
 
 
 @postgres_is_long
