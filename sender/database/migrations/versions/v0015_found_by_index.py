@@ -42,4 +42,5 @@ def upgrade() -> None:
             return
     for name, what in _INDEXES.items():
         op.execute(f"CREATE INDEX {name} ON {what}")
-    op.execute(f"DROP INDEX {_REPLACED}")
+    # It may never have been built: a table that has no rows now had some when version 0006 came.
+    op.execute(f"DROP INDEX IF EXISTS {_REPLACED}")
