@@ -16,6 +16,7 @@ from sqlalchemy import Connection, insert, select, text
 
 from sender.database.errors import DatabaseError, DatabaseFault, DatabaseUnavailable, RowHeld
 from sender.database.postgres import Limits, open_postgres
+from sender.database.postgres_connect import Connector
 from sender.database.tables import channels
 from shared.database_url import PostgresUrl, parse_database_url
 from tests import postgres_servers
@@ -165,6 +166,27 @@ async def test_several_hosts_lead_to_the_one_that_takes_writes_and_a_silent_one_
         with pytest.raises(DatabaseUnavailable, match="standby"):
             async with opened(f"postgresql://orderbell@127.0.0.1:{standby.port}/postgres"):
                 pass
+
+
+async def test_connection_that_is_being_made_when_all_are_dropped_is_dropped_too(url: str) -> None:
+    """It would wait for the server when nothing may wait any more; nor is another host tried."""
+
+    def connector(url: str) -> Connector:
+        return Connector(
+            parsed(url), schema="orderbell", connect_seconds=0.2, command_seconds=1, idle_seconds=1
+        )
+
+    silent = socket.create_server(("127.0.0.1", 0))
+    with silent:
+        host = url.split("@")[1].split("/")[0]
+        hosts = f"127.0.0.1:{silent.getsockname()[1]},{host}"
+        for of in (url, url.replace(host, hosts)):
+            connecting = connector(of)
+            made = asyncio.create_task(connecting.connect())
+            await asyncio.sleep(0)
+            connecting.drop_all()
+            with pytest.raises(DatabaseUnavailable, match="the sender ends"):
+                await made
 
 
 async def test_types_that_a_migration_changes_under_an_idle_sender_cost_nobody_an_answer(url: str) -> None:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 # How long the transaction that begins next waits for a lock; seconds.
 lock_seconds: ContextVar[float] = ContextVar("lock_seconds", default=5.0)
 
+_ENDING = "the sender ends"
 _FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 _KEEPALIVE_IDLE_SECONDS = 10
 _KEEPALIVE_INTERVAL_SECONDS = 3
@@ -120,11 +121,11 @@ class Connector:
 
     async def connect(self, *, statement_cache_size: int = 0) -> Session:
         """A connection to the first host that takes writes."""
-        if self._dropped:
-            raise DatabaseUnavailable("the sender ends")
         count = len(self._hosts) or 1
         faults = []
         for number in range(count):
+            if self._dropped:
+                raise DatabaseUnavailable(_ENDING)
             index = (self._first + number) % count
             try:
                 session = await self._connect(index, statement_cache_size)
@@ -132,9 +133,15 @@ class Connector:
                 faults.append(str(error))
             else:
                 self._first = index
-                self._sessions.add(session)
+                self._keep(session)
                 return session
         raise DatabaseUnavailable("; ".join(dict.fromkeys(faults)))
+
+    def _keep(self, session: Session) -> None:
+        if self._dropped:  # while it was being made
+            session.terminate()
+            raise DatabaseUnavailable(_ENDING)
+        self._sessions.add(session)
 
     def drop_all(self) -> None:
         """End all connections at once, and make no others."""
