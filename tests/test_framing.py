@@ -12,6 +12,7 @@ from shared.process.framing import (
     MAX_CHUNK_LINE,
     MAX_CHUNKS,
     MAX_TRAILER,
+    SMALL_CHUNK,
     Body,
     Chunked,
     InvalidBody,
@@ -94,3 +95,12 @@ def test_body_has_so_many_chunks_and_no_more() -> None:
     assert taken(Chunked(), [data, b"0\r\n\r\n"]) == len(data) + 5
     with pytest.raises(InvalidBody):
         taken(Chunked(), [data, b"1\r\na\r\n0\r\n\r\n"])
+
+
+def test_large_body_has_as_many_chunks_as_it_needs_unless_they_are_small() -> None:
+    small = b"%x\r\n%b\r\n" % (SMALL_CHUNK - 1, b"a" * (SMALL_CHUNK - 1))
+    usual = b"%x\r\n%b\r\n" % (SMALL_CHUNK + 1, b"a" * (SMALL_CHUNK + 1))
+    data = usual * (3 * MAX_CHUNKS) + b"0\r\n\r\n"
+    assert taken(Chunked(), [data]) == len(data)
+    with pytest.raises(InvalidBody):
+        taken(Chunked(), [small * (3 * MAX_CHUNKS)])

@@ -323,7 +323,7 @@ def _limits() -> list[tuple[str, Any, str]]:
     found.append(("MAX_MEMBERS", MAX_MEMBERS, "a list in a head, cookies and query included"))
     found.append(("MAX_ESCAPES", MAX_ESCAPES, "percent-encoded bytes of a target"))
     found.append(("MAX_PATH", MAX_PATH, "bytes of a path"))
-    found.append(("MAX_CHUNKS", MAX_CHUNKS, "chunks of a body"))
+    found.append(("MAX_CHUNKS", MAX_CHUNKS, "chunks of a body, below 64 bytes on average"))
     found.append(("LIFETIME_SECONDS", LIFETIME_SECONDS, "a ticket"))
     found.append(("MAX_TOKEN_BYTES", MAX_TOKEN_BYTES, "a token"))
     found.append(("MAX_CHANNELS", MAX_CHANNELS, "cursors in one text"))
