@@ -175,11 +175,19 @@ class Keeper:
 
     async def _wait_established(self, connection: Connection, feeds: Iterable[Feed]) -> None:
         # `asyncio.timeout` costs three times as much, and thousands of connections may come at once.
-        loop = asyncio.get_running_loop()
-        timer = loop.call_later(self._pace.establish_seconds, _wait_no_more, connection, feeds)
+        over = False
+
+        def end() -> None:
+            nonlocal over
+            over = True
+            for feed in feeds:
+                feed.wait_no_more(connection)
+
+        timer = asyncio.get_running_loop().call_later(self._pace.establish_seconds, end)
         try:
             for feed in feeds:
-                await feed.wait_established(connection)
+                if not over:  # it may have come between a feed's place and our next wait
+                    await feed.wait_established(connection)
                 if feed.place is None and not connection.closed:
                     raise Unavailable("no answer in time")
         finally:
@@ -232,8 +240,3 @@ class Keeper:
 
 def _nobody_is_ended(feed: Feed) -> None:
     """Used in a keeper without a gateway, which has no connections to end."""
-
-
-def _wait_no_more(connection: Connection, feeds: Iterable[Feed]) -> None:
-    for feed in feeds:
-        feed.wait_no_more(connection)
