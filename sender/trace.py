@@ -21,7 +21,7 @@ from sender.webhooks.deliveries import Outcome
 from shared.channels import is_private, name_in
 from shared.cursors import parse_cursor
 from shared.events import TRIAL
-from shared.times import format_time
+from shared.times import format_time, parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -296,7 +296,7 @@ def _clocks(report: GatewayReport, asked_at: datetime | None) -> list[str]:
     """Whether its times can be compared with ours."""
     if not report.now or asked_at is None:
         return []
-    ahead = (datetime.fromisoformat(report.now) - asked_at).total_seconds()
+    ahead = (parse_time(report.now) - asked_at).total_seconds()
     if -_CLOCK_SECONDS < ahead < _ANSWER_SECONDS + _CLOCK_SECONDS:
         return []
     where = f"{ahead:,.0f} s ahead of" if ahead > 0 else f"{-ahead:,.0f} s behind"

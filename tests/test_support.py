@@ -162,6 +162,17 @@ def test_a_report_whose_cursor_is_none_is_passed_over() -> None:
         assert parse_answer(msgspec.json.encode(odd)) is None
 
 
+def test_a_report_whose_time_is_none_is_passed_over() -> None:
+    """It is compared with the sender's."""
+    report = GatewayReport("g", "", redis=True, not_ready=[], connections={}, channels=1)
+    for now in ("", "2026-11-30T13:00:00.000Z"):
+        fine = msgspec.structs.replace(report, now=now)
+        assert parse_answer(msgspec.json.encode(fine)) == fine
+    for now in ("noon", "2026-11-30T13:00:00"):
+        odd = msgspec.structs.replace(report, now=now)
+        assert parse_answer(msgspec.json.encode(odd)) is None
+
+
 async def test_what_a_client_made_up_does_not_steer_the_terminal(
     processes: Processes, tmp_path: Path
 ) -> None:

@@ -23,6 +23,7 @@ import msgspec
 from shared.channels import Channel
 from shared.cursors import InvalidCursor, parse_cursor
 from shared.redis.signatures import NO_SIGNATURES, Kind, unsigned
+from shared.times import is_time
 
 if TYPE_CHECKING:
     from shared.redis.connect import AnyPipelines
@@ -164,6 +165,8 @@ def parse_answer(answer: bytes) -> GatewayReport | None:
         report = _decode_report(answer)
         for cursor in filter(None, (report.place, report.expected)):
             parse_cursor(cursor)
+        if report.now and not is_time(report.now):
+            return None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidCursor):
         return None
     return report
