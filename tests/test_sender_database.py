@@ -499,6 +499,24 @@ async def test_late_writer_is_refused_and_no_turn_is_tried_for_it(sqlite_path: P
     assert logs == []
 
 
+async def test_large_write_that_ends_while_we_close_is_answered_and_no_fault(sqlite_path: Path) -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def put_many(connection: Connection) -> int:
+        begun.set()
+        go.wait(20)
+        connection.execute(insert(channels), [{"channel": str(n), "seq": 1} for n in range(1_100)])
+        return 1_100
+
+    with capture_logs() as logs:
+        async with sqlite.open_sqlite(str(sqlite_path), sqlite.Limits(close_seconds=0.01)) as database:
+            writing = asyncio.create_task(database.write(put_many))
+            await asyncio.to_thread(begun.wait, 20)
+            asyncio.get_running_loop().call_later(0.1, go.set)
+        assert await writing == 1_100
+    assert [log["event"] for log in logs if log["log_level"] == "error"] == []
+
+
 async def test_files_that_vanish_under_a_large_write_disturb_no_end(sqlite_path: Path) -> None:
     def put_many_and_lose_the_file(connection: Connection) -> None:
         connection.execute(insert(channels), [{"channel": str(n), "seq": 1} for n in range(1_100)])

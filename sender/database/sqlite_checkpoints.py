@@ -43,16 +43,19 @@ class Checkpoints:
         self._loop = asyncio.get_running_loop()
         self._running: asyncio.Future[None] | None = None
         self._changes = 0  # by the writer's count, at our last beginning
+        self._closed = False
 
     def note(self, changes: int) -> None:
         """So many rows have been changed since the writer's connection was opened."""
-        if changes < self._changes:
-            self._changes = 0  # a new connection
-        if changes - self._changes >= AFTER_CHANGES and (self._running is None or self._running.done()):
+        if self._closed or (self._running is not None and not self._running.done()):
+            return
+        if changes - self._changes >= AFTER_CHANGES:
             self._changes = changes
             self._running = self._loop.run_in_executor(self._thread, self._copy)
 
     async def close(self) -> None:
+        """A write that is still under way may note its changes afterwards."""
+        self._closed = True
         if self._running is not None:
             await self._running
         await asyncio.to_thread(self._thread.shutdown)
