@@ -111,10 +111,22 @@ def _shown_as_page(path: Path) -> str:
     parts = [f"# {name}/\n"]
     for file in sorted(path.rglob("*")):
         if file.is_file() and "__pycache__" not in file.parts:
-            size = file.stat().st_size
-            shown = _block(file) if size <= _SHOWN_BYTES else f"{size // 1000} kB, in the repository.\n"
+            shown = _block(file) if _is_short_text(file) else _size(file)
             parts.append(f"## {file.relative_to(path).as_posix()}\n\n{shown}")
     return "\n".join(parts)
+
+
+def _is_short_text(file: Path) -> bool:
+    content = file.read_bytes()
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return len(content) <= _SHOWN_BYTES
+
+
+def _size(file: Path) -> str:
+    return f"{file.stat().st_size // 1000} kB, in the repository.\n"
 
 
 def _block(file: Path) -> str:

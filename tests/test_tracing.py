@@ -87,9 +87,9 @@ async def test_one_trace_leads_from_the_caller_through_database_and_redis_to_the
         connected(gateways[0], processes.token("alice")) as phone,
         connected(gateways[1], processes.token("alice")) as desktop,
     ):
-        await client.post("/orders", json={"order_id": "1042", "customer_id": "alice"})
+        await client.post("/orders", json={"order_id": "order-1042", "customer_id": "alice"})
         headers = {"traceparent": f"00-{CALLER}-{PARENT}-01"}
-        event = (await client.post("/orders/1042/complete", headers=headers)).json()["event"]
+        event = (await client.post("/orders/order-1042/complete", headers=headers)).json()["event"]
         assert await phone.receive() == event
         assert await desktop.receive() == event
         await await_until(lambda: len(collector.traces[CALLER]) >= 4)
@@ -113,7 +113,7 @@ async def test_one_trace_leads_from_the_caller_through_database_and_redis_to_the
         await await_until(lambda: CALLER in links())
         told = repr([str(span) for some in collector.traces.values() for _, span in some])
         assert "alice" not in told
-        assert "1042" not in told
+        assert "order-1042" not in told
 
 
 async def test_a_collector_that_is_away_costs_no_order_and_no_event(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from typing import TYPE_CHECKING
 
 from sqlalchemy import URL, create_engine, event
@@ -13,7 +14,7 @@ from sender.database.errors import DatabaseUnusable
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
-
+_RETRY_SECONDS = 0.01
 PRAGMAS = {
     "journal_mode": "wal",
     "synchronous": 2,  # FULL: with NORMAL, a power failure may lose commits that were answered
@@ -43,7 +44,7 @@ def engine_of(path: str, *, begin: str, busy_seconds: float) -> Engine:
     def set_pragmas(driver: sqlite3.Connection, _record: object) -> None:
         driver.execute(f"PRAGMA busy_timeout={busy_seconds * 1000:.0f}")
         for name, value in PRAGMAS.items():
-            driver.execute(f"PRAGMA {name}={value}")
+            _set_pragma(driver, name, value, busy_seconds)
         driver.execute(f"PRAGMA query_only={reading:d}")
 
     @event.listens_for(engine, "begin")
@@ -51,6 +52,20 @@ def engine_of(path: str, *, begin: str, busy_seconds: float) -> Engine:
         driver_of(connection).execute(begin)  # as with savepoints, see _run_group
 
     return engine
+
+
+def _set_pragma(driver: sqlite3.Connection, name: str, value: str | int, busy_seconds: float) -> None:
+    """SQLite doesn't wait where two connections change a new file's journal mode at the same time."""
+    deadline = time.monotonic() + busy_seconds
+    while True:
+        try:
+            driver.execute(f"PRAGMA {name}={value}")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(_RETRY_SECONDS)
+        else:
+            return
 
 
 def pragma(driver: sqlite3.Connection, name: str) -> int:
