@@ -43,7 +43,7 @@ hypothesis.settings.load_profile("orderbell")
 def pytest_xdist_auto_num_workers(config: Any) -> int:
     """Most tests wait for other processes most of the time; long ones (`-n logical`) keep those busier."""
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return cores + 1 if config.option.numprocesses == "logical" else 2 * cores
+    return cores + 1 if config.option.numprocesses == "logical" else 3 * cores
 
 
 def pytest_configure(config: Any) -> None:

@@ -107,11 +107,21 @@ async def test_connection_that_tls_refuses_says_why(
 ) -> None:
     c = certificates
     options = options.format(ca=c.ca, cert=c.client_cert, key=c.client_key)
-    async with connect(url_of(server, options), retries=0) as redis, pipelines_to(redis) as pipelines:
-        with pytest.raises((RedisError, OSError, ssl.SSLError)) as caught:
-            await pipelines.execute([("GET", "a")])
-    assert says in str(caught.value).lower()
-    assert "s3cret" not in str(caught.value)
+
+    async def answers() -> str:
+        async with connect(url_of(server, options), retries=0) as redis, pipelines_to(redis) as pipelines:
+            with pytest.raises((RedisError, OSError, ssl.SSLError)) as caught:
+                await pipelines.execute([("GET", "a")])
+        assert "s3cret" not in str(caught.value)
+        return str(caught.value).lower()
+
+    # The alert of a server that closes at once may be lost to the reset behind it.
+    said = await answers()
+    for _ in range(10):
+        if "reset by peer" not in said:
+            break
+        said = await answers()
+    assert says in said
 
 
 async def test_certificate_is_not_checked_where_that_is_asked_for(
