@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
 _RETRY_SECONDS = 0.01
-PRAGMAS = {
+PRAGMAS: dict[str, str | int] = {
     "journal_mode": "wal",
     "synchronous": 2,  # FULL: with NORMAL, a power failure may lose commits that were answered
     "foreign_keys": 1,
