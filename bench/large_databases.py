@@ -25,12 +25,12 @@ from bench.postgres import find_binaries, running_postgres
 from bench.table import Table, median
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
     from bench.caller import Caller
     from bench.run import Run
-    from bench.stack import Server, Stack
+    from bench.stack import Stack
 
 SIZES = (1_000, 1_000_000, 10_000_000)  # events; a tenth as many channels
 SINCE_VACUUM = 500_000  # events published
@@ -142,7 +142,7 @@ class Filled:
         """The median pages of each statement."""
         run.progress(f"watching statements on {self.size:,} events")
         names = await self.place(int(RATE * (_WARM_SECONDS + _WATCHED_SECONDS)))
-        with self.sender():
+        with self.stack.running_sender():
             async with callers(self.stack.sender.port, 1) as (caller,):
                 await self._complete_paced(caller, names[: int(RATE * _WARM_SECONDS)])
                 beginning = self.log.stat().st_size
@@ -159,7 +159,7 @@ class Filled:
     async def complete(self, run: Run, count: int) -> float:
         """Completions a second, in a closed loop."""
         names = iter(await self.place(int(4_000 * run.seconds)))
-        with self.sender():
+        with self.stack.running_sender():
             async with callers(self.stack.sender.port, count) as all_callers:
                 await asyncio.sleep(1.0)  # retention begins
                 began, done = time.monotonic(), 0
@@ -213,15 +213,6 @@ class Filled:
             answer = await caller.call(orders.completion(self.stack, name))
             if answer.status != 200:
                 raise orders.OrderRefused(f"{answer.status} {answer.body.decode(errors='replace')}")
-
-    @contextlib.contextmanager
-    def sender(self, **settings: str) -> Iterator[Server]:
-        sender = self.stack.start_sender(**settings)
-        try:
-            yield sender
-        finally:
-            sender.end()
-            self.stack.servers.remove(sender)
 
 
 @contextlib.asynccontextmanager

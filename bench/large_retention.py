@@ -94,7 +94,7 @@ async def _add(run: Run, table: Table, database: str, filled: Filled | FilledSql
 async def _turn(run: Run, filled: Filled | FilledSqlite, days: str) -> Turn:
     warm = int(RATE * _WARM_SECONDS)
     names = await filled.place(warm + int(RATE * run.seconds))
-    with filled.sender(history_days=days) as sender:
+    with filled.stack.running_sender(history_days=days) as sender:
         async with callers(sender.port, CALLERS) as all_callers:
             free: asyncio.Queue[Caller] = asyncio.Queue()
             for caller in all_callers:

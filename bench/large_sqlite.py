@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from bench.large import freshen, open_orders, statements
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from bench.run import Run
-    from bench.stack import Server, Stack
+    from bench.stack import Stack
 
 SERIES = "(WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < {count}) SELECT n FROM s)"
 DIGEST = "printf('%032x', n * 2654435761)"
@@ -43,15 +43,6 @@ class FilledSqlite:
         )
         await asyncio.to_thread(_execute, self.path, [placing])
         return [f"{prefix}-{n}" for n in range(1, count + 1)]
-
-    @contextlib.contextmanager
-    def sender(self, **settings: str) -> Iterator[Server]:
-        sender = self.stack.start_sender(**settings)
-        try:
-            yield sender
-        finally:
-            sender.end()
-            self.stack.servers.remove(sender)
 
 
 @contextlib.asynccontextmanager

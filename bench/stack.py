@@ -95,6 +95,16 @@ class Stack:
         self.sender = self._start("sender", {"database_url": url, **settings})
         return self.sender
 
+    @contextlib.contextmanager
+    def running_sender(self, **settings: str) -> Iterator[Server]:
+        """For a while; another may follow."""
+        sender = self.start_sender(**settings)
+        try:
+            yield sender
+        finally:
+            sender.end()
+            self.servers.remove(sender)
+
     def start_gateway(self, workers: int = 1, **settings: str) -> Server:
         return self._start(
             self.gateway_module,
