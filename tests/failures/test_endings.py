@@ -124,7 +124,7 @@ def test_sender_ends_while_redis_does_not_answer_its_relay(
         caller.post("/orders", json={"order_id": "1", "customer_id": "alice"})
         proxy.change(edge, down=BLACK_HOLE)  # it takes the command and does not answer
         assert caller.post("/orders/1/complete").status_code == 200
-        time.sleep(0.2)
+        time.sleep(0.2)  # the relay has sent it by then
         took = seconds_to_end(sender)
     proxy.heal(edge)
     print(f"{took:.1f} s")
@@ -167,7 +167,7 @@ def test_sender_ends_while_bodies_trickle(processes: Processes) -> None:
         b"Authorization: Bearer %b\r\n" % processes.api_key.encode()
     )
     with threads(20, lambda over: trickle(sender.port, head, over)):
-        time.sleep(0.3)
+        time.sleep(0.3)  # bodies are under way
         took = seconds_to_end(sender)
     print(f"{took:.1f} s")
     assert took < SENDER_SECONDS
