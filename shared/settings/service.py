@@ -20,6 +20,8 @@ from shared.settings.environment import CommaSeparated, FromEnvironment, Unusabl
 _MIN_KEY_CHARACTERS = 16
 _OTLP = "opentelemetry.exporter.otlp.proto.http"
 
+_EVERYBODY = [ip_network(network) for network in ("0.0.0.0/0", "::/0", "::ffff:0:0/96")]
+
 
 class Settings(FromEnvironment):
     """What sender and receiver both need."""
@@ -121,13 +123,13 @@ class Settings(FromEnvironment):
     @field_validator("forwarded_allow_ips")
     @classmethod
     def _refuse_any_proxy(cls, addresses: tuple[str, ...]) -> tuple[str, ...]:
-        if "*" in addresses:
-            raise ValueError("'*' would trust any client's X-Forwarded-For; name the proxies")
         for address in addresses:
             try:
-                ip_network(address)
+                everybody = address == "*" or ip_network(address) in _EVERYBODY
             except ValueError:  # it would be compared as text, and matches no client's address
                 raise ValueError(f"expected addresses and networks, as 10.0.0.0/8, not {address!r}") from None
+            if everybody:
+                raise ValueError(f"{address!r} would trust any client's X-Forwarded-For; name the proxies")
         return addresses
 
     @field_validator("log_level", "log_format", mode="before")

@@ -49,8 +49,9 @@ def test_redis_url_that_is_none(set: Set, faults: Faults, url: str) -> None:
     assert line.startswith("orderbell: ORDERBELL_REDIS_URL: ")
 
 
-def test_any_proxy_is_refused(set: Set, faults: Faults) -> None:
-    set(api_keys=KEY, forwarded_allow_ips="*")
+@pytest.mark.parametrize("everybody", ["*", "0.0.0.0/0", "::/0", "::ffff:0.0.0.0/96"])
+def test_any_proxy_is_refused(set: Set, faults: Faults, everybody: str) -> None:
+    set(api_keys=KEY, forwarded_allow_ips=f"10.0.0.0/8,{everybody}")
     assert "any client's" in faults(SenderSettings)[0]
 
 
