@@ -121,7 +121,7 @@ async def completions(run: Run) -> Table:
 
 def sizes(run: Run) -> list[int]:
     """Events in a database: few, and then as many as this run is allowed."""
-    return [size for size in SIZES if size <= run.largest]
+    return [*(size for size in SIZES if size < run.largest), run.largest]
 
 
 @dataclass
