@@ -192,6 +192,7 @@ delivered: defaultdict[str, int] = defaultdict(int)
 def note_second(waiting: int) -> None:
     """Once a second: what is counted in plain numbers until then, and how many bytes wait."""
     waiting_bytes.set(waiting)
-    for transport, count in delivered.items():
-        deliveries.labels(transport).inc(count)
+    for transport in TRANSPORTS:  # not the canary's, which is no client
+        if count := delivered.get(transport):
+            deliveries.labels(transport).inc(count)
     delivered.clear()

@@ -115,3 +115,10 @@ async def test_a_gateway_has_one_if_it_is_set_and_none_otherwise(processes: Proc
         assert "orderbell_canary_seconds_count 0.0" in (await client.get(f"{quiet.url}/metrics")).text
         # It is no client's connection.
         assert 'transport="canary"' not in (await client.get(f"{gateway.url}/metrics")).text
+
+
+def test_its_events_are_not_deliveries() -> None:
+    metrics.delivered["canary"] += 1
+    metrics.note_second(0)
+    assert metrics.deliveries._metrics.keys().isdisjoint({("canary",)})
+    assert not metrics.delivered
