@@ -14,6 +14,7 @@ from websockets.exceptions import InvalidStatus
 
 from receiver.access.claims import MAX_TOKEN_BYTES
 from shared.settings import ReceiverSettings
+from tests.waiting import await_until
 from tests.websocket_client import connected
 
 if TYPE_CHECKING:
@@ -349,7 +350,12 @@ async def test_request_that_is_not_a_handshake_is_counted_and_logged_without_wha
     answer = httpx2.get(f"{gateway.url}/events", headers=wanted, trust_env=False)
     assert answer.status_code == 426
     assert f"{counter} 1.0" in httpx2.get(f"{gateway.url}/metrics", trust_env=False).text
-    assert [line["refusal"] for line in gateway.records("handshake refused")].count("bad-handshake") == 1
+
+    def refusals() -> list[str]:
+        return [line["refusal"] for line in gateway.records("handshake refused")]
+
+    await await_until(lambda: "bad-handshake" in refusals())
+    assert refusals().count("bad-handshake") == 1
     assert "s3cret" not in gateway.text()
 
 

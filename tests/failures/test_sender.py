@@ -293,7 +293,7 @@ async def test_09_event_that_becomes_visible_behind_later_ones_is_published_all_
 
         def work(connection: Connection) -> None:
             record(connection, draft(BOB, "long"))
-            connection.execute(text("SELECT pg_sleep(0.7)"))
+            connection.execute(text("SELECT pg_sleep(2)"))  # the others need less, also on a slow machine
 
         long = asyncio.create_task(database.write(work))
         await await_until(lambda: somebody_sleeps(database))
