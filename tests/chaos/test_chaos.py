@@ -82,8 +82,13 @@ NEEDED = {
 }
 
 
-# An alert that comes after the last expiry brings the count that this would have brought: nearly all expire.
-LOADS = {"expiry-event": dataclasses.replace(EVENTFUL, life=Life(expiring=0.9))}
+# Where few alerts have the fate that the safeguard is for, chance may hide that it is missing: an alert that
+# comes after the last expiry brings the count that this would have brought, and a mark that is set back shows
+# only where a lower one comes last.
+LOADS = {
+    "expiry-event": dataclasses.replace(EVENTFUL, life=Life(expiring=0.9)),
+    "read-maximum": dataclasses.replace(EVENTFUL, life=Life(read=0.9)),
+}
 
 
 def eventful(directory: Path, process_group: int, load: Load = EVENTFUL, **options: Any) -> Verdict:
