@@ -267,14 +267,14 @@ def read(
 
 
 def _gather_read(connection: Connection, channel: Channel, pruned_seq: int) -> None:
-    """Where all alerts up to one were read alone, the cursor covers them, and their rows go.
+    """Where no alert up to one is unread, the cursor covers them, and the rows of those that were read go.
 
     Otherwise a customer who reads each alert alone would have two rows for each, and every count would read
     all of them.
     """
     (read_seq,) = connection.execute(_READ_SEQ, {"of": channel}).scalars().all() or (0,)
     up_to = begin = max(read_seq, pruned_seq)
-    for seq in connection.execute(_READ_ALONE, {"of": channel, "after": begin}).scalars():
+    for seq in connection.execute(_NOT_UNREAD, {"of": channel, "after": begin}).scalars():
         if seq != up_to + 1:
             break
         up_to = seq
@@ -560,12 +560,12 @@ _FORGET_READ = delete(alert_states).where(
     alert_states.c.seq <= bindparam("up_to"),
     alert_states.c.state.in_((Mark.READ.value, Mark.SYSTEM.value)),
 )
-_READ_ALONE = (
+_NOT_UNREAD = (
     select(alert_states.c.seq)
     .where(
         alert_states.c.channel == bindparam("of"),
         alert_states.c.seq > bindparam("after"),
-        alert_states.c.state.in_((Mark.READ.value, Mark.SYSTEM.value)),
+        alert_states.c.state.is_not(None),
     )
     .order_by(alert_states.c.seq)
     .limit(_GATHER_AT_ONCE)

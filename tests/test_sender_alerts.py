@@ -139,6 +139,24 @@ async def test_alerts_that_are_read_alone_leave_no_rows_behind_them(sender: Runn
     assert await states(sender) == {"13": "unseen", **{str(n): "read" for n in range(1, 7)}}
 
 
+async def test_alerts_read_alone_beyond_one_that_expired_or_was_replaced_leave_no_rows_either(
+    sender: RunningSender,
+) -> None:
+    async def rows() -> list[str]:
+        kept = select(alert_states.c.state).order_by(alert_states.c.seq)
+        return list(await sender.database.read(lambda connection: connection.execute(kept).scalars().all()))
+
+    await post(sender, "over", expirytime="2020-01-01T00:00:00Z")
+    await sender.database.write(partial(alerts.expire, now=sender.clock()))
+    await post(sender, "soup")
+    await post(sender, "stew", replaces="soup")
+    await complete(sender, 2)
+    for event_id in ("stew", *(event["id"] for event in (await history(sender))[-2:])):
+        await mark_read(sender, ids=[event_id], customer_id="alice")
+    assert (await unread(sender))[0] == 0
+    assert await rows() == ["expired", "replaced"]
+
+
 @postgres_is_long
 async def test_reading_again_changes_nothing_and_records_nothing(sender: RunningSender) -> None:
     await complete(sender, 2)
