@@ -118,16 +118,37 @@ def once_all(
     outcomes: dict[int, Answered[R] | Exception] = {
         number: before for number, one in enumerate(asked) if (before := _before(one.claim, known))
     }
-    first: dict[str | int, int] = {}
-    for number, one in enumerate(asked):
-        if number not in outcomes:
-            first.setdefault(one.claim.scope if one.claim else number, number)
-    outcomes |= _run(connection, {number: asked[number] for number in first.values()}, work, answer)
-    # A repetition within this batch finds the answer that was just stored, or none if that request failed.
-    if later := [number for number in range(len(asked)) if number not in outcomes]:
-        repeated = once_all(connection, [asked[number] for number in later], work, answer)
-        outcomes |= zip(later, repeated, strict=True)
+    left = [number for number in range(len(asked)) if number not in outcomes]
+    while left:
+        first: dict[str | int, int] = {}  # of each key; a request without one is its own
+        for number in left:
+            first.setdefault(_key(asked, number), number)
+        outcomes |= _run(connection, {number: asked[number] for number in first.values()}, work, answer)
+        for number in left:
+            if number not in outcomes:
+                one = first[_key(asked, number)]
+                outcome = _repeated(asked[number].claim, asked[one].claim, outcomes[one])
+                if outcome is not None:
+                    outcomes[number] = outcome
+        left = [number for number in left if number not in outcomes]
     return [outcomes[number] for number in range(len(asked))]
+
+
+def _key(asked: Sequence[Asked[T]], number: int) -> str | int:
+    claim = asked[number].claim
+    return number if claim is None else claim.scope
+
+
+def _repeated(
+    claim: Claim | None, first: Claim | None, outcome: Answered[R] | Exception
+) -> Answered[R] | Exception | None:
+    """The outcome of a repetition of what was just done; None if it corrects a request that failed."""
+    assert claim is not None
+    assert first is not None
+    same = claim.body == first.body or claim.content == first.content
+    if isinstance(outcome, Exception):
+        return outcome if same else None
+    return Answered(outcome.answer, None) if same else _reused()
 
 
 def _run(
@@ -167,8 +188,12 @@ def _before(claim: Claim | None, known: Mapping[str, Row[Any]]) -> Answered[Any]
         return None
     # Rows from before the column `content` existed have only the body's digest.
     if row.body != claim.body and row.content != claim.content:
-        return KeyReused("this Idempotency-Key was used before with another body")
+        return _reused()
     return Answered(Answer(row.status, row.answer.encode()), None) if row.status is not None else None
+
+
+def _reused() -> KeyReused:
+    return KeyReused("this Idempotency-Key was used before with another body")
 
 
 def _row(claim: Claim, answer: Answer | None, now: datetime) -> dict[str, Any]:

@@ -223,8 +223,28 @@ async def test_repetitions_in_one_batch_and_in_the_next_get_the_first_answer(sen
 @postgres_is_long
 async def test_what_failed_in_a_batch_may_be_repeated_in_the_same(sender: RunningSender) -> None:
     work = Work()
-    told = await work.ask(sender.database, asked("bad", "a"), asked("good", "a"), asked("again", "a"))
+    told = await work.ask(
+        sender.database, asked("bad", "a"), asked("good", "a", b"[]"), asked("again", "a", b"[]")
+    )
     assert told == [("ValueError", False), ("good", False), ("good", True)]
+
+
+@postgres_is_long
+async def test_a_thousand_repetitions_of_what_fails_in_one_batch_fail_once(sender: RunningSender) -> None:
+    """They are one request; each run of it would be a few statements while all callers wait."""
+    work = Work()
+    told = await work.ask(sender.database, *[asked("bad", "a")] * 1_000, asked("good", "b"))
+    assert told == [("ValueError", False)] * 1_000 + [("good", False)]
+    assert work.given == ["bad", "good"]
+
+
+@postgres_is_long
+async def test_a_thousand_bodies_that_fail_under_one_key_end_none_of_their_batch(
+    sender: RunningSender,
+) -> None:
+    work = Work()
+    told = await work.ask(sender.database, *(asked(f"bad {n}", "a", b"%d" % n) for n in range(1_000)))
+    assert told == [("ValueError", False)] * 1_000
 
 
 async def test_a_key_with_two_bodies_in_one_batch_is_the_first_ones(sender: RunningSender) -> None:
