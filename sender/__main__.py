@@ -25,6 +25,7 @@ from sender.http.leaving import Leaving
 from sender.http.pages import OfficePage
 from sender.http.reading import MAX_BATCH_BYTES
 from sender.lifetimes import Lifetimes
+from sender.peers import Peers
 from sender.publishing.forgetting import Forgetting
 from sender.publishing.relay import Relay
 from sender.publishing.sweep import Sweep
@@ -144,6 +145,11 @@ async def serve(settings: SenderSettings, listener: socket.socket) -> None:
         stored: Database = database if traces is None else TracedDatabase(database, traces)
         target = Target.of(settings)
         webhooks = webhooks_to(target, database, _now) if target is not None else None
+        peers = Peers(
+            database,
+            relay.stops.sender,
+            announced(settings, (*agreement.SHARED, *agreement.OF_SENDERS)),
+        )
         api = Api(
             stored,
             relay,
@@ -155,7 +161,7 @@ async def serve(settings: SenderSettings, listener: socket.socket) -> None:
             revocation_days=settings.revocation_days,
             webhooks=webhooks.reports if webhooks is not None else None,
             agreement=Agreement("gateways", announced(settings, agreement.SHARED)),
-            announcement=announced(settings, (*agreement.SHARED, *agreement.OF_SENDERS)),
+            peers=peers,
         )
         inner = create_app(
             api,
@@ -194,6 +200,7 @@ async def serve(settings: SenderSettings, listener: socket.socket) -> None:
                     retention,
                     forgetting,
                     expiry,
+                    peers,
                     api.board,
                     *(webhooks.running if webhooks is not None else ()),
                     LoopLag(metrics.loop_lag),

@@ -2,8 +2,9 @@
 
 Each service sends a few letters of a hash of each such setting: gateways with the questions that they ask
 senders every few seconds, senders with their answers. So a sender finds two gateways that verify tokens
-differently, and a gateway finds two senders that keep the history for different times. A rolling change of a
-setting is reported while it lasts.
+differently, and a gateway finds two senders that keep the history for different times. Senders of one
+database also compare each other there (sender/peers.py). A rolling change of a setting is reported while it
+lasts.
 
 The letters are too few to find a value by trying: each fits millions of others.
 """
@@ -96,11 +97,6 @@ class Agreement:
                 values.setdefault(setting, set()).add(letters)
         return tuple(sorted(setting for setting, found in values.items() if len(found) > 1))
 
-    def show(self, gauge: Gauge, settings: Iterable[str]) -> None:
-        differing = self.differing()
-        for setting in settings:
-            gauge.labels(setting).set(setting in differing)
-
     def _report(self) -> None:
         differing = self.differing()
         if differing == self._logged:
@@ -115,6 +111,13 @@ class Agreement:
             )
         else:
             logger.info("services of this installation have the same settings again", of=self._kind)
+
+
+def show(gauge: Gauge, settings: Iterable[str], *agreements: Agreement) -> None:
+    """1 for each of the settings of which one of these finds more than one value in use."""
+    differing = {setting for agreement in agreements for setting in agreement.differing()}
+    for setting in settings:
+        gauge.labels(setting).set(setting in differing)
 
 
 def _parsed(announcement: str) -> dict[str, str]:

@@ -151,7 +151,7 @@ class History:
             epoch, position = body.newest.split(".")
             if self._senders is not None and body.sender:
                 self._senders.note(body.sender, body.settings)
-                self._senders.show(metrics.settings_differ, agreement.ALL)
+                agreement.show(metrics.settings_differ, agreement.ALL, self._senders)
             return NewestEvent(int(epoch), int(position))
         except (ValueError, RecursionError) as error:
             raise HistoryUnavailable(f"unexpected answer from the sender: {error}") from error

@@ -191,6 +191,15 @@ stops = Table(
 )
 Index("stops_ended_at_index", stops.c.ended_at)
 
+# The senders of this database and what they announce of their settings: see sender/peers.py.
+senders = Table(
+    "senders",
+    metadata,
+    Column("name", String(80), primary_key=True),
+    Column("settings", Text, nullable=False),  # shared.agreement.announced
+    Column("beat", BigInteger, nullable=False),  # grows while the sender runs
+)
+
 # Reports to the shop's own server, sender/webhooks; without ORDERBELL_WEBHOOK_URL there are none. At most one
 # of each kind for an alert. Either `due_at` is set, or it has ended.
 webhook_deliveries = Table(

@@ -19,6 +19,7 @@ from sender.http.api.revocations import Revocations
 from sender.http.api.spring import Spring
 from sender.http.api.support import Support
 from sender.lifetimes import Lifetimes
+from sender.peers import Peers
 from sender.roll import Roll
 from shared.agreement import Agreement
 
@@ -48,10 +49,11 @@ class Api:
         revocation_days: float = 30.0,
         webhooks: Reports | None = None,
         agreement: Agreement | None = None,
-        announcement: str = "",
+        peers: Peers | None = None,
     ) -> None:
-        """`agreement` compares what gateways announce; `announcement` is ours (shared/agreement.py)."""
+        """`agreement` compares what gateways announce; `peers` are the senders (shared/agreement.py)."""
         agreement = agreement or Agreement("gateways")
+        peers = peers or Peers(database, relay.stops.sender)
         lifetimes = lifetimes or Lifetimes()
         self.board = Board(database)
         self.orders = Orders(database, relay, clock, lifetimes, self.board)
@@ -59,8 +61,10 @@ class Api:
         self.events = Events(database, relay, clock, lifetimes)
         self.spring = Spring(self.events, clock)
         roll = Roll()
-        self.histories = Histories(database, relay, notifier, clock, roll, agreement, announcement)
+        self.histories = Histories(database, relay, notifier, clock, roll, agreement, peers)
         self.customers = Customers(database, notifier, forgetting, clock, webhooks)
         self.support = Support(database, relay, inquirer, clock, roll)
         self.revocations = Revocations(database, clock, kept_days=revocation_days)
-        self.operations = Operations(database, relay, clock, agreement, webhooks=webhooks is not None)
+        self.operations = Operations(
+            database, relay, clock, (agreement, peers.agreement), webhooks=webhooks is not None
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from sender.database.protocol import Database
+    from sender.peers import Peers
     from sender.publishing.relay import Relay
     from sender.roll import Roll
     from sender.seen import SeenNotifier
@@ -47,11 +47,10 @@ class Histories:
         clock: Callable[[], datetime],
         roll: Roll,
         agreement: Agreement,
-        announcement: str,
+        peers: Peers,
     ) -> None:
         self._agreement = agreement
-        self._announcement = announcement
-        self._name = f"{relay.stops.sender}-{secrets.token_hex(4)}"
+        self._peers = peers
         self._database = database
         self._relay = relay
         self._notifier = notifier
@@ -106,8 +105,8 @@ class Histories:
                 list(map(_history_body, found)),
                 f"{newest.epoch}.{newest.position}",
                 installation,
-                self._name,
-                self._announcement,
+                self._peers.name,
+                self._peers.announcement,
             )
             return Answer(200, msgspec.json.encode(body))
 

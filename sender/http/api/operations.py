@@ -16,12 +16,12 @@ from sender.http import bodies, reading
 from sender.http.requests import json_response
 from sender.tombstones import Fault
 from sender.webhooks import deliveries
-from shared.agreement import ALL
+from shared.agreement import ALL, show
 from shared.cursors import Cursor
 from shared.process.exposition import expose
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection
@@ -48,11 +48,11 @@ class Operations:
         database: Database,
         relay: Relay,
         clock: Callable[[], datetime],
-        agreement: Agreement,
+        agreements: Sequence[Agreement],
         *,
         webhooks: bool = False,
     ) -> None:
-        self._agreement = agreement
+        self._agreements = agreements
         self._webhooks = webhooks
         self._database = database
         self._relay = relay
@@ -104,7 +104,7 @@ class Operations:
             metrics.dead_letters_kept.set(kept)
             metrics.webhooks_waiting.set(webhooks)
         metrics.note_pool(self._database.pool)
-        self._agreement.show(metrics.settings_differ, ALL)
+        show(metrics.settings_differ, ALL, *self._agreements)
         if self._relay.redis_up:
             await self._note_memory()
         return expose(metrics.registry, accept)
