@@ -633,6 +633,22 @@ async def test_request_that_is_whole_in_time_is_answered_while_the_server_leaves
         assert (await client.asked())["body"] == "123456789"
 
 
+async def test_whole_requests_that_wait_for_their_turn_are_answered_while_the_server_leaves() -> None:
+    """They are not half sent, however long the turns before them take."""
+
+    async def busy(scope: Any, receive: Any, send: Any) -> None:
+        time.sleep(0.02)  # noqa: ASYNC251 - a long turn, so that the next one begins a single request
+        await echo(scope, receive, send)
+
+    async with serving(Limits(leave_seconds=0.05), app=busy) as running, contextlib.AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(running.raw()) for _ in range(80)]
+        for client in clients:
+            client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await await_until(lambda: [edge for edge in running.server._door.edges if edge._queued])
+        running.server.stop()
+        assert [(await client.answer())[0] for client in clients] == [200] * len(clients)
+
+
 async def test_caller_who_hangs_up_in_mid_body_ends_its_request() -> None:
     async with serving() as running:
         async with running.raw() as client:

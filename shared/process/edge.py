@@ -176,8 +176,10 @@ class Edge(asyncio.Protocol):
 
     @property
     def half_sent(self) -> bool:
-        """A request has begun and is not whole."""
-        return not self._closing and (self._body is not None or (bool(self._pending) and not self._paused))
+        """A request has begun and is not whole. (One that waits for its turn is whole, at least its head.)"""
+        if self._closing or self._queued:
+            return False
+        return self._body is not None or (bool(self._pending) and not self._paused)
 
     def give_up(self) -> None:
         """Refuse a request that is still not whole; the server can't wait for it."""
