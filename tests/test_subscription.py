@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING
 import pytest
 
 from receiver.feeds.feed import Feed
+from receiver.subscription.age import Ages
 from receiver.subscription.subscription import Pace, Subscriber, Subscription
 from shared.channels import customer_channel
 from shared.cursors import Place
 from shared.redis.keys import Names
 from shared.redis.server import connect_server
+from shared.redis.signatures import Kind, LiveKey, Signatures
 from shared.redis.wire import Pipelines
 from tests.connections import Shared
 from tests.hearer import Hearer
 from tests.waiting import await_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterable, Mapping
 
     from redis.asyncio import Redis
 
@@ -48,6 +50,55 @@ async def world(redis_server: EmbeddedServer) -> AsyncIterator[World]:
         task = asyncio.create_task(world.subscription.run())
         await await_until(lambda: world.subscription.hears)
         yield world
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def _event(n: int, trace: str) -> bytes:
+    attributes = f'"id":"{n}","source":"/orderbell/sender","time":"2020-01-01T00:00:00.000Z"'
+    return f'1 {n} {{{attributes},"traceparent":"00-{trace}-{"b" * 16}-01"}}'.encode()
+
+
+async def test_what_is_forged_makes_no_span_and_no_age(redis_server: EmbeddedServer) -> None:
+    """Neither on a customer's channel nor on the gateway's own."""
+    traced: list[bytes] = []
+    key = LiveKey("a", b"0123456789abcdef0123456789abcdef")
+    signatures = Signatures([key])
+    aged: list[bytes] = []
+
+    class Examined(Ages):
+        def look(
+            self, messages: Iterable[tuple[bytes, bytes]], feeds: Mapping[bytes, Feed], now: float
+        ) -> None:
+            aged.extend(message for _, message in messages)
+
+    async with connect_server(redis_server.url, retries=0) as redis, Pipelines(redis) as pipelines:
+        hearer = Hearer()
+        subscriber = Subscriber(
+            "signed", pipelines, NAMES, hearer, delivered=traced.extend, signatures=signatures
+        )
+        subscription = Subscription(redis, subscriber)
+        subscription._ages = Examined()
+        task = asyncio.create_task(subscription.run())
+        await await_until(lambda: subscription.hears)
+        feed = Feed(customer_channel("traced"))
+        subscription.subscribe(feed)
+        name = NAMES.live(feed.channel)
+        await await_until(lambda: hearer.confirmations == [feed])
+        aged.clear()
+        traced.clear()
+        probe = subscription._probe.decode()
+        other = Signatures([LiveKey("a", b"another key of the same name 0123456789")])
+        real = signatures.seal(Kind.LIVE, name.encode(), _event(3, "3" * 32))
+        async with redis.pipeline(transaction=True) as together:
+            together.publish(name, _event(1, "1" * 32))
+            together.publish(name, other.seal(Kind.LIVE, name.encode(), _event(2, "2" * 32)))
+            together.publish(name, signatures.seal(Kind.LIVE, b"of-bob", _event(2, "4" * 32)))
+            together.publish(probe, _event(5, "5" * 32))
+            together.publish(name, real)
+            await together.execute()
+        await await_until(lambda: real in traced)
+        assert (traced, aged) == ([real], [real])
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 

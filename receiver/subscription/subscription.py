@@ -253,9 +253,12 @@ class Subscription:
     def _take(self, replies: list[Any]) -> None:
         """Take all replies of one read."""
         try:
-            self._take_each(replies)
+            strange = self._take_each(replies)
         finally:  # events of the burst must leave even after a failure: their feeds have moved past them
             self._burst.write()
+        if strange:  # neither ages nor traces may show what was forged
+            ids = set(map(id, strange))
+            replies = [reply for reply in replies if id(reply) not in ids]
         if (now := self._loop.time()) >= self._ages.due:
             messages = ((reply[1], reply[2]) for reply in replies if _is_message(reply))
             self._ages.look(messages, self._feeds, now)
@@ -267,17 +270,16 @@ class Subscription:
     def _note_ways(self, replies: list[Any]) -> None:
         for _, name, message in filter(_is_message, replies):
             feed = self._feeds.get(name)
-            if feed is None or not feed.live:
-                continue
-            if self._open_signed is None or self._open_signed(name, message) is not None:
+            if feed is not None and feed.live:
                 ways.note("event handed over", message, connections=len(feed.live), gateway=self._name)
 
-    def _take_each(self, replies: list[Any]) -> None:
+    def _take_each(self, replies: list[Any]) -> list[Any]:
         """Collects in the burst what is to be written. One loop, because one more call for each message would
-        be costly.
+        be costly. Returns the messages that are no feed's, or whose signature is missing or wrong.
         """
         feeds, burst = self._feeds, self._burst
         open_signed = self._open_signed
+        strange: list[Any] = []
         for reply in replies:
             try:
                 kind, name, value = reply
@@ -287,10 +289,12 @@ class Subscription:
             if kind == b"message" or kind == b"smessage":
                 feed = feeds.get(name)
                 if feed is None:
+                    strange.append(reply)
                     if name == self._probe:
                         self._take_probe(value)
                     continue
                 if open_signed is not None and (value := open_signed(name, value)) is None:
+                    strange.append(reply)
                     continue
                 if not feed.take_next(value, burst):
                     burst.write()  # what follows may write at once and must not overtake the burst
@@ -299,6 +303,7 @@ class Subscription:
                 self._take_confirmation(name)
             elif kind == b"sunsubscribe":
                 self._take_end(name)
+        return strange
 
     def _take_refusal(self, reply: Any) -> None:
         self._lose(f"redis refuses: {reply}")
