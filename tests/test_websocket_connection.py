@@ -519,3 +519,30 @@ async def test_connection_that_is_lost_before_anything_was_said_gets_nothing_wri
     await await_until(lambda: bool(world.life.ends))
     await asyncio.sleep(2 * HOLD_SECONDS)  # when it would be written
     assert await receive_some(world) == b""
+
+
+_PINGS = b"\x89\x80\0\0\0\0" * 2_000  # more than anybody may send, in one read
+
+
+@pytest.mark.parametrize(
+    ("first", "code"),
+    [
+        (b"\x88\x80\0\0\0\0", 1005),  # a close
+        (b"\xc1\x80\0\0\0\0", 1002),  # RSV1
+        (b"\x83\x80\0\0\0\0", 1002),  # an opcode that nobody has defined
+        (b"\x8b\x80\0\0\0\0", 1002),
+        (b"\x81\x00", 1002),  # not masked
+        (b"\x09\x80\0\0\0\0", 1002),  # a ping in fragments
+        (b"\x8a\xfe\0\x7e\0\0\0\0" + b"a" * 126, 1002),  # a pong longer than 125 bytes
+    ],
+)
+async def test_what_stands_behind_the_last_frame_that_is_read_does_not_count(
+    world: World, first: bytes, code: int
+) -> None:
+    world.connection.data_received(first + _PINGS)
+    assert (await world.browser.receive_close()).code == code
+
+
+async def test_frames_before_an_invalid_one_count(world: World) -> None:
+    world.connection.data_received(_PINGS + b"\xc1\x80\0\0\0\0")
+    assert (await world.browser.receive_close()).code == Close.TOO_FAST

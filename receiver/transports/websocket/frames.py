@@ -9,7 +9,11 @@ from __future__ import annotations
 from functools import lru_cache
 
 _FIN_CLOSE, _FIN_PING = 0x88, 0x89
-_MAX_REASON_BYTES = 123  # a control frame's payload is 125 bytes, the code takes two
+_MAX_CONTROL_BYTES = 125
+_MAX_REASON_BYTES = _MAX_CONTROL_BYTES - 2  # the code takes two
+_MASKED = 0x80
+# How a frame begins behind which another one is read: fragments, texts, binaries, and whole pings and pongs.
+_READ_ON = frozenset(b"\x00\x01\x02\x80\x81\x82\x89\x8a")
 
 PING = bytes((_FIN_PING, 0))
 
@@ -51,10 +55,19 @@ def frame_size(data: bytes, start: int) -> int | None:
 
 
 def more_frames(data: bytes, start: int, most: int) -> bool:
-    """Whether more than `most` frames of a client begin in `data`, counted from the one at `start`."""
-    for _ in range(most + 1):
+    """Whether more than `most` frames of a client begin in `data`, counted from the one at `start`.
+
+    Behind a close frame, or one whose header no client may send, nothing is read and so nothing counts.
+    """
+    for _ in range(most):
         size = frame_size(data, start) if start < len(data) else None
-        if size is None:
+        if size is None or _is_last(data[start], data[start + 1]):
             return False
         start += size
-    return True
+    return start < len(data) and frame_size(data, start) is not None
+
+
+def _is_last(first: int, second: int) -> bool:
+    if first not in _READ_ON or second < _MASKED:
+        return True
+    return first >= _FIN_PING and second > _MASKED + _MAX_CONTROL_BYTES
