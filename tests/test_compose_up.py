@@ -193,6 +193,12 @@ def _note_gateway(gateways: set[str], frame: str | bytes) -> None:
         gateways.add(message["data"]["gateway"])
 
 
+def test_health_checks_compile_nothing(installation: Installation) -> None:
+    """Nothing can be written, so each of them would compile again what it imports."""
+    program = "import http.client, os; print(os.path.exists(http.client.__cached__))"
+    assert compose("exec", "-T", "sender", "python", "-I", "-c", program) == "True"
+
+
 async def test_valkey_may_be_away_while_an_order_completes(installation: Installation) -> None:
     async with connections(installation, "carol", 2) as carol:
         await to_thread(compose, "kill", "valkey")
