@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import bindparam, func, select, text, update
 
-from sender import tombstones
 from sender.database.rows import is_among
-from sender.database.tables import DIALECTS, channels, events, generation, outbox
+from sender.database.tables import DIALECTS, events, generation
 from shared.redis.channel_log import NewestEvent
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from shared.cursors import Place
+_MOVED_AT_ONCE = 10_000  # events; far below what a command of a slow server may take
 
 
 def current_epoch(connection: Connection) -> int:
@@ -73,37 +72,14 @@ def begin_epoch(connection: Connection, *, after: int) -> int:
     epoch = current_epoch(connection)
     if epoch > after:
         return epoch
-    # Locked before they are used: another sender may be marking some as published.
-    waiting = [
-        (position, tombstones.row(*columns))
-        for position, *columns in connection.execute(_OUTBOX[connection.dialect.name])
-    ]
-    connection.execute(update(generation).values(epoch=after + 1))
-    first: dict[str, int] = {}
-    for _, row in waiting:
-        first[row.channel] = min(row.place.seq, first.get(row.channel, row.place.seq))
-    if first:
-        moves = [{"name": name, "pruned": seq - 1, "new": after + 1} for name, seq in sorted(first.items())]
-        connection.execute(_MOVE_CHANNEL, moves)
-    sound = [(position, row) for position, row in waiting if row.fault() is None]
-    if sound:
-        texts = [(position, _moved(row.text.decode(), row.place, after + 1)) for position, row in sound]
-        moved = [{"moved": position, "epoch": after + 1, "text": text} for position, text in texts]
-        connection.execute(_MOVE, moved)
-    # The others will be given up, in whatever epoch they are.
-    if faulty := [position for position, row in waiting if row.fault() is not None]:
-        connection.execute(_MOVE, [{"moved": position, "epoch": after + 1} for position in faulty])
-    if waiting:
-        positions = [{"moved": position, "epoch": after + 1} for position, _ in waiting]
-        connection.execute(_MOVE_WAITING, positions)
+    dialect, new = connection.dialect.name, {"new": after + 1}
+    for statement in _BEGIN[dialect]:
+        connection.execute(statement, new if ":new" in statement.text else {})
+    moved = 0  # position
+    while (last := connection.execute(_LAST_OF_SOME, {"after": moved}).scalar_one()) is not None:
+        connection.execute(_MOVE_EVENTS[dialect], {**new, "after": moved, "last": last})
+        moved = last
     return after + 1
-
-
-def _moved(event: str, place: Place, new: int) -> str:
-    """The same event under its new place."""
-    # The first match is the place: only texts precede it, and quotes in those are escaped.
-    old = f',"epoch":{place.epoch},"seq":{place.seq}'
-    return event.replace(old, f',"epoch":{new},"seq":{place.seq}', 1)
 
 
 _EPOCH = select(generation.c.epoch)
@@ -125,29 +101,77 @@ _AMONG = {
     )
     for dialect in DIALECTS
 }
-_ROW = "events.position, events.channel, events.epoch, events.seq, events.identity, events.recorded_at"
-# The order of joining is fixed: a restored database has no statistics of what waits, and may never scan
-# `events` here, while all callers wait for the lock on `channels`.
-_OUTBOX = {
+# Sets, because everything may be waiting: statements for each event would take minutes, in which no order can
+# be completed. A text is moved at its first match, which is the place: only texts precede it, and quotes in
+# those are escaped. Texts that say another place stay: they will be given up, in whatever epoch they are.
+_SAID, _SAYS = (
+    """',"epoch":' || events.epoch || ',"seq":' || events.seq""",
+    """',"epoch":' || CAST(:new AS bigint) || ',"seq":' || events.seq""",
+)
+_FIRST = """
+    SELECT events.channel, min(events.seq) AS seq FROM outbox
+    CROSS JOIN events WHERE events.position = outbox.position GROUP BY events.channel
+"""
+_MOVE_CHANNELS = f"""
+    UPDATE channels SET pruned_seq = first.seq - 1, epoch = CAST(:new AS bigint) FROM ({_FIRST}) AS first
+    WHERE channels.channel = first.channel
+"""
+_BEGIN_EPOCH = "UPDATE generation SET epoch = CAST(:new AS bigint)"
+_MOVE_WAITING = "UPDATE outbox SET epoch = CAST(:new AS bigint)"
+_BEGIN = {
+    "sqlite": [
+        text(statement)
+        for statement in (
+            _BEGIN_EPOCH,
+            _MOVE_CHANNELS,
+            _MOVE_WAITING,
+        )
+    ],
+    "postgresql": [
+        text(statement)
+        for statement in (
+            # A restored database has no statistics of what waits, and may never scan its large tables here,
+            # while all callers wait for the lock on `channels`.
+            "SET LOCAL enable_seqscan = off",
+            "SET LOCAL enable_hashjoin = off",
+            "SET LOCAL enable_mergejoin = off",
+            "SET LOCAL jit = off",
+            # Locked before they are used: another sender may be marking some as published.
+            "SELECT count(*) FROM (SELECT position FROM outbox ORDER BY position FOR UPDATE) AS waiting",
+            _BEGIN_EPOCH,
+            _MOVE_CHANNELS,
+            _MOVE_WAITING,
+        )
+    ],
+}
+_LAST_OF_SOME = text(
+    f"""
+    SELECT max(position) FROM (
+        SELECT position FROM outbox WHERE position > :after ORDER BY position LIMIT {_MOVED_AT_ONCE}) AS found
+    """
+)
+_MOVE_EVENTS = {
+    # As bytes: what is not UTF-8 stays as it is.
     "sqlite": text(
         f"""
-        SELECT {_ROW}, {tombstones.read("sqlite")}
-        FROM outbox CROSS JOIN events ON events.position = outbox.position ORDER BY outbox.position
+        UPDATE events SET epoch = CAST(:new AS bigint), text = CASE
+            WHEN instr(CAST(text AS BLOB), CAST({_SAID} AS BLOB)) = 0 THEN text
+            ELSE CAST(substr(CAST(text AS BLOB), 1, instr(CAST(text AS BLOB), CAST({_SAID} AS BLOB)) - 1)
+                || {_SAYS}
+                || substr(CAST(text AS BLOB), instr(CAST(text AS BLOB), CAST({_SAID} AS BLOB))
+                    + length({_SAID})) AS TEXT)
+            END
+        WHERE position IN (SELECT position FROM outbox WHERE position > :after AND position <= :last)
         """
     ),
     "postgresql": text(
         f"""
-        SELECT found.* FROM (SELECT position FROM outbox ORDER BY position FOR UPDATE) AS waiting
-        CROSS JOIN LATERAL (
-            SELECT {_ROW}, {tombstones.read("postgresql")} FROM events
-            WHERE events.position = waiting.position FOR UPDATE) AS found
+        UPDATE events SET epoch = CAST(:new AS bigint), text = CASE
+            WHEN strpos(text, {_SAID}) = 0 THEN text
+            ELSE overlay(text PLACING {_SAYS} FROM strpos(text, {_SAID}) FOR length({_SAID}))
+            END
+        FROM outbox
+        WHERE events.position = outbox.position AND outbox.position > :after AND outbox.position <= :last
         """
     ),
 }
-_MOVE = update(events).where(events.c.position == bindparam("moved"))
-_MOVE_WAITING = update(outbox).where(outbox.c.position == bindparam("moved"))
-_MOVE_CHANNEL = (
-    update(channels)
-    .where(channels.c.channel == bindparam("name"))
-    .values(pruned_seq=bindparam("pruned"), epoch=bindparam("new"))
-)

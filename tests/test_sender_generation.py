@@ -3,14 +3,14 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import func, insert, select
+from sqlalchemy import event, func, insert, select, text, update
 
 from sender import history, outbox, recording
 from sender.database.open import open_database
-from sender.database.tables import channels
+from sender.database.tables import channels, events
 from sender.generation import begin_epoch, current_epoch
 from shared.channels import Channel
 from shared.cursors import Place
@@ -38,9 +38,9 @@ async def database(database_url: str, anyio_backend: object) -> AsyncIterator[Da
 
 def record(connection: Connection, *ids: str, channel: Channel = ALICE, published: bool) -> None:
     for event_id in ids:
-        event = {"specversion": "1.0", "id": event_id, "source": '"epoch":1,"seq":3', "type": "t"}
+        given = {"specversion": "1.0", "id": event_id, "source": '"epoch":1,"seq":3', "type": "t"}
         data = {"x": ',"epoch":1,"seq":3'}
-        draft = parse_event(event | {"channel": channel, "data": data}, now=NOW)
+        draft = parse_event(given | {"channel": channel, "data": data}, now=NOW)
         recording.record_once(connection, [recording.arrival(draft, "")], now=NOW)
     if published:
         waiting = outbox.unpublished(connection, limit=100)
@@ -60,10 +60,10 @@ async def test_new_epoch_keeps_the_outbox_and_closes_what_was_before(database: D
     assert (states[BOB].head, states[BOB].pruned_seq) == (Place(2, 1), 1)
     waiting = await database.read(partial(outbox.unpublished, limit=10))
     assert [event.entry.place for event in waiting] == [Place(2, 3), Place(2, 4)]
-    for event in waiting:
-        text = json.loads(event.entry.text)
-        assert (text["epoch"], text["seq"]) == event.entry.place
-        assert (text["source"], text["data"]) == ('"epoch":1,"seq":3', {"x": ',"epoch":1,"seq":3'})
+    for one in waiting:
+        said = json.loads(one.entry.text)
+        assert (said["epoch"], said["seq"]) == one.entry.place
+        assert (said["source"], said["data"]) == ('"epoch":1,"seq":3', {"x": ',"epoch":1,"seq":3'})
 
 
 async def test_seqs_go_on_in_the_new_epoch(database: Database) -> None:
@@ -113,3 +113,47 @@ async def test_new_epoch_writes_no_more_rows_however_many_channels_there_are(dat
         lambda connection: history.read(connection, [history.Request(some, Place(2, 3))], limit=10)
     )
     assert (found.reset, [entry.place for entry in found.entries]) == (None, [Place(2, 4), Place(2, 5)])
+
+
+async def test_new_epoch_begins_with_a_few_statements_however_many_events_wait(database: Database) -> None:
+    """Statements for each event took minutes after a restore with a backlog, and no order was completed."""
+    await database.write(lambda c: record(c, *map(str, range(300)), published=False))
+    statements: list[str] = []
+
+    def begin(connection: Connection) -> None:
+        event.listen(connection, "before_cursor_execute", note)
+        begin_epoch(connection, after=1)
+        event.remove(connection, "before_cursor_execute", note)
+
+    def note(_c: object, _cursor: object, statement: str, parameters: Any, *_: object) -> None:
+        statements.extend([statement] * (len(parameters) if isinstance(parameters, list) else 1))
+
+    await database.write(begin)
+    assert len(statements) < 15
+    waiting = await database.read(partial(outbox.unpublished, limit=400))
+    assert [json.loads(one.entry.text)["seq"] for one in waiting] == [*range(1, 301)]
+    assert {json.loads(one.entry.text)["epoch"] for one in waiting} == {2}
+
+
+async def test_damaged_texts_that_wait_move_into_the_new_epoch_as_they_are(database: Database) -> None:
+    """They are given up there, and what is kept of them must be what was there."""
+    await database.write(lambda c: record(c, "1", "2", published=False))
+
+    def damage(connection: Connection) -> None:
+        connection.execute(update(events).where(events.c.seq == 1).values(text="é" * 70_000))
+        if connection.dialect.name == "sqlite":
+            connection.execute(text("UPDATE events SET text = CAST(x'fffe00ff' AS TEXT) WHERE seq = 2"))
+
+    await database.write(damage)
+    assert await database.write(partial(begin_epoch, after=1)) == 2
+    kept = await database.read(lambda c: c.execute(text(_KEPT[c.dialect.name])).scalars().all())
+    assert kept[0] == ("é" * 70_000).encode().hex()
+    assert kept[1] == "fffe00ff" or "epoch" in bytes.fromhex(kept[1]).decode()
+    places = await database.read(lambda c: c.execute(select(events.c.epoch)).scalars().all())
+    assert places == [2, 2]
+
+
+_KEPT = {
+    "sqlite": "SELECT lower(hex(CAST(text AS BLOB))) FROM events ORDER BY seq",
+    "postgresql": "SELECT encode(convert_to(text, 'UTF8'), 'hex') FROM events ORDER BY seq",
+}
