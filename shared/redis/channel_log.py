@@ -370,7 +370,10 @@ class LogReader:
     async def _ask(self, commands: Sequence[Command]) -> list[Any]:
         """A reply for each; None for a key of another kind."""
         replies = await self._pipelines.ask(commands)
-        return accepted([None if _is_of_another_kind(reply) else reply for reply in replies])
+        try:
+            return accepted(replies)
+        except RedisError:
+            return accepted([None if _is_of_another_kind(reply) else reply for reply in replies])
 
 
 def blames_what_was_sent(refusal: CommandRefused) -> bool:

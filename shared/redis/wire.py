@@ -42,10 +42,8 @@ class NotPrimary(NeighbourError, RedisConnectionError):
 def accepted(replies: list[Any]) -> list[Any]:
     """Raises the first error among replies; one that Redis sent as `CommandRefused`."""
     for reply in replies:
-        if isinstance(reply, hiredis.ReplyError):
-            raise CommandRefused(str(reply))
         if isinstance(reply, Exception):
-            raise reply
+            raise CommandRefused(str(reply)) if isinstance(reply, hiredis.ReplyError) else reply
     return replies
 
 
@@ -180,7 +178,8 @@ class Pipelines:
                 # A reply is missing; later replies could be taken for it.
                 self._lose("no reply in time")
                 raise
-        if any(isinstance(reply, Exception) and str(reply).startswith("READONLY") for reply in replies):
+        errors = [reply for reply in replies if isinstance(reply, Exception)]
+        if any(str(error).startswith("READONLY") for error in errors):
             self._lose("it is a replica")  # further commands would get the same answer
         return replies
 
@@ -206,9 +205,12 @@ class Pipelines:
             return self._wire
 
     def _take(self, replies: list[Any]) -> None:
-        for reply in replies:
+        taken = 0
+        while taken < len(replies):
             count, answered, future = self._waiting[0]
-            answered.append(reply)
+            some = replies[taken : taken + count - len(answered)]
+            taken += len(some)
+            answered += some
             if len(answered) == count:
                 self._waiting.popleft()
                 if not future.done():
