@@ -17,6 +17,7 @@ from receiver.access.identity import Identity, InvalidToken, KeysUnavailable
 from receiver.access.origins import comes_from
 from receiver.access.revocations import Revocations
 from shared.errors import CallerError
+from shared.process.head import first_value
 
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
@@ -137,5 +138,5 @@ def _has_token(query: QueryParams) -> bool:
 
 
 def bearer_token(request: HTTPConnection) -> str:
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    scheme, _, token = first_value(request.scope["headers"], b"authorization").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""

@@ -48,7 +48,7 @@ class Origins:
 
     def accept(self, request: HTTPConnection) -> bool:
         """The gateway's own origin, those in the settings, and clients that are not browsers."""
-        origins = request.headers.getlist("origin")
+        origins = [value.decode("latin-1") for name, value in request.scope["headers"] if name == b"origin"]
         if not origins:
             return True
         if len(origins) == 1 and (self._allows(origins[0]) or _is_own(origins[0], request)):

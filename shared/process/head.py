@@ -13,7 +13,7 @@ from shared.errors import CallerError
 from shared.process.forwarded import Peer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 _AUTHORITY = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+;=-]*)(?::[0-9]{0,5})?")
 _ABSOLUTE = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?#]*)(.*)")
@@ -29,9 +29,23 @@ Header = tuple[bytes, bytes]
 
 
 class Head:
-    """A request's head. `headers` have lower-case names, in the order and number in which they came."""
+    """A request's head. `headers` have lower-case names, in the order and number in which they came.
 
-    __slots__ = ("headers", "method", "padded", "path", "peer", "query", "target", "upgrade", "version")
+    They change by `on_header` and `replace_headers` only.
+    """
+
+    __slots__ = (
+        "_values",
+        "headers",
+        "method",
+        "padded",
+        "path",
+        "peer",
+        "query",
+        "target",
+        "upgrade",
+        "version",
+    )
 
     def __init__(self) -> None:
         self.method = ""
@@ -40,6 +54,7 @@ class Head:
         self.path = b""
         self.query = b""
         self.headers: list[Header] = []
+        self._values: dict[bytes, list[bytes]] = {}  # the same by name, which is asked for a dozen times
         self.padded = False  # white space came behind a value
         self.upgrade: frozenset[bytes] = frozenset()  # the protocols that the client asks for, in lower case
         self.peer = Peer("", 0, "http")
@@ -53,10 +68,18 @@ class Head:
         if value.endswith((b" ", b"\t")):  # not part of the value, RFC 9112 5.1; httptools leaves it there
             value = value.rstrip(b" \t")
             self.padded = True
-        self.headers.append((name.lower(), value))
+        name = name.lower()
+        self.headers.append((name, value))
+        self._values.setdefault(name, []).append(value)
 
-    def values(self, name: bytes) -> list[bytes]:
-        return [value for other, value in self.headers if other == name]
+    def replace_headers(self, headers: Iterable[Header]) -> None:
+        self.headers, self._values = [], {}
+        for name, value in headers:
+            self.headers.append((name, value))
+            self._values.setdefault(name, []).append(value)
+
+    def values(self, name: bytes) -> Sequence[bytes]:
+        return self._values.get(name, ())
 
     def tokens(self, name: bytes) -> list[bytes]:
         """The members of a header that is a list, as they came."""
@@ -176,7 +199,8 @@ def normalise(head: Head, root_path: bytes) -> bool:
         rest = match[2]
         head.target = rest if rest.startswith(b"/") else b"/" + rest
         # RFC 9112 3.2.2: the target's host counts, whatever Host is.
-        head.headers = [(b"host", match[1]), *((n, v) for n, v in head.headers if n != b"host")]
+        others = [(name, value) for name, value in head.headers if name != b"host"]
+        head.replace_headers([(b"host", match[1]), *others])
     head.path, _, head.query = head.target.partition(b"?")
     if len(head.path) > MAX_PATH:
         raise RequestRefused(414, "head-too-large", f"A path has at most {MAX_PATH} bytes.")
@@ -196,19 +220,24 @@ def is_last(head: Head | None) -> bool:
 def strip_upgrade(head: Head) -> None:
     kept = [token for token in head.tokens(b"connection") if token.lower() not in _HOP]
     others = [(name, value) for name, value in head.headers if name not in _HOP and name != b"connection"]
-    head.headers = others + ([(b"connection", b", ".join(kept))] if kept else [])
+    head.replace_headers(others + ([(b"connection", b", ".join(kept))] if kept else []))
     head.upgrade = frozenset()
 
 
 def close_after(head: Head) -> None:
     others = [(name, value) for name, value in head.headers if name != b"connection"]
-    head.headers = [*others, (b"connection", b"close")]
+    head.replace_headers([*others, (b"connection", b"close")])
 
 
 def format_head(head: Head) -> bytes:
     lines = [b"%b %b HTTP/%b" % (head.method.encode(), head.target, head.version.encode())]
     lines += [name + b": " + value for name, value in head.headers]
     return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+def first_value(headers: Iterable[Header], name: bytes) -> str:
+    """Of an ASGI scope, without the object that starlette makes for each request; empty if there is none."""
+    return next((value for other, value in headers if other == name), b"").decode("latin-1")
 
 
 def lower(tokens: Iterable[bytes]) -> frozenset[bytes]:

@@ -13,6 +13,7 @@ from receiver.transports.websocket import handshake
 from receiver.transports.websocket.connection import WebSocketConnection
 from receiver.transports.websocket.upgrade import UnknownSubprotocol, UpgradeEndpoint
 from shared.cursors import InvalidCursor, parse_after, parse_cursors
+from shared.process.head import first_value
 
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
@@ -70,4 +71,4 @@ class WebSocketTransport(UpgradeEndpoint):
 
 def _cursors(request: HTTPConnection) -> dict[Channel, Place]:
     after = parse_after(request.scope["query_string"].decode("latin-1"))
-    return after or parse_cursors(request.headers.get("last-event-id", ""))
+    return after or parse_cursors(first_value(request.scope["headers"], b"last-event-id"))

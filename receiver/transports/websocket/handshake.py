@@ -45,7 +45,7 @@ def fault_of(head: Head) -> Fault | None:
     """What is wrong with a request that asks for a WebSocket; None for a valid handshake."""
     if head.method != "GET":
         return Fault(405, [(b"allow", b"GET")])
-    if head.values(b"sec-websocket-version") != [b"13"]:
+    if list(head.values(b"sec-websocket-version")) != [b"13"]:
         # RFC 9110 7.8: `Upgrade` goes with this option; the connection ends nevertheless.
         upgrade = [(b"upgrade", b"websocket"), (b"connection", b"upgrade")]
         return Fault(426, [(b"sec-websocket-version", b"13"), *upgrade])
