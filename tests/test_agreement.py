@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from tests.processes import Processes, ServiceProcess
 
 WARNING = "services of this installation run with different settings"
-AGAIN = "services of this installation have the same settings again"
 
 
 def gateway(monkeypatch: pytest.MonkeyPatch, **settings: str) -> str:

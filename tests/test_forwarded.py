@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
-TRUSTED = ["127.0.0.1", "::1", "10.0.0.0/8", "lb"]
+TRUSTED = ["127.0.0.1", "::1", "10.0.0.0/8"]
 HOPS = st.sampled_from(
     [
         "1.2.3.4",

@@ -45,13 +45,13 @@ def subscribe(session: Session, **headers: str) -> Subscription:
 @pytest.mark.parametrize("command", ["CONNECT", "STOMP"])
 def test_greeting_gives_token_and_heartbeats(command: str) -> None:
     headers = {**CONNECT.headers, "Authorization": "Bearer ey.a.b"}
-    assert Session().take(Frame(command, headers)) == Login("ey.a.b", 10_000, 20_000)
+    assert Session().take(Frame(command, headers)) == Login("ey.a.b", 20_000)
 
 
 @pytest.mark.parametrize("beats", ["0,0", "1,999999999999999999", " 10000 , 0 "])
 def test_any_number_of_milliseconds_is_a_heartbeat(beats: str) -> None:
-    expected = tuple(int(one) for one in beats.split(","))
-    assert Session().take(Frame("CONNECT", {"heart-beat": beats})) == Login("", *expected)
+    wanted = int(beats.split(",")[1])
+    assert Session().take(Frame("CONNECT", {"heart-beat": beats})) == Login("", wanted)
 
 
 @pytest.mark.parametrize("beats", ["", "1", "-1,0", "1,2,3", "1.5,0", "x,y", "1,"])
@@ -62,11 +62,11 @@ def test_what_is_no_heartbeat_is_refused(beats: str) -> None:
 
 def test_spaces_around_a_passcode_do_not_count() -> None:
     """The specification of 1.0 writes one."""
-    assert Session().take(Frame("CONNECT", {"passcode": " ey.a.b"})) == Login("ey.a.b", 0, 0)
+    assert Session().take(Frame("CONNECT", {"passcode": " ey.a.b"})) == Login("ey.a.b", 0)
 
 
 def test_token_may_be_the_passcode() -> None:
-    assert Session().take(Frame("CONNECT", {"login": "alice", "passcode": "ey.a.b"})) == Login("ey.a.b", 0, 0)
+    assert Session().take(Frame("CONNECT", {"login": "alice", "passcode": "ey.a.b"})) == Login("ey.a.b", 0)
 
 
 @pytest.mark.parametrize(

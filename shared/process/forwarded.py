@@ -34,18 +34,14 @@ class Peer(NamedTuple):
 
 class Proxies:
     def __init__(self, trusted: Iterable[str]) -> None:
-        """Addresses and networks; other texts are compared as they are."""
+        """By addresses and networks. Raises `ValueError` for anything else."""
         self._addresses: set[Address] = set()
         self._networks: set[Network] = set()
-        self._texts: set[str] = set()
         for text in trusted:
-            try:
-                if "/" in text:
-                    self._networks.add(_unmapped_network(ipaddress.ip_network(text)))
-                else:
-                    self._addresses.add(_unmapped(ipaddress.ip_address(text)))
-            except ValueError:
-                self._texts.add(text)
+            if "/" in text:
+                self._networks.add(_unmapped_network(ipaddress.ip_network(text)))
+            else:
+                self._addresses.add(_unmapped(ipaddress.ip_address(text)))
         self._trusts = lru_cache(maxsize=4096)(self._check)
 
     def trust(self, host: str) -> bool:
@@ -73,7 +69,7 @@ class Proxies:
         try:
             address = _unmapped(ipaddress.ip_address(host))
         except ValueError:
-            return host in self._texts
+            return False
         return address in self._addresses or any(address in network for network in self._networks)
 
 

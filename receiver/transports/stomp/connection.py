@@ -208,7 +208,7 @@ class StompConnection(WebSocketConnection):
     async def _carry_out(self, frame: Frame) -> None:
         """Raises `FrameRefused`, and as `_do`."""
         match self._session.take(frame):
-            case stomp.Login(token, _, wants_beats_ms):
+            case stomp.Login(token, wants_beats_ms):
                 await self._log_in(token, wants_beats=wants_beats_ms > 0)
             case stomp.Subscribed(subscription):
                 self._subscribe(subscription, frame)

@@ -75,7 +75,6 @@ class Login(NamedTuple):
     """CONNECT. `token` is empty if the client gave none; times are in milliseconds, 0 for no heartbeat."""
 
     token: str
-    client_beats_ms: int
     wants_beats_ms: int
 
 
@@ -147,7 +146,7 @@ class Session:
             raise FrameRefused("not a heart-beat: expected two numbers of milliseconds, joined by a comma")
         self.version = common[-1]
         self._state = _State.CONNECTED
-        return Login(_token(frame.headers), int(beats[1]), int(beats[2]))
+        return Login(_token(frame.headers), int(beats[2]))
 
     def _take(self, frame: Frame) -> Request | None:
         if "transaction" in frame.headers:
