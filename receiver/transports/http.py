@@ -16,7 +16,8 @@ from starlette.responses import Response
 from receiver.connections.connection import End
 from shared.cursors import parse_after, parse_cursors
 from shared.problems import MEDIA_TYPE, Problem
-from shared.process.edge import NotAlone, format_answer
+from shared.process.answer import format_answer
+from shared.process.edge import NotAlone
 from shared.process.security_headers import KEY
 
 if TYPE_CHECKING:

@@ -22,15 +22,12 @@ No timer belongs to a connection: the server's clock calls `tick` once a second.
 from __future__ import annotations
 
 import asyncio
-import logging
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import msgspec
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from shared.errors import CallerError
-from shared.process.date import date_now
+from shared.process.answer import format_answer
 from shared.process.framing import InvalidBody, body_of, too_large
 from shared.process.head import (
     RequestRefused,
@@ -43,7 +40,7 @@ from shared.process.head import (
     parse_head,
     strip_upgrade,
 )
-from shared.process.security_headers import NO_STORE, NOSNIFF
+from shared.process.inner import Answers, Inner
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
@@ -56,8 +53,6 @@ if TYPE_CHECKING:
     from shared.process.head import Head, Header
 
 _LOCAL = ("127.0.0.1", 0)  # what a peer on a Unix socket counts as; the file's mode decides who may connect
-
-_logger = logging.getLogger("uvicorn.error.protocol")  # its level is set in shared/process/server.py
 
 
 class NotAlone(CallerError):
@@ -107,7 +102,7 @@ class Edge(asyncio.Protocol):
         self._app_state = app_state
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
-        self._inner: HttpToolsProtocol | None = None
+        self._inner: Inner | None = None
         self.head: Head | None = None  # of the request that is being answered
         self._pending = b""  # read and not yet passed on
         self._head_bytes = 0
@@ -326,8 +321,8 @@ class Edge(asyncio.Protocol):
             self.head = head
         self._unanswered = True
         if self._inner is None:
-            self._inner = _Inner(self, self._config, self._server_state, self._app_state, self._loop)
-            self._inner.connection_made(cast("asyncio.Transport", _Answers(self)))
+            self._inner = Inner(self, self._config, self._server_state, self._app_state, self._loop)
+            self._inner.connection_made(cast("asyncio.Transport", Answers(self)))
             self._server_state.connections.discard(self._inner)  # we are listed in its place
         self._inner.data_received(raw)
 
@@ -473,7 +468,7 @@ class Edge(asyncio.Protocol):
         self._door.edges.discard(self)
         self._server_state.connections.discard(self)
 
-    # uvicorn's side, see _Answers.
+    # uvicorn's side, see `Answers`.
 
     def write(self, data: bytes) -> None:
         if not self._closing:
@@ -504,50 +499,6 @@ class Edge(asyncio.Protocol):
     def extra_info(self, name: str) -> Any:
         found = self._transport.get_extra_info(name) if name in ("peername", "sockname") else None
         return None if found is None else _address(found)
-
-
-class _Inner(HttpToolsProtocol):
-    """Leaves what its parser refuses to the edge, which answers, counts and logs it as its own refusals."""
-
-    def __init__(
-        self,
-        edge: Edge,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        loop: asyncio.AbstractEventLoop,
-    ) -> None:
-        super().__init__(config, server_state, {**app_state, "edge": edge}, loop)
-        self._edge = edge
-        self.logger = _logger
-
-    def send_400_response(self, msg: str) -> None:
-        self._edge.refuse_parsed()
-
-
-class _Answers:
-    """The transport that uvicorn gets: only the methods that it uses."""
-
-    __slots__ = ("close", "get_extra_info", "is_closing", "pause_reading", "resume_reading", "write")
-
-    def __init__(self, edge: Edge) -> None:
-        self.write = edge.write
-        self.close = edge.end
-        self.pause_reading = edge.pause
-        self.resume_reading = edge.resume
-        self.is_closing = lambda: edge.ended
-        # No "socket": uvloop would make one, and keep it as long as the connection lives.
-        self.get_extra_info = edge.extra_info
-
-
-def format_answer(status: int, headers: Sequence[Header], body: bytes = b"") -> bytes:
-    lines = [b"HTTP/1.1 %d %b" % (status, HTTPStatus(status).phrase.encode())]
-    given = dict(headers)
-    ours = (NOSNIFF,) if status == 304 else (NOSNIFF, NO_STORE)
-    all_headers = [date_now(), *headers, *(one for one in ours if one[0] not in given)]
-    lines += [name + b": " + value for name, value in all_headers]
-    lines.append(b"content-length: %d" % len(body))
-    return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
 def _address(name: Any) -> tuple[str, int]:

@@ -11,7 +11,7 @@ import contextlib
 import re
 from typing import TYPE_CHECKING
 
-from shared.process.edge import format_answer
+from shared.process.answer import format_answer
 from shared.process.listening import listen, split_address
 
 if TYPE_CHECKING:

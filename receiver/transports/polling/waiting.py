@@ -9,7 +9,7 @@ import asyncio
 from typing import TYPE_CHECKING, cast
 
 from receiver.transports.polling.answer import answer_to, nothing
-from shared.process.edge import format_answer
+from shared.process.answer import format_answer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,8 +10,8 @@ import asyncio
 import re
 from typing import TYPE_CHECKING, cast
 
+from shared.process.answer import format_answer
 from shared.process.date import date_now
-from shared.process.edge import format_answer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
