@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 from sqlalchemy import Connection, insert, select, text
+from structlog.testing import capture_logs
 
 from sender.database.errors import DatabaseError, DatabaseFault, DatabaseUnavailable, RowHeld
 from sender.database.postgres import Limits, open_postgres
@@ -326,6 +327,24 @@ async def _write_elsewhere(url: str, work: Any) -> None:
     """Write once, like a sender on another machine."""
     async with opened(url, Limits(idle_seconds=0.5, attempts=1)) as database:
         await database.write(work)
+
+
+async def test_time_limits_and_commits_are_ours_whatever_an_administrator_has_set(url: str) -> None:
+    """Limits for people would refuse orders, and what is answered must be on disk."""
+
+    def work(connection: Connection) -> str:
+        connection.execute(text("SELECT pg_sleep(0.2)"))
+        return str(connection.execute(text("SHOW synchronous_commit")).scalar_one())
+
+    async with plain(url) as connection:
+        name = await connection.fetchval("SELECT current_database()")
+        for setting in ("statement_timeout = 100", "lock_timeout = 1", "synchronous_commit = off"):
+            await connection.execute(f'ALTER DATABASE "{name}" SET {setting}')
+    with capture_logs() as lines:
+        async with opened(url) as database:
+            assert await database.write(work) == "on"
+            assert await database.read(work) == "on"
+    assert any(line["event"].startswith("synchronous_commit is off here") for line in lines)
 
 
 async def test_time_outs_are_those_of_transactions_and_leave_the_session_as_it_was(url: str) -> None:

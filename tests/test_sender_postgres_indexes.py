@@ -67,6 +67,39 @@ async def make_it_old(url: str) -> None:
             await connection.execute(statement)
 
 
+async def test_an_administrators_time_limits_do_not_end_the_building_of_indexes(url: str) -> None:
+    """Each try would be ended half-built, and the next one would begin with nothing."""
+    await make_it_old(url)
+    async with plain(url) as other:
+        name = await other.fetchval("SELECT current_database()")
+        for setting in ("statement_timeout = 100", "lock_timeout = 100"):
+            await other.execute(f'ALTER DATABASE "{name}" SET {setting}')
+        transaction = other.transaction()
+        await transaction.start()  # building has to wait for it
+        await other.fetch("SELECT count(*) FROM orders")
+        with capture_logs() as lines:
+            async with open_database(url), plain(url) as connection:
+
+                async def waits() -> bool:
+                    found = await connection.fetchval(_WAITING_FOR)
+                    return found is not None and found > 0.15
+
+                await await_until(waits)
+                await transaction.rollback()
+                await await_until(partial(_is_built, connection))
+    assert "indexes cannot be built now" not in [line["event"] for line in lines]
+
+
+_WAITING_FOR = """
+    SELECT CAST(extract(epoch FROM clock_timestamp() - query_start) AS float) FROM pg_stat_activity
+    WHERE query LIKE 'CREATE INDEX CONCURRENTLY%' AND datname = current_database()
+"""
+
+
+async def _is_built(connection: Any) -> bool:
+    return await valid(connection) >= NEW
+
+
 async def test_indexes_of_before_are_replaced_while_the_database_is_in_use(url: str) -> None:
     await make_it_old(url)
     async with plain(url) as other:

@@ -378,6 +378,11 @@ async def _check_server(connector: Connector) -> bool:
             )
         async with _explained(), session.transaction():
             backend = await session.fetchval("SELECT pg_backend_pid()")
+            if await session.fetchval("SHOW synchronous_commit") == "off":
+                logger.warning(
+                    "synchronous_commit is off here: our transactions set it on, but for retention's"
+                )
+                connector.insist_on_durable_commits()
         # A pooler announces process ids of its own, for cancelling.
         return bool(backend != session.get_server_pid())
     finally:

@@ -99,8 +99,10 @@ class Connector:
         self._hosts = url.hosts
         self._first = 0  # index of the host to begin with
         self._seconds = url.connect_seconds or connect_seconds
+        # Whatever time limit an administrator has set for people; ours ends a command a moment earlier.
         self._prologue = (
             f"SET LOCAL idle_in_transaction_session_timeout = {idle_seconds * 1000:.0f};"
+            f" SET LOCAL statement_timeout = {(command_seconds + 1) * 1000:.0f};"
             f' SET LOCAL search_path = "{schema}"'
         )
         settings = {"application_name": url.application_name or "orderbell"}
@@ -136,6 +138,10 @@ class Connector:
                 self._keep(session)
                 return session
         raise DatabaseUnavailable("; ".join(dict.fromkeys(faults)))
+
+    def insist_on_durable_commits(self) -> None:
+        """Of transactions that begin on connections made from now on."""
+        self._prologue += "; SET LOCAL synchronous_commit = on"
 
     def _keep(self, session: Session) -> None:
         if self._dropped:  # while it was being made

@@ -3,7 +3,7 @@
 | SQLSTATE | connections | tried again |
 | --- | --- | --- |
 | 25006, 57P01, 57P02, 57P03, 08xxx, the network's | all are dropped: the server is away or a standby | yes |
-| 25P03, 57P05, XX000 "cache lookup failed", 0A000 "cached plan" | this one is dropped | yes |
+| 25P03, 25P04, 57P05, XX000 "cache lookup failed", 0A000 "cached plan" | this one is dropped | yes |
 | 26000, 42P05 | this one, and prepared statements are given up: a pooler is between us | yes |
 | 40001, 40P01, 23505 | kept | yes: another transaction came first |
 | 55P03 | kept | by the caller that needs the row |
@@ -54,6 +54,7 @@ _CODES = {
     "57P02": Meaning.SERVER_GONE,
     "57P03": Meaning.SERVER_GONE,
     "25P03": Meaning.CONNECTION_SPOILT,  # idle in a transaction
+    "25P04": Meaning.CONNECTION_SPOILT,  # a transaction's time limit, from PostgreSQL 17 on
     "57P05": Meaning.CONNECTION_SPOILT,
     "26000": Meaning.UNPREPARED,
     "42P05": Meaning.UNPREPARED,

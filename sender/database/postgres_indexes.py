@@ -137,6 +137,7 @@ async def _run(engine: AsyncEngine, statement: str) -> None:
     async with engine.connect() as connection:
         if "CONCURRENTLY" in statement:
             await connection.execution_options(isolation_level="AUTOCOMMIT")
+            await _take_time(connection)
         token = lock_seconds.set(_LOCK_SECONDS)
         try:
             await connection.execute(text(statement))
@@ -145,6 +146,17 @@ async def _run(engine: AsyncEngine, statement: str) -> None:
             lock_seconds.reset(token)
     what = "statistics were collected" if statement.startswith("ANALYZE") else "indexes were changed"
     logger.info(what, statement=statement, seconds=round(monotonic() - began, 1))
+
+
+async def _take_time(connection: AsyncConnection) -> None:
+    """An administrator's time limits would end it half-built, again and again.
+
+    No transaction can set them here; a pooler's session is not ours to set.
+    """
+    driver = (await connection.get_raw_connection()).driver_connection
+    assert driver is not None
+    if await driver.fetchval("SELECT pg_backend_pid()") == driver.get_server_pid():
+        await driver.execute("SET statement_timeout = 0; SET lock_timeout = 0")
 
 
 async def _report(engine: AsyncEngine) -> None:
