@@ -150,9 +150,18 @@ _FOUND = """
     (SELECT max(position) FROM looked) AS last,
     (SELECT count(*) FROM looked WHERE recorded_at >= :before AND recorded_at <= :now) AS young
 """
-_OLD = """
-    SELECT channel, max(seq) AS seq, count(*) AS amount
-    FROM looked WHERE recorded_at < :before GROUP BY channel
+# An old time behind young rows is that of a clock that was behind for a while, as before it is set at a
+# machine's start: the event is as young as those before it. And a young time before old rows is that of a
+# clock that was ahead. So rows are old up to where most before are old and most behind are not.
+_BALANCE = """
+    SELECT position, sum(CASE WHEN recorded_at < :before THEN 1 WHEN recorded_at <= :now THEN -1 ELSE 0 END)
+        OVER (ORDER BY position) AS older
+    FROM looked
+"""
+_EDGE = f"SELECT position FROM ({_BALANCE}) AS balance ORDER BY older DESC, position LIMIT 1"
+_OLD = f"""
+    SELECT channel, max(seq) AS seq, count(*) AS amount FROM looked
+    WHERE recorded_at < :before AND position <= ({_EDGE}) GROUP BY channel
 """
 _LOOK = {
     "sqlite": text(

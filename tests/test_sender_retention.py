@@ -138,6 +138,37 @@ async def test_rows_from_the_future_in_front_hold_up_nothing_behind_them(sender:
     assert await kept(sender) == 1
 
 
+@postgres_is_long
+async def test_rows_of_a_clock_that_was_behind_are_as_young_as_those_before_them(
+    sender: RunningSender,
+) -> None:
+    """A machine that starts in 1970 until its clock is set must not lose what it has just recorded."""
+    await complete_new(sender, "1", "2", "3")
+    sender.clock.advance(days=8)
+    await complete_new(sender, "4", "5", "6", "7")
+    right = sender.clock()
+    sender.clock.advance(days=-20_000)
+    await complete_new(sender, "8", "9")
+    sender.clock.advance(days=(right - sender.clock()).total_seconds() / 86_400)
+    await retention_of(sender).sweep()
+    events = (await sender.client.get("/channels/customer:alice/events")).json()["events"]
+    assert [event["data"]["order_id"] for event in events] == [*"456789"]
+
+
+@postgres_is_long
+async def test_rows_of_a_clock_that_was_some_days_ahead_hold_up_nothing_behind_them(
+    sender: RunningSender,
+) -> None:
+    await complete_new(sender, "1")
+    await stamp(sender, sender.clock() + timedelta(days=3))
+    await complete_new(sender, "2", "3", "4", "5")
+    sender.clock.advance(days=8)
+    await complete_new(sender, "6")
+    await retention_of(sender).sweep()
+    events = (await sender.client.get("/channels/customer:alice/events")).json()["events"]
+    assert [event["data"]["order_id"] for event in events] == ["6"]
+
+
 async def test_row_from_the_future_that_nothing_follows_stays(sender: RunningSender) -> None:
     await complete_new(sender, "1", "2")
     await stamp(sender, sender.clock() + timedelta(days=400))
