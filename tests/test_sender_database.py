@@ -20,6 +20,7 @@ from sender.database import sqlite, sqlite_connect
 from sender.database.errors import DatabaseBusy, DatabaseFull, DatabaseUnavailable, DatabaseUnusable
 from sender.database.open import open_database
 from sender.database.tables import channels, idempotency, metadata
+from tests import sqlite_databases
 from tests.postgres_servers import fresh_database
 from tests.waiting import await_until
 
@@ -33,8 +34,9 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def database(new_database_url: str, anyio_backend: object) -> AsyncIterator[Database]:
-    async with open_database(new_database_url) as database:
+async def database(database_url: str, anyio_backend: object) -> AsyncIterator[Database]:
+    sqlite_databases.prepare(database_url)
+    async with open_database(database_url) as database:
         yield database
 
 
@@ -45,6 +47,7 @@ def sqlite_path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def sqlite_database(sqlite_path: Path, anyio_backend: object) -> AsyncIterator[sqlite.SqliteDatabase]:
+    sqlite_databases.prepare(f"{sqlite_databases.SCHEME}{sqlite_path}")
     async with sqlite.open_sqlite(str(sqlite_path)) as database:
         yield database
 
@@ -101,13 +104,13 @@ async def test_work_for_idle_times_is_a_transaction_like_any_other(database: Dat
     assert await database.read(names) == ["a", "c"]
 
 
-async def test_reads_see_one_snapshot(new_database_url: str, database: Database) -> None:
+async def test_reads_see_one_snapshot(database_url: str, database: Database) -> None:
     await database.write(partial(put, name="a"))
     loop, reading, written = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
 
     def read_twice(connection: Connection) -> tuple[list[str], list[str]]:
         first = names(connection)
-        if new_database_url.startswith("sqlite"):  # it reads in a thread, PostgreSQL in the loop
+        if database_url.startswith("sqlite"):  # it reads in a thread, PostgreSQL in the loop
             loop.call_soon_threadsafe(reading.set)
             assert written.wait(5)
         else:
@@ -116,7 +119,7 @@ async def test_reads_see_one_snapshot(new_database_url: str, database: Database)
         return first, names(connection)
 
     reader = asyncio.create_task(database.read(read_twice))
-    if new_database_url.startswith("sqlite"):
+    if database_url.startswith("sqlite"):
         await reading.wait()
         await database.write(partial(put, name="b"))
         written.set()

@@ -218,12 +218,17 @@ async def test_token_that_proves_nothing_is_unauthenticated(driver: Driver, gate
         assert await client.receive_end() is End.UNAUTHENTICATED
 
 
+@pytest.fixture(scope="module")
+def watchful_gateway(module_processes: Processes, sender: SenderProcess) -> ReceiverProcess:
+    """It looks at its connections' tokens each second."""
+    return module_processes.start_receiver(sender=sender, heartbeat_seconds="1")
+
+
 async def test_48_connection_ends_with_its_token(
-    driver: Driver, customer: str, module_processes: Processes, sender: SenderProcess
+    driver: Driver, customer: str, module_processes: Processes, watchful_gateway: ReceiverProcess
 ) -> None:
-    gateway = module_processes.start_receiver(sender=sender, heartbeat_seconds="1")
     token = module_processes.token(customer, lifetime_seconds=-28)  # and 30 seconds of leeway
-    async with driver.connected(gateway, token) as client:
+    async with driver.connected(watchful_gateway, token) as client:
         assert await client.receive_end() is End.UNAUTHENTICATED
 
 
@@ -275,15 +280,15 @@ async def _revoke(http: httpx2.AsyncClient, customer: str, clients: Iterable[Cli
     assert time.monotonic() - started < 8
 
 
+@pytest.fixture(scope="module")
+def narrow_gateway(module_processes: Processes, sender: SenderProcess) -> ReceiverProcess:
+    return module_processes.start_receiver(sender=sender, max_connections_per_customer="2")
+
+
 async def test_connection_beyond_a_customers_limit_is_refused_and_leaves_the_others(
-    driver: Driver,
-    customer: str,
-    token: str,
-    shop: Shop,
-    module_processes: Processes,
-    sender: SenderProcess,
+    driver: Driver, customer: str, token: str, shop: Shop, narrow_gateway: ReceiverProcess
 ) -> None:
-    gateway = module_processes.start_receiver(sender=sender, max_connections_per_customer="2")
+    gateway = narrow_gateway
     async with driver.connected(gateway, token), driver.connected(gateway, token) as second:
         async with driver.connected(gateway, token, greeted=False) as third:
             assert await third.receive_end() is End.TOO_MANY_CONNECTIONS
