@@ -18,7 +18,7 @@ from shared.commands import embedded
 from shared.commands.embedded import EmbeddedServer
 from shared.process.guard import Guard
 from shared.redis.server import connect_server
-from tests import chromium, firefox, machine, postgres_servers, redis_servers
+from tests import chromium, firefox, machine, postgres_servers, redis_servers, webkit
 from tests.https import read_certificates_once
 from tests.postgres_servers import EmptiedDatabase
 from tests.processes import Processes
@@ -73,6 +73,7 @@ def pytest_report_header() -> list[str]:
         f"postgres: {postgres_servers.choose() or postgres_servers.NONE}",
         f"chromium: {chromium.choose() or chromium.NONE}",
         f"firefox: {firefox.choose() or firefox.NONE}",
+        f"webkit: {webkit.choose() or webkit.NONE}",
     ]
 
 
@@ -82,6 +83,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         ("postgres", postgres_servers.choose, postgres_servers.NONE),
         ("browser", chromium.choose, chromium.NONE),
         ("firefox", firefox.choose, firefox.NONE),
+        ("webkit", webkit.choose, webkit.NONE),
     ):
         if item.get_closest_marker(marker) and choice() is None:
             machine.not_run(none)

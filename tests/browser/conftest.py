@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import sync_playwright
 
-from tests import chromium, firefox, machine
+from tests import chromium, firefox, machine, webkit
 from tests.browser import services
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tests.browser.services import Services
     from tests.firefox import Firefox
     from tests.processes import Processes
+    from tests.webkit import WebKit
 
 CLIENT = Path(__file__).parents[2] / "receiver" / "browser"
 WORLD = Path(__file__).parent / "world.js"
@@ -68,6 +69,16 @@ def package_firefox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Firefo
     if path is None:
         pytest.fail(firefox.NONE, pytrace=False)
     with firefox.running(path, tmp_path_factory.mktemp("firefox")) as running:
+        yield running
+
+
+@pytest.fixture(scope="package")
+def package_webkit(tmp_path_factory: pytest.TempPathFactory, process_group: int) -> Iterator[WebKit]:
+    """For tests marked `webkit`."""
+    driver = webkit.choose()
+    if driver is None:
+        pytest.fail(webkit.NONE, pytrace=False)
+    with webkit.running(driver, tmp_path_factory.mktemp("webkit"), process_group) as running:
         yield running
 
 
