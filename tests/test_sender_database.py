@@ -6,6 +6,7 @@ import asyncio
 import os
 import sqlite3
 import threading
+import time
 from contextlib import asynccontextmanager, closing
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,13 @@ from sqlalchemy import Connection, insert, select, text
 from structlog.testing import capture_logs
 
 from sender.database import sqlite, sqlite_connect
-from sender.database.errors import DatabaseBusy, DatabaseFull, DatabaseUnavailable, DatabaseUnusable
+from sender.database.errors import (
+    DatabaseBusy,
+    DatabaseError,
+    DatabaseFull,
+    DatabaseUnavailable,
+    DatabaseUnusable,
+)
 from sender.database.open import open_database
 from sender.database.tables import channels, idempotency, metadata
 from tests import sqlite_databases
@@ -492,6 +499,19 @@ async def test_closing_finishes_what_was_given_before(sqlite_path: Path) -> None
         given = [asyncio.create_task(database.write(partial(put, name=str(n)))) for n in range(20)]
         await asyncio.sleep(0)
     assert await asyncio.gather(*given) == [str(n) for n in range(20)]
+
+
+async def test_write_that_waits_for_the_lock_holds_up_the_end_only_for_a_moment(sqlite_path: Path) -> None:
+    limits = sqlite.Limits(busy_seconds=20, hurried_seconds=0.1, close_seconds=0.1)
+    with closing(sqlite3.connect(sqlite_path, isolation_level=None)) as other:
+        async with sqlite.open_sqlite(str(sqlite_path), limits) as database:
+            other.execute("BEGIN IMMEDIATE")
+            writing = asyncio.create_task(database.write(partial(put, name="a")))
+            await asyncio.sleep(0.2)  # it has begun to wait
+            began = time.monotonic()
+        assert time.monotonic() - began < 5
+        with pytest.raises(DatabaseError):
+            await writing
 
 
 async def test_late_writer_is_refused_and_no_turn_is_tried_for_it(sqlite_path: Path) -> None:

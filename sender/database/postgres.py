@@ -266,13 +266,13 @@ class PostgresDatabase:
 
     async def _again(self, once: Callable[[], Coroutine[Any, Any, T]], patience: float) -> T:
         """Repeat it while it fails for a reason that another try may avoid."""
-        for attempt in range(self._limits.attempts):
-            if attempt and self._hurried:
-                break
+        attempt = 0
+        while not attempt or (attempt < self._limits.attempts and not self._hurried):
             if attempt:
                 # Without a random pause, two that collide would collide again.
                 await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))
             token = lock_seconds.set(patience)
+            attempt += 1
             try:
                 async with _explained():
                     return await once()
@@ -282,9 +282,7 @@ class PostgresDatabase:
             finally:
                 lock_seconds.reset(token)
         kind = DatabaseBusy if cause and meaning(cause) is Meaning.OVERTAKEN else DatabaseUnavailable
-        raise kind(
-            f"refused {self._limits.attempts} times in a row: {line_of(cause) if cause else ''}"
-        ) from cause
+        raise kind(f"refused {attempt} times in a row: {line_of(cause) if cause else ''}") from cause
 
     async def _run(self, connection: AsyncConnection, work: Callable[[Connection], T]) -> T:
         try:

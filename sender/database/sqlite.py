@@ -86,7 +86,13 @@ class SqliteDatabase:
         self._loop = asyncio.get_running_loop()
         self._path = path
         self._files = WatchedFiles(path)
-        self._write_engine = engine_of(path, begin="BEGIN IMMEDIATE", busy_seconds=limits.busy_seconds)
+        self._write_engine = engine_of(
+            path,
+            begin="BEGIN IMMEDIATE",
+            busy_seconds=limits.busy_seconds,
+            step_seconds=min(limits.hurried_seconds, limits.busy_seconds),
+            hurried=lambda: self._hurried,
+        )
         self._read_engine = engine_of(path, begin="BEGIN", busy_seconds=limits.busy_seconds)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
         self._writing: Connection | None = None  # the writer's connection
@@ -97,7 +103,7 @@ class SqliteDatabase:
             self._commit, turns=_TURNS, max_together=limits.max_together, max_waiting=limits.max_waiting
         )
         self._give_way_seconds, self._close_seconds = limits.give_way_seconds, limits.close_seconds
-        self._hurried, self._hurried_seconds = False, limits.hurried_seconds
+        self._hurried = False
         self._checkpoints = Checkpoints(self._connect_beside)
         self.write_together = self._group.write
 
@@ -186,8 +192,6 @@ class SqliteDatabase:
     def _open_writing(self) -> Connection:
         self._files.check()
         self._writing = self._writing or self._write_engine.connect()
-        if self._hurried:
-            driver_of(self._writing).execute(f"PRAGMA busy_timeout={self._hurried_seconds * 1000:.0f}")
         return self._writing
 
     def _run_unsynced(self, work: Callable[[Connection], T]) -> Any:

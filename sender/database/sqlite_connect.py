@@ -12,6 +12,8 @@ from sqlalchemy.pool import NullPool
 from sender.database.errors import DatabaseUnusable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy import Connection, Engine
 
 _RETRY_SECONDS = 0.01
@@ -30,7 +32,15 @@ def driver_of(connection: Connection) -> sqlite3.Connection:
     return driver
 
 
-def engine_of(path: str, *, begin: str, busy_seconds: float) -> Engine:
+def engine_of(
+    path: str,
+    *,
+    begin: str,
+    busy_seconds: float,
+    step_seconds: float | None = None,
+    hurried: Callable[[], bool] = lambda: False,
+) -> Engine:
+    """A transaction waits `busy_seconds` for the lock; once `hurried`, at most a step of that."""
     reading = begin == "BEGIN"
     engine = create_engine(
         URL.create("sqlite+pysqlite", database=path),
@@ -42,14 +52,24 @@ def engine_of(path: str, *, begin: str, busy_seconds: float) -> Engine:
 
     @event.listens_for(engine, "connect")
     def set_pragmas(driver: sqlite3.Connection, _record: object) -> None:
-        driver.execute(f"PRAGMA busy_timeout={busy_seconds * 1000:.0f}")
+        driver.execute(f"PRAGMA busy_timeout={(step_seconds or busy_seconds) * 1000:.0f}")
         for name, value in PRAGMAS.items():
             _set_pragma(driver, name, value, busy_seconds)
         driver.execute(f"PRAGMA query_only={reading:d}")
 
     @event.listens_for(engine, "begin")
     def begin_transaction(connection: Connection) -> None:
-        driver_of(connection).execute(begin)  # as with savepoints, see _run_group
+        driver = driver_of(connection)  # as with savepoints, see _run_group
+        deadline = time.monotonic() + busy_seconds
+        while True:
+            try:
+                driver.execute(begin)
+            except sqlite3.OperationalError as error:
+                held = error.sqlite_errorcode == sqlite3.SQLITE_BUSY
+                if not held or hurried() or time.monotonic() >= deadline:
+                    raise
+            else:
+                return
 
     return engine
 
