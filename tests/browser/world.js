@@ -3,6 +3,7 @@
  * and the BroadcastChannel are the browser's own.
  */
 
+import { parseExtents } from "/client/v1/extents.js";
 import { AlertSource } from "/client/v1/orderbell.js";
 
 const GATEWAY = "/orderbell/receiver";
@@ -233,15 +234,16 @@ export async function until(condition, ms = 5_000) {
   }
 }
 
-/** What the browser keeps beyond that. */
+/** What the browser keeps beyond that, and the cursors that are claimed. */
 export async function storedBeyond(key = lastKey) {
-  const { beyond = {}, claims = {} } = (await record([key])) ?? {};
-  return [Object.fromEntries(Object.entries(beyond).map(([channel, { ranges }]) => [channel, ranges])), Object.keys(claims)];
+  const extents = [...parseExtents((await record(key)) ?? "")].filter(([, { beyond }]) => beyond.length > 0);
+  const claims = (await record([key])) ?? new Map();
+  return [Object.fromEntries(extents.map(([channel, { beyond }]) => [channel, beyond])), [...claims.keys()]];
 }
 
 /** Up to where all was shown, as the browser keeps it for this key, else for that of the last world. */
 export async function stored(key = lastKey) {
-  return (await record([key]))?.upTo ?? (await record(key));
+  return (await record(key))?.replaceAll(/\+[\d+-]+/g, "") ?? null;
 }
 
 /** @returns {Promise<any>} */
