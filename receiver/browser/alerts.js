@@ -13,10 +13,9 @@
  * @typedef {{ alerts: ListedAlert[], unread: number, asOf: string, before: string | null }} AlertList
  */
 
-import { formatCursor, parseCursors, reaches } from "./cursors.js";
+import { parseCursors, reaches } from "./cursors.js";
 
 export const SYSTEM = "orderbell."; // types of events that are not alerts
-const MOST = 500; // alerts that can still be removed from the screen
 
 /** The place that one cursor names. @param {unknown} cursor @returns {[channel: string, place: Place] | null} */
 export function placeOf(cursor) {
@@ -45,30 +44,6 @@ export function isReplaced(event, { replaces, source, subject, channel }) {
   return replaces === true || replaces === "true" ? !!subject && event.subject === subject : event.id === replaces;
 }
 
-/** The alerts that this page shows, or has shown, so that they can be removed again. */
-export class Offered {
-  /** By cursor. @type {Map<string, { event: CloudEvent, controller: AbortController }>} */
-  #offered = new Map();
-
-  /** @param {CloudEvent} event @returns {AbortSignal}  aborts when the alert was retracted, replaced, read or has expired */
-  add(event) {
-    const controller = new AbortController();
-    const place = { epoch: event.epoch ?? 0, seq: event.seq ?? 0 };
-    this.#offered.set(formatCursor(event.channel ?? "", place), { event, controller });
-    if (this.#offered.size > MOST) this.#offered.delete(/** @type {string} */ (this.#offered.keys().next().value));
-    return controller.signal;
-  }
-
-  /** @param {(event: CloudEvent, cursor: string) => boolean} which */
-  end(which) {
-    for (const [cursor, { event, controller }] of this.#offered) {
-      if (!which(event, cursor)) continue;
-      this.#offered.delete(cursor);
-      controller.abort();
-    }
-  }
-}
-
 /** The newest count that is known. */
 export class Unread {
   /** @type {Count | null} */
@@ -80,7 +55,7 @@ export class Unread {
     this.#onchange = onchange;
   }
 
-  /** @param {{ unread?: unknown, as_of?: unknown }} told  a message that may contain a count */
+  /** @param {{ unread?: unknown, as_of?: unknown }} answer  a message that may contain a count */
   take({ unread, as_of: asOf }) {
     const place = placeOf(asOf);
     if (typeof unread !== "number" || typeof asOf !== "string" || !place) return;

@@ -14,7 +14,7 @@ export class Inbox {
    * @param {URL} base  of the gateway
    * @param {typeof globalThis.fetch} send
    * @param {(signal: AbortSignal) => Promise<Credential | null>} ask  for a credential
-   * @param {(told: { unread?: unknown, as_of?: unknown }) => void} counted  gets each answer, which contains a count
+   * @param {(answer: { unread?: unknown, as_of?: unknown }) => void} counted  gets each answer, which contains a count
    */
   constructor(base, send, ask, counted) {
     this.#base = base;
@@ -52,9 +52,9 @@ export class Inbox {
     url.search = query.toString();
     const answer = await this.#fetch(url, { ...init, headers, credentials: "include", cache: "no-store" });
     if (answer.ok) {
-      const told = await answer.json();
-      this.#counted(told);
-      return told;
+      const content = await answer.json();
+      this.#counted(content);
+      return content;
     }
     const problem = await answer.json().catch(() => ({}));
     throw new Error(`${path}: ${answer.status} ${problem.detail ?? ""}`.trim());

@@ -16,6 +16,7 @@
  * @property {Place} place
  * @property {CloudEvent} event
  * @property {number} due  not before
+ * @property {boolean} [missed]  held back until all that was missed is here: it may be taken back by what still comes
  * @property {number} [tries]  how often it was offered here, and not seen
  *
  * @typedef {object} Held  claimed, and on its way to the screen
@@ -25,7 +26,8 @@
  *
  * @typedef {object} Tab  what an Offers asks of its AlertSource, and what it reports to it
  * @property {() => boolean} shows  whether an alert could be shown at this moment
- * @property {(event: CloudEvent, signal: AbortSignal) => { showing: Promise<void> | null, failed: boolean, alert: { room: Room | null } }} offer
+ * @property {() => Promise<unknown>} settled  what is known of earlier alerts is stored
+ * @property {(alert: Waiting, signal: AbortSignal, ended: AbortSignal) => { showing: Promise<void> | null, failed: boolean, alert: { room: Room | null } }} offer
  * @property {(event: CloudEvent) => boolean} isOver  whether it must no longer pop up
  * @property {(channel: string) => void} seen  this tab has shown something of the channel
  * @property {(alert: { channel: string, place: Place }) => void} elsewhere  another tab has
@@ -37,6 +39,7 @@
 
 const BATCH = 32; // of one transaction: its listeners run in one go, and nothing may stall for 50 ms
 const MOST = 2_000; // waiting; of more, the oldest come again with the next visit
+const MOST_OFFERED = 500; // that can still be removed from the screen
 const RENEW_MS = 2_000;
 const HOLD_MS = 20_000; // claimed and not seen: something covers it, or a listener's promise never comes
 const RETRY_MS = 5_000; // others go first; then twice as long, and again
@@ -47,6 +50,8 @@ export class Offers {
   #waiting = new Map();
   /** @type {Map<string, Held>} */
   #held = new Map();
+  /** Those that this page shows, or has shown, and what removes them again; the oldest first. @type {Map<Waiting, AbortController>} */
+  #offered = new Map();
   /** @type {Waiting[]} */
   #confirming = [];
   /** @type {Room | null} */
@@ -71,8 +76,25 @@ export class Offers {
   /** @param {Waiting} alert */
   add(alert) {
     this.#waiting.set(alert.cursor, alert);
-    if (this.#waiting.size > MOST) this.#waiting.delete(/** @type {string} */ (this.#waiting.keys().next().value));
+    if (this.#waiting.size > MOST && !alert.missed) this.#waiting.delete(/** @type {string} */ (this.#waiting.keys().next().value));
     this.pump();
+  }
+
+  /** All is here that was missed, of some channels. @param {(channel: string) => boolean} which @returns {Waiting[]} what it was */
+  caughtUp(which) {
+    const missed = [...this.#waiting.values()].filter((alert) => alert.missed && which(alert.channel));
+    for (const alert of missed) alert.missed = false;
+    this.pump();
+    return missed;
+  }
+
+  /** These are no alerts any more: they don't pop up, and go from the screen. @param {(alert: Waiting) => boolean} which */
+  retire(which) {
+    for (const alert of this.#waiting.values()) if (which(alert)) void this.#shown.pass(alert);
+    this.drop(which);
+    for (const [alert, controller] of this.#offered) {
+      if (which(alert) && this.#offered.delete(alert)) controller.abort();
+    }
   }
 
   /** Another tab or device has shown these. @param {(alert: Waiting) => boolean} which */
@@ -139,12 +161,13 @@ export class Offers {
 
   /** @returns {Promise<boolean>} whether there may be more to claim at once */
   async #claimDue() {
+    await this.#tab.settled();
     const now = this.#tab.now();
     for (const alert of this.#waiting.values()) {
-      if (this.#tab.isOver(alert.event) && this.#waiting.delete(alert.cursor)) void this.#shown.pass(alert);
+      if (!alert.missed && this.#tab.isOver(alert.event) && this.#waiting.delete(alert.cursor)) void this.#shown.pass(alert);
     }
     // Nothing waits for longer than that; where it seems so, the clock was put back.
-    const isDue = (/** @type {Waiting} */ { due }) => due <= now || due - now > LONGEST_RETRY_MS;
+    const isDue = (/** @type {Waiting} */ { due, missed }) => !missed && (due <= now || due - now > LONGEST_RETRY_MS);
     const due = [...this.#waiting.values()].filter(isDue).slice(0, BATCH);
     if (due.length === 0) return false;
     const outcomes = await this.#shown.claim(due.map((alert) => ({ ...alert, show: () => this.#offer(alert) })));
@@ -168,7 +191,10 @@ export class Offers {
     // The transaction may have had to wait: the page may be hidden by now, the alert dropped, the room taken.
     if (!this.#able || !this.#waiting.has(alert.cursor)) return "left";
     const controller = new AbortController();
-    const { showing, failed, alert: offered } = this.#tab.offer(alert.event, controller.signal);
+    const ended = new AbortController();
+    this.#offered.set(alert, ended);
+    if (this.#offered.size > MOST_OFFERED) this.#offered.delete(/** @type {Waiting} */ (this.#offered.keys().next().value));
+    const { showing, failed, alert: offered } = this.#tab.offer(alert, controller.signal, ended.signal);
     const look = () => void (this.#room = offered.room ?? this.#room);
     look();
     this.#waiting.delete(alert.cursor);
@@ -240,7 +266,8 @@ export class Offers {
     this.#waking = undefined;
     if (this.#closed || this.#waiting.size === 0 || !this.#tab.shows()) return;
     if (this.#room && !this.#room.hasRoom) return this.#room.whenRoom(this.#pump);
-    const next = Math.min(...[...this.#waiting.values()].map(({ due }) => due));
+    const next = Math.min(...[...this.#waiting.values()].map(({ due, missed }) => (missed ? Infinity : due)));
+    if (next === Infinity) return;
     this.#waking = this.#tab.setTimeout(() => this.pump(), Math.max(0, next - this.#tab.now()));
   }
 }

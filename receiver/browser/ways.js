@@ -16,9 +16,6 @@ export const WAYS = ["websocket", "sse", "long-polling"];
 const FAILURES = 2; // in a row without a hello
 const CUTS = 3; // in a row that broke within CUT_MS of their hello
 const CUT_MS = 30_000;
-const AGAIN_MS = 300_000; // until the WebSocket is tried again; doubled each time it fails, up to LATEST_MS
-const LATEST_MS = 3_600_000;
-const SOON_MS = 10_000; // where it has worked on this page
 
 export class Ways {
   #ways;
@@ -26,10 +23,9 @@ export class Ways {
   #at = 0;
   #failures = 0;
   #cuts = 0;
-  #againMs = AGAIN_MS;
   #worked = false; // the WebSocket, on this page
-  /** @type {number | undefined} */
-  #timer;
+  /** @type {Promise<import("./transports/probe.js").Probes | null> | null} */
+  #probes = null;
 
   /** @param {readonly Way[]} ways @param {import("./orderbell.js").Environment} environment */
   constructor(ways, environment) {
@@ -71,45 +67,36 @@ export class Ways {
     this.#failures = this.#cuts = 0;
   }
 
-  /** The gateway said hello. @param {URL} url @param {() => void} better  called when the WebSocket works again */
-  works(url, better) {
+  /**
+   * The gateway said hello.
+   *
+   * @param {URL} url @param {AbortSignal} signal  of this connection @param {() => void} better  called when the WebSocket works again
+   */
+  works(url, signal, better) {
     this.#failures = 0;
-    this.stop();
     if (this.name === "websocket") {
       this.#worked = true;
-      this.#againMs = AGAIN_MS;
+      this.#probes = null;
     } else if (this.#ways[0] === "websocket") {
-      this.#tryLater(url, better);
+      void this.#tryLater(url, signal, better);
     }
   }
 
   /** The network has changed: the new one may let WebSockets pass. */
   renew() {
     this.#at = this.#failures = this.#cuts = 0;
-    this.#againMs = AGAIN_MS;
+    this.#probes = null;
   }
 
-  stop() {
-    this.#environment.clearTimeout(this.#timer);
-  }
-
-  /** @param {URL} url @param {() => void} better */
-  #tryLater(url, better) {
-    const { WebSocket, random, setTimeout } = this.#environment;
-    const delay = this.#worked ? SOON_MS : this.#againMs;
-    this.#timer = setTimeout(
-      async () => {
-        const probe = await import("./transports/probe.js").catch(() => null);
-        if (await probe?.passes(webSocketTransport(WebSocket), url, setTimeout)) {
-          this.#at = 0;
-          better();
-        } else {
-          this.#worked = false;
-          this.#againMs = Math.min(2 * this.#againMs, LATEST_MS);
-          this.#tryLater(url, better);
-        }
-      },
-      delay * (0.8 + 0.4 * random()),
+  /** @param {URL} url @param {AbortSignal} signal @param {() => void} better */
+  async #tryLater(url, signal, better) {
+    this.#probes ??= import("./transports/probe.js").then(
+      ({ Probes }) => new Probes(this.#environment, this.#worked),
+      () => (this.#probes = null), // the next connection asks for it again
     );
+    (await this.#probes)?.until(webSocketTransport(this.#environment.WebSocket), url, signal, () => {
+      this.#at = 0;
+      better();
+    });
   }
 }

@@ -25,7 +25,11 @@ const INTERNAL = [
   ...["explain", "over", "say"], // faults.js
   ...["claim", "confirm", "extentOf", "freeze", "knows", "onfault", "onfree", "ontab", "pass", "places", "release"], // shown.js
   ...["renew", "taken", "thaw"],
-  ...["controller", "drop", "due", "elsewhere", "giveBack", "isOver", "offer", "pump", "since", "tries"], // offers.js
+  ...["caughtUp", "controller", "drop", "due", "elsewhere", "giveBack", "isOver", "missed", "offer", "pump"], // offers.js
+  ...["retire", "settled", "since", "tries"],
+  ...["askForToken", "byeMs", "checkSilence", "ending", "greeted", "reconnecting", "waits"], // line.js
+  ...["adopt", "flush", "owns", "placeOf", "stays"], // resume.js, reports.js, customer.js
+  ...["countOf", "forbidden", "isVisible", "look", "tick", "unhide"], // listeners.js, page.js
   ...["forget", "remaining", "settle", "showing", "shownAt", "stale", "visibleSince", "watch"], // alert.js, toast.js
 ];
 

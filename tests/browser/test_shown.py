@@ -295,6 +295,7 @@ def test_what_somebody_else_wrote_into_the_storage_is_no_fault(
         await open_().one(CHANNEL, place(1), () => shown.push(1));
         return shown;
         """,
+        written,
     )
     assert shown == [1]
 

@@ -1,0 +1,58 @@
+/**
+ * What an AlertSource needs of its browser; where there is none, as in Node or in a worker, what stands in for it.
+ *
+ * @typedef {object} Environment  what the browser gives
+ * @property {typeof WebSocket} WebSocket
+ * @property {typeof fetch} fetch
+ * @property {IDBFactory | null} indexedDB
+ * @property {((name: string) => BroadcastChannel) | null} broadcastChannel
+ * @property {(action: () => void, ms: number) => number} setTimeout
+ * @property {(timer: number | undefined) => void} clearTimeout
+ * @property {() => number} now  milliseconds, going on while the machine sleeps
+ * @property {() => number} random
+ * @property {EventTarget} window  fires pagehide, pageshow, online, offline, focus
+ * @property {Document} document
+ */
+
+/** @returns {Environment} */
+export function browser() {
+  return {
+    WebSocket: globalThis.WebSocket,
+    fetch: (...request) => globalThis.fetch(...request),
+    indexedDB: storage(),
+    broadcastChannel: typeof BroadcastChannel === "undefined" ? null : (name) => new BroadcastChannel(name),
+    setTimeout: (action, ms) => Number(globalThis.setTimeout(action, ms)),
+    clearTimeout: (timer) => globalThis.clearTimeout(timer),
+    now: () => Date.now(),
+    random: () => Math.random(),
+    // Node's global object is no EventTarget.
+    window: "addEventListener" in globalThis ? globalThis : new EventTarget(),
+    document: globalThis.document ?? outside(),
+  };
+}
+
+function storage() {
+  try {
+    return globalThis.indexedDB ?? null;
+  } catch {
+    return null; // some browsers throw where site data is blocked
+  }
+}
+
+/** A worker has no document: it receives events, and shows nothing. */
+function outside() {
+  const looks = { visibilityState: "hidden", baseURI: globalThis.location?.href ?? "", hasFocus: () => false };
+  return /** @type {Document} */ (/** @type {unknown} */ (Object.assign(new EventTarget(), looks)));
+}
+
+/**
+ * A gateway's address is a folder, and seen from the page: `<base>` is for its links and pictures.
+ *
+ * @param {string | URL} url @param {Document} document
+ */
+export function addressOf(url, document) {
+  const page = document.location?.href ?? "";
+  const address = new URL(url, (/^https?:/.test(page) ? page : document.baseURI) || undefined);
+  if (!address.pathname.endsWith("/")) address.pathname += "/";
+  return address;
+}
