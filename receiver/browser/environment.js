@@ -2,7 +2,7 @@
  * What an AlertSource needs of its browser; where there is none, as in Node or in a worker, what stands in for it.
  *
  * @typedef {object} Environment  what the browser gives
- * @property {typeof WebSocket} WebSocket
+ * @property {import("./websocket.js").SocketClass} WebSocket
  * @property {typeof fetch} fetch
  * @property {IDBFactory | null} indexedDB
  * @property {((name: string) => BroadcastChannel) | null} broadcastChannel
@@ -46,13 +46,15 @@ function outside() {
 }
 
 /**
- * A gateway's address is a folder, and seen from the page: `<base>` is for its links and pictures.
+ * A gateway's address is a folder, and seen from the page: `<base>` is for its links and pictures. That of its WebSocket
+ * will do, too.
  *
  * @param {string | URL} url @param {Document} document
  */
 export function addressOf(url, document) {
   const page = document.location?.href ?? "";
   const address = new URL(url, (/^https?:/.test(page) ? page : document.baseURI) || undefined);
+  address.protocol = address.protocol.replace("ws", "http");
   if (!address.pathname.endsWith("/")) address.pathname += "/";
   return address;
 }

@@ -133,18 +133,24 @@ export class Line {
     const after = this.#owner.after();
     if (after) url.searchParams.set("after", after);
     this.#owner.log("connecting", url.href);
-    this.#connection = transport(url, {
-      credential,
-      authenticate: () => this.askForToken(signal),
-      // In band, not in the URL: URLs are written into logs and histories.
-      opened: () => credential && this.send("orderbell.auth", credential),
-      alive: () => this.#silence.heard(this.#environment.now()),
-      received: (text) => {
-        this.#silence.heard(this.#environment.now());
-        this.#owner.received(text);
-      },
-      closed: (code, reason, wasClean) => this.#closed(code, reason, wasClean),
-    });
+    try {
+      this.#connection = transport(url, {
+        credential,
+        authenticate: () => this.askForToken(signal),
+        // In band, not in the URL: URLs are written into logs and histories.
+        opened: () => credential && this.send("orderbell.auth", credential),
+        alive: () => this.#silence.heard(this.#environment.now()),
+        received: (text) => {
+          this.#silence.heard(this.#environment.now());
+          this.#owner.received(text);
+        },
+        closed: (code, reason, wasClean) => this.#closed(code, reason, wasClean),
+      });
+    } catch (error) {
+      // An insecure WebSocket on a secure page can't even be made, nor can one to what is no gateway's address.
+      this.#ways.failed(false);
+      return this.#closed(1006, String(error), false);
+    }
     this.#renewAfter(credential);
   }
 

@@ -36,6 +36,7 @@ export function useAlerts(url, options = {}) {
   const { key } = options;
 
   useEffect(() => {
+    setState("connecting"); // what was here before has closed
     const { getToken, onAlert } = latest.current;
     const alerts = new AlertSource(url, {
       ...latest.current,

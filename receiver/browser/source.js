@@ -1,3 +1,4 @@
+/// <reference lib="dom" preserve="true" />
 /// <reference lib="esnext.disposable" preserve="true" />
 
 /**
@@ -140,7 +141,7 @@ export class AlertSource extends Listened {
         log: this.#log,
       },
     );
-    this.#shown = new Shown(key, {
+    this.#shown = new Shown(String(key ?? ""), {
       ...this.#environment,
       tab: this.#name,
       ontab: (item) => this.#shownElsewhere(item),

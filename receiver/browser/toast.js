@@ -110,8 +110,8 @@ export class Toasts extends EventTarget {
     // The top layer: nothing of the page covers it but a modal dialog, into which it moves.
     this.#region.setAttribute("popover", "manual");
     this.#small = window.matchMedia(SMALL);
-    // A dialog may be taken out of the page, and the toasts with it.
-    this.#watching = new MutationObserver(() => this.#region.isConnected || this.#place());
+    // A dialog may be taken out of the page, and the toasts with it; or there was no body yet.
+    this.#watching = new MutationObserver(() => this.#region.closest("body") || this.#place());
     this.#place();
     this.#listen();
   }
@@ -505,7 +505,7 @@ export class Toasts extends EventTarget {
     // Those that were opened before we listened, or within a shadow root that sends out no event.
     const known = this.#dialogs.filter((dialog) => dialog.isConnected && dialog.matches(":modal"));
     const others = [...document.querySelectorAll("dialog:modal")].filter((one) => !known.includes(/** @type {HTMLDialogElement} */ (one)));
-    const home = known[known.length - 1] ?? others[others.length - 1] ?? document.body;
+    const home = known[known.length - 1] ?? others[others.length - 1] ?? document.body ?? document.documentElement;
     if (this.#region.parentElement !== home) {
       const focused = document.activeElement;
       const before = this.#before;

@@ -16,6 +16,9 @@
  * @property {() => Promise<import("./orderbell.js").Credential | null>} authenticate  gives another one
  * @property {(code: number, reason: string, wasClean: boolean) => void} closed  once, and nothing after it
  *
+ * What is needed of a WebSocket: the browser's, Node's, and that of the package `ws` have it.
+ * @typedef {{ new (url: string, protocol: string): { send(text: string): void, close(code: number): void, addEventListener: any } }} SocketClass
+ *
  * @typedef {object} Connection
  * @property {(text: string) => void} send
  * @property {() => void} leave  ends it from here; the listener hears no more, not even `closed`
@@ -24,7 +27,7 @@
 const SUBPROTOCOL = "cloudevents.json";
 
 /**
- * @param {typeof WebSocket} WebSocketClass
+ * @param {SocketClass} WebSocketClass
  * @returns {Transport}
  */
 export function webSocketTransport(WebSocketClass) {
@@ -32,26 +35,24 @@ export function webSocketTransport(WebSocketClass) {
     const address = new URL(url);
     address.protocol = url.protocol === "https:" ? "wss:" : "ws:";
     const socket = new WebSocketClass(address.href, SUBPROTOCOL);
-    const listening = new AbortController();
-    const { signal } = listening;
+    let ended = false;
+    // Not by a signal: the package `ws` knows none, and goes on to notify.
+    const listen = (/** @type {string} */ type, /** @type {(event: any) => void} */ hear) =>
+      socket.addEventListener(type, (/** @type {any} */ event) => ended || hear(event));
     // A "close" follows each error. In Node, one that nobody listens to would end the process.
-    socket.addEventListener("error", () => {});
-    socket.addEventListener("open", () => listener.opened(), { signal });
-    socket.addEventListener("message", ({ data }) => listener.received(String(data)), { signal });
-    socket.addEventListener(
-      "close",
-      ({ code, reason, wasClean }) => {
-        listening.abort();
-        listener.closed(code, reason, wasClean);
-      },
-      { signal },
-    );
+    listen("error", () => {});
+    listen("open", () => listener.opened());
+    listen("message", ({ data }) => listener.received(String(data)));
+    listen("close", ({ code, reason, wasClean }) => {
+      ended = true;
+      listener.closed(code, reason, wasClean);
+    });
     return {
       send: (text) => socket.send(text),
       leave: () => {
         // After sleep or a change of network the closing handshake would wait for a peer that is gone:
         // stop listening first.
-        listening.abort();
+        ended = true;
         socket.close(1000);
       },
     };

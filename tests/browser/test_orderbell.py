@@ -978,3 +978,76 @@ def test_events_are_heard_by_their_own_type_too(page: Page) -> None:
         """,
     )
     assert heard == [[f"{ALICE}=1.2"], []]
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ("wss://alerts.example/", "https://alerts.example/events"),
+        ("ws://alerts.example:8091/sub", "http://alerts.example:8091/sub/events"),
+        ("https://alerts.example/sub?x=1#y", "https://alerts.example/sub/events"),
+    ],
+)
+def test_an_address_of_a_websocket_is_one_of_its_gateway_and_stays_encrypted(
+    page: Page, given: str, url: str
+) -> None:
+    """A page that knows the WebSocket's own address gives that one."""
+    found = evaluate(
+        page,
+        """
+        const { AlertSource } = await import("/client/v1/orderbell.js");
+        const opened = [];
+        class WebSocket extends EventTarget {
+          constructor(address) { super(); opened.push(address); }
+          close() {}
+        }
+        const source = new AlertSource(given, { environment: { WebSocket } });
+        await until(() => opened.length > 0);
+        source.close();
+        return [source.url, opened[0]];
+        """,
+        given,
+    )
+    assert found == [url, url.replace("http", "ws", 1)]
+
+
+def test_a_websocket_that_can_not_even_be_made_is_as_one_that_does_not_open(page: Page) -> None:
+    """Browsers throw for `ws:` on a page of `https:`, some also where a policy forbids it."""
+    seen = evaluate(
+        page,
+        """
+        const unhandled = [];
+        window.addEventListener("unhandledrejection", ({ reason }) => unhandled.push(String(reason)));
+        class WebSocket { constructor() { throw new DOMException("insecure", "SecurityError"); } }
+        const fetch = () => new Promise(() => {});
+        const world = new World({ transports: ["websocket", "long-polling"], environment: { WebSocket, fetch } });
+        for (let n = 0; n < 2; n += 1) {
+          await world.wait("reconnecting", n + 1);
+          world.pass(5_000);
+        }
+        await until(() => world.source.transport === "long-polling");
+        const reason = world.of("reconnecting")[0].reason;
+        world.source.close();
+        return [reason.includes("insecure"), unhandled];
+        """,
+    )
+    assert seen == [True, []]
+
+
+@pytest.mark.parametrize("key", [None, 7])
+def test_a_key_that_is_no_text_remembers_too(page: Page, key: object) -> None:
+    """As `user?.id` is before, or where, there is no name."""
+    seen = evaluate(
+        page,
+        """
+        const world = new World({ key: given });
+        (await world.socket()).hello().event(1);
+        await world.wait("alert", 1);
+        await world.settle();
+        await new Promise((resolve) => setTimeout(resolve, 20));
+        world.source.close();
+        return world.of("error");
+        """,
+        key,
+    )
+    assert seen == []

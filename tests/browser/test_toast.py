@@ -613,3 +613,33 @@ def test_texts_of_both_directions_stand_at_the_same_edge(page: Page, toasts: Loc
         })"""
     )
     assert edges[0] == edges[1]
+
+
+def test_toasts_that_are_made_before_the_page_has_a_body_show_once_it_has(page: Page) -> None:
+    """An `async` module in the head may run before anything of the page is there."""
+    seen = evaluate(
+        page,
+        """
+        const body = document.body;
+        body.remove();
+        try {
+          window.toasts = new (await import("/client/v1/orderbell.js")).Toasts();
+          made.push(toasts);
+          toasts.show("early");
+        } finally {
+          document.documentElement.append(body);
+        }
+        toasts.show("late");
+        for (let n = 0; n < 5; n += 1) await null; // the clock stands still
+        return [...body.querySelectorAll(".orderbell-toast-text")].map(({ textContent }) => textContent);
+        """,
+    )
+    assert seen == ["early", "late"]
+
+
+def test_toasts_are_not_printed(page: Page, toasts: Locator) -> None:
+    show(page, "Order 7 is complete")
+    expect(toasts).to_be_visible()
+    page.emulate_media(media="print")
+    expect(toasts).to_be_hidden()
+    page.emulate_media(media="screen")

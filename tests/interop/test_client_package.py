@@ -100,7 +100,13 @@ def test_types_hold_in_strict_typescript_and_refuse_what_is_wrong(consumer: Path
     run(consumer / "node_modules" / ".bin" / "tsc", "--project", ".", cwd=consumer)
 
 
-def test_node_receives_events_over_ws(consumer: Path, processes: Processes) -> None:
+def test_types_hold_in_a_project_of_node_without_a_browsers_types(consumer: Path) -> None:
+    run(consumer / "node_modules" / ".bin" / "tsc", "--project", "tsconfig.node.json", cwd=consumer)
+
+
+def test_node_receives_events_over_ws_also_when_it_has_reconnected(
+    consumer: Path, processes: Processes
+) -> None:
     sender, gateway = processes.start_sender(), processes.start_receiver()
     token = processes.token("node")
     command: Command = [program("node", "nodejs"), "node.mjs", gateway.url, token, "2"]

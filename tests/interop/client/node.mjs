@@ -5,10 +5,11 @@ import WebSocket from "ws";
 const [url, token, count] = process.argv.slice(2);
 let had = 0;
 const alerts = new AlertSource(url, { key: "node", getToken: () => ({ token }), environment: { WebSocket } });
-alerts.addEventListener("open", () => console.log("open"));
+alerts.addEventListener("open", () => console.log("open"), { once: true });
 alerts.addEventListener("message", ({ data }) => {
   console.log(data.seq);
   had += 1;
   if (had === Number(count)) alerts.close();
+  else alerts.reconnect(); // the old socket goes on to notify, for `ws` knows no signal
 });
 alerts.addEventListener("close", ({ code }) => console.log("closed", code));
