@@ -1020,7 +1020,8 @@ def test_a_websocket_that_can_not_even_be_made_is_as_one_that_does_not_open(page
         window.addEventListener("unhandledrejection", ({ reason }) => unhandled.push(String(reason)));
         class WebSocket { constructor() { throw new DOMException("insecure", "SecurityError"); } }
         const fetch = () => new Promise(() => {});
-        const world = new World({ transports: ["websocket", "long-polling"], environment: { WebSocket, fetch } });
+        const transports = ["websocket", "long-polling"];
+        const world = new World({ transports, environment: { WebSocket, fetch } });
         for (let n = 0; n < 2; n += 1) {
           await world.wait("reconnecting", n + 1);
           world.pass(5_000);

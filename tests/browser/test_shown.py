@@ -318,6 +318,7 @@ def test_what_was_claimed_and_never_shown_is_shown_later(tabs: tuple[Page, Page]
           for (const seq of [1, 2, 3]) await tab.one(CHANNEL, place(seq), () => shown.push(seq));
           return [[...shown], [...(await tab.places())][0][1].seq];
         };
-        return [await claims(Date.now), await claims(() => Date.now() + 6_000)]; // then its claims have run out
+        const runOut = () => Date.now() + 6_000;
+        return [await claims(Date.now), await claims(runOut)];
     """
     assert evaluate(tabs[0], later) == [[[3], 0], [[3, 1, 2], 3]]
