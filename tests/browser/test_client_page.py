@@ -28,7 +28,7 @@ pytestmark = pytest.mark.browser
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "client.md").read_text(encoding="utf-8")
 MOST_BYTES = 17_500  # script and style, with headers
-CLIENT = (ROOT / "receiver" / "browser" / "orderbell.js").read_text(encoding="utf-8")
+CLIENT = (ROOT / "receiver" / "browser" / "source.js").read_text(encoding="utf-8")
 
 
 def test_policy_that_it_prints_is_enough_and_no_part_of_it_too_much(

@@ -1,6 +1,6 @@
 """The swarm: many devices that stay connected, show each event once, and come back wherever they can.
 
-Each does what the browser client does (receiver/browser/orderbell.js, returning.js), but in a process with
+Each does what the browser client does (receiver/browser/source.js, returning.js), but in a process with
 hundreds of others: it keeps its cursor, drops what it had, goes back for what a hole hides, waits with full
 jitter, and takes another gateway than the one that failed it, as a balancer would give it one. Over other
 transports than WebSocket it uses the clients of tests/conformance.
