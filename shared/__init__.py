@@ -5,6 +5,7 @@ It imports neither of them.
 Its exceptions, by whose fault they are (shared/errors.py); `python -m tests.test_errors` prints them:
 
     CallerError
+        CallerLeft
         InvalidBody
         InvalidChannel
         InvalidCursor

@@ -8,6 +8,7 @@ import json
 import socket
 import struct
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,6 +23,7 @@ from tests.waiting import await_until
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from shared.process.caller import Caller
     from shared.process.head import Head
     from tests.processes import Processes, ServiceProcess
 
@@ -40,6 +42,7 @@ LIMITS = Limits(
     stall_seconds=0.5,
     tick_seconds=0.05,
 )
+GET = b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n"
 PATIENT = Limits(tick_seconds=0.05)
 
 
@@ -836,3 +839,65 @@ async def test_request_that_outlasts_the_servers_end_is_to_be_sent_again(
         assert json.loads(body)["type"] == "urn:orderbell:problem:leaving"
         assert await client.ends()
     assert not [record for record in caplog.records if record.exc_info]
+
+
+# Clients that leave.
+
+
+class Answering:
+    """An app that answers when it is released."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+        self.paths: list[str] = []
+        self.callers: list[Caller] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.paths.append(scope["path"])
+        self.callers.append(scope["state"]["edge"].caller)
+        await self.go.wait()
+        await echo(scope, receive, send)
+
+
+async def test_client_that_shuts_down_its_side_gets_its_answer() -> None:
+    """`nc -N` does so, and so may a proxy; only nearly all that end their side have left."""
+    async with serving(PATIENT) as running, running.raw() as client:
+        client.send(GET % 1)
+        client.writer.write_eof()
+        assert (await client.asked())["path"] == "/1"
+        assert await client.reader.read() == b""
+
+
+async def test_client_that_has_shut_down_its_side_counts_as_left_after_a_moment_and_is_answered() -> None:
+    app = Answering()
+    async with serving(PATIENT, app=app) as running, running.raw() as client:
+        client.send(GET % 1)
+        await await_until(lambda: app.callers)
+        client.writer.write_eof()
+        await await_until(lambda: app.callers[0].left)
+        app.go.set()
+        assert (await client.asked())["path"] == "/1"
+
+
+async def test_caller_leaves_with_its_connection() -> None:
+    app = Answering()
+    async with serving(PATIENT, app=app) as running:
+        async with running.raw() as client:
+            client.send(GET % 1)
+            await await_until(lambda: app.callers)
+            assert not app.callers[0].left
+            client.writer.transport.abort()
+        await await_until(lambda: app.callers[0].left)
+        app.go.set()
+
+
+async def test_request_that_waits_too_long_for_its_turn_is_refused_with_a_time_to_come_back() -> None:
+    app = Answering()
+    limits = replace(LIMITS, heads_a_turn=1, turn_seconds=0.05, tick_seconds=0.02)
+    async with serving(limits, app=app) as running, running.raw() as client:
+        running.server._door.turns._next = lambda: None  # type: ignore[method-assign] # turns that never end
+        running.server._door.turns._left = 0
+        client.send(GET % 1)
+        status, headers, _ = await client.answer()
+    assert (status, headers["retry-after"], running.refused) == (503, "2", ["overloaded"])
+    assert app.paths == []

@@ -183,6 +183,10 @@ HELD = {
         _LAG,
         "test_no_turn_begins_more_requests_than_it_may_and_each_is_answered_in_its_order",
     ),
+    "turn_seconds": (
+        f'{_REFUSED}{{kind="overloaded"}}',
+        "test_request_that_waits_too_long_for_its_turn_is_refused_with_a_time_to_come_back",
+    ),
     "heads_a_turn": (_LAG, "test_no_turn_begins_more_requests_than_it_may_and_each_is_answered_in_its_order"),
     "body_bytes": (
         f'{_REFUSED}{{kind="content-too-large"}}',

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from shared.process.limits import Limits
+from shared.process.turns import Turns
 from tests.test_edge import echo, serving
 from tests.waiting import await_until
 
@@ -98,3 +99,33 @@ async def test_client_that_has_left_when_its_turn_comes_is_taken_over_by_nobody(
         assert edge._pending == GET % 1
         assert await asyncio.wait_for(client.reader.read(), 20) == b""
     assert "could not be begun" not in capsys.readouterr().out
+
+
+class Waiting:
+    """A connection whose request waits."""
+
+    def __init__(self, name: str, begun: list[str], *, ended: bool = False) -> None:
+        self._name = name
+        self._begun = begun
+        self.ended = ended
+
+    def go_on(self) -> None:
+        self._begun.append(self._name)
+
+    def abort(self) -> None:
+        raise AssertionError
+
+
+@pytest.mark.parametrize(("first_left", "order"), [(False, "abcde"), (True, "edcb")])
+async def test_newest_request_comes_first_once_a_client_has_left_before_its_turn(
+    first_left: bool, order: str
+) -> None:
+    begun: list[str] = []
+    turns = Turns(1, long_seconds=1)
+    assert turns.take(Waiting("now", begun))
+    for name in "abcde":
+        assert not turns.take(Waiting(name, begun, ended=first_left and name == "a"))
+    while len(begun) < len(order):
+        turns._next()
+    assert begun == list(order)
+    assert not turns._newest_first

@@ -5,6 +5,8 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from shared.process.date import date_now
 from shared.process.security_headers import NO_STORE, NOSNIFF
 
@@ -22,3 +24,17 @@ def format_answer(status: int, headers: Sequence[Header], body: bytes = b"") -> 
     lines += [name + b": " + value for name, value in all_headers]
     lines.append(b"content-length: %d" % len(body))
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+def format_refusal(status: int, kind: str, detail: str) -> bytes:
+    """A problem in place of an answer, after which the connection ends."""
+    members = {
+        "type": f"urn:orderbell:problem:{kind}",
+        "title": kind.replace("-", " ").capitalize(),  # as in shared/problems.py
+        "status": status,
+        "detail": detail,
+    }
+    headers = [(b"content-type", b"application/problem+json"), (b"connection", b"close")]
+    if status == 503:
+        headers.append((b"retry-after", b"2"))
+    return format_answer(status, headers, msgspec.json.encode(members))

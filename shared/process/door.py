@@ -45,6 +45,7 @@ class Door:
         self.leaving = False
         self.turns = Turns(limits.heads_a_turn, long_seconds=limits.long_turn_seconds)
         self.edges: set[Edge] = set()
+        self.left_unanswered: Callable[[], None] = lambda: None  # called when a client has left so
 
     def protocol(
         self,

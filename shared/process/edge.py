@@ -11,6 +11,9 @@ What uvicorn 0.54 leaves open is decided here (each with a test in tests/test_ed
   message where it sees one, so a body beside `Upgrade: h2c` is lost. It is taken out of the head;
 * HTTP/1.1 needs exactly one Host (RFC 9112 3.2), and an absolute target counts more than it (3.2.2);
 * a client that is refused while it still sends would be reset and never see the answer: the socket lingers;
+* a client that shuts down its own side after its request may still read: it gets its answer, if that is
+  soon. After a moment it counts as having left, as nearly all have that end their side; see
+  `shared.process.caller`;
 * every answer during shutdown has `Connection: close`, so no client sends into a closing socket.
 
 Rests on these of uvicorn (pinned by tests/test_edge.py): the constructor's four arguments, `data_received`,
@@ -24,10 +27,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-import msgspec
-
 from shared.errors import CallerError
-from shared.process.answer import format_answer
+from shared.process.answer import format_answer, format_refusal
+from shared.process.caller import Caller
 from shared.process.framing import InvalidBody, body_of, too_large
 from shared.process.head import (
     RequestRefused,
@@ -52,11 +54,15 @@ if TYPE_CHECKING:
     from shared.process.framing import Body
     from shared.process.head import Head, Header
 
+HALF_CLOSED_SECONDS = 0.1  # for which a client that has ended its side counts as one that still waits
 _LOCAL = ("127.0.0.1", 0)  # what a peer on a Unix socket counts as; the file's mode decides who may connect
 
 
 class NotAlone(CallerError):
     """A connection can't be taken over while other requests on it are unanswered."""
+
+
+OVERLOADED = ("overloaded", "This server has more to do than it can; send the request again in a moment.")
 
 
 class Taking(Protocol):
@@ -90,6 +96,7 @@ class Edge(asyncio.Protocol):
         "_unanswered",
         "_unwritten",
         "_unwritten_since",
+        "caller",
         "head",
     )
 
@@ -104,6 +111,7 @@ class Edge(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._inner: Inner | None = None
         self.head: Head | None = None  # of the request that is being answered
+        self.caller = Caller()
         self._pending = b""  # read and not yet passed on
         self._head_bytes = 0
         self._body: Body | None = None  # of the request that is being read
@@ -129,10 +137,26 @@ class Edge(asyncio.Protocol):
             self._refuse(503, "too-many-connections", "Try again in a moment.")
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._waits:
+            self._door.left_unanswered()
         self._closing = True
+        self.caller.leave()
         self._forget()
         self._end_inner()
         self._pending = b""
+
+    def eof_received(self) -> bool:
+        """The client has ended its side. Whether ours stays open until the answer."""
+        if self._waits:
+            self._door.left_unanswered()
+        if self._queued and not self._closing:
+            self._refuse_late()
+            return False
+        if not self._waits or self._pending or self._body is not None:
+            return False
+        self.leave()
+        self._loop.call_later(HALF_CLOSED_SECONDS, self.caller.leave)
+        return True
 
     def data_received(self, data: bytes) -> None:
         if not self._closing:
@@ -156,6 +180,11 @@ class Edge(asyncio.Protocol):
         """No request is being answered."""
         inner = self._inner
         return inner is None or inner.cycle is None or inner.cycle.response_complete  # type: ignore[redundant-expr]
+
+    @property
+    def _waits(self) -> bool:
+        """A request was sent, and nothing of its answer was written."""
+        return not self._closing and (self._queued or (self._unanswered and not self.idle))
 
     @property
     def more(self) -> bool:
@@ -209,8 +238,9 @@ class Edge(asyncio.Protocol):
         elif self._stalls(now):
             self._door.refused("stalled-answer")
             self._transport.abort()
-        elif self._queued:
-            self._since = now  # it waits for us
+        elif self._queued:  # it waits for us
+            if taken > limits.turn_seconds:
+                self._refuse_late()
         elif self._held:
             self._since = now  # its owner has a time-out of its own
         elif self._body is not None:
@@ -416,16 +446,12 @@ class Edge(asyncio.Protocol):
     def _refuse(self, status: int, kind: str, detail: str) -> None:
         self._door.refused(kind)
         if self._may_answer:
-            members = {
-                "type": f"urn:orderbell:problem:{kind}",
-                "title": kind.replace("-", " ").capitalize(),  # as in shared/problems.py
-                "status": status,
-                "detail": detail,
-            }
-            headers = [(b"content-type", b"application/problem+json"), (b"connection", b"close")]
-            self._transport.write(format_answer(status, headers, msgspec.json.encode(members)))
+            self._transport.write(format_refusal(status, kind, detail))
         self._linger()
         self._end_inner()
+
+    def _refuse_late(self) -> None:
+        self._refuse(503, *OVERLOADED)
 
     def refuse_parsed(self) -> None:
         """uvicorn's parser refuses what the edge has passed on, such as a chunk's malformed extension."""

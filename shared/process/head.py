@@ -115,7 +115,7 @@ REFUSALS = (
         "head-too-large",
         "content-too-large",
     ),
-    *("slow-head", "slow-body", "stalled-answer", "too-many-connections", "leaving"),
+    *("slow-head", "slow-body", "stalled-answer", "too-many-connections", "leaving", "overloaded"),
 )
 
 

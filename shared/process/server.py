@@ -5,6 +5,7 @@ What uvicorn 0.54 does otherwise:
 * it resets clients that wait to be accepted when it ends: they are accepted first;
 * it waits without end for connections that don't close: `timeout_graceful_shutdown`;
 * after a clean shutdown it raises the signal again, so the exit status shows that it was killed;
+* under overload its loop accepts connections in order, also of clients that have left: `backlog.py`;
 * it wakes up ten times a second to look for a signal, most of what an idle process does: `main_loop`.
 
 Rests on these of `uvicorn.Server` (pinned by tests/test_server.py): `startup`, `main_loop`, `shutdown`,
@@ -25,8 +26,11 @@ from typing import TYPE_CHECKING, Any, cast
 import structlog
 import uvicorn
 
+from shared.process.answer import format_refusal
+from shared.process.backlog import Backlog
 from shared.process.date import date_now
 from shared.process.door import Door
+from shared.process.edge import OVERLOADED
 from shared.process.forwarded import Forwarded, Proxies
 from shared.process.limits import Limits
 from shared.process.listening import BACKLOG, url_of
@@ -91,6 +95,10 @@ class Server(uvicorn.Server):
             take=service.take,
             root_path=service.root_path,
         )
+        self._backlog = Backlog(
+            self._admit, lambda: self._refused(OVERLOADED[0]), lambda: format_refusal(503, *OVERLOADED)
+        )
+        self._door.left_unanswered = self._backlog.note_left
         super().__init__(
             uvicorn.Config(
                 Forwarded(RequestIds(app), proxies),
@@ -116,6 +124,7 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._tick()
+        self._backlog.watch(sockets or [])
         for listening in sockets or []:
             logger.info("listening", url=url_of(listening))
 
@@ -201,6 +210,7 @@ class Server(uvicorn.Server):
 
     async def _close_listeners(self, sockets: Sequence[socket.socket]) -> None:
         """Accept what is queued, and little after it: closing a queue resets every connection in it."""
+        self._backlog.close()
         waiting = [] if self._service.successor else [listening.dup() for listening in sockets]
         for server in self.servers:
             server.close()
@@ -224,8 +234,16 @@ class Server(uvicorn.Server):
             except OSError as error:
                 logger.warning("the connections still queued could not be accepted", reason=str(error))
                 return
-            with contextlib.suppress(OSError):  # gone already
-                await loop.connect_accepted_socket(self._new_protocol, accepted)
+            await self._connect(accepted)
+
+    def _admit(self, accepted: socket.socket) -> None:
+        task = asyncio.get_running_loop().create_task(self._connect(accepted))
+        self.server_state.tasks.add(task)  # its owner: uvicorn waits for it at the end
+        task.add_done_callback(self.server_state.tasks.discard)
+
+    async def _connect(self, accepted: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # gone already
+            await asyncio.get_running_loop().connect_accepted_socket(self._new_protocol, accepted)
 
     def _new_protocol(self) -> Edge:
         return self._door.protocol(self.config, self.server_state, {})

@@ -5,6 +5,10 @@ all of them before it looks at its other sockets again: events of Redis, and cli
 wait as long. So each turn begins a few, and between two turns the loop looks at everything. Some requests
 take milliseconds, such as those with a token of 99 topics: after a long turn, the next one begins a single
 request.
+
+If a client has left by the time its turn comes, those behind it are about to leave, too: served in their
+order, each would be given up just before its answer. So from then on the newest request comes first, until no
+request waits any more.
 """
 
 from __future__ import annotations
@@ -21,6 +25,10 @@ logger = structlog.get_logger(__name__)
 
 class Queued(Protocol):
     """A connection whose request may have to wait for its turn."""
+
+    @property
+    def ended(self) -> bool:
+        """Its client has left, or was answered."""
 
     def go_on(self) -> None:
         """Its turn has come."""
@@ -39,6 +47,7 @@ class Turns:
         self._since = 0.0  # when the turn's first request came
         self._waiting: deque[Queued] = deque()
         self._due = False
+        self._newest_first = False
 
     def take(self, connection: Queued) -> bool:
         """Whether it may begin a request now; otherwise its `go_on` is called in a later turn."""
@@ -58,12 +67,17 @@ class Turns:
         # By now, what the last turn's requests started has run, too.
         is_long = time.perf_counter() - self._since > self._long_seconds
         self._left = 1 if is_long else self._per_turn
-        for _ in range(len(self._waiting)):
-            if not self._left:
-                break
-            connection = self._waiting.popleft()
+        while self._left and self._waiting:
+            connection = self._waiting.pop() if self._newest_first else self._waiting.popleft()
+            if connection.ended:
+                self._newest_first = True
+                continue
             try:
                 connection.go_on()
             except Exception:  # of one connection: the others wait in the same queue
                 logger.exception("a request could not be begun")
                 connection.abort()
+        while self._waiting and self._waiting[0].ended:
+            self._waiting.popleft()
+        if not self._waiting:
+            self._newest_first = False

@@ -1,0 +1,81 @@
+"""The caller of a request: whether it still waits for its answer.
+
+Work that has not begun when its caller leaves is not done: under overload callers give up and come again, and
+a service that works for those that have left has no time for the others. So whatever queues work for a
+request (`sender.database`, `sender.lane`) takes it out of its queue when the caller leaves. Work that has
+begun goes on: a transaction that is committed has effects beyond its answer.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+from shared.errors import CallerError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+
+class CallerLeft(CallerError):
+    """The caller has left, and what it asked for was not begun."""
+
+    def __init__(self) -> None:
+        super().__init__("the caller ended its connection before this was begun; send the request again")
+
+
+class Caller:
+    """One for each connection: it has left for good."""
+
+    __slots__ = ("_acts", "left")
+
+    def __init__(self) -> None:
+        self.left = False
+        self._acts: set[Callable[[], None]] = set()
+
+    def leave(self) -> None:
+        """It has left; all that waits for that is called."""
+        if not self.left:
+            self.left = True
+            for act in tuple(self._acts):
+                act()
+
+    def call_when_left(self, act: Callable[[], None]) -> None:
+        """At once if it has left already."""
+        self._acts.add(act)
+        if self.left:
+            act()
+
+    def forget(self, act: Callable[[], None]) -> None:
+        self._acts.discard(act)
+
+
+# Of the request that the current task answers. Tasks inherit it: work that many requests share must not ask.
+caller_now: ContextVar[Caller | None] = ContextVar("caller_now", default=None)
+
+
+def require_caller(caller: Caller | None) -> None:
+    """Raises `CallerLeft`. Called when a wait is over, before the work begins."""
+    if caller is not None and caller.left:
+        raise CallerLeft
+
+
+def go_on_without_caller() -> None:
+    """What the request has begun is finished, even if its caller leaves."""
+    caller_now.set(None)
+
+
+class KnowCaller:
+    """The app; `caller_now` is the caller of each request that came through an edge."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    # Not a coroutine of its own: it would cost as much as what it does.
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        edge = scope.get("state", {}).get("edge")
+        if edge is not None:
+            caller_now.set(edge.caller)
+        return self._app(scope, receive, send)
