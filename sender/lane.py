@@ -11,6 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
 from shared.errors import CallerError
+from shared.process.caller import caller_now, require_caller
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -32,13 +33,14 @@ class Lane:
         self._free_at = 0.0  # loop time
 
     async def run(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Raises `LaneFull`, and what the work raises."""
+        """Raises `LaneFull`, `CallerLeft`, and what the work raises."""
         if self._waiting >= self._max_waiting:
             raise LaneFull("too many lists are asked for; try again in a moment")
         loop = asyncio.get_running_loop()
         self._waiting += 1
         try:
             async with self._turn:
+                require_caller(caller_now.get())
                 await asyncio.sleep(max(0.0, self._free_at - loop.time()))
                 began = loop.time()
                 try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from structlog.testing import capture_logs
 
-from sender.database.errors import DatabaseUnavailable
+from sender.database.errors import DatabaseBusy, DatabaseUnavailable
 from sender.database.group_commit import GroupCommit, Job, Queue
 from tests.waiting import await_until
 
@@ -31,7 +31,7 @@ def other(connection: Connection, items: Sequence[Any]) -> Sequence[Any]:
 class Commits:
     """Answers each item with itself once it is released."""
 
-    def __init__(self, **limits: int) -> None:
+    def __init__(self, **limits: Any) -> None:
         self.batches: list[list[Any]] = []
         self.go = asyncio.Event()
         self.group = GroupCommit(
@@ -155,7 +155,20 @@ async def test_defect_of_a_turn_is_logged_and_later_turns_run() -> None:
 
 
 def job(work: Any, size: int) -> Job[Any, Any]:
-    return Job(work, size, size, asyncio.get_running_loop().create_future())
+    loop = asyncio.get_running_loop()
+    return Job(work, size, size, loop.create_future(), loop.time(), None)
+
+
+async def test_job_that_waits_too_long_is_given_up_and_never_run() -> None:
+    commits = Commits(wait_seconds=0.05)
+    first = asyncio.create_task(commits.group.write(one, "first"))
+    await asyncio.sleep(0)
+    with pytest.raises(DatabaseBusy):
+        await commits.group.write(one, "second")
+    commits.go.set()
+    assert await first == "first"
+    assert await commits.group.write(one, "third") == "third"
+    assert commits.batches == [["first"], ["third"]]
 
 
 async def test_turn_takes_the_oldest_up_to_its_size() -> None:

@@ -4,6 +4,9 @@ While a transaction runs, later writers wait; when it has ended, all that wait s
 size. So the more callers there are, the less each pays, and a lone caller waits for nothing.
 
 Each turn runs in a task of our own, not in a caller's: cancelling one caller does not affect the others.
+
+A job leaves the queue in one of three ways: it is taken, its caller leaves, or it has waited too long. Only
+one of them finds it there, so a job that was given up is never run, and one that is run is never given up.
 """
 
 from __future__ import annotations
@@ -11,20 +14,26 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import structlog
 
 from sender.database.errors import DatabaseBusy, DatabaseUnavailable
+from shared.process.caller import CallerLeft, caller_now
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from sqlalchemy import Connection
 
+    from shared.process.caller import Caller
+
     Commit = Callable[["Queue"], Awaitable[None]]
 
 logger = structlog.get_logger(__name__)
+
+LOOKS = 10  # for jobs that wait too long, in the time that they may wait
 
 I = TypeVar("I")  # noqa: E741 - an item
 R = TypeVar("R")
@@ -36,6 +45,8 @@ class Job(Generic[I, R]):
     item: I
     size: int
     done: asyncio.Future[R]
+    since: float  # loop time
+    caller: Caller | None
 
     def resolve(self, outcome: R | Exception) -> None:
         if self.done.done():  # its caller was cancelled
@@ -59,12 +70,27 @@ class Queue:
     def put(self, job: Job[Any, Any]) -> None:
         self._jobs.append(job)
 
+    def remove(self, job: Job[Any, Any]) -> bool:
+        """Whether it was still waiting. A deque's methods are atomic, so no other thread takes it, too."""
+        try:
+            self._jobs.remove(job)
+        except ValueError:
+            return False
+        return True
+
+    def take_older(self, since: float) -> list[Job[Any, Any]]:
+        """The jobs that were put before that time."""
+        return [job for job in tuple(self._jobs) if job.since < since and self.remove(job)]
+
     def take(self) -> list[Job[Any, Any]]:
-        """The oldest jobs, of any work, for the next transaction. Empty only if no job waits."""
+        """The oldest jobs, of any work, for the next transaction; empty if none waits."""
         taken: list[Job[Any, Any]] = []
         size = 0
-        while self._jobs and size < self._max_together:
-            taken.append(self._jobs.popleft())
+        while size < self._max_together:
+            try:
+                taken.append(self._jobs.popleft())
+            except IndexError:
+                break
             size += taken[-1].size
         return taken
 
@@ -95,8 +121,13 @@ class GroupCommit:
     `commit` turns results and errors of jobs into outcomes; it raises only if it has a defect.
     """
 
-    def __init__(self, commit: Commit, *, turns: int, max_together: int, max_waiting: int) -> None:
+    def __init__(
+        self, commit: Commit, *, turns: int, max_together: int, max_waiting: int, wait_seconds: float = 5
+    ) -> None:
+        """`wait_seconds` for a turn to take a job."""
         self._commit = commit
+        self._wait_seconds = wait_seconds
+        self._look: asyncio.TimerHandle | None = None  # for jobs that have waited too long
         self._turns = turns
         self._max_waiting = max_waiting
         self._queue = Queue(max_together)
@@ -114,15 +145,23 @@ class GroupCommit:
             raise DatabaseUnavailable("the sender ends")
         if self._waiting >= self._max_waiting:
             raise DatabaseBusy(f"{self._max_waiting} writes are waiting already")
-        job: Job[I, R] = Job(work, item, size, self._loop.create_future())
+        caller = caller_now.get()
+        job: Job[I, R] = Job(work, item, size, self._loop.create_future(), self._loop.time(), caller)
+        withdraw = partial(self._withdraw, job)
         self._waiting += 1
         self._idle.clear()
         self._queue.put(job)
         if len(self._running) < self._turns:
             self._begin_turn()
+        elif self._look is None:
+            self._look = self._loop.call_later(self._wait_seconds / LOOKS, self._give_up_old)
+        if caller is not None:
+            caller.call_when_left(withdraw)
         try:
             return await job.done
         finally:
+            if caller is not None:
+                caller.forget(withdraw)
             self._waiting -= 1
             if not self._waiting:
                 self._idle.set()
@@ -138,6 +177,8 @@ class GroupCommit:
     async def close(self, seconds: float) -> None:
         """Jobs that were queued before are finished first, if they are within that time."""
         self._closed = True
+        if self._look is not None:
+            self._look.cancel()
         deadline = self._loop.time() + seconds
         while self._running and self._loop.time() < deadline:
             await asyncio.wait(self._running, timeout=deadline - self._loop.time())
@@ -154,6 +195,18 @@ class GroupCommit:
         logger.warning("the database does not answer; writes that wait for it are given up", count=len(jobs))
         for job in jobs:
             job.resolve(DatabaseUnavailable("the sender ends, and the database does not answer"))
+
+    def _withdraw(self, job: Job[Any, Any]) -> None:
+        if self._queue.remove(job):
+            job.resolve(CallerLeft())
+
+    def _give_up_old(self) -> None:
+        """Called again and again as long as jobs wait."""
+        self._look = None
+        for job in self._queue.take_older(self._loop.time() - self._wait_seconds):
+            job.resolve(DatabaseBusy(f"it has waited {self._wait_seconds:g} s for writes before it"))
+        if self._queue and not self._closed:
+            self._look = self._loop.call_later(self._wait_seconds / LOOKS, self._give_up_old)
 
     def _begin_turn(self) -> None:
         turn = self._loop.create_task(self._take_turns())

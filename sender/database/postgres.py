@@ -38,6 +38,7 @@ from sender.database.postgres_errors import ERRORS, Meaning, line_of, meaning
 from sender.database.postgres_indexes import build_in_time
 from sender.database.postgres_schema import bring_up_to_date
 from sender.database.protocol import Pool
+from shared.process.caller import CallerLeft, caller_now, require_caller
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from sender.database.group_commit import Job, Queue
     from sender.database.postgres_connect import Session
     from shared.database_url import PostgresUrl
+    from shared.process.caller import Caller
 
 logger = structlog.get_logger(__name__)
 
@@ -145,21 +147,24 @@ class PostgresDatabase:
         self.write_together = self._group.write
 
     async def write(self, work: Callable[[Connection], T], *, patient: bool = True) -> T:
-        started = self._loop.time()
+        started, caller = self._loop.time(), caller_now.get()
         try:
-            return await self._write(work, self._limits.patience_seconds)
+            return await self._write(work, self._limits.patience_seconds, caller)
         except RowHeld:
             if not patient:
                 raise
-        return await self._wait_in_lane(work, started)
+        return await self._wait_in_lane(work, started, caller)
 
     async def write_when_idle(self, work: Callable[[Connection], T]) -> T:
         await self._group.wait_for_idle(self._limits.give_way_seconds)
         return await self.write(work)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
+        caller = caller_now.get()
+
         async def once() -> T:
             async with self._read_engine.connect() as connection:
+                require_caller(caller)
                 return await self._run(connection, work)
 
         return await self._again(once, self._limits.lock_seconds)
@@ -229,13 +234,20 @@ class PostgresDatabase:
             if len(jobs) == 1 or everybodys:
                 return [error] * len(jobs)
             # One of them made all fail; find out which.
-            return [outcome for job in jobs for outcome in await self._run_jobs([job])]
+            return [await self._run_job(job) for job in jobs]
         return outcomes
+
+    async def _run_job(self, job: Job[Any, Any]) -> Any:
+        """Its outcome, as one of many: those before it may have taken long, so its caller may have left."""
+        if job.caller is not None and job.caller.left:
+            return CallerLeft()
+        (outcome,) = await self._run_jobs([job])
+        return outcome
 
     async def _run_alone(self, job: Job[Any, Any]) -> None:
         try:
             (outcome,) = await self._wait_in_lane(
-                lambda connection: job.work(connection, [job.item]), self._loop.time()
+                lambda connection: job.work(connection, [job.item]), self._loop.time(), job.caller
             )
         except Exception as error:  # any error belongs to the caller
             outcome = error
@@ -243,7 +255,9 @@ class PostgresDatabase:
 
     # Alone
 
-    async def _wait_in_lane(self, work: Callable[[Connection], T], started: float) -> T:
+    async def _wait_in_lane(
+        self, work: Callable[[Connection], T], started: float, caller: Caller | None
+    ) -> T:
         """Wait for another transaction's lock, a few at a time: the pool is for work that need not wait."""
         deadline = started + self._limits.lock_seconds
         try:
@@ -252,14 +266,20 @@ class PostgresDatabase:
         except TimeoutError:
             raise RowHeld("another transaction holds rows that this needs") from None
         try:
+            require_caller(caller)
             rest = max(deadline - self._loop.time(), self._limits.patience_seconds)
-            return await self._write(work, rest)
+            return await self._write(work, rest, caller)
         finally:
             self._lanes.release()
 
-    async def _write(self, work: Callable[[Connection], T], patience: float) -> T:
+    async def _write(
+        self, work: Callable[[Connection], T], patience: float, caller: Caller | None = None
+    ) -> T:
+        """Not begun if the caller has left when a connection is free."""
+
         async def once() -> T:
             async with self._write_engine.connect() as connection, connection.begin():
+                require_caller(caller)
                 return await self._run(connection, work)
 
         return await self._again(once, patience)

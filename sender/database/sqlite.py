@@ -22,13 +22,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import structlog
 from sqlalchemy.exc import DBAPIError
 
-from sender.database.errors import DatabaseError, DatabaseFull, DatabaseUnavailable, DatabaseUnusable
+from sender.database.errors import (
+    DatabaseBusy,
+    DatabaseError,
+    DatabaseFull,
+    DatabaseUnavailable,
+    DatabaseUnusable,
+)
 from sender.database.group_commit import GroupCommit
 from sender.database.protocol import Pool
 from sender.database.sqlite_checkpoints import Checkpoints
 from sender.database.sqlite_connect import PRAGMAS, driver_of, engine_of, pragma
 from sender.database.sqlite_errors import explain
 from sender.database.sqlite_schema import INCREMENTAL, prepare
+from shared.process.caller import caller_now, require_caller
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -46,7 +53,7 @@ T = TypeVar("T")
 class Limits:
     busy_seconds: float = 5  # how long another process may hold the lock before we report it
     max_together: int = 1_000  # rows in one transaction
-    max_waiting: int = 5_000  # writes; beyond that, callers are refused at once
+    max_waiting: int = 5_000  # writes, and reads; beyond that, callers are refused at once
     readers: int = 3
     hurried_seconds: float = 0.5  # in place of busy_seconds when the process is about to end
     give_way_seconds: float = 0.02  # how long work that nobody waits for lets others go first
@@ -102,6 +109,7 @@ class SqliteDatabase:
         self._group = GroupCommit(
             self._commit, turns=_TURNS, max_together=limits.max_together, max_waiting=limits.max_waiting
         )
+        self._reads_waiting, self._max_waiting = 0, limits.max_waiting
         self._give_way_seconds, self._close_seconds = limits.give_way_seconds, limits.close_seconds
         self._hurried = False
         self._checkpoints = Checkpoints(self._connect_beside)
@@ -121,7 +129,20 @@ class SqliteDatabase:
         return outcome  # type: ignore[no-any-return]
 
     async def read(self, work: Callable[[Connection], T]) -> T:
-        return await self._loop.run_in_executor(self._readers, self._read, work)
+        """Raises `DatabaseBusy` if too many wait."""
+        if self._reads_waiting >= self._max_waiting:
+            raise DatabaseBusy(f"{self._max_waiting} reads are waiting already")
+        caller = caller_now.get()
+
+        def run() -> T:  # in a reader's thread
+            require_caller(caller)
+            return self._read(work)
+
+        self._reads_waiting += 1
+        try:
+            return await self._loop.run_in_executor(self._readers, run)
+        finally:
+            self._reads_waiting -= 1
 
     @property
     def pool(self) -> Pool:

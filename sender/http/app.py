@@ -15,9 +15,11 @@ from starlette.routing import Mount, Route
 from sender import metrics
 from sender.http.paths import RawPaths
 from sender.http.problems import HANDLERS
+from sender.http.repeats import Repeats
 from sender.http.routes import CALLS, SPRING_CALLS
 from sender.http.scopes import ADMIN_ALONE, scopes_for
 from shared.problems import Problem, unauthenticated
+from shared.process.caller import KnowCaller
 from shared.process.sampled import Sampled
 from shared.quota import Quota
 
@@ -63,9 +65,10 @@ def create_app(
     ]
     app = Starlette(
         routes=routes,
-        middleware=[Middleware(MeasureRequests), Middleware(RawPaths)],
+        middleware=[Middleware(KnowCaller), Middleware(MeasureRequests), Middleware(RawPaths)],
         exception_handlers=HANDLERS,
     )
+    app.state.repeats = Repeats()
     app.state.calls = calls  # as `/openapi.json` describes them
     # A redirect would repeat whatever host the request named.
     app.router.redirect_slashes = False

@@ -14,6 +14,7 @@ from shared.cursors import InvalidCursor
 from shared.events import EventTooLarge, InvalidEvent
 from shared.json import InvalidJson
 from shared.problems import Problem
+from shared.process.caller import CallerLeft
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -41,6 +42,7 @@ _PROBLEMS: dict[type, tuple[int, str, dict[str, str] | None]] = {
     orders.OrderConflict: (409, "order-conflict", None),
     idempotency.InvalidKey: (400, "invalid-idempotency-key", None),
     idempotency.KeyReused: (422, "idempotency-key-reused", None),
+    CallerLeft: (503, "overloaded", _LATER),  # for one that has only shut down its own side
     database.DatabaseUnavailable: (503, "database-unavailable", _LATER),
     database.DatabaseFull: (507, "database-full", _LATER),
 }

@@ -16,7 +16,7 @@ from shared.json import canonical_json
 from shared.process.ways import ways
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection
@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 
     from sender.database.protocol import Database
     from sender.http.reading import JsonBody
+    from sender.http.repeats import Repeats
     from sender.idempotency import Answer, Answered, Claim
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 _random = random.Random()  # seeded by the kernel, once
 
@@ -55,9 +57,27 @@ async def write_once(
 ) -> Response:
     """Run the work in a transaction, or return the answer that the same request got before."""
     claim = claim_of(request, body)
-    return answered(
-        await database.write(partial(idempotency.once, claim=claim, work=work, now=now, keep=keep))
+    once = partial(idempotency.once, claim=claim, work=work, now=now, keep=keep)
+    return answered(await _repeats(request).in_turn(claim, lambda: database.write(once)))
+
+
+async def write_together(
+    database: Database,
+    request: Request,
+    work: Callable[[Connection, Sequence[Asked[T]]], Sequence[Answered[R] | Exception]],
+    asked: Asked[T],
+    *,
+    size: int = 1,
+) -> Answered[R]:
+    """`Database.write_together`; a repetition of a request that is still running waits for it first."""
+    return await _repeats(request).in_turn(
+        asked.claim, lambda: database.write_together(work, asked, size=size)
     )
+
+
+def _repeats(request: Request) -> Repeats:
+    repeats: Repeats = request.app.state.repeats
+    return repeats
 
 
 def answered(done: Answered[T]) -> Response:

@@ -18,6 +18,7 @@ from sender.idempotency import Answer
 from shared.channels import customer_channel, is_name
 from shared.extents import Seen, parse_seen
 from shared.problems import Problem
+from shared.process.caller import go_on_without_caller
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -93,6 +94,7 @@ class Customers:
                 400, "invalid-customer", "a customer id has 1 to 128 characters and no control characters"
             )
         erased = await self._database.write(partial(erasure.erase, customer_id=customer_id))
+        go_on_without_caller()
         answers = await self._delete_answers(customer_id)
         done = await self._forgetting.forget(customer_channel(customer_id))
         logger.info("a customer was erased", orders=erased.orders, events=erased.events, redis=done)

@@ -11,7 +11,7 @@ from sender import alerts, idempotency, metrics, recording
 from sender.digest import digest
 from sender.http import binding, bodies, reading
 from sender.http.reading import JsonBody
-from sender.http.requests import answered, asked, key_name_of, note_recorded, traceparent_of
+from sender.http.requests import answered, asked, key_name_of, note_recorded, traceparent_of, write_together
 from sender.idempotency import Answer, Answered, Asked
 from shared.cursors import parse_cursor
 from shared.events import InvalidEvent, parse_event
@@ -101,7 +101,8 @@ class Events:
 
     async def record(self, request: Request, body: JsonBody, posted: Posted) -> Response:
         waiting = asked(request, body, posted, posted.now)
-        done = await self._database.write_together(_record_all_once, waiting, size=len(posted.arrivals))
+        size = len(posted.arrivals)
+        done = await write_together(self._database, request, _record_all_once, waiting, size=size)
         if done.result is not None:
             self._relay.wake()
             for status, count in Counter(result.status for result in done.result).items():

@@ -12,7 +12,15 @@ from sender import history, idempotency, metrics, orders
 from sender.http import bodies, reading
 from sender.http.paths import name_in_path
 from sender.http.problems import RETRY_AFTER_SECONDS
-from sender.http.requests import answered, asked, json_response, key_name_of, note_recorded, traceparent_of
+from sender.http.requests import (
+    answered,
+    asked,
+    json_response,
+    key_name_of,
+    note_recorded,
+    traceparent_of,
+    write_together,
+)
 from sender.idempotency import Answer, Answered, Asked
 from sender.orders import OrderStatus
 from shared.channels import is_name
@@ -63,7 +71,8 @@ class Orders:
         body = await reading.read_json(request, reading.MAX_BODY_BYTES)
         given = body.to(bodies.PlaceOrder)
         placing = orders.Placing(given.order_id, given.customer_id, given.data, self._clock())
-        done = await self._database.write_together(_place_all, asked(request, body, placing, placing.now))
+        waiting = asked(request, body, placing, placing.now)
+        done = await write_together(self._database, request, _place_all, waiting)
         self._board.wake()
         return answered(done)
 
@@ -78,9 +87,8 @@ class Orders:
         completion = orders.Completion(
             order_id, given.data, now, traceparent_of(request), attributes, key_name_of(request)
         )
-        done = await self._database.write_together(
-            _complete_all, asked(request, body, completion, completion.now)
-        )
+        waiting = asked(request, body, completion, completion.now)
+        done = await write_together(self._database, request, _complete_all, waiting)
         if done.result is not None and done.result.new:
             metrics.completions.inc()
             note_recorded(request, done.result.event)
