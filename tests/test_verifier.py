@@ -56,6 +56,26 @@ async def test_garbage(token: str) -> None:
         await VERIFIER.verify(token)
 
 
+@pytest.mark.parametrize(
+    ("twice", "refused"),
+    [
+        ('"sub":"bob",%s', None),
+        ('%s,"exp":1', "expired"),
+        ('"exp":1,%s', None),
+        ('%s,"aud":"another"', "another audience"),
+    ],
+)
+async def test_of_a_claim_that_comes_twice_the_last_counts(twice: str, refused: str | None) -> None:
+    """RFC 7519 4: a parser rejects it, or takes the last one."""
+    payload = "{" + twice.replace("%s", json.dumps(claims())[1:-1]) + "}"
+    token = jwt.api_jws.encode(payload.encode(), SECRET.get_secret_value(), algorithm="HS256")
+    if refused:
+        with pytest.raises(InvalidToken, match=refused):
+            await VERIFIER.verify(token)
+    else:
+        assert (await VERIFIER.verify(token)).customer == "alice"
+
+
 @pytest.mark.parametrize("algorithm", ["none", "None", "NONE", ""])
 @pytest.mark.parametrize("signature", ["", "AAAA"])
 async def test_algorithm_none(algorithm: str, signature: str) -> None:
