@@ -185,7 +185,7 @@ export class Toasts extends EventTarget {
     for (const toast of [...this.#visible]) this.#remove(toast);
     this.#settle(this.#waiting.splice(0), false);
     this.#announcer.clear();
-    this.#region.hidePopover?.();
+    this.#hide();
   }
 
   /** Takes away all toasts, and everything that this object has put into the page. */
@@ -379,8 +379,13 @@ export class Toasts extends EventTarget {
     const next = this.#visible[0];
     if (byKeyboard && next) next.close.focus();
     else if (hadFocus) this.#before?.focus();
-    if (!next) this.#region.hidePopover?.();
+    if (!next) this.#hide();
     this.#offerRoom();
+  }
+
+  #hide() {
+    this.#pointed = false; // in WebKit no `pointerleave` comes, and `:hover` stays
+    this.#region.hidePopover?.();
   }
 
   /** @param {Toast} toast */

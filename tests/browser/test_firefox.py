@@ -384,6 +384,30 @@ def test_the_close_button_stays_under_the_pointer_in_a_stream(
     assert page.evaluate("presses") == 10
 
 
+def test_closing_all_toasts_under_a_pointer_that_rests_brings_those_that_wait(
+    profile: Profile, orderbell: Services, module_processes: Processes
+) -> None:
+    """In WebKit the region, though empty, may match `:hover` until the mouse moves; here it always does."""
+    page = client(profile, orderbell, module_processes)
+    run(page, "toasts.show('First')")
+    wait_until(lambda: was_visible(page) == {"First"})
+    x, y = run(
+        page,
+        "const close = document.querySelector('.orderbell-toast-close').getBoundingClientRect();"
+        "return [close.left + close.width / 2, close.top + close.height / 2];",
+    )
+    page.move_mouse(x, y)
+    page.wait_for_function("document.querySelector('.orderbell-toasts').matches(':hover')")
+    run(
+        page,
+        "const region = document.querySelector('.orderbell-toasts');"
+        "region.matches = (what) => what === ':hover' || Element.prototype.matches.call(region, what);"
+        "toasts.show('Second');",
+    )
+    page.click(x, y)
+    wait_until(lambda: was_visible(page) == {"First", "Second"})
+
+
 def test_announcements_of_a_long_stream_are_few_and_texts_have_their_own_direction(
     profile: Profile, orderbell: Services, module_processes: Processes
 ) -> None:
