@@ -617,10 +617,6 @@ async def _main() -> None:
     await companion.obey(_Command, do)
 
 
-if __name__ == "__main__":
-    companion.run(_main)
-
-
 def _closed_while_asking(error: AssertionError) -> bool:
     """websockets 16 asserts that nothing was closed yet when it sends its handshake; a gateway that ends may
     just have closed.
@@ -629,3 +625,7 @@ def _closed_while_asking(error: AssertionError) -> bool:
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
     return frame is not None and frame.tb_frame.f_code.co_name == "send_context"
+
+
+if __name__ == "__main__":
+    companion.run(_main)
