@@ -47,12 +47,7 @@ if TYPE_CHECKING:
     from shared.redis.keys import Names
     from shared.redis.signatures import Signatures
 
-# For commands to leave in one write, once others have just left. When thousands come back at once, each write
-# and each read of answers costs as much as ten channels, and waiting for it costs them nothing: they wait for
-# the processor anyway.
-_GATHER_SECONDS = 0.01
-_GATHER_MANY_SECONDS = 0.03
-_MANY = 10  # commands in the write before
+_GATHER_SECONDS = 0.01  # under load, for commands to leave in one write
 _MAX_BACKOFF_SECONDS = 2.0
 _PROBES = 8  # under way at a time
 
@@ -119,7 +114,7 @@ class Subscription:
         self._unconfirmed: Counter[bytes] = Counter()  # commands sent, confirmations not yet come
         self._wire: Wire | None = None
         self._unsent: list[tuple[bytes, bytes]] = []  # command and channel
-        self._flushed_at, self._flushed = -CROWD_SECONDS, 0  # when, and how many commands
+        self._flushed_at = -CROWD_SECONDS
         self._loop: asyncio.AbstractEventLoop  # kept: to ask for the running one is a system call
         self._lost: asyncio.Future[str]
         self._confirmed = asyncio.Event()  # the probe's channel is subscribed
@@ -234,8 +229,7 @@ class Subscription:
             return  # once reconnected, everything is subscribed anew
         if not self._unsent:
             crowd = self._loop.time() - self._flushed_at < CROWD_SECONDS
-            gather_seconds = _GATHER_MANY_SECONDS if self._flushed >= _MANY else _GATHER_SECONDS
-            self._loop.call_later(gather_seconds if crowd else 0, self._flush)
+            self._loop.call_later(_GATHER_SECONDS if crowd else 0, self._flush)
         self._unsent.append((command, name))
 
     def _flush(self) -> None:
@@ -247,8 +241,8 @@ class Subscription:
             names = [name for _, name in group]
             starts = range(0, len(names), self._channels_per_command)
             commands += [(command, *names[start : start + self._channels_per_command]) for start in starts]
-        self._flushed_at, self._flushed = self._loop.time(), len(self._unsent)
         self._unsent.clear()
+        self._flushed_at = self._loop.time()
         if self._wire is not None and commands:
             self._wire.send(commands)
 
