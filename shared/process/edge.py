@@ -91,6 +91,7 @@ class Edge(asyncio.Protocol):
         "_pipelined",
         "_queued",
         "_server_state",
+        "_shut",
         "_since",
         "_transport",
         "_unanswered",
@@ -120,6 +121,7 @@ class Edge(asyncio.Protocol):
         self._paused = False  # uvicorn accepts no more for now
         self._queued = False  # its request waits for its turn (shared/process/turns.py)
         self._held = False  # its owner will answer or take over later; nothing is read until then
+        self._shut = False  # the client has ended its side
         self._pipelined = False  # a request was read before the one before it was answered
         self._unanswered = False  # nothing was written since the last request was passed on
         self._closing = False  # nothing more is passed on, either way
@@ -154,6 +156,7 @@ class Edge(asyncio.Protocol):
             return False
         if not self._waits or self._pending or self._body is not None:
             return False
+        self._shut = True
         self.leave()
         self._loop.call_later(HALF_CLOSED_SECONDS, self.caller.leave)
         return True
@@ -395,7 +398,7 @@ class Edge(asyncio.Protocol):
         What the client sent behind its request is dropped. Raises `NotAlone` where another request came on
         this connection and is not answered, and `OSError` where the connection is gone.
         """
-        if self._closing or self._transport.is_closing():
+        if self._closing or self._shut or self._transport.is_closing():
             raise OSError("the connection is gone")
         if self._body is not None or not self._may_answer:
             raise NotAlone
