@@ -483,6 +483,26 @@ def test_odd_data_pops_up_too_and_the_list_has_it(orderbell: Services, shop: Pag
     assert errors == []
 
 
+def test_a_long_text_takes_a_few_lines_of_the_list_and_opens_to_the_whole(
+    orderbell: Services, shop: Page
+) -> None:
+    text = "".join(f"Dish {number} is ready. \U0001f372" for number in range(2_000))
+    orderbell.place_and_complete("1042", message=text)
+    listed = shop.locator("#alerts li")
+    expect(listed).to_contain_text("Dish 0 is ready")
+    assert listed.evaluate("row => row.offsetHeight") < 400
+    assert "\ufffd" not in listed.locator("strong").inner_text()
+    listed.get_by_text("All of it").click()
+    whole = listed.locator("p")
+    expect(whole).to_have_text(text)
+    shop.set_viewport_size({"width": 320, "height": 800})
+    assert whole.evaluate("whole => whole.offsetHeight") <= 400
+    assert sideways(shop) == 0
+    whole.press("End")
+    wait_until(lambda: whole.evaluate("whole => whole.scrollTop > 0"))
+    assert contrast_faults(shop) == []
+
+
 def test_an_alert_that_was_sent_again_is_listed_once_and_taken_back_is_not(
     orderbell: Services, shop: Page
 ) -> None:

@@ -20,6 +20,7 @@ import { element, make, picture, time } from "../elements.js";
 import { pictureOf } from "./menu.js";
 
 const MOST = 50;
+const LONG = 240; // characters
 const KEEP_MS = 200; // a thousand at once are written down once
 /** @type {Record<By, string>} */
 const SHOWN = {
@@ -180,9 +181,20 @@ function replaces(event, { id, source, subject, channel, cursor }) {
 function row({ cursor, text, subject, item, time: moment, by }, name) {
   const what = typeof item === "string" ? item : subject && `Order ${subject}`;
   const about = make("span", "about", ...(what ? [what, " · "] : []), time(moment || null));
-  const words = make("div", "", make("strong", "", text), about, make("span", "about whose", SHOWN[by]));
-  words.querySelector("strong")?.setAttribute("dir", "auto");
+  const words = make("div", "", ...said(text), about, make("span", "about whose", SHOWN[by]));
   const shown = make("li", name, picture(pictureOf(item), 40), words);
   shown.dataset.cursor = cursor;
   return shown;
+}
+
+/** A row says how a long text begins, and opens to the whole of it. @param {string} text */
+function said(text) {
+  const long = text.length > LONG;
+  const beginning = make("strong", "", long ? `${text.slice(0, LONG).replace(/[\uD800-\uDBFF]$/, "")}…` : text);
+  beginning.dir = "auto";
+  if (!long) return [beginning];
+  const whole = make("p", "", text);
+  whole.dir = "auto";
+  whole.tabIndex = 0; // it scrolls, also by the keyboard
+  return [beginning, make("details", "long", make("summary", "", "All of it"), whole)];
 }
