@@ -162,7 +162,7 @@ def job(work: Any, size: int) -> Job[Any, Any]:
 async def test_job_that_waits_too_long_is_given_up_and_never_run() -> None:
     commits = Commits(wait_seconds=0.05)
     first = asyncio.create_task(commits.group.write(one, "first"))
-    await asyncio.sleep(0)
+    await await_until(lambda: commits.batches)
     with pytest.raises(DatabaseBusy):
         await commits.group.write(one, "second")
     commits.go.set()
