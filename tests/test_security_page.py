@@ -40,7 +40,7 @@ _OF_SETTINGS = re.compile(
 
 
 def limits_table() -> str:
-    lines = ["| limit | default | of | counted by | held by |", "|---|---|---|---|---|"]
+    lines = ["| limit | default | of | counted by | tested by |", "|---|---|---|---|---|"]
     for name, default, of in _limits():
         metric, test = HELD[f"{of}: {name}"] if f"{of}: {name}" in HELD else HELD[name]
         lines.append(f"| `{name}` | {_shown(default)} | {of} | `{metric}` | `{test}` |")
