@@ -267,9 +267,9 @@ def read(
 
 
 def _gather_read(connection: Connection, channel: Channel, pruned_seq: int) -> None:
-    """Where no alert up to one is unread, the cursor covers them, and the rows of those that were read go.
+    """Where no alert up to one is unread, the cursor covers them all, and the rows of those read are deleted.
 
-    Otherwise a customer who reads each alert alone would have two rows for each, and every count would read
+    Otherwise a customer who reads alerts one by one would have two rows for each, and every count would read
     all of them.
     """
     (read_seq,) = connection.execute(_READ_SEQ, {"of": channel}).scalars().all() or (0,)

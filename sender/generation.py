@@ -101,9 +101,10 @@ _AMONG = {
     )
     for dialect in DIALECTS
 }
-# Sets, because everything may be waiting: statements for each event would take minutes, in which no order can
-# be completed. A text is moved at its first match, which is the place: only texts precede it, and quotes in
-# those are escaped. Texts that say another place stay: they will be given up, in whatever epoch they are.
+# These statements change whole sets, because everything may be waiting: one by one, the events would take
+# minutes, in which no order can be completed. In a text, the first match is replaced: it is the event's
+# place, because only strings precede it, and quotes in those are escaped. A text that names another place
+# stays as it is: it will be given up, whatever its epoch.
 _SAID, _SAYS = (
     """',"epoch":' || events.epoch || ',"seq":' || events.seq""",
     """',"epoch":' || CAST(:new AS bigint) || ',"seq":' || events.seq""",

@@ -120,7 +120,7 @@ def once_all(
     }
     left = [number for number in range(len(asked)) if number not in outcomes]
     while left:
-        first: dict[str | int, int] = {}  # of each key; a request without one is its own
+        first: dict[str | int, int] = {}  # with each key; a request without a key is its own
         for number in left:
             first.setdefault(_key(asked, number), number)
         outcomes |= _run(connection, {number: asked[number] for number in first.values()}, work, answer)

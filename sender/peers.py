@@ -74,7 +74,7 @@ class Peers:
 
 
 def note(connection: Connection, *, name: str, announcement: str) -> Sequence[Any]:
-    """Note that a sender runs with these settings; what all have noted."""
+    """Note that a sender runs with these settings; returns what all have noted."""
     beat = connection.execute(_HIGHEST).scalar_one() + 1
     given = {"name": name, "settings": announcement, "beat": beat}
     connection.execute(_NOTE[connection.dialect.name], given)

@@ -150,9 +150,9 @@ _FOUND = """
     (SELECT max(position) FROM looked) AS last,
     (SELECT count(*) FROM looked WHERE recorded_at >= :before AND recorded_at <= :now) AS young
 """
-# An old time behind young rows is that of a clock that was behind for a while, as before it is set at a
-# machine's start: the event is as young as those before it. And a young time before old rows is that of a
-# clock that was ahead. So rows are old up to where most before are old and most behind are not.
+# An old time after young rows comes from a clock that was behind for a while, as it may be until it is set at
+# a machine's start: the event is as young as those before it. A young time before old rows comes from a clock
+# that was ahead. So rows count as old up to where most before are old and most after are not.
 _BALANCE = """
     SELECT position, sum(CASE WHEN recorded_at < :before THEN 1 WHEN recorded_at <= :now THEN -1 ELSE 0 END)
         OVER (ORDER BY position) AS older

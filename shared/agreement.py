@@ -114,7 +114,7 @@ class Agreement:
 
 
 def show(gauge: Gauge, settings: Iterable[str], *agreements: Agreement) -> None:
-    """1 for each of the settings of which one of these finds more than one value in use."""
+    """Show 1 for each setting for which one of the agreements finds more than one value in use."""
     differing = {setting for agreement in agreements for setting in agreement.differing()}
     for setting in settings:
         gauge.labels(setting).set(setting in differing)

@@ -18,7 +18,7 @@ GET = b"GET /%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 
 def connect(address: Any, name: bytes) -> socket.socket:
-    """While the loop does nothing else: the kernel alone accepts it, and what it sends."""
+    """While the loop stands still: only the kernel accepts the connection, and what it sends."""
     client = socket.create_connection(address[:2])
     client.sendall(GET % name)
     return client
@@ -31,7 +31,7 @@ def read_all(client: socket.socket) -> bytes:
 
 
 @pytest.mark.parametrize("given_up", [LONG * 3, LONG - 2])
-async def test_those_that_have_left_are_passed_over_if_they_are_many(given_up: int) -> None:
+async def test_clients_that_have_left_are_passed_over_if_they_are_many(given_up: int) -> None:
     asked: list[str] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -47,7 +47,7 @@ async def test_those_that_have_left_are_passed_over_if_they_are_many(given_up: i
         stays = connect(running.address, b"stays")
         answers = await asyncio.gather(*(asyncio.to_thread(read_all, client) for client in (shut, stays)))
         assert answers[1].startswith(b"HTTP/1.1 200 ")
-        # One that has ended only its own side can't be known from the others. It reads what to do.
+        # One that has ended only its own side can't be distinguished. The answer says what to do.
         refused = answers[0].startswith(b"HTTP/1.1 503 ") and b"\r\nretry-after: 2\r\n" in answers[0]
         assert refused or answers[0].startswith(b"HTTP/1.1 200 ")
         await await_until(lambda: len(asked) + len(running.refused) >= given_up + 2)

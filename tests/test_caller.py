@@ -1,4 +1,4 @@
-"""Work that has not begun when its caller leaves is not begun any more, wherever it waits."""
+"""Work that has not begun when its caller leaves is never begun, wherever it waits."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def for_caller(caller: Caller, work: Coroutine[Any, Any, Any]) -> asyncio.Task[A
 
 
 class Works:
-    """Some keep the database's threads busy until they are released."""
+    """Work for the database; some of it keeps a thread busy until released."""
 
     def __init__(self) -> None:
         self.done: list[str] = []

@@ -637,7 +637,7 @@ async def test_request_that_is_whole_in_time_is_answered_while_the_server_leaves
 
 
 async def test_whole_requests_that_wait_for_their_turn_are_answered_while_the_server_leaves() -> None:
-    """They are not half sent, however long the turns before them take."""
+    """They do not count as half sent, however long the turns before them take."""
 
     async def busy(scope: Any, receive: Any, send: Any) -> None:
         time.sleep(0.02)  # noqa: ASYNC251 - a long turn, so that the next one begins a single request
@@ -860,7 +860,7 @@ class Answering:
 
 
 async def test_client_that_shuts_down_its_side_gets_its_answer() -> None:
-    """`nc -N` does so, and so may a proxy; only nearly all that end their side have left."""
+    """`nc -N` does so, and a proxy may: most clients that end their side have left, but not all."""
     async with serving(PATIENT) as running, running.raw() as client:
         client.send(GET % 1)
         client.writer.write_eof()

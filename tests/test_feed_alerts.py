@@ -1,4 +1,4 @@
-"""Which feeds have their unread alerts counted, and when."""
+"""Whose unread alerts are counted, and when."""
 
 from __future__ import annotations
 

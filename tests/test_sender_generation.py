@@ -116,7 +116,7 @@ async def test_new_epoch_writes_no_more_rows_however_many_channels_there_are(dat
 
 
 async def test_new_epoch_begins_with_a_few_statements_however_many_events_wait(database: Database) -> None:
-    """Statements for each event took minutes after a restore with a backlog, and no order was completed."""
+    """A statement for each event took minutes after a restore with a backlog, and no order was completed."""
     await database.write(lambda c: record(c, *map(str, range(300)), published=False))
     statements: list[str] = []
 

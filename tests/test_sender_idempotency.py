@@ -239,7 +239,7 @@ async def test_a_thousand_repetitions_of_what_fails_in_one_batch_fail_once(sende
 
 
 @postgres_is_long
-async def test_a_thousand_bodies_that_fail_under_one_key_end_none_of_their_batch(
+async def test_a_thousand_bodies_that_fail_under_one_key_do_not_fail_the_rest_of_their_batch(
     sender: RunningSender,
 ) -> None:
     work = Work()

@@ -156,7 +156,7 @@ async def test_rows_of_a_clock_that_was_behind_are_as_young_as_those_before_them
 
 
 @postgres_is_long
-async def test_rows_of_a_clock_that_was_some_days_ahead_hold_up_nothing_behind_them(
+async def test_rows_of_a_clock_that_was_some_days_ahead_do_not_hold_up_those_behind_them(
     sender: RunningSender,
 ) -> None:
     await complete_new(sender, "1")

@@ -59,7 +59,7 @@ def _event(n: int, trace: str) -> bytes:
     return f'1 {n} {{{attributes},"traceparent":"00-{trace}-{"b" * 16}-01"}}'.encode()
 
 
-async def test_what_is_forged_makes_no_span_and_no_age(redis_server: EmbeddedServer) -> None:
+async def test_forged_messages_leave_no_span_and_no_age(redis_server: EmbeddedServer) -> None:
     """Neither on a customer's channel nor on the gateway's own."""
     traced: list[bytes] = []
     key = LiveKey("a", b"0123456789abcdef0123456789abcdef")

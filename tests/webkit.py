@@ -1,9 +1,9 @@
-"""The WebKit that browser tests drive: WebKitGTK's MiniBrowser, over WebDriver, on a display nobody sees.
+"""The WebKit that browser tests drive: WebKitGTK's MiniBrowser, over WebDriver, on an invisible display.
 
-https://www.w3.org/TR/webdriver2/ has the commands. A page here has the names of those of tests/firefox.py,
-so that tests run in both. Two things differ. WebDriver brings no tab to the front, so pages have windows. One
-that is not in front is minimized: its page is hidden, as that of a tab would be. And no script can run before
-those of a page: an initial one runs when the page is loaded.
+https://www.w3.org/TR/webdriver2/ has the commands. A page here has the methods of one in tests/firefox.py, so
+that tests run in both. Two things differ. WebDriver brings no tab to the front, so each page has a window; a
+window that is not in front is minimized, and its page is hidden, as in a tab. And no script can run before
+those of a page: an initial script runs when the page is loaded.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class WebKit:
     stack: contextlib.ExitStack
 
     def new_context(self) -> Profile:
-        """A browser that remembers nothing: a driver has one session, whose pages share all they keep."""
+        """A browser that remembers nothing: a driver has one session, whose pages share all storage."""
         home = Path(tempfile.mkdtemp(dir=self.directory))
         surroundings = {
             "DISPLAY": self.display,
@@ -108,7 +108,7 @@ class WebKit:
             profile = Profile(http)
             starting.callback(profile.end)
             profile.closing = starting.pop_all()
-        self.stack.callback(profile.close)  # where a test has not
+        self.stack.callback(profile.close)  # if a test has not
         return profile
 
 
@@ -146,7 +146,7 @@ class Profile:
         return value
 
     def new_page(self, kind: str = "tab") -> Page:
-        """A tab hides those beside it; pages in windows of their own are all visible."""
+        """A tab hides the others of its window; pages in windows of their own are all visible."""
         window = self.ask("POST", "/window/new", {"type": "window"}, window=self._first)["handle"]
         page = Page(self, window)
         self._pages.append(page)
@@ -193,7 +193,7 @@ class Page:
         self._begin()
 
     def go_back(self) -> None:
-        """By script: the driver waits for ever for a page that comes out of the back/forward cache."""
+        """By script: the driver would wait for ever for a page that comes out of the back/forward cache."""
         left = self.ask("GET", "/url")
         self.evaluate("void setTimeout(() => history.back())")
         wait_until(lambda: self.ask("GET", "/url") != left)

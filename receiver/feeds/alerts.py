@@ -5,7 +5,7 @@ its last count is counted again, within a second, and its live connections are n
 for at most `COUNTS_AT_ONCE` feeds a round: after a burst of events, counts come later, and the sender gets no
 burst of requests.
 
-While more feeds are to be counted than a round can count, those counted in the last `REST_ROUNDS` wait: the
+When more feeds have moved than a round can count, those counted in the last `REST_ROUNDS` rounds wait: the
 others come first, and the count of a feed that moves every second is outdated as soon as it is sent.
 """
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 # Channels. Each count costs a gateway a part of a request, and a frame. With 500 twice a second, a delivery
 # to one of 2,000 customers cost 37.7 µs instead of 25.2 without any; with 100 once a second, 30.0.
 COUNTS_AT_ONCE = 100
-REST_ROUNDS = 20  # without them, a fifth of all frames of a busy gateway were counts soon outdated
+REST_ROUNDS = 20  # without them, a fifth of a busy gateway's frames were counts that were soon outdated
 MAX_IDS = 1_000  # of one channel that wait to be passed on
 _IDS_PER_REPORT = 100
 _ROUND_SECONDS = 1.0  # a request costs as much as some fifty counts

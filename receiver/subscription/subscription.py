@@ -275,7 +275,7 @@ class Subscription:
 
     def _take_each(self, replies: list[Any]) -> list[Any]:
         """Collects in the burst what is to be written. One loop, because one more call for each message would
-        be costly. Returns the messages that are no feed's, or whose signature is missing or wrong.
+        be costly. Returns the messages that belong to no feed, or whose signature is missing or wrong.
         """
         feeds, burst = self._feeds, self._burst
         open_signed = self._open_signed

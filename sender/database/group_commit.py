@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 logger = structlog.get_logger(__name__)
 
-LOOKS = 10  # for jobs that wait too long, in the time that they may wait
+LOOKS = 10  # for jobs that have waited too long, in the time that a job may wait
 
 I = TypeVar("I")  # noqa: E741 - an item
 R = TypeVar("R")
@@ -79,7 +79,7 @@ class Queue:
         return True
 
     def take_older(self, since: float) -> list[Job[Any, Any]]:
-        """The jobs that were put before that time."""
+        """The jobs that were queued before that time."""
         return [job for job in tuple(self._jobs) if job.since < since and self.remove(job)]
 
     def take(self) -> list[Job[Any, Any]]:
@@ -124,7 +124,7 @@ class GroupCommit:
     def __init__(
         self, commit: Commit, *, turns: int, max_together: int, max_waiting: int, wait_seconds: float = 5
     ) -> None:
-        """`wait_seconds` for a turn to take a job."""
+        """A job waits at most `wait_seconds` until a turn takes it."""
         self._commit = commit
         self._wait_seconds = wait_seconds
         self._look: asyncio.TimerHandle | None = None  # for jobs that have waited too long
@@ -201,10 +201,10 @@ class GroupCommit:
             job.resolve(CallerLeft())
 
     def _give_up_old(self) -> None:
-        """Called again and again as long as jobs wait."""
+        """Runs every now and then, as long as jobs wait."""
         self._look = None
         for job in self._queue.take_older(self._loop.time() - self._wait_seconds):
-            job.resolve(DatabaseBusy(f"it has waited {self._wait_seconds:g} s for writes before it"))
+            job.resolve(DatabaseBusy(f"this write has waited {self._wait_seconds:g} s behind others"))
         if self._queue and not self._closed:
             self._look = self._loop.call_later(self._wait_seconds / LOOKS, self._give_up_old)
 

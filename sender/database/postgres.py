@@ -238,7 +238,7 @@ class PostgresDatabase:
         return outcomes
 
     async def _run_job(self, job: Job[Any, Any]) -> Any:
-        """Its outcome, as one of many: those before it may have taken long, so its caller may have left."""
+        """The outcome of one job of a batch. Those before it may have taken long, and its caller left."""
         if job.caller is not None and job.caller.left:
             return CallerLeft()
         (outcome,) = await self._run_jobs([job])
@@ -275,7 +275,7 @@ class PostgresDatabase:
     async def _write(
         self, work: Callable[[Connection], T], patience: float, caller: Caller | None = None
     ) -> T:
-        """Not begun if the caller has left when a connection is free."""
+        """The work is not begun if the caller has left by the time a connection is free."""
 
         async def once() -> T:
             async with self._write_engine.connect() as connection, connection.begin():
@@ -398,7 +398,7 @@ async def _check_server(connector: Connector) -> bool:
             backend = await session.fetchval("SELECT pg_backend_pid()")
             if await session.fetchval("SHOW synchronous_commit") == "off":
                 logger.warning(
-                    "synchronous_commit is off here: our transactions set it on, but for retention's"
+                    "synchronous_commit is off here; our transactions turn it on, except those of retention"
                 )
                 connector.insist_on_durable_commits()
         # A pooler announces process ids of its own, for cancelling.

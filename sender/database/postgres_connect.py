@@ -99,7 +99,7 @@ class Connector:
         self._hosts = url.hosts
         self._first = 0  # index of the host to begin with
         self._seconds = url.connect_seconds or connect_seconds
-        # Whatever time limit an administrator has set for people; ours ends a command a moment earlier.
+        # In place of limits that an administrator has set for people. Ours ends a command a moment earlier.
         self._prologue = (
             f"SET LOCAL idle_in_transaction_session_timeout = {idle_seconds * 1000:.0f};"
             f" SET LOCAL statement_timeout = {(command_seconds + 1) * 1000:.0f};"
@@ -140,7 +140,7 @@ class Connector:
         raise DatabaseUnavailable("; ".join(dict.fromkeys(faults)))
 
     def insist_on_durable_commits(self) -> None:
-        """Of transactions that begin on connections made from now on."""
+        """For transactions on connections that are made from now on."""
         self._prologue += "; SET LOCAL synchronous_commit = on"
 
     def _keep(self, session: Session) -> None:

@@ -149,9 +149,9 @@ async def _run(engine: AsyncEngine, statement: str) -> None:
 
 
 async def _take_time(connection: AsyncConnection) -> None:
-    """An administrator's time limits would end it half-built, again and again.
+    """Lift an administrator's time limits, which would end each index half-built, again and again.
 
-    No transaction can set them here; a pooler's session is not ours to set.
+    No transaction could set them for it, only the session; and a pooler's session is not ours to change.
     """
     driver = (await connection.get_raw_connection()).driver_connection
     assert driver is not None

@@ -40,7 +40,7 @@ def engine_of(
     step_seconds: float | None = None,
     hurried: Callable[[], bool] = lambda: False,
 ) -> Engine:
-    """A transaction waits `busy_seconds` for the lock; once `hurried`, at most a step of that."""
+    """A transaction waits `busy_seconds` for the lock; once `hurried()`, at most `step_seconds` more."""
     reading = begin == "BEGIN"
     engine = create_engine(
         URL.create("sqlite+pysqlite", database=path),

@@ -1,7 +1,7 @@
 """Repetitions of a request that is still running wait for it, and then get its answer.
 
-A caller that has given up repeats its request while the first one may still wait for the database. Side by
-side, both would work: the second would wait for the first one's locks, or be refused and run again.
+A caller that has given up repeats its request while the first one may still wait for the database. If both
+ran side by side, the second would wait for the first one's locks, or be refused and run again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Repeats:
-    """Of one sender; what other senders run meets in the database."""
+    """Those at one sender; requests at different senders meet in the database."""
 
     def __init__(self) -> None:
         self._running: dict[str, asyncio.Future[None]] = {}  # by scope; done when the request has ended

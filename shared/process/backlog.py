@@ -1,8 +1,8 @@
 """The backlog: connections that the kernel has established and the loop has not accepted yet.
 
 libuv accepts one connection in each turn of the loop. If turns are long, because the machine is busy or the
-process was stopped, connections wait; their callers give up and come again, at the end of the queue. Served
-in order, each is found to be gone when its turn comes, for as long as callers try.
+process was stopped, connections wait; their callers give up and come again, at the end of the queue. If they
+are served in order, each is gone by the time its turn comes, as long as callers keep trying.
 
 So when a client has left unanswered and many connections wait, they are accepted at once: those whose client
 has ended its side already are answered with 503, which costs some system calls and no request.
@@ -31,7 +31,7 @@ class Backlog:
     def __init__(
         self, admit: Callable[[socket.socket], None], refused: Callable[[], None], answer: Callable[[], bytes]
     ) -> None:
-        """`admit` takes an accepted connection. `answer` is the whole one of those that came too late."""
+        """`admit` takes an accepted connection. `answer` is the whole answer to those that come too late."""
         self._admit = admit
         self._refused = refused
         self._answer = answer
@@ -59,12 +59,12 @@ class Backlog:
                 self.note_left()
 
     def _accept_some(self, listening: socket.socket) -> bool:
-        """Whether a client among them has left."""
+        """Returns whether a client among them has left."""
         left = False
         for _ in range(A_TURN):
             try:
                 accepted, _ = listening.accept()
-            except OSError:  # none waits any more, or there is no file for one
+            except OSError:  # no connection waits any more, or no file descriptor is free
                 break
             if _state(accepted) == _TCP_ESTABLISHED:
                 self._admit(accepted)
@@ -78,7 +78,7 @@ class Backlog:
         self._refused()
         with accepted:
             try:
-                accepted.recv(2**16, socket.MSG_DONTWAIT)  # what is unread at the end would reset it
+                accepted.recv(2**16, socket.MSG_DONTWAIT)  # closing it with unread data would reset it
                 accepted.send(self._answer(), socket.MSG_DONTWAIT)
             except OSError:
                 return  # it was reset

@@ -27,7 +27,7 @@ class CallerLeft(CallerError):
 
 
 class Caller:
-    """One for each connection: it has left for good."""
+    """One for each connection; a caller that has left does not come back."""
 
     __slots__ = ("_acts", "left")
 
@@ -36,14 +36,14 @@ class Caller:
         self._acts: set[Callable[[], None]] = set()
 
     def leave(self) -> None:
-        """It has left; all that waits for that is called."""
+        """It has left: call everything that waits for this."""
         if not self.left:
             self.left = True
             for act in tuple(self._acts):
                 act()
 
     def call_when_left(self, act: Callable[[], None]) -> None:
-        """At once if it has left already."""
+        """Calls it at once if the caller has left already."""
         self._acts.add(act)
         if self.left:
             act()
@@ -52,7 +52,7 @@ class Caller:
         self._acts.discard(act)
 
 
-# Of the request that the current task answers. Tasks inherit it: work that many requests share must not ask.
+# Of the request that the current task answers. Tasks inherit it, so work for many requests must not ask it.
 caller_now: ContextVar[Caller | None] = ContextVar("caller_now", default=None)
 
 
@@ -63,17 +63,17 @@ def require_caller(caller: Caller | None) -> None:
 
 
 def go_on_without_caller() -> None:
-    """What the request has begun is finished, even if its caller leaves."""
+    """Finish what the request has begun, even if its caller leaves."""
     caller_now.set(None)
 
 
 class KnowCaller:
-    """The app; `caller_now` is the caller of each request that came through an edge."""
+    """Sets `caller_now` for each request that came through an edge."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    # Not a coroutine of its own: it would cost as much as what it does.
+    # Not a coroutine: that would cost as much as the work itself.
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         edge = scope.get("state", {}).get("edge")
         if edge is not None:

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from shared.process.framing import Body
     from shared.process.head import Head, Header
 
-HALF_CLOSED_SECONDS = 0.1  # for which a client that has ended its side counts as one that still waits
+HALF_CLOSED_SECONDS = 0.1  # after which a client that has ended its side counts as having left
 _LOCAL = ("127.0.0.1", 0)  # what a peer on a Unix socket counts as; the file's mode decides who may connect
 
 
@@ -62,7 +62,7 @@ class NotAlone(CallerError):
     """A connection can't be taken over while other requests on it are unanswered."""
 
 
-OVERLOADED = ("overloaded", "This server has more to do than it can; send the request again in a moment.")
+OVERLOADED = ("overloaded", "This server is overloaded; send the request again in a moment.")
 
 
 class Taking(Protocol):
@@ -148,7 +148,7 @@ class Edge(asyncio.Protocol):
         self._pending = b""
 
     def eof_received(self) -> bool:
-        """The client has ended its side. Whether ours stays open until the answer."""
+        """The client has ended its side. Returns whether ours stays open until the answer."""
         if self._waits:
             self._door.left_unanswered()
         if self._queued and not self._closing:
@@ -203,7 +203,7 @@ class Edge(asyncio.Protocol):
 
     @property
     def half_sent(self) -> bool:
-        """A request has begun and is not whole. (One that waits for its turn is whole, at least its head.)"""
+        """A request has begun and is not complete. (Of one that waits for its turn, at least the head is.)"""
         if self._closing or self._queued:
             return False
         return self._body is not None or (bool(self._pending) and not self._paused)

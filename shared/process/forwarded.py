@@ -34,7 +34,7 @@ class Peer(NamedTuple):
 
 class Proxies:
     def __init__(self, trusted: Iterable[str]) -> None:
-        """By addresses and networks. Raises `ValueError` for anything else."""
+        """`trusted` are addresses and networks; anything else raises `ValueError`."""
         self._addresses: set[Address] = set()
         self._networks: set[Network] = set()
         for text in trusted:

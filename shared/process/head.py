@@ -29,9 +29,9 @@ Header = tuple[bytes, bytes]
 
 
 class Head:
-    """A request's head. `headers` have lower-case names, in the order and number in which they came.
+    """A request's head. `headers` have lower-case names, and each line stays where it came.
 
-    They change by `on_header` and `replace_headers` only.
+    Only `on_header` and `replace_headers` change them.
     """
 
     __slots__ = (

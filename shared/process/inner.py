@@ -1,4 +1,4 @@
-"""What uvicorn has of a connection: a protocol, and the edge as its transport (shared/process/edge.py).
+"""uvicorn's side of a connection: a protocol, with the edge as its transport (shared/process/edge.py).
 
 The edge owns the socket. uvicorn parses what the edge passes on and runs the app; what it writes, and whether
 it wants to read, come back to the edge.
@@ -23,7 +23,7 @@ _logger = logging.getLogger("uvicorn.error.protocol")  # its level is set in sha
 
 
 class Inner(HttpToolsProtocol):
-    """Leaves what its parser refuses to the edge, which answers, counts and logs it as its own refusals."""
+    """Leaves what its parser refuses to the edge, which answers, counts and logs it like its own refusals."""
 
     def __init__(
         self,

@@ -18,7 +18,7 @@ class Limits:
     head_seconds: float = 5.0
     heads_a_turn: int = 4  # requests that begin in one turn of the loop, of all connections
     long_turn_seconds: float = 0.003  # after which the next turn begins one request
-    turn_seconds: float = 10.0  # for a request to begin, while others are begun before it
+    turn_seconds: float = 10.0  # that a request may wait to begin, while others begin before it
     body_bytes: int = 256 * 1024
     body_seconds: float = 120.0
     body_grace_seconds: float = 10.0  # after which the rate applies

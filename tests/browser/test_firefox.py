@@ -80,7 +80,7 @@ def profile(package_firefox: Firefox) -> Iterator[Profile]:
 
 
 def sign_in(page: Page, name: str) -> None:
-    page.wait_for_function("!document.querySelector('#welcome').hidden")  # before that, nobody hears the form
+    page.wait_for_function("!document.querySelector('#welcome').hidden")  # before that, the form is dead
     submit = (
         "document.querySelector('#name').value = given; document.querySelector('#sign-in').requestSubmit();"
     )
@@ -384,7 +384,7 @@ def test_the_close_button_stays_under_the_pointer_in_a_stream(
     assert page.evaluate("presses") == 10
 
 
-def test_closing_all_toasts_under_a_pointer_that_rests_brings_those_that_wait(
+def test_closing_all_toasts_under_a_resting_pointer_brings_those_that_wait(
     profile: Profile, orderbell: Services, module_processes: Processes
 ) -> None:
     """In WebKit the region, though empty, may match `:hover` until the mouse moves; here it always does."""

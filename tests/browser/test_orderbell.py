@@ -988,7 +988,7 @@ def test_events_are_heard_by_their_own_type_too(page: Page) -> None:
         ("https://alerts.example/sub?x=1#y", "https://alerts.example/sub/events"),
     ],
 )
-def test_an_address_of_a_websocket_is_one_of_its_gateway_and_stays_encrypted(
+def test_a_websockets_address_leads_to_its_gateway_and_stays_encrypted(
     page: Page, given: str, url: str
 ) -> None:
     """A page that knows the WebSocket's own address gives that one."""
@@ -1011,7 +1011,7 @@ def test_an_address_of_a_websocket_is_one_of_its_gateway_and_stays_encrypted(
     assert found == [url, url.replace("http", "ws", 1)]
 
 
-def test_a_websocket_that_can_not_even_be_made_is_as_one_that_does_not_open(page: Page) -> None:
+def test_a_websocket_that_cannot_be_created_counts_as_one_that_does_not_open(page: Page) -> None:
     """Browsers throw for `ws:` on a page of `https:`, some also where a policy forbids it."""
     seen = evaluate(
         page,
@@ -1036,8 +1036,8 @@ def test_a_websocket_that_can_not_even_be_made_is_as_one_that_does_not_open(page
 
 
 @pytest.mark.parametrize("key", [None, 7])
-def test_a_key_that_is_no_text_remembers_too(page: Page, key: object) -> None:
-    """As `user?.id` is before, or where, there is no name."""
+def test_a_key_that_is_not_a_string_causes_no_error(page: Page, key: object) -> None:
+    """Such as `user?.id` while nobody is signed in."""
     seen = evaluate(
         page,
         """

@@ -277,7 +277,7 @@ def test_customers_who_share_a_browser_share_nothing(tabs: tuple[Page, Page]) ->
 
 
 @pytest.mark.parametrize("written", [[{"not": "ours"}, {"not": "ours"}], ["no=cursor+", "text"], [7, None]])
-def test_what_somebody_else_wrote_into_the_storage_is_no_fault(
+def test_what_somebody_else_wrote_into_the_storage_does_no_harm(
     tabs: tuple[Page, Page], written: list[object]
 ) -> None:
     shown = evaluate(

@@ -616,7 +616,7 @@ def test_texts_of_both_directions_stand_at_the_same_edge(page: Page, toasts: Loc
 
 
 def test_toasts_that_are_made_before_the_page_has_a_body_show_once_it_has(page: Page) -> None:
-    """An `async` module in the head may run before anything of the page is there."""
+    """An `async` module in the head may run before any of the page is there."""
     seen = evaluate(
         page,
         """

@@ -1,7 +1,7 @@
 """What a person meets in WebKit, with Orderbell behind it: the claims of test_firefox.py, and some more.
 
-It is the engine of Safari, and of every browser on iOS; here without a graphics processor, so that drawing is
-slow. What was visible is looked at from outside, in the page's DOM.
+WebKit is the engine of Safari, and of every browser on iOS. Here it has no graphics processor, so drawing is
+slow. What was visible is read from outside, from the page's DOM.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.webkit, pytest.mark.long]
 
 OF_FIREFOX = {
-    # the driver loses a page that is loaded anew when somebody goes back; one that was kept is below
+    # the driver loses a page that is loaded anew on going back; for one that was kept there is a test below
     "test_a_page_that_is_left_and_come_back_to_shows_what_it_missed_once",
     "test_a_thousand_alerts_are_listed_within_seconds_and_signing_out_leaves_none",  # drawn a few at a time
     "test_with_cookies_blocked_alerts_pop_up_and_what_is_not_promised_is_said_once",  # starts it so

@@ -82,8 +82,8 @@ NEEDED = {
 }
 
 
-# Where few alerts have the fate that the safeguard is for, chance may hide that it is missing: an alert that
-# comes after the last expiry brings the count that this would have brought, and a mark that is set back shows
+# If few alerts meet the fate that a safeguard is for, chance may hide that it is missing: an alert that comes
+# after the last expiry brings the count that the expiry would have brought, and a mark that is set back shows
 # only where a lower one comes last.
 LOADS = {
     "expiry-event": dataclasses.replace(EVENTFUL, life=Life(expiring=0.9)),

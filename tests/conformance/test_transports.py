@@ -220,7 +220,7 @@ async def test_token_that_proves_nothing_is_unauthenticated(driver: Driver, gate
 
 @pytest.fixture(scope="module")
 def watchful_gateway(module_processes: Processes, sender: SenderProcess) -> ReceiverProcess:
-    """It looks at its connections' tokens each second."""
+    """A gateway checks its connections' tokens each second."""
     return module_processes.start_receiver(sender=sender, heartbeat_seconds="1")
 
 

@@ -1,4 +1,4 @@
-"""A sender that had more to do than it could serves its callers again, soon after that has ended.
+"""An overloaded sender serves its callers again soon after the overload has ended.
 
 Callers give up after a second and come again with the same key. A sender that works for those that have left
 has no time for the others, which then leave as well: it would never recover by itself (Bronson et al.,
@@ -51,7 +51,7 @@ class Callers:
         return len(self._tasks)
 
     async def come(self, rate: float, seconds: float) -> None:
-        """So many new callers a second."""
+        """`rate` new callers a second."""
         began, count = time.monotonic(), 0
         while (passed := time.monotonic() - began) < seconds:
             while count < passed * rate:
@@ -119,7 +119,7 @@ def processor_seconds(pid: int) -> float:
 
 @contextlib.asynccontextmanager
 async def busy_machine(sender: SenderProcess, share: float) -> AsyncIterator[None]:
-    """The sender gets so much of a processor's time, as where many others run."""
+    """The sender gets this share of a processor's time, as if many other processes ran."""
 
     async def slow() -> None:
         while True:
@@ -144,7 +144,7 @@ async def busy_machine(sender: SenderProcess, share: float) -> AsyncIterator[Non
 
 @contextlib.asynccontextmanager
 async def locked_database(url: str) -> AsyncIterator[None]:
-    """Somebody else holds what every write needs."""
+    """Another program holds the lock that every write needs."""
     if url.startswith("sqlite"):
         with contextlib.closing(
             sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
@@ -177,7 +177,7 @@ async def test_sender_serves_callers_again_after_it_was_stopped_on_a_busy_machin
         await callers.come(100, SLOW_SECONDS)
         assert callers.given_up
         async with busy_machine(sender, 0.2):
-            # Those that wait come again each second, which alone is more than it can do.
+            # Those that wait come again each second, which alone is more than the sender can serve.
             coming = asyncio.create_task(callers.come(20, 60))
             await await_until(lambda: callers.under_way < 20, 25)
             coming.cancel()
@@ -187,7 +187,7 @@ async def test_sender_serves_callers_again_after_it_was_stopped_on_a_busy_machin
     await assert_each_completed_once(sender, processes, callers)
 
 
-async def test_sender_serves_callers_again_when_its_database_is_free_again(
+async def test_sender_serves_callers_again_when_its_database_is_free(
     sender: SenderProcess, processes: Processes, database_url: str
 ) -> None:
     callers = Callers(sender, processes.api_key, kept=False)

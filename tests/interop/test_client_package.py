@@ -100,7 +100,7 @@ def test_types_hold_in_strict_typescript_and_refuse_what_is_wrong(consumer: Path
     run(consumer / "node_modules" / ".bin" / "tsc", "--project", ".", cwd=consumer)
 
 
-def test_types_hold_in_a_project_of_node_without_a_browsers_types(consumer: Path) -> None:
+def test_types_hold_in_a_node_project_without_browser_types(consumer: Path) -> None:
     run(consumer / "node_modules" / ".bin" / "tsc", "--project", "tsconfig.node.json", cwd=consumer)
 
 

@@ -15,7 +15,7 @@ class Close(enum.IntEnum):
     NO_CODE = 1005  # never sent: the client's close frame had none
     VANISHED = 1006  # never sent: there was no close frame
     INVALID_DATA = 1007
-    MESSAGE_TOO_BIG = 1009  # sent by websockets; listed here because docs/protocol.md is held to this list
+    MESSAGE_TOO_BIG = 1009  # sent by websockets; listed here because docs/protocol.md must match this list
     INTERNAL_ERROR = 1011
     RESTART = 1012
     TRY_AGAIN_LATER = 1013

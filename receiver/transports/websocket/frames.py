@@ -12,7 +12,7 @@ _FIN_CLOSE, _FIN_PING = 0x88, 0x89
 _MAX_CONTROL_BYTES = 125
 _MAX_REASON_BYTES = _MAX_CONTROL_BYTES - 2  # the code takes two
 _MASKED = 0x80
-# How a frame begins behind which another one is read: fragments, texts, binaries, and whole pings and pongs.
+# How frames begin after which reading goes on: fragments, texts, binaries, and whole pings and pongs.
 _READ_ON = frozenset(b"\x00\x01\x02\x80\x81\x82\x89\x8a")
 
 PING = bytes((_FIN_PING, 0))
@@ -57,7 +57,7 @@ def frame_size(data: bytes, start: int) -> int | None:
 def more_frames(data: bytes, start: int, most: int) -> bool:
     """Whether more than `most` frames of a client begin in `data`, counted from the one at `start`.
 
-    Behind a close frame, or one whose header no client may send, nothing is read and so nothing counts.
+    After a close frame, or one whose header no client may send, nothing is read, so nothing counts.
     """
     for _ in range(most):
         size = frame_size(data, start) if start < len(data) else None

@@ -1,4 +1,4 @@
-// A strict project of Node that has no types of a browser of its own; checked, not run.
+// A strict Node project without browser types; checked, not run.
 import { AlertSource } from "@orderbell/client";
 import WebSocket from "ws";
 
