@@ -1,6 +1,6 @@
 /**
- * Whose page this is, since the first hello. A cookie is shared by all tabs: one that signs in as somebody else says so,
- * and the others find out whose theirs is now.
+ * Whose page this is, since the first hello. All tabs share a cookie: a tab that signs in as somebody else says so, and
+ * the others find out whose cookie it is now.
  */
 
 const CUSTOMERS = "orderbell/customers"; // BroadcastChannel: who is signed in, by cookie
@@ -16,15 +16,15 @@ export class Customer {
     try {
       this.#channel = broadcastChannel?.(CUSTOMERS) ?? null;
     } catch {
-      // said by Shown, which needs one more
+      // Shown reports it: it makes a channel of its own, and fails as well
     }
-    // It may be about another gateway's cookie. Connecting anew shows whose ours is now.
+    // It may be about another gateway's cookie. Reconnecting shows whose cookie ours is now.
     this.#channel?.addEventListener("message", ({ data }) => {
       if (this.#customer !== null && this.#customer !== data) onother();
     });
   }
 
-  /** @param {readonly string[]} channels  those that the gateway lets us read @returns whether it is still the same */
+  /** @param {readonly string[]} channels  those that the gateway lets us read @returns whether the customer is still the same */
   owns(channels) {
     const customer = channels.find((channel) => channel.startsWith("customer:")) ?? null;
     if (this.#customer === customer) return true;

@@ -28,7 +28,7 @@ export class Elsewhere {
     this.#report({ channel, place, first: { epoch, seq: first }, cursor: formatCursor(channel, place), by });
   }
 
-  /** Its places start anew. @param {string} channel */
+  /** The channel's places start anew. @param {string} channel */
   forget(channel) {
     this.#reported.delete(channel);
   }

@@ -1,5 +1,5 @@
 /**
- * What an AlertSource needs of its browser; where there is none, as in Node or in a worker, what stands in for it.
+ * What an AlertSource needs from its browser, and what stands in for it in Node or in a worker.
  *
  * @typedef {object} Environment  what the browser gives
  * @property {import("./websocket.js").SocketClass} WebSocket
@@ -8,7 +8,7 @@
  * @property {((name: string) => BroadcastChannel) | null} broadcastChannel
  * @property {(action: () => void, ms: number) => number} setTimeout
  * @property {(timer: number | undefined) => void} clearTimeout
- * @property {() => number} now  milliseconds, going on while the machine sleeps
+ * @property {() => number} now  milliseconds; goes on while the machine sleeps
  * @property {() => number} random
  * @property {EventTarget} window  fires pagehide, pageshow, online, offline, focus
  * @property {Document} document
@@ -25,7 +25,7 @@ export function browser() {
     clearTimeout: (timer) => globalThis.clearTimeout(timer),
     now: () => Date.now(),
     random: () => Math.random(),
-    // Node's global object is no EventTarget.
+    // Node's global object is not an EventTarget.
     window: "addEventListener" in globalThis ? globalThis : new EventTarget(),
     document: globalThis.document ?? outside(),
   };
@@ -46,8 +46,8 @@ function outside() {
 }
 
 /**
- * A gateway's address is a folder, and seen from the page: `<base>` is for its links and pictures. That of its WebSocket
- * will do, too.
+ * A gateway's address is a folder, and relative to the page: `<base>` is for the page's links and pictures. The address
+ * of its WebSocket will do, too.
  *
  * @param {string | URL} url @param {Document} document
  */

@@ -91,7 +91,7 @@ function extentOf(upTo, ranges) {
 }
 
 /**
- * Only the newest ranges if there are too many; alerts of the others may pop up again.
+ * Names only the newest ranges if there are too many; alerts of the others may pop up again.
  *
  * @param {string} channel @param {Extent} extent @param {number} [most]  ranges
  */

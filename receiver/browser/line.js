@@ -1,7 +1,7 @@
 /**
  * The line to a gateway: one connection after the other, until it is ended. It asks for the token, takes the transport
- * that works, comes back when a connection has ended, and notices one that has fallen silent. What is said over it is
- * source.js.
+ * that works, comes back when a connection has ended, and notices one that has fallen silent. source.js handles
+ * what is said over it.
  *
  * @typedef {import("./orderbell.js").Credential} Credential
  * @typedef {import("./returning.js").Answer} Answer
@@ -12,7 +12,7 @@
  * @property {(text: string) => void} received
  * @property {() => boolean} shows  whether an alert could be shown at this moment
  * @property {(detail: import("./orderbell.js").ReconnectingDetail) => void} reconnecting
- * @property {() => void} ending  it is about to end: what has to be said is said now
+ * @property {() => void} ending  it is about to end: send now what still has to be sent
  * @property {(code: number, reason: string, wasClean: boolean) => void} ended
  * @property {(text: string, detail?: unknown) => void} log
  */
@@ -27,16 +27,16 @@ export const OPEN = 1;
 export const CLOSED = 2;
 
 const HELLO_MS = 10_000; // from the start of a connection to its hello
-const JITTER_MS = 1_000; // networks and offices come back together
-const REFUSALS = 2; // in a row of one and the same token: another has to come
-const COOKIE_REFUSALS = 3; // whether a cookie is another one, script can't see
+const JITTER_MS = 1_000; // all clients of an office come back together
+const REFUSALS = 2; // in a row of the same token; then another one is needed
+const COOKIE_REFUSALS = 3; // in a row; a script can't see whether the cookie has changed
 const SLOWER_MS = 5_000; // after a refusal of a new token: the clock of a gateway, or of the shop, is wrong
-const UNWELCOME = 2; // connections that never said hello, then it is asked why
+const UNWELCOME = 2; // connections in a row without a hello, after which we find out why
 const PING = "orderbell.ping"; // a gateway that takes it also sends heartbeats as messages
 
 export class Line {
   state = CONNECTING;
-  /** When the gateway said bye: the wait that it asked for. @type {number | null} */
+  /** The wait that the gateway asked for with its bye. @type {number | null} */
   byeMs = null;
 
   #url;
@@ -92,7 +92,7 @@ export class Line {
     return this.#ways.name;
   }
 
-  /** Whether it waits until it connects again. */
+  /** Whether it is waiting to connect again. */
   get waits() {
     return this.#returning !== undefined;
   }
@@ -196,14 +196,14 @@ export class Line {
     throw new TypeError(message);
   }
 
-  /** Before a token runs out, another one goes through the connection that lives on. @param {Credential | null} credential */
+  /** Before a token runs out, sends another one over the open connection. @param {Credential | null} credential */
   #renewAfter(credential) {
     const life = credential && "token" in credential ? lifeOf(credential.token) : null;
     if (life === null) return;
     const { signal } = this.#attempt;
     this.#environment.clearTimeout(this.#renewing);
     this.#renewing = this.#environment.setTimeout(async () => {
-      const next = await this.askForToken(signal).catch(() => null); // then the gateway closes with 4401, as ever
+      const next = await this.askForToken(signal).catch(() => null); // then the gateway closes with 4401, as always
       if (!next || signal.aborted || this.state !== OPEN) return;
       this.#credential = JSON.stringify(next);
       this.send("orderbell.auth", next);
@@ -213,7 +213,7 @@ export class Line {
 
   // --- the end of a connection -------------------------------------------------------------------------------
 
-  /** Ends the present connection or attempt without another word. */
+  /** Ends the current connection or attempt without another word. */
   leave() {
     for (const timer of [this.#returning, this.#asking, this.#renewing]) this.#environment.clearTimeout(timer);
     this.#returning = this.#asking = this.#renewing = undefined;
@@ -225,7 +225,7 @@ export class Line {
     if (this.state !== CLOSED) this.state = CONNECTING;
   }
 
-  /** How long the present connection has been open. */
+  /** How long the current connection has been open. */
   #lived() {
     return this.#helloAt ? this.#environment.now() - this.#helloAt : 0;
   }
@@ -258,8 +258,8 @@ export class Line {
   }
 
   /**
-   * After 4401. A token that has run out is no fault; one that is refused at once, though it is new, may come from a
-   * clock that is wrong, and then waiting helps: as long as another token comes, it is tried.
+   * After 4401. A token that has run out is no fault. A new token that is refused at once may come from a wrong clock,
+   * and then waiting helps: as long as another token comes, it is tried.
    *
    * @param {string} reason
    */
@@ -281,7 +281,7 @@ export class Line {
 
   /** Connects again after `delay`, else after what the backoff says. @param {number | undefined} delay @param {number} [code] @param {string} [reason] */
   return(delay = this.#backoff.next({ does: "return" }), code = 1006, reason = "") {
-    if (this.state === CLOSED) return; // a probe, or a word of another tab, may come late
+    if (this.state === CLOSED) return; // a probe, or a message of another tab, may come late
     this.leave();
     this.#returning = this.#environment.setTimeout(() => void this.connect(), delay);
     this.#owner.reconnecting({ attempt: this.#backoff.attempt, delay, code, reason });
@@ -298,13 +298,13 @@ export class Line {
 
   // --- whether anybody is there ------------------------------------------------------------------------------
 
-  /** The network may be another one now. @param {boolean} another  it is: this one may let WebSockets pass */
+  /** The network may have changed. @param {boolean} another  it has: the new one may let WebSockets pass */
   renew(another) {
     if (another) this.#ways.renew();
     this.return(this.#environment.random() * JITTER_MS);
   }
 
-  /** Without an answer the connection is left. */
+  /** Asks for a sign of life; without an answer, gives the connection up. */
   ask() {
     if (this.transport !== "websocket") return; // the others can't ask; their silence shows
     if (this.state !== OPEN || !this.#silence.asks(this.#environment.now())) return;

@@ -1,6 +1,6 @@
 /**
- * Who listens to an AlertSource: listeners as of any EventTarget, and handlers as of an EventSource. Only what listens to
- * "alert" can show one, so those are counted, and what they return is heard.
+ * What listens to an AlertSource: listeners as on any EventTarget, and handlers as on an EventSource. Only those of
+ * "alert" can show one, so they are counted, and what they return is used.
  *
  * @typedef {import("./orderbell.js").AlertSource} AlertSource
  * @typedef {import("./orderbell.js").AlertSourceEventMap} AlertSourceEventMap
@@ -31,7 +31,7 @@ export class Listened extends EventTarget {
     return target.#listeners.size;
   }
 
-  // As of an EventSource: one handler for each kind of event, called after its listeners.
+  // As on an EventSource: one handler for each kind of event, called after its listeners.
 
   /** @type {Handler<"open">} */
   onopen = null;
@@ -116,7 +116,7 @@ export class Listened extends EventTarget {
     const forget = () => this.#listeners.delete(listener);
     signal?.addEventListener("abort", forget, { once: true });
     if (once) super.addEventListener(type, forget, { once, signal });
-    this.#onlistener(); // what came before there was anybody to show it
+    this.#onlistener(); // for what came before anything could show it
   }
 
   /**
@@ -146,7 +146,7 @@ function hear(event, result) {
   if (event instanceof AlertEvent) event.after(result);
 }
 
-/** What a handler threw, as what a listener throws. @param {unknown} error */
+/** Reports what a handler threw, as browsers do for listeners. @param {unknown} error */
 function reportThrown(error) {
   if (typeof reportError === "function") return reportError(error);
   queueMicrotask(() => {

@@ -9,7 +9,7 @@
  * @property {() => void} thaw
  * @property {() => void} look  it is looked at now, or no longer
  * @property {() => void} focus
- * @property {(another: boolean) => void} renew  the connection may be a dead one; another: of another network
+ * @property {(another: boolean) => void} renew  the connection may be dead; another: the network has changed
  * @property {() => void} tick  every few seconds
  * @property {() => void} forbidden  by the Content-Security-Policy
  */
@@ -43,7 +43,7 @@ export class Page {
       { signal },
     );
     // "offline" alone ends nothing: a gateway on this machine or in this house can be reached without a network.
-    // But after it, no close may ever come for a connection that went through the old network.
+    // But after it, a connection that went through the old network may never report a close.
     window.addEventListener("offline", () => (this.#wasOffline = true), { signal });
     window.addEventListener("online", () => this.#wasOffline && this.#renew(true), { signal });
     window.addEventListener("focus", () => owner.focus(), { signal });
@@ -81,8 +81,8 @@ export class Page {
   }
 
   /**
-   * Connections die silently while a machine sleeps; the clock shows that it slept. Where it was put back, the next
-   * hello says again how far it is from the server's, and silence is measured anew.
+   * Connections die silently while a machine sleeps; the clock shows that it slept. If the clock was put back, the next
+   * hello shows again how far it is from the server's, and silence is measured anew.
    */
   #checkSleep() {
     const passed = this.#environment.now() - this.#tickAt;

@@ -67,7 +67,7 @@ export class Reports {
     }
     if (places.size === 0) return false;
     const beyond = [...texts.values()].filter((text) => text.includes("+")).join(",");
-    // Older gateways take the cursor alone.
+    // Older gateways take only the cursor.
     if (!this.#send({ cursor: formatCursors(places), ...(beyond && { seen: beyond }) })) return false;
     for (const [channel, text] of texts) this.#reported.set(channel, text);
     return true;

@@ -1,6 +1,6 @@
 /**
- * Where this tab resumes: the last event that it received, by channel. A place is reached without a hole, or asked for
- * again; what nobody can fill is passed over in the end.
+ * Where this tab resumes: after the last event that it received, by channel. Events that are missing before a later one
+ * are asked for again; a hole that nothing fills is passed over in the end.
  *
  * @typedef {import("./cursors.js").Place} Place
  * @typedef {import("./cursors.js").Places} Places
@@ -8,7 +8,7 @@
 
 import { advance, formatCursor, formatCursors, reaches } from "./cursors.js";
 
-const SAME_HOLE = 3; // connections that couldn't fill a hole
+const SAME_HOLE = 3; // connections that couldn't fill the same hole
 
 export class Resume {
   /** @type {Places} */
@@ -38,7 +38,7 @@ export class Resume {
     for (const [channel, place] of places) advance(this.#had, channel, place);
   }
 
-  /** Once, the next connection names no cursor; false: that was tried, or there is none. */
+  /** Makes the next connection name no cursor, once; false: that was tried, or there is none. */
   forget() {
     if (this.#forgot || this.#had.size === 0) return false;
     this.#forgot = true;
@@ -73,8 +73,8 @@ export class Resume {
    * An event has come.
    *
    * @param {string} channel @param {Place} place
-   * @returns {"next" | "before" | { after: string, stays: boolean }} "before": it was received before, the resumed range
-   *   and the live one overlap; else there are events missing before it, and stay missing
+   * @returns {"next" | "before" | { after: string, stays: boolean }} "before": it was received already, as the resumed
+   *   range and the live one overlap; else events are missing before it, and `stays`: they were asked for often enough
    */
   take(channel, place) {
     const had = this.#had.get(channel);

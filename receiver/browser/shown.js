@@ -369,7 +369,7 @@ export class Shown {
       transaction.onabort = () => reject(transaction.error);
       const store = transaction.objectStore(STORE);
       const shown = store.get(this.#key);
-      const claims = store.get([this.#key]); // an array is no string: no customer's key can be in its way
+      const claims = store.get([this.#key]); // an array is not a string, so it can't be a customer's key
       claims.onsuccess = () => {
         const state = { extents: parse(shown.result), claims: new Map(claims.result instanceof Map ? claims.result : []) };
         const changed = change(state);
@@ -437,7 +437,7 @@ function forget({ extents, claims }, channel) {
   for (const cursor of claims.keys()) if (cursor.startsWith(`${channel}=`)) claims.delete(cursor);
 }
 
-/** Whatever somebody may have written into our database. @param {any} stored @returns {Map<string, Extent>} */
+/** What is stored, which may be anything: other scripts can write it, too. @param {any} stored @returns {Map<string, Extent>} */
 function parse(stored) {
   try {
     return parseExtents(stored ?? "");

@@ -46,8 +46,8 @@ const OWN_EVENTS = new Set([
   ...["retracted", "expired", "read", "unread", "older"],
 ]);
 
-// Who claims first: the tab that is looked at. A visible tab beside it waits a moment, one that can only raise an alert
-// of the desktop longer than a slow visible one may take. A late claim costs nothing.
+// The tab that is looked at claims first. A visible tab beside it waits a moment; a tab that can only show a desktop
+// alert waits longer than a slow visible tab may take. A late claim costs nothing.
 const VISIBLE_MS = 50;
 const HIDDEN_MS = 250;
 
@@ -56,7 +56,7 @@ const HIDDEN_MS = 250;
  * @fires message  MessageEvent, in every tab: `data` the CloudEvent, `lastEventId` its cursor; and the same under its
  *   own type, where that is none of these
  * @fires alert  AlertEvent, in one tab: `detail` the CloudEvent, `shown(promise)` to say when it was on the screen
- * @fires shown  CustomEvent `{channel, first, place, cursor, by}`: another tab or device has shown those from `first` to `place`
+ * @fires shown  CustomEvent `{channel, first, place, cursor, by}`: another tab or device has shown the events from `first` to `place`
  * @fires retracted  CustomEvent `{channel, cursor, reason}`: an alert was taken back; remove it from your list
  * @fires expired  CustomEvent `{cursors}`: these alerts have expired
  * @fires read  CustomEvent `{upTo, alone}`: the customer has read everything up to a cursor, or single alerts, on any device
@@ -99,7 +99,7 @@ export class AlertSource extends Listened {
   #unread = new Unread((count) => this.#fire("unread", count));
   /** @type {Promise<import("./inbox.js").Inbox> | undefined} */
   #inbox;
-  /** The server's clock, as far as it is ahead of ours. */
+  /** How far the server's clock is ahead of ours. */
   #ahead = 0;
   /** Where the channels were at the last hello: what comes up to there was missed. @type {Places} */
   #heads = new Map();
@@ -157,7 +157,7 @@ export class AlertSource extends Listened {
       ...this.#environment,
       shows: () => this.shows,
       settled: async () => {
-        await null; // what has come in the same moment belongs to it
+        await null; // what has come in the same moment is in the queue then
         await this.#queue;
       },
       offer: (alert, showing, ended) => this.#offer(alert, showing, ended),
@@ -197,7 +197,7 @@ export class AlertSource extends Listened {
     return this.#resume.cursor;
   }
 
-  /** Whether an alert could be shown here at this moment: somebody listens, and the page is on a screen. */
+  /** Whether an alert could be shown here at this moment: something listens, and the page is on a screen. */
   get shows() {
     const { document } = this.#environment;
     if (this.readyState === CLOSED || Listened.countOf(this) === 0) return false;
@@ -248,7 +248,7 @@ export class AlertSource extends Listened {
     return this.#inbox;
   }
 
-  /** Leaves the present connection, and makes another at once. */
+  /** Leaves the current connection, and makes another at once. */
   reconnect() {
     this.#line.return(0, 1000, "reconnect()");
   }
@@ -355,7 +355,7 @@ export class AlertSource extends Listened {
       this.#wait(() => this.#shown.pass({ channel, place }));
       return this.#checkCaughtUp();
     }
-    // Another one has shown it, and reported that before the event came here.
+    // Another tab or device has shown it, and reported that before the event came here.
     if (this.#shown.knows(channel, place)) return this.#shownElsewhere({ channel, place });
     const due = this.#environment.now() + this.#turn();
     this.#offers.add({ cursor, channel, place, event, due, missed: reaches(this.#heads.get(channel), place) });
@@ -369,7 +369,7 @@ export class AlertSource extends Listened {
    */
   #missing(channel, place, { after, stays }) {
     if (!stays) return this.#line.return(undefined, 1000, `a hole after ${after}`);
-    // Nobody can fill it. Going round for ever would show nothing any more; say so and go on.
+    // Nothing fills this hole. Asking for ever would show nothing any more; report it and go on.
     const before = { epoch: place.epoch, seq: place.seq - 1 };
     this.#reset({ channel, reason: "unavailable", cursor: formatCursor(channel, before), refetch: null });
     this.#line.return(0, 1000, `the hole after ${after} stays`);
@@ -383,7 +383,7 @@ export class AlertSource extends Listened {
     const refused = this.#resume.placeOf(channel);
     this.#resume.set(channel, place);
     this.#wait(() => this.#shown.reset(channel, refused, place));
-    // After a step back, what waits here to be shown has never been.
+    // After a step back, the events that wait here to be shown no longer exist.
     const back = refused?.epoch !== place.epoch || !reaches(place, refused);
     if (back) this.#offers.drop((alert) => alert.channel === channel);
     this.#elsewhere.forget(channel);
@@ -426,7 +426,7 @@ export class AlertSource extends Listened {
     const cursors = new Set(Array.isArray(alone) ? alone : []);
     if (type === RETRACTED && typeof cursor === "string") cursors.add(cursor);
     const upTo = type === READ && typeof cursor === "string" ? placeOf(cursor) : null;
-    // No tab shows it any more; not even where the alert itself is not known here.
+    // No tab shows it any more, even if this one has never received the alert.
     for (const one of cursors) {
       const at = placeOf(one);
       if (!at) continue;
@@ -523,7 +523,7 @@ export class AlertSource extends Listened {
       renew: (another) => this.#line.renew(another),
       tick: () => {
         this.#line.checkSilence();
-        this.#offers.pump(); // no event says that the frame we are in is no longer transparent
+        this.#offers.pump(); // no event reports that the frame we are in is no longer transparent
       },
       forbidden: () => void this.#faults.explain("policy"),
     });
@@ -536,7 +536,7 @@ export class AlertSource extends Listened {
       return;
     }
     this.#offers.free();
-    // Somebody looks at the page: don't let them wait for the rest of a long delay.
+    // Somebody is looking at the page: don't let them wait for the rest of a long delay.
     if (this.#line.waits) this.#line.renew(false);
     else this.#line.ask();
   }

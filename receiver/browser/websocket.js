@@ -16,7 +16,7 @@
  * @property {() => Promise<import("./orderbell.js").Credential | null>} authenticate  gives another one
  * @property {(code: number, reason: string, wasClean: boolean) => void} closed  once, and nothing after it
  *
- * What is needed of a WebSocket: the browser's, Node's, and that of the package `ws` have it.
+ * What is needed of a WebSocket; the browser's, Node's and that of the package `ws` have it.
  * @typedef {{ new (url: string, protocol: string): { send(text: string): void, close(code: number): void, addEventListener: any } }} SocketClass
  *
  * @typedef {object} Connection
@@ -36,7 +36,7 @@ export function webSocketTransport(WebSocketClass) {
     address.protocol = url.protocol === "https:" ? "wss:" : "ws:";
     const socket = new WebSocketClass(address.href, SUBPROTOCOL);
     let ended = false;
-    // Not by a signal: the package `ws` knows none, and goes on to notify.
+    // Not by a signal: the package `ws` ignores it, and goes on calling listeners.
     const listen = (/** @type {string} */ type, /** @type {(event: any) => void} */ hear) =>
       socket.addEventListener(type, (/** @type {any} */ event) => ended || hear(event));
     // A "close" follows each error. In Node, one that nobody listens to would end the process.

@@ -1,8 +1,8 @@
 /** Whether WebSockets pass again, asked from time to time while another transport serves. */
 
 const PROBE_MS = 10_000;
-const SOON_MS = 10_000; // where it has worked on this page
-const AGAIN_MS = 300_000; // else, and once that has failed; doubled each time, up to LATEST_MS
+const SOON_MS = 10_000; // if one has worked on this page
+const AGAIN_MS = 300_000; // otherwise, and after a probe that failed; doubled each time, up to LATEST_MS
 const LATEST_MS = 3_600_000;
 
 export class Probes {

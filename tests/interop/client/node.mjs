@@ -10,6 +10,6 @@ alerts.addEventListener("message", ({ data }) => {
   console.log(data.seq);
   had += 1;
   if (had === Number(count)) alerts.close();
-  else alerts.reconnect(); // the old socket goes on to notify, for `ws` knows no signal
+  else alerts.reconnect(); // the old socket goes on calling listeners, because `ws` ignores signals
 });
 alerts.addEventListener("close", ({ code }) => console.log("closed", code));
