@@ -90,12 +90,16 @@ function extentOf(upTo, ranges) {
   return extent;
 }
 
-/**
- * Names only the newest ranges if there are too many; alerts of the others may pop up again.
- *
- * @param {string} channel @param {Extent} extent @param {number} [most]  ranges
- */
-export function formatExtent(channel, { upTo, beyond }, most = RANGES) {
-  const ranges = beyond.slice(-most).map(([first, last]) => (first === last ? `+${first}` : `+${first}-${last}`));
+/** Names only the newest ranges if there are too many; alerts of the others may pop up again. @param {string} channel @param {Extent} extent */
+export function formatExtent(channel, { upTo, beyond }) {
+  const ranges = beyond.slice(-RANGES).map(([first, last]) => (first === last ? `+${first}` : `+${first}-${last}`));
   return formatCursor(channel, upTo) + ranges.join("");
+}
+
+/** What a browser has stored, perhaps not by us. @param {unknown} stored @returns {Range[]} */
+export function parseRanges(stored) {
+  if (!Array.isArray(stored)) return [];
+  return stored.filter(
+    (range) => Array.isArray(range) && range.length === 2 && range.every(Number.isSafeInteger) && range[0] <= range[1],
+  );
 }

@@ -23,7 +23,10 @@
  * - Storage is refused, full or broken. Memory and the word of the other tabs decide; two tabs that show in the
  *   same few milliseconds can then both do it.
  *
- * Two records for each key: what was shown, as the text of its extents, and the claims.
+ * Two records for each key. One is for the first version of this client, which may be open in another tab during an
+ * upgrade: a place for each channel, and up to there it shows nothing. So it says what was shown or claimed last. The
+ * other has the extents and the claims, and what the first said when it was written: what it says beyond that was shown
+ * by such a tab. The version of the database stays 1.
  *
  * @typedef {import("./cursors.js").Place} Place
  * @typedef {import("./cursors.js").Places} Places
@@ -36,22 +39,23 @@
  * @typedef {object} State
  * @property {Map<string, Extent>} extents  by channel
  * @property {Map<string, Claim>} claims  by cursor
+ * @property {Places} said  to the first version of this client
  *
  * @typedef {{ channel: string, place: Place }} Item  one event
  *
  * What became of an attempt to claim; `taken`: another tab has it, until then at least.
  * @typedef {"shown" | "claimed" | "left" | "before" | { taken: number }} Outcome
  *
- * @typedef {object} Word  between tabs
+ * @typedef {object} Word  between tabs; each part a list of cursors
  * @property {string} tab
- * @property {Item[]} [shown]
- * @property {Item[]} [claimed]
- * @property {Item[]} [free]
+ * @property {string[]} [shown]
+ * @property {string[]} [claimed]
+ * @property {string[]} [free]
  * @property {boolean} [gone]  the tab is closed
  */
 
-import { formatCursor, reaches } from "./cursors.js";
-import { covers, extentUpTo, formatExtent, include, includes, parseExtents, unite } from "./extents.js";
+import { advance, formatCursor, formatCursors, parseCursors, reaches } from "./cursors.js";
+import { covers, extentUpTo, include, includes, parseRanges, unite } from "./extents.js";
 
 const NAME = "orderbell"; // of the database and of the BroadcastChannel
 const STORE = "shown";
@@ -62,7 +66,7 @@ export const CLAIM_MS = 5_000; // without a renewal
 
 export class Shown {
   /** What this tab knows. It is all there is where nothing can be stored. @type {State} */
-  #known = { extents: new Map(), claims: new Map() };
+  #known = { extents: new Map(), claims: new Map(), said: new Map() };
   /** Tabs that were closed: their claims count no more. @type {Set<string>} */
   #gone = new Set();
   /** @type {Promise<IDBDatabase> | null} */
@@ -103,15 +107,15 @@ export class Shown {
     }
     this.#channel?.addEventListener("message", (event) => {
       const word = /** @type {Word} */ (event.data);
-      for (const item of word.shown ?? []) {
+      for (const item of itemsOf(word.shown)) {
         add(this.#known, item);
         this.#known.claims.delete(cursorOf(item));
         ontab(item);
       }
-      for (const item of word.claimed ?? []) {
-        this.#known.claims.set(cursorOf(item), { tab: word.tab, until: this.#now() + CLAIM_MS });
+      for (const cursor of word.claimed ?? []) {
+        this.#known.claims.set(cursor, { tab: word.tab, until: this.#now() + CLAIM_MS });
       }
-      for (const item of word.free ?? []) this.#known.claims.delete(cursorOf(item));
+      for (const cursor of word.free ?? []) this.#known.claims.delete(cursor);
       if (word.gone) this.#gone.add(word.tab);
       if (word.gone || word.free) onfree?.();
     });
@@ -122,7 +126,7 @@ export class Shown {
     /** @type {Places} */
     let places = new Map();
     await this.#update((state) => {
-      places = new Map([...state.extents].map(([channel, { upTo }]) => [channel, upTo]));
+      places = placesOf(state);
       return false;
     });
     return places;
@@ -154,9 +158,13 @@ export class Shown {
       }
       return changed;
     });
-    const of = (/** @type {Outcome} */ which) => [...outcomes].filter(([, outcome]) => outcome === which).map(([item]) => item);
-    for (const item of of("shown")) add(this.#known, item);
-    this.#say({ shown: of("shown"), claimed: of("claimed") });
+    const all = [...outcomes];
+    const shown = all.filter(([, outcome]) => outcome === "shown").map(([item]) => item);
+    for (const item of shown) add(this.#known, item);
+    this.#say({
+      shown: shown.map(cursorOf),
+      claimed: all.filter(([, outcome]) => outcome === "claimed").map(([item]) => cursorOf(item)),
+    });
     return outcomes;
   }
 
@@ -194,7 +202,7 @@ export class Shown {
       return true;
     });
     for (const item of items) add(this.#known, item);
-    this.#say({ shown: items });
+    this.#say({ shown: items.map(cursorOf) });
     return [...others];
   }
 
@@ -215,7 +223,7 @@ export class Shown {
       }
       return true;
     });
-    this.#say({ claimed: items.filter((item) => !lost.includes(item)) });
+    this.#say({ claimed: items.filter((item) => !lost.includes(item)).map(cursorOf) });
     return lost;
   }
 
@@ -228,7 +236,7 @@ export class Shown {
       }
       return true;
     });
-    this.#say({ free: items });
+    this.#say({ free: items.map(cursorOf) });
   }
 
   /** There is nothing to show at this place. @param {Item} item */
@@ -327,9 +335,10 @@ export class Shown {
     this.#database = null;
   }
 
-  /** @param {{ shown?: readonly Item[], claimed?: readonly Item[], free?: readonly Item[], gone?: boolean }} word */
+  /** @param {Omit<Word, "tab">} word */
   #say(word) {
-    const parts = Object.entries(word).map(([name, part]) => [name, Array.isArray(part) ? part.map(bare) : part]);
+    const parts = Object.entries(word).filter(([, part]) => !Array.isArray(part) || part.length > 0);
+    if (parts.length === 0) return;
     try {
       this.#channel?.postMessage({ ...Object.fromEntries(parts), tab: this.#tab });
     } catch (error) {
@@ -368,15 +377,16 @@ export class Shown {
       transaction.oncomplete = () => resolve(undefined);
       transaction.onabort = () => reject(transaction.error);
       const store = transaction.objectStore(STORE);
-      const shown = store.get(this.#key);
-      const claims = store.get([this.#key]); // an array is not a string, so it can't be a customer's key
-      claims.onsuccess = () => {
-        const state = { extents: parse(shown.result), claims: new Map(claims.result instanceof Map ? claims.result : []) };
+      const places = store.get(this.#key);
+      const rest = store.get([this.#key]); // an array is not a string, so it can't be a customer's key
+      rest.onsuccess = () => {
+        const state = parseState(places.result, rest.result);
         const changed = change(state);
         for (const [channel, extent] of state.extents) addAll(this.#known, channel, extent);
         if (!changed) return;
-        store.put([...state.extents].map(([channel, extent]) => formatExtent(channel, extent, RANGES)).join(","), this.#key);
-        store.put(new Map([...state.claims].filter(([, { until }]) => until > this.#now())), [this.#key]);
+        sayAll(state);
+        store.put(formatCursors(state.said), this.#key);
+        store.put(formatRest(state, this.#now()), [this.#key]);
         // In this very task: a reload in the milliseconds before the commit comes by itself would undo the
         // transaction, and what has been shown be shown again.
         transaction.commit();
@@ -406,9 +416,10 @@ function cursorOf({ channel, place }) {
   return formatCursor(channel, place);
 }
 
-/** Without its event. @param {Item} item @returns {Item} */
-function bare({ channel, place }) {
-  return { channel, place };
+/** @param {unknown} cursors @returns {Item[]} */
+function itemsOf(cursors) {
+  if (!Array.isArray(cursors)) return [];
+  return cursors.flatMap((cursor) => [...parsePlaces(cursor)].map(([channel, place]) => ({ channel, place })));
 }
 
 /** @param {State} state @param {Item} item @returns {boolean} whether it is news */
@@ -432,15 +443,72 @@ function addAll({ extents }, channel, other) {
 }
 
 /** @param {State} state @param {string} channel */
-function forget({ extents, claims }, channel) {
+function forget({ extents, claims, said }, channel) {
   extents.delete(channel);
+  said.delete(channel);
   for (const cursor of claims.keys()) if (cursor.startsWith(`${channel}=`)) claims.delete(cursor);
 }
 
-/** What is stored, which may be anything: other scripts can write it, too. @param {any} stored @returns {Map<string, Extent>} */
-function parse(stored) {
+/** @param {State} state @returns {Places} */
+function placesOf({ extents }) {
+  return new Map([...extents].map(([channel, { upTo }]) => [channel, upTo]));
+}
+
+/** What was shown or claimed last: never less than before, or it would seem to be shown by others. @param {State} state */
+function sayAll({ extents, claims, said }) {
+  for (const [channel, { upTo, beyond }] of extents) {
+    advance(said, channel, { epoch: upTo.epoch, seq: beyond[beyond.length - 1]?.[1] ?? upTo.seq });
+  }
+  for (const cursor of claims.keys()) {
+    for (const [channel, place] of parsePlaces(cursor)) if (extents.has(channel)) advance(said, channel, place);
+  }
+}
+
+/** @param {State} state @param {number} now */
+function formatRest(state, now) {
+  const { extents, claims, said } = state;
+  const beyond = [...extents].filter(([, extent]) => extent.beyond.length > 0);
+  return {
+    upTo: formatCursors(placesOf(state)),
+    said: formatCursors(said),
+    beyond: Object.fromEntries(
+      beyond.map(([channel, extent]) => [channel, { epoch: extent.upTo.epoch, ranges: extent.beyond.slice(-RANGES) }]),
+    ),
+    claims: Object.fromEntries([...claims].filter(([, { until }]) => until > now)),
+  };
+}
+
+/** Whatever somebody may have written into our database. @param {unknown} places @param {any} rest @returns {State} */
+function parseState(places, rest) {
+  /** @type {Map<string, Extent>} */
+  const extents = new Map();
+  const said = parsePlaces(places);
+  const saidBefore = parsePlaces(rest?.said);
+  const upTo = parsePlaces(rest?.upTo);
+  for (const [channel, place] of said) {
+    const { epoch, seq } = place;
+    const before = saidBefore.get(channel);
+    const grown = before?.epoch === epoch && seq >= before.seq; // else it was set anew
+    const extent = extentUpTo((grown && upTo.get(channel)) || place);
+    const beyond = rest?.beyond?.[channel];
+    if (beyond?.epoch === epoch) {
+      for (const [first, last] of parseRanges(beyond.ranges)) include(extent, epoch, first, last);
+    }
+    if (grown) include(extent, epoch, before.seq + 1, seq); // by a tab of the first version
+    extents.set(channel, extent);
+  }
+  /** @type {Map<string, Claim>} */
+  const claims = new Map();
+  for (const [cursor, claim] of Object.entries(rest?.claims ?? {})) {
+    if (typeof claim?.tab === "string" && typeof claim.until === "number") claims.set(cursor, claim);
+  }
+  return { extents, claims, said };
+}
+
+/** @param {unknown} stored @returns {Places} */
+function parsePlaces(stored) {
   try {
-    return parseExtents(stored ?? "");
+    return parseCursors(typeof stored === "string" ? stored : "");
   } catch {
     return new Map(); // not ours: as if nothing had been there
   }

@@ -306,19 +306,92 @@ def test_the_pages_here_are_not_secure(page: Page) -> None:
     assert evaluate(page, "return [isSecureContext, 'locks' in navigator]") == [False, False]
 
 
-def test_what_was_claimed_and_never_shown_is_shown_later(tabs: tuple[Page, Page]) -> None:
-    later = """
-        const show = () => "claimed";
-        const dying = open_("alice", { tab: "dies", broadcastChannel: null });
-        await dying.start(new Map([[CHANNEL, place(0)]]));
-        await dying.claim([1, 2].map((seq) => ({ channel: CHANNEL, place: place(seq), show })));
-        const shown = [];
-        const claims = async (now) => {
-          const tab = open_("alice", { now });
-          for (const seq of [1, 2, 3]) await tab.one(CHANNEL, place(seq), () => shown.push(seq));
-          return [[...shown], [...(await tab.places())][0][1].seq];
-        };
-        const runOut = () => Date.now() + 6_000;
-        return [await claims(Date.now), await claims(runOut)];
+# A tab of the first version of this client, which knew no claims: all up to the one record was shown.
+FIRST_VERSION = """
+    const { advance, formatCursors, parseCursors, reaches } = await import("/client/v1/cursors.js");
+    const opening = indexedDB.open("orderbell", 1);
+    opening.onupgradeneeded = () => opening.result.createObjectStore("shown");
+    await new Promise((resolve) => (opening.onsuccess = resolve));
+    window.first = (seq, show) => new Promise((resolve) => {
+      const transaction = opening.result.transaction("shown", "readwrite");
+      transaction.oncomplete = resolve;
+      const store = transaction.objectStore("shown");
+      const reading = store.get("alice");
+      reading.onsuccess = () => {
+        const places = parseCursors(reading.result ?? "");
+        if (reaches(places.get(CHANNEL), place(seq))) return;
+        show();
+        advance(places, CHANNEL, place(seq));
+        store.put(formatCursors(places), "alice");
+      };
+    });
+"""
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_tab_of_the_first_version_and_one_of_this_never_show_the_same(
+    tabs: tuple[Page, Page], seed: int
+) -> None:
+    """Both in one browser, as during an upgrade; and this one goes on where the other has shown something."""
+    this, old = tabs
+    both = "const tick = () => new Promise((go) => setTimeout(go, Math.random() * given)); window.shown = [];"
+    evaluate(this, "window.tab = open_(); await tab.start(new Map([[CHANNEL, place(0)]]))")
+    evaluate(old, FIRST_VERSION)
+    claims = f"""{both}
+        window.done = (async () => {{
+          for (let seq = 1; seq <= 60; seq += 1) {{
+            const show = () => (shown.push(seq), "claimed");
+            const item = {{ channel: CHANNEL, place: place(seq), show }};
+            if ((await tab.claim([item])).get(item) !== "claimed") continue;
+            await tick(); // on its way to the screen
+            if (seq % 5 === 0) {{ shown.pop(); await tab.release([item]); }}
+            else void tick().then(() => tab.confirm([item]));
+          }}
+        }})();
     """
-    assert evaluate(tabs[0], later) == [[[3], 0], [[3, 1, 2], 3]]
+    shows = f"""{both}
+        window.done = (async () => {{
+          for (let seq = 1; seq <= 60; seq += 1) {{
+            await tick();
+            await first(seq, () => shown.push(seq));
+          }}
+        }})();
+    """
+    evaluate(this, claims, 6)
+    evaluate(old, shows, 4 * seed)
+    mine, others = (evaluate(page, "await done; return shown") for page in (this, old))
+    assert sorted(set(mine) & set(others)) == []
+    rest = """
+        await new Promise((go) => setTimeout(go, 50));
+        const show = () => "shown";
+        const items = Array.from({ length: 60 }, (_, n) => ({ channel: CHANNEL, place: place(n + 1), show }));
+        const outcomes = await open_().claim(items);
+        return items.filter((item) => outcomes.get(item) === "shown").map((item) => item.place.seq);
+    """
+    left: list[int] = evaluate(this, rest)
+    assert sorted([*mine, *others, *left]) == list(range(1, 61))
+    assert all(seq % 5 == 0 for seq in left)
+
+
+def test_what_was_claimed_and_never_shown_is_shown_later_though_the_first_version_passes_over_it(
+    tabs: tuple[Page, Page],
+) -> None:
+    this, old = tabs
+    evaluate(old, FIRST_VERSION)
+    claim = """
+        const tab = open_("alice", { tab: "dies" });
+        await tab.start(new Map([[CHANNEL, place(0)]]));
+        const show = () => "claimed";
+        await tab.claim([1, 2].map((seq) => ({ channel: CHANNEL, place: place(seq), show })));
+        tab.close();
+    """
+    evaluate(this, claim)
+    shows = "const shown = []; for (const seq of given) await first(seq, () => shown.push(seq)); return shown"
+    assert evaluate(old, shows, [1, 2, 3]) == [3]
+    later = """
+        const shown = [];
+        const tab = open_("alice", { now: () => Date.now() + 6_000 }); // the claims have run out
+        for (const seq of [1, 2, 3]) await tab.one(CHANNEL, place(seq), () => shown.push(seq));
+        return [await tab.places().then((places) => [...places]), shown];
+    """
+    assert evaluate(this, later) == [[[ALICE, {"epoch": 1, "seq": 3}]], [1, 2]]

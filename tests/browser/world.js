@@ -3,7 +3,6 @@
  * and the BroadcastChannel are the browser's own.
  */
 
-import { parseExtents } from "/client/v1/extents.js";
 import { AlertSource } from "/client/v1/orderbell.js";
 
 const GATEWAY = "/orderbell/receiver";
@@ -234,16 +233,15 @@ export async function until(condition, ms = 5_000) {
   }
 }
 
-/** What the browser keeps beyond that, and the cursors that are claimed. */
+/** What the browser keeps beyond that. */
 export async function storedBeyond(key = lastKey) {
-  const extents = [...parseExtents((await record(key)) ?? "")].filter(([, { beyond }]) => beyond.length > 0);
-  const claims = (await record([key])) ?? new Map();
-  return [Object.fromEntries(extents.map(([channel, { beyond }]) => [channel, beyond])), [...claims.keys()]];
+  const { beyond = {}, claims = {} } = (await record([key])) ?? {};
+  return [Object.fromEntries(Object.entries(beyond).map(([channel, { ranges }]) => [channel, ranges])), Object.keys(claims)];
 }
 
 /** Up to where all was shown, as the browser keeps it for this key, else for that of the last world. */
 export async function stored(key = lastKey) {
-  return (await record(key))?.replaceAll(/\+[\d+-]+/g, "") ?? null;
+  return (await record([key]))?.upTo ?? (await record(key));
 }
 
 /** @returns {Promise<any>} */
