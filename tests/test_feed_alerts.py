@@ -8,9 +8,9 @@ import pytest
 
 from receiver.feeds.alerts import COUNTS_AT_ONCE, REST_ROUNDS, Counts
 from receiver.feeds.burst import Burst
-from receiver.feeds.history import History
+from receiver.feeds.history import History, HistoryUnavailable
 from receiver.feeds.hub import Hub
-from shared.channels import customer_channel
+from shared.channels import customer_channel, topic_channel
 from shared.cursors import Place
 from tests.connections import Shared
 
@@ -28,8 +28,11 @@ class Counting(History):
 
     def __init__(self) -> None:
         self.asked: list[list[Channel]] = []
+        self.fails = False
 
     async def count_unread(self, channels: Sequence[Channel]) -> list[tuple[int, str]]:
+        if self.fails:
+            raise HistoryUnavailable("the sender does not answer")
         self.asked.append(list(channels))
         return [(1, f"{channel}=1.1") for channel in channels]
 
@@ -39,9 +42,9 @@ class Gateway:
 
     def __init__(self, size: int) -> None:
         self.history = Counting()
-        hub = Hub(lambda feed: None, lambda feeds: None)
-        self.counts = Counts(hub, self.history)
-        self.feeds = [hub.enter(customer_channel(f"customer-{n}")) for n in range(size)]
+        self.hub = Hub(lambda feed: None, lambda feeds: None)
+        self.counts = Counts(self.hub, self.history)
+        self.feeds = [self.hub.enter(customer_channel(f"customer-{n}")) for n in range(size)]
         for feed in self.feeds:
             feed.establish(Place(1, 1))
             feed.join(Shared())
@@ -93,3 +96,25 @@ async def test_feed_that_waits_is_counted_as_soon_as_there_are_fewer() -> None:
         move(feed)
     assert await gateway.count() == [gateway.feeds[-1].channel]
     assert len(await gateway.count()) == COUNTS_AT_ONCE
+
+
+async def test_feeds_that_nobody_counts_keep_no_other_from_being_counted_again() -> None:
+    gateway = Gateway(1)
+    for n in range(COUNTS_AT_ONCE):
+        gateway.hub.enter(topic_channel(f"topic-{n}")).establish(Place(1, 1))
+    for n in range(COUNTS_AT_ONCE):  # their customers have left
+        gateway.hub.enter(customer_channel(f"gone-{n}")).establish(Place(1, 1))
+    for _ in range(3):
+        assert len(await gateway.count()) == 1
+        move(gateway.feeds[0])
+
+
+async def test_feeds_whose_count_failed_do_not_rest() -> None:
+    gateway = Gateway(2 * COUNTS_AT_ONCE)
+    gateway.history.fails = True
+    for _ in range(2):
+        with pytest.raises(HistoryUnavailable):
+            await gateway.count()
+    gateway.history.fails = False
+    counted = [*await gateway.count(), *await gateway.count()]
+    assert sorted(counted) == sorted(feed.channel for feed in gateway.feeds)

@@ -67,22 +67,25 @@ class Counts:
 
     async def count(self) -> None:
         """One round. Raises `HistoryUnavailable`."""
-        if due := self._due():
+        due = self._due()
+        counted: list[Feed] = []
+        self._lately.append(counted)
+        if due:
             await self._count(due)
+            counted += due  # those whose count failed come again in the next round
 
     def _due(self) -> list[Feed]:
         """The feeds to be counted in this round."""
         feeds = self._hub.feeds
         first = self._first % len(feeds) if feeds else 0
         moved = [feed for feed in feeds[first:] + feeds[:first] if feed.is_uncounted]
-        if len(moved) > COUNTS_AT_ONCE:
+        due = list(itertools.islice(filter(_is_heard, moved), COUNTS_AT_ONCE + 1))
+        if len(due) > COUNTS_AT_ONCE:
             lately = frozenset(itertools.chain.from_iterable(self._lately))
-            moved = [feed for feed in moved if feed not in lately]
-        heard = (feed for feed in moved if is_private(feed.channel) and (feed.sharing or feed.others))
-        due = list(itertools.islice(heard, COUNTS_AT_ONCE))
+            rested = (feed for feed in moved if feed not in lately and _is_heard(feed))
+            due = list(itertools.islice(rested, COUNTS_AT_ONCE))
         if len(due) == COUNTS_AT_ONCE:
             self._first = feeds.index(due[-1]) + 1
-        self._lately.append(due)
         return due
 
     async def _count(self, feeds: Sequence[Feed]) -> None:
@@ -106,6 +109,11 @@ class Counts:
             elif now - feed.unseen_since > self._ring_again_seconds:
                 feed.unseen_since = now
                 feed.ring(Ring(str(Cursor(feed.channel, feed.place))))
+
+
+def _is_heard(feed: Feed) -> bool:
+    """Whether a count of it would reach anybody. A topic has none, and stays uncounted."""
+    return is_private(feed.channel) and bool(feed.sharing or feed.others)
 
 
 class _Report(NamedTuple):
