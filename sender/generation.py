@@ -137,9 +137,9 @@ _BEGIN = {
             "SET LOCAL enable_hashjoin = off",
             "SET LOCAL enable_mergejoin = off",
             "SET LOCAL jit = off",
+            _BEGIN_EPOCH,  # from now on none returns to the outbox, see sender/outbox.py
             # Locked before they are used: another sender may be marking some as published.
             "SELECT count(*) FROM (SELECT position FROM outbox ORDER BY position FOR UPDATE) AS waiting",
-            _BEGIN_EPOCH,
             _MOVE_CHANNELS,
             _MOVE_WAITING,
         )

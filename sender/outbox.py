@@ -19,7 +19,7 @@ from sqlalchemy import ARRAY, BigInteger, bindparam, delete, select, text
 
 from sender import tombstones
 from sender.database.rows import is_among
-from sender.database.tables import DIALECTS, events
+from sender.database.tables import DIALECTS, events, generation
 from sender.database.tables import outbox as table
 from shared.channels import Channel
 from shared.cursors import Place
@@ -206,13 +206,19 @@ def _first_waiting(connection: Connection, floor: Floor, *, before: int) -> int:
 
 
 def return_tails(connection: Connection, tails: Sequence[Tail]) -> int:
-    """Return them to the outbox; the number of events. Floors of this process must be given up then."""
+    """Return them to the outbox; the number of events. Floors of this process must be given up then.
+
+    Those of an earlier epoch stay where they are: their channels have gone on without them, and Redis would
+    refuse them for ever.
+    """
+    epoch = connection.execute(_EPOCH_HELD).scalar_one()
     return sum(
         connection.execute(
             _RETURN,
             {"of": tail.channel, "of_epoch": tail.last.epoch, "after": tail.after, "last": tail.last.seq},
         ).rowcount
         for tail in sorted(tails)
+        if tail.last.epoch == epoch
     )
 
 
@@ -320,6 +326,8 @@ _RECENT = {
     )
     for dialect, part in FROM_FLOOR.items()
 }
+# On PostgreSQL no epoch begins until they are returned: it would move some of their rows and not others.
+_EPOCH_HELD = select(generation.c.epoch).with_for_update(read=True)
 _RETURN = text(
     """
     INSERT INTO outbox (position, epoch) SELECT position, epoch FROM events

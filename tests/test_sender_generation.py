@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import UTC, datetime
 from functools import partial
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import event, func, insert, select, text, update
+from sqlalchemy.util import await_only
 
 from sender import history, outbox, recording
 from sender.database.open import open_database
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from sender.database.protocol import Database
+    from tests.postgres_servers import EmptiedDatabase
 
 pytestmark = pytest.mark.anyio
 
@@ -157,3 +160,34 @@ _KEPT = {
     "sqlite": "SELECT lower(hex(CAST(text AS BLOB))) FROM events ORDER BY seq",
     "postgresql": "SELECT encode(convert_to(text, 'UTF8'), 'hex') FROM events ORDER BY seq",
 }
+
+
+@pytest.mark.postgres
+async def test_no_event_returns_to_the_outbox_while_an_epoch_begins(
+    emptied_postgres: EmptiedDatabase,
+) -> None:
+    """Its channel was not moved with it: the event was of the new epoch, and its channel of the old one."""
+    with emptied_postgres.use() as url:
+        async with open_database(url) as database:
+            await database.write(lambda c: record(c, "1", "2", published=True))
+            await database.write(lambda c: record(c, "b", channel=BOB, published=False))
+            returning: list[asyncio.Task[int]] = []
+
+            def return_beside(_c: object, _cursor: object, statement: str, *_: object) -> None:
+                if statement.startswith("UPDATE outbox"):
+                    tails = [outbox.Tail(ALICE, 1, Place(1, 2))]
+                    returned = database.write(partial(outbox.return_tails, tails=tails))
+                    returning.append(asyncio.create_task(returned))
+                    await_only(asyncio.wait(returning, timeout=0.5))
+
+            def begin(connection: Connection) -> None:
+                event.listen(connection, "before_cursor_execute", return_beside)
+                begin_epoch(connection, after=1)
+                event.remove(connection, "before_cursor_execute", return_beside)
+
+            await database.write(begin)
+            assert await returning[0] == 0
+            waiting = await database.read(partial(outbox.unpublished, limit=10))
+            assert [one.entry.place for one in waiting] == [Place(2, 1)]
+            states = await database.read(partial(history.states, names=[ALICE]))
+            assert (states[ALICE].head, states[ALICE].pruned_seq) == (Place(2, 2), 2)

@@ -135,6 +135,18 @@ async def test_what_another_sender_returned_and_did_not_publish_is_found_below_t
     assert await bench.seqs(ALICE) == [1, 2, 3]
 
 
+async def test_what_was_found_missing_before_an_epoch_began_is_not_returned_in_it(bench: Bench) -> None:
+    """Its channel has moved past it: published, it would be refused as stale again and again."""
+    await bench.complete(*["alice"] * 3)
+    await bench.all_published()
+    await bench.lose_tail(ALICE, Place(1, 1))
+    tail = outbox.Tail(ALICE, 1, Place(1, 3))
+    await bench.sender.database.write(partial(begin_epoch, after=1))
+    assert await bench.sender.database.write(partial(outbox.return_tails, tails=[tail])) == 0
+    await bench.complete("alice")
+    await bench.all_published()
+
+
 @postgres_is_long
 async def test_redis_that_has_everything_is_left_alone(bench: Bench) -> None:
     await bench.complete("alice", "bob")
