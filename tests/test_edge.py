@@ -901,3 +901,32 @@ async def test_request_that_waits_too_long_for_its_turn_is_refused_with_a_time_t
         status, headers, _ = await client.answer()
     assert (status, headers["retry-after"], running.refused) == (503, "2", ["overloaded"])
     assert app.paths == []
+
+
+async def test_request_that_waits_too_long_behind_another_is_not_refused_in_its_place() -> None:
+    """The first one is being carried out: its caller must not be asked to send it again."""
+    app = Answering()
+    limits = replace(LIMITS, heads_a_turn=1, turn_seconds=0.05, tick_seconds=0.02)
+    async with serving(limits, app=app) as running, running.raw() as client:
+        running.server._door.turns._next = lambda: None  # type: ignore[method-assign] # turns that never end
+        client.send(GET % 1 + GET % 2)
+        await await_until(lambda: app.paths)
+        (edge,) = running.server._door.edges
+        await await_until(lambda: edge._loop.time() - edge._since > 4 * limits.turn_seconds)
+        app.go.set()
+        assert (await client.asked())["path"] == "/1"
+        assert (await client.answer())[0] == 503
+    assert (app.paths, running.refused) == (["/1"], ["overloaded"])
+
+
+async def test_client_that_shuts_down_its_side_gets_the_answer_that_is_under_way() -> None:
+    app = Answering()
+    async with serving(replace(LIMITS, heads_a_turn=1), app=app) as running, running.raw() as client:
+        running.server._door.turns._next = lambda: None  # type: ignore[method-assign] # turns that never end
+        client.send(GET % 1 + GET % 2)
+        client.writer.write_eof()
+        await await_until(lambda: app.callers and app.callers[0].left)
+        app.go.set()
+        assert (await client.asked())["path"] == "/1"
+        assert await client.ends()
+    assert (app.paths, running.refused) == (["/1"], [])

@@ -152,8 +152,10 @@ class Edge(asyncio.Protocol):
         if self._waits:
             self._door.left_unanswered()
         if self._queued and not self._closing:
-            self._refuse_late()
-            return False
+            if self.idle:
+                self._refuse_late()
+                return False
+            self._pending = b""  # the request before it is still answered; a refusal would be taken for that
         if not self._waits or self._pending or self._body is not None:
             return False
         self._shut = True
@@ -242,7 +244,7 @@ class Edge(asyncio.Protocol):
             self._door.refused("stalled-answer")
             self._transport.abort()
         elif self._queued:  # it waits for us
-            if taken > limits.turn_seconds:
+            if taken > limits.turn_seconds and self.idle:
                 self._refuse_late()
         elif self._held:
             self._since = now  # its owner has a time-out of its own
