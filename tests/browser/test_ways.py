@@ -173,6 +173,32 @@ def test_websocket_is_tried_again_beside_the_stream_and_taken_once_it_passes(
     listener.had_all()
 
 
+def test_websocket_that_can_not_even_be_made_is_tried_again_and_no_error_of_the_page(
+    listener: Listener, token: str
+) -> None:
+    """As where a policy forbids it, or in Node 20: there an error that nobody catches ends the process."""
+    listener.page.evaluate("""
+        window.hurry = 0.001;
+        window.tries = 0;
+        window.uncaught = 0;
+        window.addEventListener("unhandledrejection", () => (uncaught += 1));
+        window.WebSocket = class {
+          constructor() {
+            tries += 1;
+            throw new DOMException("no", "SecurityError");
+          }
+        };
+        undefined;
+    """)
+    listener.listen(token)
+    listener.wait_open("sse")
+    tried = listener.page.evaluate("tries")
+    wait_until(lambda: listener.page.evaluate("tries") > tried + 1)
+    assert listener.page.evaluate("uncaught") == 0
+    listener.complete()
+    listener.had_all()
+
+
 @pytest.mark.long
 def test_network_that_gets_well_again_brings_it_from_polls_back_to_the_websocket(
     listener: Listener, token: str

@@ -26,6 +26,7 @@ export class Probes {
     const { random, setTimeout, clearTimeout } = this.#environment;
     const timer = setTimeout(
       async () => {
+        signal.removeEventListener("abort", stop); // a connection may live for days, and Node warns of many
         const passes = await probe(connect, url, setTimeout);
         if (signal.aborted) return;
         if (passes) return passed();
@@ -34,7 +35,11 @@ export class Probes {
       },
       this.#delay * (0.8 + 0.4 * random()),
     );
-    signal.addEventListener("abort", () => clearTimeout(timer), { once: true });
+    signal.addEventListener("abort", stop, { once: true });
+
+    function stop() {
+      clearTimeout(timer);
+    }
   }
 }
 
@@ -58,7 +63,7 @@ async function probe(connect, url, later) {
       received: () => resolve(true),
       closed: (code) => resolve(code >= 4000),
     });
-  });
+  }).catch(() => false); // it can't even be made
   connection?.leave();
   return answered;
 }
