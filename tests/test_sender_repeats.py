@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
 
@@ -64,3 +65,42 @@ async def test_repetition_whose_caller_has_left_does_not_begin() -> None:
         await left
     assert await first == "first"
     assert running.begun == ["first"]
+
+
+async def test_each_repetition_is_woken_once_however_many_there_are() -> None:
+    """All of them were, at the end of each: the loop was busy with a thousand for seconds."""
+    looks = 0
+
+    class Counted(Caller):
+        def __init__(self) -> None:
+            pass
+
+        @property
+        def left(self) -> bool:  # type: ignore[override] # looked at when its turn has come
+            nonlocal looks
+            looks += 1
+            return False
+
+    repeats, order = Repeats(), list[int]()
+
+    async def run(number: int) -> None:
+        order.append(number)
+        await asyncio.sleep(0)
+
+    tasks = [for_caller(Counted(), repeats.in_turn(ONE, partial(run, number))) for number in range(100)]
+    await asyncio.gather(*tasks)
+    assert (order, looks) == (list(range(100)), 100)
+
+
+async def test_repetition_that_is_cancelled_while_it_waits_holds_up_no_other() -> None:
+    repeats, running = Repeats(), Running()
+    tasks = [
+        asyncio.create_task(repeats.in_turn(ONE, partial(running.run, name))) for name in ("1", "2", "3")
+    ]
+    await asyncio.sleep(0.01)
+    tasks[1].cancel()
+    await asyncio.sleep(0.01)
+    assert running.begun == ["1"]
+    running.go.set()
+    assert [await tasks[0], await tasks[2]] == ["1", "3"]
+    assert running.begun == ["1", "3"]

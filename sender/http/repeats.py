@@ -2,12 +2,16 @@
 
 A caller that has given up repeats its request while the first one may still wait for the database. If both
 ran side by side, the second would wait for the first one's locks, or be refused and run again.
+
+Each waits for the one before it. If all waited for the one that runs, its end would wake all of them, and all
+but one would wait again: a thousand repetitions of one request would keep the loop busy for seconds.
 """
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, TypeVar
+from weakref import WeakValueDictionary
 
 from shared.process.caller import caller_now, require_caller
 
@@ -23,18 +27,16 @@ class Repeats:
     """Those at one sender; requests at different senders meet in the database."""
 
     def __init__(self) -> None:
-        self._running: dict[str, asyncio.Future[None]] = {}  # by scope; done when the request has ended
+        # By scope; kept by those that run or wait.
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def in_turn(self, claim: Claim | None, run: Callable[[], Awaitable[T]]) -> T:
         """Raises `CallerLeft`, and what `run` raises."""
         if claim is None:
             return await run()
-        while (earlier := self._running.get(claim.scope)) is not None:
-            await asyncio.wait([earlier])
+        turn = self._turns.get(claim.scope)
+        if turn is None:
+            turn = self._turns[claim.scope] = asyncio.Lock()
+        async with turn:
             require_caller(caller_now.get())
-        ended = self._running[claim.scope] = asyncio.get_running_loop().create_future()
-        try:
             return await run()
-        finally:
-            del self._running[claim.scope]
-            ended.set_result(None)
