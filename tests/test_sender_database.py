@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import sys
 import threading
 import time
 from contextlib import asynccontextmanager, closing
@@ -511,6 +512,32 @@ async def test_write_that_waits_for_the_lock_holds_up_the_end_only_for_a_moment(
         assert time.monotonic() - began < 5
         with pytest.raises(DatabaseError):
             await writing
+
+
+RECOVER = """
+import fcntl, sys, time
+with open(sys.argv[1], "r+b") as shared:
+    # As a process that has found the log's index damaged and builds it anew: the locks of SQLite's wal.c.
+    fcntl.lockf(shared, fcntl.LOCK_SH, 1, 128)
+    fcntl.lockf(shared, fcntl.LOCK_EX, 3, 120)
+    shared.write(bytes(136))
+    shared.flush()
+    print("recovering", flush=True)
+    time.sleep(1)
+"""
+
+
+async def test_write_waits_for_a_process_that_recovers_the_log_as_for_any_other(sqlite_path: Path) -> None:
+    """SQLite has an error code of its own for that."""
+    limits = sqlite.Limits(busy_seconds=20, hurried_seconds=0.05)
+    async with sqlite.open_sqlite(str(sqlite_path), limits) as database:
+        await database.write(partial(put, name="a"))
+        command = [sys.executable, "-c", RECOVER, f"{sqlite_path}-shm"]
+        other = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+        assert other.stdout is not None
+        assert await other.stdout.readline() == b"recovering\n"
+        assert await database.write(partial(put, name="b")) == "b"
+        assert await other.wait() == 0
 
 
 async def test_late_writer_is_refused_and_no_turn_is_tried_for_it(sqlite_path: Path) -> None:

@@ -65,8 +65,7 @@ def engine_of(
             try:
                 driver.execute(begin)
             except sqlite3.OperationalError as error:
-                held = error.sqlite_errorcode == sqlite3.SQLITE_BUSY
-                if not held or hurried() or time.monotonic() >= deadline:
+                if not _is_busy(error) or hurried() or time.monotonic() >= deadline:
                     raise
             else:
                 return
@@ -81,11 +80,16 @@ def _set_pragma(driver: sqlite3.Connection, name: str, value: str | int, busy_se
         try:
             driver.execute(f"PRAGMA {name}={value}")
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+            if not _is_busy(error) or time.monotonic() > deadline:
                 raise
             time.sleep(_RETRY_SECONDS)
         else:
             return
+
+
+def _is_busy(error: sqlite3.OperationalError) -> bool:
+    """Also where another process recovers the log; the lowest byte has the kind of an error."""
+    return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def pragma(driver: sqlite3.Connection, name: str) -> int:
