@@ -113,7 +113,8 @@ export class Listened extends EventTarget {
     const { once = false, signal } = typeof options === "object" ? options : {};
     if (signal?.aborted) return;
     this.#listeners.set(listener, heard);
-    const forget = () => this.#listeners.delete(listener);
+    // It may have been removed and added again since: then this is about an earlier time.
+    const forget = () => void (this.#listeners.get(listener) === heard && this.#listeners.delete(listener));
     signal?.addEventListener("abort", forget, { once: true });
     if (once) super.addEventListener(type, forget, { once, signal });
     this.#onlistener(); // for what came before anything could show it

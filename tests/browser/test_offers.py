@@ -172,6 +172,27 @@ def test_a_tab_without_a_listener_swallows_nothing(page: Page) -> None:
     assert seen == [[], f"{ALICE}=1.0", False, [1], False, [1, 2, 3], False]
 
 
+def test_listener_that_was_to_hear_one_alert_and_is_added_anew_goes_on_hearing(page: Page) -> None:
+    seen = evaluate(
+        page,
+        """
+        const world = new World({ show: null });
+        const socket = (await world.socket()).hello();
+        const shown = [];
+        const listener = ({ detail }) => shown.push(detail.seq);
+        world.source.addEventListener("alert", listener, { once: true });
+        world.source.removeEventListener("alert", listener);
+        world.source.addEventListener("alert", listener);
+        socket.event(1);
+        await until(() => shown.length === 1);
+        const shows = [world.source.shows];
+        world.source.removeEventListener("alert", listener);
+        return [...shows, world.source.shows];
+        """,
+    )
+    assert seen == [True, False]
+
+
 @pytest.mark.parametrize(
     "style",
     [
