@@ -153,7 +153,7 @@ class GroupCommit:
         self._queue.put(job)
         if len(self._running) < self._turns:
             self._begin_turn()
-        elif self._look is None:
+        if self._look is None:
             self._look = self._loop.call_later(self._wait_seconds / LOOKS, self._give_up_old)
         if caller is not None:
             caller.call_when_left(withdraw)

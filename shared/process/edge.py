@@ -80,6 +80,7 @@ class Edge(asyncio.Protocol):
         "_body_bytes",
         "_closing",
         "_config",
+        "_deaf",
         "_door",
         "_ends_after_answer",
         "_head_bytes",
@@ -122,6 +123,7 @@ class Edge(asyncio.Protocol):
         self._queued = False  # its request waits for its turn (shared/process/turns.py)
         self._held = False  # its owner will answer or take over later; nothing is read until then
         self._shut = False  # the client has ended its side
+        self._deaf = False  # what else the client sends is dropped
         self._pipelined = False  # a request was read before the one before it was answered
         self._unanswered = False  # nothing was written since the last request was passed on
         self._closing = False  # nothing more is passed on, either way
@@ -151,11 +153,8 @@ class Edge(asyncio.Protocol):
         """The client has ended its side. Returns whether ours stays open until the answer."""
         if self._waits:
             self._door.left_unanswered()
-        if self._queued and not self._closing:
-            if self.idle:
+            if self._queued:
                 self._refuse_late()
-                return False
-            self._pending = b""  # the request before it is still answered; a refusal would be taken for that
         if not self._waits or self._pending or self._body is not None:
             return False
         self._shut = True
@@ -164,7 +163,7 @@ class Edge(asyncio.Protocol):
         return True
 
     def data_received(self, data: bytes) -> None:
-        if not self._closing:
+        if not (self._closing or self._deaf):
             self._pending = self._pending + data if self._pending else bytes(data)
             if self._queued and len(self._pending) > self._door.limits.head_bytes:
                 self.pause()
@@ -244,7 +243,7 @@ class Edge(asyncio.Protocol):
             self._door.refused("stalled-answer")
             self._transport.abort()
         elif self._queued:  # it waits for us
-            if taken > limits.turn_seconds and self.idle:
+            if taken > limits.turn_seconds:
                 self._refuse_late()
         elif self._held:
             self._since = now  # its owner has a time-out of its own
@@ -404,7 +403,7 @@ class Edge(asyncio.Protocol):
             raise OSError("the connection is gone")
         if self._body is not None or not self._may_answer:
             raise NotAlone
-        self._ends_after_answer = bool(self._pending) or is_last(self.head)
+        self._ends_after_answer = self._deaf or bool(self._pending) or is_last(self.head)
         self._closing = True
         self._forget()
         self._end_inner()
@@ -449,7 +448,22 @@ class Edge(asyncio.Protocol):
         return task
 
     def _refuse(self, status: int, kind: str, detail: str) -> None:
+        """Refuse the request that is read, or whose body is."""
         self._door.refused(kind)
+        if self._body is None and not self.idle:
+            self._drop_rest()
+        else:
+            self._end_with(status, kind, detail)
+
+    def _drop_rest(self) -> None:
+        """Another request on this connection is still being answered: the client would take a refusal for its
+        answer, and send again what has taken effect. So the connection ends after that answer, without one.
+        """
+        self._deaf, self._queued = True, False
+        self._pending, self._head_bytes = b"", 0
+        self.leave()
+
+    def _end_with(self, status: int, kind: str, detail: str) -> None:
         if self._may_answer:
             self._transport.write(format_refusal(status, kind, detail))
         self._linger()
@@ -460,7 +474,8 @@ class Edge(asyncio.Protocol):
 
     def refuse_parsed(self) -> None:
         """uvicorn's parser refuses what the edge has passed on, such as a chunk's malformed extension."""
-        self._refuse(400, "bad-body", "The request does not conform to RFC 9112.")
+        self._door.refused("bad-body")
+        self._end_with(400, "bad-body", "The request does not conform to RFC 9112.")
 
     def _redirect(self, location: bytes) -> None:
         self._transport.write(format_answer(308, [(b"location", location), (b"connection", b"close")], b""))
@@ -468,7 +483,7 @@ class Edge(asyncio.Protocol):
 
     def _close(self) -> None:
         """End once everything written is sent; a client that is still sending gets time to read it."""
-        if self._body is not None or self._pending:
+        if self._body is not None or self._pending or self._deaf:
             self._linger()
         else:
             self._closing = True
