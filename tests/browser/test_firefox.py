@@ -375,6 +375,8 @@ def test_the_close_button_stays_under_the_pointer_in_a_stream(
         page.wait_for_function("document.querySelector('.orderbell-toast-close') !== null")
         x, y = run(
             page,
+            # A toast that still slides in is not where it will be.
+            "await Promise.allSettled(document.getAnimations().map(({ finished }) => finished));"
             "const close = document.querySelector('.orderbell-toast-close').getBoundingClientRect();"
             "return [close.left + close.width / 2, close.top + close.height / 2];",
         )
