@@ -370,20 +370,26 @@ def test_the_close_button_stays_under_the_pointer_in_a_stream(
         "const isClose = ({ target }) => target.className === 'orderbell-toast-close';"
         "addEventListener('click', (event) => (presses += isClose(event)), true);",
     )
-    page.wait_for_function("document.querySelector('.orderbell-toast-close') !== null")
     for _ in range(10):
-        page.wait_for_function("document.querySelector('.orderbell-toast-close') !== null")
-        x, y = run(
-            page,
-            # A toast that still slides in is not where it will be.
-            "await Promise.allSettled(document.getAnimations().map(({ finished }) => finished));"
-            "const close = document.querySelector('.orderbell-toast-close').getBoundingClientRect();"
-            "return [close.left + close.width / 2, close.top + close.height / 2];",
-        )
-        page.move_mouse(x, y)
+        x, y = wait_until(lambda: _point_at_close_button(page))
         time.sleep(0.2)  # somebody takes aim, while five more come
         page.click(x, y)
     assert page.evaluate("presses") == 10
+
+
+def _point_at_close_button(page: Page) -> list[float]:
+    """Where the pointer now is, or nothing: its toast may have gone, or moved, in the meantime."""
+    page.wait_for_function("document.querySelector('.orderbell-toast-close') !== null")
+    measure = (
+        "const close = document.querySelector('.orderbell-toast-close')?.getBoundingClientRect();"
+        "return close ? [close.left + close.width / 2, close.top + close.height / 2] : [];"
+    )
+    point: list[float] = run(page, measure)
+    if not point:
+        return []
+    page.move_mouse(*point)
+    hit = "return document.elementFromPoint(...given)?.className === 'orderbell-toast-close';"
+    return point if run(page, hit, point) else []
 
 
 def test_closing_all_toasts_under_a_resting_pointer_brings_those_that_wait(
