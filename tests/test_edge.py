@@ -938,11 +938,22 @@ async def test_what_is_refused_behind_a_request_that_runs_is_not_refused_in_its_
         client.send(GET % 1 + behind)
         await await_until(lambda: app.paths and running.refused)
         client.send(GET % 2)
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)  # it has come by then, or the test is easier
         app.go.set()
         assert (await client.asked())["path"] == "/1"
         assert await client.ends()
     assert (app.paths, running.refused) == (["/1"], [kind])
+
+
+async def test_redirection_behind_a_request_that_runs_does_not_answer_that_one() -> None:
+    app = Answering()
+    async with serving(app=app, root_path="/sub") as running, running.raw() as client:
+        client.send(b"GET /sub/1 HTTP/1.1\r\nHost: x\r\n\r\nGET /sub HTTP/1.1\r\nHost: x\r\n\r\n")
+        await await_until(lambda: app.paths)
+        app.go.set()
+        assert (await client.asked())["path"].endswith("/1")
+        assert await client.ends()
+    assert len(app.paths) == 1
 
 
 async def test_client_that_shuts_down_its_side_gets_the_answer_that_is_under_way() -> None:

@@ -478,8 +478,11 @@ class Edge(asyncio.Protocol):
         self._end_with(400, "bad-body", "The request does not conform to RFC 9112.")
 
     def _redirect(self, location: bytes) -> None:
+        if not self.idle:
+            return self._drop_rest()
         self._transport.write(format_answer(308, [(b"location", location), (b"connection", b"close")], b""))
         self._linger()
+        return None
 
     def _close(self) -> None:
         """End once everything written is sent; a client that is still sending gets time to read it."""
