@@ -36,7 +36,7 @@ async def test_clients_that_have_left_are_passed_over_if_they_are_many(given_up:
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         asked.append(scope["path"])
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.02)  # what it does takes time, in which clients give up
         await echo(scope, receive, send)
 
     async with serving(PATIENT, app=app) as running:

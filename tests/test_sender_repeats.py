@@ -37,7 +37,7 @@ async def test_repetition_begins_when_the_first_has_ended_however_it_ends(first:
         asyncio.create_task(repeats.in_turn(ONE, lambda name=name: running.run(name)))  # type: ignore[misc]
         for name in (first, "second", "third")
     ]
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0.01)  # time in which the others would begin, too
     assert running.begun == [first]
     running.go.set()
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
@@ -48,7 +48,7 @@ async def test_requests_with_other_keys_or_none_wait_for_nobody() -> None:
     repeats, running = Repeats(), Running()
     claims = (ONE, OTHER, None, None)
     tasks = [asyncio.create_task(repeats.in_turn(claim, lambda: running.run("it"))) for claim in claims]
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0.01)  # time in which all can begin
     assert running.begun == ["it"] * 4
     running.go.set()
     await asyncio.gather(*tasks)
@@ -58,7 +58,7 @@ async def test_repetition_whose_caller_has_left_does_not_begin() -> None:
     repeats, running, caller = Repeats(), Running(), Caller()
     first = asyncio.create_task(repeats.in_turn(ONE, lambda: running.run("first")))
     left = for_caller(caller, repeats.in_turn(ONE, lambda: running.run("left")))
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0.01)  # both have come
     caller.leave()
     running.go.set()
     with pytest.raises(CallerLeft):
@@ -97,9 +97,9 @@ async def test_repetition_that_is_cancelled_while_it_waits_holds_up_no_other() -
     tasks = [
         asyncio.create_task(repeats.in_turn(ONE, partial(running.run, name))) for name in ("1", "2", "3")
     ]
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0.01)  # all have come
     tasks[1].cancel()
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0.01)  # its cancellation has taken effect
     assert running.begun == ["1"]
     running.go.set()
     assert [await tasks[0], await tasks[2]] == ["1", "3"]

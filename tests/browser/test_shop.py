@@ -503,6 +503,29 @@ def test_a_long_text_takes_a_few_lines_of_the_list_and_opens_to_the_whole(
     assert contrast_faults(shop) == []
 
 
+def test_a_long_subject_or_item_takes_a_few_lines_of_the_list(orderbell: Services, shop: Page) -> None:
+    odd: dict[str, dict[str, object]] = {
+        "subject": {"subject": "s" * 30_000},
+        "item": {"data": {"item": "i" * 30_000}},
+    }
+    for name, long in odd.items():
+        event: dict[str, object] = {
+            "specversion": "1.0",
+            "id": f"{name}-{orderbell.customer}",
+            "source": "/kitchen",
+        }
+        event |= {"type": "order.completed", "channel": f"customer:{orderbell.customer}", **long}
+        headers = {"content-type": "application/cloudevents+json"}
+        orderbell.api.post("/events", content=json.dumps(event), headers=headers)
+    expect(shop.locator("#alerts li").first).to_be_visible()
+    orderbell.place_and_complete("1042")
+    expect(shop.locator("#alerts li").first).to_contain_text("1042")
+    rows = shop.locator("#alerts li").evaluate_all("rows => rows.map((row) => row.offsetHeight)")
+    assert len(rows) >= 2
+    assert max(rows) < 500
+    assert sideways(shop) == 0
+
+
 def test_an_alert_that_was_sent_again_is_listed_once_and_taken_back_is_not(
     orderbell: Services, shop: Page
 ) -> None:

@@ -57,7 +57,7 @@ class Callers:
             while count < passed * rate:
                 count += 1
                 self._begin()
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # the pace of arrivals, not a wait for anything
 
     def _begin(self) -> None:
         self.begun += 1
@@ -83,7 +83,7 @@ class Callers:
                 status = 0
             if status in (200, 201):
                 return
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # as callers pause before they try again
 
     async def _post(self, path: str, body: bytes, key: str) -> int:
         reader, writer = (self._kept and self._kept.pop()) or await asyncio.open_connection(
@@ -126,7 +126,7 @@ async def busy_machine(sender: SenderProcess, share: float) -> AsyncIterator[Non
             sender.resume()
             began, used = time.monotonic(), processor_seconds(sender.pid)
             while processor_seconds(sender.pid) - used < PERIOD * share:
-                await asyncio.sleep(0.002)
+                await asyncio.sleep(0.002)  # between two looks at its processor time
                 if time.monotonic() - began > PERIOD:
                     break
             sender.stop()

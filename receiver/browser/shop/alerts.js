@@ -179,7 +179,7 @@ function replaces(event, { id, source, subject, channel, cursor }) {
 
 /** @param {Alert} alert @param {string} name */
 function row({ cursor, text, subject, item, time: moment, by }, name) {
-  const what = typeof item === "string" ? item : subject && `Order ${subject}`;
+  const what = beginningOf(typeof item === "string" ? item : subject && `Order ${subject}`);
   const about = make("span", "about", ...(what ? [what, " · "] : []), time(moment || null));
   const words = make("div", "", ...said(text), about, make("span", "about whose", SHOWN[by]));
   const shown = make("li", name, picture(pictureOf(item), 40), words);
@@ -189,12 +189,16 @@ function row({ cursor, text, subject, item, time: moment, by }, name) {
 
 /** A row says how a long text begins, and opens to the whole of it. @param {string} text */
 function said(text) {
-  const long = text.length > LONG;
-  const beginning = make("strong", "", long ? `${text.slice(0, LONG).replace(/[\uD800-\uDBFF]$/, "")}…` : text);
+  const beginning = make("strong", "", beginningOf(text));
   beginning.dir = "auto";
-  if (!long) return [beginning];
+  if (text.length <= LONG) return [beginning];
   const whole = make("p", "", text);
   whole.dir = "auto";
   whole.tabIndex = 0; // it scrolls, also by the keyboard
   return [beginning, make("details", "long", make("summary", "", "All of it"), whole)];
+}
+
+/** @param {string} text */
+function beginningOf(text) {
+  return text.length > LONG ? `${text.slice(0, LONG).replace(/[\uD800-\uDBFF]$/, "")}…` : text;
 }
